@@ -1,0 +1,186 @@
+"""The Wan family: a rectified-flow video transformer with a causal VAE and a UMT5 text encoder, over diffusers parts.
+
+Text, posterior, timestep scale and noise levels follow the authors' own code, where diffusers' pipeline differs.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..diffusion import shifted
+from ..registry import Missing
+from .base import Backbone, Condition, Grid, Model
+
+MODELS = {
+    "wan2.1-1.3b": Model("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 29, 16, 832 * 480, 81, {"shift": 5.0}),
+    "wan2.1-14b": Model("Wan-AI/Wan2.1-T2V-14B-Diffusers", 80, 16, 832 * 480, 81, {"shift": 5.0}),
+    "shapeworld-wan": Model("shapeworld-wan", 0, 8, 64 * 64, 25),
+}
+TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+
+
+class Wan(Backbone):
+    """One of the Wan family, built from its parts. A part that is not needed may be None."""
+
+    def __init__(self, transformer=None, vae=None, text_encoder=None, tokenizer=None, shift=3.0, model=None, name="wan"):
+        model = model or MODELS["wan2.1-1.3b"]
+        self.name, self.shift, self.prefers = name, shift, model.prefers
+        self.transformer, self.vae, self.text_encoder, self.tokenizer = transformer, vae, text_encoder, tokenizer
+        for part in (transformer, vae, text_encoder):
+            if part is not None:
+                part.eval().requires_grad_(False)
+        self.device = next((p.device for p in (transformer, vae) if p is not None), torch.device("cpu"))
+        stride = (vae.config.scale_factor_temporal, *(vae.config.scale_factor_spatial,) * 2) if vae else (4, 8, 8)
+        patch = tuple(transformer.config.patch_size) if transformer else (1, 2, 2)
+        self.grid = Grid(stride, patch, model.rate, model.area, model.frames)
+        self.carries = frozenset({"text"})
+
+    def condition(self, text: str = "", negative: str = "") -> Condition:
+        positive, negative = self._embed([text, negative]).split(1)
+        return Condition(positive, negative)
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        """Text states, zero at the padding, which the model attends to all the same: n L d."""
+        length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
+        tokens = self.tokenizer(
+            [clean(t) for t in texts], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        self.text_encoder.to(self.device)
+        with torch.no_grad():
+            states = self.text_encoder(tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
+        self.text_encoder.to("cpu")  # the denoiser needs the room
+        return states.last_hidden_state * tokens.attention_mask[..., None].to(states.last_hidden_state)
+
+    def text_overflow(self, text: str) -> int:
+        """How many tokens of a text the model would not see."""
+        length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
+        return max(0, len(self.tokenizer(clean(text), truncation=False).input_ids) - length)
+
+    def encode(self, frames: Iterable[Tensor]) -> Tensor:
+        """As AutoencoderKLWan.encode(...).latent_dist.mode(), normalised, a group of frames at a time, in float32."""
+        source, cache, parts, count = iter(frames), self._cache(self.vae.encoder), [], 0
+        while group := list(islice(source, 1 if not parts else self.grid.stride[0])):
+            x = torch.stack(group).to(self.device, torch.float32)
+            count += len(group)
+            self.grid.check(count, *x.shape[-2:])
+            with torch.no_grad():
+                x = self._patched(x.transpose(0, 1)[None] * 2 - 1)
+                parts.append(self.vae.encoder(x, feat_cache=cache, feat_idx=[0]))
+        with torch.no_grad():
+            mode = self.vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]
+        mean, std = self._statistics()
+        return (mode - mean) / std
+
+    def decode(self, z: Tensor) -> Iterator[Tensor]:
+        mean, std = self._statistics()
+        with torch.no_grad():
+            x = self.vae.post_quant_conv(z.to(self.device, torch.float32) * std + mean)
+        cache = self._cache(self.vae.decoder)
+        for i in range(x.shape[2]):
+            with torch.no_grad():
+                y = self.vae.decoder(x[:, :, i : i + 1], feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+            yield (self._unpatched(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+
+    def _cache(self, part: torch.nn.Module) -> list:
+        """Room for what each causal convolution keeps from one chunk for the next."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+        return [None] * sum(isinstance(m, WanCausalConv3d) for m in part.modules())
+
+    def _patched(self, x: Tensor) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+        return patchify(x, self.vae.config.patch_size or 1)
+
+    def _unpatched(self, x: Tensor) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+        return unpatchify(x, self.vae.config.patch_size or 1)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        values = torch.tensor([config.latents_mean, config.latents_std], device=self.device).view(2, 1, -1, 1, 1, 1)
+        return values[0], values[1]
+
+    def levels(self, steps: int, shift: float | None = None) -> list[float]:
+        """The authors' grid: evenly from 0.999 down to 0 before the shift."""
+        even = torch.from_numpy(np.linspace(0.999, 0.0, steps + 1))
+        return shifted(even, self.shift if shift is None else shift).tolist()
+
+    def velocity(self, z: Tensor, sigma: float, condition: Condition, *, branch: str) -> Tensor:
+        text = condition.positive if branch.endswith("+") else condition.negative
+        timestep = torch.tensor([int(1000 * sigma)], device=z.device)  # whole thousandths, cut off, as the authors pass them
+        with torch.no_grad():
+            dtype = self.transformer.dtype
+            return self.transformer(z.to(dtype), timestep, text.to(z.device, dtype), return_dict=False)[0].float()
+
+
+def clean(text: str) -> str:
+    """Prompt cleaning as the authors do it: repaired encoding, HTML entities resolved twice, single spaces."""
+    import ftfy
+
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
+
+
+def find(name: str, weights: str | None) -> Path:
+    """The folder of a backbone's weights. Raises ValueError for a wrong folder, Missing for a hub id that is not here."""
+    model = MODELS[name]
+    place = Path(weights) if weights else CHECKPOINTS / model.weights
+    if place.is_dir():
+        if not (place / "model_index.json").is_file():
+            raise ValueError(f"{place} is not a diffusers folder: it has no model_index.json")
+        return place
+    hub_id = weights or model.weights
+    if not model.gigabytes and not weights:
+        raise Missing(f"the embedded checkpoint {name} is not in this installation; install the package again")
+    return _cached(hub_id, "" if weights else f" (about {model.gigabytes:.0f} GB)")
+
+
+def _cached(hub_id: str, size: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True))
+    except HFValidationError as error:
+        raise ValueError(f"{hub_id!r} is neither a folder nor a hub id") from error
+    except LocalEntryNotFoundError as error:
+        raise Missing(f"the weights {hub_id}{size} are not on this machine; get them with: hf download {hub_id}") from error
+
+
+def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto") -> Wan:
+    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    folder = find(name, weights)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
+    options = {"use_safetensors": True, "local_files_only": True}
+    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=kind, **options)
+    vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
+    text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=kind, **options)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    shift = scheduler.get("flow_shift", scheduler.get("shift", 3.0))
+    return Wan(transformer.to(where), vae.to(where), text_encoder, tokenizer, shift, MODELS[name], name)
+
+
+def pick_device(device: str) -> torch.device:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here; use --device cpu or auto")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]

@@ -1,0 +1,240 @@
+"""The command line: edit, demo, list, doctor. The flags of `edit` are made from EditTask."""
+
+import contextlib
+import dataclasses
+import inspect
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .task import EditTask
+
+BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 2, 3, 4, 130
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Edit a clip by words. What you did not name holds fast.")
+screen = Console(stderr=True)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what can go wrong for a user into one message and an exit code; everything else is a bug and shows itself."""
+    from .registry import Missing
+
+    warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {message}", highlight=False)
+    try:
+        yield
+    except Missing as error:
+        fail(error, MISSING)
+    except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        fail(error, BAD_INPUT)
+    except OSError as error:
+        fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        fail("out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less", NO_MEMORY)
+
+
+def out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error)
+
+
+def fail(message: object, code: int) -> None:
+    screen.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def shown_progress(quiet: bool) -> Iterator:
+    """Bars with the time left, one for each stage; yields the function that moves them."""
+    columns = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=quiet) as bars:
+        known: dict[str, int] = {}
+
+        def report(stage: str, done: int, count: int) -> None:
+            if stage not in known:
+                known[stage] = bars.add_task(stage, total=count)
+            bars.update(known[stage], completed=done, total=count)
+
+        yield report
+
+
+def settings_of(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"--set takes key=value, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def task_parameters() -> list[inspect.Parameter]:
+    """One typer parameter for each field of EditTask."""
+    parameters = []
+    for f in dataclasses.fields(EditTask):
+        kind: Any = list[str] if f.type is dict else f.type
+        flags, text = f.metadata.get("flags", []), f.metadata["help"]
+        option = typer.Argument(help=text) if f.metadata.get("argument") else typer.Option(*flags, help=text)
+        default = [] if f.type is dict else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
+        parameters.append(
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+        )
+    return parameters
+
+
+def edit(**values: Any) -> None:
+    """Edit a clip by two prompts: one that describes it, one that describes the wanted clip."""
+    resume, as_json = values.pop("resume"), values.pop("json")
+    with exit_codes():
+        task = EditTask(**values | {"settings": settings_of(values["settings"])})
+        run_task(task, resume, as_json)
+
+
+def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
+    from . import editing
+    from .run import Cancelled
+    from .run import as_json as to_json
+
+    try:
+        with shown_progress(quiet=as_json or not screen.is_terminal) as progress:
+            result = editing.edit(task, resume=resume, progress=progress)
+            result.save(progress=progress)
+    except (Cancelled, KeyboardInterrupt) as error:
+        screen.print(str(error) or "stopped", highlight=False)
+        if editing.latents_path(Path(task.output)).exists():
+            screen.print(f"go on with: {resume_command()}", highlight=False, soft_wrap=True, markup=False)
+        raise typer.Exit(CANCELLED) from error
+    if as_json:
+        print(to_json(result.manifest))
+    else:
+        summarise(result.manifest)
+
+
+def resume_command() -> str:
+    arguments = [a for a in sys.argv[1:] if a != "--resume"]
+    return shlex.join(["holdfast", *arguments, "--resume"])
+
+
+def summarise(manifest: dict) -> None:
+    kept, plan = manifest["preservation"], manifest["plan"]["fit"]
+    screen.print(f"[green]wrote[/] {manifest['output']} (and {manifest['output']}.json)", highlight=False, soft_wrap=True)
+    screen.print(f"  {plan['reason']}", highlight=False)
+    outside = "no mask, so nothing was held exactly" if kept["psnr_outside"] is None else f"outside the edit {kept['psnr_outside']} dB"
+    screen.print(f"  kept: {outside}; whole clip {kept['psnr']} dB; {kept['changed_share']:.1%} of the pixels changed", highlight=False)
+    seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest["seconds"].items())
+    screen.print(f"  seconds: {seconds}; {manifest['evaluations']} evaluations; {manifest['peak_memory_mb']:.0f} MB", highlight=False)
+
+
+def _register_edit() -> None:
+    extra = [
+        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option("--resume", help="Go on from the latents that a stopped run saved.")]),
+        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on standard output, and nothing else there.")]),
+    ]
+    parameters = task_parameters() + extra
+    edit.__signature__ = inspect.Signature(parameters)
+    edit.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command()(edit)
+
+
+_register_edit()
+
+
+@app.command()
+def demo(
+    scene: Annotated[int, typer.Option(help="Number of the scene (a seed; held out from training below 1000000).")] = 7,
+    kind: Annotated[str, typer.Option(help="colour, shape, material, backdrop, add or remove.")] = "colour",
+    difficulty: Annotated[str, typer.Option("--set-of", help="single, several, crossing, fast or long.")] = "single",
+    method: Annotated[str, typer.Option(help="The editing method.")] = "flowedit",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path("demo"),
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on standard output.")] = False,
+) -> None:
+    """Edit a clip of the synthetic world, where the true result is known, on the embedded model."""
+    with exit_codes():
+        from .run import as_json
+        from .shapeworld.demo import demo as run_demo
+        from .shapeworld.scenes import sample_edit
+
+        change = sample_edit(scene, kind, difficulty)
+        with shown_progress(quiet=json or not screen.is_terminal) as progress:
+            begin = time.perf_counter()
+            manifest = run_demo(change, method, output, progress=progress)
+            seconds = time.perf_counter() - begin
+        if json:
+            print(as_json(manifest))
+            return
+        show_demo(manifest, seconds, output)
+
+
+def show_demo(manifest: dict, seconds: float, output: Path) -> None:
+    truth, kept = manifest["truth"], manifest["preservation"]
+    table = Table(title=f"{manifest['task']['source']}\n-> {manifest['task']['target']}", show_header=False, title_justify="left")
+    table.add_row("error against the true result", f"{truth['psnr']:.1f} dB (the unedited source: {truth['psnr_source']:.1f} dB)")
+    table.add_row("within / without the true change", f"{truth['psnr_inside']:.1f} / {truth['psnr_outside']:.1f} dB")
+    table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
+    table.add_row("edit succeeded", "yes" if truth["success"] else "no")
+    table.add_row("pixels changed", f"{kept['changed_share']:.1%}")
+    for stage, value in manifest["seconds"].items():
+        table.add_row(f"seconds: {stage}", f"{value:.2f}")
+    table.add_row("seconds in all", f"{seconds:.1f}")
+    table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
+    out = Console()
+    out.print(table)
+    out.print(f"Look at {output}/strip.png and {output}/side-by-side.mp4 (source, edited, truth); the clip is {output}/edited.mp4")
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="methods or backbones.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List what there is: methods (and what each needs) or backbones."""
+    from . import registry
+    from .run import as_json
+
+    with exit_codes():
+        what = registry.choose(what, ("methods", "backbones"), "list")
+        if what == "methods":
+            modules = {n: registry.method(n) for n in registry.modules("holdfast.methods")}
+            rows = {n: {"needs": sorted(m.NEEDS), "about": m.__doc__.split("\n")[0]} for n, m in modules.items()}
+        else:
+            known = {n: m.MODELS[n] for n, m in registry.backbones().items()}
+            rows = {n: {"weights": m.weights, "gigabytes": m.gigabytes, "frames": m.frames} for n, m in known.items()}
+        if json:
+            print(as_json(rows))
+            return
+        table = Table(what[:-1], *next(iter(rows.values())))
+        for name, row in rows.items():
+            table.add_row(name, *(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+        Console().print(table)
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """What is installed, which weights are here, what the device can run, and how to get what is missing."""
+    from .doctor import report
+    from .run import as_json
+
+    with exit_codes():
+        found = report()
+        if json:
+            print(as_json(found))
+            return
+        for title, rows in found.items():
+            table = Table(title=title, show_header=False, title_justify="left")
+            for name, value in rows.items():
+                table.add_row(name, str(value))
+            Console().print(table)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

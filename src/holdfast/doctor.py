@@ -1,0 +1,58 @@
+"""What this installation has, what it can run, and the command that brings what is missing."""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+
+from . import registry
+
+PACKAGES = ("holdfast", "torch", "diffusers", "transformers", "safetensors", "av", "opencv-python-headless", "numpy")
+
+
+def report() -> dict[str, dict[str, str]]:
+    """Sections of name and finding."""
+    return {"installed": _installed(), "device": _device(), "weights": _weights(), "codecs": _codecs()}
+
+
+def _installed() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = f"missing; pip install {name}"
+    return found
+
+
+def _device() -> dict[str, str]:
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = {"processor": f"{os.cpu_count()} cores, {memory:.0f} GB, {torch.get_num_threads()} threads; float32 by default"}
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            found[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GB; bfloat16 by default"
+    else:
+        found["gpu"] = "none that torch can use: the embedded model runs well, the published ones take hours"
+    found["disk free"] = f"{shutil.disk_usage('.').free / 2**30:.0f} GB"
+    return found
+
+
+def _weights() -> dict[str, str]:
+    found = {}
+    for name, module in registry.backbones().items():
+        try:
+            found[name] = f"here: {module.find(name, None)}"
+        except registry.Missing as error:
+            found[name] = str(error)
+    return found
+
+
+def _codecs() -> dict[str, str]:
+    import av
+
+    from .video import CODECS
+
+    return {name: "here" if codec in av.codecs_available else "missing from this build of PyAV" for name, codec in CODECS.items()}

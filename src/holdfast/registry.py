@@ -1,0 +1,58 @@
+"""The module name is the registry: find what a package folder offers, and answer a wrong name with the nearest ones."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class Missing(Exception):
+    """Weights or an optional package are not here. The message gives the command that brings them (exit code 3)."""
+
+
+def modules(package: str) -> list[str]:
+    """Names of the modules in a package, leaving out private ones and the contracts."""
+    folder = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_") and m.name != "base")
+
+
+def plain(name: str) -> str:
+    """`FlowEdit`, `flow-edit` and `flow_edit` are the same name."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def choose(name: str, known: Iterable[str], what: str) -> str:
+    """The known name that is meant. Raises ValueError with the nearest ones."""
+    known = list(known)
+    same = {plain(k): k for k in known}
+    if plain(name) in same:
+        return same[plain(name)]
+    near = [same[n] for n in difflib.get_close_matches(plain(name), same, n=3, cutoff=0.5)]
+    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    raise ValueError(f"no {what} is called {name!r}; {hint}")
+
+
+def method(name: str) -> ModuleType:
+    """The module of a method: it has NEEDS, Config and edit."""
+    return importlib.import_module(f"holdfast.methods.{choose(name, modules('holdfast.methods'), 'method')}")
+
+
+def backbones() -> dict[str, ModuleType]:
+    """Every backbone's name, with the module whose MODELS holds it."""
+    found = {}
+    for name in modules("holdfast.backbones"):
+        module = importlib.import_module(f"holdfast.backbones.{name}")
+        found |= dict.fromkeys(module.MODELS, module)
+    return found
+
+
+def load_backbone(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
+    """Load a backbone by name, from its own weights or from a folder or hub id of the same family.
+
+    device: auto, cpu or cuda. dtype: auto (bfloat16 on a GPU, float32 on a CPU), bfloat16 or float32.
+    Raises ValueError for an unknown name, Missing where the weights are not on this machine.
+    """
+    known = backbones()
+    name = choose(name, known, "backbone")
+    return known[name].load(name, weights, device, dtype)

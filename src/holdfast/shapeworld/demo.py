@@ -1,0 +1,84 @@
+"""The demonstration: make a clip of a shapeworld scene, edit it as any clip is edited, and lay the truth beside it."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import editing, video
+from ..task import EditTask
+from .render import render
+from .scenes import Edit
+from .truth import judge
+
+RATE = 8
+ZOOM = 4  # the side-by-side clip and the strip are shown this much larger
+
+
+def arrays(frames: Tensor) -> list[np.ndarray]:
+    """f 3 H W in [0, 1] to uint8 frames."""
+    return [editing.to_array(f, 8) for f in frames]
+
+
+def tensor(frames: list[np.ndarray]) -> Tensor:
+    return torch.stack([editing.to_tensor(f) for f in frames])
+
+
+def synthetic(frames: list[np.ndarray], rate: int = RATE) -> video.Clip:
+    """The description of a clip that exists only as frames."""
+    height, width = frames[0].shape[:2]
+    return video.Clip(Path(), (width, height), Fraction(rate), Fraction(1, rate), tuple(range(len(frames))), (1,) * len(frames))
+
+
+def write_clip(path: Path, frames: list[np.ndarray], codec: str = "auto") -> None:
+    video.write(path, synthetic(frames), frames, codec)
+
+
+def demo(edit: Edit, method: str, folder: Path, settings: dict | None = None, progress=None) -> dict:
+    """Run one edit in `folder` and return the manifest, with the figures against the truth in `truth`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, target = render([edit.source, edit.target], edit.source.frames)
+    write_clip(folder / "source.mp4", arrays(source), "lossless")
+    task = EditTask(
+        input=str(folder / "source.mp4"),
+        output=str(folder / "edited.mp4"),
+        source=edit.source.caption(),
+        target=edit.target.caption(),
+        method=method,
+        backbone="shapeworld-wan",
+        settings=settings or {},
+    )
+    result = editing.edit(task, progress=progress)
+    edited = list(result.frames())
+    result.manifest["truth"] = judge(edit, tensor(edited))
+    result.save(progress=progress)
+    rows = {"source": arrays(source), "edited": edited, "truth": arrays(target)}
+    write_clip(folder / "side-by-side.mp4", [enlarged(np.hstack(three)) for three in zip(*rows.values(), strict=True)])
+    strip(folder / "strip.png", rows)
+    return result.manifest
+
+
+def enlarged(frame: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(frame, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC)
+
+
+def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> None:
+    """A picture with a labelled row for each clip and a column for each of some evenly spaced frames."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    count = len(next(iter(rows.values())))
+    chosen = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
+    pictures = [np.hstack([np.pad(enlarged(frames[i]), ((3, 3), (3, 3), (0, 0)), constant_values=255) for i in chosen]) for frames in rows.values()]
+    body = np.vstack(pictures)
+    margin = np.full((body.shape[0], 110, 3), 255, np.uint8)
+    image = Image.fromarray(np.hstack([margin, body]))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(22)
+    for i, name in enumerate(rows):
+        draw.text((12, int((i + 0.5) * pictures[0].shape[0]) - 12), name, fill=(40, 40, 40), font=font)
+    image.save(path)
+
+

@@ -1,0 +1,121 @@
+"""EditTask: the one schema of an edit. The command line, the manifest and resuming are made from it."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def _field(text: str, default: Any = dataclasses.MISSING, **extra) -> Any:
+    """A field with its help text. `flags`: its names on the command line; `argument`: it has no flag."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": text, **extra})
+    return field(default=default, metadata={"help": text, **extra})
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """What to edit, into what, with what. Everything that a result depends on."""
+
+    input: str = _field("The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images.", argument=True)
+    output: str = _field("Where the result goes; its name says the container. A manifest goes beside it.", flags=["-o", "--output"])
+    source: str = _field("A prompt that describes the clip.")
+    target: str = _field("A prompt that describes the wanted clip.")
+    negative: str = _field("A prompt to keep away from, for both.", "")
+    method: str = _field("The editing method (see: holdfast list methods).", "flowedit")
+    backbone: str = _field("The model (see: holdfast list backbones).", "wan2.1-1.3b")
+    weights: str | None = _field("A folder or hub id of the same family, in place of the backbone's own weights.", None)
+    mask: str | None = _field("Where the edit may show: a video, a folder of frames or an image; bright is inside.", None)
+    invert_mask: bool = _field("Dark is inside the mask.", False)
+    feather: int = _field("Pixels over which the edit fades out around the mask.", 0)
+    frames: str | None = _field("Edit only frames A:B (from 0, B left out) and keep the rest.", None)
+    strength: float | None = _field("How strong, 0 to 1: the share of the noise levels that are walked.", None)
+    settings: dict = _field("A setting of the method, key=value; may be repeated.", {}, flags=["--set"])
+    seed: int = _field("The same seed gives the same result.", 0)
+    device: Literal["auto", "cpu", "cuda"] = _field("Where to compute.", "auto")
+    dtype: Literal["auto", "bfloat16", "float32"] = _field("auto is bfloat16 on a GPU, float32 on a CPU.", "auto")
+    codec: str = _field("auto, h264, h265, vp9, ffv1 or lossless.", "auto")
+    crf: int | None = _field("Quality of the codec; lower is better. The default is visually lossless.", None)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "EditTask":
+        """Raises ValueError for a field that there is not."""
+        unknown = set(data) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"an edit task has no {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+    def key(self) -> str:
+        """A hash of what the edited latents depend on: not of where and how the result is written."""
+        data = {k: v for k, v in self.to_dict().items() if k not in ("output", "codec", "crf", "feather")}
+        for name in ("input", "mask"):
+            data[name] = _fingerprint(data[name])
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fingerprint(path: str | None) -> list:
+    """Name, size and time of a file, or of all files in a folder."""
+    if not path:
+        return []
+    place = Path(path)
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+
+
+def part_of(frames: str | None, count: int) -> range:
+    """The frames that "A:B" means of a clip of `count`. Raises ValueError where that is none."""
+    if frames is None:
+        return range(count)
+    try:
+        first, last = (int(p) if p.strip() else None for p in frames.split(":"))
+    except ValueError as error:
+        raise ValueError(f"--frames takes A:B, such as 12:48, not {frames!r}") from error
+    part = range(count)[first:last]
+    if not part:
+        raise ValueError(f"--frames {frames} is no frame of a clip of {count}")
+    return part
+
+
+def configure(config: type, prefers: dict, strength: float | None, settings: dict) -> tuple[Any, dict[str, str]]:
+    """A method's Config: its own defaults, then what the backbone prefers, then the user's. Returns it and each value's origin.
+
+    Raises ValueError for an unknown setting (with the nearest names) and for a value that does not fit.
+    """
+    from .registry import choose
+
+    known = {f.name: f for f in dataclasses.fields(config)}
+    values = {k: v for k, v in prefers.items() if k in known}
+    origin = {k: "the method's default" for k in known} | {k: "suits this backbone" for k in values}
+    given = dict(settings) | ({} if strength is None else {"strength": strength})
+    for key, value in given.items():
+        name = choose(key, known, "setting of this method")
+        values[name], origin[name] = _parsed(name, value, known[name].type), "given"
+    _in_range(values)
+    return config(**values), origin
+
+
+def _parsed(name: str, value: Any, kind: Any) -> Any:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if isinstance(value, str) and value.lower() == "none" and type(None) in kinds:
+        return None
+    kind = next(k for k in kinds if k is not type(None))
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        return kind(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"setting {name} takes {kind.__name__}, not {value!r}") from error
+
+
+def _in_range(values: dict) -> None:
+    limits = {"steps": (1, 1000), "strength": (0, 1), "n_avg": (1, 1000), "n_min": (0, 1000)}
+    for name, (low, high) in limits.items():
+        if name in values and not low <= values[name] <= high:
+            raise ValueError(f"{name} is between {low} and {high}, not {values[name]}")
