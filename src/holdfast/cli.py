@@ -55,8 +55,8 @@ def fail(message: object, code: int) -> None:
 @contextlib.contextmanager
 def shown_progress(quiet: bool) -> Iterator:
     """Bars with the time left, one for each stage; yields the function that moves them."""
-    columns = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=quiet) as bars:
+    counted = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*counted, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=screen, disable=quiet) as bars:
         known: dict[str, int] = {}
 
         def report(stage: str, done: int, count: int) -> None:
@@ -82,9 +82,7 @@ def task_parameters() -> list[inspect.Parameter]:
         flags, text = f.metadata.get("flags", []), f.metadata["help"]
         option = typer.Argument(help=text) if f.metadata.get("argument") else typer.Option(*flags, help=text)
         default = [] if f.type is dict else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
-        parameters.append(
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-        )
+        parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]))
     return parameters
 
 
@@ -132,11 +130,14 @@ def summarise(manifest: dict) -> None:
 
 
 def _register_edit() -> None:
-    extra = [
-        inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option("--resume", help="Go on from the latents that a stopped run saved.")]),
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on standard output, and nothing else there.")]),
-    ]
-    parameters = task_parameters() + extra
+    texts = {
+        "resume": "Go on from the latents that a stopped run saved.",
+        "json": "Print the manifest as JSON on standard output, and nothing else there.",
+    }
+    parameters = task_parameters()
+    for name, text in texts.items():
+        kind = Annotated[bool, typer.Option(f"--{name}", help=text)]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
     edit.__signature__ = inspect.Signature(parameters)
     edit.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command()(edit)

@@ -66,7 +66,8 @@ def _nearest(grid: Grid, size: tuple[int, int]) -> tuple[int, int]:
     ideal = math.sqrt(grid.area * height / width) / cell_h  # rows of tokens at the model's area and the clip's aspect
     best = None
     for rows in range(max(1, math.floor(ideal) - 1), math.ceil(ideal) + 2):
-        columns = max(1, round(rows * cell_h * width / height / cell_w))
+        widest = 1.3 * grid.area / (rows * cell_h * cell_w)  # a ribbon is squeezed, or it would cost many times the model's area
+        columns = max(1, round(min(rows * cell_h * width / height / cell_w, widest)))
         h, w = rows * cell_h, columns * cell_w
         cost = abs(math.log(w * height / (h * width))) + 0.3 * abs(math.log(h * w / grid.area))
         if best is None or cost < best[0]:

@@ -92,7 +92,7 @@ def configure(config: type, prefers: dict, strength: float | None, settings: dic
 
     known = {f.name: f for f in dataclasses.fields(config)}
     values = {k: v for k, v in prefers.items() if k in known}
-    origin = {k: "the method's default" for k in known} | {k: "suits this backbone" for k in values}
+    origin = dict.fromkeys(known, "the method's default") | dict.fromkeys(values, "suits this backbone")
     given = dict(settings) | ({} if strength is None else {"strength": strength})
     for key, value in given.items():
         name = choose(key, known, "setting of this method")

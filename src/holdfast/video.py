@@ -5,6 +5,7 @@ Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel) uint16
 """
 
 import contextlib
+import itertools
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -49,7 +50,7 @@ class Clip:
 
     @property
     def variable(self) -> bool:
-        return len({b - a for a, b in zip(self.times, self.times[1:], strict=False)}) > 1
+        return len({b - a for a, b in itertools.pairwise(self.times)}) > 1
 
 
 def probe(path: str | Path) -> Clip:
@@ -105,7 +106,7 @@ def _described(path: Path, container, context, first, frames: list[tuple]) -> Cl
         audio=len(container.streams.audio),
         notes=tuple(notes),
     )
-    if any(b <= a for a, b in zip(times, times[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(times)):
         raise ValueError(f"{path} has frames whose times do not rise; remux it first")
     return clip
 
@@ -169,7 +170,7 @@ def _probe_images(path: Path) -> Clip:
         raise ValueError(f"{path} has no images ({', '.join(sorted(IMAGES))})")
     sizes = {_image_size(f): f for f in reversed(files)}
     if len(sizes) > 1:
-        (a, b), *_ = zip(sizes.items(), list(sizes.items())[1:], strict=False)
+        (a, b), *_ = itertools.pairwise(sizes.items())
         raise ValueError(f"the images of {path} differ in size: {a[1].name} is {a[0]}, {b[1].name} is {b[0]}")
     return Clip(path, next(iter(sizes)), Fraction(25), Fraction(1, 25), tuple(range(len(files))), files=tuple(files))
 
@@ -252,8 +253,9 @@ def _write_image(part: Path, frames: Iterable[np.ndarray]) -> None:
 def _write_gif(part: Path, clip: Clip, frames: Iterable[np.ndarray]) -> None:
     from PIL import Image
 
-    ends = [*clip.times[1:], clip.times[-1] + (clip.durations[-1] if clip.durations else 1)]
-    waits = [round(1000 * float((b - a) * clip.time_base)) for a, b in zip(clip.times, ends, strict=True)]
+    times = [*clip.times, clip.times[-1] + (clip.durations[-1] if clip.durations else 1)]
+    hundredths = [round(100 * float((t - times[0]) * clip.time_base)) for t in times]  # rounded as times: errors do not add up
+    waits = [10 * (b - a) for a, b in itertools.pairwise(hundredths)]
     images = (Image.fromarray(_eight(f)).quantize(256) for f in frames)
     next(images).save(part, save_all=True, append_images=images, duration=waits, loop=0, disposal=1)
 
@@ -304,9 +306,11 @@ def _options(codec: str, crf: int | None) -> dict[str, str]:
     if codec == "ffv1":
         return {"level": "3"}
     if codec == "lossless":
-        return {"qp": "0"}
+        return {"qp": "0", "bf": "0"}
     options = {"crf": str(CRF[codec] if crf is None else crf)}
-    return options | ({"b:v": "0"} if codec == "vp9" else {"preset": "medium"})
+    # No B-frames: with them the last packet is not the last frame, and the container's duration and rate drift from the source's.
+    extra = {"h264": {"bf": "0", "preset": "medium"}, "h265": {"x265-params": "bframes=0:log-level=error"}, "vp9": {"b:v": "0"}}
+    return options | extra[codec]
 
 
 def _pixel_format(clip: Clip, codec: str) -> str:
@@ -372,5 +376,3 @@ class _Sound:
 
     def close(self) -> None:
         self.source.close()
-
-

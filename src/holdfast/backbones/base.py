@@ -30,9 +30,7 @@ class Grid:
     def check(self, frames: int, height: int, width: int) -> None:
         if self.legal_frames(frames) != frames:
             near = self.legal_frames(frames)
-            raise ValueError(
-                f"{frames} frames do not fit this model (needs {self.stride[0]}n+1): use {near - self.stride[0]} or {near}"
-            )
+            raise ValueError(f"{frames} frames do not fit this model (needs {self.stride[0]}n+1): use {near - self.stride[0]} or {near}")
         for side, name, cell in zip((height, width), ("height", "width"), self.cell, strict=True):
             if side % cell or not side:
                 raise ValueError(f"{name} {side} does not fit this model: it needs a multiple of {cell}")

@@ -50,9 +50,7 @@ class Wan(Backbone):
     def _embed(self, texts: list[str]) -> Tensor:
         """Text states, zero at the padding, which the model attends to all the same: n L d."""
         length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
-        tokens = self.tokenizer(
-            [clean(t) for t in texts], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        tokens = self.tokenizer([clean(t) for t in texts], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         self.text_encoder.to(self.device)
         with torch.no_grad():
             states = self.text_encoder(tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))

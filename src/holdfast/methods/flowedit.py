@@ -1,6 +1,6 @@
 """FlowEdit (Kulikov et al., arXiv:2412.08629), Algorithm 1: follow the difference of two velocity fields.
 
-    z <- z + (sigma' - sigma) mean_k [ V(z + x_sigma - x, target) - V(x_sigma, source) ],   x_sigma = (1 - sigma) x + sigma eps_k
+z <- z + (sigma' - sigma) mean_k [ V(z + x_sigma - x, target) - V(x_sigma, source) ],   x_sigma = (1 - sigma) x + sigma eps_k
 """
 
 from collections.abc import Iterator

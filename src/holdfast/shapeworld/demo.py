@@ -72,7 +72,11 @@ def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> No
 
     count = len(next(iter(rows.values())))
     chosen = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
-    pictures = [np.hstack([np.pad(enlarged(frames[i]), ((3, 3), (3, 3), (0, 0)), constant_values=255) for i in chosen]) for frames in rows.values()]
+
+    def framed(frame: np.ndarray) -> np.ndarray:
+        return np.pad(enlarged(frame), ((3, 3), (3, 3), (0, 0)), constant_values=255)
+
+    pictures = [np.hstack([framed(frames[i]) for i in chosen]) for frames in rows.values()]
     body = np.vstack(pictures)
     margin = np.full((body.shape[0], 110, 3), 255, np.uint8)
     image = Image.fromarray(np.hstack([margin, body]))
@@ -80,5 +84,3 @@ def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> No
     for i, name in enumerate(rows):
         draw.text((12, int((i + 0.5) * pictures[0].shape[0]) - 12), name, fill=(40, 40, 40), font=font)
     image.save(path)
-
-

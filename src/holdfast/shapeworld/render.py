@@ -271,4 +271,5 @@ def _galaxy(x: Tensor, y: Tensor) -> Tensor:
 
 
 _PAINTERS = {"meadow": _meadow, "desert": _desert, "lake": _lake, "glacier": _glacier, "city": _city, "galaxy": _galaxy}
-assert set(_PAINTERS) == set(BACKDROPS) and set(_RGB) == set(COLOURS)
+assert set(_PAINTERS) == set(BACKDROPS)
+assert set(_RGB) == set(COLOURS)

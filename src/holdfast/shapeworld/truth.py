@@ -12,10 +12,7 @@ from .scenes import Edit, edits
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> float:
     """PSNR in dB of f 3 H W in [0, 1]; where: pixels f 1 H W that count."""
     square = (a - b).square()
-    if where is None:
-        mean = square.mean().item()
-    else:
-        mean = ((square * where).sum() / (3 * where.sum()).clamp(min=1)).item()
+    mean = (square.mean() if where is None else (square * where).sum() / (3 * where.sum()).clamp(min=1)).item()
     return math.inf if mean == 0 else -10 * math.log10(mean)
 
 

@@ -1,0 +1,101 @@
+"""Shared by all tests: a tiny random Wan, the embedded one, and real clips made with PyAV itself, not with our writer."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def tiny_wan():
+    """Real Wan parts at random weights, smaller than any checkpoint, patch (1, 2, 2) and strides (4, 8, 8) as published."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from holdfast.backbones.base import Model
+    from holdfast.backbones.wan import Wan
+    from holdfast.shapeworld.train import new_tokenizer
+
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=64,
+    )
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.5)  # made zero, every velocity would be too
+    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.8, 1.0, 2.0]}
+    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, **statistics)
+    tokenizer = new_tokenizer()
+    text = UMT5Config(d_model=16, d_kv=8, num_heads=2, d_ff=32, num_layers=1, vocab_size=len(tokenizer), dropout_rate=0.0)
+    model = Model("tiny", 0, 8, 32 * 32, 13)
+    return Wan(transformer, vae, UMT5EncoderModel(text), tokenizer, 3.0, model, "tiny")
+
+
+@pytest.fixture(scope="session")
+def shapeworld():
+    from holdfast import load_backbone
+
+    return load_backbone("shapeworld-wan", device="cpu")
+
+
+def picture(t: int, width: int, height: int) -> np.ndarray:
+    """A smooth moving test picture, uint8."""
+    y, x = np.mgrid[0:height, 0:width]
+    red = 128 + 100 * np.sin(x / 9 + t / 3)
+    green = 128 + 100 * np.cos(y / 11 - t / 4)
+    blue = np.full_like(red, 40 + 5 * t % 200)
+    return np.stack([red, green, blue], -1).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def make_clip(tmp_path):
+    """make_clip(name, frames=, size=, rate=, ...) writes a clip straight through PyAV and returns its path."""
+
+    def make(
+        name="clip.mp4", frames=6, size=(48, 32), rate=Fraction(8), pixels="yuv420p", audio=0, rotation=0, times=None, codec="libx264", colour=None
+    ) -> Path:
+        path = tmp_path / name
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream(codec, rate=rate)
+            stream.width, stream.height, stream.pix_fmt = *size, pixels
+            for key, value in (colour or {}).items():
+                setattr(stream.codec_context, key, value)
+            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000) if times else 1 / Fraction(rate)
+            if rotation:
+                stream.set_display_rotation(rotation)
+            sounds = [out.add_stream("aac", rate=44100) for _ in range(audio)]
+            for i in range(frames):
+                frame = av.VideoFrame.from_ndarray(picture(i, *size), "rgb24").reformat(format=pixels)
+                frame.pts, frame.time_base = (times[i] if times else i), stream.codec_context.time_base
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+            for k, sound in enumerate(sounds):
+                write_tone(out, sound, 330 * (k + 1), frames / float(rate))
+        return path
+
+    return make
+
+
+def write_tone(out, stream, pitch: float, seconds: float) -> None:
+    samples = np.sin(np.arange(int(44100 * seconds)) * pitch * 2 * np.pi / 44100).astype(np.float32)
+    for i in range(0, len(samples), 1024):
+        block = samples[i : i + 1024]
+        frame = av.AudioFrame.from_ndarray(np.stack([block, block]), "fltp", "stereo")
+        frame.sample_rate, frame.pts = 44100, i
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+
+
+def audio_packets(path: Path) -> list[list[bytes]]:
+    """The raw packets of every audio track."""
+    with av.open(str(path)) as container:
+        return [[bytes(p) for p in av.open(str(path)).demux(audio=i) if p.size] for i in range(len(container.streams.audio))]

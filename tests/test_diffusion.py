@@ -1,0 +1,70 @@
+"""Noise, guidance, levels and UniPC against their definitions and against diffusers."""
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast import diffusion
+
+
+def test_noise_is_keyed_by_frame_step_and_repeat():
+    like = torch.zeros(1, 4, 6, 3, 5)
+    whole = diffusion.noise(like, seed=3, step=7)
+    assert torch.equal(whole, diffusion.noise(like, 3, 7))
+    assert torch.equal(whole[:, :, 2:5], diffusion.noise(like[:, :, :3], 3, 7, first_frame=2))
+    others = [diffusion.noise(like, 4, 7), diffusion.noise(like, 3, 8), diffusion.noise(like, 3, 7, repeat=1)]
+    assert all(not torch.equal(whole, o) for o in others)
+    assert not torch.equal(whole[:, :, 0], whole[:, :, 1])
+
+
+def test_noise_is_standard_normal_and_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    drawn = diffusion.noise(torch.zeros(1, 16, 4, 32, 32), 0, 0)
+    assert torch.equal(torch.rand(1), expected)
+    assert abs(drawn.mean()) < 0.02
+    assert abs(drawn.std() - 1) < 0.02
+
+
+def test_guidance_of_one_needs_no_negative():
+    class Field:
+        seen = ()
+
+        def velocity(self, z, sigma, condition, *, branch):
+            self.seen += (branch,)
+            return z + (1.0 if branch.endswith("+") else 0.0)
+
+    field, z = Field(), torch.zeros(2)
+    assert torch.equal(diffusion.guided(field, z, 0.5, None, "tgt", 1), z + 1)
+    assert field.seen == ("tgt+",)
+    assert torch.equal(diffusion.guided(field, z, 0.5, None, "src", 3.0), z + 3)
+    assert set(field.seen) == {"tgt+", "src+", "src-"}
+
+
+@pytest.mark.parametrize("begin", [0, 3])
+def test_unipc_agrees_with_diffusers(begin):
+    from diffusers import UniPCMultistepScheduler
+
+    steps = 12
+    scheduler = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=5.0)
+    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
+    scheduler.set_begin_index(begin)
+    levels = [*scheduler.sigmas.tolist()]
+    torch.manual_seed(0)
+    ours = theirs = torch.randn(1, 3, 2, 4, 4)
+    solver = diffusion.UniPC()
+    for i in range(begin, steps):
+        velocity = 0.3 * ours + torch.randn_like(ours)
+        theirs = scheduler.step(velocity, scheduler.timesteps[i], theirs, return_dict=False)[0]
+        ours, solver = solver.step(ours, velocity, levels[i], levels[i + 1], last=i == steps - 1)
+        solver = diffusion.UniPC.from_dict(solver.to_dict())
+        assert torch.allclose(ours, theirs, atol=2e-5), i
+
+
+def test_unipc_returns_the_state_bit_for_bit_where_nothing_moves():
+    z = start = torch.randn(1, 3, 2, 4, 4)
+    solver, levels = diffusion.UniPC(), diffusion.shifted(torch.linspace(0.999, 0, 9), 5.0).tolist()
+    for i in range(8):
+        z, solver = solver.step(z, torch.zeros_like(z), levels[i], levels[i + 1], last=i == 7)
+    assert torch.equal(z, start)

@@ -1,0 +1,114 @@
+"""Masks of any size, length and colour mode; the latent grid; the exact composite."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from holdfast import masks, video
+from holdfast.backbones.base import Grid
+
+GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25)
+
+
+@pytest.fixture
+def clip(make_clip):
+    return video.probe(make_clip(frames=6, size=(48, 32)))
+
+
+def save(path, *frames):
+    """Boolean frames as an image, or as a folder of them."""
+    images = [Image.fromarray((f * 255).astype(np.uint8)) for f in frames]
+    if path.suffix:
+        images[0].save(path)
+    else:
+        path.mkdir()
+        for i, image in enumerate(images):
+            image.save(path / f"{i}.png")
+    return path
+
+
+def half(width=48, height=32):
+    mask = np.zeros((height, width), bool)
+    mask[:, : width // 2] = True
+    return mask
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "RGBA"])
+def test_colour_modes_and_sizes(mode, clip, tmp_path):
+    for size in ((48, 32), (96, 64), (24, 16)):
+        Image.fromarray((half(*size) * 255).astype(np.uint8)).convert(mode).save(tmp_path / "m.png")
+        mask = masks.bind(tmp_path / "m.png", clip, range(6))
+        frames = list(mask.frames())
+        assert len(frames) == 6
+        assert all(np.array_equal(f, half()) for f in frames)
+
+
+def test_compression_noise_is_not_foreground(clip, tmp_path):
+    noisy = (half() * 235 + 20 * np.random.default_rng(0).random((32, 48))).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "m.jpg", quality=60)
+    assert np.array_equal(next(masks.bind(tmp_path / "m.jpg", clip, range(6)).frames()), half())
+
+
+@pytest.mark.filterwarnings("ignore:the mask")
+@pytest.mark.parametrize(("length", "part", "expected"), [(6, range(6), 0), (6, range(2, 5), 2), (3, range(2, 5), 0), (1, range(2, 5), 0)])
+def test_lengths(length, part, expected, clip, tmp_path):
+    frames = [np.full((32, 48), i % 2 == 0) for i in range(length)]
+    got = [bool(f.all()) for f in masks.bind(save(tmp_path / "m", *frames), clip, part).frames()]
+    assert got == [bool(frames[expected + i if length > 1 else 0].all()) for i in range(len(part))]
+
+
+def test_a_frame_too_many_is_dropped_with_a_warning(clip, tmp_path):
+    with pytest.warns(UserWarning, match="one frame too many"):
+        mask = masks.bind(save(tmp_path / "m", *[half()] * 7), clip, range(6))
+    assert len(list(mask.frames())) == 6
+
+
+def test_other_lengths_are_refused_with_both_numbers(clip, tmp_path):
+    with pytest.raises(ValueError, match="has 4 frames; the clip has 6"):
+        masks.bind(save(tmp_path / "m", *[half()] * 4), clip, range(6))
+
+
+def test_empty_full_and_perhaps_inverted_masks_warn(clip, tmp_path):
+    nearly = np.ones((32, 48), bool)
+    nearly[:4] = False
+    for frame, words in ((0 * half(), "empty"), (half() | True, "full"), (nearly, "inverted")):
+        with pytest.warns(UserWarning, match=words):
+            masks.bind(save(tmp_path / "m.png", frame), clip, range(6))
+    inverted = masks.bind(save(tmp_path / "m.png", nearly), clip, range(6), invert=True)
+    assert np.array_equal(next(inverted.frames()), ~nearly)
+
+
+def test_feather_fades_outwards_and_ends(clip, tmp_path):
+    mask = masks.bind(save(tmp_path / "m.png", half()), clip, range(6), feather=4)
+    row = next(mask.alphas())[10]
+    assert (row[:24] == 1).all()
+    assert row[24:29] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-6)
+    assert (row[28:] == 0).all()
+    with pytest.raises(ValueError, match="feather"):
+        masks.bind(tmp_path / "m.png", clip, range(6), feather=-1)
+
+
+def test_a_latent_cell_is_inside_where_any_of_its_pixels_is():
+    frames = np.zeros((9, 32, 48), bool)
+    frames[0, 0, 0] = frames[3, 9, 17] = frames[8, 31, 47] = True
+    latent = masks.to_latent(frames, GRID, (3, 4, 6))
+    assert latent.shape == (1, 1, 3, 4, 6)
+    assert latent.nonzero()[:, 2:].tolist() == [[0, 0, 0], [1, 1, 2], [2, 3, 5]]
+    short = masks.to_latent(frames[:4], GRID, (2, 4, 6))  # padded with its last frame
+    assert torch.equal(short, latent[:, :, :2])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_the_composite_is_exact_where_the_weight_is_zero_or_one(kind):
+    rng = np.random.default_rng(1)
+    peak = np.iinfo(kind).max
+    source, edited = (rng.integers(0, peak, (8, 8, 3), endpoint=True).astype(kind) for _ in range(2))
+    alpha = np.zeros((8, 8), np.float32)
+    alpha[:3], alpha[3] = 1, 0.5
+    result = masks.composite(source, edited, alpha)
+    assert result.dtype == kind
+    assert np.array_equal(result[:3], edited[:3])
+    assert np.array_equal(result[4:], source[4:])
+    assert np.abs(result[3].astype(int) - (source[3].astype(int) + edited[3]) / 2).max() <= 0.51
+    assert np.array_equal(masks.composite(source, edited, None), edited)
