@@ -61,12 +61,23 @@ def make_clip(tmp_path):
     """make_clip(name, frames=, size=, rate=, ...) writes a clip straight through PyAV and returns its path."""
 
     def make(
-        name="clip.mp4", frames=6, size=(48, 32), rate=Fraction(8), pixels="yuv420p", audio=0, rotation=0, times=None, codec="libx264", colour=None
+        name="clip.mp4",
+        frames=6,
+        size=(48, 32),
+        rate=Fraction(8),
+        pixels="yuv420p",
+        audio=0,
+        rotation=0,
+        times=None,
+        codec="libx264",
+        colour=None,
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w") as out:
             stream = out.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = *size, pixels
+            if codec == "libx264":  # at its default, a bit rate, the encoder's threads make every file a little different
+                stream.codec_context.options = {"crf": "18"}
             for key, value in (colour or {}).items():
                 setattr(stream.codec_context, key, value)
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000) if times else 1 / Fraction(rate)

@@ -32,23 +32,11 @@ def load_backbone(name, weights=None, device="auto", dtype="auto"):
     return load_backbone(name, weights, device, dtype)
 
 
-def methods() -> list[str]:
-    """Names of all methods."""
-    from .registry import modules
-
-    return modules("holdfast.methods")
-
-
-def backbones() -> list[str]:
-    """Names of all backbones."""
-    from .registry import backbones
-
-    return list(backbones())
-
-
 def __getattr__(name: str):
-    if name == "EditTask":
-        from .task import EditTask
+    import importlib
 
-        return EditTask
+    if name == "EditTask":
+        return importlib.import_module("holdfast.task").EditTask
+    if name in ("methods", "backbones"):  # packages: their names() lists what there is
+        return importlib.import_module(f"holdfast.{name}")
     raise AttributeError(f"module holdfast has no attribute {name!r}")

@@ -195,13 +195,13 @@ def list_names(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List what there is: methods (and what each needs) or backbones."""
-    from . import registry
+    from . import methods, registry
     from .run import as_json
 
     with exit_codes():
         what = registry.choose(what, ("methods", "backbones"), "list")
         if what == "methods":
-            modules = {n: registry.method(n) for n in registry.modules("holdfast.methods")}
+            modules = {n: registry.method(n) for n in methods.names()}
             rows = {n: {"needs": sorted(m.NEEDS), "about": m.__doc__.split("\n")[0]} for n, m in modules.items()}
         else:
             known = {n: m.MODELS[n] for n, m in registry.backbones().items()}

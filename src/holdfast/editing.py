@@ -220,7 +220,7 @@ def describe(task: EditTask, clip: video.Clip, fitted: fit.Fit, backbone: Backbo
     return {
         "output": task.output,
         "task": task.to_dict(),
-        "method": registry.choose(task.method, registry.modules("holdfast.methods"), "method"),
+        "method": registry.method(task.method).__name__.rpartition(".")[2],
         "backbone": backbone.name,
         "seed": task.seed,
         "settings": {k: {"value": v, "from": origin[k]} for k, v in dataclasses.asdict(cfg).items()},

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from holdfast import fit, registry
+from holdfast import fit, methods, registry
 from holdfast.run import Metered, Store, drive
 
 from .analytic import last
 
-METHODS = registry.modules("holdfast.methods")
+METHODS = methods.names()
 RESAMPLES = {"sdedit"}  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 STEPS = 4
 

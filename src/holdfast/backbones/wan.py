@@ -158,7 +158,9 @@ def load(name: str, weights: str | None = None, device: str = "auto", dtype: str
     """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import AutoTokenizer, UMT5EncoderModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
     folder = find(name, weights)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)

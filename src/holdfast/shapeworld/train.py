@@ -1,7 +1,7 @@
 """Train the embedded checkpoint `shapeworld-wan` from a seed: `python -m holdfast.shapeworld.train wan`.
 
-Three stages, each resumable (run the same command again) and logged to `log.jsonl` in the work folder:
-the VAE on rendered clips, a pool of encoded clips, then text encoder and transformer together on rectified flow.
+Stages, each resumable (run the same command again) and logged to `log.jsonl` in the work folder: the VAE on rendered
+clips, a pool of encoded clips, text encoder and transformer together on rectified flow, the VAE's decoder once more.
 Every step draws its data and its noise from its own index, so a resumed run sees what an undisturbed one would have seen.
 """
 
@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .render import render
 from .scenes import HELD_OUT, Scene, sample
 
+SAVE_EVERY = 120.0  # seconds
 CHUNK = 8  # scenes rendered at once: more of them fall out of the processor's cache
 
 
@@ -33,6 +34,7 @@ class Phase:
 
 
 VAE_STEPS = 4000
+DECODER_STEPS = 1600
 VAE_PHASES = (Phase(0.2, 1, 16), Phase(0.7, 5, 8), Phase(1.0, 13, 4))
 VAE_CONFIG = {
     "base_dim": 16,
@@ -110,7 +112,7 @@ class Run:
             optimiser.load(saved["optimiser"])
             self.average, self.index = saved["average"], saved["index"]
 
-    def steps(self, total: int, save_every: float = 120.0) -> Iterator[int]:
+    def steps(self, total: int) -> Iterator[int]:
         """Yield the index of each step still to do; between two of them average, save now and then."""
         saved = time.monotonic()
         while self.index < total:
@@ -120,7 +122,7 @@ class Run:
             decay = min(self.decay, self.index / (self.index + 10))
             for k, v in self.model.state_dict().items():
                 self.average[k].lerp_(v, 1 - decay) if v.is_floating_point() else self.average[k].copy_(v)
-            if time.monotonic() - saved > save_every:
+            if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
         self.save()
@@ -172,6 +174,24 @@ def train_vae(folder: Path) -> nn.Module:
     return vae.eval()
 
 
+def train_decoder(vae: nn.Module, folder: Path) -> None:
+    """Polish the decoder on the latents as they are: the encoder, and so what the transformer learned, stays."""
+    half = nn.ModuleDict({"post_quant_conv": vae.post_quant_conv, "decoder": vae.decoder})
+    run = Run(half, Optimiser(half, lr=1.5e-3, matrix_lr=0.01), folder, "decoder")
+    for i in run.steps(DECODER_STEPS):
+        phase = VAE_PHASES[-1]
+        x = clips(training_scenes(phase.batch, f"decoder/{i}"), phase.frames).contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                z = vae.encode(x).latent_dist.sample()
+            error = vae.decode(z).sample.float() - x
+        loss = error.abs().mean() + 4 * error.square().mean()
+        run.optimiser.step(loss, i / DECODER_STEPS, i)
+        if i % 50 == 0:
+            run.log(frames=phase.frames, psnr=psnr(error, torch.zeros_like(error), 2.0))
+    half.load_state_dict(run.average)
+
+
 def build_pool(vae: nn.Module, folder: Path, frames: int, count: int) -> dict:
     """Encoded training clips of one length, with their captions; kept on disk in half precision."""
     file = folder / f"pool-{frames}.pt"
@@ -198,7 +218,7 @@ def set_latent_statistics(vae: nn.Module, folder: Path) -> None:
 
 
 TEXT_LENGTH = 32
-STEPS = 7000
+STEPS = 4400
 POOLS = {1: 16384, 5: 3072, 9: 1536, 13: 9216, 25: 1152}  # clip length: encoded clips
 SHARES = {1: 0.15, 5: 0.1, 9: 0.05, 13: 0.6, 25: 0.1}  # how often a step takes that length
 BATCH = {1: 64, 5: 32, 9: 21, 13: 16, 25: 9}  # about 4096 tokens a step whatever the length
@@ -296,6 +316,7 @@ def train_wan(folder: Path) -> None:
     vae = train_vae(folder)
     set_latent_statistics(vae, folder)
     parts = train_transformer(vae, folder)
+    train_decoder(vae, folder)
     save_wan(vae, parts, folder / "wan")
 
 

@@ -19,7 +19,7 @@ def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> float:
 def region(edit: Edit, frames: int, size: tuple[int, int] = SIZE) -> Tensor:
     """Pixels that the true edit changes at all, f 1 H W, 0 or 1."""
     source, target = render([edit.source, edit.target], frames, size)
-    return ((source - target).abs().amax(1, keepdim=True) > 2 / 255).float()
+    return ((source - target).abs().amax(1, keepdim=True) > 0).float()
 
 
 def actor_mask(edit: Edit, frames: int, size: tuple[int, int] = SIZE) -> Tensor:

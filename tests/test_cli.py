@@ -1,0 +1,157 @@
+"""The command line as a user meets it: exit codes, one message each, JSON alone on standard output, stop and resume."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast import cli
+
+PROMPTS = ["--source", "a plain red ball moves right over a lake", "--target", "a plain blue ball moves right over a lake"]
+QUICK = ["--backbone", "shapeworld-wan", "--set", "steps=2"]
+
+
+def call(*arguments):
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_edit_prints_one_json_object_and_writes_the_same_manifest(make_clip, tmp_path):
+    result = call("edit", make_clip(audio=1), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK, "--json")
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads(result.stdout)
+    assert manifest == json.loads((tmp_path / "out.mp4.json").read_text())
+    assert {"output", "task", "method", "backbone", "seed", "frames", "rate", "size", "audio_tracks", "plan"} <= set(manifest)
+    assert {"seconds", "evaluations", "peak_memory_mb", "preservation"} <= set(manifest)
+    assert manifest["plan"]["fit"]["reason"]
+
+
+def test_edit_without_json_keeps_standard_output_empty(make_clip, tmp_path):
+    result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "wrote" in result.stderr
+    assert "nothing was held exactly" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--backbone", "wan2.1-1.3b"], 3, "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+        (["--backbone", "shapeworld"], 2, "nearest: shapeworld-wan"),
+        (["--method", "flowedti"], 2, "nearest: flowedit"),
+        (["--set", "stepz=3"], 2, "nearest: steps"),
+        (["--set", "steps"], 2, "key=value"),
+        (["--frames", "9:12"], 2, "no frame of a clip of 6"),
+        (["--mask", "absent.png"], 2, "there is no file absent.png"),
+        (["--codec", "theora"], 2, "no codec is called"),
+        (["--weights", "/nowhere/at/all"], 2, "neither a folder nor a hub id"),
+        (["--device", "tpu"], 2, "tpu"),
+    ],
+)
+def test_bad_input_is_one_message_and_its_exit_code(arguments, code, words, make_clip, tmp_path):
+    result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK, *arguments)
+    assert result.exit_code == code
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_files_that_are_no_videos(tmp_path):
+    (tmp_path / "a.mp4").write_text("words")
+    for name in ("a.mp4", "b.mp4"):
+        result = call("edit", tmp_path / name, "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
+        assert result.exit_code == 2
+        assert name in result.stderr
+
+
+def test_memory_that_runs_out_says_what_would_fit(make_clip, tmp_path, monkeypatch):
+    from holdfast import editing
+
+    def greedy(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate")
+
+    monkeypatch.setattr(editing, "edit", greedy)
+    result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
+    assert result.exit_code == 4
+    assert "--frames" in result.stderr
+
+
+def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
+    from holdfast import editing
+
+    monkeypatch.setattr(editing, "edit", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
+
+
+def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_path):
+    """A real process and a real SIGINT: the resumed result is byte for byte the undisturbed one."""
+    source = make_clip(frames=12)
+    program = [sys.executable, "-m", "holdfast.cli"]
+    arguments = [*PROMPTS, "--backbone", "shapeworld-wan", "--set", "steps=60", "--set", "strength=1"]
+    stopped, whole = tmp_path / "stopped.mp4", tmp_path / "whole.mp4"
+    begin = time.monotonic()
+    subprocess.run([*program, "edit", str(source), "-o", str(whole), *arguments, "--json"], check=True, capture_output=True)
+    seconds = json.loads(Path(f"{whole}.json").read_text())["seconds"]
+    before = time.monotonic() - begin - seconds["edit"] - seconds["decode and write"]  # until the first step
+    process = subprocess.Popen([*program, "edit", str(source), "-o", str(stopped), *arguments], stderr=subprocess.PIPE, text=True)
+    time.sleep(before + seconds["edit"] / 2)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert not stopped.exists()
+    steps = re.search(r"stopped after step (\d+) of 60", message)
+    assert steps, message
+    command = message.split("go on with: ")[1].strip()
+    resumed = subprocess.run([*program, *shlex.split(command)[1:]], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert json.loads(Path(f"{stopped}.json").read_text())["evaluations"] == 4 * (60 - int(steps[1]))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
+    result = call("demo", "-o", tmp_path / "demo", "--scene", 3)
+    assert result.exit_code == 0, result.stderr
+    made = {p.name for p in (tmp_path / "demo").iterdir()}
+    assert made == {"source.mp4", "edited.mp4", "edited.mp4.json", "side-by-side.mp4", "strip.png"}
+    for words in ("error against the true result", "change outside the edit", "seconds: edit", "peak memory"):
+        assert words in result.stdout
+    truth = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())["truth"]
+    assert {"psnr", "psnr_source", "psnr_inside", "psnr_outside", "success"} <= set(truth)
+
+
+def test_lists():
+    methods = json.loads(call("list", "methods", "--json").stdout)
+    assert {"flowedit", "wanedit", "sdedit"} <= set(methods)
+    assert methods["flowedit"]["needs"] == ["text"]
+    assert "shapeworld-wan" in call("list", "backbones").stdout
+    assert call("list", "metods").exit_code == 2
+
+
+def test_doctor_names_what_is_here_and_how_to_get_the_rest():
+    found = json.loads(call("doctor", "--json").stdout)
+    assert found["installed"]["torch"].startswith("2.13")
+    assert found["weights"]["shapeworld-wan"].startswith("here: ")
+    assert "hf download" in found["weights"]["wan2.1-14b"]
+    assert set(found["codecs"].values()) == {"here"}
+    assert "cores" in call("doctor").stdout
+
+
+def test_every_field_of_the_task_is_a_flag():
+    """A frozen list: a new flag is a decision, not an accident."""
+    text = call("edit", "--help").stdout
+    flags = set(re.findall(r"--[a-z][a-z-]+", text))
+    expected = (
+        "source target negative method backbone weights mask invert-mask feather frames strength set seed device dtype codec crf output"
+    )
+    assert flags == {f"--{n}" for n in expected.split()} | {"--no-invert-mask", "--resume", "--json", "--help"}

@@ -1,0 +1,213 @@
+"""Whole edits over real files, on a tiny random model: what is kept, what the manifest says, stopping and going on."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import holdfast
+from holdfast import editing, run, video
+from holdfast.task import EditTask
+
+from .conftest import audio_packets
+from .test_video import described
+
+QUICK = {"steps": "2", "strength": "1"}
+
+
+@pytest.fixture
+def task(make_clip, tmp_path):
+    def make(clip=None, **fields):
+        clip = clip or make_clip()
+        texts = {"source": "a plain red ball", "target": "a plain blue ball"}
+        return EditTask(**{"input": str(clip), "output": str(tmp_path / "out.mp4"), "settings": QUICK, **texts, **fields})
+
+    return make
+
+
+def half_mask(tmp_path, width=48, height=32):
+    from PIL import Image
+
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, : width // 2] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return str(tmp_path / "mask.png")
+
+
+CLIPS = {
+    "odd": {"size": (51, 37), "pixels": "yuv444p"},
+    "portrait": {"rotation": 90},
+    "variable": {"times": [0, 40, 120, 133, 300, 1000]},
+    "29.97": {"rate": Fraction(30000, 1001)},
+    "10-bit": {"pixels": "yuv420p10le"},
+    "two tracks": {"audio": 2, "frames": 10},
+    "one frame": {"frames": 1},
+    "tagged": {"colour": {"color_range": 2, "colorspace": 1, "color_primaries": 1, "color_trc": 1}},
+}
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_the_same_clip_comes_back(case, task, make_clip, tiny_wan):
+    source = make_clip(**CLIPS[case])
+    result = editing.edit(task(source), tiny_wan)
+    path = result.save()
+    before, after = described(source), described(path)
+    if case == "variable":
+        before["rate"] = after["rate"]
+    assert after == before
+    assert audio_packets(path) == audio_packets(source)
+    manifest = json.loads(Path(f"{path}.json").read_text())
+    assert manifest["frames"] == len(before["times"])
+    assert manifest["size"] == list(result.clip.size)
+    assert manifest["audio_tracks"] == len(before["audio"])
+
+
+def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
+    made = task(seed=3, mask=half_mask(tmp_path))
+    editing.edit(made, tiny_wan).save()
+    manifest = json.loads((tmp_path / "out.mp4.json").read_text())
+    assert EditTask.from_dict(manifest["task"]) == made
+    assert manifest["output"] == made.output
+    assert (manifest["method"], manifest["backbone"], manifest["seed"], manifest["rate"]) == ("flowedit", "tiny", 3, "8")
+    assert manifest["evaluations"] == 2 * 4
+    assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
+    assert manifest["settings"]["n_avg"]["from"] == "the method's default"
+    assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
+    assert set(manifest["seconds"]) == {"read", "load", "text", "encode", "edit", "decode and write"}
+    assert manifest["peak_memory_mb"] > 50
+    assert manifest["versions"]["torch"].startswith("2.13")
+    kept = manifest["preservation"]
+    assert (kept["psnr_outside"], kept["max_abs_outside"]) == ("inf", 0.0)
+    assert 0.2 < kept["changed_share"] <= 0.5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "mask.png", "out.mp4", "out.mp4.json"]
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("feather", [0, 5])
+def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(pixels, feather, task, make_clip, tiny_wan, tmp_path):
+    source = make_clip(pixels=pixels)
+    result = editing.edit(task(source, mask=half_mask(tmp_path), feather=feather), tiny_wan)
+    edge = 24 + feather
+    for before, after in zip(video.read(result.clip), result.frames(), strict=True):
+        assert np.array_equal(before[:, edge:], after[:, edge:])
+        assert not np.array_equal(before[:, :24], after[:, :24])
+    assert result.preservation["psnr_outside"] == float("inf")
+
+
+@pytest.mark.parametrize("method", holdfast.methods.names())
+def test_equal_prompts_return_the_source_and_warn(method, task, tiny_wan):
+    with pytest.warns(UserWarning, match="prompts are equal"):
+        result = editing.edit(task(target="a  plain red ball ", method=method), tiny_wan)
+    assert all(np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True))
+    assert result.manifest["evaluations"] == 0
+    result.save()
+    assert result.preservation == {"psnr": float("inf"), "psnr_outside": None, "max_abs_outside": None, "changed_share": 0.0}
+
+
+def test_a_part_is_edited_and_the_rest_left(task, make_clip, tiny_wan):
+    result = editing.edit(task(make_clip(frames=9), frames="3:6"), tiny_wan)
+    changed = [not np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True)]
+    assert changed == [False] * 3 + [True] * 3 + [False] * 3
+    assert (result.fit.frames, result.fit.model_frames) == (3, 5)
+    assert result.preservation["max_abs_outside"] == 0
+
+
+def test_the_seed_and_nothing_else_decides(task, tiny_wan):
+    first, again, other = (list(editing.edit(task(seed=s), tiny_wan).frames()) for s in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
+    """Ctrl-C within an evaluation of the third step: two steps are kept, and the resumed result is the undisturbed one."""
+    made = task(settings={"steps": "4", "strength": "1"})
+    whole = editing.edit(made, tiny_wan)
+    whole.store.remove()
+    real, calls = tiny_wan.velocity, []
+
+    def interrupted(*args, **options):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(tiny_wan, "velocity", interrupted)
+    with pytest.raises(run.Cancelled, match="after step 2 of 4"):
+        editing.edit(made, tiny_wan)
+    assert not Path(made.output).exists()
+    resumed = editing.edit(made, tiny_wan, resume=True)
+    assert torch.equal(resumed.z, whole.z)
+    assert resumed.manifest["evaluations"] == 8
+    with pytest.raises(ValueError, match="another task"):
+        editing.edit(task(seed=9), tiny_wan, resume=True)
+
+
+def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
+    made = task()
+    result = editing.edit(made, tiny_wan)
+    monkeypatch.setattr(video, "_write_video", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        result.save()
+    assert not Path(made.output).exists()
+    monkeypatch.undo()
+    resumed = editing.edit(made, tiny_wan, resume=True)
+    assert resumed.manifest["evaluations"] == 0
+    assert torch.equal(resumed.z, result.z)
+
+
+def test_progress_is_told_for_every_stage(task, tiny_wan):
+    seen = []
+    result = editing.edit(task(), tiny_wan, progress=lambda *a: seen.append(a))
+    result.save(progress=lambda *a: seen.append(a))
+    assert seen[:6] == [("encode", i, 6) for i in range(1, 7)]
+    assert seen[6:8] == [("edit", 1, 2), ("edit", 2, 2)]
+    assert seen[8:] == [("decode and write", i, 6) for i in range(1, 7)]
+
+
+def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan, tmp_path):
+    clip = make_clip()
+    with pytest.raises(ValueError, match="replace the source"):
+        editing.edit(task(clip, output=str(clip)), tiny_wan)
+    with pytest.raises(ValueError, match="holds other things"):
+        editing.edit(task(clip, output=str(tmp_path)), tiny_wan)
+    with pytest.raises(ValueError, match=r"nearest: flowedit"):
+        editing.edit(task(clip, method="flowedits"), tiny_wan)
+    with pytest.raises(ValueError, match=r"flowedit needs depth, which tiny does not carry"):
+        editing.require({"text", "depth"}, tiny_wan, "flowedit")
+
+
+@pytest.mark.parametrize(("fields", "words"), [({"feather": 3}, "without a mask"), ({"codec": "lossless", "crf": 3}, "crf has no effect")])
+def test_an_option_without_effect_warns(fields, words, task, tiny_wan):
+    with pytest.warns(UserWarning, match=words):
+        editing.edit(task(**fields), tiny_wan)
+
+
+def test_audio_that_the_result_cannot_hold_is_said(task, make_clip, tiny_wan, tmp_path):
+    result = editing.edit(task(make_clip(audio=1), output=str(tmp_path / "out.gif")), tiny_wan)
+    with pytest.warns(UserWarning, match="cannot hold the source's audio"):
+        result.save()
+    assert result.manifest["audio_tracks"] == 0
+
+
+def test_python_interface(make_clip, tiny_wan, tmp_path):
+    clip = make_clip()
+    for _ in range(2):  # the function must outlive the import of what it uses
+        result = holdfast.edit(
+            clip, source="a ball", target="a star", backbone=tiny_wan, method="FlowEdit", settings={"steps": 2, "feather": 0}
+        )
+        assert callable(holdfast.edit)
+    assert result.preservation["changed_share"] > 0
+    assert result.save(tmp_path / "a.mkv").exists()
+    with pytest.raises(ValueError, match="give a file name"):
+        holdfast.edit(clip, "a ball", "a star", backbone=tiny_wan, settings={"steps": 2}).save()
+
+
+def test_importing_the_package_does_not_import_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, holdfast, holdfast.cli; holdfast.methods.names(); assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)

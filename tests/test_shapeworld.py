@@ -1,0 +1,153 @@
+"""The synthetic world: seeded, exact, and every edit changes just what it names."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from holdfast.shapeworld import scenes
+from holdfast.shapeworld.render import compose, flow, render
+from holdfast.shapeworld.scenes import KINDS, SETS, Actor, Scene, edits, sample, sample_edit
+from holdfast.shapeworld.truth import actor_mask, judge, psnr, region
+
+BALL = Actor("ball", "red", "plain", "moves", "right", 0.2, 0.3, 0.5)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_seed_is_a_scene(name):
+    drawn = [sample(i, name) for i in range(30)]
+    assert drawn == [sample(i, name) for i in range(30)]
+    assert len({s.caption() for s in drawn}) > 20
+    for scene in drawn:
+        assert Scene.from_dict(json.loads(json.dumps(asdict(scene)))) == scene
+        colours = [a.colour for a in scene.actors]
+        assert len(set(colours)) == len(colours)
+
+
+def test_the_sets_are_what_they_are_called():
+    drawn = {name: [sample(i, name) for i in range(60)] for name in SETS}
+    assert {len(s.actors) for s in drawn["single"]} == {1}
+    assert {len(s.actors) for s in drawn["several"]} == {2, 3}
+    assert {a.verb for s in drawn["fast"] for a in s.actors} == {"races"}
+    assert {s.frames for s in drawn["long"]} == {25, 37, 49}
+    assert all(scenes._gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
+    with pytest.raises(ValueError, match="no set of scenes"):
+        sample(0, "many")
+
+
+def test_actors_stay_in_sight_for_thirteen_frames():
+    for seed in range(40):
+        for name in ("single", "several", "fast"):
+            scene = sample(seed, name)
+            for a in scene.actors:
+                (vx, vy), ends = a.velocity, (0, scene.frames - 1)
+                assert all(0 < a.x + vx * t < 1 and 0 < a.y + vy * t < 1 for t in ends), (name, seed)
+
+
+def test_rendering_is_the_same_alone_and_in_a_batch():
+    batch = [sample(i, "train") for i in range(6)]
+    together = render(batch, 5)
+    for i, scene in enumerate(batch):
+        assert torch.allclose(render([scene], 5)[0], together[i], atol=1e-6)
+    assert together.shape == (6, 5, 3, 64, 64)
+    assert 0 <= together.min() < together.max() <= 1
+
+
+def test_any_size_and_length():
+    scene = sample(3, "several")
+    assert render([scene], 2, (40, 72)).shape == (1, 2, 3, 40, 72)
+    small = torch.nn.functional.avg_pool2d(render([scene], 1, (128, 128))[0], 2)
+    assert (small - render([scene], 1)[0]).abs().mean() < 0.02
+    assert render([scene], 200).isfinite().all()
+
+
+@pytest.mark.parametrize("direction", scenes.DIRECTIONS)
+def test_a_long_clip_wraps_around(direction):
+    actor = Actor("ball", "red", "plain", "moves", direction, 0.2, 0.5, 0.5)
+    share = compose([Scene("lake", (actor,))], 120)[1][0, 0].mean((1, 2))
+    assert share.min() == 0  # quite out of sight at times
+    assert share[-30:].max() > 0.9 * share[0]  # and back
+
+
+def test_masks_are_exact_and_know_what_is_in_front():
+    back, front = (
+        Actor("box", "red", "plain", "moves", "right", 0.2, 0.4, 0.5),
+        Actor("ball", "blue", "plain", "moves", "left", 0.2, 0.6, 0.5),
+    )
+    scene = Scene("desert", (back, front))
+    visible = compose([scene], 7)[1][0]
+    alone = compose([Scene("desert", (front,))], 7)[1][0, 0]
+    assert torch.equal(visible[1], alone)
+    assert (visible.sum(0) <= 1 + 1e-6).all()
+    picture, empty = render([scene], 7)[0], render([Scene("desert", ())], 7)[0]
+    untouched = visible.sum(0) == 0
+    assert torch.equal(picture.transpose(0, 1)[:, untouched], empty.transpose(0, 1)[:, untouched])
+
+
+@pytest.mark.parametrize("pan", ["", "left", "right"])
+def test_flow_carries_each_frame_to_the_next(pan):
+    """Warping a frame back along the exact flow gives the one before, away from outlines and from what comes into sight."""
+    scene = Scene("lake", (BALL,), pan)
+    size = (200, 200)  # whole pixels a frame: 0.03 and 0.015 of it
+    frames, moved = render([scene], 4, size)[0], flow(scene, 4, size)
+    inside = compose([scene], 4, size)[1][0, 0]
+    y, x = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
+    for t in range(3):
+        tx, ty = (x + moved[t, 0]).round().long(), (y + moved[t, 1]).round().long()
+        seen = (tx >= 0) & (tx < 200) & (ty >= 0) & (ty < 200)
+        tx, ty = tx.clamp(0, 199), ty.clamp(0, 199)
+        alike = (inside[t] == inside[t + 1][ty, tx]) & ((inside[t] == 0) | (inside[t] == 1)) & seen
+        difference = (frames[t] - frames[t + 1][:, ty, tx]).abs().amax(0)
+        assert alike.float().mean() > 0.8
+        assert difference[alike].max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_changes_what_it_names_and_nothing_else(kind):
+    for seed in range(8):
+        edit = sample_edit(seed, kind, "several")
+        assert edit == sample_edit(seed, kind, "several")
+        assert edit.source.caption() != edit.target.caption()
+        source, target = render([edit.source, edit.target])
+        changed = (source - target).abs().amax(1) > 0
+        assert changed.any()
+        allowed = actor_mask(edit, edit.source.frames) > 0
+        assert not changed[~allowed].any()
+        assert edit in edits(edit.source, kind, seed)
+
+
+def test_all_edits_of_a_kind():
+    scene = Scene("lake", (BALL,))
+    assert {k: len(edits(scene, k)) for k in KINDS} == {"colour": 7, "shape": 3, "material": 2, "backdrop": 5, "add": 28, "remove": 0}
+    with pytest.raises(ValueError, match="no edit is of the kind"):
+        edits(scene, "size")
+
+
+def test_judging_knows_the_truth_the_source_and_a_wrong_edit():
+    edit, wrong = edits(Scene("lake", (BALL,)), "colour")[:2]
+    source, target, other = render([edit.source, edit.target, wrong.target])
+    best = judge(edit, target)
+    assert best["success"]
+    assert best["psnr"] == float("inf")
+    assert best["outside_share"] == 0
+    assert best["psnr_source"] == pytest.approx(psnr(source, target))
+    assert not judge(edit, source)["success"]
+    assert not judge(edit, other)["success"]
+    noisy = (target + 0.1 * (1 - region(edit, 13))).clamp(0, 1)
+    assert judge(edit, noisy)["psnr_inside"] == float("inf")
+    assert judge(edit, noisy)["outside_share"] > 0.3
+
+
+def test_training_scenes_are_not_held_out():
+    from holdfast.shapeworld import train
+
+    drawn = []
+    original = train.sample
+    try:
+        train.sample = lambda seed, name: drawn.append(seed) or original(seed, name)
+        train.training_scenes(50, "vae/0")
+    finally:
+        train.sample = original
+    assert min(drawn) >= scenes.HELD_OUT
+    assert len(set(drawn)) == 50
