@@ -42,6 +42,14 @@ def test_edit_without_json_keeps_standard_output_empty(make_clip, tmp_path):
     assert "nothing was held exactly" in result.stderr
 
 
+def test_warnings_are_notes(make_clip, tmp_path):
+    prompts = ["--source", "a ball", "--target", "a ball"]
+    result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *prompts, *QUICK, "--feather", 3)
+    assert result.exit_code == 0
+    assert "note: the prompts are equal: the result is the source" in result.stderr
+    assert "no effect without a mask" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

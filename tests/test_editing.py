@@ -175,7 +175,7 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         editing.edit(task(clip, output=str(tmp_path)), tiny_wan)
     with pytest.raises(ValueError, match=r"nearest: flowedit"):
         editing.edit(task(clip, method="flowedits"), tiny_wan)
-    with pytest.raises(ValueError, match=r"flowedit needs depth, which tiny does not carry"):
+    with pytest.raises(ValueError, match=r"flowedit needs depth, which tiny does not carry; it carries: flowedit, "):
         editing.require({"text", "depth"}, tiny_wan, "flowedit")
 
 

@@ -28,9 +28,9 @@ def exit_codes() -> Iterator[None]:
     """Turn what can go wrong for a user into one message and an exit code; everything else is a bug and shows itself."""
     from .registry import Missing
 
-    warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {message}", highlight=False)
     try:
-        yield
+        with our_warnings():
+            yield
     except Missing as error:
         fail(error, MISSING)
     except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
@@ -41,6 +41,16 @@ def exit_codes() -> Iterator[None]:
         if not out_of_memory(error):
             raise
         fail("out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less", NO_MEMORY)
+
+
+@contextlib.contextmanager
+def our_warnings() -> Iterator[None]:
+    """Show Holdfast's own warnings as notes, each once; a library's are for developers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module="holdfast")
+        warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {message}", highlight=False, soft_wrap=True)
+        yield
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -26,9 +26,10 @@ def _installed() -> dict[str, str]:
 
 
 def _device() -> dict[str, str]:
+    import psutil
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory = psutil.virtual_memory().total / 2**30
     found = {"processor": f"{os.cpu_count()} cores, {memory:.0f} GB, {torch.get_num_threads()} threads; float32 by default"}
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import platform
-import resource
 import sys
 import time
 import warnings
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import fit, masks, registry, run, video
+from . import fit, masks, methods, registry, run, video
 from .backbones.base import Backbone
 from .task import EditTask, configure, part_of
 
@@ -191,7 +190,10 @@ def check(task: EditTask, mask: masks.Mask | None) -> None:
 def require(needs: set[str], backbone: Backbone, method: str) -> None:
     missing = needs - backbone.carries
     if missing:
-        raise ValueError(f"{method} needs {', '.join(sorted(missing))}, which {backbone.name} does not carry")
+        fitting = [n for n in methods.names() if backbone.carries >= registry.method(n).NEEDS]
+        raise ValueError(
+            f"{method} needs {', '.join(sorted(missing))}, which {backbone.name} does not carry; it carries: {', '.join(fitting) or 'none'}"
+        )
 
 
 def on_device(step: run.Step | None, like: Tensor) -> run.Step | None:
@@ -255,6 +257,12 @@ def peak_memory_mb() -> float:
     """The most memory this process has held: on a GPU where one was used, else in RAM."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    if sys.platform == "win32":
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 

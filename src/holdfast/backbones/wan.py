@@ -6,6 +6,7 @@ Text, posterior, timestep scale and noise levels follow the authors' own code, w
 import html
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -50,17 +51,16 @@ class Wan(Backbone):
     def _embed(self, texts: list[str]) -> Tensor:
         """Text states, zero at the padding, which the model attends to all the same: n L d."""
         length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
-        tokens = self.tokenizer([clean(t) for t in texts], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        texts = [clean(t) for t in texts]
+        for text in texts:
+            if (over := len(self.tokenizer.tokenize(text)) + 1 - length) > 0:
+                warnings.warn(f"{self.name} takes {length} tokens; the last {over} of {text[:40]!r}... are not seen", stacklevel=3)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         self.text_encoder.to(self.device)
         with torch.no_grad():
             states = self.text_encoder(tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
         self.text_encoder.to("cpu")  # the denoiser needs the room
         return states.last_hidden_state * tokens.attention_mask[..., None].to(states.last_hidden_state)
-
-    def text_overflow(self, text: str) -> int:
-        """How many tokens of a text the model would not see."""
-        length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
-        return max(0, len(self.tokenizer(clean(text), truncation=False).input_ids) - length)
 
     def encode(self, frames: Iterable[Tensor]) -> Tensor:
         """As AutoencoderKLWan.encode(...).latent_dist.mode(), normalised, a group of frames at a time, in float32."""
