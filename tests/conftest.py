@@ -1,7 +1,11 @@
 """Shared by all tests: a tiny random Wan, the embedded one, and real clips made with PyAV itself, not with our writer."""
 
+import os
+import tempfile
 from fractions import Fraction
 from pathlib import Path
+
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="no-weights-")  # tests see no downloads of this machine's user
 
 import av
 import numpy as np
@@ -84,6 +88,8 @@ def make_clip(tmp_path):
             if rotation:
                 stream.set_display_rotation(rotation)
             sounds = [out.add_stream("aac", rate=44100) for _ in range(audio)]
+            for sound, language in zip(sounds, ("deu", "fra", "jpn"), strict=False):
+                sound.metadata["language"] = language
             for i in range(frames):
                 frame = av.VideoFrame.from_ndarray(picture(i, *size), "rgb24").reformat(format=pixels)
                 frame.pts, frame.time_base = (times[i] if times else i), stream.codec_context.time_base
@@ -106,7 +112,12 @@ def write_tone(out, stream, pitch: float, seconds: float) -> None:
     out.mux(stream.encode(None))
 
 
-def audio_packets(path: Path) -> list[list[bytes]]:
-    """The raw packets of every audio track."""
+def audio_packets(path: Path) -> list[tuple]:
+    """Time and raw bytes of every packet of every audio track, and the track's language."""
     with av.open(str(path)) as container:
-        return [[bytes(p) for p in av.open(str(path)).demux(audio=i) if p.size] for i in range(len(container.streams.audio))]
+        languages = [track.metadata.get("language") for track in container.streams.audio]
+    tracks = []
+    for i, language in enumerate(languages):
+        with av.open(str(path)) as container:  # opened anew: after a seek the first packet, before time 0, is not seen again
+            tracks.append((language, [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(audio=i) if p.size]))
+    return tracks

@@ -6,8 +6,8 @@ import torch
 from holdfast import fit
 from holdfast.backbones.base import Grid
 
-WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81)
-SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25)
+WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093)
+SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25)
         (SMALL, (480, 864), (48, 88)),
         (SMALL, (1, 1), (64, 64)),
         (SMALL, (10, 4000), (8, 664)),
+        (SMALL, (4000, 10), (520, 8)),
     ],
 )
 def test_sizes(grid, size, expected):
@@ -61,5 +62,7 @@ def test_the_reason_is_written_out():
     assert "718x718 runs at 64x64" in reason
     assert "91 frames padded to 93" in reason
     assert "longer than the 25 frames" in reason
+    with pytest.raises(ValueError, match=r"1022 frames are more than .* \(1021\); edit a part with --frames"):
+        fit.plan(SMALL, 1022, (64, 64))
     with pytest.raises(ValueError, match="no frames"):
         fit.plan(SMALL, 0, (64, 64))

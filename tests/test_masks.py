@@ -8,7 +8,7 @@ from PIL import Image
 from holdfast import masks, video
 from holdfast.backbones.base import Grid
 
-GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25)
+GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """The synthetic world: seeded, exact, and every edit changes just what it names."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
 
@@ -20,7 +17,6 @@ def test_a_seed_is_a_scene(name):
     assert drawn == [sample(i, name) for i in range(30)]
     assert len({s.caption() for s in drawn}) > 20
     for scene in drawn:
-        assert Scene.from_dict(json.loads(json.dumps(asdict(scene)))) == scene
         colours = [a.colour for a in scene.actors]
         assert len(set(colours)) == len(colours)
 
@@ -106,8 +102,9 @@ def test_flow_carries_each_frame_to_the_next(pan):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_edit_changes_what_it_names_and_nothing_else(kind):
     for seed in range(8):
-        edit = sample_edit(seed, kind, "several")
-        assert edit == sample_edit(seed, kind, "several")
+        name = "single" if kind == "add" else "several"
+        edit = sample_edit(seed, kind, name)
+        assert edit == sample_edit(seed, kind, name)
         assert edit.source.caption() != edit.target.caption()
         source, target = render([edit.source, edit.target])
         changed = (source - target).abs().amax(1) > 0

@@ -55,6 +55,8 @@ def test_settings_come_from_the_method_the_backbone_and_the_user_in_that_order()
         ({"stepz": "3"}, r"no setting of this method is called 'stepz'; nearest: steps"),
         ({"steps": "many"}, r"steps takes int, not 'many'"),
         ({"steps": "0"}, "between 1 and 1000"),
+        ({"shift": "0"}, "shift is between"),
+        ({"strength": "nan"}, "strength is between"),
         ({"strength": "1.5"}, "between 0 and 1"),
         ({"smooth": "perhaps"}, "smooth takes bool"),
     ],

@@ -24,6 +24,7 @@ CASES = {
     "601 tags": {"colour": {"color_range": 1, "colorspace": 6, "color_primaries": 6, "color_trc": 6}},
     "MPEG-4 part 2": {"codec": "mpeg4"},
     "4:2:2": {"pixels": "yuv422p"},
+    "turned pixels": {"rotation": 90, "colour": {"sample_aspect_ratio": Fraction(4, 3)}},
     "late start": {"times": [80, 120, 160, 200, 240, 280]},
 }
 
@@ -38,6 +39,7 @@ def described(path):
             "rate": stream.average_rate,
             "size": (context.width, context.height),
             "rotation": frames[0].rotation,
+            "aspect": stream.sample_aspect_ratio,
             "depth": frames[0].format.components[0].bits,
             "colour": (context.color_range, context.colorspace, context.color_primaries, context.color_trc),
             "audio": [(a.codec_context.name, a.codec_context.sample_rate, a.codec_context.channels) for a in container.streams.audio],
@@ -99,6 +101,38 @@ def test_colour_matrix_and_range_are_honoured(make_clip):
     assert np.abs(right - other).max() > 20
 
 
+def test_an_rgb_source_keeps_its_colours_in_h264(tmp_path):
+    """Its tag says RGB, which the YUV result must not."""
+    clip = video.probe(write_flat(tmp_path / "a.mp4", (200, 40, 30)))
+    assert clip.pixel_format.startswith("gbr")
+    video.write(tmp_path / "b.mp4", clip, video.read(clip))
+    assert np.abs(next(video.read(video.probe(tmp_path / "b.mp4"))).astype(int) - (200, 40, 30)).max() < 6
+
+
+def write_flat(path, colour):
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264rgb", rate=8, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), colour, np.uint8), "rgb24")
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+def test_a_still_gif_keeps_its_frames(tmp_path):
+    clip = video.Clip(tmp_path, (16, 16), Fraction(10), Fraction(1, 10), tuple(range(6)), (1,) * 6)
+    video.write(tmp_path / "a.gif", clip, [np.full((16, 16, 3), 90, np.uint8)] * 6)
+    assert video.probe(tmp_path / "a.gif").frames == 6
+
+
+def test_images_are_read_upright_and_at_their_depth(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(picture(0, 20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert video.probe(tmp_path / "turned.jpg").size == (10, 20)
+    Image.fromarray(np.full((4, 4), 128 * 256, np.uint16)).save(tmp_path / "deep.png")
+    assert next(video.read(video.probe(tmp_path / "deep.png"))).max() == 128
+
+
 def test_image_folder_in_natural_order(tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -127,6 +161,7 @@ def bad_files(tmp_path, make_clip):
     (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "head.mkv").write_bytes(from_start[:300])
+    (tmp_path / "half.mkv").write_bytes(from_start[: len(from_start) // 2])
     (tmp_path / "text.txt").write_text("not a video")
     (tmp_path / "none").mkdir()
     (tmp_path / "mixed").mkdir()
@@ -136,7 +171,7 @@ def bad_files(tmp_path, make_clip):
         from .conftest import write_tone
 
         write_tone(out, out.add_stream("aac", rate=44100), 440, 0.2)
-    return ["absent.mp4", "cut.mp4", "noise.mp4", "empty.mp4", "head.mkv", "text.txt", "none", "mixed", "sound.mp4"]
+    return ["absent.mp4", "cut.mp4", "noise.mp4", "empty.mp4", "head.mkv", "half.mkv", "text.txt", "none", "mixed", "sound.mp4"]
 
 
 def test_bad_files_are_named_and_explained(tmp_path, make_clip):

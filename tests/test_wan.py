@@ -94,6 +94,7 @@ def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
 
 def test_text_without_a_tokenizer_limit_is_512_long(tiny_wan, monkeypatch):
     monkeypatch.setattr(tiny_wan.tokenizer, "model_max_length", 10**30)
+    monkeypatch.setattr(tiny_wan, "_texts", {})
     assert tiny_wan.condition("a plain red ball").positive.shape[1] == 512
     with pytest.warns(UserWarning, match="takes 512 tokens; the last 89"):
         tiny_wan.condition("ball " * 600)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -27,12 +28,15 @@ screen = Console(stderr=True)
 def exit_codes() -> Iterator[None]:
     """Turn what can go wrong for a user into one message and an exit code; everything else is a bug and shows itself."""
     from .registry import Missing
+    from .run import Cancelled
 
     try:
         with our_warnings():
             yield
     except Missing as error:
         fail(error, MISSING)
+    except (Cancelled, KeyboardInterrupt) as error:
+        fail(str(error) or "stopped", CANCELLED)
     except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         fail(error, BAD_INPUT)
     except OSError as error:
@@ -49,7 +53,7 @@ def our_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning, module="holdfast")
-        warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {message}", highlight=False, soft_wrap=True)
+        warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
         yield
 
 
@@ -58,7 +62,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def fail(message: object, code: int) -> None:
-    screen.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    screen.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -131,7 +135,8 @@ def resume_command() -> str:
 
 def summarise(manifest: dict) -> None:
     kept, plan = manifest["preservation"], manifest["plan"]["fit"]
-    screen.print(f"[green]wrote[/] {manifest['output']} (and {manifest['output']}.json)", highlight=False, soft_wrap=True)
+    output = escape(manifest["output"])
+    screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
     screen.print(f"  {plan['reason']}", highlight=False)
     outside = "no mask, so nothing was held exactly" if kept["psnr_outside"] is None else f"outside the edit {kept['psnr_outside']} dB"
     screen.print(f"  kept: {outside}; whole clip {kept['psnr']} dB; {kept['changed_share']:.1%} of the pixels changed", highlight=False)

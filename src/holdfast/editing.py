@@ -66,17 +66,20 @@ class Result:
         if not (path or self.task.output):
             raise ValueError("give a file name to save to")
         path = Path(path or self.task.output)
+        check_place(path, self.task)
         measure = Preservation()
         with timed(self.seconds, "decode and write"):
             frames = reporting(self.frames(measure), "decode and write", self.clip.frames, progress)
             video.write(path, self.clip, frames, self.task.codec, self.task.crf)
+        suffix = path.suffix.lower()
+        self.manifest["codec"] = video.pick_codec(self.task.codec, suffix, self.clip) if suffix in video.CONTAINERS else suffix
         self.manifest |= {
             "output": str(path),
             "preservation": measure.figures(),
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "peak_memory_mb": peak_memory_mb(),
         }
-        if self.clip.audio and path.suffix.lower() not in video.ROTATES | {".mkv", ".webm"}:
+        if self.clip.audio and suffix not in video.CONTAINERS:
             warnings.warn(f"{path.name} cannot hold the source's audio; it was left out", stacklevel=2)
             self.manifest["audio_tracks"] = 0
         run.write_json(manifest_path(path), self.manifest)
@@ -143,7 +146,7 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
         clip = video.probe(task.input)
         part = part_of(task.frames, clip.frames)
         mask = masks.bind(task.mask, clip, part, task.invert_mask, task.feather) if task.mask else None
-    check(task, mask)
+    check(task, clip, mask)
     with timed(seconds, "load"):
         backbone = backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     require(method.NEEDS, backbone, task.method)
@@ -162,9 +165,11 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
             source = backbone.encode(fitted.forward(reporting(frames, "encode", len(part), progress)))
             inside = masks.to_latent(mask.frames(), backbone.grid, source.shape[2:]).to(source) if mask else None
         start = on_device(store.load(), source) if resume and store else None
+        if resume and start is None:
+            warnings.warn("nothing was saved to go on from; starting over", stacklevel=2)
         with timed(seconds, "edit"):
             steps = method.edit(field, source, src, tgt, cfg, mask=inside, seed=task.seed, start=start)
-            begin = start or run.Step(0, cfg.steps, source, {})
+            begin = start or run.Step(cfg.steps, cfg.steps, source, {})
             z = run.drive(steps, begin, store, progress and (lambda done, count: progress("edit", done, count))).z
     manifest = describe(task, clip, fitted, backbone, (cfg, origin), field)
     return Result(task, clip, part, mask, fitted, backbone, z, manifest, store, seconds)
@@ -174,17 +179,28 @@ def same(task: EditTask) -> bool:
     return task.source.split() == task.target.split()
 
 
-def check(task: EditTask, mask: masks.Mask | None) -> None:
+def check(task: EditTask, clip: video.Clip, mask: masks.Mask | None) -> None:
     """Refuse what could only fail after the work is done, and warn of what has no effect."""
-    output = Path(task.output or "result.mp4")
-    if output.exists() and output.resolve() == Path(task.input).resolve():
-        raise ValueError(f"the result would replace the source {output}; give another --output")
-    if not output.suffix and output.is_dir() and any(f.suffix.lower() not in video.IMAGES for f in output.iterdir()):
-        raise ValueError(f"{output} is a folder that holds other things; give a file name, or a folder of its own")
+    if task.output:
+        path = Path(task.output)
+        check_place(path, task)
+        video.check_output(path, clip, task.codec, task.crf)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() not in video.CONTAINERS and (task.codec != "auto" or task.crf is not None):
+            warnings.warn(f"codec and crf have no effect on {path.name}", stacklevel=3)
     if task.crf is not None and task.codec in ("lossless", "ffv1"):
         warnings.warn(f"crf has no effect with codec {task.codec}", stacklevel=3)
     if mask is None and (task.feather or task.invert_mask):
         warnings.warn("feather and invert-mask have no effect without a mask", stacklevel=3)
+
+
+def check_place(path: Path, task: EditTask) -> None:
+    """Refuse to overwrite what the edit was made from, or a folder that is not an earlier result."""
+    for name in filter(None, (task.input, task.mask)):
+        if path.exists() and path.resolve() == Path(name).resolve():
+            raise ValueError(f"the result would replace {path}; give another --output")
+    if path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
+        raise ValueError(f"{path} is a folder that holds other things; give a file name, or a folder of its own")
 
 
 def require(needs: set[str], backbone: Backbone, method: str) -> None:
@@ -231,7 +247,12 @@ def describe(task: EditTask, clip: video.Clip, fitted: fit.Fit, backbone: Backbo
         "size": list(clip.size),
         "audio_tracks": clip.audio,
         "source": {"notes": list(clip.notes), "variable_rate": clip.variable, "bits": clip.bits},
-        "plan": {"fit": dataclasses.asdict(fitted)},
+        "device": {"type": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")},
+        "plan": {
+            "fit": dataclasses.asdict(fitted),
+            "windows": {"count": 1, "reason": "a clip is edited in one piece"},
+            "memory": {"offload": "text encoder", "reason": "the text encoder leaves the device once the prompts are encoded"},
+        },
         "evaluations": field.evaluations,
         "versions": {n: metadata.version(n) for n in names} | {"python": platform.python_version()},
     }

@@ -50,6 +50,8 @@ def plan(grid: Grid, frames: int, size: tuple[int, int]) -> Fit:
     if frames < 1:
         raise ValueError("the clip has no frames")
     model_frames = grid.legal_frames(frames)
+    if model_frames > grid.most_frames:
+        raise ValueError(f"{frames} frames are more than this model can place ({grid.most_frames}); edit a part with --frames A:B")
     model_size = size if _legal(grid, size) else _nearest(grid, size)
     return Fit(frames, size, model_frames, model_size, _reason(grid, frames, size, model_frames, model_size))
 
@@ -63,10 +65,11 @@ def _legal(grid: Grid, size: tuple[int, int]) -> bool:
 def _nearest(grid: Grid, size: tuple[int, int]) -> tuple[int, int]:
     height, width = size
     cell_h, cell_w = grid.cell
-    ideal = math.sqrt(grid.area * height / width) / cell_h  # rows of tokens at the model's area and the clip's aspect
+    # Rows of tokens at the model's area and the clip's aspect; a ribbon is squeezed, or it would cost many times the area.
+    ideal = min(math.sqrt(grid.area * height / width), grid.area / cell_w) / cell_h
     best = None
     for rows in range(max(1, math.floor(ideal) - 1), math.ceil(ideal) + 2):
-        widest = 1.3 * grid.area / (rows * cell_h * cell_w)  # a ribbon is squeezed, or it would cost many times the model's area
+        widest = 1.3 * grid.area / (rows * cell_h * cell_w)
         columns = max(1, round(min(rows * cell_h * width / height / cell_w, widest)))
         h, w = rows * cell_h, columns * cell_w
         cost = abs(math.log(w * height / (h * width))) + 0.3 * abs(math.log(h * w / grid.area))

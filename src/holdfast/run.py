@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .video import publish
+
 SAVE_EVERY = 20.0  # seconds between two saves of a running edit
 
 
@@ -58,13 +60,17 @@ class Store:
     key: str
 
     def save(self, step: Step) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {"z": step.z, **{f"state.{k}": v for k, v in step.state.items()}}
         metadata = {"key": self.key, "index": str(step.index), "count": str(step.count)}
         part = self.path.with_name(self.path.name + ".part")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
-        part.replace(self.path)
+        try:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        except SafetensorError as error:
+            raise OSError(f"could not save {self.path}: {error}") from error
+        publish(part, self.path)
 
     def load(self) -> Step | None:
         """The saved step, or None where there is none. Raises ValueError where it belongs to another task."""
@@ -91,7 +97,7 @@ def drive(steps: Iterator[Step], start: Step, store: Store | None = None, progre
 
     progress(done, count) is called after every step. On Ctrl-C the last finished step is saved and Cancelled raised.
     """
-    step, saved = start, time.monotonic()
+    step, saved = None, time.monotonic()
     try:
         for step in steps:
             if progress:
@@ -100,9 +106,11 @@ def drive(steps: Iterator[Step], start: Step, store: Store | None = None, progre
                 store.save(step)
                 saved = time.monotonic()
     except KeyboardInterrupt as error:
-        if store:
+        if store and step:
             store.save(step)
-        raise Cancelled(f"stopped after step {step.index} of {step.count}") from error
+        where = f"after step {step.index} of {step.count}" if step else "before a step was done"
+        raise Cancelled(f"stopped {where}") from error
+    step = step or start
     if store:
         store.save(step)  # before anything is decoded: an edit is never lost to what comes after it
     return step
@@ -124,4 +132,4 @@ def as_json(data: dict) -> str:
 def write_json(path: Path, data: dict) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(as_json(data) + "\n")
-    part.replace(path)
+    publish(part, path)

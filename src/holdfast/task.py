@@ -115,7 +115,8 @@ def _parsed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _in_range(values: dict) -> None:
-    limits = {"steps": (1, 1000), "strength": (0, 1), "n_avg": (1, 1000), "n_min": (0, 1000)}
-    for name, (low, high) in limits.items():
-        if name in values and not low <= values[name] <= high:
-            raise ValueError(f"{name} is between {low} and {high}, not {values[name]}")
+    limits = {"steps": (1, 1000), "strength": (0, 1), "n_avg": (1, 1000), "n_min": (0, 1000), "shift": (0.01, 1000)}
+    for name, value in values.items():
+        low, high = limits.get(name, (-1e6, 1e6))
+        if isinstance(value, (int, float)) and not low <= value <= high:  # not a number is in no range
+            raise ValueError(f"{name} is between {low:g} and {high:g}, not {value}")

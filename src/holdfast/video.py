@@ -5,7 +5,9 @@ Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel) uint16
 """
 
 import contextlib
+import io
 import itertools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 ROTATES = {".mp4", ".mov", ".m4v"}  # containers that carry a rotation tag
 CODECS = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1", "lossless": "libx264rgb"}
 CRF = {"h264": 15, "h265": 18, "vp9": 20}  # visually lossless
@@ -61,20 +64,35 @@ def probe(path: str | Path) -> Clip:
     if path.is_dir() or path.suffix.lower() in IMAGES:
         return _probe_images(path)
     with _opened(path) as container:
-        stream = container.streams.video[0]
-        context, frames, first = stream.codec_context, [], None
+        stream = container.streams.best("video")
+        frames, first = [], None
         for frame in _decoded(container, stream, path):
             first = first or frame
             frames.append((frame.pts, frame.duration, frame.is_corrupt))
         if first is None:
             raise ValueError(f"{path} has no frames")
-        if stream.frames > len(frames):
+        _whole(path, container, stream, first, frames)
+        return _described(path, container, stream, first, frames)
+
+
+def _whole(path: Path, container, stream, first, frames: list[tuple]) -> None:
+    """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration."""
+    if stream.frames > len(frames):
+        with _opened(path) as again:  # what an edit list cuts off is announced, but not meant to be seen
+            hidden = sum(p.is_discard for p in again.demux(again.streams.best("video")) if p.size)
+        if stream.frames > len(frames) + hidden:
             raise ValueError(f"{path} is truncated: it announces {stream.frames} frames, but only {len(frames)} can be read")
-        return _described(path, container, context, first, frames)
+    if not stream.frames and frames[-1][0] is not None:
+        seen = float((frames[-1][0] + (frames[-1][1] or 0)) * stream.time_base)
+        tag = stream.metadata.get("DURATION")
+        alone = container.duration / av.time_base if container.duration and not container.streams.audio else 0.0
+        announced = sum(float(p) * 60**i for i, p in enumerate(reversed(tag.split(":")))) if tag else alone
+        if seen < 0.98 * announced - 0.2:
+            raise ValueError(f"{path} is truncated: it announces {announced:.2f} seconds, but only {seen:.2f} can be read")
 
 
-def _described(path: Path, container, context, first, frames: list[tuple]) -> Clip:
-    stream = container.streams.video[0]
+def _described(path: Path, container, stream, first, frames: list[tuple]) -> Clip:
+    context = stream.codec_context
     bits = max(c.bits for c in first.format.components)
     turned = round(first.rotation / 90) * 90 % 360
     width, height = first.width, first.height
@@ -84,7 +102,7 @@ def _described(path: Path, container, context, first, frames: list[tuple]) -> Cl
     notes = [f"{sum(c for _, _, c in frames)} damaged frames were repaired"] if any(c for _, _, c in frames) else []
     notes += [f"rotation tag of {turned} degrees"] if turned else []
     notes += [f"{bits} bits a channel"] if bits > 8 else []
-    others = [s.type for s in container.streams if s.type not in ("video", "audio")]
+    others = [s.type for s in container.streams if s.type != "audio" and s.index != stream.index]
     notes += [f"left out: {', '.join(sorted(set(others)))} tracks"] if others else []
     clip = Clip(
         path=path,
@@ -143,7 +161,7 @@ def read(clip: Clip) -> Iterator[np.ndarray]:
     layout = "rgb24" if clip.bits == 8 else "rgb48le"
     space = _matrix(clip)
     with _opened(clip.path) as container:
-        for frame in _decoded(container, container.streams.video[0], clip.path):
+        for frame in _decoded(container, container.streams.best("video"), clip.path):
             rgb = frame.to_ndarray(format=layout, src_colorspace=space, src_color_range=_range(clip), interpolation=_SCALING)
             yield np.ascontiguousarray(np.rot90(rgb, clip.rotation // 90))
 
@@ -169,6 +187,8 @@ def _probe_images(path: Path) -> Clip:
     if not files:
         raise ValueError(f"{path} has no images ({', '.join(sorted(IMAGES))})")
     sizes = {_image_size(f): f for f in reversed(files)}
+    if len({f.stem for f in files}) < len(files):
+        raise ValueError(f"{path} has images of the same name and different kinds; keep one kind")
     if len(sizes) > 1:
         (a, b), *_ = itertools.pairwise(sizes.items())
         raise ValueError(f"the images of {path} differ in size: {a[1].name} is {a[0]}, {b[1].name} is {b[0]}")
@@ -176,21 +196,24 @@ def _probe_images(path: Path) -> Clip:
 
 
 def _image_size(file: Path) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
-            return image.size
+            return ImageOps.exif_transpose(image).size
     except UnidentifiedImageError as error:
         raise ValueError(f"{file} is not an image that can be read") from error
 
 
 def _read_image(file: Path) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
+                return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
     except OSError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
 
@@ -198,10 +221,9 @@ def _read_image(file: Path) -> np.ndarray:
 def write(path: str | Path, clip: Clip, frames: Iterable[np.ndarray], codec: str = "auto", crf: int | None = None) -> None:
     """Write frames with the timestamps, tags and audio of `clip`. The file appears under its name only when it is whole."""
     path = Path(path)
+    check_output(path, clip, codec, crf)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
-    if suffix not in IMAGES | ROTATES | {"", ".mkv", ".webm", ".gif"}:
-        raise ValueError(f"cannot write {path}: use .mp4, .mov, .mkv, .webm, .gif, an image, or a folder")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         part = Path(folder) / (path.name or "frames")
         if not suffix:
@@ -214,7 +236,32 @@ def write(path: str | Path, clip: Clip, frames: Iterable[np.ndarray], codec: str
             _write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
         if path.is_dir() and not suffix:
             path.rename(Path(folder) / "old")  # a folder cannot be replaced in one step
-        part.replace(path)
+        publish(part, path)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give a finished file its name, once it is on the disk: existence means complete, after a power cut too."""
+    if part.is_file():
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+    part.replace(path)
+
+
+def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = None) -> None:
+    """Refuse, before any work, a name, codec or quality that the clip cannot be written with."""
+    suffix = path.suffix.lower()
+    if suffix not in IMAGES | {"", ".gif"} | set(CONTAINERS):
+        raise ValueError(f"cannot write {path}: use .mp4, .mov, .mkv, .webm, .gif, an image, or a folder")
+    if suffix in IMAGES and clip.frames > 1:
+        raise ValueError(f"{path.name} takes one frame, and the clip has {clip.frames}; give a video name or a folder")
+    if suffix not in CONTAINERS:
+        return
+    codec = pick_codec(codec, suffix, clip)
+    if crf is not None and not 0 <= crf <= (63 if codec == "vp9" else 51):
+        raise ValueError(f"crf is between 0 and {63 if codec == 'vp9' else 51} for {codec}, not {crf}")
+    if clip.audio:
+        with _opened(clip.path) as source, av.open(io.BytesIO(), "w", format=CONTAINERS[suffix]) as out:
+            _sound_streams(out, source)
 
 
 def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
@@ -251,13 +298,22 @@ def _write_image(part: Path, frames: Iterable[np.ndarray]) -> None:
 
 
 def _write_gif(part: Path, clip: Clip, frames: Iterable[np.ndarray]) -> None:
+    """A palette for each frame; times are in hundredths of a second, as the format has them."""
     from PIL import Image
 
-    times = [*clip.times, clip.times[-1] + (clip.durations[-1] if clip.durations else 1)]
-    hundredths = [round(100 * float((t - times[0]) * clip.time_base)) for t in times]  # rounded as times: errors do not add up
-    waits = [10 * (b - a) for a, b in itertools.pairwise(hundredths)]
-    images = (Image.fromarray(_eight(f)).quantize(256) for f in frames)
-    next(images).save(part, save_all=True, append_images=images, duration=waits, loop=0, disposal=1)
+    with av.open(str(part), "w") as out:
+        stream = out.add_stream("gif", rate=100)
+        stream.width, stream.height, stream.pix_fmt = *clip.size, "pal8"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
+        for i, array in enumerate(frames):
+            image = Image.fromarray(_eight(array)).quantize(256)
+            colours = np.zeros((256, 4), np.uint8)
+            used = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+            colours[:, 0], colours[: len(used), 1:] = 255, used
+            frame = av.VideoFrame.from_ndarray((np.asarray(image), colours), "pal8")
+            frame.pts, frame.time_base = round(100 * clip.times[i] * clip.time_base), stream.time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
 
 
 def _eight(frame: np.ndarray) -> np.ndarray:
@@ -293,9 +349,10 @@ def _video_stream(out, clip: Clip, codec: str, crf: int | None, keep_rotation: b
     context.color_range = _range(clip) if clip.colour.get("range") or clip.pixel_format.startswith("yuvj") else 0
     context.color_primaries = clip.colour.get("primaries", _UNTAGGED)
     context.color_trc = clip.colour.get("trc", _UNTAGGED)
-    context.colorspace = 0 if rgb else clip.colour.get("space", _UNTAGGED)
-    if clip.aspect and not clip.rotation:
-        context.sample_aspect_ratio = clip.aspect
+    context.colorspace = 0 if rgb else clip.colour.get("space") or _UNTAGGED  # 0 says RGB, which YUV must not be tagged as
+    if clip.aspect:
+        turned_by_us = not keep_rotation and clip.rotation % 180
+        context.sample_aspect_ratio = 1 / clip.aspect if turned_by_us else clip.aspect
     if keep_rotation and clip.rotation:
         stream.set_display_rotation(clip.rotation)
     context.options = _options(codec, crf)
@@ -322,7 +379,7 @@ def _pixel_format(clip: Clip, codec: str) -> str:
     width, height = clip.size
     name = clip.pixel_format
     chroma = next((c for c in ("444", "422") if c in name), "444" if name.startswith(("gbr", "rgb", "bgr", "pal")) else "420")
-    if not clip.colour:  # images: as players like it
+    if not clip.colour or clip.path.suffix.lower() == ".gif":  # no video before: as players like it
         chroma = "420"
     if width % 2 or height % 2:
         chroma = "444"
@@ -346,18 +403,27 @@ def _video_frame(array: np.ndarray, index: int, clip: Clip, stream) -> av.VideoF
     return frame
 
 
+def _sound_streams(out, source) -> dict:
+    """The source's audio tracks in another container, by the source's index, with their language and titles."""
+    streams = {}
+    for track in source.streams.audio:
+        try:
+            streams[track.index] = out.add_stream_from_template(track)
+        except ValueError as error:
+            name = track.codec_context.name
+            raise ValueError(f"this container cannot hold the source's audio ({name}); write .mkv or the source's own kind") from error
+        streams[track.index].metadata.update(track.metadata)
+        streams[track.index].disposition = track.disposition
+    return streams
+
+
 class _Sound:
     """Copies the audio tracks of a clip, packet by packet, in step with the picture."""
 
     def __init__(self, out, clip: Clip):
         self.out, self.source = out, av.open(str(clip.path))
-        tracks = self.source.streams.audio
-        try:
-            self.streams = {t.index: out.add_stream_from_template(t) for t in tracks}
-        except ValueError as error:
-            names = ", ".join(sorted({t.codec_context.name for t in tracks}))
-            raise ValueError(f"this container cannot hold the source's audio ({names}); write .mkv or the source's own kind") from error
-        self.packets = self.source.demux(*tracks)
+        self.streams = _sound_streams(out, self.source)
+        self.packets = self.source.demux(*self.source.streams.audio)
         self.waiting = None
 
     def until(self, seconds: float) -> None:

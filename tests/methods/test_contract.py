@@ -75,6 +75,18 @@ def test_an_empty_mask_returns_the_source_and_a_full_one_changes_nothing(case):
     assert torch.equal(last(case.steps(mask=mask)), last(case.steps()))
 
 
+def test_flowedit_last_steps_keep_to_the_mask_and_resume(backbone, tmp_path):
+    case = Case(registry.method("flowedit"), "flowedit", backbone)
+    mask = torch.zeros(1, 1, *case.source.shape[2:])
+    mask[..., :2] = 1
+    cfg = case.config(n_min=9, strength=0.5)  # more last steps than the walk has
+    whole = list(case.steps(cfg=cfg, mask=mask))
+    outside = mask.expand_as(case.source) == 0
+    assert torch.equal(whole[-1].z[outside], case.source[outside])
+    assert not torch.equal(whole[-1].z, case.source)
+    assert torch.equal(last(case.steps(cfg=cfg, mask=mask, start=whole[0])), whole[-1].z)
+
+
 def test_latents_outside_a_mask_stay_bit_for_bit(case):
     mask = torch.zeros(1, 1, *case.source.shape[2:])
     mask[..., :2] = 1

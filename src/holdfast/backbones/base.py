@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,7 @@ class Grid:
     rate: float  # frames per second it was trained at
     area: int  # pixels per frame it was trained at
     frames: int  # the longest clip it was trained on
+    most_frames: int  # the longest that its position codes reach
 
     @property
     def cell(self) -> tuple[int, int]:
@@ -66,6 +68,8 @@ class Backbone(ABC):
     grid: Grid
     carries: frozenset[str]
     prefers: Mapping[str, float]
+    device: torch.device
+    dtype: torch.dtype  # of the denoiser; latents are float32 everywhere else
 
     @abstractmethod
     def condition(self, text: str = "", negative: str = "") -> Condition:

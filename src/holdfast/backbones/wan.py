@@ -41,11 +41,17 @@ class Wan(Backbone):
         self.device = next((p.device for p in (transformer, vae) if p is not None), torch.device("cpu"))
         stride = (vae.config.scale_factor_temporal, *(vae.config.scale_factor_spatial,) * 2) if vae else (4, 8, 8)
         patch = tuple(transformer.config.patch_size) if transformer else (1, 2, 2)
-        self.grid = Grid(stride, patch, model.rate, model.area, model.frames)
+        reach = transformer.config.rope_max_seq_len * patch[0] if transformer else 1024  # latent frames
+        self.grid = Grid(stride, patch, model.rate, model.area, model.frames, (reach - 1) * stride[0] + 1)
+        self.dtype = transformer.dtype if transformer else torch.float32
+        self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
         self.carries = frozenset({"text"})
 
     def condition(self, text: str = "", negative: str = "") -> Condition:
-        positive, negative = self._embed([text, negative]).split(1)
+        new = [t for t in dict.fromkeys((text, negative)) if t not in self._texts]
+        if new:
+            self._texts |= zip(new, self._embed(new).cpu().split(1), strict=True)
+        positive, negative = (self._texts[t].to(self.device) for t in (text, negative))
         return Condition(positive, negative)
 
     def _embed(self, texts: list[str]) -> Tensor:
@@ -57,9 +63,11 @@ class Wan(Backbone):
                 warnings.warn(f"{self.name} takes {length} tokens; the last {over} of {text[:40]!r}... are not seen", stacklevel=3)
         tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         self.text_encoder.to(self.device)
-        with torch.no_grad():
-            states = self.text_encoder(tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
-        self.text_encoder.to("cpu")  # the denoiser needs the room
+        try:
+            with torch.no_grad():
+                states = self.text_encoder(tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device))
+        finally:
+            self.text_encoder.to("cpu")  # the denoiser needs the room
         return states.last_hidden_state * tokens.attention_mask[..., None].to(states.last_hidden_state)
 
     def encode(self, frames: Iterable[Tensor]) -> Tensor:
@@ -117,8 +125,7 @@ class Wan(Backbone):
         text = condition.positive if branch.endswith("+") else condition.negative
         timestep = torch.tensor([int(1000 * sigma)], device=z.device)  # whole thousandths, cut off, as the authors pass them
         with torch.no_grad():
-            dtype = self.transformer.dtype
-            return self.transformer(z.to(dtype), timestep, text.to(z.device, dtype), return_dict=False)[0].float()
+            return self.transformer(z.to(self.dtype), timestep, text.to(z.device, self.dtype), return_dict=False)[0].float()
 
 
 def clean(text: str) -> str:
@@ -135,6 +142,9 @@ def find(name: str, weights: str | None) -> Path:
     if place.is_dir():
         if not (place / "model_index.json").is_file():
             raise ValueError(f"{place} is not a diffusers folder: it has no model_index.json")
+        kind = json.loads((place / "model_index.json").read_text()).get("_class_name")
+        if kind != "WanPipeline":
+            raise ValueError(f"{place} holds a {kind}; {name} takes a WanPipeline")
         return place
     hub_id = weights or model.weights
     if not model.gigabytes and not weights:
@@ -146,12 +156,18 @@ def _cached(hub_id: str, size: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    command = f"hf download {hub_id}"
     try:
-        return Path(snapshot_download(hub_id, local_files_only=True))
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+        parts = ("transformer", "vae", "text_encoder")
+        absent = [p for p in parts if not list((folder / p).glob("*.safetensors"))]
+        if absent:
+            raise Missing(f"the download of {hub_id} is not complete (no {', '.join(absent)}); go on with: {command}")
+        return folder
     except HFValidationError as error:
         raise ValueError(f"{hub_id!r} is neither a folder nor a hub id") from error
     except LocalEntryNotFoundError as error:
-        raise Missing(f"the weights {hub_id}{size} are not on this machine; get them with: hf download {hub_id}") from error
+        raise Missing(f"the weights {hub_id}{size} are not on this machine; get them with: {command}") from error
 
 
 def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto") -> Wan:

@@ -30,10 +30,12 @@ class Config:
 def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
     levels = field.levels(cfg.steps, cfg.shift)
     first = cfg.steps - round(cfg.strength * cfg.steps)
+    alone = max(first, cfg.steps - cfg.n_min)  # from here on the target prompt alone
+    eps_alone = diffusion.noise(source, seed, alone)
     z, begin, _ = resumed(start, source, first)
     for i in range(begin, cfg.steps):
-        sigma, sigma_next, left = levels[i], levels[i + 1], cfg.steps - i
-        if left > cfg.n_min:
+        sigma, sigma_next = levels[i], levels[i + 1]
+        if i < alone:
             difference = 0
             for k in range(cfg.n_avg):
                 eps = diffusion.noise(source, seed, i, k)
@@ -43,11 +45,9 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
                 difference = difference + (v_target - v_source) / cfg.n_avg
             z = z + (sigma_next - sigma) * (difference if mask is None else mask * difference)
         else:
-            if left == cfg.n_min:
-                noisy = diffusion.noised(source, sigma, diffusion.noise(source, seed, i))
-                z = noisy + (z - source)
+            if i == alone:
+                z = diffusion.noised(source, sigma, eps_alone) + (z - source)
             z = z + (sigma_next - sigma) * diffusion.guided(field, z, sigma, tgt, "tgt", cfg.target_guidance)
             if mask is not None:
-                kept = diffusion.noised(source, sigma_next, diffusion.noise(source, seed, i))
-                z = mask * z + (1 - mask) * kept
+                z = mask * z + (1 - mask) * diffusion.noised(source, sigma_next, eps_alone)
         yield Step(i + 1, cfg.steps, z, {})

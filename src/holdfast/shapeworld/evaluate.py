@@ -16,12 +16,12 @@ from torch.nn import functional
 from .. import diffusion, registry
 from ..backbones.base import Backbone
 from ..task import configure
-from .render import render
+from .render import SIZE, render
 from .scenes import COLOURS, DIRECTIONS, FRAMES, MATERIALS, SHAPES, Edit, Scene, sample, sample_edit
 from .truth import judge, psnr
 
 TUNING = 500_000
-LOOK = (0, 4, 8, 12)  # frames that the fit looks at, at half size
+LOOK = (0, 4, 8, 12)  # frames that the fit looks at
 
 
 def reconstruction(backbone: Backbone, seeds: range, name: str) -> float:
@@ -35,23 +35,16 @@ def reconstruction(backbone: Backbone, seeds: range, name: str) -> float:
 
 def generate(backbone: Backbone, caption: str, seed: int, steps: int = 30, guidance: float = 3.0) -> Tensor:
     """A clip from a caption alone, f 3 H W: Euler from noise at the model's own grid."""
-    f, h, w = backbone.grid.latent_shape(FRAMES, 64, 64)
-    z = diffusion.noise(torch.zeros(1, backbone.transformer.config.in_channels, f, h, w), seed, 0)
+    z = diffusion.noise(backbone.encode(torch.zeros(FRAMES, 3, *SIZE)), seed, 0)
     condition, levels = backbone.condition(caption), backbone.levels(steps)
     for sigma, sigma_next in itertools.pairwise(levels):
         z = z + (sigma_next - sigma) * diffusion.guided(backbone, z, sigma, condition, "tgt", guidance)
     return torch.cat(list(backbone.decode(z)))
 
 
-def seen(clips: Tensor) -> Tensor:
-    """The frames that the fit compares, at half size: n f 3 H W -> n 4 3 H/2 W/2."""
-    chosen = clips[:, list(LOOK)]
-    return functional.avg_pool2d(chosen.flatten(0, 1), 2).unflatten(0, chosen.shape[:2])
-
-
 def errors(scenes: list[Scene], looked: Tensor) -> list[float]:
-    """Mean squared error of each scene's rendering to the clip looked at."""
-    chunks = [seen(render(scenes[i : i + 16], FRAMES)) for i in range(0, len(scenes), 16)]
+    """Mean squared error of each scene's rendering to the frames looked at, f 3 H W."""
+    chunks = [render(scenes[i : i + 16], LOOK, tuple(looked.shape[-2:])) for i in range(0, len(scenes), 16)]
     return (torch.cat(chunks) - looked).square().flatten(1).mean(1).tolist()
 
 
@@ -76,12 +69,13 @@ def best(scenes: list[Scene], looked: Tensor) -> tuple[float, Scene]:
 
 
 def placed(scene: Scene, index: int, looked: Tensor) -> Scene:
-    """Find where one actor is by trying a grid of places."""
+    """Find where one actor is by trying a grid of places, at half size."""
+    looked = functional.avg_pool2d(looked, 2)
     grid = [0.12 + 0.76 * i / 11 for i in range(12)]
     return best([centred(scene, index, x, y, 0.2) for x in grid for y in grid], looked)[1]
 
 
-def refined(scene: Scene, index: int, looked: Tensor, reach: float = 0.035) -> tuple[float, Scene]:
+def refined(scene: Scene, index: int, looked: Tensor, reach: float) -> tuple[float, Scene]:
     x, y, size = middle(scene, index)
     near = [(x + a * reach, y + b * reach, size + c * 0.015) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)]
     return best([centred(scene, index, *place) for place in near], looked)
@@ -94,10 +88,16 @@ def fitted(scene: Scene, looked: Tensor) -> tuple[float, Scene]:
     scene = replace(scene, actors=alone)
     for i in range(count if count > 1 else 0):
         scene = placed(scene, i, looked)
-    for reach in (0.035, 0.02, 0.01):
-        for i in range(count):
-            error, scene = refined(scene, i, looked, reach)
+    for i in range(count):
+        scene = refined(scene, i, looked, 0.035)[1]
+    for i in range(count):
+        error, scene = settled(scene, i, looked)
     return error, scene
+
+
+def settled(scene: Scene, index: int, looked: Tensor) -> tuple[float, Scene]:
+    """The last two refinements, which the caption's program and every rival get alike."""
+    return refined(refined(scene, index, looked, 0.02)[1], index, looked, 0.01)
 
 
 def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
@@ -106,7 +106,7 @@ def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
     The caption's own program is fitted to the clip first (place and size are not in the caption). An attribute holds if no
     other value of it, in any actor, re-renders closer, with the place free to adjust.
     """
-    looked = seen(clip[None])
+    looked = clip[list(LOOK)]
     own, fit = fitted(scene, looked)
     holds = {}
     for name, values in {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS, "direction": tuple(DIRECTIONS)}.items():
@@ -115,7 +115,10 @@ def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
             for value in values:
                 if value != getattr(actor, name):
                     changed = replace(fit, actors=(*fit.actors[:i], replace(actor, **{name: value}), *fit.actors[i + 1 :]))
-                    rivals.append(refined(centred(changed, i, *middle(fit, i)), i, looked)[0])
+                    near = centred(changed, i, *middle(fit, i))
+                    rivals.append(settled(near, i, looked)[0])
+                    if name == "direction":  # a wrong motion is not found near the best fit of another
+                        rivals.append(settled(placed(near, i, looked), i, looked)[0])
         holds[name] = own < min(rivals)
     return holds
 
@@ -150,7 +153,7 @@ def edit_success(
     gains, wins, psnrs = [], 0, []
     for seed in seeds:
         edit = sample_edit(seed, kind, name)
-        figures = judge(edit, edited(backbone, edit, method, settings or {}, seed), seed)
+        figures = judge(edit, edited(backbone, edit, method, settings or {}, seed))
         wins += figures["success"]
         gains.append(figures["psnr"] - figures["psnr_source"])
         psnrs.append(figures["psnr"])

@@ -5,6 +5,7 @@ scene of a call is rendered in the same tensor operations. Shapes: n scenes, f f
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,23 +25,24 @@ _RGB = {
 }
 
 
-def render(scenes: list[Scene], frames: int | None = None, size: tuple[int, int] = SIZE) -> Tensor:
-    """Render scenes. Returns n f 3 H W, float32 in [0, 1]. All scenes take `frames`, else the first one's own length."""
+def render(scenes: list[Scene], frames: int | Sequence[int] | None = None, size: tuple[int, int] = SIZE) -> Tensor:
+    """Render scenes: n f 3 H W, float32 in [0, 1]. frames: how many, or which ones; by default the first scene's own length."""
     return compose(scenes, frames, size)[0]
 
 
-def compose(scenes: list[Scene], frames: int | None = None, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+def compose(scenes: list[Scene], frames: int | Sequence[int] | None = None, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
     """Render, and return each actor's visible share of each pixel too: (n f 3 H W, n k f H W), both float32 in [0, 1]."""
     frames = frames or scenes[0].frames
+    times = range(frames) if isinstance(frames, int) else frames
     with torch.no_grad():
-        picture = _backdrops(scenes, frames, size)
-        visible = torch.zeros(len(scenes), max(len(s.actors) for s in scenes) or 1, frames, *size)
+        picture = _backdrops(scenes, times, size)
+        visible = torch.zeros(len(scenes), max(len(s.actors) for s in scenes) or 1, len(times), *size)
         for k in range(visible.shape[1]):
             having = [i for i, s in enumerate(scenes) if len(s.actors) > k]
             if not having:
                 continue
             at = torch.tensor(having)
-            colour, alpha = _draw([scenes[i] for i in having], k, frames, size)
+            colour, alpha = _draw([scenes[i] for i in having], k, times, size)
             picture[at] = picture[at] * (1 - alpha[:, :, None]) + colour * alpha[:, :, None]
             visible[at] *= 1 - alpha[:, None]
             visible[at, k] = alpha
@@ -75,14 +77,14 @@ def _grid(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return x.view(1, 1, 1, -1), y.view(1, 1, -1, 1)
 
 
-def _draw(scenes: list[Scene], k: int, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _draw(scenes: list[Scene], k: int, times: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Colour (n f 3 H W) and coverage (n f H W) of actor k of each scene."""
     actors = [s.actors[k] for s in scenes]
     height, width = size
     side = min(size)
     radius = _axis([a.size for a in actors])
     pan = _axis([PANS[s.pan] for s in scenes])
-    t = torch.arange(frames, dtype=torch.float32).view(1, -1, 1, 1)
+    t = torch.tensor(times, dtype=torch.float32).view(1, -1, 1, 1)
     x, y = _grid(size)
     cx = _axis([a.x for a in actors]) + (_axis([a.velocity[0] for a in actors]) - pan) * t
     cy = _axis([a.y for a in actors]) + _axis([a.velocity[1] for a in actors]) * t
@@ -180,12 +182,12 @@ def _mix(a: tuple, b: tuple, share: Tensor) -> Tensor:
     return a * (1 - share) + b * share
 
 
-def _backdrops(scenes: list[Scene], frames: int, size: tuple[int, int]) -> Tensor:
+def _backdrops(scenes: list[Scene], times: Sequence[int], size: tuple[int, int]) -> Tensor:
     """n f 3 H W. A backdrop is periodic in x, so a pan never runs out of it."""
     height, width = size
     gx, gy = _grid(size)
     y = gy[0, 0].expand(height, width)
-    picture = torch.empty(len(scenes), frames, 3, height, width)
+    picture = torch.empty(len(scenes), len(times), 3, height, width)
     still = {}
     for i, scene in enumerate(scenes):
         if not scene.pan:
@@ -193,8 +195,8 @@ def _backdrops(scenes: list[Scene], frames: int, size: tuple[int, int]) -> Tenso
                 still[scene.backdrop] = _PAINTERS[scene.backdrop](gx[0, 0].expand(height, width), y)
             picture[i] = still[scene.backdrop]
             continue
-        for t in range(frames):
-            picture[i, t] = _PAINTERS[scene.backdrop]((gx[0, 0] + PANS[scene.pan] * t).expand(height, width), y)
+        for j, t in enumerate(times):
+            picture[i, j] = _PAINTERS[scene.backdrop]((gx[0, 0] + PANS[scene.pan] * t).expand(height, width), y)
     return picture
 
 

@@ -5,7 +5,6 @@ a motion. Positions and sizes are fractions of the frame, motions are fractions 
 scene renders at any size and any length. The caption names all of it that an edit can change.
 """
 
-import dataclasses
 import random
 from dataclasses import dataclass, replace
 
@@ -64,22 +63,19 @@ class Scene:
         text += f" over a {self.backdrop}"
         return text + (f" while the camera pans {self.pan}" if self.pan else "")
 
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict) -> "Scene":
-        return cls(**{**data, "actors": tuple(Actor(**a) for a in data["actors"])})
-
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of a scene's program. `actor` is the index of the actor it concerns, None for the backdrop."""
+    """One change of a scene's program. `actor` is the index of the actor it concerns, None for the backdrop.
+
+    seed: where an added actor was drawn from; it is placed alike in every rival of the same seed.
+    """
 
     kind: str
     source: Scene
     target: Scene
     actor: int | None
+    seed: int = 0
 
 
 def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
@@ -183,13 +179,18 @@ def _additions(scene: Scene, seed: int) -> list[Edit]:
         new = _actor(rng, "moves", scene.frames, used)
         if _fits(list(scene.actors), new, "several", scene.frames):
             break
+    else:
+        return []  # no room
     index = len(scene.actors)
     news = [replace(new, shape=s, colour=c) for s in SHAPES for c in COLOURS if c not in used]
-    return [Edit("add", scene, replace(scene, actors=(*scene.actors, n)), index) for n in news]
+    return [Edit("add", scene, replace(scene, actors=(*scene.actors, n)), index, seed) for n in news]
 
 
 def sample_edit(seed: int, kind: str, name: str = "single") -> Edit:
     """Draw one edit of a kind on the scene of a seed. A `remove` draws from scenes that have an actor to spare."""
     if kind == "remove" and name in ("single", "fast"):
         name = "several"
-    return random.Random(f"{kind}/{seed}").choice(edits(sample(seed, name), kind, seed))
+    found = edits(sample(seed, name), kind, seed)
+    if not found:
+        raise ValueError(f"scene {seed} of the set {name!r} has no room to add an actor; take another number")
+    return random.Random(f"{kind}/{seed}").choice(found)

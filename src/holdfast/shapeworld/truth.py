@@ -33,7 +33,7 @@ def actor_mask(edit: Edit, frames: int, size: tuple[int, int] = SIZE) -> Tensor:
     return (torch.stack(seen).amax(0) > 0).float()
 
 
-def judge(edit: Edit, result: Tensor, seed: int = 0) -> dict[str, float | bool]:
+def judge(edit: Edit, result: Tensor) -> dict[str, float | bool]:
     """Figures of a result f 3 H W against the truth.
 
     psnr, psnr_source: of the result, and of the unedited source, against the true edited clip; psnr_inside and _outside:
@@ -45,7 +45,7 @@ def judge(edit: Edit, result: Tensor, seed: int = 0) -> dict[str, float | bool]:
     inside = region(edit, frames, size)
     change = (result - source).square()
     error = (result - target).square().mean().item()
-    rivals = [source] + [render([e.target], frames, size)[0] for e in edits(edit.source, edit.kind, seed) if e != edit]
+    rivals = [source] + [render([e.target], frames, size)[0] for e in edits(edit.source, edit.kind, edit.seed) if e != edit]
     return {
         "psnr": psnr(result, target),
         "psnr_source": psnr(source, target),

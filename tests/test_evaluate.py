@@ -1,0 +1,30 @@
+"""Judging by nearest re-rendering: it accepts the truth, refuses each wrong attribute, and finds actors by itself."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from holdfast.shapeworld import evaluate
+from holdfast.shapeworld.render import render
+from holdfast.shapeworld.scenes import edits, sample
+
+
+@pytest.mark.parametrize(("name", "seed"), [("single", 0), ("single", 2), ("several", evaluate.pairs(0, 1)[0])])
+def test_the_judge_of_captions_accepts_the_truth_and_refuses_what_is_wrong(name, seed):
+    scene = sample(seed, name)
+    torch.manual_seed(0)
+    noisy = render([scene])[0] + 0.03 * torch.randn(13, 3, 64, 64)
+    assert all(evaluate.matches(noisy, scene).values())
+    for kind in ("colour", "shape", "material"):
+        wrong = edits(scene, kind)[0].target
+        assert not evaluate.matches(render([wrong])[0], scene)[kind]
+    turned = {"left": "up", "up": "right", "right": "down", "down": "left"}[scene.actors[0].direction]
+    wrong = replace(scene, actors=(replace(scene.actors[0], direction=turned, x=0.5, y=0.5), *scene.actors[1:]))
+    assert not evaluate.matches(render([wrong])[0], scene)["direction"]
+
+
+def test_pairs_are_scenes_of_two():
+    seeds = evaluate.pairs(0, 10)
+    assert len(set(seeds)) == 10
+    assert {len(sample(s, "several").actors) for s in seeds} == {2}
