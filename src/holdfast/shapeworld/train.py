@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..diffusion import shifted
 from .render import render
 from .scenes import HELD_OUT, Scene, sample
+from .truth import psnr
 
 SAVE_EVERY = 120.0  # seconds
 CHUNK = 8  # scenes rendered at once: more of them fall out of the processor's cache
@@ -34,7 +36,7 @@ class Phase:
 
 
 VAE_STEPS = 4000
-DECODER_STEPS = 1600
+DECODER_STEPS = 900
 VAE_PHASES = (Phase(0.2, 1, 16), Phase(0.7, 5, 8), Phase(1.0, 13, 4))
 VAE_CONFIG = {
     "base_dim": 16,
@@ -50,6 +52,10 @@ VAE_CONFIG = {
 }
 
 
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def training_scenes(count: int, key: str) -> list[Scene]:
     """Scenes that no evaluation draws: their seeds start where the held-out ones end."""
     rng = random.Random(key)
@@ -59,7 +65,8 @@ def training_scenes(count: int, key: str) -> list[Scene]:
 def clips(scenes: list[Scene], frames: int) -> Tensor:
     """Rendered scenes as the VAE takes them: n 3 f H W in [-1, 1]."""
     chunks = [render(scenes[i : i + CHUNK], frames) for i in range(0, len(scenes), CHUNK)]
-    return torch.cat(chunks).transpose(1, 2) * 2 - 1
+    frames_last = torch.cat(chunks).transpose(1, 2) * 2 - 1
+    return frames_last.to(device()).contiguous(memory_format=torch.channels_last_3d)
 
 
 class Optimiser:
@@ -107,7 +114,7 @@ class Run:
         self.index = 0
         self.file = folder / f"{name}.pt"
         if self.file.exists():
-            saved = torch.load(self.file, weights_only=True)
+            saved = torch.load(self.file, weights_only=True, map_location=device())
             model.load_state_dict(saved["model"])
             optimiser.load(saved["optimiser"])
             self.average, self.index = saved["average"], saved["index"]
@@ -139,10 +146,6 @@ class Run:
             file.write(json.dumps(line | {k: round(v, 4) for k, v in figures.items()}) + "\n")
 
 
-def psnr(a: Tensor, b: Tensor, peak: float = 1.0) -> float:
-    return 10 * math.log10(peak**2 / (a - b).square().mean().clamp(min=1e-12).item())
-
-
 def new_vae() -> nn.Module:
     from diffusers import AutoencoderKLWan
 
@@ -155,13 +158,12 @@ def new_vae() -> nn.Module:
 
 def train_vae(folder: Path) -> nn.Module:
     """Reconstruction (absolute and squared error) through a sampled posterior with a light pull to the unit Gaussian."""
-    vae = new_vae()
+    vae = new_vae().to(device())
     run = Run(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "vae")
     for i in run.steps(VAE_STEPS):
         phase = next(p for p in VAE_PHASES if i < p.until * VAE_STEPS)
         x = clips(training_scenes(phase.batch, f"vae/{i}"), phase.frames)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
         error = y.float() - x
@@ -169,7 +171,7 @@ def train_vae(folder: Path) -> nn.Module:
         loss = error.abs().mean() + 2 * error.square().mean() + 3e-4 * kl
         run.optimiser.step(loss, i / VAE_STEPS, i)
         if i % 50 == 0:
-            run.log(frames=phase.frames, psnr=psnr(y.float(), x, 2.0), kl=kl.item(), std=posterior.std.mean().item())
+            run.log(frames=phase.frames, psnr=psnr(y.float() / 2, x / 2), kl=kl.item(), std=posterior.std.mean().item())
     vae.load_state_dict(run.average)
     return vae.eval()
 
@@ -180,15 +182,15 @@ def train_decoder(vae: nn.Module, folder: Path) -> None:
     run = Run(half, Optimiser(half, lr=1.5e-3, matrix_lr=0.01), folder, "decoder")
     for i in run.steps(DECODER_STEPS):
         phase = VAE_PHASES[-1]
-        x = clips(training_scenes(phase.batch, f"decoder/{i}"), phase.frames).contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast("cpu", torch.bfloat16):
+        x = clips(training_scenes(phase.batch, f"decoder/{i}"), phase.frames)
+        with torch.autocast(x.device.type, torch.bfloat16):
             with torch.no_grad():
                 z = vae.encode(x).latent_dist.sample()
             error = vae.decode(z).sample.float() - x
         loss = error.abs().mean() + 4 * error.square().mean()
         run.optimiser.step(loss, i / DECODER_STEPS, i)
         if i % 50 == 0:
-            run.log(frames=phase.frames, psnr=psnr(error, torch.zeros_like(error), 2.0))
+            run.log(frames=phase.frames, psnr=psnr(error / 2, torch.zeros_like(error)))
     half.load_state_dict(run.average)
 
 
@@ -201,12 +203,12 @@ def build_pool(vae: nn.Module, folder: Path, frames: int, count: int) -> dict:
     batch = max(CHUNK, 64 // frames)
     for i in range(0, count, batch):
         scenes = training_scenes(batch, f"pool/{frames}/{i}")
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            x = clips(scenes, frames).contiguous(memory_format=torch.channels_last_3d)
-            latents.append(vae.encode(x).latent_dist.mode().half())
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16):
+            latents.append(vae.encode(clips(scenes, frames)).latent_dist.mode().half().cpu())
         captions += [s.caption() for s in scenes]
     pool = {"latents": torch.cat(latents), "captions": captions}
-    torch.save(pool, file)
+    torch.save(pool, file.with_suffix(".part"))
+    file.with_suffix(".part").rename(file)
     return pool
 
 
@@ -273,11 +275,11 @@ def embed(text_encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 def flow_loss(parts: nn.ModuleDict, z: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Rectified-flow loss at logit-normal levels, shifted by 3 as the sampler's grid is."""
-    u = torch.randn(len(z)).sigmoid()
-    sigma = (3 * u / (1 + 2 * u)).view(-1, 1, 1, 1, 1)
-    noise = torch.randn_like(z)
-    # The plain kernel: at a few hundred tokens its backward pass is faster than the fused one on a CPU.
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    sigma = shifted(torch.randn(len(z)).sigmoid(), 3.0).view(-1, 1, 1, 1, 1).to(z)
+    noise = torch.randn(z.shape).to(z)  # drawn on the CPU: the same on every device
+    # On a CPU the plain kernel: at a few hundred tokens its backward pass is faster than the fused one.
+    kernels = [SDPBackend.MATH] if z.device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    with torch.autocast(z.device.type, torch.bfloat16), sdpa_kernel(kernels):
         text = embed(parts["text_encoder"], ids, mask)
         velocity = parts["transformer"]((1 - sigma) * z + sigma * noise, 1000 * sigma.flatten(), text).sample
     return (velocity.float() - (noise - z)).square().mean()
@@ -286,7 +288,7 @@ def flow_loss(parts: nn.ModuleDict, z: Tensor, ids: Tensor, mask: Tensor) -> Ten
 def train_transformer(vae: nn.Module, folder: Path) -> nn.ModuleDict:
     """Text encoder and transformer together; one caption in ten is emptied, so that guidance has something to leave."""
     tokenizer = new_tokenizer()
-    parts = new_transformer(len(tokenizer))
+    parts = new_transformer(len(tokenizer)).to(device())
     run = Run(parts, Optimiser(parts, lr=2e-3, matrix_lr=0.02), folder, "transformer", decay=0.999)
     mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
@@ -299,10 +301,10 @@ def train_transformer(vae: nn.Module, folder: Path) -> nn.ModuleDict:
             pools[frames] = build_pool(vae, folder, frames, POOLS[frames])
         pool = pools[frames]
         chosen = [rng.randrange(len(pool["captions"])) for _ in range(BATCH[frames])]
-        z = (pool["latents"][chosen].float() - mean) / std
+        z = ((pool["latents"][chosen].float() - mean) / std).to(device())
         texts = ["" if rng.random() < 0.1 else pool["captions"][k] for k in chosen]
         tokens = tokenizer(texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
-        loss = flow_loss(parts, z, tokens.input_ids, tokens.attention_mask)
+        loss = flow_loss(parts, z, tokens.input_ids.to(device()), tokens.attention_mask.to(device()))
         run.optimiser.step(loss, i / STEPS, i)
         if i % 20 == 0:
             run.log(frames=frames, loss=loss.item())
@@ -326,7 +328,7 @@ def save_wan(vae: nn.Module, parts: nn.ModuleDict, out: Path) -> None:
     scheduler = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
     tokenizer = new_tokenizer()
     for name, part in {"vae": vae, **dict(parts.items())}.items():
-        part.half().save_pretrained(out / name)
+        part.cpu().half().save_pretrained(out / name)
     scheduler.save_pretrained(out / "scheduler")
     tokenizer.save_pretrained(out / "tokenizer")
     index = {
