@@ -122,7 +122,19 @@ cli.main()
 def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_path):
     """A real process and a real SIGINT in the third step: the resumed result is, pixel for pixel, the undisturbed one."""
     source, stopped, whole = make_clip(frames=12), tmp_path / "stopped.mp4", tmp_path / "whole.mp4"
-    arguments = [*PROMPTS, "--backbone", "shapeworld-wan", "--set", "steps=6", "--set", "strength=1", "--codec", "lossless"]
+    arguments = [
+        *PROMPTS,
+        "--backbone",
+        "shapeworld-wan",
+        "--set",
+        "steps=6",
+        "--set",
+        "strength=1",
+        "--set",
+        "source_guidance=3",
+        "--codec",
+        "lossless",
+    ]
     assert call("edit", source, "-o", whole, *arguments).exit_code == 0
     program = [sys.executable, "-c", INTERRUPTED, "edit", str(source), "-o", str(stopped), *arguments]
     process = subprocess.run(program, capture_output=True, text=True)

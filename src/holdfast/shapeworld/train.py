@@ -36,7 +36,7 @@ class Phase:
 
 
 VAE_STEPS = 4000
-DECODER_STEPS = 900
+DECODER_STEPS = 600
 VAE_PHASES = (Phase(0.2, 1, 16), Phase(0.7, 5, 8), Phase(1.0, 13, 4))
 VAE_CONFIG = {
     "base_dim": 16,
@@ -220,7 +220,7 @@ def set_latent_statistics(vae: nn.Module, folder: Path) -> None:
 
 
 TEXT_LENGTH = 32
-STEPS = 4400
+STEPS = 4100
 POOLS = {1: 16384, 5: 3072, 9: 1536, 13: 9216, 25: 1152}  # clip length: encoded clips
 SHARES = {1: 0.15, 5: 0.1, 9: 0.05, 13: 0.6, 25: 0.1}  # how often a step takes that length
 BATCH = {1: 64, 5: 32, 9: 21, 13: 16, 25: 9}  # about 4096 tokens a step whatever the length
