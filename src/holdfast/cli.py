@@ -93,8 +93,8 @@ def task_parameters() -> list[inspect.Parameter]:
     parameters = []
     for f in dataclasses.fields(EditTask):
         kind: Any = list[str] if f.type is dict else f.type
-        flags, text = f.metadata.get("flags", []), f.metadata["help"]
-        option = typer.Argument(help=text) if f.metadata.get("argument") else typer.Option(*flags, help=text)
+        flags, text = f.metadata["flags"], f.metadata["help"]
+        option = typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
         default = [] if f.type is dict else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
         parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]))
     return parameters

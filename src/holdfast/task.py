@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 
-def _field(text: str, default: Any = dataclasses.MISSING, **extra) -> Any:
-    """A field with its help text. `flags`: its names on the command line; `argument`: it has no flag."""
+def _field(text: str, default: Any = dataclasses.MISSING, flags: tuple[str, ...] = (), argument: bool = False) -> Any:
+    """A field with its help text. flags: its names on the command line; argument: it has no flag."""
+    metadata = {"help": text, "flags": flags, "argument": argument}
     if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"help": text, **extra})
-    return field(default=default, metadata={"help": text, **extra})
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class EditTask:
     """What to edit, into what, with what. Everything that a result depends on."""
 
     input: str = _field("The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images.", argument=True)
-    output: str = _field("Where the result goes; its name says the container. A manifest goes beside it.", flags=["-o", "--output"])
+    output: str = _field("Where the result goes; its name says the container. A manifest goes beside it.", flags=("-o", "--output"))
     source: str = _field("A prompt that describes the clip.")
     target: str = _field("A prompt that describes the wanted clip.")
     negative: str = _field("A prompt to keep away from, for both.", "")
@@ -34,7 +35,7 @@ class EditTask:
     feather: int = _field("Pixels over which the edit fades out around the mask.", 0)
     frames: str | None = _field("Edit only frames A:B (from 0, B left out) and keep the rest.", None)
     strength: float | None = _field("How strong, 0 to 1: the share of the noise levels that are walked.", None)
-    settings: dict = _field("A setting of the method, key=value; may be repeated.", {}, flags=["--set"])
+    settings: dict = _field("A setting of the method, key=value; may be repeated.", {}, flags=("--set",))
     seed: int = _field("The same seed gives the same result.", 0)
     device: Literal["auto", "cpu", "cuda"] = _field("Where to compute.", "auto")
     dtype: Literal["auto", "bfloat16", "float32"] = _field("auto is bfloat16 on a GPU, float32 on a CPU.", "auto")

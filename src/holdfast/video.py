@@ -8,7 +8,6 @@ import contextlib
 import io
 import itertools
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+from . import images
+
+IMAGES = images.SUFFIXES
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 ROTATES = {".mp4", ".mov", ".m4v"}  # containers that carry a rotation tag
 CODECS = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9", "ffv1": "ffv1", "lossless": "libx264rgb"}
@@ -156,7 +157,7 @@ def read(clip: Clip) -> Iterator[np.ndarray]:
     """The clip's frames in order, upright."""
     if clip.files:
         for file in clip.files:
-            yield _read_image(file)
+            yield images.read(file)
         return
     layout = "rgb24" if clip.bits == 8 else "rgb48le"
     space = _matrix(clip)
@@ -182,40 +183,8 @@ def _range(clip: Clip) -> int:
 
 
 def _probe_images(path: Path) -> Clip:
-    files = [path] if path.is_file() else [f for f in path.iterdir() if f.suffix.lower() in IMAGES]
-    files.sort(key=lambda f: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", f.name)])
-    if not files:
-        raise ValueError(f"{path} has no images ({', '.join(sorted(IMAGES))})")
-    sizes = {_image_size(f): f for f in reversed(files)}
-    if len({f.stem for f in files}) < len(files):
-        raise ValueError(f"{path} has images of the same name and different kinds; keep one kind")
-    if len(sizes) > 1:
-        (a, b), *_ = itertools.pairwise(sizes.items())
-        raise ValueError(f"the images of {path} differ in size: {a[1].name} is {a[0]}, {b[1].name} is {b[0]}")
-    return Clip(path, next(iter(sizes)), Fraction(25), Fraction(1, 25), tuple(range(len(files))), files=tuple(files))
-
-
-def _image_size(file: Path) -> tuple[int, int]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).size
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that can be read") from error
-
-
-def _read_image(file: Path) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
-                return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    files, size = images.listed(path)
+    return Clip(path, size, Fraction(25), Fraction(1, 25), tuple(range(len(files))), files=tuple(files))
 
 
 def write(path: str | Path, clip: Clip, frames: Iterable[np.ndarray], codec: str = "auto", crf: int | None = None) -> None:
@@ -231,7 +200,7 @@ def write(path: str | Path, clip: Clip, frames: Iterable[np.ndarray], codec: str
         elif suffix in IMAGES:
             _write_image(part, frames)
         elif suffix == ".gif":
-            _write_gif(part, clip, frames)
+            images.write_gif(part, clip.size, [round(100 * t * clip.time_base) for t in clip.times], frames)
         else:
             _write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
         if path.is_dir() and not suffix:
@@ -285,7 +254,7 @@ def _write_folder(part: Path, clip: Clip, frames: Iterable[np.ndarray]) -> None:
     part.mkdir()
     for i, frame in enumerate(frames):
         name = clip.files[i].stem if clip.files else f"{i:05d}"
-        Image.fromarray(_eight(frame)).save(part / f"{name}.png")
+        Image.fromarray(images.eight_bits(frame)).save(part / f"{name}.png")
 
 
 def _write_image(part: Path, frames: Iterable[np.ndarray]) -> None:
@@ -294,30 +263,7 @@ def _write_image(part: Path, frames: Iterable[np.ndarray]) -> None:
     for i, frame in enumerate(frames):
         if i:
             raise ValueError(f"{part.name} takes one frame; give a video name or a folder for a clip")
-        Image.fromarray(_eight(frame)).save(part)
-
-
-def _write_gif(part: Path, clip: Clip, frames: Iterable[np.ndarray]) -> None:
-    """A palette for each frame; times are in hundredths of a second, as the format has them."""
-    from PIL import Image
-
-    with av.open(str(part), "w") as out:
-        stream = out.add_stream("gif", rate=100)
-        stream.width, stream.height, stream.pix_fmt = *clip.size, "pal8"
-        stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
-        for i, array in enumerate(frames):
-            image = Image.fromarray(_eight(array)).quantize(256)
-            colours = np.zeros((256, 4), np.uint8)
-            used = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-            colours[:, 0], colours[: len(used), 1:] = 255, used
-            frame = av.VideoFrame.from_ndarray((np.asarray(image), colours), "pal8")
-            frame.pts, frame.time_base = round(100 * clip.times[i] * clip.time_base), stream.time_base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-
-
-def _eight(frame: np.ndarray) -> np.ndarray:
-    return frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
+        Image.fromarray(images.eight_bits(frame)).save(part)
 
 
 def _write_video(part: Path, clip: Clip, frames: Iterable[np.ndarray], codec: str, crf: int | None) -> None:

@@ -140,7 +140,7 @@ class Run:
         torch.save({**state, "optimiser": self.optimiser.state()}, part)
         part.rename(self.file)
 
-    def log(self, **figures: float) -> None:
+    def log(self, figures: dict[str, float]) -> None:
         line = {"stage": self.name, "step": self.index, "time": round(time.time(), 1)}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line | {k: round(v, 4) for k, v in figures.items()}) + "\n")
@@ -171,7 +171,7 @@ def train_vae(folder: Path) -> nn.Module:
         loss = error.abs().mean() + 2 * error.square().mean() + 3e-4 * kl
         run.optimiser.step(loss, i / VAE_STEPS, i)
         if i % 50 == 0:
-            run.log(frames=phase.frames, psnr=psnr(y.float() / 2, x / 2), kl=kl.item(), std=posterior.std.mean().item())
+            run.log({"frames": phase.frames, "psnr": psnr(y.float() / 2, x / 2), "kl": kl.item(), "std": posterior.std.mean().item()})
     vae.load_state_dict(run.average)
     return vae.eval()
 
@@ -190,7 +190,7 @@ def train_decoder(vae: nn.Module, folder: Path) -> None:
         loss = error.abs().mean() + 4 * error.square().mean()
         run.optimiser.step(loss, i / DECODER_STEPS, i)
         if i % 50 == 0:
-            run.log(frames=phase.frames, psnr=psnr(error / 2, torch.zeros_like(error)))
+            run.log({"frames": phase.frames, "psnr": psnr(error / 2, torch.zeros_like(error))})
     half.load_state_dict(run.average)
 
 
@@ -307,7 +307,7 @@ def train_transformer(vae: nn.Module, folder: Path) -> nn.ModuleDict:
         loss = flow_loss(parts, z, tokens.input_ids.to(device()), tokens.attention_mask.to(device()))
         run.optimiser.step(loss, i / STEPS, i)
         if i % 20 == 0:
-            run.log(frames=frames, loss=loss.item())
+            run.log({"frames": frames, "loss": loss.item()})
     parts.load_state_dict(run.average)
     return parts.eval()
 
