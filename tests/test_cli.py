@@ -193,3 +193,45 @@ def test_every_field_of_the_task_is_a_flag():
         "source target negative method backbone weights mask invert-mask feather frames strength set seed device dtype codec crf output"
     )
     assert flags == {f"--{n}" for n in expected.split()} | {"--no-invert-mask", "--resume", "--json", "--help"}
+
+
+def test_metrics_of_one_pair_as_a_table_and_as_json(make_clip):
+    source, edited, mask = make_clip("a.mp4"), make_clip("b.mp4", colour={"color_range": 1}), make_clip("mask.mp4")
+    result = call(
+        "metrics", source, edited, "--mask", mask, "--only", "masked_psnr,flow_error,text_alignment", "--target", "a ball", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(found["figures"]) == {"psnr_outside@true", "psnr_outside@zero_filled", "flow_epe@pixels/dis", "flow_epe@diagonal/dis"}
+    assert "hf download" in found["left_out"]["text_alignment"]
+    result = call("metrics", source, edited, "--only", "flow_error")
+    assert "flow_epe@pixels/dis" in result.stdout
+    assert call("metrics", source, "no.mp4").exit_code == 2
+    assert call("metrics", source, edited, "--only", "psnr").exit_code == 2
+    assert call("metrics", source, edited, "--set", "warp_norm=cubed").exit_code == 2
+
+
+def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
+    arguments = ["shapeworld", "-o", tmp_path / "b", "--limit", "1", "--methods", "flowedit", "--set", "steps=1,2", "--metrics", "truth"]
+    assert "2 edited" in call("bench", "run", *arguments).stderr
+    assert "2 done before" in call("bench", "run", *arguments).stderr
+    assert call("bench", "report", tmp_path / "b", "--gallery", "0").exit_code == 0
+    assert call("bench", "study", tmp_path / "b").exit_code == 0
+    answers = {"study": json.loads((tmp_path / "b/study-key.json").read_text())["study"]}
+    answers["answers"] = [{"trial": 0, "question": "alignment", "choice": "left"}]
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    result = call("bench", "tally", tmp_path / "b/study-key.json", tmp_path / "answers.json", "--json")
+    assert json.loads(result.stdout)["alignment"]
+    for wrong in (
+        ["run", "nothing", "-o", tmp_path / "c"],
+        ["report", tmp_path / "c"],
+        ["study", tmp_path / "c"],
+        ["tally", "no.json", "no.json"],
+    ):
+        assert call("bench", *wrong).exit_code == 2
+    assert call("bench", "run", "shapeworld", "-o", tmp_path / "d", "--set", "gama=1").exit_code == 2
+
+
+@pytest.mark.parametrize("what", ["methods", "backbones", "metrics", "datasets"])
+def test_list_lists(what):
+    assert json.loads(call("list", what, "--json").stdout)

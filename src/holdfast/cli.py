@@ -1,91 +1,25 @@
-"""The command line: edit, demo, list, doctor. The flags of `edit` are made from EditTask."""
+"""The command line: edit, demo, metrics, bench, list, doctor. The flags of `edit` are made from EditTask."""
 
-import contextlib
 import dataclasses
 import inspect
 import shlex
 import sys
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .bench.cli import bench
+from .console import CANCELLED, exit_codes, screen, settings_of, shown_progress
 from .task import EditTask
 
-BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 2, 3, 4, 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Edit a clip by words. What you did not name holds fast.")
-screen = Console(stderr=True)
-
-
-@contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn what can go wrong for a user into one message and an exit code; everything else is a bug and shows itself."""
-    from .registry import Missing
-    from .run import Cancelled
-
-    try:
-        with our_warnings():
-            yield
-    except Missing as error:
-        fail(error, MISSING)
-    except (Cancelled, KeyboardInterrupt) as error:
-        fail(str(error) or "stopped", CANCELLED)
-    except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        fail(error, BAD_INPUT)
-    except OSError as error:
-        fail(error, 1)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        fail("out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less", NO_MEMORY)
-
-
-@contextlib.contextmanager
-def our_warnings() -> Iterator[None]:
-    """Show Holdfast's own warnings as notes, each once; a library's are for developers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module="holdfast")
-        warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-        yield
-
-
-def out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error)
-
-
-def fail(message: object, code: int) -> None:
-    screen.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-@contextlib.contextmanager
-def shown_progress(quiet: bool) -> Iterator:
-    """Bars with the time left, one for each stage; yields the function that moves them."""
-    counted = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*counted, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=screen, disable=quiet) as bars:
-        known: dict[str, int] = {}
-
-        def report(stage: str, done: int, count: int) -> None:
-            if stage not in known:
-                known[stage] = bars.add_task(stage, total=count)
-            bars.update(known[stage], completed=done, total=count)
-
-        yield report
-
-
-def settings_of(pairs: list[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise ValueError(f"--set takes key=value, not {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
+app.add_typer(bench, name="bench")
 
 
 def task_parameters() -> list[inspect.Parameter]:
@@ -204,30 +138,85 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     out.print(f"Look at {output}/strip.png and {output}/side-by-side.mp4 (source, edited, truth); the clip is {output}/edited.mp4")
 
 
-@app.command("list")
-def list_names(
-    what: Annotated[str, typer.Argument(help="methods or backbones.")],
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+@app.command("metrics")
+def measure(
+    source: Annotated[str, typer.Argument(help="The clip before the edit.")],
+    edited: Annotated[str, typer.Argument(help="The clip after it.")],
+    mask: Annotated[str | None, typer.Option(help="Where the edit was to show; bright is inside.")] = None,
+    truth: Annotated[str | None, typer.Option(help="The true result, where it is known.")] = None,
+    target: Annotated[str, typer.Option(help="The prompt that describes the wanted clip.")] = "",
+    source_text: Annotated[str, typer.Option("--source", help="The prompt that describes the clip before.")] = "",
+    local: Annotated[str, typer.Option(help="The words of the edited thing alone.")] = "",
+    only: Annotated[str, typer.Option(help="Names of metrics with commas, or all (see: holdfast list metrics).")] = "all",
+    settings: Annotated[list[str], typer.Option("--set", help="An option, key=value, such as clip=FOLDER.")] = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
-    """List what there is: methods (and what each needs) or backbones."""
-    from . import methods, registry
+    """Measure an edited clip against its source. Every figure's name says which variant it is."""
+    from .bench.cli import measuring
+    from .measuring import Pair, compare
+    from .metrics import better
     from .run import as_json
 
     with exit_codes():
-        what = registry.choose(what, ("methods", "backbones"), "list")
-        if what == "methods":
-            modules = {n: registry.method(n) for n in methods.names()}
-            rows = {n: {"needs": sorted(m.NEEDS), "about": m.__doc__.split("\n")[0]} for n, m in modules.items()}
-        else:
-            known = {n: m.MODELS[n] for n, m in registry.backbones().items()}
-            rows = {n: {"weights": m.weights, "gigabytes": m.gigabytes, "frames": m.frames} for n, m in known.items()}
+        tools, chosen = measuring(only, settings)
+        pair = Pair(source, edited, mask, truth, source_text, target, local)
+        figures, left_out = compare(pair, tools, chosen)
+        if json:
+            print(as_json({"figures": figures, "left_out": left_out}))
+            return
+        table = Table("figure", "value", "better")
+        for name, value in figures.items():
+            table.add_row(name, f"{value:.4g}", better(name))
+        Console().print(table)
+        for name, reason in left_out.items():
+            screen.print(f"left out: {name}: {escape(reason)}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="methods, backbones, metrics or datasets.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List what there is, and what each needs."""
+    from . import registry
+    from .run import as_json
+
+    with exit_codes():
+        rows = _lists()[registry.choose(what, _lists(), "list")]()
         if json:
             print(as_json(rows))
             return
-        table = Table(what[:-1], *next(iter(rows.values())))
+        table = Table("name", *next(iter(rows.values())))
         for name, row in rows.items():
             table.add_row(name, *(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
         Console().print(table)
+
+
+def _lists() -> dict[str, Callable[[], dict[str, dict]]]:
+    """What can be listed, and how its rows are made."""
+    import importlib
+
+    from . import methods, metrics, registry
+    from .bench import datasets
+
+    def first_line(module) -> str:
+        return module.__doc__.split("\n")[0]
+
+    def of_methods() -> dict:
+        return {n: {"needs": sorted(registry.method(n).NEEDS), "about": first_line(registry.method(n))} for n in methods.names()}
+
+    def of_backbones() -> dict:
+        known = {n: m.MODELS[n] for n, m in registry.backbones().items()}
+        return {n: {"weights": m.weights, "gigabytes": m.gigabytes, "frames": m.frames} for n, m in known.items()}
+
+    def of_metrics() -> dict:
+        modules = {n: metrics.module(n) for n in metrics.names()}
+        return {n: {"figures": list(m.BETTER), "needs": sorted(m.NEEDS), "about": first_line(m)} for n, m in modules.items()}
+
+    def of_datasets() -> dict:
+        return {n: {"about": first_line(importlib.import_module(f"holdfast.bench.datasets.{n}"))} for n in datasets.names()}
+
+    return {"methods": of_methods, "backbones": of_backbones, "metrics": of_metrics, "datasets": of_datasets}
 
 
 @app.command()

@@ -1,0 +1,64 @@
+"""FiVE-Bench (Li et al., arXiv:2503.13684): `five:FOLDER`, or `five:FOLDER/1,3` for some of its six types of edit.
+
+Its layout: edit_prompt/edit{1..6}_FiVE.json, videos/NAME.mp4 or images/NAME/, bmasks/NAME/. Square brackets in the target prompt mark the
+edited words: they are taken out, and what they held is the local phrase. Masks are JPEG: here inside is above half (its own code takes
+above 0, and so compression noise too).
+"""
+
+import json
+import re
+from pathlib import Path
+
+from .base import Case, existing, file_name
+
+TYPES = {1: "object, rigid", 2: "object, non-rigid", 3: "colour", 4: "material", 5: "add", 6: "remove"}
+
+
+def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
+    root, types = _root(what)
+    found = []
+    for number in types:
+        for i, record in enumerate(_records(root / "edit_prompt" / f"edit{number}_FiVE.json")):
+            found.append(_case(root, number, i, record))
+    return found
+
+
+def _root(what: str) -> tuple[Path, list[int]]:
+    root = Path(what)
+    if root.is_dir():
+        present = [n for n in TYPES if (root / "edit_prompt" / f"edit{n}_FiVE.json").is_file()]
+        if not present:
+            raise ValueError(f"{root} is not FiVE-Bench: it has no edit_prompt/edit1_FiVE.json")
+        return root, present
+    if re.fullmatch(r"[1-6](,[1-6])*", root.name) and root.parent.is_dir():
+        return root.parent, [int(n) for n in root.name.split(",")]
+    raise ValueError(f"there is no folder {what}; give five:FOLDER with the FiVE-Bench data")
+
+
+def _records(path: Path) -> list[dict]:
+    existing(path, "FiVE-Bench")
+    try:
+        records = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    for i, record in enumerate(records):
+        absent = {"video_name", "source_prompt", "target_prompt"} - set(record)
+        if absent:
+            raise ValueError(f"{path}, record {i}: {', '.join(sorted(absent))} is missing")
+    return records
+
+
+def _case(root: Path, number: int, index: int, record: dict) -> Case:
+    video = record["video_name"]
+    clip, masks = root / "videos" / f"{video}.mp4", root / "bmasks" / video
+    source, target = (" ".join(record[k].replace("[", "").replace("]", "").split()) for k in ("source_prompt", "target_prompt"))
+    return Case(
+        name=file_name(f"{number}-{index:03d}-{video}"),
+        clip=str(clip) if clip.is_file() else existing(root / "images" / video, f"{video} of FiVE-Bench"),
+        source=source,
+        target=target,
+        kind=TYPES[number],
+        group=f"edit{number}",
+        mask=str(masks) if masks.is_dir() else None,
+        local=" ".join(re.findall(r"\[(.*?)\]", record["target_prompt"])).strip(),
+    )

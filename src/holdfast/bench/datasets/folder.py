@@ -1,0 +1,48 @@
+"""What a user has: `folder:FILE.jsonl` (or just FILE.jsonl), one edit a line, paths from the file's own folder.
+
+{"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep", "kind": "colour"}
+clip, source and target must be there; name, kind, group, mask, local and truth may.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from .base import Case, existing, file_name
+
+MUST = ("clip", "source", "target")
+
+
+def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
+    path = Path(what)
+    if not path.is_file():
+        raise ValueError(f"there is no file {what}; give folder:FILE.jsonl")
+    lines = [(i, text) for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip()]
+    found = [_case(path, i, text) for i, text in lines]
+    seen: dict[str, int] = {}
+    for (i, _), case in zip(lines, found, strict=True):
+        if case.name in seen:
+            raise ValueError(f"{path}, line {i}: the name {case.name} is also that of line {seen[case.name]}")
+        seen[case.name] = i
+    return found
+
+
+def _case(path: Path, line: int, text: str) -> Case:
+    where = f"{path}, line {line}"
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
+    if not isinstance(record, dict) or any(not isinstance(v, str) for v in record.values()):
+        raise ValueError(f"{where} must be an object of texts")
+    unknown = set(record) - set(known)
+    if unknown:
+        raise ValueError(f"{where}: there is no key {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    absent = [k for k in MUST if not record.get(k)]
+    if absent:
+        raise ValueError(f"{where}: {', '.join(absent)} is missing")
+    for key in ("clip", "mask", "truth"):
+        if record.get(key):
+            record[key] = existing(path.parent / record[key], where)
+    return Case(**record | {"name": file_name(record.get("name") or f"{line:04d}-{Path(record['clip']).stem}")})

@@ -1,0 +1,85 @@
+"""CLIP and DINO through transformers, from a folder or the local hub cache. Images are H W 3 float32 in [0, 1]."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..registry import Missing
+
+
+def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
+    """A transformers model and its processor. Raises Missing with the commands that bring it, ValueError for a wrong folder."""
+    import transformers
+
+    how = f"get it with: hf download {place} (or set the metrics' option {option} to a folder)"
+    try:
+        with _quiet():
+            model = getattr(transformers, kind).from_pretrained(place, local_files_only=True, use_safetensors=True)
+            return model.eval().requires_grad_(False), getattr(transformers, processor).from_pretrained(place, local_files_only=True)
+    except OSError as error:
+        raise Missing(f"{option} needs {place}, which is not on this machine; {how}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _pixels(processor, image: np.ndarray):
+    return processor(images=np.rint(image * 255).astype(np.uint8), return_tensors="pt")["pixel_values"]
+
+
+def _unit(vector) -> np.ndarray:
+    vector = vector[0].float().numpy()
+    return vector / np.linalg.norm(vector)
+
+
+class Clip:
+    """Unit embeddings of images and texts in CLIP's common space."""
+
+    def __init__(self, place: str):
+        from transformers import AutoTokenizer
+
+        self.model, self.processor = _loaded("CLIPModel", "CLIPImageProcessor", place, "clip")
+        self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        return _unit(self.model.get_image_features(_pixels(self.processor, image)).pooler_output)
+
+    def text(self, text: str) -> np.ndarray:
+        """Longer texts are cut at CLIP's own limit (77 tokens)."""
+        tokens = self.tokenizer(
+            text, truncation=True, max_length=self.model.config.text_config.max_position_embeddings, return_tensors="pt"
+        )
+        return _unit(self.model.get_text_features(**tokens).pooler_output)
+
+
+class Dino:
+    """A DINO vision transformer: its class token, and the keys of its last layer."""
+
+    def __init__(self, place: str, option: str):
+        self.model, self.processor = _loaded("AutoModel", "AutoImageProcessor", place, option)
+
+    def class_token(self, image: np.ndarray) -> np.ndarray:
+        return _unit(self.model(_pixels(self.processor, image)).last_hidden_state[:, 0])
+
+    def keys(self, image: np.ndarray) -> np.ndarray:
+        """Unit keys of the last layer's tokens, all heads joined, the class token too: N d."""
+        caught = []
+        last = [m for n, m in self.model.named_modules() if n.endswith(("k_proj", "attention.key"))][-1]
+        handle = last.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
+        try:
+            self.model(_pixels(self.processor, image))
+        finally:
+            handle.remove()
+        keys = caught[0][0].float().numpy()
+        return keys / np.linalg.norm(keys, axis=1, keepdims=True)

@@ -1,0 +1,27 @@
+"""Optional packages of the metrics, imported when one is asked for."""
+
+from ..registry import Missing
+
+
+def torchmetrics():
+    try:
+        import torchmetrics
+        import torchmetrics.functional.image
+    except ImportError as error:
+        raise Missing("this metric needs torchmetrics; get it with: pip install 'holdfast[bench]'") from error
+    return torchmetrics
+
+
+def perceptual(net: str):
+    """LPIPS of torchmetrics. Raises Missing where torchvision, which holds its network, or the network's weights are not here."""
+    if net not in ("alex", "vgg", "squeeze"):
+        raise ValueError(f"lpips is alex, vgg or squeeze, not {net!r}")
+    try:
+        import torchvision  # noqa: F401
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    except ImportError as error:
+        raise Missing("lpips needs torchvision; get it with: pip install 'holdfast[bench]' torchvision") from error
+    try:
+        return LearnedPerceptualImagePatchSimilarity(net, normalize=True)
+    except OSError as error:
+        raise Missing(f"lpips needs the weights of torchvision's {net}, which could not be fetched: {error}") from error

@@ -1,0 +1,143 @@
+"""What a metric is, and what it is given: one frame after another of a source and an edited clip."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..motion import Flow, dis
+from ..shapeworld.scenes import Edit
+from ._embed import Clip, Dino
+
+CAP = 100.0  # dB: where a frame is equal its PSNR counts as this, so that a mean over frames and clips exists
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes a metric's number. Each value in use is part of the figure's name."""
+
+    clip: str = "openai/clip-vit-large-patch14"  # folder or hub id of a CLIPModel
+    dino: str = "facebook/dinov2-base"  # folder or hub id of a Dinov2Model, for local_dino
+    structure: str = "facebook/dino-vitb8"  # folder or hub id of a ViTModel, for structure_distance
+    lpips: str = "alex"  # alex, vgg or squeeze
+    warp_flow: str = "source"  # whose flow warp_error follows: source or edited
+    warp_norm: str = "squared"  # squared or absolute
+    tracks: int = 16  # motion_fidelity follows tracks x tracks points
+    stride: int = 1  # metrics of single frames look at every stride-th (FiVE-Bench: 8)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared, besides the frames. Empty texts are not known."""
+
+    size: tuple[int, int]  # height, width
+    source_text: str = ""
+    target_text: str = ""
+    local_text: str = ""  # only the edited thing: "a red jeep"
+    masked: bool = False  # whether frames come with a mask
+    truthful: bool = False  # whether frames come with the true result
+    edit: Edit | None = None  # the shapeworld edit, where it is one
+
+    def known(self) -> set[str]:
+        """What of a metric's NEEDS there is."""
+        has = {n: bool(getattr(self, n)) for n in ("source_text", "target_text", "local_text", "edit")}
+        has |= {"mask": self.masked, "truth": self.truthful}
+        return {n for n, there in has.items() if there}
+
+
+class Tools:
+    """The networks and the flow that metrics share, each loaded when one first asks for it. Raises registry.Missing."""
+
+    def __init__(self, options: Options | None = None, flow: Flow = dis):
+        self.options, self.flow = options or Options(), flow
+
+    @cached_property
+    def clip(self) -> Clip:
+        return Clip(self.options.clip)
+
+    @cached_property
+    def dino(self) -> Dino:
+        return Dino(self.options.dino, "dino")
+
+    @cached_property
+    def structure(self) -> Dino:
+        return Dino(self.options.structure, "structure")
+
+
+def short(place: str) -> str:
+    """How a network is named in a figure: the last part of its folder or hub id."""
+    return Path(place).name
+
+
+class Moment:
+    """One frame of both clips and the one before it. What several metrics need is worked out once.
+
+    source, edited, truth: H W 3 float32 in [0, 1]; mask: H W boolean, True inside.
+    """
+
+    def __init__(self, index: int, source: np.ndarray, edited: np.ndarray, tools: Tools):
+        self.index, self.source, self.edited, self.tools = index, source, edited, tools
+        self.mask: np.ndarray | None = None
+        self.truth: np.ndarray | None = None
+        self.previous: Moment | None = None
+
+    @cached_property
+    def embedding(self) -> np.ndarray:
+        """CLIP's unit embedding of the edited frame."""
+        return self.tools.clip.image(self.edited)
+
+    @cached_property
+    def source_flow(self) -> np.ndarray:
+        """From the previous frame of the source to this one."""
+        return self.tools.flow(self.previous.source, self.source)
+
+    @cached_property
+    def source_flow_back(self) -> np.ndarray:
+        return self.tools.flow(self.source, self.previous.source)
+
+    @cached_property
+    def edited_flow(self) -> np.ndarray:
+        return self.tools.flow(self.previous.edited, self.edited)
+
+    @cached_property
+    def edited_flow_back(self) -> np.ndarray:
+        return self.tools.flow(self.edited, self.previous.edited)
+
+    @cached_property
+    def box(self) -> tuple[slice, slice] | None:
+        """Rows and columns of the mask's bounding box; None where it is empty."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+class Metric(ABC):
+    """Takes frames in order; then says its figures, each with its variant in its name: `name@variant/network`.
+
+    A module of a metric has NEEDS (of "mask", "truth", "edit", "source_text", "target_text", "local_text"), BETTER ("higher" or
+    "lower", by the figure's first name), EVERY_FRAME (False: `stride` may skip frames) and its final class `Measure`.
+    A figure that cannot be formed (one frame has no next one, a full mask has no outside) is NaN.
+    """
+
+    @abstractmethod
+    def __init__(self, subject: Subject, tools: Tools): ...
+
+    @abstractmethod
+    def add(self, moment: Moment) -> None: ...
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]: ...
+
+
+def mean(values: list[float]) -> float:
+    """The mean of the values that exist; NaN where none does."""
+    known = [v for v in values if v == v]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def decibels(square: float) -> float:
+    """PSNR of a mean squared error of values in [0, 1], at most CAP."""
+    return CAP if square <= 10 ** (-CAP / 10) else -10 * float(np.log10(square))

@@ -1,0 +1,25 @@
+"""End-point error of flow: mean over pixels and steps of |F_source - F_edited|, in pixels and as a share of the frame's diagonal."""
+
+import math
+
+import numpy as np
+
+from .base import Metric, Moment, Subject, Tools, mean
+
+NEEDS: set[str] = set()
+BETTER = {"flow_epe": "lower"}
+EVERY_FRAME = True
+
+
+class Measure(Metric):
+    def __init__(self, subject: Subject, tools: Tools):
+        self.diagonal, self.name = math.hypot(*subject.size), tools.flow.__name__
+        self.values: list[float] = []
+
+    def add(self, moment: Moment) -> None:
+        if moment.previous is not None:
+            self.values.append(float(np.linalg.norm(moment.source_flow - moment.edited_flow, axis=-1).mean()))
+
+    def figures(self) -> dict[str, float]:
+        pixels = mean(self.values)
+        return {f"flow_epe@pixels/{self.name}": pixels, f"flow_epe@diagonal/{self.name}": pixels / self.diagonal}

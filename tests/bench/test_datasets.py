@@ -1,0 +1,137 @@
+"""Datasets give cases whose files are there, and refuse what is not theirs in one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from holdfast import video
+from holdfast.bench import datasets
+
+
+def test_shapeworld_makes_clips_masks_and_truth_and_makes_them_once(tmp_path):
+    cases = datasets.load("shapeworld:single,several/colour,remove,add", tmp_path, 6)
+    assert [c.group for c in cases] == ["single", "several"] * 3
+    assert [c.kind for c in cases] == ["colour", "colour", "remove", "remove", "add", "add"]
+    assert len({c.name for c in cases}) == 6
+    for case in cases:
+        clip, truth, mask = (video.probe(p) for p in (case.clip, case.truth, case.mask))
+        assert clip.frames == truth.frames == mask.frames
+        assert case.source != case.target
+        source, target = (np.stack(list(video.read(c))).astype(int) for c in (clip, truth))
+        inside = np.stack(list(video.read(mask))).max(-1) > 127
+        changed = np.abs(source - target).max(-1) > 1
+        assert changed.any()
+        assert not (changed & ~inside).any()
+    before = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.mkv"))]
+    assert datasets.load("shapeworld:single,several/colour,remove,add", tmp_path, 6) == cases
+    assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.mkv"))] == before
+
+
+def test_shapeworld_says_the_words_of_the_edited_thing_alone(tmp_path):
+    colour, backdrop, remove = (datasets.load(f"shapeworld:several/{k}", tmp_path, 1)[0] for k in ("colour", "backdrop", "remove"))
+    assert colour.local in colour.target
+    assert colour.local not in colour.source
+    assert backdrop.local in backdrop.target
+    assert remove.local == ""
+    assert backdrop.mask is None
+
+
+@pytest.fixture
+def five(tmp_path, make_clip):
+    root = tmp_path / "five"
+    (root / "edit_prompt").mkdir(parents=True)
+    (root / "videos").mkdir()
+    make_clip("jeep.mp4", frames=3).rename(root / "videos" / "jeep.mp4")
+    for name in ("images/bear", "bmasks/bear"):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.full((32, 48, 3), 200, np.uint8)).save(root / name / f"{i + 1:05d}.jpg")
+    record = {
+        "video_name": "jeep",
+        "save_dir": "x",
+        "source_prompt": "A [silver] jeep",
+        "target_prompt": "A [red] jeep",
+        "editing_type_id": "3",
+    }
+    bear = record | {"video_name": "bear", "source_prompt": "A bear", "target_prompt": "A bear with [a hat]"}
+    (root / "edit_prompt" / "edit3_FiVE.json").write_text(json.dumps([record]))
+    (root / "edit_prompt" / "edit5_FiVE.json").write_text(json.dumps([bear]))
+    return root
+
+
+def test_five_in_its_published_layout(five, tmp_path):
+    jeep, bear = datasets.load(f"five:{five}", tmp_path)
+    assert (jeep.source, jeep.target, jeep.local, jeep.kind) == ("A silver jeep", "A red jeep", "red", "colour")
+    assert jeep.clip.endswith("jeep.mp4")
+    assert jeep.mask is None
+    assert (bear.kind, bear.local) == ("add", "a hat")
+    assert video.probe(bear.clip).frames == video.probe(bear.mask).frames == 3
+    assert [c.name for c in datasets.load(f"five:{five}/5", tmp_path)] == [bear.name]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{"), "is not JSON"),
+        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text('[{"video_name": "jeep"}]'), "source_prompt"),
+        (lambda root: (root / "videos" / "jeep.mp4").unlink(), "jeep"),
+        (lambda root: [p.unlink() for p in (root / "edit_prompt").iterdir()], "is not FiVE-Bench"),
+    ],
+)
+def test_five_that_is_broken_is_told_in_one_sentence(five, tmp_path, break_it, message):
+    break_it(five)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(f"five:{five}", tmp_path)
+
+
+def test_a_users_own_list_of_clips(make_clip, tmp_path):
+    make_clip("jeep.mp4")
+    lines = [
+        {"clip": "jeep.mp4", "source": "a jeep", "target": "a red jeep", "local": "a red jeep"},
+        {"clip": "jeep.mp4", "source": "a jeep", "target": "a cart", "name": "my cart!", "kind": "object"},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    for name in (tmp_path / "jobs.jsonl", f"folder:{tmp_path / 'jobs.jsonl'}"):
+        first, second = datasets.load(str(name), tmp_path)
+        assert first.name == "0001-jeep"
+        assert second.name == "my_cart"
+        assert first.clip == str(tmp_path / "jeep.mp4")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"clip": "jeep.mp4"', "line 1 is not JSON"),
+        ('{"clip": "jeep.mp4", "source": "a"}', "line 1: target is missing"),
+        ('{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}', "no key promt; there are: name, clip"),
+        ('{"clip": "no.mp4", "source": "a", "target": "b"}', "there is no .*no.mp4"),
+        ('["jeep.mp4"]', "an object of texts"),
+        ("", "has no cases"),
+    ],
+)
+def test_a_list_that_is_wrong_names_the_line(make_clip, tmp_path, line, message):
+    make_clip("jeep.mp4")
+    (tmp_path / "jobs.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
+
+
+def test_two_lines_of_one_name_are_refused(make_clip, tmp_path):
+    make_clip("jeep.mp4")
+    line = json.dumps({"clip": "jeep.mp4", "source": "a", "target": "b", "name": "x"})
+    (tmp_path / "jobs.jsonl").write_text(f"{line}\n{line}\n")
+    with pytest.raises(ValueError, match="also that of line 1"):
+        datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("shapewrld", "shapeworld"), ("shapeworld:single/color", "colour"), ("shapeworld:sevral", "several"), ("five:/nowhere", "no folder")],
+)
+def test_unknown_datasets_and_parts_name_what_there_is(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(name, tmp_path)
+    with pytest.raises(ValueError, match="--limit"):
+        datasets.load("shapeworld", tmp_path, 0)

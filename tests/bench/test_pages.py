@@ -1,0 +1,150 @@
+"""The report and the study in a real browser: they open from disk, sort, play, save, and ask nothing of any other machine."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from holdfast.bench import datasets, runner, study, tables
+from holdfast.bench.report import report
+from holdfast.metrics.base import Tools
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+)
+needs_browser = pytest.mark.skipif(not BROWSER and "CI" not in os.environ, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    rows = runner.rows(["flowedit", "sdedit+mask"], ["shapeworld-wan"], {"steps": ["1", "2"]})
+    cases = tuple(datasets.load("shapeworld:single/colour,shape", folder / "data", 2))
+    made = runner.Bench(runner.Plan("shapeworld:single/colour,shape", rows, cases), folder, Tools(), ["truth", "masked_psnr"])
+    made.begin("holdfast bench run <shapeworld>")
+    made.run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
+        yield opened
+        opened.close()
+
+
+def open_page(browser, path, width=1200):
+    """The page, what it asked for, and what went wrong in it."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, accept_downloads=True)
+    page.set_default_timeout(20_000)
+    asked, wrong = [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.goto(path.as_uri())
+    return page, asked, wrong
+
+
+def wait_until(page, condition):
+    """Ask again and again from outside: the page's own policy lets no text be run as code within it."""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(condition)
+
+
+@needs_browser
+def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
+    path = report(results, baseline="flowedit steps=2", gallery=2)["report.html"]
+    page, asked, wrong = open_page(browser, path)
+    column = page.locator("thead th", has_text="truth_psnr@all")
+    for order in ("ascending", "descending"):
+        column.locator("button").click()
+        assert column.get_attribute("aria-sort") == order
+        at = page.evaluate("th => th.cellIndex", column.element_handle())
+        shown = page.evaluate("i => [...document.querySelectorAll('#table tbody tr')].map(r => Number(r.cells[i].dataset.sort))", at)
+        assert len(shown) == 4
+        assert shown == sorted(shown, reverse=order == "descending")
+    page.locator("details:not([open]) summary").first.click()
+    page.click("#play")
+    playing = "[...document.querySelectorAll('video')].every(v => v.currentTime > 0.1 && !v.error && v.videoWidth > 0)"
+    wait_until(page, playing)
+    assert page.locator("video").count() == 8
+    assert page.locator("img.plot").count() == 2  # cost and kind: there is one length, and one set
+    assert page.evaluate("[...document.querySelectorAll('img.plot')].every(i => i.naturalWidth > 0)")
+    assert "holdfast bench run <shapeworld>" in page.locator("body").inner_text()  # escaped
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert wrong == []
+
+
+@needs_browser
+def test_the_report_fits_a_phone(results, browser):
+    page, _, wrong = open_page(browser, report(results)["report.html"], width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert wrong == []
+
+
+@needs_browser
+def test_a_study_is_blind_saves_its_answers_and_they_are_tallied(results, browser, tmp_path):
+    paths = study.study(results, trials=6)
+    text = paths["study.html"].read_text()
+    assert "flowedit" not in text
+    assert "sdedit" not in text
+    key = json.loads(paths["study-key.json"].read_text())
+    page, asked, wrong = open_page(browser, paths["study.html"])
+    for i, trial in enumerate(key["trials"]):
+        shown = page.locator("section.now")
+        assert shown.locator("video").count() == 3
+        wanted = "left" if trial["left"].startswith("flowedit") else "right" if trial["right"].startswith("flowedit") else "neither"
+        for question in key["questions"]:
+            shown.locator(f"input[data-question={question}][value={wanted}]").check()
+        if i < len(key["trials"]) - 1:
+            page.click("#next")
+    with page.expect_download() as download:
+        page.click("#save")
+    answers = tmp_path / "answers.json"
+    download.value.save_as(answers)
+    assert "Thank you" in page.locator("#said").inner_text()
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+    assert wrong == []
+    cast = study.votes(paths["study-key.json"], [answers])
+    assert len(cast) == 18
+    ranked = study.tally(cast)
+    assert set(ranked) == {"all", *study.QUESTIONS}
+    assert next(iter(ranked["all"])).startswith("flowedit")
+
+
+def test_a_study_asks_every_pair_as_often_and_shuffles_the_sides(results):
+    paths = study.study(results, trials=12)
+    trials = json.loads(paths["study-key.json"].read_text())["trials"]
+    pairs = [frozenset((t["left"], t["right"])) for t in trials]
+    assert {pairs.count(p) for p in pairs} == {2}
+    assert len({t["left"] for t in trials}) > 1
+
+
+def test_csv_and_markdown_hold_the_same_means_as_the_cells(results):
+    report(results, gallery=0)
+    found = tables.Results(results)
+    row = found.rows[1]
+    by_hand = sum(r["figures"]["truth_psnr@all"] for r in found.of(row)) / 2
+    assert f"{row.label},truth_psnr@all,higher,{by_hand:.4f}"[:-1] in (results / "table.csv").read_text()
+    assert tables.number(by_hand) in (results / "table.md").read_text()
+    assert len((results / "cells.csv").read_text().splitlines()) == 9
+    ours, theirs = (found.values(r, "truth_psnr@all") for r in (row, found.rows[0]))
+    paired = found.difference(row, found.rows[0], "truth_psnr@all")
+    assert paired.mean == pytest.approx(sum(ours[c] - theirs[c] for c in ours) / 2)
+
+
+def test_what_a_report_cannot_show_is_said(results, tmp_path):
+    with pytest.raises(ValueError, match="holds no benchmark"):
+        report(tmp_path)
+    with pytest.raises(ValueError, match="no one row is called 'flowedit'"):
+        report(results, baseline="flowedit")  # two rows begin like that
+    with pytest.raises(ValueError, match="truth_psnr@all"):
+        report(results, quality="truth_psnr@al")

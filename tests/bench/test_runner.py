@@ -1,0 +1,172 @@
+"""The runner: cells are done once, a kill loses at most one, failures are counted, sweeps and sight of the mask are rows of their own."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.bench import datasets, runner, tables
+from holdfast.bench.report import report
+from holdfast.metrics.base import Tools
+
+METRICS = ["truth", "masked_psnr"]
+
+
+def bench(folder, methods=("flowedit",), limit=2, sweep=None, dataset="shapeworld", metrics=METRICS, seed=0):
+    rows = runner.rows(list(methods), ["shapeworld-wan"], {"steps": ["2"]} | (sweep or {}))
+    cases = tuple(datasets.load(dataset, folder / "data", limit))
+    made = runner.Bench(runner.Plan(dataset, rows, cases, seed), folder, Tools(), metrics)
+    made.begin("the command")
+    return made
+
+
+def test_cells_are_done_once_and_a_larger_plan_adds_only_what_is_new(tmp_path):
+    assert bench(tmp_path).run() == {"edited": 2, "measured again": 0, "done before": 0, "failed": 0, "failed before": 0}
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != "bench.json"}
+    counts = bench(tmp_path, ["flowedit", "sdedit"], limit=3).run()
+    assert (counts["edited"], counts["done before"]) == (4, 2)
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items())
+    results = tables.Results(tmp_path)
+    assert [results.counts(r) for r in results.rows] == [{"done": 3, "failed": 0, "not done": 0}] * 2
+
+
+def test_measuring_again_keeps_the_edits_and_adds_figures(tmp_path):
+    bench(tmp_path, limit=1).run()
+    edited = next(tmp_path.rglob("edited.mkv"))
+    before, time_before = edited.stat().st_mtime_ns, json.loads(next(tmp_path.rglob("cell.json")).read_text())["seconds"]
+    assert bench(tmp_path, limit=1, metrics=["ssim"]).run(again=True)["measured again"] == 1
+    record = json.loads(next(tmp_path.rglob("cell.json")).read_text())
+    assert set(record["figures"]) == {"ssim@full", "ssim@outside"}
+    assert (edited.stat().st_mtime_ns, record["seconds"]) == (before, time_before)
+
+
+def test_the_mask_is_seen_only_by_rows_that_say_so(tmp_path):
+    made = bench(tmp_path, ["flowedit", "flowedit+mask"], limit=1, dataset="shapeworld:several/colour")
+    made.run()
+    results = tables.Results(tmp_path)
+    blind, seeing = results.rows
+    assert (blind.sees_mask, seeing.sees_mask) == (False, True)
+    assert results.estimate(seeing, "psnr_outside@true").mean == 100  # composite, then a lossless file
+    assert results.estimate(blind, "psnr_outside@true").mean < 60
+    manifest = json.loads((runner.cell_folder(tmp_path, blind, made.plan.cases[0]) / "edited.mkv.json").read_text())
+    assert manifest["task"]["mask"] is None
+
+
+def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
+    rows = runner.rows(["flowedit", "sdedit"], ["shapeworld-wan"], {"steps": ["2", "3"], "n_avg": ["1", "2"]})
+    assert [r.label for r in rows] == [
+        "flowedit steps=2 n_avg=1 on shapeworld-wan",
+        "flowedit steps=2 n_avg=2 on shapeworld-wan",
+        "flowedit steps=3 n_avg=1 on shapeworld-wan",
+        "flowedit steps=3 n_avg=2 on shapeworld-wan",
+        "sdedit steps=2 on shapeworld-wan",
+        "sdedit steps=3 on shapeworld-wan",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("methods", "sweep", "message"),
+    [
+        (["flowedt"], {}, "flowedit"),
+        (["flowedit+truth"], {}, "only \\+mask"),
+        (["flowedit"], {"gama": ["1"]}, "none of these methods has a setting gama"),
+        (["flowedit"], {"steps": ["many"]}, "steps takes int"),
+        (["flowedit"], {"steps": ["0"]}, "between"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_any_work(methods, sweep, message):
+    with pytest.raises(ValueError, match=message):
+        runner.rows(methods, ["shapeworld-wan"], sweep)
+
+
+def test_another_benchmark_in_the_same_folder_is_refused(tmp_path):
+    bench(tmp_path, limit=1)
+    with pytest.raises(ValueError, match="seed 0, not 1"):
+        bench(tmp_path, limit=1, seed=1)
+
+
+def test_a_case_that_changed_under_its_name_is_refused(make_clip, tmp_path):
+    make_clip("a.mp4")
+    for target in ("a red ball", "a blue ball"):
+        (tmp_path / "jobs.jsonl").write_text(json.dumps({"clip": "a.mp4", "source": "a ball", "target": target}))
+        if target == "a red ball":
+            bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"))
+    with pytest.raises(ValueError, match="0001-a are not what they were"):
+        bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"))
+
+
+def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(make_clip, tmp_path):
+    make_clip("good.mp4")
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    lines = [{"clip": c, "source": "a plain red ball", "target": "a plain blue ball"} for c in ("bad.mp4", "good.mp4")]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "out"
+    made = bench(out, dataset=str(tmp_path / "jobs.jsonl"), limit=None, metrics=["flow_error"])
+    counts = made.run()
+    assert (counts["edited"], counts["failed"]) == (1, 1)
+    assert made.run()["failed before"] == 1
+    report(out)
+    assert "bad.mp4 is not a video" in (out / "report.html").read_text()
+    assert "1 / 1 / 0" in (out / "table.md").read_text()
+    make_clip("bad.mp4")
+    assert made.run(retry=True)["edited"] == 1
+    assert tables.Results(out).failures() == []
+
+
+def test_a_figure_that_is_not_a_number_is_left_out_of_the_mean_and_counted(tmp_path):
+    made = bench(tmp_path, limit=2, dataset="shapeworld:single/backdrop,colour")
+    made.run()
+    results = tables.Results(tmp_path)
+    assert results.estimate(results.rows[0], "psnr_outside@true").n == 1  # a backdrop has no outside
+    assert "(n=1)" in tables.markdown(results)
+
+
+def test_killed_at_random_five_times_the_tables_are_those_of_an_undisturbed_run(tmp_path):
+    rng = random.Random(0)
+    for name, kills in (("undisturbed", 0), ("killed", 5)):
+        for _ in range(kills):
+            kill_after(tmp_path / name, done(tmp_path / name) + rng.randint(2, 7), 0.3 * rng.random())
+        killed_at = done(tmp_path / name)
+        assert start(tmp_path / name).wait() == 0
+        assert done(tmp_path / name) == 40
+        assert bool(kills) == (0 < killed_at < 40)
+        report(tmp_path / name, gallery=0)
+    for file in ("cells.csv", "table.csv", "table.md"):
+        texts = [without_costs(tmp_path / name / file) for name in ("undisturbed", "killed")]
+        assert texts[0] == texts[1]
+        assert len(texts[0]) > 3
+
+
+def start(folder: Path) -> subprocess.Popen:
+    arguments = f"bench run shapeworld -o {folder} --limit 20 --methods flowedit,sdedit --set steps=1 --metrics {','.join(METRICS)}"
+    command = [sys.executable, "-m", "holdfast.cli", *arguments.split()]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+
+
+def done(folder: Path) -> int:
+    return len(list(folder.rglob("cell.json")))
+
+
+def kill_after(folder: Path, cells: int, seconds: float) -> None:
+    process = start(folder)
+    while done(folder) < cells and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def without_costs(path: Path) -> list:
+    """A table's lines but for times and memory, and for the folder's name in the command."""
+    if path.suffix == ".md":
+        return [line for line in path.read_text().splitlines() if not line.startswith(("| `seconds`", "| `peak_memory_mb`", "Command"))]
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    kept = [r for r in rows if r.get("figure") not in tables.COSTS]
+    return [{k: v for k, v in r.items() if k not in tables.COSTS} for r in kept]

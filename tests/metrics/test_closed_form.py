@@ -1,0 +1,289 @@
+"""Every metric on cases whose answer is known without a network of published weights."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast import measuring, metrics
+from holdfast.metrics.base import Options, Subject, Tools
+from holdfast.registry import Missing
+from tests.test_motion import constant, shifted, texture
+
+FREE = ("flow_error", "motion_fidelity", "ssim", "warp_error")  # need neither weights nor more than two clips
+
+
+def exact(x, y):
+    def known(first, second):
+        """+(x, y) from a frame to the next, and back."""
+        return constant(x, y) if known.forward(first, second) else constant(-x, -y)
+
+    known.forward = lambda first, second: np.array_equal(shifted(first, x, y), second)
+    return known
+
+
+def still(first, second):
+    return np.zeros((*first.shape[:2], 2), np.float32)
+
+
+def moving(frames=5, x=2, y=0):
+    image = texture()
+    return [shifted(image, x * t, y * t) for t in range(frames)]
+
+
+def run(source, edited, only, mask=None, truth=None, tools=None, **known):
+    subject = Subject(source[0].shape[:2], masked=mask is not None, truthful=truth is not None, **known)
+    count = len(source)
+    moments = zip(source, edited, mask or [None] * count, truth or [None] * count, strict=True)
+    figures, left_out = measuring.measure(subject, tools or Tools(), moments, [only])
+    assert not left_out
+    return figures
+
+
+def half(frames, share=0.5):
+    mask = np.zeros(frames[0].shape[:2], bool)
+    mask[:, : round(share * mask.shape[1])] = True
+    return [mask] * len(frames)
+
+
+def test_every_metric_says_which_way_is_better_and_what_it_needs():
+    for name in metrics.names():
+        module = metrics.module(name)
+        assert set(module.BETTER.values()) <= {"higher", "lower"}
+        assert isinstance(module.EVERY_FRAME, bool)
+        assert issubclass(module.Measure, metrics.module("warp_error").Metric)
+        assert set(module.NEEDS) <= {"mask", "truth", "edit", "source_text", "target_text", "local_text"}
+
+
+def test_a_clip_against_itself():
+    clip = moving()
+    mask = half(clip)
+    found = {}
+    for name in (*FREE, "masked_psnr"):
+        found |= run(clip, clip, name, mask)
+    assert found["psnr_outside@true"] == found["psnr_outside@zero_filled"] == 100
+    assert found["ssim@full"] == pytest.approx(1)
+    assert found["ssim@outside"] == pytest.approx(1)
+    assert found["flow_epe@pixels/dis"] == 0
+    assert found["motion_fidelity@both/dis-tracks"] == pytest.approx(1, abs=1e-5)
+    assert found["warp_error_x1000@source,squared/dis"] < 0.5  # DIS is not exact
+
+
+def test_warp_error_is_zero_for_an_integer_shift_along_its_exact_flow():
+    clip = moving(x=3, y=-2)
+    tools = Tools(flow=exact(3, -2))
+    assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@source,squared/known"] == 0
+
+
+def test_warp_error_of_flicker_is_its_mean_square():
+    clip = [np.full((64, 80, 3), 0.5 + 0.1 * (t % 2), np.float32) for t in range(5)]
+    tools = Tools(flow=still)
+    assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@source,squared/still"] == pytest.approx(10, rel=1e-4)
+    tools = Tools(Options(warp_norm="absolute", warp_flow="edited"), still)
+    assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@edited,absolute/still"] == pytest.approx(100, rel=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1])
+def test_psnr_outside_of_known_noise_is_minus_20_log_sigma(sigma):
+    rng = np.random.default_rng(0)
+    clip = [np.full((64, 80, 3), 0.5, np.float32)] * 6
+    mask = half(clip, 0.25)
+    edited = [np.where(mask[0][..., None], rng.random(f.shape), f + rng.normal(0, sigma, f.shape)).astype(np.float32) for f in clip]
+    found = run(clip, edited, "masked_psnr", mask)
+    assert found["psnr_outside@true"] == pytest.approx(-20 * math.log10(sigma), abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_zero_filled_psnr_is_higher_by_the_background_share(share):
+    clip = moving()
+    edited = [f * 0.9 for f in clip]
+    found = run(clip, edited, "masked_psnr", half(clip, share))
+    difference = found["psnr_outside@zero_filled"] - found["psnr_outside@true"]
+    assert difference == pytest.approx(-10 * math.log10(1 - share), abs=1e-4)
+
+
+def test_a_full_mask_has_no_outside():
+    clip = moving()
+    found = run(clip, clip, "masked_psnr", [np.ones(clip[0].shape[:2], bool)] * len(clip))
+    assert math.isnan(found["psnr_outside@true"])
+
+
+def test_tracks_that_stand_still_are_faithful_to_still_ones_only():
+    tools = Tools(flow=still)
+    clip = moving()
+    assert run(clip, clip, "motion_fidelity", tools=tools)["motion_fidelity@both/still-tracks"] == 1
+    frozen = [clip[0]] * len(clip)
+
+    def either(first, second):
+        return still(first, second) if np.array_equal(first, second) else constant(2, 0)
+
+    found = run(clip, frozen, "motion_fidelity", tools=Tools(flow=either))
+    assert found["motion_fidelity@both/either-tracks"] == 0
+
+
+def test_opposite_motion_is_minus_one():
+    forward, backward = moving(x=2), moving(x=-2)
+
+    def by_sign(first, second):
+        return constant(2, 0) if np.array_equal(shifted(first, 2, 0), second) else constant(-2, 0)
+
+    found = run(forward, backward, "motion_fidelity", tools=Tools(flow=by_sign))
+    assert found["motion_fidelity@both/by_sign-tracks"] == pytest.approx(-1)
+    found = run(forward, backward, "flow_error", tools=Tools(flow=by_sign))
+    assert found["flow_epe@pixels/by_sign"] == pytest.approx(4)
+    assert found["flow_epe@diagonal/by_sign"] == pytest.approx(4 / math.hypot(64, 80))
+
+
+def test_one_frame_has_no_motion_and_that_is_not_a_number():
+    clip = moving(frames=1)
+    for name in ("flow_error", "motion_fidelity", "warp_error"):
+        assert all(math.isnan(v) for v in run(clip, clip, name).values())
+
+
+def test_no_frame_is_refused():
+    with pytest.raises(ValueError, match="no frame"):
+        measuring.measure(Subject((8, 8)), Tools(), [], ["flow_error"])
+
+
+def test_truth_inside_and_outside_of_what_it_changes():
+    source = moving()
+    mask = half(source)[0][..., None]
+    truth = [np.where(mask, f * 0.5, f) for f in source]
+    edited = [np.where(mask, t + 0.1, t + 0.01).astype(np.float32) for t in truth]
+    found = run(source, edited, "truth", truth=truth)
+    assert found["truth_psnr@inside"] == pytest.approx(20, abs=0.2)  # dark pixels barely change: those count as outside
+    assert found["truth_psnr@outside"] == pytest.approx(40, abs=0.5)
+    assert run(source, truth, "truth", truth=truth)["edit_energy_outside"] == 0
+    unedited = run(source, source, "truth", truth=truth)
+    assert unedited["truth_gain_db"] == 0
+    assert math.isnan(unedited["edit_energy_outside"])
+
+
+def test_an_edit_succeeds_when_it_is_the_truth_and_fails_when_it_is_not():
+    from holdfast.shapeworld.render import render
+    from holdfast.shapeworld.scenes import sample_edit
+
+    edit = sample_edit(3, "colour")
+    source, target = (list(r.permute(0, 2, 3, 1).numpy()) for r in render([edit.source, edit.target]))
+    right = run(source, target, "scene_truth", edit=edit)
+    wrong = run(source, source, "scene_truth", edit=edit)
+    assert right["edit_success@any_edit"] == right["edit_success@same_kind"] == 1
+    assert wrong["edit_success@any_edit"] == 0
+    assert right["warp_error_x1000@exact,squared"] < 2  # motion is a fraction of a pixel: bilinear warping is not exact
+    shuffled = run(source, target[::-1], "scene_truth", edit=edit)
+    assert shuffled["warp_error_x1000@exact,squared"] > right["warp_error_x1000@exact,squared"]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A real CLIP, DINOv2 and DINO ViT at random weights, in folders as published."""
+    from transformers import (
+        BertTokenizerFast,
+        BitImageProcessor,
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        Dinov2Config,
+        Dinov2Model,
+        ViTConfig,
+        ViTImageProcessor,
+        ViTModel,
+    )
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("networks")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "ball"]
+    text = {**small, "vocab_size": len(words), "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(root / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(root / "clip")
+    (root / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(root / "vocab.txt")).save_pretrained(root / "clip")
+    plain = {k: v for k, v in small.items() if k != "intermediate_size"}
+    Dinov2Model(Dinov2Config(**plain, image_size=28, patch_size=14)).save_pretrained(root / "dino")
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(root / "dino")
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False).save_pretrained(root / "structure")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "structure")
+    return Options(clip=str(root / "clip"), dino=str(root / "dino"), structure=str(root / "structure"))
+
+
+def test_clip_figures_on_a_real_clip_at_random_weights(networks):
+    tools = Tools(networks)
+    clip = [texture(seed=t) for t in range(4)]
+    texts = {"source_text": "a blue ball", "target_text": "a red ball", "local_text": "red"}
+    found = run(clip, clip, "text_alignment", half(clip), tools=tools, **texts)
+    assert set(found) == {"clip_t/clip", "clip_frame_accuracy/clip", "local_clip_t@box/clip"}
+    by_hand = np.mean([100 * tools.clip.image(f) @ tools.clip.text("a red ball") for f in clip])
+    assert found["clip_t/clip"] == pytest.approx(by_hand, rel=1e-5)
+    crops = np.mean([100 * tools.clip.image(f[:, :40]) @ tools.clip.text("red") for f in clip])
+    assert found["local_clip_t@box/clip"] == pytest.approx(crops, rel=1e-5)
+    consistent = run(clip, clip, "frame_consistency", tools=tools)
+    e = np.stack([tools.clip.image(f) for f in clip])
+    assert consistent["clip_f@consecutive/clip"] == pytest.approx(np.mean([e[i] @ e[i + 1] for i in range(3)]), rel=1e-5)
+    pairs = [e[i] @ e[j] for i in range(4) for j in range(4) if i != j]
+    assert consistent["clip_f@all_pairs/clip"] == pytest.approx(np.mean(pairs), rel=1e-5)
+    frozen = [clip[0]] * 4
+    assert run(frozen, frozen, "frame_consistency", tools=tools)["clip_f@all_pairs/clip"] == pytest.approx(1, abs=1e-5)
+
+
+def test_dino_figures_on_real_transformers_at_random_weights(networks):
+    tools = Tools(networks)
+    clip, other = [texture(seed=t) for t in range(3)], [texture(seed=9 + t) for t in range(3)]
+    assert run(clip, clip, "local_dino", half(clip), tools=tools)["local_dino@cls,box/dino"] == pytest.approx(1, abs=1e-5)
+    outside = [np.where(m[..., None], a, b) for m, a, b in zip(half(clip), clip, other, strict=True)]
+    assert run(clip, outside, "local_dino", half(clip), tools=tools)["local_dino@cls,box/dino"] == pytest.approx(1, abs=1e-5)
+    assert run(clip, clip, "structure_distance", tools=tools)["structure_distance_x1000@keys/structure"] == 0
+    assert run(clip, other, "structure_distance", tools=tools)["structure_distance_x1000@keys/structure"] > 0
+    assert tools.structure.keys(clip[0]).shape == (17, 32)  # 16 patches and the class token
+
+
+def test_stride_looks_at_every_nth_frame_and_says_so(networks):
+    clip = moving(frames=5)
+    edited = [f * (0.9 if t % 2 else 1) for t, f in enumerate(clip)]
+    tools = Tools(Options(stride=2))
+    found = run(clip, edited, "masked_psnr", half(clip), tools=tools)
+    assert found["psnr_outside@true every 2 frames"] == 100
+
+
+def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_computed():
+    clip = moving()
+    figures, left_out = measuring.measure(
+        Subject((64, 80), target_text="a red ball"), Tools(), zip(clip, clip, [None] * 5, [None] * 5, strict=True)
+    )
+    assert "warp_error_x1000@source,squared/dis" in figures
+    assert "hf download openai/clip-vit-large-patch14" in left_out["text_alignment"]
+    assert left_out["masked_psnr"] == "needs mask"
+    assert "torchvision" in left_out["lpips"]
+    assert all(math.isfinite(v) for v in figures.values())
+    with pytest.raises(Missing, match="dino-vitb8"):
+        Tools().structure  # noqa: B018
+
+
+def test_an_unknown_metric_names_the_nearest():
+    with pytest.raises(ValueError, match="warp_error"):
+        metrics.module("warp_eror")
+    assert metrics.better("warp_error_x1000@exact,squared") == "lower"
+    assert metrics.better("something") == ""
+
+
+@pytest.mark.parametrize("option", [{"warp_flow": "target"}, {"warp_norm": "cubed"}])
+def test_options_that_there_are_not_are_refused(option):
+    clip = moving(2)
+    with pytest.raises(ValueError, match="warp_error takes"):
+        run(clip, clip, "warp_error", tools=Tools(Options(**option)))
+
+
+def test_files_of_another_size_and_length_are_compared_with_a_warning(make_clip):
+    source, edited = make_clip("a.mp4", frames=6, size=(48, 32)), make_clip("b.mp4", frames=4, size=(24, 16))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        figures, left_out = measuring.compare(measuring.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"])
+    assert [str(w.message) for w in told] == [
+        "the edited clip has 4 frames, the source 6; the first 4 are compared",
+        "the edited clip is 24x16, the source 48x32; it is resized",
+    ]
+    assert 0 < figures["ssim@full"] < 1
+    assert left_out == {"truth": "needs truth"}
