@@ -189,9 +189,8 @@ def test_every_field_of_the_task_is_a_flag():
     """A frozen list: a new flag is a decision, not an accident."""
     text = call("edit", "--help").stdout
     flags = set(re.findall(r"--[a-z][a-z-]+", text))
-    expected = (
-        "source target negative method backbone weights mask invert-mask feather frames strength set seed device dtype codec crf output"
-    )
+    expected = "source target negative method backbone weights mask invert-mask outline grow feather words frames window strength set"
+    expected += " seed device dtype codec crf output"
     assert flags == {f"--{n}" for n in expected.split()} | {"--no-invert-mask", "--resume", "--json", "--help"}
 
 

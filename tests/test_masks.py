@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from holdfast import masks, video
+from holdfast import fit, masks, video
 from holdfast.backbones.base import Grid
 
 GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
@@ -75,18 +75,18 @@ def test_empty_full_and_perhaps_inverted_masks_warn(clip, tmp_path):
     for frame, words in ((0 * half(), "empty"), (half() | True, "full"), (nearly, "inverted")):
         with pytest.warns(UserWarning, match=words):
             masks.bind(save(tmp_path / "m.png", frame), clip, range(6))
-    inverted = masks.bind(save(tmp_path / "m.png", nearly), clip, range(6), invert=True)
+    inverted = masks.bind(save(tmp_path / "m.png", nearly), clip, range(6), masks.Shape(invert=True))
     assert np.array_equal(next(inverted.frames()), ~nearly)
 
 
 def test_feather_fades_outwards_and_ends(clip, tmp_path):
-    mask = masks.bind(save(tmp_path / "m.png", half()), clip, range(6), feather=4)
+    mask = masks.bind(save(tmp_path / "m.png", half()), clip, range(6), masks.Shape(feather=4))
     row = next(mask.alphas())[10]
     assert (row[:24] == 1).all()
     assert row[24:29] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-6)
     assert (row[28:] == 0).all()
     with pytest.raises(ValueError, match="feather"):
-        masks.bind(tmp_path / "m.png", clip, range(6), feather=-1)
+        masks.bind(tmp_path / "m.png", clip, range(6), masks.Shape(feather=-1))
 
 
 def test_a_latent_cell_is_inside_where_any_of_its_pixels_is():
@@ -112,3 +112,47 @@ def test_the_composite_is_exact_where_the_weight_is_zero_or_one(kind):
     assert np.array_equal(result[4:], source[4:])
     assert np.abs(result[3].astype(int) - (source[3].astype(int) + edited[3]) / 2).max() <= 0.51
     assert np.array_equal(masks.composite(source, edited, None), edited)
+
+
+def test_a_box_in_pixels(clip):
+    frames = list(masks.bind("8, 4,16,10", clip, range(2, 6)).frames())
+    assert len(frames) == 4
+    assert frames[0][4:14, 8:24].all()
+    assert frames[0].sum() == 160
+    for wrong in ("40,0,9,4", "0,30,4,3", "0,0,0,4"):
+        with pytest.raises(ValueError, match=f"the box {wrong} is not within the 48x32 frame"):
+            masks.bind(wrong, clip, range(6))
+
+
+def disc(x=20, y=15, radius=6):
+    rows, columns = np.mgrid[0:32, 0:48]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def test_grow_shrink_hull_and_box():
+    ring = disc() & ~disc(radius=3)
+    hull = masks.Shape(outline="hull").of(ring)
+    assert (hull >= disc()).all()
+    assert hull.sum() <= 1.1 * disc().sum()
+    box = masks.Shape(outline="box").of(ring)
+    assert box[9:22, 14:27].all()
+    assert box.sum() == 13 * 13
+    grown, shrunk = masks.Shape(grow=2).of(disc()), masks.Shape(grow=-2).of(disc())
+    assert grown.sum() > disc().sum() > shrunk.sum() > 0
+    assert (grown >= disc()).all()
+    assert (disc() >= shrunk).all()
+    assert not masks.Shape(outline="hull").of(0 * ring).any()  # an empty frame stays empty
+    assert np.array_equal(masks.Shape(invert=True, outline="box").of(~ring), box)  # inverted first
+
+
+def test_cells_of_latents_become_a_mask_of_the_clips_own_size_and_length():
+    cells = torch.zeros(3, 8, 8, dtype=torch.bool)
+    cells[0, 0, 0] = cells[1, 2, 3] = cells[2, 7, 7] = True
+    plan = fit.plan(GRID, 7, (50, 70))
+    frames = list(masks.from_cells(cells, GRID, plan, masks.Shape()).frames())
+    assert [f.shape for f in frames] == [(50, 70)] * 7
+    assert frames[0][0, 0]
+    assert all(np.array_equal(frames[i], frames[1]) for i in range(2, 5))
+    assert frames[6][-1, -1]
+    with pytest.warns(UserWarning, match="the mask auto is empty"):
+        masks.from_cells(0 * cells, GRID, plan, masks.Shape())

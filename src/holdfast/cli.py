@@ -26,10 +26,11 @@ def task_parameters() -> list[inspect.Parameter]:
     """One typer parameter for each field of EditTask."""
     parameters = []
     for f in dataclasses.fields(EditTask):
-        kind: Any = list[str] if f.type is dict else f.type
+        many = f.type in (dict, tuple)
+        kind: Any = list[str] if many else f.type
         flags, text = f.metadata["flags"], f.metadata["help"]
         option = typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
-        default = [] if f.type is dict else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
+        default = [] if many else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
         parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]))
     return parameters
 
@@ -38,7 +39,7 @@ def edit(**values: Any) -> None:
     """Edit a clip by two prompts: one that describes it, one that describes the wanted clip."""
     resume, as_json = values.pop("resume"), values.pop("json")
     with exit_codes():
-        task = EditTask(**values | {"settings": settings_of(values["settings"])})
+        task = EditTask(**values | {"settings": settings_of(values["settings"]), "words": tuple(values["words"])})
         run_task(task, resume, as_json)
 
 

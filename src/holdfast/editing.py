@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import fit, masks, methods, registry, run, video
+from . import fit, masks, methods, registry, run, video, windows, words
 from .backbones.base import Backbone
 from .task import EditTask, configure, part_of
 
@@ -145,41 +145,55 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
     with timed(seconds, "read"):
         clip = video.probe(task.input)
         part = part_of(task.frames, clip.frames)
-        mask = masks.bind(task.mask, clip, part, task.invert_mask, task.feather) if task.mask else None
-    check(task, clip, mask)
+        shape = masks.Shape(task.invert_mask, task.outline, task.grow, task.feather)
+        mask = masks.bind(task.mask, clip, part, shape) if task.mask and task.mask != "auto" else None
+    check(task, clip)
     with timed(seconds, "load"):
         backbone = backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     require(method.NEEDS, backbone, task.method)
     cfg, origin = configure(method.Config, backbone.prefers, task.strength, task.settings)
     fitted = fit.plan(backbone.grid, len(part), (clip.size[1], clip.size[0]))
+    planned = windows.plan(backbone.grid, fitted.model_frames, task.window)
     store = run.Store(latents_path(Path(task.output)), task.key()) if task.output else None
     field = run.Metered(backbone)
+    whole = windows.fitted(field, planned)
     z = None
     if same(task):
         warnings.warn("the prompts are equal: the result is the source", stacklevel=2)
     else:
         with timed(seconds, "text"):
-            src, tgt = (backbone.condition(text, task.negative) for text in (task.source, task.target))
+            change = words.changed(task.source, task.target, task.words)
+            src = backbone.condition(task.source, task.negative, change.source)
+            tgt = backbone.condition(task.target, task.negative, change.target)
         with timed(seconds, "encode"):
             frames = (to_tensor(f) for f in islice(video.read(clip), part.start, part.stop))
             source = backbone.encode(fitted.forward(reporting(frames, "encode", len(part), progress)))
-            inside = masks.to_latent(mask.frames(), backbone.grid, source.shape[2:]).to(source) if mask else None
+        if task.mask == "auto":
+            with timed(seconds, "mask"):
+                mask = found_mask(task, backbone, whole, fitted, (source, src, tgt), shape)
+        inside = masks.to_latent(mask.frames(), backbone.grid, source.shape[2:]).to(source) if mask else None
         start = on_device(store.load(), source) if resume and store else None
         if resume and start is None:
             warnings.warn("nothing was saved to go on from; starting over", stacklevel=2)
         with timed(seconds, "edit"):
-            steps = method.edit(field, source, src, tgt, cfg, mask=inside, seed=task.seed, start=start)
-            begin = start or run.Step(cfg.steps, cfg.steps, source, {})
+            steps = method.edit(whole, source, src, tgt, cfg, mask=inside, seed=task.seed, start=start)
+            begin = start or run.Step(cfg.steps, cfg.steps, source, {})  # where a method has nothing to do
             z = run.drive(steps, begin, store, progress and (lambda done, count: progress("edit", done, count))).z
-    manifest = describe(task, clip, fitted, backbone, (cfg, origin), field)
+    manifest = describe(task, clip, (fitted, planned), backbone, (cfg, origin), field)
     return Result(task, clip, part, mask, fitted, backbone, z, manifest, store, seconds)
+
+
+def found_mask(task: EditTask, backbone: Backbone, field, fitted: fit.Fit, latents: tuple, shape: masks.Shape) -> masks.Mask:
+    """The mask that attention gives. latents: the source's latent and both conditions."""
+    require({"text_attention"}, backbone, "--mask auto")
+    return masks.from_cells(masks.from_attention(field, *latents, task.seed), backbone.grid, fitted, shape)
 
 
 def same(task: EditTask) -> bool:
     return task.source.split() == task.target.split()
 
 
-def check(task: EditTask, clip: video.Clip, mask: masks.Mask | None) -> None:
+def check(task: EditTask, clip: video.Clip) -> None:
     """Refuse what could only fail after the work is done, and warn of what has no effect."""
     if task.output:
         path = Path(task.output)
@@ -190,8 +204,8 @@ def check(task: EditTask, clip: video.Clip, mask: masks.Mask | None) -> None:
             warnings.warn(f"codec and crf have no effect on {path.name}", stacklevel=3)
     if task.crf is not None and task.codec in ("lossless", "ffv1"):
         warnings.warn(f"crf has no effect with codec {task.codec}", stacklevel=3)
-    if mask is None and (task.feather or task.invert_mask):
-        warnings.warn("feather and invert-mask have no effect without a mask", stacklevel=3)
+    if task.mask is None and (task.feather or task.invert_mask or task.grow or task.outline != "given"):
+        warnings.warn("feather, grow, outline and invert-mask have no effect without a mask", stacklevel=3)
 
 
 def check_place(path: Path, task: EditTask) -> None:
@@ -231,9 +245,10 @@ def to_array(frame: Tensor, bits: int) -> np.ndarray:
     return np.rint(values).astype(kind)
 
 
-def describe(task: EditTask, clip: video.Clip, fitted: fit.Fit, backbone: Backbone, settings: tuple, field: run.Metered) -> dict:
+def describe(task: EditTask, clip: video.Clip, plans: tuple, backbone: Backbone, settings: tuple, field: run.Metered) -> dict:
     """The manifest, as far as it is known before writing."""
     cfg, origin = settings
+    fitted, planned = plans
     names = ("holdfast", "torch", "diffusers", "transformers", "av")
     return {
         "output": task.output,
@@ -250,7 +265,7 @@ def describe(task: EditTask, clip: video.Clip, fitted: fit.Fit, backbone: Backbo
         "device": {"type": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")},
         "plan": {
             "fit": dataclasses.asdict(fitted),
-            "windows": {"count": 1, "reason": "a clip is edited in one piece"},
+            "windows": {"count": planned.count, "spans": planned.spans, "reason": planned.reason},
             "memory": {"offload": "text encoder", "reason": "the text encoder leaves the device once the prompts are encoded"},
         },
         "evaluations": field.evaluations,

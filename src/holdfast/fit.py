@@ -50,8 +50,6 @@ def plan(grid: Grid, frames: int, size: tuple[int, int]) -> Fit:
     if frames < 1:
         raise ValueError("the clip has no frames")
     model_frames = grid.legal_frames(frames)
-    if model_frames > grid.most_frames:
-        raise ValueError(f"{frames} frames are more than this model can place ({grid.most_frames}); edit a part with --frames A:B")
     model_size = size if _legal(grid, size) else _nearest(grid, size)
     return Fit(frames, size, model_frames, model_size, _reason(grid, frames, size, model_frames, model_size))
 
@@ -90,6 +88,4 @@ def _reason(grid: Grid, frames: int, size: tuple, model_frames: int, model_size:
         )
     if model_frames != frames:
         parts.append(f"{frames} frames padded to {model_frames} ({grid.stride[0]}n+1) and trimmed back")
-    if model_frames > grid.frames:
-        parts.append(f"longer than the {grid.frames} frames the model was trained on")
     return "; ".join(parts)

@@ -1,13 +1,14 @@
-"""Masks from files: read, feather, bring to the latent grid, composite.
+"""Masks: from files, a box or attention; grown, hulled, feathered; to the latent grid; and the exact composite.
 
-A mask says where an edit may show: a video, a folder of frames or one image for all frames; bright is inside. It may have
+A mask says where an edit may show. A file is a video, a folder of frames or one image for all frames; bright is inside. It may have
 any size, length one or the clip's, and any colour mode. Values above half are inside.
 """
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +16,59 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import video
-from .backbones.base import Grid
+from . import attention, diffusion, video
+from .backbones.base import Condition, Grid
+from .fit import Fit
+
+OUTLINES = ("given", "hull", "box")
+LOOKS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is made of a rough mask, in this order."""
+
+    invert: bool = False
+    outline: str = "given"  # given, or each frame's convex hull or bounding box
+    grow: int = 0  # pixels; negative shrinks
+    feather: int = 0  # pixels over which the edit fades out, outside the mask
+
+    def of(self, inside: np.ndarray) -> np.ndarray:
+        """A frame's mask, boolean H W, inverted, outlined and grown."""
+        import cv2
+
+        inside = inside != self.invert
+        if self.outline != "given" and inside.any():
+            points = cv2.findNonZero(inside.astype(np.uint8))
+            corners = cv2.convexHull(points) if self.outline == "hull" else _corners(cv2.boundingRect(points))
+            inside = cv2.fillConvexPoly(np.zeros(inside.shape, np.uint8), corners, 1) > 0
+        if self.grow:
+            side = 2 * abs(self.grow) + 1
+            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+            change = cv2.dilate if self.grow > 0 else cv2.erode
+            inside = change(inside.astype(np.uint8), disc) > 0
+        return inside
+
+
+def _corners(box: tuple[int, int, int, int]) -> np.ndarray:
+    x, y, width, height = box
+    return np.array([(x, y), (x + width - 1, y), (x + width - 1, y + height - 1), (x, y + height - 1)], np.int32)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask file bound to `count` frames of a size (width, height). `skip`: frames of the file that come before them."""
+    """One mask a frame. `read` begins anew each time; a shape is made of what it gives, boolean H W."""
 
-    clip: video.Clip
-    size: tuple[int, int]
-    count: int
-    skip: int = 0
-    invert: bool = False
-    feather: int = 0  # pixels over which the edit fades out, outside the mask
+    read: Callable[[], Iterator[np.ndarray]]
+    shape: Shape
 
     def frames(self) -> Iterator[np.ndarray]:
         """One boolean H W a frame."""
-        inside = None
-        for array in islice(video.read(self.clip), self.skip, self.skip + self.count):
-            inside = self._inside(array)
-            yield inside
-        if self.clip.frames == 1:
-            yield from (inside for _ in range(self.count - 1))
-
-    def _inside(self, array: np.ndarray) -> np.ndarray:
-        import cv2
-
-        bright = array.max(axis=2) > (127 if array.dtype == np.uint8 else 32767)
-        resized = cv2.resize(bright.astype(np.uint8), self.size, interpolation=cv2.INTER_NEAREST_EXACT)
-        return (resized > 0) != self.invert
+        return (self.shape.of(inside) for inside in self.read())
 
     def alphas(self) -> Iterator[np.ndarray]:
         """The edit's weight at each pixel, float32 H W: 1 inside, 0 from `feather` pixels outside on."""
-        return (_feathered(inside, self.feather) for inside in self.frames())
+        return (_feathered(inside, self.shape.feather) for inside in self.frames())
 
 
 def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
@@ -60,27 +80,107 @@ def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
     return np.clip(1 - distance / (width + 1), 0, 1).astype(np.float32)
 
 
-def bind(path: str | Path, clip: video.Clip, part: range, invert: bool = False, feather: int = 0) -> Mask:
-    """Open a mask for a part of a clip. It may be as long as the clip, as long as the part, or one frame for all.
+def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = None) -> Mask:
+    """Open a mask for a part of a clip: a box "x,y,width,height" in pixels of the clip, or a file.
 
-    Raises ValueError for another length; warns where one frame too many is dropped and where the mask is empty, full, or
-    perhaps inverted.
+    A file may be as long as the clip, as long as the part, or one frame for all. Raises ValueError for another length, and for
+    a box that is not in the frame; warns where one frame too many is dropped and where the mask is empty, full, or perhaps inverted.
     """
-    if feather < 0:
-        raise ValueError(f"feather is a width in pixels, 0 or more, not {feather}")
+    shape = shape or Shape()
+    if shape.feather < 0:
+        raise ValueError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
+    box = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", str(path))
+    if box:
+        inside = _box(tuple(int(n) for n in box.groups()), clip.size)
+        return told(Mask(lambda: repeat(inside, len(part)), shape), path)
     file = video.probe(path)
     fits = {1: 0, len(part): 0, len(part) + 1: 0, clip.frames: part.start, clip.frames + 1: part.start}
     if file.frames not in fits:
         raise ValueError(f"the mask {path} has {file.frames} frames; the clip has {clip.frames}, the edited part {len(part)}")
     if file.frames in (len(part) + 1, clip.frames + 1) and file.frames != clip.frames:
         warnings.warn(f"the mask {path} has one frame too many; the last is dropped", stacklevel=2)
-    mask = Mask(file, clip.size, len(part), fits[file.frames] if file.frames > 1 else 0, invert, feather)
+    skip = fits[file.frames] if file.frames > 1 else 0
+    return told(Mask(lambda: _read(file, clip.size, skip, len(part)), shape), path)
+
+
+def _box(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    x, y, width, height = numbers
+    if not (width and height) or x + width > size[0] or y + height > size[1]:
+        raise ValueError(f"the box {x},{y},{width},{height} is not within the {size[0]}x{size[1]} frame; give x,y,width,height")
+    inside = np.zeros(size[::-1], bool)
+    inside[y : y + height, x : x + width] = True
+    return inside
+
+
+def _read(file: video.Clip, size: tuple[int, int], skip: int, count: int) -> Iterator[np.ndarray]:
+    inside = None
+    for array in islice(video.read(file), skip, skip + count):
+        inside = _bright(array, size)
+        yield inside
+    if file.frames == 1:
+        yield from repeat(inside, count - 1)
+
+
+def _bright(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    bright = array.max(axis=2) > (127 if array.dtype == np.uint8 else 32767)
+    return cv2.resize(bright.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+
+
+def told(mask: Mask, name: str | Path) -> Mask:
+    """The mask; warns where it cannot be what was meant."""
     share = float(np.mean([inside.mean() for inside in mask.frames()]))
     if share in (0.0, 1.0):
-        warnings.warn(f"the mask {path} is {'empty: nothing will change' if not share else 'full: all may change'}", stacklevel=2)
+        warnings.warn(f"the mask {name} is {'empty: nothing will change' if not share else 'full: all may change'}", stacklevel=3)
     elif share > 0.75:
-        warnings.warn(f"the mask {path} lets {share:.0%} of the picture change; if it is inverted, use --invert-mask", stacklevel=2)
+        warnings.warn(f"the mask {name} lets {share:.0%} of the picture change; if it is inverted, use --invert-mask", stacklevel=3)
     return mask
+
+
+def from_attention(field, source: Tensor, src: Condition, tgt: Condition, seed: int) -> Tensor:
+    """Where the edit's words attend on the source, f h w boolean on latents. For an edit that names no place.
+
+    The words that go, in the source's pass; where none go, those that come, in the target's. Attention is read at a few noise
+    levels, each layer's scaled to its own range; inside is above Otsu's threshold. Raises ValueError where no word drives the edit.
+    """
+    condition, branch = (src, "src+") if src.words else (tgt, "tgt+")
+    if not condition.words:
+        raise ValueError("--mask auto follows the words that drive the edit, and there are none: name some with --words")
+    words = torch.tensor(condition.words, device=source.device)
+    heat = torch.zeros_like(source[:, :1])
+    for k, sigma in enumerate(LOOKS):
+        maps: dict[int, list[tuple[int, Tensor]]] = {}
+
+        def look(site: attention.Site, q: Tensor, key: Tensor, v: Tensor, maps=maps) -> None:
+            maps.setdefault(site.layer, []).append((site.first, attention.share(q, key, words).view(1, 1, *site.grid)))
+
+        noisy = diffusion.noised(source, sigma, diffusion.noise(source, seed, 0, k))
+        with attention.edit(field, look, lambda s: s.kind == "cross"):
+            field.velocity(noisy, sigma, condition, branch=branch)
+        for parts in maps.values():
+            one = functional.interpolate(attention.assembled(parts), size=source.shape[2:], mode="nearest")
+            heat += (one - one.amin()) / (one.amax() - one.amin() + 1e-12)
+    return _above_otsu(functional.avg_pool3d(heat, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)[0, 0])
+
+
+def _above_otsu(heat: Tensor) -> Tensor:
+    import cv2
+
+    values = ((heat - heat.amin()) / (heat.amax() - heat.amin() + 1e-12) * 255).byte().cpu().numpy()
+    threshold, _ = cv2.threshold(values.reshape(-1, values.shape[-1]), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return torch.from_numpy(values > threshold)
+
+
+def from_cells(cells: Tensor, grid: Grid, fitted: Fit, shape: Shape) -> Mask:
+    """A mask on latents, f h w boolean, at the clip's own size and length."""
+
+    def read() -> Iterator[np.ndarray]:
+        frames = [cells[0], *(c for c in cells[1:] for _ in range(grid.stride[0]))][: fitted.frames]
+        for frame in frames:
+            yield functional.interpolate(frame[None, None].float(), fitted.size, mode="nearest")[0, 0].numpy() > 0
+
+    return told(Mask(read, shape), "auto")
 
 
 def to_latent(frames: Iterable[np.ndarray], grid: Grid, shape: tuple[int, int, int]) -> Tensor:

@@ -42,7 +42,7 @@ class Metered:
 
     def __init__(self, field):
         self.field, self.evaluations, self.seconds = field, 0, 0.0
-        self.levels = field.levels
+        self.levels, self.door = field.levels, field.door
 
     def velocity(self, z: Tensor, sigma: float, condition, *, branch: str) -> Tensor:
         begin = time.perf_counter()
@@ -67,7 +67,7 @@ class Store:
         metadata = {"key": self.key, "index": str(step.index), "count": str(step.count)}
         part = self.path.with_name(self.path.name + ".part")
         try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+            save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata)  # a state may be the latent itself
         except SafetensorError as error:
             raise OSError(f"could not save {self.path}: {error}") from error
         publish(part, self.path)

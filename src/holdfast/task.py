@@ -30,10 +30,16 @@ class EditTask:
     method: str = _field("The editing method (see: holdfast list methods).", "flowedit")
     backbone: str = _field("The model (see: holdfast list backbones).", "wan2.1-1.3b")
     weights: str | None = _field("A folder or hub id of the same family, in place of the backbone's own weights.", None)
-    mask: str | None = _field("Where the edit may show: a video, a folder of frames or an image; bright is inside.", None)
+    mask: str | None = _field(
+        "Where the edit may show: a video, folder of frames or image (bright is inside), a box x,y,w,h, or auto.", None
+    )
     invert_mask: bool = _field("Dark is inside the mask.", False)
+    outline: Literal["given", "hull", "box"] = _field("Use the mask as given, or its convex hull or bounding box.", "given")
+    grow: int = _field("Pixels by which the mask grows; negative shrinks it.", 0)
     feather: int = _field("Pixels over which the edit fades out around the mask.", 0)
+    words: tuple = _field("A word or phrase of the target that drives the edit, where the two prompts do not tell; may be repeated.", ())
     frames: str | None = _field("Edit only frames A:B (from 0, B left out) and keep the rest.", None)
+    window: int | None = _field("Frames edited at once; longer clips go in overlapping windows. 0: in one piece.", None)
     strength: float | None = _field("How strong, 0 to 1: the share of the noise levels that are walked.", None)
     settings: dict = _field("A setting of the method, key=value; may be repeated.", {}, flags=("--set",))
     seed: int = _field("The same seed gives the same result.", 0)
@@ -51,19 +57,20 @@ class EditTask:
         unknown = set(data) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"an edit task has no {', '.join(sorted(unknown))}")
-        return cls(**data)
+        return cls(**data | {"words": tuple(data.get("words", ()))})
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""
         data = {k: v for k, v in self.to_dict().items() if k not in ("output", "codec", "crf", "feather")}
         for name in ("input", "mask"):
             data[name] = _fingerprint(data[name])
+        data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fingerprint(path: str | None) -> list:
     """Name, size and time of a file, or of all files in a folder."""
-    if not path:
+    if not path or not Path(path).exists():  # a box, or auto
         return []
     place = Path(path)
     files = sorted(place.iterdir()) if place.is_dir() else [place]

@@ -10,6 +10,8 @@ DEVIATION = 0.7
 class Gaussian:
     """E[noise - clean | z] for clean ~ N(condition, DEVIATION^2). The negative branch is the prompt with mean zero."""
 
+    door = None  # it has no attention
+
     def __init__(self):
         self.branches = []
 

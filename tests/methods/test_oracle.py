@@ -1,9 +1,14 @@
 """The methods on an exactly known velocity field: signs, indices and orders of convergence have closed-form answers."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
-from holdfast import registry
+from holdfast import inversion, registry
+from holdfast.attention import Door
+from holdfast.backbones.base import Condition
 from holdfast.diffusion import noise, noised
 
 from .analytic import DEVIATION, Gaussian, last
@@ -95,3 +100,139 @@ def test_wanedit_mixes_at_the_previous_level_and_is_told_the_current_one():
 def test_wanedit_moves_a_gaussian_towards_the_target():
     edited = run("wanedit", steps=50, strength=1.0, source_guidance=1.0, target_guidance=1.0)
     assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=0.05)
+
+
+def test_flowalign_moves_a_gaussian_like_flowedit_where_it_does_not_pull():
+    """w = 1 and zeta = 0 leave V(p, target) - V(q, source)."""
+    edited = run_on_conditions("flowalign", steps=20, target_guidance=1.0, zeta=0.0)
+    assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=2e-3)
+    pulled = run_on_conditions("flowalign", steps=20, target_guidance=1.0, zeta=0.05)
+    assert (pulled - SOURCE).abs().max() < (edited - SOURCE).abs().max()
+
+
+def test_flowalign_is_guided_away_from_the_source_prompt():
+    """On Gaussians guidance moves the mean: from the source's to w times as far as the target's."""
+    edited = run_on_conditions("flowalign", steps=20, target_guidance=2.0, zeta=0.0)
+    assert torch.allclose(edited, SOURCE + 2 * (TGT - SRC), atol=4e-3)
+
+
+def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
+    field, steps = Gaussian(), 20
+    levels = field.levels(steps)
+    by_hand = SOURCE
+    for i in range(steps):
+        eps = noise(SOURCE, 0, i)
+        v_target = field.velocity(noised(by_hand, levels[i], eps), levels[i], TGT, branch="tgt+")
+        v_source = field.velocity(noised(SOURCE, levels[i], eps), levels[i], SRC, branch="src+")
+        by_hand = by_hand + (levels[i + 1] - levels[i]) * (v_target - v_source)
+    edited = run("dfvedit", steps=steps, strength=1.0, source_guidance=1.0, target_guidance=1.0)
+    assert torch.allclose(edited, by_hand, atol=1e-12)
+
+
+def test_flowanchor_without_its_parts_is_flowedit():
+    plain = {"steps": 10, "strength": 0.9, "source_guidance": 2.0, "target_guidance": 4.0}
+    assert torch.equal(run_on_conditions("flowanchor", gamma=0.0, **plain), run_on_conditions("flowedit", **plain))
+
+
+def test_flowanchor_amplifies_more_with_more_frames_and_not_at_all_for_one():
+    from holdfast.methods.flowanchor import modulated
+
+    signal = torch.randn(1, 4, 5, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(modulated(signal, 0.0, "signed"), signal)
+    louder = modulated(signal, 0.7, "signed") / signal
+    assert louder.min() >= 1
+    assert louder.max() == pytest.approx(1.7, abs=1e-5)
+    mean = signal.mean(1)
+    assert louder[0, 0].flatten()[mean.flatten().argmax()] == pytest.approx(1.7, abs=1e-5)
+    assert louder[0, 0].flatten()[mean.flatten().argmin()] == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("frames", "gain"), [(17, 0.529), (33, 0.722), (41, 0.788), (81, 1.0), (121, 1.128)])
+def test_flowanchor_gain_by_length(frames, gain):
+    """gF = gamma log F / log F0 on latent frames: the paper's own values."""
+    latent = (frames - 1) // 4 + 1
+    assert math.log(latent) / math.log(21) == pytest.approx(gain, abs=1e-3)
+    source = torch.randn(1, 2, latent, 2, 2, dtype=torch.float64)
+    module = registry.method("flowanchor")
+    conditions = [worded(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2)]
+    edited, plain = (last(module.edit(Unwrapping(), source, *conditions, module.Config(steps=1, strength=1.0, gamma=g))) for g in (1, 0))
+    assert ((edited - source) / (plain - source)).max().item() == pytest.approx(1 + gain, abs=1e-3)
+
+
+class Unwrapping(Gaussian):
+    """Takes real conditions, whose text states are the means."""
+
+    def velocity(self, z, sigma, condition, *, branch):
+        mean = condition.positive if branch.endswith("+") else condition.negative
+        return super().velocity(z, sigma, mean, branch=branch[:-1] + "+")
+
+
+def worded(mean):
+    return Condition(mean, 0 * mean)
+
+
+def run_on_conditions(name, **settings):
+    module = registry.method(name)
+    return last(module.edit(Unwrapping(), SOURCE, worded(SRC), worded(TGT), module.Config(**settings)))
+
+
+def test_flowdirector_released_averaging_changes_nothing_and_the_published_one_leaves_the_worse_flows():
+    from holdfast.methods.flowdirector import Config, averaged
+
+    flows = [torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    mean = torch.stack(flows).mean(0)
+    subsets = [torch.stack([flows[i] for i in s]).mean(0) for s in itertools.combinations(range(4), 2)]
+    trend = torch.stack([mean - s for s in subsets]).mean(0)
+    assert torch.allclose(trend, torch.zeros_like(trend), atol=1e-6)  # why the released form is the mean
+    assert torch.equal(averaged(flows, Config(averaging="released")), mean)
+    likeness = [torch.cosine_similarity(f.flatten(), mean.flatten(), dim=0) for f in flows]
+    worse = sorted(range(4), key=lambda i: likeness[i])[:2]
+    expected = mean + 2.75 * (mean - (flows[worse[0]] + flows[worse[1]]) / 2)
+    assert torch.allclose(averaged(flows, Config()), expected)
+
+
+def test_flowdirector_softens_outwards_and_does_nothing_where_nothing_is_seen():
+    from holdfast.methods.flowdirector import softened
+
+    mask = torch.zeros(1, 1, 2, 5, 9)
+    mask[0, 0, 0, 2, 4] = 1
+    weights = softened(mask, 0.25)
+    assert weights[0, 0, 0, 2].tolist() == pytest.approx([math.exp(-0.25 * abs(4 - x)) for x in range(9)], abs=1e-3)
+    assert (weights[0, 0, 1] == 0).all()
+
+
+def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its_velocities():
+    field = Gaussian()
+    levels = list(reversed(field.levels(400)))[:301]
+
+    def velocity(z, sigma):
+        return field.velocity(z, sigma, SRC, branch="src+")
+
+    def climb(count):
+        z = SOURCE
+        for a, b in itertools.pairwise(levels[:: 300 // count]):
+            z = inversion.midpoint(velocity, z, a, b)
+        return z
+
+    exact = climb(300)
+    assert (climb(10) - exact).abs().max() < 0.3 * (climb(5) - exact).abs().max()
+    z, last_velocity, seen = SOURCE, velocity(SOURCE, 0.0), []
+    for a, b in itertools.pairwise(levels[::30]):
+        z, last_velocity = inversion.corrected(velocity, z, last_velocity, a, b)
+        seen.append((a, b, last_velocity))
+    for a, b, v in reversed(seen):
+        z = z + (a - b) * v
+    assert torch.allclose(z, SOURCE, atol=1e-12)
+
+
+def test_rfsolver_transports_the_inverted_source():
+    """Up along the source's flow, down along the target's: on Gaussians of one deviation, a shift by the difference of the means."""
+    edited = run_with_door("rfsolver", steps=100, target_guidance=1.0, inject=0)
+    assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=2e-2)
+
+
+def run_with_door(name, **settings):
+    class WithDoor(Gaussian):
+        door = Door(lambda: None, lambda: None, 2)
+
+    return run(name, WithDoor(), **settings)

@@ -1,11 +1,13 @@
 """What a backbone is: a conditioned velocity field over video latents, with its encoder and decoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from ..attention import Door
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class Condition:
-    """What steers the field: text states for the prompt and for the negative prompt, each 1 L d."""
+    """What steers the field: text states for the prompt and for the negative prompt, each 1 L d.
+
+    length: how many of the L are tokens and not padding; words: positions of the tokens of the words that drive the edit.
+    """
 
     positive: Tensor
     negative: Tensor
+    length: int = 0
+    words: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +77,11 @@ class Backbone(ABC):
     prefers: Mapping[str, float]
     device: torch.device
     dtype: torch.dtype  # of the denoiser; latents are float32 everywhere else
+    door: Door | None  # to its attention; None where `carries` names no attention
 
     @abstractmethod
-    def condition(self, text: str = "", negative: str = "") -> Condition:
-        """Encode a prompt and a negative prompt."""
+    def condition(self, text: str = "", negative: str = "", words: Sequence[int] = ()) -> Condition:
+        """Encode a prompt and a negative prompt. words: indices of the prompt's words (between spaces) that drive the edit."""
 
     @abstractmethod
     def encode(self, frames: Iterable[Tensor]) -> Tensor:

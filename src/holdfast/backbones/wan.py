@@ -7,7 +7,7 @@ import html
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..diffusion import shifted
 from ..registry import Missing
+from ..words import tokens as word_tokens
+from ._wan_attention import door_of
 from .base import Backbone, Condition, Grid, Model
 
 # What the embedded model prefers was chosen on scenes that are neither trained on nor reported (docs/shapeworld.md).
@@ -47,14 +49,17 @@ class Wan(Backbone):
         self.grid = Grid(stride, patch, model.rate, model.area, model.frames, (reach - 1) * stride[0] + 1)
         self.dtype = transformer.dtype if transformer else torch.float32
         self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
-        self.carries = frozenset({"text"})
+        self.door = door_of(transformer) if transformer else None
+        self.carries = frozenset({"text", "text_attention", "joint_attention"} if transformer else {"text"})
 
-    def condition(self, text: str = "", negative: str = "") -> Condition:
+    def condition(self, text: str = "", negative: str = "", words: Sequence[int] = ()) -> Condition:
         new = [t for t in dict.fromkeys((text, negative)) if t not in self._texts]
         if new:
             self._texts |= zip(new, self._embed(new).cpu().split(1), strict=True)
         positive, negative = (self._texts[t].to(self.device) for t in (text, negative))
-        return Condition(positive, negative)
+        length = min(len(self.tokenizer(clean(text)).input_ids), positive.shape[1])
+        chosen = tuple(t for t in word_tokens(self.tokenizer, clean(text), words) if t < length)
+        return Condition(positive, negative, length, chosen)
 
     def _embed(self, texts: list[str]) -> Tensor:
         """Text states, zero at the padding, which the model attends to all the same: n L d."""
@@ -126,6 +131,8 @@ class Wan(Backbone):
     def velocity(self, z: Tensor, sigma: float, condition: Condition, *, branch: str) -> Tensor:
         text = condition.positive if branch.endswith("+") else condition.negative
         timestep = torch.tensor([int(1000 * sigma)], device=z.device)  # whole thousandths, cut off, as the authors pass them
+        self.door.branch = branch
+        self.door.grid = tuple(n // p for n, p in zip(z.shape[2:], self.grid.patch, strict=True))
         with torch.no_grad():
             return self.transformer(z.to(self.dtype), timestep, text.to(z.device, self.dtype), return_dict=False)[0].float()
 

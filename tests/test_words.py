@@ -1,0 +1,68 @@
+"""The words that drive an edit, and their tokens."""
+
+import warnings
+
+import pytest
+
+from holdfast import words
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "gone", "new"),
+    [
+        ("a red ball on a lawn", "a blue ball on a lawn", [1], [1]),
+        ("A silver jeep, on a road.", "a red jeep on a road", [1], [1]),  # case and punctuation do not count
+        ("a ball", "a ball with a hat", [], [2, 3, 4]),
+        ("a red ball and a red box", "a red ball and a green box", [5], [5]),  # the second of two
+        ("a cat runs", "two dogs run", [0, 1, 2], [0, 1, 2]),
+        ("a ball", "a ball", [], []),
+    ],
+)
+def test_words_that_differ(source, target, gone, new):
+    assert words.changed(source, target) == words.Change(tuple(gone), tuple(new))
+
+
+def test_a_target_that_only_loses_words_warns():
+    with pytest.warns(UserWarning, match="only leaves out 'red'"):
+        assert words.changed("a red ball", "a ball") == words.Change((1,), ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert words.changed("a red ball", "a ball", ["ball"]).target == (1,)
+
+
+def test_named_words_and_phrases():
+    change = words.changed("a red ball over a lake", "a blue ball over a lake", ["blue ball", "Lake"])
+    assert change == words.Change((1,), (1, 2, 5))
+    with pytest.raises(ValueError, match="'cube' is not in the target prompt; its words are: a, ball"):
+        words.changed("a", "a ball", ["cube"])
+    with pytest.raises(ValueError, match="not in the target"):
+        words.changed("a", "a ball", [" "])
+
+
+def test_a_word_that_occurs_twice_is_the_one_that_differs_or_both_with_a_warning():
+    assert words.changed("a red box and a red ball", "a red box and a green box", ["box"]).target == (6,)
+    with pytest.warns(UserWarning, match="'box' occurs 2 times"):
+        assert words.changed("a box and a box", "a box and a box", ["box"]).target == (1, 4)
+
+
+def test_tokens_are_all_the_sub_words_of_a_word(shapeworld):
+    tokenizer = shapeworld.tokenizer
+    text = "a striped red ball, zyx  moves"
+    every = [words.tokens(tokenizer, text, [i]) for i in range(6)]
+    ids = tokenizer(text).input_ids
+    assert [len(t) for t in every][:3] == [1, 1, 1]
+    assert len(every[4]) > 2  # spelled in letters
+    flat = [t for ts in every for t in ts]
+    assert flat == sorted(flat)
+    assert len(set(flat)) == len(flat)
+    assert tokenizer.eos_token_id not in {ids[t] for t in flat}
+    assert tokenizer.decode([ids[t] for t in every[2]]) == "red"
+    assert words.tokens(tokenizer, text, [2, 4]) == every[2] + every[4]
+
+
+def test_a_condition_carries_its_words_and_its_length(shapeworld):
+    condition = shapeworld.condition("a plain red ball", words=[2])
+    ids = shapeworld.tokenizer("a plain red ball").input_ids
+    assert condition.length == len(ids)
+    assert [shapeworld.tokenizer.decode([ids[t]]) for t in condition.words] == ["red"]
+    assert shapeworld.condition("a plain red ball").words == ()
