@@ -112,3 +112,20 @@ def test_share_is_the_softmax_probability_of_some_columns():
 def test_maps_of_windows_become_one_of_the_clip():
     parts = [(0, torch.ones(1, 1, 3, 2, 2)), (2, 3 * torch.ones(1, 1, 3, 2, 2))]
     assert attention.assembled(parts)[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3]
+
+
+def test_the_refinement_runs_in_bfloat16(tiny_wan):
+    import copy
+
+    from holdfast.backbones.wan import Wan
+    from holdfast.methods.flowanchor import Anchor, Config
+
+    half = Wan(copy.deepcopy(tiny_wan.transformer).to(torch.bfloat16), shift=3.0)
+    condition = tiny_wan.condition("a plain red ball", words=[2])
+    z, mask = torch.randn(1, 4, 3, 4, 6), torch.zeros(1, 1, 3, 4, 6)
+    mask[..., :3] = 1
+    results = []
+    for backbone in (tiny_wan, half):
+        with attention.edit(backbone, Anchor(mask, condition, Config()), Anchor.where):
+            results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
+    assert torch.allclose(*results, atol=0.05)

@@ -226,7 +226,16 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         editing.require({"text", "depth"}, tiny_wan, "flowedit")
 
 
-@pytest.mark.parametrize(("fields", "words"), [({"feather": 3}, "without a mask"), ({"codec": "lossless", "crf": 3}, "crf has no effect")])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"feather": 3}, "without a mask"),
+        ({"outline": "hull"}, "without a mask"),
+        ({"codec": "lossless", "crf": 3}, "crf has no effect"),
+        ({"words": ("star",), "target": "a star"}, "words have no effect on flowedit"),
+        ({"method": "flowanchor", "source": "a red ball", "target": "a ball"}, "only leaves out 'red'"),
+    ],
+)
 def test_an_option_without_effect_warns(fields, words, task, tiny_wan):
     with pytest.warns(UserWarning, match=words):
         editing.edit(task(**fields), tiny_wan)
@@ -297,3 +306,8 @@ def test_auto_mask_is_made_resumes_and_needs_words(task, tiny_wan, tmp_path):
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):
     with pytest.raises(ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"):
         editing.edit(task(source="a red ball", target="a blue ball", words=("cube",)), tiny_wan)
+
+
+def test_the_manifest_says_which_words_drive(task, tiny_wan):
+    made = editing.edit(task(source="a red ball", target="a blue ball", method="flowanchor"), tiny_wan)
+    assert made.manifest["plan"]["words"] == {"source": "red", "target": "blue", "reason": "where the two prompts differ"}

@@ -8,20 +8,28 @@ from importlib import metadata
 from . import registry
 
 PACKAGES = ("holdfast", "torch", "diffusers", "transformers", "safetensors", "av", "opencv-python-headless", "numpy")
+BENCH = ("torchmetrics", "matplotlib", "jinja2")  # of the extra `bench`
 
 
 def report() -> dict[str, dict[str, str]]:
     """Sections of name and finding."""
-    return {"installed": _installed(), "device": _device(), "weights": _weights(), "codecs": _codecs()}
+    return {
+        "installed": _installed(),
+        "device": _device(),
+        "weights": _weights(),
+        "networks of the metrics": _networks(),
+        "codecs": _codecs(),
+    }
 
 
 def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *BENCH):
+        command = f"pip install {name}" if name in PACKAGES else "pip install 'holdfast[bench]' (only metrics and benchmarks need it)"
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = f"missing; pip install {name}"
+            found[name] = f"missing; {command}"
     return found
 
 
@@ -48,6 +56,23 @@ def _weights() -> dict[str, str]:
             found[name] = f"here: {module.find(name, None)}"
         except registry.Missing as error:
             found[name] = str(error)
+    return found
+
+
+def _networks() -> dict[str, str]:
+    """The networks that metrics take by default, and how to get them."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from .metrics.base import Options
+
+    found = {}
+    for option in ("clip", "dino", "structure"):
+        name = getattr(Options(), option)
+        try:
+            found[option] = f"here: {snapshot_download(name, local_files_only=True)}"
+        except LocalEntryNotFoundError:
+            found[option] = f"{name} is not on this machine; get it with: hf download {name}"
     return found
 
 

@@ -148,6 +148,11 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
         shape = masks.Shape(task.invert_mask, task.outline, task.grow, task.feather)
         mask = masks.bind(task.mask, clip, part, shape) if task.mask and task.mask != "auto" else None
     check(task, clip)
+    change = words.changed(task.source, task.target, task.words)
+    if "text_attention" in method.NEEDS:
+        words.told(change, task.source)
+    elif task.words and task.mask != "auto":
+        warnings.warn(f"words have no effect on {task.method}, which does not look at attention", stacklevel=2)
     with timed(seconds, "load"):
         backbone = backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     require(method.NEEDS, backbone, task.method)
@@ -162,7 +167,6 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
         warnings.warn("the prompts are equal: the result is the source", stacklevel=2)
     else:
         with timed(seconds, "text"):
-            change = words.changed(task.source, task.target, task.words)
             src = backbone.condition(task.source, task.negative, change.source)
             tgt = backbone.condition(task.target, task.negative, change.target)
         with timed(seconds, "encode"):
@@ -179,7 +183,7 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
             steps = method.edit(whole, source, src, tgt, cfg, mask=inside, seed=task.seed, start=start)
             begin = start or run.Step(cfg.steps, cfg.steps, source, {})  # where a method has nothing to do
             z = run.drive(steps, begin, store, progress and (lambda done, count: progress("edit", done, count))).z
-    manifest = describe(task, clip, (fitted, planned), backbone, (cfg, origin), field)
+    manifest = describe(task, clip, (fitted, planned, change), backbone, (cfg, origin), field)
     return Result(task, clip, part, mask, fitted, backbone, z, manifest, store, seconds)
 
 
@@ -248,7 +252,8 @@ def to_array(frame: Tensor, bits: int) -> np.ndarray:
 def describe(task: EditTask, clip: video.Clip, plans: tuple, backbone: Backbone, settings: tuple, field: run.Metered) -> dict:
     """The manifest, as far as it is known before writing."""
     cfg, origin = settings
-    fitted, planned = plans
+    fitted, planned, change = plans
+    driving = [" ".join(text.split()[i] for i in at) for text, at in ((task.source, change.source), (task.target, change.target))]
     names = ("holdfast", "torch", "diffusers", "transformers", "av")
     return {
         "output": task.output,
@@ -266,6 +271,7 @@ def describe(task: EditTask, clip: video.Clip, plans: tuple, backbone: Backbone,
         "plan": {
             "fit": dataclasses.asdict(fitted),
             "windows": {"count": planned.count, "spans": planned.spans, "reason": planned.reason},
+            "words": {"source": driving[0], "target": driving[1], "reason": "named" if task.words else "where the two prompts differ"},
             "memory": {"offload": "text encoder", "reason": "the text encoder leaves the device once the prompts are encoded"},
         },
         "evaluations": field.evaluations,

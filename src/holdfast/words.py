@@ -28,8 +28,7 @@ def changed(source: str, target: str, named: Sequence[str] = ()) -> Change:
     """Compare two prompts. named: words or phrases of the target that drive the edit, in place of those that differ.
 
     Of a word that occurs twice the occurrence that differs is meant; where the comparison cannot tell, all are, with a warning.
-    Warns where the target only loses words, since then no word of it drives the edit. Raises ValueError for a named word that
-    the target has not.
+    Raises ValueError for a named word that the target has not.
     """
     before, after = split(source), split(target)
     gone: list[int] = []
@@ -40,10 +39,15 @@ def changed(source: str, target: str, named: Sequence[str] = ()) -> Change:
             new += range(c, d)
     if named:
         return Change(tuple(gone), tuple(sorted({i for phrase in named for i in _found(phrase, after, new)})))
-    if gone and not new:
-        lost = " ".join(source.split()[i] for i in gone)
-        warnings.warn(f"the target only leaves out {lost!r}: no word of it drives the edit; name one with --words", stacklevel=2)
     return Change(tuple(gone), tuple(new))
+
+
+def told(change: Change, source: str) -> Change:
+    """The change; warns where the target only loses words, since then no word of it drives the edit."""
+    if change.source and not change.target:
+        lost = " ".join(source.split()[i] for i in change.source)
+        warnings.warn(f"the target only leaves out {lost!r}: no word of it drives the edit; name one with --words", stacklevel=2)
+    return change
 
 
 def _found(phrase: str, words: list[str], new: list[int]) -> list[int]:

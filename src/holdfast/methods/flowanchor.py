@@ -1,7 +1,8 @@
 """FlowAnchor (arXiv:2604.22586): FlowEdit whose target is anchored, in space by refined cross-attention, in strength by its own signal.
 
 Each step: V_tgt with spatial-aware attention refinement (SAR, Eqs. 6-9) while sigma >= tau, V_src plain, dV = V_tgt - V_src,
-dV <- (1 + g C) dV with adaptive magnitude modulation (AMM, Eqs. 10-12), Euler. The mask steers attention; it does not cut the signal.
+dV <- (1 + g C) dV with adaptive magnitude modulation (AMM, Eqs. 10-12), Euler. The mask steers attention; it cuts the signal only
+if asked to.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ class Config:
     text_range: str = "all"  # row extremes over all text tokens, padding too, or prompt: over the prompt's. Silent
     padding: str = "other"  # padding is pushed down as other words are, or kept as it is. Silent
     statistics: str = "head"  # extremes of each head, or mean: of the heads' mean. Silent
+    cut: bool = False  # also keep latents outside the mask at the source's, which the paper does not
     source_guidance: float = 5.0  # silent; Wan-Edit's
     target_guidance: float = 12.0  # silent; Wan-Edit's
     shift: float | None = None  # silent; of the grid of levels; None: the backbone's own
@@ -53,8 +55,10 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
     first = cfg.steps - round(cfg.strength * cfg.steps)
     gain = cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)  # gF = gamma log F / log F0
     anchor = Anchor(mask, tgt, cfg) if mask is not None and tgt.words and (cfg.beta_text or cfg.beta_video) else None
+    if mask is not None and not mask.any():
+        return  # nothing is to be edited
     z, begin, _ = resumed(start, source, first)
-    for i in range(begin, cfg.steps if mask is None or mask.any() else begin):  # an empty mask leaves nothing to edit
+    for i in range(begin, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         noisy = diffusion.noised(source, sigma, diffusion.noise(source, seed, i))
         refine = anchor and (sigma >= cfg.tau if cfg.tau_by == "level" else cfg.steps - i >= cfg.tau * cfg.steps)
@@ -62,7 +66,7 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
             v_target = diffusion.guided(field, noisy + (z - source), sigma, tgt, "tgt", cfg.target_guidance)
         v_source = diffusion.guided(field, noisy, sigma, src, "src", cfg.source_guidance)
         difference = modulated(v_target - v_source, gain, cfg.contrast)
-        z = z + (sigma_next - sigma) * difference
+        z = z + (sigma_next - sigma) * (mask * difference if cfg.cut and mask is not None else difference)
         yield Step(i + 1, cfg.steps, z, {})
 
 
@@ -89,15 +93,22 @@ class Anchor:
 
     def __init__(self, mask: Tensor, tgt, cfg: Config):
         self.mask, self.cfg = mask, cfg
+        self.known: dict[tuple, Tensor] = {}
         self.words, self.length = torch.tensor(tgt.words, device=mask.device), tgt.length
 
     @staticmethod
     def where(site: attention.Site) -> bool:
         return site.kind == "cross" and site.branch == "tgt+"
 
+    def inside(self, site: attention.Site) -> Tensor:
+        """The site's tokens that the mask covers, N boolean; a token is one latent frame deep."""
+        if (site.first, site.grid) not in self.known:
+            part = self.mask[:, :, site.first : site.first + site.grid[0]]  # 1 1 f h w
+            self.known[site.first, site.grid] = functional.adaptive_max_pool3d(part.float(), site.grid).flatten() > 0
+        return self.known[site.first, site.grid]
+
     def __call__(self, site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        part = self.mask[:, :, site.first : site.first + site.grid[0]]  # 1 1 f h w; a token is one latent frame deep
-        inside = functional.adaptive_max_pool3d(part.float(), site.grid).flatten() > 0  # N
+        inside = self.inside(site)
         length = k.shape[2] if self.cfg.text_range == "all" else self.length
         kept = torch.arange(k.shape[2], device=k.device) >= self.length if self.cfg.padding == "kept" else None
         return refined(q, k, v, inside, self.words, Refinement(self.cfg.beta_text, self.cfg.beta_video, length, kept, self.cfg.statistics))
@@ -128,35 +139,44 @@ def refined(q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how
     """
     b1, b2 = how.beta_text, how.beta_video
     rows_in, rows_out = inside.nonzero().flatten(), (~inside).nonzero().flatten()
-    top, bottom = _row_extremes(q, k, rows_in, how)  # b h n 1
-    logits_in = _logits(q, k[:, :, target], rows_in, how)
-    raised = torch.cat(((1 - b1) * logits_in + b1 * top, _logits(q, k[:, :, target], rows_out, how)), 2)  # A' of J: b h N J
-    highest, lowest = raised.amax(2), raised.amin(2)  # b h J
+    (bottom, top), (lowest, highest) = _extremes(q, k, (rows_in, rows_out), target, how)
     columns = torch.zeros(k.shape[2], dtype=torch.bool, device=k.device)
     columns[target] = True
     kept = torch.zeros_like(columns) if how.kept is None else how.kept & ~columns
     slope_in = torch.where(columns, (1 - b1) * (1 - b2), torch.where(kept, 1.0, 1 - b1))
     slope_out = torch.where(columns, 1 - b2, 1.0)
     output = torch.empty_like(q)
-    _attend(output, q, v, rows_in, Keys(k, slope_in, columns, b2 * highest, kept), (1 - b2) * b1 * top - b1 * bottom, -b1 * bottom)
+    _attend(output, q, v, rows_in, Keys(k, slope_in, target, b2 * highest, kept), (1 - b2) * b1 * top - b1 * bottom, -b1 * bottom)
     none = top.new_zeros(())
-    _attend(output, q, v, rows_out, Keys(k, slope_out, columns, b2 * lowest, kept), none, none)
+    _attend(output, q, v, rows_out, Keys(k, slope_out, target, b2 * lowest, kept), none, none)
     return output
 
 
+def _extremes(q: Tensor, k: Tensor, rows: tuple[Tensor, Tensor], target: Tensor, how: Refinement) -> tuple[tuple, tuple]:
+    """(least, most) of each inside row over text, b h n 1, and of each column J over all rows after TTM, b h J; in blocks of rows."""
+    rows_in, rows_out = rows
+    of_rows, of_columns = [], []
+    for block in _blocks(rows_in, q.shape[1] * (k.shape[2] + q.shape[3])):
+        logits = _logits(q, k, block, how)
+        bottom, top = logits[..., : how.length].aminmax(dim=-1, keepdim=True)
+        of_rows.append((bottom, top))
+        of_columns.append(((1 - how.beta_text) * logits[..., target] + how.beta_text * top).aminmax(dim=2))
+    for block in _blocks(rows_out, q.shape[1] * (len(target) + q.shape[3])):
+        of_columns.append(_logits(q, k[:, :, target], block, how).aminmax(dim=2))
+    none = q.new_zeros(q.shape[0], 1, 0, 1, dtype=torch.float32)
+    row_extremes = tuple(torch.cat(x, 2) for x in zip(*of_rows, strict=True)) or (none, none)
+    lowest, highest = zip(*of_columns, strict=True)
+    return row_extremes, (torch.stack(lowest).amin(0), torch.stack(highest).amax(0))
+
+
+def _blocks(rows: Tensor, numbers: int) -> tuple[Tensor, ...]:
+    return tuple(r for r in rows.split(attention.blocks(len(rows), numbers)) if len(r))
+
+
 def _logits(q: Tensor, k: Tensor, rows: Tensor, how: Refinement) -> Tensor:
-    """Pre-softmax logits of some rows, b h n L (h = 1 for statistics of the heads' mean), in float32. For few rows or few columns."""
+    """Pre-softmax logits of some rows, b h n L (h = 1 for statistics of the heads' mean), in float32."""
     logits = (q[:, :, rows].float() * q.shape[-1] ** -0.5) @ k.float().mT
     return logits.mean(1, keepdim=True) if how.statistics == "mean" else logits
-
-
-def _row_extremes(q: Tensor, k: Tensor, rows: Tensor, how: Refinement) -> tuple[Tensor, Tensor]:
-    size = attention.blocks(len(rows), q.shape[1] * how.length)
-    found = [torch.stack(_logits(q, k[:, :, : how.length], r, how).aminmax(dim=-1, keepdim=True)) for r in rows.split(size) if len(r)]
-    if not found:
-        return (q.new_zeros(q.shape[0], 1, 0, 1, dtype=torch.float32),) * 2
-    bottom, top = torch.cat(found, 3)
-    return top, bottom
 
 
 @dataclass(frozen=True)
@@ -165,7 +185,7 @@ class Keys:
 
     k: Tensor
     slope: Tensor
-    columns: Tensor  # L boolean, J
+    target: Tensor  # positions of the columns J
     column: Tensor
     kept: Tensor  # L boolean
 
@@ -175,15 +195,12 @@ def _attend(output: Tensor, q: Tensor, v: Tensor, rows: Tensor, keys: Keys, row_
     b, h, length, d = keys.k.shape
     root = d**0.5  # attention divides by it
     extra = torch.zeros(b, h, length, 8, device=q.device)
-    extra[..., 0:2] = keys.columns[:, None].float()
-    extra[..., 2:4] = keys.kept[:, None].float()
-    extra[..., keys.columns, 4:6] = torch.stack(_halves(root * keys.column.expand(b, h, -1), q.dtype), -1)
+    extra[:, :, keys.target, 0:2] = 1
+    extra[:, :, keys.kept, 2:4] = 1
+    extra[:, :, keys.target, 4:6] = torch.stack(_halves(root * keys.column.expand(b, h, -1), q.dtype), -1)
     k = torch.cat((keys.k.float() * keys.slope[:, None], extra), -1).to(q.dtype)
     v = functional.pad(v, (0, 8))
-    place = torch.arange(len(rows), device=rows.device)
-    for at in place.split(attention.blocks(len(rows), h * (d + 8))):
-        if not len(at):
-            continue
+    for at in _blocks(torch.arange(len(rows), device=rows.device), h * (d + 8)):
         terms = [t.expand(b, h, len(rows), 1)[:, :, at] if t.dim() else t.expand(b, h, len(at), 1) for t in (row_target, row_kept)]
         halves = [half for t in terms for half in _halves(root * t, q.dtype)]
         ones, zeros = torch.ones_like(halves[0]), torch.zeros_like(halves[0])
