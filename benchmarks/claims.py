@@ -22,14 +22,14 @@ from holdfast.words import changed
 ROWS = {
     "FlowEdit": ("flowedit", False, {}),
     "Wan-Edit + mask": ("wanedit", True, {}),
-    "FlowDirector": ("flowdirector", False, {"n_avg": 2, "worse": 1}),
+    "FlowDirector, 2 noises": ("flowdirector", False, {"n_avg": 2, "worse": 1}),
     "FlowAnchor": ("flowanchor", True, {}),
     "without TTM": ("flowanchor", True, {"beta_text": 0.0}),
     "without STM": ("flowanchor", True, {"beta_video": 0.0}),
     "without AMM": ("flowanchor", True, {"gamma": 0.0}),
 }
 KINDS = ("colour", "shape", "material")
-LENGTHS = (1, 5, 13, 25, 37, 49)
+LENGTHS = (1, 5, 13, 25, 49, 73, 109)  # the embedded model was trained on up to 25 frames, 7 latent ones; 109 are 28
 FIGURES = ("psnr", "psnr_inside", "psnr_outside", "outside_share", "success", "delivered", "delivered_outside")
 
 
@@ -135,7 +135,7 @@ def resized(scene, frames: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--lengths-count", type=int, default=12)
+    parser.add_argument("--lengths-count", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=["places", "lengths"])
     parser.add_argument("--rows", nargs="*", default=list(ROWS))
     parser.add_argument("--start", type=int, default=0, help="first seed; from 500000 on for choosing settings")

@@ -148,6 +148,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
         editing.edit(task(seed=9), tiny_wan, resume=True)
 
 
+@pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 @pytest.mark.parametrize("method", holdfast.methods.names())
 def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(method, task, tiny_wan, monkeypatch):
     """With strength below 1 the walk begins in the middle of the levels: a resume must not begin anywhere else."""
@@ -233,7 +234,8 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         ({"outline": "hull"}, "without a mask"),
         ({"codec": "lossless", "crf": 3}, "crf has no effect"),
         ({"words": ("star",), "target": "a star"}, "words have no effect on flowedit"),
-        ({"method": "flowanchor", "source": "a red ball", "target": "a ball"}, "only leaves out 'red'"),
+        ({"method": "flowanchor", "source": "a red ball", "target": "a ball", "mask": "0,0,9,9"}, "only leaves out 'red'"),
+        ({"method": "flowanchor"}, "without a mask"),
     ],
 )
 def test_an_option_without_effect_warns(fields, words, task, tiny_wan):
@@ -309,5 +311,5 @@ def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, 
 
 
 def test_the_manifest_says_which_words_drive(task, tiny_wan):
-    made = editing.edit(task(source="a red ball", target="a blue ball", method="flowanchor"), tiny_wan)
+    made = editing.edit(task(source="a red ball", target="a blue ball"), tiny_wan)
     assert made.manifest["plan"]["words"] == {"source": "red", "target": "blue", "reason": "where the two prompts differ"}

@@ -59,8 +59,8 @@ def test_motion_boundaries_are_not_followed():
     backward = constant(0, 0)
     backward[:, 43:] = (-3, 0)
     seen = motion.visible(forward, backward)
-    assert not seen[:, 39:41].any()
-    assert seen[:, :38].all()
+    assert not seen[:, 39].any()  # the flow changes from this column to the next
+    assert seen[:, :39].all()
     assert seen[:, 44:76].all()
 
 

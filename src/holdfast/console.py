@@ -59,7 +59,15 @@ def fail(message: object, code: int) -> None:
 def shown_progress(quiet: bool) -> Iterator:
     """Bars with the time left, one for each stage; yields the function that moves them."""
     counted = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*counted, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=screen, disable=quiet) as bars:
+    with Progress(
+        *counted,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=screen,
+        disable=quiet,
+        speed_estimate_period=3600.0,
+    ) as bars:
         known: dict[str, int] = {}
 
         def report(stage: str, done: int, count: int) -> None:

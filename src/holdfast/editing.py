@@ -149,7 +149,7 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
         mask = masks.bind(task.mask, clip, part, shape) if task.mask and task.mask != "auto" else None
     check(task, clip)
     change = words.changed(task.source, task.target, task.words)
-    if "text_attention" in method.NEEDS:
+    if "text_attention" in method.NEEDS and not same(task):
         words.told(change, task.source)
     elif task.words and task.mask != "auto":
         warnings.warn(f"words have no effect on {task.method}, which does not look at attention", stacklevel=2)
@@ -174,7 +174,9 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
             source = backbone.encode(fitted.forward(reporting(frames, "encode", len(part), progress)))
         if task.mask == "auto":
             with timed(seconds, "mask"):
-                mask = found_mask(task, backbone, whole, fitted, (source, src, tgt), shape)
+                cells = found_mask(task, backbone, whole, (source, src, tgt), store if resume else None)
+                mask = masks.from_cells(cells, backbone.grid, fitted, shape)
+            store = store and dataclasses.replace(store, keep={"mask": cells.byte()})
         inside = masks.to_latent(mask.frames(), backbone.grid, source.shape[2:]).to(source) if mask else None
         start = on_device(store.load(), source) if resume and store else None
         if resume and start is None:
@@ -187,10 +189,14 @@ def edit(task: EditTask, backbone: Backbone | None = None, resume: bool = False,
     return Result(task, clip, part, mask, fitted, backbone, z, manifest, store, seconds)
 
 
-def found_mask(task: EditTask, backbone: Backbone, field, fitted: fit.Fit, latents: tuple, shape: masks.Shape) -> masks.Mask:
-    """The mask that attention gives. latents: the source's latent and both conditions."""
+def found_mask(task: EditTask, backbone: Backbone, field, latents: tuple, store: run.Store | None) -> Tensor:
+    """The latent mask that attention gives, f h w boolean; where `store` holds that of the run to go on from, that one.
+
+    latents: the source's latent and both conditions.
+    """
     require({"text_attention"}, backbone, "--mask auto")
-    return masks.from_cells(masks.from_attention(field, *latents, task.seed), backbone.grid, fitted, shape)
+    kept = store.kept("mask") if store else None
+    return masks.from_attention(field, *latents, task.seed) if kept is None else kept > 0
 
 
 def same(task: EditTask) -> bool:
@@ -253,7 +259,7 @@ def describe(task: EditTask, clip: video.Clip, plans: tuple, backbone: Backbone,
     """The manifest, as far as it is known before writing."""
     cfg, origin = settings
     fitted, planned, change = plans
-    driving = [" ".join(text.split()[i] for i in at) for text, at in ((task.source, change.source), (task.target, change.target))]
+    driving = [" ".join(words.pieces(text)[i] for i in at) for text, at in ((task.source, change.source), (task.target, change.target))]
     names = ("holdfast", "torch", "diffusers", "transformers", "av")
     return {
         "output": task.output,

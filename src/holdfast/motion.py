@@ -47,12 +47,15 @@ def visible(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """Pixels of the first frame that can be followed into the second, H W boolean.
 
     The rule of Lai et al. (arXiv:1808.00449), all magnitudes squared: F = forward, B = backward; occluded where
-    |F + W(B,F)|^2 > 0.01 (|W(B,F)|^2 + |F|^2) + 0.5; at a motion boundary where |grad F|^2 > 0.01 |F|^2 + 0.002.
+    |F + W(B,F)|^2 > 0.01 (|W(B,F)|^2 + |F|^2) + 0.5; at a motion boundary where |grad F|^2 > 0.01 |F|^2 + 0.002 (differences to
+    the next row and column). What ends beyond the frame is not visible either.
     """
     returned = warp(backward, forward)  # W(B, F)
     size = (forward**2).sum(-1)
     occluded = ((forward + returned) ** 2).sum(-1) > 0.01 * ((returned**2).sum(-1) + size) + 0.5
-    slope = sum((np.gradient(forward, axis=axis) ** 2).sum(-1) for axis in (0, 1))
+    slope = np.zeros(size.shape, np.float32)
+    slope[:, :-1] += (np.diff(forward, axis=1) ** 2).sum(-1)
+    slope[:-1] += (np.diff(forward, axis=0) ** 2).sum(-1)
     boundary = slope > 0.01 * size + 0.002
     return inside(forward) & ~occluded & ~boundary
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -58,12 +58,14 @@ class Store:
 
     path: Path
     key: str
+    keep: dict[str, Tensor] = field(default_factory=dict)  # saved beside every step: what a run found out before its first one
 
     def save(self, step: Step) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {"z": step.z, **{f"state.{k}": v for k, v in step.state.items()}}
+        tensors |= {f"keep.{k}": v for k, v in self.keep.items()}
         metadata = {"key": self.key, "index": str(step.index), "count": str(step.count)}
         part = self.path.with_name(self.path.name + ".part")
         try:
@@ -85,8 +87,20 @@ class Store:
             raise ValueError(f"{self.path} cannot be read ({error}); delete it to start over") from error
         if metadata["key"] != self.key:
             raise ValueError(f"{self.path} was saved by another task or other settings; delete it, or run without --resume")
-        state = {k.removeprefix("state."): v for k, v in tensors.items() if k != "z"}
+        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         return Step(int(metadata["index"]), int(metadata["count"]), tensors["z"], state)
+
+    def kept(self, name: str) -> Tensor | None:
+        """What an earlier run kept; None where there is none. `load` says whether it is this task's."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                return file.get_tensor(f"keep.{name}") if f"keep.{name}" in file.keys() else None  # noqa: SIM118
+        except SafetensorError:
+            return None
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

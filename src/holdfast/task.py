@@ -48,6 +48,10 @@ class EditTask:
     codec: str = _field("auto, h264, h265, vp9, ffv1 or lossless.", "auto")
     crf: int | None = _field("Quality of the codec; lower is better. The default is visually lossless.", None)
 
+    def __post_init__(self):
+        words = (self.words,) if isinstance(self.words, str) else tuple(self.words)
+        object.__setattr__(self, "words", words)
+
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
@@ -57,7 +61,7 @@ class EditTask:
         unknown = set(data) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"an edit task has no {', '.join(sorted(unknown))}")
-        return cls(**data | {"words": tuple(data.get("words", ()))})
+        return cls(**data)
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""

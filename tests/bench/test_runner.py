@@ -43,7 +43,7 @@ def test_measuring_again_keeps_the_edits_and_adds_figures(tmp_path):
     before, time_before = edited.stat().st_mtime_ns, json.loads(next(tmp_path.rglob("cell.json")).read_text())["seconds"]
     assert bench(tmp_path, limit=1, metrics=["ssim"]).run(again=True)["measured again"] == 1
     record = json.loads(next(tmp_path.rglob("cell.json")).read_text())
-    assert set(record["figures"]) == {"ssim@full", "ssim@outside"}
+    assert {"ssim@full", "ssim@outside", "truth_psnr@all"} <= set(record["figures"])  # what was measured before is kept
     assert (edited.stat().st_mtime_ns, record["seconds"]) == (before, time_before)
 
 
@@ -118,6 +118,42 @@ def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(
     make_clip("bad.mp4")
     assert made.run(retry=True)["edited"] == 1
     assert tables.Results(out).failures() == []
+
+
+def test_an_edit_that_could_not_be_measured_is_not_made_again(make_clip, tmp_path):
+    make_clip("a.mp4")
+    (tmp_path / "mask.png").write_bytes(b"not an image")
+    line = {"clip": "a.mp4", "source": "a red ball", "target": "a blue ball", "mask": "mask.png"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
+    made = bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"), limit=None, metrics=["masked_psnr"])
+    assert made.run()["failed"] == 1
+    edited = next(tmp_path.rglob("edited.mkv"))
+    before = edited.stat().st_mtime_ns
+    from PIL import Image
+
+    Image.new("L", (48, 32)).save(tmp_path / "mask.png")
+    with pytest.warns(UserWarning, match="is empty"):
+        assert made.run(retry=True)["edited"] == 1
+    assert edited.stat().st_mtime_ns == before
+
+
+def test_a_backbone_that_cannot_be_loaded_fails_its_cells_and_not_the_run(tmp_path):
+    rows = runner.rows(["sdedit"], ["wan2.1-1.3b", "shapeworld-wan"], {"steps": ["1"]})
+    cases = tuple(datasets.load("shapeworld", tmp_path / "data", 1))
+    made = runner.Bench(runner.Plan("shapeworld", rows, cases), tmp_path, Tools(), METRICS)
+    made.begin("the command")
+    counts = made.run()
+    assert (counts["edited"], counts["failed"]) == (1, 1)
+    assert "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in tables.Results(tmp_path).failures()[0][2]
+
+
+def test_a_folder_can_be_moved_and_named_in_another_way(tmp_path, monkeypatch):
+    bench(tmp_path / "a", limit=1).run()
+    (tmp_path / "a").rename(tmp_path / "b")
+    monkeypatch.chdir(tmp_path)
+    assert report(Path("b"), gallery=1)["report.html"].exists()
+    assert "there is no file" not in Path("b/report.html").read_text()
+    assert bench(tmp_path / "b", limit=1).run()["done before"] == 1
 
 
 def test_a_figure_that_is_not_a_number_is_left_out_of_the_mean_and_counted(tmp_path):

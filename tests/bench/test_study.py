@@ -59,6 +59,8 @@ def test_the_interval_is_over_people_where_there_are_several():
         ({"study": "s", "answers": [{"trial": 0, "question": "alignment", "choice": "both"}]}, "does not fit"),
         ({"study": "s", "answers": [{"trial": 0, "question": "alignment", "choice": "left"}] * 2}, "does not fit"),
         ({"study": "s", "answers": []}, "no answers to count"),
+        ({"study": "s", "answers": [5]}, "does not fit"),
+        ({"study": "s", "answers": [{"trial": [], "question": "alignment", "choice": "left"}]}, "does not fit"),
     ],
 )
 def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
@@ -67,3 +69,14 @@ def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
     (tmp_path / "answers.json").write_text(answers if isinstance(answers, str) else json.dumps(answers))
     with pytest.raises(ValueError, match=message):
         study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
+
+
+def test_who_saved_twice_is_counted_once_with_the_later_file(tmp_path):
+    key = {"study": "s", "questions": ["alignment"], "trials": [{"id": 0, "case": "c", "left": "x", "right": "y"}]}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    files = []
+    for i, (person, choice) in enumerate((("p", "left"), ("q", "left"), ("p", "right"))):
+        files.append(tmp_path / f"{i}.json")
+        answer = {"trial": 0, "question": "alignment", "choice": choice}
+        files[-1].write_text(json.dumps({"study": "s", "person": person, "answers": [answer]}))
+    assert [v.choice for v in study.votes(tmp_path / "key.json", files)] == ["right", "left"]

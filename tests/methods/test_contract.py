@@ -12,6 +12,7 @@ from holdfast.shapeworld.scenes import sample
 
 from .analytic import last
 
+pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 METHODS = methods.names()
 RESAMPLES = {"sdedit"}  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {"rfsolver", "uniedit"}  # walks up and down again: returns near the source, and is not random
@@ -48,7 +49,7 @@ class Case:
 
     def config(self, **settings):
         known = {f.name for f in dataclasses.fields(self.method.Config)}
-        wanted = {"steps": STEPS, "strength": 1.0, "n_avg": 2} | settings
+        wanted = {"steps": STEPS, "strength": 1.0, "n_avg": 2, "worse": 1} | settings
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, src=None, tgt=None, field=None, **options):
@@ -73,14 +74,18 @@ def test_the_seed_decides_and_nothing_else(case):
     assert not torch.equal(first, case.source)
 
 
-def test_stopped_and_resumed_at_every_step_through_the_disk(case, tmp_path):
-    whole = list(case.steps())
+@pytest.mark.parametrize("masked", [False, True])
+def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_path):
+    mask = torch.zeros(1, 1, *case.source.shape[2:])
+    mask[..., :2] = 1
+    mask = mask if masked else None
+    whole = list(case.steps(mask=mask))
     assert [s.index for s in whole] == list(range(whole[0].index, whole[-1].count + 1))
     assert whole[-1].count == STEPS * (2 if case.name in INVERTS else 1)
     store = Store(tmp_path / "latents.safetensors", "key")
     for step in whole:
         store.save(step)
-        resumed = drive(case.steps(start=store.load()), store.load())
+        resumed = drive(case.steps(start=store.load(), mask=mask), store.load())
         assert torch.equal(resumed.z, whole[-1].z), step.index
 
 

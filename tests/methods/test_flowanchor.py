@@ -11,6 +11,8 @@ from holdfast.methods.flowanchor import Anchor, Config, Refinement, refined
 from .analytic import last
 from .test_contract import Case
 
+pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
+
 
 def naive_logits(a, inside, target, how):
     """Equations 6 to 9 on the map itself, b h N L."""

@@ -13,6 +13,10 @@ from holdfast.diffusion import noise, noised
 
 from .analytic import DEVIATION, Gaussian, last
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
+    pytest.mark.filterwarnings("ignore:no word drives the edit"),
+]
 SOURCE = torch.randn(1, 2, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 SRC, TGT = (torch.full((1, 2, 2, 3, 3), v, dtype=torch.float64) for v in (0.5, -1.25))
 

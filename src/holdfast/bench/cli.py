@@ -33,11 +33,15 @@ def run_bench(
 ) -> None:
     """Edit every clip with every method, measure, and keep each result: a stopped run goes on where it was."""
     from .. import methods as known_methods
+    from ..run import Cancelled
     from . import datasets, runner
 
     with exit_codes():
         chosen = known_methods.names() if methods == "all" else _names(methods)
-        sweep = {key: value.split(",") for key, value in settings_of(settings).items()}
+        sweep: dict[str, list[str]] = {}
+        for pair in settings:
+            for key, values in settings_of([pair]).items():
+                sweep.setdefault(key, []).extend(values.split(","))
         rows = runner.rows(chosen, _names(backbones), sweep)
         tools, only = measuring(metrics, measure_set)
         cases = datasets.load(dataset, output / "data", limit)
@@ -47,7 +51,7 @@ def run_bench(
         try:
             with shown_progress(quiet=not screen.is_terminal) as progress:
                 counts = made.run(progress, retry, measure_again)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Cancelled):
             screen.print(
                 f"stopped; the same command goes on: {shlex.join(['holdfast', *sys.argv[1:]])}",
                 highlight=False,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import video
+from ..registry import Missing
 from ..shapeworld.demo import synthetic
 
 WIDTH = 960  # pixels, at most, of a strip of clips
@@ -17,7 +18,10 @@ FRAMES = 81  # a page shows no more of a clip
 
 def filled(template: str, values: dict) -> str:
     """A template of this folder with its values, escaped for HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise Missing("pages need jinja2; get it with: pip install 'holdfast[bench]'") from error
 
     world = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return world.get_template(template).render(values)
@@ -46,3 +50,10 @@ def frames_of(path: str | Path) -> tuple[video.Clip, Iterator[np.ndarray]]:
     """A clip and its frames at 8 bits."""
     clip = video.probe(path)
     return clip, (f if f.dtype == np.uint8 else (f >> 8).astype(np.uint8) for f in video.read(clip))
+
+
+def sized(frames: Iterator[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Frames at another width and height."""
+    import cv2
+
+    return (f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_CUBIC) for f in frames)

@@ -8,7 +8,7 @@ import numpy as np
 from ..video import publish
 from . import plots, tables
 from .datasets.base import Case
-from .pages import filled, frames_of, picture, playing
+from .pages import filled, frames_of, picture, playing, sized
 from .runner import Row, cell_folder
 
 QUALITIES = ("truth_psnr@all", "local_clip_t", "clip_t", "psnr_outside@true", "ssim@full")  # the first there is goes into the plots
@@ -22,12 +22,17 @@ def report(folder: Path, baseline: str | None = None, quality: str | None = None
     """
     results = tables.Results(folder)
     if not results.records:
-        raise ValueError(f"nothing is done in {folder} yet; go on with: {results.about['command']}")
+        raise ValueError(f"nothing is done in {folder} yet; go on with: {results.about['commands'][-1]}")
     against = results.row(baseline)
     shown = _quality(results, quality)
+    _written(
+        folder,
+        {"table.csv": tables.table_csv(results, against), "cells.csv": tables.cells_csv(results), "table.md": tables.markdown(results)},
+    )
     page = filled(
         "report.html",
         {
+            "made": results.made,
             "about": results.about,
             "clips": len(results.cases),
             "figures": [(f, tables.arrow(f)) for f in results.figures],
@@ -40,17 +45,15 @@ def report(folder: Path, baseline: str | None = None, quality: str | None = None
             "gain": GAIN,
         },
     )
-    written = {
-        "report.html": page,
-        "table.csv": tables.table_csv(results),
-        "cells.csv": tables.cells_csv(results),
-        "table.md": tables.markdown(results),
-    }
-    for name, text in written.items():
+    _written(folder, {"report.html": page})
+    return {name: folder / name for name in ("report.html", "table.csv", "cells.csv", "table.md")}
+
+
+def _written(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
         part = folder / (name + ".part")
         part.write_text(text)
         publish(part, folder / name)
-    return {name: folder / name for name in written}
 
 
 def _quality(results: tables.Results, wanted: str | None) -> str:
@@ -88,7 +91,7 @@ def _gallery(results: tables.Results, count: int) -> Iterator[dict]:
             record = results.records.get((row.label, case.name))
             edited = cell_folder(results.folder, row, case) / "edited.mkv"
             if record and not record["error"] and edited.exists():
-                items.append({"label": row.label, "clip": _strip(case, edited)})
+                items.append(_shown(case, row, edited))
         parts = (
             ["source", "edited", "truth", f"{GAIN} x |edited - truth|"]
             if case.truth
@@ -97,15 +100,20 @@ def _gallery(results: tables.Results, count: int) -> Iterator[dict]:
         yield {"case": case, "parts": ", ".join(parts), "items": items}
 
 
+def _shown(case: Case, row: Row, edited: Path) -> dict:
+    """A row's clip, or why it cannot be shown: a source that was moved does not stop the report."""
+    try:
+        return {"label": row.label, "clip": _strip(case, edited), "reason": ""}
+    except (ValueError, OSError) as error:
+        return {"label": row.label, "clip": "", "reason": str(error)}
+
+
 def _strip(case: Case, edited: Path) -> str:
     clip, source = frames_of(case.clip)
-    width, height = clip.size
-    parts = [source, frames_of(edited)[1]]
-    if case.truth:
-        parts.append(frames_of(case.truth)[1])
-    against = frames_of(case.truth or case.clip)[1]
-    parts.append(_difference(frames_of(edited)[1], against))
-    return playing(parts, (width, height), float(clip.rate))
+    files = [edited, *([case.truth] if case.truth else [])]
+    against = sized(frames_of(case.truth or case.clip)[1], clip.size)
+    difference = _difference(sized(frames_of(edited)[1], clip.size), against)
+    return playing([source, *(sized(frames_of(f)[1], clip.size) for f in files), difference], clip.size, float(clip.rate))
 
 
 def _difference(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

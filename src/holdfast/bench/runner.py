@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import av
+import cv2
 import torch
 
 from .. import editing, registry
@@ -33,7 +35,11 @@ NAN_RULE = (
     "A figure that is not defined for a clip (one frame has no next one, a full mask no outside) is empty and left out of the mean; "
     "n says how many clips a mean is of. PSNR counts as at most 100 dB. A failed cell has no figures and is counted under failed."
 )
-FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError, registry.Missing)
+# Whatever a clip, a method or a library can do wrong. A method's bug is its failure too: the others go on.
+FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+FAILURES += (av.FFmpegError, cv2.error, registry.Missing)
+COST = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
+FILES = ("clip", "mask", "truth")
 Progress = Callable[[str, int, int], None]
 
 
@@ -130,75 +136,99 @@ class Bench:
     tools: Tools
     metrics: list[str] | None = None  # None: all that a case allows
 
+    def __post_init__(self):
+        self.loaded = None  # the backbone in memory
+        self.provenance = {"commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
+
     def begin(self, command: str) -> None:
         """Write down what this folder is for. Raises ValueError where it holds another benchmark."""
         file = self.folder / "bench.json"
-        plan = dataclasses.asdict(self.plan)
+        plan = dataclasses.asdict(self.plan) | {"cases": [stored(c, self.folder) for c in self.plan.cases]}
         fixed = {k: plan[k] for k in ("dataset", "seed", "weights", "dtype")}
-        before = json.loads(file.read_text()) if file.exists() else {"rows": [], "cases": [], **fixed}
+        before = json.loads(file.read_text()) if file.exists() else {"rows": [], "cases": [], "commands": [], **fixed}
         for key, value in fixed.items():
             if before[key] != value:
                 raise ValueError(f"{self.folder} holds a benchmark with {key} {before[key]}, not {value}; give another folder")
         merged = {key: _merged(before[key], json.loads(json.dumps(plan[key])), key) for key in ("rows", "cases")}
-        about = {"command": command, "commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
+        commands = [*before["commands"], *({command} - set(before["commands"]))]
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, fixed | about | {"rules": {"mask": MASK_RULE, "not a number": NAN_RULE}} | merged)
+        write_json(file, fixed | {"commands": commands, "rules": {"mask": MASK_RULE, "not a number": NAN_RULE}} | merged)
 
     def run(self, progress: Progress | None = None, retry: bool = False, again: bool = False) -> dict[str, int]:
         """Do what is not done. retry: failed cells too; again: measure the finished ones anew (once CLIP is here, say)."""
-        cells = list(self.plan.cells())
         counts = dict.fromkeys(("edited", "measured again", "done before", "failed", "failed before"), 0)
-        backbone = None
-        for done, (row, case) in enumerate(cells):
-            if progress:
-                progress("cells", done, len(cells))
-            place = cell_folder(self.folder, row, case)
-            record = read_record(place)
+        todo = []
+        for row, case in self.plan.cells():
+            record = read_record(cell_folder(self.folder, row, case))
             if record and record["error"] and not retry:
                 counts["failed before"] += 1
             elif record and not record["error"] and not again:
                 counts["done before"] += 1
             else:
-                if backbone is None or backbone.name != row.backbone:
-                    backbone = None
-                    gc.collect()
-                    backbone = registry.load_backbone(row.backbone, self.plan.weights, self.plan.device, self.plan.dtype)
-                new = self._cell(row, case, place, backbone, record if again else None)
-                counts["failed" if new["error"] else "measured again" if again and record and not record["error"] else "edited"] += 1
-        if progress:
-            progress("cells", len(cells), len(cells))
+                todo.append((row, case, record))
+        for done, (row, case, record) in enumerate(todo):
+            if progress:
+                progress("cells", done, len(todo))
+            error = self._cell(row, case, record or {})["error"]
+            counts["failed" if error else "measured again" if record and not record["error"] else "edited"] += 1
+        if progress and todo:
+            progress("cells", len(todo), len(todo))
         return counts
 
-    def _cell(self, row: Row, case: Case, place: Path, backbone, before: dict | None) -> dict:
-        """One edit and its figures. The record is written last, whole."""
-        record = {"row": row.label, "case": case.name, "kind": case.kind, "group": case.group, "error": None}
+    def _cell(self, row: Row, case: Case, before: dict) -> dict:
+        """One edit and its figures, of which those measured before are kept. The record is written last, whole."""
+        place = cell_folder(self.folder, row, case)
+        place.mkdir(parents=True, exist_ok=True)
+        record = {"row": row.label, "case": case.name, "kind": case.kind, "group": case.group, "figures": {}, "left_out": {}}
+        record |= {k: before[k] for k in (*COST, "figures", "left_out", *self.provenance) if k in before} | {"error": None}
         try:
-            record |= _edited(self.plan.task(row, case, place / "edited.mkv"), place, backbone, before)
+            if "seconds" not in before or not (place / "edited.mkv").exists():
+                record |= self._edited(row, case, place) | self.provenance
             figures, left_out = compare(self._pair(case, place / "edited.mkv"), self.tools, self.metrics)
-            record |= {"figures": {k: None if math.isnan(v) else v for k, v in figures.items()}, "left_out": left_out}
+            record["figures"] = record["figures"] | {k: None if math.isnan(v) else v for k, v in figures.items()}
+            record["left_out"] = {k: v for k, v in record["left_out"].items() if k in left_out or self.metrics} | left_out
         except FAILURES as error:
-            record |= {"error": f"{type(error).__name__}: {error}", "figures": {}}
+            record["error"] = f"{type(error).__name__}: {error}"
         write_json(place / "cell.json", record)
         return record
+
+    def _edited(self, row: Row, case: Case, place: Path) -> dict:
+        """Make the edit from its beginning, so that what it cost is that of a whole one."""
+        for left in place.iterdir():  # what a killed run was writing
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        backbone = self._backbone(row.backbone)
+        forget_peak()
+        result = editing.edit(self.plan.task(row, case, place / "edited.mkv"), backbone)
+        result.save()
+        seconds = sum(v for k, v in result.manifest["seconds"].items() if k != "load")
+        return {k: result.manifest[k] for k in COST} | {"seconds": round(seconds, 3)}
+
+    def _backbone(self, name: str):
+        """The one warm backbone."""
+        if self.loaded is None or self.loaded.name != name:
+            self.loaded = None
+            gc.collect()
+            self.loaded = registry.load_backbone(name, self.plan.weights, self.plan.device, self.plan.dtype)
+        return self.loaded
 
     def _pair(self, case: Case, edited: Path) -> Pair:
         edit = sample_edit(*case.scene) if case.scene else None
         return Pair(case.clip, str(edited), case.mask, case.truth, case.source, case.target, case.local, edit)
 
 
-def _edited(task: EditTask, place: Path, backbone, before: dict | None) -> dict:
-    """Make the edit, unless it is there and only to be measured again; what it cost."""
-    keys = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
-    if before and not before["error"] and Path(task.output).exists():
-        return {k: before[k] for k in keys}
-    place.mkdir(parents=True, exist_ok=True)
-    for left in place.glob(".edited.*"):  # what a killed run was writing
-        shutil.rmtree(left)
-    forget_peak()
-    result = editing.edit(task, backbone, resume=editing.latents_path(Path(task.output)).exists())
-    result.save()
-    manifest = result.manifest
-    return {k: manifest[k] for k in keys} | {"seconds": round(sum(v for k, v in manifest["seconds"].items() if k != "load"), 3)}
+def stored(case: Case, folder: Path) -> dict:
+    """A case as bench.json holds it: files below the folder by their way from it, others by their whole path."""
+    data = dataclasses.asdict(case)
+    for key in FILES:
+        if data[key]:
+            path, root = Path(data[key]).resolve(), folder.resolve()
+            data[key] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return data
+
+
+def restored(data: dict, folder: Path) -> Case:
+    files = {k: str(folder / data[k]) for k in FILES if data[k]}
+    return Case(**data | files | {"scene": tuple(data["scene"]) if data["scene"] else None})
 
 
 def forget_peak() -> None:

@@ -3,6 +3,7 @@
 The page knows no method's name; `study-key.json`, which stays with who runs the study, does. Each answer is left, right or neither.
 """
 
+import hashlib
 import itertools
 import json
 import random
@@ -34,13 +35,13 @@ def study(folder: Path, methods: list[str] | None = None, trials: int = 30, seed
     rows = [results.row(m) for m in methods] if methods else results.rows
     rng = random.Random(seed)
     chosen = _trials(results, rows, trials, rng)
-    identity = f"{rng.getrandbits(64):016x}"
     shown, key = [], []
     for i, (case, pair) in enumerate(chosen):
         left, right = rng.sample(pair, 2)
         clips = {side: _clip(cell_folder(folder, row, case) / "edited.mkv") for side, row in (("left", left), ("right", right))}
         shown.append({"id": i, "target": case.target, "source": _clip(case.clip), **clips})
         key.append({"id": i, "case": case.name, "left": left.label, "right": right.label})
+    identity = hashlib.sha256(json.dumps([results.about["dataset"], results.made, key]).encode()).hexdigest()[:16]
     page = filled("study.html", {"identity": identity, "trials": shown, "questions": QUESTIONS})
     part = folder / "study.html.part"
     part.write_text(page)
@@ -87,21 +88,29 @@ def votes(key: Path, answers: list[Path]) -> list[Vote]:
     """The answer files of one study, with the methods' names. Raises ValueError for a file that is none or of another study."""
     secret = _json(key)
     trials = {t["id"]: t for t in secret.get("trials", [])}
-    found = []
+    by_person: dict[str, list[Vote]] = {}
     for path in answers:
         data = _json(path)
-        if data.get("study") != secret.get("study") or "answers" not in data:
+        if data.get("study") != secret.get("study") or not isinstance(data.get("answers"), list):
             raise ValueError(f"{path} holds no answers to the study of {key}")
-        seen = set()
+        person, cast = str(data.get("person") or path), {}
         for answer in data["answers"]:
-            trial, question, choice = trials.get(answer.get("trial")), answer.get("question"), answer.get("choice")
-            if trial is None or question not in secret["questions"] or choice not in CHOICES or (trial["id"], question) in seen:
+            trial, question, choice = _answer(answer)
+            if trial not in trials or question not in secret["questions"] or choice not in CHOICES or (trial, question) in cast:
                 raise ValueError(f"{path} has an answer that does not fit the study: {answer}")
-            seen.add((trial["id"], question))
-            found.append(Vote(question, trial["left"], trial["right"], choice, str(path)))
+            cast[trial, question] = Vote(question, trials[trial]["left"], trials[trial]["right"], choice, person)
+        by_person[person] = list(cast.values())  # who saved twice is counted once, with the later file
+    found = [vote for cast in by_person.values() for vote in cast]
     if not found:
         raise ValueError("there are no answers to count")
     return found
+
+
+def _answer(answer: object) -> tuple:
+    """Trial, question and choice; nothing where it is no answer at all."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("trial"), int):
+        return None, None, None
+    return answer["trial"], answer.get("question"), answer.get("choice")
 
 
 def _json(path: Path) -> dict:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..metrics import better
-from .datasets.base import Case
-from .runner import Row, cell_folder, read_record
+from .runner import Row, cell_folder, read_record, restored
 
 RESAMPLES = 2000
 FIRST = ("edit_success", "truth_psnr", "truth_gain_db", "edit_energy_outside", "clip_t", "local_clip_t", "psnr_outside")  # of a table
@@ -56,7 +55,7 @@ class Results:
             raise ValueError(f"{folder} holds no benchmark; make one with: holdfast bench run DATASET -o {folder}")
         self.about = json.loads(file.read_text())
         self.rows = [Row(r["method"], r["backbone"], r["sees_mask"], tuple(tuple(s) for s in r["settings"])) for r in self.about["rows"]]
-        self.cases = [Case(**c | {"scene": tuple(c["scene"]) if c["scene"] else None}) for c in self.about["cases"]]
+        self.cases = [restored(c, folder) for c in self.about["cases"]]
 
     @cached_property
     def records(self) -> dict[tuple[str, str], dict]:
@@ -97,14 +96,20 @@ class Results:
 
     def missing_metrics(self) -> dict[str, str]:
         """Metrics that no cell could form for want of weights or packages, and the reason given."""
-        reasons: dict[str, str] = {}
-        for record in self.records.values():
-            reasons |= {k: v for k, v in record.get("left_out", {}).items() if not v.startswith("needs ")}
-        return reasons
+        said = [r["left_out"] for r in self.records.values() if not r["error"]]
+        in_all = set.intersection(*(set(s) for s in said)) if said else set()
+        return {k: v for k, v in (said[0] if said else {}).items() if k in in_all and not v.startswith("needs ")}
+
+    @cached_property
+    def made(self) -> str:
+        """By what, with which sources and on which machines the cells were made."""
+        kinds = {k: sorted({str(r[k]) for r in self.records.values() if k in r}) for k in ("holdfast", "commit", "machine")}
+        return f"Holdfast {', '.join(kinds['holdfast'])}, commit {', '.join(kinds['commit'])}; {' and '.join(kinds['machine'])}"
 
     def best(self, figure: str) -> set[str]:
-        """Labels of the rows whose mean is best."""
-        means = {r.label: e.mean for r in self.rows if (e := self.estimate(r, figure))}
+        """Labels of the rows whose mean is best, among those that are over the most clips."""
+        found = {r.label: e for r in self.rows if (e := self.estimate(r, figure))}
+        means = {label: e.mean for label, e in found.items() if e.n == max(x.n for x in found.values())}
         way = better(figure)
         if not means or not way or len(means) < 2:
             return set()
@@ -137,17 +142,18 @@ def cells_csv(results: Results) -> str:
     return out.getvalue()
 
 
-def table_csv(results: Results) -> str:
-    """One line a row and figure: mean, interval, n."""
+def table_csv(results: Results, baseline: Row) -> str:
+    """One line a row and figure: mean, interval, n, and the paired difference from a baseline."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "figure", "better", "mean", "low", "high", "n", "failed", "not done"])
+    difference = [f"{part} difference from {baseline.label}" for part in ("mean", "low", "high")]
+    writer.writerow(["row", "figure", "better", "mean", "low", "high", "n", "failed", "not done", *difference])
     for row in results.rows:
         counts = results.counts(row)
         for figure in results.figures:
-            e = results.estimate(row, figure)
-            numbers = [repr(round(v, 9)) for v in (e.mean, e.low, e.high)] + [e.n] if e else ["", "", "", 0]
-            writer.writerow([row.label, figure, better(figure), *numbers, counts["failed"], counts["not done"]])
+            e, d = results.estimate(row, figure), results.difference(row, baseline, figure)
+            numbers, paired = ([repr(round(v, 9)) for v in (x.mean, x.low, x.high)] if x else [""] * 3 for x in (e, d))
+            writer.writerow([row.label, figure, better(figure), *numbers, e.n if e else 0, counts["failed"], counts["not done"], *paired])
     return out.getvalue()
 
 
@@ -166,13 +172,8 @@ def markdown(results: Results) -> str:
             text = e.text() + (f" (n={e.n})" if e.n != results.counts(row)["done"] else "") if e else "–"
             texts.append(f"**{text}**" if row.label in best else text)
         lines.append(f"| `{figure}`{arrow(figure)} | " + " | ".join(texts) + " |")
-    made = f"Dataset `{about['dataset']}`, {len(results.cases)} clips, seed {about['seed']}"
-    made += f"; commit {about['commit'] or 'unknown'}; {about['machine']}."
-    notes = [
-        made,
-        f"Command: `{about['command']}`.",
-        "Mean and 95 % bootstrap interval over clips; best in bold.",
-        *about["rules"].values(),
-    ]
+    made = f"Dataset `{about['dataset']}`, {len(results.cases)} clips, seed {about['seed']}. {results.made}."
+    commands = " ; ".join(f"`{c}`" for c in about["commands"])
+    notes = [made, f"Command: {commands}.", "Mean and 95 % bootstrap interval over clips; best in bold.", *about["rules"].values()]
     left_out = [f"Left out: {name} ({reason})." for name, reason in results.missing_metrics().items()]
     return "\n".join([*lines, "", "  \n".join([*notes, *left_out]), ""])

@@ -7,6 +7,7 @@ if asked to.
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
     first = cfg.steps - round(cfg.strength * cfg.steps)
     gain = cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)  # gF = gamma log F / log F0
     anchor = Anchor(mask, tgt, cfg) if mask is not None and tgt.words and (cfg.beta_text or cfg.beta_video) else None
-    if mask is not None and not mask.any():
+    if mask is None:
+        warnings.warn("without a mask the target's attention is not refined; give one, or --mask auto", stacklevel=2)
+    elif not mask.any():
         return  # nothing is to be edited
     z, begin, _ = resumed(start, source, first)
     for i in range(begin, cfg.steps):

@@ -40,9 +40,14 @@ class Config:
 def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
     if cfg.averaging not in ("published", "released"):
         raise ValueError(f"averaging is published or released, not {cfg.averaging!r}")
+    if not 0 <= cfg.depth <= 1:
+        raise ValueError(f"depth is a share of the layers, 0 to 1, not {cfg.depth}")
+    if cfg.averaging == "published" and cfg.n_avg > 1 and not 0 < cfg.worse < cfg.n_avg:
+        raise ValueError(f"worse is between 1 and n_avg - 1 = {cfg.n_avg - 1}, not {cfg.worse}")
     levels = field.levels(cfg.steps, cfg.shift)
     first = cfg.steps - round(cfg.strength * cfg.steps)
-    if not (src.words or tgt.words):
+    gated = bool(src.words or tgt.words)
+    if not gated:
         warnings.warn("no word drives the edit, so nothing says where it goes: the whole frame may change", stacklevel=2)
     z, begin, _ = resumed(start, source, first)
     for i in range(begin, cfg.steps):
@@ -54,22 +59,22 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
             v_target, where_target = attended(field, noisy + (z - source), sigma, tgt, "tgt", cfg)
             flows.append(v_target - v_source)
             seen = torch.maximum(seen, torch.maximum(where_source, where_target))
-        change = averaged(flows, cfg) * softened(seen, cfg.decay)
+        change = averaged(flows, cfg) * (softened(seen, cfg.decay) if gated else 1)
         z = z + (sigma_next - sigma) * (change if mask is None else mask * change)
         yield Step(i + 1, cfg.steps, z, {})
 
 
 def attended(field, z: Tensor, sigma: float, condition, side: str, cfg: Config) -> tuple[Tensor, Tensor]:
-    """The guided velocity, and where the condition's words attend in it: 1 1 f h w, 0 or 1 (all 1 without words)."""
-    if not condition.words:
-        return diffusion.guided(field, z, sigma, condition, side, getattr(cfg, _SIDES[side])), torch.ones_like(z[:, :1])
+    """The guided velocity, and where the condition's words attend in it: 1 1 f h w, 0 or 1 (all 0 without words)."""
+    if not condition.words:  # the other prompt's words alone say where; `edit` sees to it where there are none at all
+        return diffusion.guided(field, z, sigma, condition, side, getattr(cfg, _SIDES[side])), torch.zeros_like(z[:, :1])
     maps: list[tuple[int, Tensor]] = []
     words = torch.tensor(condition.words, device=z.device)
 
     def look(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> None:
         maps.append((site.first, attention.share(q, k, words).view(1, 1, *site.grid)))
 
-    layer = round(cfg.depth * field.door.layers)
+    layer = min(round(cfg.depth * field.door.layers), field.door.layers - 1)
     with attention.edit(field, look, lambda s: s.kind == "cross" and s.layer == layer and s.branch == f"{side}+"):
         velocity = diffusion.guided(field, z, sigma, condition, side, getattr(cfg, _SIDES[side]))
     return velocity, thresholded(attention.assembled(maps), z.shape[2:], cfg.smooth)
@@ -92,7 +97,7 @@ def averaged(flows: list[Tensor], cfg: Config) -> Tensor:
     released: mean + (omega - 1) times the mean over all K-subsets of (mean - the subset's mean), which is zero by algebra.
     """
     mean = torch.stack(flows).mean(0)
-    if cfg.averaging == "released" or not 0 < cfg.worse < len(flows):
+    if cfg.averaging == "released" or len(flows) == 1:
         return mean
     likeness = [functional.cosine_similarity(f.flatten(), mean.flatten(), dim=0).item() for f in flows]
     worse = sorted(range(len(flows)), key=likeness.__getitem__)[: cfg.worse]

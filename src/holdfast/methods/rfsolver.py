@@ -1,7 +1,7 @@
 """RF-Solver-Edit (Wang et al., arXiv:2411.04746): invert with a second-order solver, sample with the target prompt, share features.
 
 In the first `inject` sampling steps the self-attention of the later layers takes the values V of the source at the same level. They
-are not kept from the inversion: its latents at those few levels are, and the source is run there again: memory does not grow with layers.
+are not kept from the inversion: its latents at those few levels are, and the source is run there again; V is held for one step.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,8 @@ class Config:
 
 
 def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
+    if not 0 <= cfg.depth <= 1:
+        raise ValueError(f"depth is a share of the layers, 0 to 1, not {cfg.depth}")
     levels = field.levels(cfg.steps, cfg.shift)
     first = cfg.steps - round(cfg.strength * cfg.steps)
     up = list(reversed(levels[first:]))  # from clean to noisy
@@ -52,7 +54,7 @@ def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, sta
 def sampled(field, z: Tensor, inverted: Tensor | None, step: tuple[float, float], conditions: tuple, cfg: Config) -> Tensor:
     """One midpoint step down with the target prompt; with an inverted latent, on the source's values at the step's start."""
     src, tgt = conditions
-    first_layer = round(cfg.depth * field.door.layers)
+    first_layer = round(cfg.depth * field.door.layers)  # depth 1: none
 
     def where(site: attention.Site) -> bool:
         return site.kind == "self" and site.layer >= first_layer
@@ -62,12 +64,15 @@ def sampled(field, z: Tensor, inverted: Tensor | None, step: tuple[float, float]
 
     if inverted is None:
         return inversion.midpoint(velocity, z, *step)
-    with attention.record(field, where) as found:
-        field.velocity(inverted, step[0], src, branch="src+")
-    values = {(site.layer, site.first): v for site, (_, _, v) in found.items()}
+    values: dict[tuple[int, int], Tensor] = {}  # by layer and window
+
+    def look(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> None:
+        values[site.layer, site.first] = v
 
     def share(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, values[site.layer, site.first])
 
+    with attention.edit(field, look, where):
+        field.velocity(inverted, step[0], src, branch="src+")
     with attention.edit(field, share, where):
         return inversion.midpoint(velocity, z, *step)

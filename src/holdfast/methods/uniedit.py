@@ -23,7 +23,7 @@ class Config:
     strength: float = 0.8  # alpha: the share of the levels that is inverted
     omega: float = 5.0
     contrast: str = "signed"  # m from the signed mean over channels (their code for video), or abs: of magnitudes (for images)
-    source_prompt: bool = False  # invert with the source prompt in place of an empty one, which is what the authors do
+    source_prompt: bool = False  # invert with the source prompt, not with the negative one (empty unless given), as the authors do
     shift: float | None = None  # of the grid of levels; the authors' is 3; None: the backbone's own
 
 

@@ -35,7 +35,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _pixels(processor, image: np.ndarray):
-    return processor(images=np.rint(image * 255).astype(np.uint8), return_tensors="pt")["pixel_values"]
+    image = np.rint(image * 255).astype(np.uint8)
+    return processor(images=image, input_data_format="channels_last", return_tensors="pt")[
+        "pixel_values"
+    ]  # told: a crop may be 3 rows high
 
 
 def _unit(vector) -> np.ndarray:

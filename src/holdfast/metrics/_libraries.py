@@ -14,8 +14,6 @@ def torchmetrics():
 
 def perceptual(net: str):
     """LPIPS of torchmetrics. Raises Missing where torchvision, which holds its network, or the network's weights are not here."""
-    if net not in ("alex", "vgg", "squeeze"):
-        raise ValueError(f"lpips is alex, vgg or squeeze, not {net!r}")
     try:
         import torchvision  # noqa: F401
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

@@ -27,6 +27,19 @@ class Options:
     tracks: int = 16  # motion_fidelity follows tracks x tracks points
     stride: int = 1  # metrics of single frames look at every stride-th (FiVE-Bench: 8)
 
+    def __post_init__(self):
+        for name, known in (
+            ("lpips", ("alex", "vgg", "squeeze")),
+            ("warp_flow", ("source", "edited")),
+            ("warp_norm", ("squared", "absolute")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {' or '.join(known)}, not {getattr(self, name)!r}")
+        if not 1 <= self.tracks <= 64:
+            raise ValueError(f"tracks is between 1 and 64 points a side, not {self.tracks}")
+        if self.stride < 1:
+            raise ValueError(f"stride is 1 or more, not {self.stride}")
+
 
 @dataclass(frozen=True)
 class Subject:

@@ -19,10 +19,8 @@ STILL = 0.1  # pixels a step: what moves less stands still
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        if not 1 <= tools.options.tracks <= 64:
-            raise ValueError(f"tracks is between 1 and 64 points a side, not {tools.options.tracks}")
         self.source, self.edited = (Tracks(*subject.size, tools.options.tracks) for _ in range(2))
-        self.name = f"{tools.flow.__name__}-tracks"
+        self.name = f"{tools.flow.__name__}-{tools.options.tracks}x{tools.options.tracks}-tracks"
 
     def add(self, moment: Moment) -> None:
         if moment.previous is not None:

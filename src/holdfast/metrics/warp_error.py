@@ -17,9 +17,6 @@ EVERY_FRAME = True
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
         options = tools.options
-        for value, known in ((options.warp_flow, ("source", "edited")), (options.warp_norm, ("squared", "absolute"))):
-            if value not in known:
-                raise ValueError(f"warp_error takes {known[0]} or {known[1]}, not {value!r}")
         self.of, self.squared = options.warp_flow, options.warp_norm == "squared"
         self.name = f"warp_error_x1000@{options.warp_flow},{options.warp_norm}/{tools.flow.__name__}"
         self.values: list[float] = []

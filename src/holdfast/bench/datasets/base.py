@@ -21,7 +21,7 @@ class Case:
 
 def file_name(text: str) -> str:
     """Letters, digits and . + = _ - of a text; the rest becomes one underscore."""
-    return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", text).strip("_.") or "_"
+    return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", text).strip("_.")[:150] or "_"
 
 
 def existing(path: Path, what: str) -> str:
