@@ -102,6 +102,7 @@ def demo(
     kind: Annotated[str, typer.Option(help="colour, shape, material, backdrop, add or remove.")] = "colour",
     difficulty: Annotated[str, typer.Option("--set-of", help="single, several, crossing, fast or long.")] = "single",
     method: Annotated[str, typer.Option(help="The editing method.")] = "flowedit",
+    with_mask: Annotated[bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path("demo"),
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on standard output.")] = False,
 ) -> None:
@@ -114,7 +115,7 @@ def demo(
         change = sample_edit(scene, kind, difficulty)
         with shown_progress(quiet=json or not screen.is_terminal) as progress:
             begin = time.perf_counter()
-            manifest = run_demo(change, method, output, progress=progress)
+            manifest = run_demo(change, method, output, with_mask, progress)
             seconds = time.perf_counter() - begin
         if json:
             print(as_json(manifest))

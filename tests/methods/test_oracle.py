@@ -240,3 +240,13 @@ def run_with_door(name, **settings):
         door = Door(lambda: None, lambda: None, 2)
 
     return run(name, WithDoor(), **settings)
+
+
+def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
+    module = registry.method("flowdirector")
+    source = torch.randn(1, 4, 2, 4, 6)
+    src, tgt = tiny_wan.condition("a ball"), tiny_wan.condition("a ball and a star", words=[4])
+    cfg = module.Config(steps=1, strength=1.0, n_avg=1, decay=50.0, smooth=1)
+    edited = last(module.edit(tiny_wan, source, src, tgt, cfg))
+    changed = ((edited - source).abs() > 1e-9).float().mean().item()
+    assert 0 < changed < 1

@@ -11,7 +11,7 @@ from .. import editing, video
 from ..task import EditTask
 from .render import render
 from .scenes import Edit
-from .truth import judge
+from .truth import actor_mask, judge
 
 RATE = 8
 ZOOM = 4  # the side-by-side clip and the strip are shown this much larger
@@ -36,11 +36,14 @@ def write_clip(path: Path, frames: list[np.ndarray], codec: str = "auto") -> Non
     video.write(path, synthetic(frames), frames, codec)
 
 
-def demo(edit: Edit, method: str, folder: Path, settings: dict | None = None, progress=None) -> dict:
-    """Run one edit in `folder` and return the manifest, with the figures against the truth in `truth`."""
+def demo(edit: Edit, method: str, folder: Path, masked: bool = False, progress=None) -> dict:
+    """Run one edit in `folder` and return the manifest, with the figures against the truth in `truth`. masked: with the actor's mask."""
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     write_clip(folder / "source.mp4", arrays(source), "lossless")
+    if masked:
+        mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
+        write_clip(folder / "mask.mkv", arrays(mask), "lossless")
     task = EditTask(
         input=str(folder / "source.mp4"),
         output=str(folder / "edited.mp4"),
@@ -48,7 +51,7 @@ def demo(edit: Edit, method: str, folder: Path, settings: dict | None = None, pr
         target=edit.target.caption(),
         method=method,
         backbone="shapeworld-wan",
-        settings=settings or {},
+        mask=str(folder / "mask.mkv") if masked else None,
     )
     result = editing.edit(task, progress=progress)
     edited = list(result.frames())
