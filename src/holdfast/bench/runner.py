@@ -22,7 +22,7 @@ import av
 import cv2
 import torch
 
-from .. import editing, registry
+from .. import editing, metrics, registry
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
 from ..run import write_json
@@ -186,7 +186,8 @@ class Bench:
                 record |= self._edited(row, case, place) | self.provenance
             figures, left_out = compare(self._pair(case, place / "edited.mkv"), self.tools, self.metrics)
             record["figures"] = record["figures"] | {k: None if math.isnan(v) else v for k, v in figures.items()}
-            record["left_out"] = {k: v for k, v in record["left_out"].items() if k in left_out or self.metrics} | left_out
+            asked = set(self.metrics or metrics.names())
+            record["left_out"] = {k: v for k, v in record["left_out"].items() if k not in asked} | left_out
         except FAILURES as error:
             record["error"] = f"{type(error).__name__}: {error}"
         write_json(place / "cell.json", record)
