@@ -67,7 +67,6 @@ class Tracks:
         x = (np.arange(side) + 0.5) * width / side - 0.5
         y = (np.arange(side) + 0.5) * height / side - 0.5
         self.points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)  # n 2, (x, y)
-        self.starts = self.points.copy()
         self.steps: list[np.ndarray] = []
 
     def follow(self, flow: np.ndarray) -> None:
