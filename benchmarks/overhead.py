@@ -6,36 +6,56 @@ seconds of the bare evaluations and of everything else. Target: everything else 
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast import load_backbone, methods, registry
-from holdfast.run import Metered, Step, Store, drive
+import torch
+
+from holdfast import load_backbone, registry
+from holdfast.backbones.base import Prompt
+from holdfast.files import Store
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
+from holdfast.step import Given
+from holdfast.walk import Metered
 
 STEPS, FRAMES = 20, 13
 
 
-def measure(backbone, name: str, source, src, tgt) -> tuple[float, float, int]:
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    bare: float  # of the evaluations alone
+    evaluations: int
+
+
+@torch.no_grad()
+def measure(backbone, name: str, given: Given) -> Cost:
     module, field = registry.method(name), Metered(backbone)
     cfg = module.Config(steps=STEPS, strength=1.0)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "latents.safetensors", "benchmark")
         begin = time.perf_counter()
-        drive(module.edit(field, source, src, tgt, cfg), Step(0, STEPS, source, {}), store)
-        return time.perf_counter() - begin, field.seconds, field.evaluations
+        for step in module.edit(field, given, cfg):  # noqa: B007
+            pass
+        store.save(step)
+        seconds = time.perf_counter() - begin
+    return Cost(seconds, field.seconds, field.evaluations)
 
 
 def main() -> None:
     backbone = load_backbone("shapeworld-wan")
     edit = sample_edit(0, "colour")
     source = backbone.encode(render([edit.source], FRAMES)[0])
-    src, tgt = (backbone.condition(s.caption()) for s in (edit.source, edit.target))
-    print(f"{'method':<10} {'evaluations':>11} {'bare s':>8} {'other s':>8} {'overhead':>9}")
-    for name in methods.names():
-        measure(backbone, name, source, src, tgt)  # warm up
-        total, bare, count = measure(backbone, name, source, src, tgt)
-        print(f"{name:<10} {count:>11} {bare:>8.3f} {total - bare:>8.3f} {(total - bare) / bare:>8.2%}")
+    captions = (edit.source.caption(), edit.target.caption())
+    given = Given(source, *(backbone.condition(Prompt(text)) for text in captions))
+    print(f"{'method':<12} {'evaluations':>11} {'bare s':>8} {'other s':>8} {'overhead':>9}")
+    for name in registry.fitting(backbone.carries):
+        measure(backbone, name, given)  # warm up
+        cost = measure(backbone, name, given)
+        other = cost.seconds - cost.bare
+        figures = f"{cost.bare:>8.3f} {other:>8.3f} {other / cost.bare:>8.2%}"
+        print(f"{name:<12} {cost.evaluations:>11} {figures}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What FlowAnchor's refinement costs: `python benchmarks/refinement.py [--device cuda] [--dtype bfloat16] [--frames 41]`.
+"""What FlowAnchor's refinement costs: `python benchmarks/refinement.py [--device cuda] [--dtype bfloat16] [--frames
+41]`.
 
-One transformer layer of Wan2.1-1.3B at random weights, at the tokens of a clip of 832x480 (41 frames: 17160): a plain call, one with
-our closed form, one with a naive refinement that builds the map of all heads. Prints, in one run, seconds and peak memory beyond what
-was held before. A step is four such calls in each of 30 layers, and one of the four is refined: its overhead is a quarter of the call's.
+One transformer layer of Wan2.1-1.3B at random weights, at the tokens of a clip of 832x480 (41 frames: 17160): a plain
+call, one with our closed form, one with a naive refinement that builds the map of all heads. Prints, in one run,
+seconds and peak memory beyond what was held before. A step is four such calls in each of 30 layers, and one of the
+four is refined: its overhead is a quarter of the call's.
 """
 
 import argparse
@@ -14,9 +16,10 @@ import torch
 from torch import Tensor
 
 from holdfast import attention
+from holdfast.attention.affine import Refinement, refined
 from holdfast.backbones.base import Condition
 from holdfast.backbones.wan import Wan
-from holdfast.methods.flowanchor import Anchor, Config, Refinement, refined
+from holdfast.methods.flowanchor import Anchor, Config
 
 TEXT, WORDS, LENGTH = 512, (4, 5), 24  # tokens: padded, of the edit, of the prompt
 
@@ -26,11 +29,19 @@ def network(device: str, dtype: torch.dtype, layers: int) -> Wan:
 
     torch.manual_seed(0)
     with torch.device(device):
-        transformer = WanTransformer3DModel(num_layers=layers, num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, text_dim=4096)
+        transformer = WanTransformer3DModel(
+            num_layers=layers,
+            num_attention_heads=12,
+            attention_head_dim=128,
+            ffn_dim=8960,
+            text_dim=4096,
+        )
     return Wan(transformer if dtype == torch.float32 else transformer.to(dtype))
 
 
-def naive(q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: Refinement) -> Tensor:
+def naive(
+    q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: Refinement
+) -> Tensor:
     """Equations 6 to 9 as they stand, on the whole map."""
     a = (q.float() @ k.float().mT) * q.shape[-1] ** -0.5  # b h N L
     top, bottom = a.amax(-1, keepdim=True), a.amin(-1, keepdim=True)
@@ -39,7 +50,9 @@ def naive(q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: 
     raised = torch.where(columns, a + how.beta_text * (top - a), a - how.beta_text * (a - bottom))
     a = torch.where(inside[:, None], raised, a)
     high, low = a.amax(2, keepdim=True), a.amin(2, keepdim=True)
-    moved = torch.where(inside[:, None], a + how.beta_video * (high - a), a - how.beta_video * (a - low))
+    moved = torch.where(
+        inside[:, None], a + how.beta_video * (high - a), a - how.beta_video * (a - low)
+    )
     return (torch.where(columns, moved, a).softmax(-1) @ v.float()).to(q.dtype)
 
 
@@ -92,14 +105,13 @@ def main() -> None:
     mask = torch.zeros(1, 1, *shape, device=options.device)
     mask[..., 15:45, 26:78] = 1  # a quarter of the frame
     condition = Condition(text, text, LENGTH, WORDS)
-    anchor = Anchor(mask, condition, Config())
+    anchor, words = Anchor(mask, condition, Config()), torch.tensor(WORDS, device=options.device)
 
     def ours(site, q, k, v):
         return anchor(site, q, k, v)
 
     def whole(site, q, k, v):
-        part = torch.nn.functional.adaptive_max_pool3d(mask, site.grid).flatten() > 0
-        return naive(q, k, v, part, anchor.words, Refinement(0.3, 0.3, TEXT))
+        return naive(q, k, v, site.covered(mask)[0], words, Refinement(0.3, 0.3, TEXT))
 
     def cross(site):
         return site.kind == "cross"
@@ -128,12 +140,17 @@ def main() -> None:
         print(f"{name:<8} {seconds:>9.3f} {seconds / rows['plain'][0] - 1:>+9.1%} {mb:>9.0f}")
     step = {name: 3 * rows["plain"][0] + seconds for name, (seconds, _) in rows.items()}
     over = {name: seconds / step["plain"] - 1 for name, seconds in step.items()}
-    print(f"a step of three plain calls and one refined, to four plain ones: ours {over['ours']:+.1%}, naive {over['naive']:+.1%}")
-    print(f"largest difference of ours to naive: {(results['ours'] - results['naive']).abs().max().item():.1e}")
-    attended(backbone, mask, anchor, options)
+    print(
+        "a step of three plain calls and one refined, to four plain ones: "
+        f"ours {over['ours']:+.1%}, naive {over['naive']:+.1%}"
+    )
+    print(
+        f"largest difference of ours to naive: {(results['ours'] - results['naive']).abs().max().item():.1e}"
+    )
+    attended(mask, words, options)
 
 
-def attended(backbone: Wan, mask: Tensor, anchor: Anchor, options) -> None:
+def attended(mask: Tensor, words: Tensor, options) -> None:
     """The cross-attention operation alone, where the difference shows."""
     tokens = mask.shape[2] * 30 * 52
     dtype = getattr(torch, options.dtype)
@@ -143,8 +160,8 @@ def attended(backbone: Wan, mask: Tensor, anchor: Anchor, options) -> None:
     how = Refinement(0.3, 0.3, TEXT)
     kinds = {
         "plain": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
-        "ours": lambda: refined(q, k, v, inside, anchor.words, how),
-        "naive": lambda: naive(q, k, v, inside, anchor.words, how),
+        "ours": lambda: refined(q, k, v, inside, words, how),
+        "naive": lambda: naive(q, k, v, inside, words, how),
     }
     print(f"\ncross-attention alone\n{'':<8} {'seconds':>9} {'peak MB':>9}")
     for name, run in kinds.items():

@@ -1,47 +1,29 @@
-"""Shared by all tests: a tiny random Wan, the embedded one, and real clips made with PyAV itself, not with our writer."""
+"""Shared by all tests: a tiny random Wan, the embedded one, and real clips made with PyAV
+itself, not with our writer.
+"""
 
 import os
 import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="no-weights-")  # tests see no downloads of this machine's user
+os.environ["HF_HOME"] = tempfile.mkdtemp(
+    prefix="no-weights-"
+)  # tests see no downloads of this machine's user
 
 import av
 import numpy as np
 import pytest
 import torch
 
+torch.set_num_threads(1)  # two files run at once, and tiny networks gain nothing by more
+
 
 @pytest.fixture(scope="session")
 def tiny_wan():
-    """Real Wan parts at random weights, smaller than any checkpoint, patch (1, 2, 2) and strides (4, 8, 8) as published."""
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
-    from transformers import UMT5Config, UMT5EncoderModel
+    from . import tiny
 
-    from holdfast.backbones.base import Model
-    from holdfast.backbones.wan import Wan
-    from holdfast.shapeworld.train import new_tokenizer
-
-    torch.manual_seed(0)
-    transformer = WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=16,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=2,
-        rope_max_seq_len=64,
-    )
-    torch.nn.init.normal_(transformer.proj_out.weight, std=0.5)  # made zero, every velocity would be too
-    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.8, 1.0, 2.0]}
-    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, **statistics)
-    tokenizer = new_tokenizer()
-    text = UMT5Config(d_model=16, d_kv=8, num_heads=2, d_ff=32, num_layers=1, vocab_size=len(tokenizer), dropout_rate=0.0)
-    model = Model("tiny", 0, 8, 32 * 32, 13)
-    return Wan(transformer, vae, UMT5EncoderModel(text), tokenizer, 3.0, model, "tiny")
+    return tiny.wan()
 
 
 @pytest.fixture(scope="session")
@@ -80,19 +62,28 @@ def make_clip(tmp_path):
         with av.open(str(path), "w") as out:
             stream = out.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = *size, pixels
-            if codec == "libx264":  # at its default, a bit rate, the encoder's threads make every file a little different
+            if (
+                codec == "libx264"
+            ):  # at its default, a bit rate, the encoder's threads make every file a little different
                 stream.codec_context.options = {"crf": "18"}
             for key, value in (colour or {}).items():
                 setattr(stream.codec_context, key, value)
-            stream.codec_context.time_base = stream.time_base = Fraction(1, 1000) if times else 1 / Fraction(rate)
+            stream.codec_context.time_base = stream.time_base = (
+                Fraction(1, 1000) if times else 1 / Fraction(rate)
+            )
             if rotation:
                 stream.set_display_rotation(rotation)
             sounds = [out.add_stream("aac", rate=44100) for _ in range(audio)]
             for sound, language in zip(sounds, ("deu", "fra", "jpn"), strict=False):
                 sound.metadata["language"] = language
             for i in range(frames):
-                frame = av.VideoFrame.from_ndarray(picture(i, *size), "rgb24").reformat(format=pixels)
-                frame.pts, frame.time_base = (times[i] if times else i), stream.codec_context.time_base
+                frame = av.VideoFrame.from_ndarray(picture(i, *size), "rgb24").reformat(
+                    format=pixels
+                )
+                frame.pts, frame.time_base = (
+                    (times[i] if times else i),
+                    stream.codec_context.time_base,
+                )
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
             for k, sound in enumerate(sounds):
@@ -118,6 +109,17 @@ def audio_packets(path: Path) -> list[tuple]:
         languages = [track.metadata.get("language") for track in container.streams.audio]
     tracks = []
     for i, language in enumerate(languages):
-        with av.open(str(path)) as container:  # opened anew: after a seek the first packet, before time 0, is not seen again
-            tracks.append((language, [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(audio=i) if p.size]))
+        with (
+            av.open(str(path)) as container
+        ):  # opened anew: after a seek the first packet, before time 0, is not seen again
+            tracks.append(
+                (
+                    language,
+                    [
+                        (float(p.pts * p.time_base), bytes(p))
+                        for p in container.demux(audio=i)
+                        if p.size
+                    ],
+                )
+            )
     return tracks

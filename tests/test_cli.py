@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from holdfast import cli, video
+from holdfast import cli
+from holdfast.media import video
 
-PROMPTS = ["--source", "a plain red ball moves right over a lake", "--target", "a plain blue ball moves right over a lake"]
+PROMPTS = [
+    "--source",
+    "a plain red ball moves right over a lake",
+    "--target",
+    "a plain blue ball moves right over a lake",
+]
 QUICK = ["--backbone", "shapeworld-wan", "--set", "steps=2"]
 
 
@@ -26,11 +32,24 @@ def call(*arguments):
 
 
 def test_edit_prints_one_json_object_and_writes_the_same_manifest(make_clip, tmp_path):
-    result = call("edit", make_clip(audio=1), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK, "--json")
+    result = call(
+        "edit", make_clip(audio=1), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK, "--json"
+    )
     assert result.exit_code == 0, result.stderr
     manifest = json.loads(result.stdout)
     assert manifest == json.loads((tmp_path / "out.mp4.json").read_text())
-    assert {"output", "task", "method", "backbone", "seed", "frames", "rate", "size", "audio_tracks", "plan"} <= set(manifest)
+    assert {
+        "output",
+        "task",
+        "method",
+        "backbone",
+        "seed",
+        "frames",
+        "rate",
+        "size",
+        "audio_tracks",
+        "plan",
+    } <= set(manifest)
     assert {"seconds", "evaluations", "peak_memory_mb", "preservation"} <= set(manifest)
     assert manifest["plan"]["fit"]["reason"]
 
@@ -85,7 +104,9 @@ def test_memory_that_runs_out_says_what_would_fit(make_clip, tmp_path, monkeypat
     from holdfast import editing
 
     def greedy(*_, **__):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate"
+        )
 
     monkeypatch.setattr(editing, "edit", greedy)
     result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
@@ -120,7 +141,9 @@ cli.main()
 
 
 def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_path):
-    """A real process and a real SIGINT in the third step: the resumed result is, pixel for pixel, the undisturbed one."""
+    """A real process and a real SIGINT in the third step: the resumed result is, pixel for
+    pixel, the undisturbed one.
+    """
     source, stopped, whole = make_clip(frames=12), tmp_path / "stopped.mp4", tmp_path / "whole.mp4"
     arguments = [
         *PROMPTS,
@@ -136,13 +159,24 @@ def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_
         "lossless",
     ]
     assert call("edit", source, "-o", whole, *arguments).exit_code == 0
-    program = [sys.executable, "-c", INTERRUPTED, "edit", str(source), "-o", str(stopped), *arguments]
+    program = [
+        sys.executable,
+        "-c",
+        INTERRUPTED,
+        "edit",
+        str(source),
+        "-o",
+        str(stopped),
+        *arguments,
+    ]
     process = subprocess.run(program, capture_output=True, text=True)
     assert process.returncode == 130, process.stderr
     assert "stopped after step 2 of 6" in process.stderr
     assert not stopped.exists()
     command = shlex.split(process.stderr.split("go on with: ")[1])
-    resumed = subprocess.run([sys.executable, "-m", "holdfast.cli", *command[1:]], capture_output=True, text=True)
+    resumed = subprocess.run(
+        [sys.executable, "-m", "holdfast.cli", *command[1:]], capture_output=True, text=True
+    )
     assert resumed.returncode == 0, resumed.stderr
     one, other = (np.stack(list(video.read(video.probe(p)))) for p in (stopped, whole))
     assert np.array_equal(one, other)
@@ -154,7 +188,9 @@ def test_names_with_brackets_are_printed_as_they_are(make_clip, tmp_path):
     result = call("edit", make_clip(), "-o", tmp_path / "shot[final].mp4", *PROMPTS, *QUICK)
     assert result.exit_code == 0
     assert "shot[final].mp4" in result.stderr.replace("\n", "")
-    assert "[/b].mp4" in call("edit", "a[/b].mp4", "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK).stderr
+    assert (
+        "[/b].mp4" in call("edit", "a[/b].mp4", "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK).stderr
+    )
 
 
 def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
@@ -162,7 +198,12 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
     assert result.exit_code == 0, result.stderr
     made = {p.name for p in (tmp_path / "demo").iterdir()}
     assert made == {"source.mp4", "edited.mp4", "edited.mp4.json", "side-by-side.mp4", "strip.png"}
-    for words in ("error against the true result", "change outside the edit", "seconds: edit", "peak memory"):
+    for words in (
+        "error against the true result",
+        "change outside the edit",
+        "seconds: edit",
+        "peak memory",
+    ):
         assert words in result.stdout
     truth = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())["truth"]
     assert {"psnr", "psnr_source", "psnr_inside", "psnr_outside", "success"} <= set(truth)
@@ -189,19 +230,42 @@ def test_every_field_of_the_task_is_a_flag():
     """A frozen list: a new flag is a decision, not an accident."""
     text = call("edit", "--help").stdout
     flags = set(re.findall(r"--[a-z][a-z-]+", text))
-    expected = "source target negative method backbone weights mask invert-mask outline grow feather words frames window strength set"
-    expected += " seed device dtype codec crf output"
-    assert flags == {f"--{n}" for n in expected.split()} | {"--no-invert-mask", "--resume", "--json", "--help"}
+    expected = "source target negative method backbone weights mask invert-mask outline grow"
+    expected += " feather words frames window strength set seed device dtype codec crf output"
+    assert flags == {f"--{n}" for n in expected.split()} | {
+        "--no-invert-mask",
+        "--resume",
+        "--json",
+        "--help",
+    }
 
 
 def test_metrics_of_one_pair_as_a_table_and_as_json(make_clip):
-    source, edited, mask = make_clip("a.mp4"), make_clip("b.mp4", colour={"color_range": 1}), make_clip("mask.mp4")
+    source, edited, mask = (
+        make_clip("a.mp4"),
+        make_clip("b.mp4", colour={"color_range": 1}),
+        make_clip("mask.mp4"),
+    )
     result = call(
-        "metrics", source, edited, "--mask", mask, "--only", "masked_psnr,flow_error,text_alignment", "--target", "a ball", "--json"
+        "metrics",
+        source,
+        edited,
+        "--mask",
+        mask,
+        "--only",
+        "masked_psnr,flow_error,text_alignment",
+        "--target",
+        "a ball",
+        "--json",
     )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found["figures"]) == {"psnr_outside@true", "psnr_outside@zero_filled", "flow_epe@pixels/dis", "flow_epe@diagonal/dis"}
+    assert set(found["figures"]) == {
+        "psnr_outside@true",
+        "psnr_outside@zero_filled",
+        "flow_epe@pixels/dis",
+        "flow_epe@diagonal/dis",
+    }
     assert "hf download" in found["left_out"]["text_alignment"]
     result = call("metrics", source, edited, "--only", "flow_error")
     assert "flow_epe@pixels/dis" in result.stdout
@@ -211,7 +275,19 @@ def test_metrics_of_one_pair_as_a_table_and_as_json(make_clip):
 
 
 def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
-    arguments = ["shapeworld", "-o", tmp_path / "b", "--limit", "1", "--methods", "flowedit", "--set", "steps=1,2", "--metrics", "truth"]
+    arguments = [
+        "shapeworld",
+        "-o",
+        tmp_path / "b",
+        "--limit",
+        "1",
+        "--methods",
+        "flowedit",
+        "--set",
+        "steps=1,2",
+        "--metrics",
+        "truth",
+    ]
     assert "2 edited" in call("bench", "run", *arguments).stderr
     assert "2 done before" in call("bench", "run", *arguments).stderr
     assert call("bench", "report", tmp_path / "b", "--gallery", "0").exit_code == 0
@@ -219,7 +295,9 @@ def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
     answers = {"study": json.loads((tmp_path / "b/study-key.json").read_text())["study"]}
     answers["answers"] = [{"trial": 0, "question": "alignment", "choice": "left"}]
     (tmp_path / "answers.json").write_text(json.dumps(answers))
-    result = call("bench", "tally", tmp_path / "b/study-key.json", tmp_path / "answers.json", "--json")
+    result = call(
+        "bench", "tally", tmp_path / "b/study-key.json", tmp_path / "answers.json", "--json"
+    )
     assert json.loads(result.stdout)["alignment"]
     for wrong in (
         ["run", "nothing", "-o", tmp_path / "c"],
@@ -228,7 +306,9 @@ def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
         ["tally", "no.json", "no.json"],
     ):
         assert call("bench", *wrong).exit_code == 2
-    assert call("bench", "run", "shapeworld", "-o", tmp_path / "d", "--set", "gama=1").exit_code == 2
+    assert (
+        call("bench", "run", "shapeworld", "-o", tmp_path / "d", "--set", "gama=1").exit_code == 2
+    )
 
 
 @pytest.mark.parametrize("what", ["methods", "backbones", "metrics", "datasets"])

@@ -12,7 +12,11 @@ def test_noise_is_keyed_by_frame_step_and_repeat():
     whole = diffusion.noise(like, seed=3, step=7)
     assert torch.equal(whole, diffusion.noise(like, 3, 7))
     assert torch.equal(whole[:, :, 2:5], diffusion.noise(like[:, :, :3], 3, 7, first_frame=2))
-    others = [diffusion.noise(like, 4, 7), diffusion.noise(like, 3, 8), diffusion.noise(like, 3, 7, repeat=1)]
+    others = [
+        diffusion.noise(like, 4, 7),
+        diffusion.noise(like, 3, 8),
+        diffusion.noise(like, 3, 7, repeat=1),
+    ]
     assert all(not torch.equal(whole, o) for o in others)
     assert not torch.equal(whole[:, :, 0], whole[:, :, 1])
 
@@ -47,7 +51,9 @@ def test_unipc_agrees_with_diffusers(begin):
     from diffusers import UniPCMultistepScheduler
 
     steps = 12
-    scheduler = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=5.0)
+    scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=5.0
+    )
     scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
     scheduler.set_begin_index(begin)
     levels = [*scheduler.sigmas.tolist()]
@@ -68,3 +74,29 @@ def test_unipc_returns_the_state_bit_for_bit_where_nothing_moves():
     for i in range(8):
         z, solver = solver.step(z, torch.zeros_like(z), levels[i], levels[i + 1], last=i == 7)
     assert torch.equal(z, start)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
+def test_the_euler_grid_is_that_of_diffusers(shift):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(12)
+    ours = diffusion.grid_of("euler", 12, shift, own="wan")
+    assert torch.allclose(ours.float(), scheduler.sigmas, atol=1e-6)
+
+
+def test_grids_by_name():
+    own = diffusion.grid_of("own", 10, 3.0, own="wan")
+    assert torch.equal(own, diffusion.grid_of("wan", 10, 3.0, own="euler"))
+    even = torch.linspace(0.999, 0, 11, dtype=torch.float64)
+    assert torch.allclose(own, 3 * even / (1 + 2 * even))
+    with pytest.raises(
+        ValueError, match="no grid of levels called 'karras'; there are: own, wan, euler"
+    ):
+        diffusion.grid_of("karras", 10, 3.0, own="wan")
+
+
+def test_minmax_scales_each_sample_and_leaves_nothing_where_all_is_the_same():
+    values = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]])
+    assert torch.allclose(diffusion.minmax(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 import holdfast
-from holdfast import editing, run, video
+from holdfast import editing, plan
+from holdfast.media import video, writing
+from holdfast.notes import Notice
+from holdfast.step import Step
 from holdfast.task import EditTask
+from holdfast.walk import Note, Progress
 
 from .conftest import audio_packets
-from .test_video import described
+from .media.test_video import described
 
 QUICK = {"steps": "2", "strength": "1"}
 
@@ -23,7 +27,15 @@ def task(make_clip, tmp_path):
     def make(clip=None, **fields):
         clip = clip or make_clip()
         texts = {"source": "a plain red ball", "target": "a plain blue ball"}
-        return EditTask(**{"input": str(clip), "output": str(tmp_path / "out.mp4"), "settings": QUICK, **texts, **fields})
+        return EditTask(
+            **{
+                "input": str(clip),
+                "output": str(tmp_path / "out.mp4"),
+                "settings": QUICK,
+                **texts,
+                **fields,
+            }
+        )
 
     return make
 
@@ -71,26 +83,40 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     manifest = json.loads((tmp_path / "out.mp4.json").read_text())
     assert EditTask.from_dict(manifest["task"]) == made
     assert manifest["output"] == made.output
-    assert (manifest["method"], manifest["backbone"], manifest["seed"], manifest["rate"]) == ("flowedit", "tiny", 3, "8")
+    assert (manifest["method"], manifest["backbone"], manifest["seed"], manifest["rate"]) == (
+        "flowedit",
+        "tiny",
+        3,
+        "8",
+    )
     assert manifest["evaluations"] == 2 * 4
     assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
     assert manifest["settings"]["n_avg"]["from"] == "the method's default"
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
-    assert set(manifest["seconds"]) == {"read", "load", "text", "encode", "edit", "decode and write"}
+    stages = {"read", "load", "text", "encode", "edit", "decode and write"}
+    assert set(manifest["seconds"]) == stages
+    assert manifest["notes"] == []
     assert manifest["peak_memory_mb"] > 50
-    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or manifest["versions"]["torch"] == torch.__version__
+    assert manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert manifest["device"] == {"type": "cpu", "dtype": "float32"}
     assert manifest["codec"] == "h264"
     assert all(plan["reason"] for plan in manifest["plan"].values())
     kept = manifest["preservation"]
     assert (kept["psnr_outside"], kept["max_abs_outside"]) == ("inf", 0.0)
     assert 0.2 < kept["changed_share"] <= 0.5
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "mask.png", "out.mp4", "out.mp4.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "clip.mp4",
+        "mask.png",
+        "out.mp4",
+        "out.mp4.json",
+    ]
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("feather", [0, 5])
-def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(pixels, feather, task, make_clip, tiny_wan, tmp_path):
+def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(
+    pixels, feather, task, make_clip, tiny_wan, tmp_path
+):
     source = make_clip(pixels=pixels)
     result = editing.edit(task(source, mask=half_mask(tmp_path), feather=feather), tiny_wan)
     edge = 24 + feather
@@ -103,29 +129,43 @@ def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(pixels, feather, task
 def test_equal_prompts_return_the_source_and_warn(task, tiny_wan):
     with pytest.warns(UserWarning, match="prompts are equal"):
         result = editing.edit(task(target="a  plain red ball "), tiny_wan)
-    assert all(np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True)
+    )
     assert result.manifest["evaluations"] == 0
     result.save()
-    assert result.preservation == {"psnr": float("inf"), "psnr_outside": None, "max_abs_outside": None, "changed_share": 0.0}
+    assert result.preservation == {
+        "psnr": float("inf"),
+        "psnr_outside": None,
+        "max_abs_outside": None,
+        "changed_share": 0.0,
+    }
 
 
 def test_a_part_is_edited_and_the_rest_left(task, make_clip, tiny_wan):
     result = editing.edit(task(make_clip(frames=9), frames="3:6"), tiny_wan)
-    changed = [not np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True)]
+    changed = [
+        not np.array_equal(a, b)
+        for a, b in zip(video.read(result.clip), result.frames(), strict=True)
+    ]
     assert changed == [False] * 3 + [True] * 3 + [False] * 3
-    assert (result.fit.frames, result.fit.model_frames) == (3, 5)
+    assert (result.plan.fit.frames, result.plan.fit.model_frames) == (3, 5)
     assert result.preservation["max_abs_outside"] == 0
 
 
 def test_the_seed_and_nothing_else_decides(task, make_clip, tiny_wan):
     clip = make_clip()
-    first, again, other = (list(editing.edit(task(clip, seed=s), tiny_wan).frames()) for s in (1, 1, 2))
+    first, again, other = (
+        list(editing.edit(task(clip, seed=s), tiny_wan).frames()) for s in (1, 1, 2)
+    )
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
-    """Ctrl-C within an evaluation of the third step: two steps are kept, and the resumed result is the undisturbed one."""
+    """Ctrl-C within an evaluation of the third step: two steps are kept, and the resumed result is the undisturbed
+    one.
+    """
     made = task(settings={"steps": "4", "strength": "1"})
     whole = editing.edit(made, tiny_wan)
     whole.store.remove()
@@ -138,7 +178,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(tiny_wan, "velocity", interrupted)
-    with pytest.raises(run.Cancelled, match="after step 2 of 4"):
+    with pytest.raises(editing.Cancelled, match="after step 2 of 4"):
         editing.edit(made, tiny_wan)
     assert not Path(made.output).exists()
     resumed = editing.edit(made, tiny_wan, resume=True)
@@ -150,13 +190,17 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 @pytest.mark.parametrize("method", holdfast.methods.names())
-def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(method, task, tiny_wan, monkeypatch):
+def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(
+    method, task, tiny_wan, monkeypatch
+):
     """With strength below 1 the walk begins in the middle of the levels: a resume must not begin anywhere else."""
     made = task(method=method, settings={"steps": "4", "strength": "0.5"})
     whole = editing.edit(made, tiny_wan)
     whole.store.remove()
-    monkeypatch.setattr(tiny_wan, "velocity", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(run.Cancelled, match="before a step was done"):
+    monkeypatch.setattr(
+        tiny_wan, "velocity", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(editing.Cancelled, match="before a step was done"):
         editing.edit(made, tiny_wan)
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="nothing was saved"):
@@ -164,21 +208,31 @@ def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over
     assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, whole.z)
 
 
-def test_a_walk_of_no_steps_is_complete_when_resumed(task, tiny_wan):
+def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
     made = task(strength=0.0)
     first = editing.edit(made, tiny_wan)
-    assert first.store.load().index == 2
-    assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, first.z)
+    assert first.store.load() is None
+    assert first.manifest["evaluations"] == 0
+    with pytest.warns(UserWarning, match="nothing was saved"):
+        assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, first.z)
 
 
 def test_the_folder_of_a_result_is_made(task, tiny_wan, tmp_path):
-    assert editing.edit(task(output=str(tmp_path / "new" / "folder" / "out.mp4")), tiny_wan).save().exists()
+    assert (
+        editing.edit(task(output=str(tmp_path / "new" / "folder" / "out.mp4")), tiny_wan)
+        .save()
+        .exists()
+    )
 
 
 def test_a_folder_is_replaced_only_by_a_result_of_ours(task, make_clip, tiny_wan, tmp_path):
     clip, photos = make_clip(), tmp_path / "photos"
     photos.mkdir()
-    video.write(photos / "mine.png", video.probe(make_clip("one.mp4", frames=1)), [np.zeros((32, 48, 3), np.uint8)])
+    video.write(
+        photos / "mine.png",
+        video.probe(make_clip("one.mp4", frames=1)),
+        [np.zeros((32, 48, 3), np.uint8)],
+    )
     with pytest.raises(ValueError, match="holds other things"):
         editing.edit(task(clip, output=str(photos)), tiny_wan)
     for _ in range(2):
@@ -191,7 +245,11 @@ def test_a_folder_is_replaced_only_by_a_result_of_ours(task, make_clip, tiny_wan
 def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
     made = task()
     result = editing.edit(made, tiny_wan)
-    monkeypatch.setattr(video, "_write_video", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        writing,
+        "write_video",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(OSError, match="No space left"):
         result.save()
     assert not Path(made.output).exists()
@@ -203,11 +261,71 @@ def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
 
 def test_progress_is_told_for_every_stage(task, tiny_wan):
     seen = []
-    result = editing.edit(task(), tiny_wan, progress=lambda *a: seen.append(a))
-    result.save(progress=lambda *a: seen.append(a))
-    assert seen[:6] == [("encode", i, 6) for i in range(1, 7)]
-    assert seen[6:8] == [("edit", 1, 2), ("edit", 2, 2)]
-    assert seen[8:] == [("decode and write", i, 6) for i in range(1, 7)]
+    result = editing.edit(task(), tiny_wan, report=lambda *a: seen.append(a))
+    result.save(report=lambda *a: seen.append(a))
+    assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("text", 1, 1), ("encode", 9, 9)]
+    assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
+    assert seen[6:] == [("decode and write", i, 6) for i in range(1, 7)]
+
+
+def test_an_edit_is_a_generator_of_events(task, tiny_wan):
+    """Stages, steps with a latent to preview, notes; the result comes last, and has the notes in its manifest."""
+    kinds = list(editing.events(task(feather=2), tiny_wan))
+    notes = [event.text for event in kinds if isinstance(event, Note)]
+    assert len(notes) == 1
+    assert "without a mask" in notes[0]
+    steps = [event for event in kinds if isinstance(event, Step)]
+    assert [(s.stage, s.index, s.count) for s in steps] == [("edit", 1, 2), ("edit", 2, 2)]
+    assert all(s.z.shape == steps[0].z.shape for s in steps)
+    stages = [event.stage for event in kinds if isinstance(event, Progress)]
+    assert stages == ["read", "load", "text", "encode"]
+    assert kinds[-1].manifest["notes"] == notes
+    assert torch.equal(kinds[-1].z, steps[-1].z)
+
+
+def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_wan):
+    made = task(settings={"steps": "4", "strength": "1"})
+    whole = editing.edit(made, tiny_wan)
+    whole.store.remove()
+    running = editing.events(made, tiny_wan)
+    for event in running:
+        if isinstance(event, Step) and event.index == 3:
+            break
+    running.close()
+    assert whole.store.load()[0].index == 3
+    resumed = editing.edit(made, tiny_wan, resume=True)
+    assert torch.equal(resumed.z, whole.z)
+    assert resumed.manifest["evaluations"] == 4
+
+
+def test_every_warning_of_a_run_is_in_the_manifest(task, tiny_wan, tmp_path):
+    made = task(
+        method="flowdirector",
+        source="a red ball",
+        target="a ball",
+        settings={"steps": 1, "n_avg": 1},
+    )
+    with pytest.warns(Notice) as shown:
+        result = editing.edit(made, tiny_wan)
+    assert [str(w.message) for w in shown] == result.manifest["notes"]
+    assert any("only leaves out 'red'" in note for note in result.manifest["notes"])
+
+
+def test_another_librarys_warnings_are_not_notes_and_pass(task, tiny_wan, monkeypatch):
+    import warnings
+
+    real = tiny_wan.velocity
+
+    def warning(*args, **options):
+        warnings.warn("of theirs", RuntimeWarning, stacklevel=1)
+        return real(*args, **options)
+
+    monkeypatch.setattr(tiny_wan, "velocity", warning)
+    with pytest.raises(RuntimeWarning, match="of theirs"):  # an error in tests, where warnings are
+        editing.edit(task(), tiny_wan)
+    with pytest.warns(RuntimeWarning, match="of theirs"):
+        result = editing.edit(task(), tiny_wan)
+    assert result.manifest["notes"] == []
 
 
 def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan, tmp_path):
@@ -216,15 +334,22 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         editing.edit(task(clip, output=str(clip)), tiny_wan)
     with pytest.raises(ValueError, match="holds other things"):
         editing.edit(task(clip, output=str(tmp_path)), tiny_wan)
-    for name, words in {"a.xyz": "cannot write", "a.png": "takes one frame", "a.webm": r"audio \(aac\)"}.items():
+    for name, words in {
+        "a.xyz": "cannot write",
+        "a.png": "takes one frame",
+        "a.webm": r"audio \(aac\)",
+    }.items():
         with pytest.raises(ValueError, match=words):
             editing.edit(task(clip, output=str(tmp_path / name)), tiny_wan)
     with pytest.raises(ValueError, match="crf is between"):
         editing.edit(task(clip, crf=99), tiny_wan)
     with pytest.raises(ValueError, match=r"nearest: flowedit"):
         editing.edit(task(clip, method="flowedits"), tiny_wan)
-    with pytest.raises(ValueError, match=r"flowedit needs depth, which tiny does not carry; it carries: .*flowedit, "):
-        editing.require({"text", "depth"}, tiny_wan, "flowedit")
+    with pytest.raises(
+        ValueError,
+        match=r"flowedit needs depth, which tiny does not carry; it carries: .*flowedit, ",
+    ):
+        plan.require({"text", "depth"}, tiny_wan, "flowedit")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +359,10 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         ({"outline": "hull"}, "without a mask"),
         ({"codec": "lossless", "crf": 3}, "crf has no effect"),
         ({"words": ("star",), "target": "a star"}, "words have no effect on flowedit"),
-        ({"method": "flowanchor", "source": "a red ball", "target": "a ball", "mask": "0,0,9,9"}, "only leaves out 'red'"),
+        (
+            {"method": "flowanchor", "source": "a red ball", "target": "a ball", "mask": "0,0,9,9"},
+            "only leaves out 'red'",
+        ),
         ({"method": "flowanchor"}, "without a mask"),
     ],
 )
@@ -254,7 +382,12 @@ def test_python_interface(make_clip, tiny_wan, tmp_path):
     clip = make_clip()
     for _ in range(2):  # the function must outlive the import of what it uses
         result = holdfast.edit(
-            clip, source="a ball", target="a star", backbone=tiny_wan, method="FlowEdit", settings={"steps": 2, "feather": 0}
+            clip,
+            source="a ball",
+            target="a star",
+            backbone=tiny_wan,
+            method="FlowEdit",
+            settings={"steps": 2, "feather": 0},
         )
         assert callable(holdfast.edit)
     assert result.preservation["changed_share"] > 0
@@ -272,7 +405,9 @@ def test_importing_the_package_does_not_import_torch():
 
 
 def test_a_long_clip_goes_in_windows_and_the_manifest_says_why(task, make_clip, tiny_wan, tmp_path):
-    clip = make_clip("long.mp4", frames=30, size=(32, 32))  # the tiny model was trained on 13 frames, 4 latent ones
+    clip = make_clip(
+        "long.mp4", frames=30, size=(32, 32)
+    )  # the tiny model was trained on 13 frames, 4 latent ones
     made = editing.edit(task(clip), tiny_wan)
     plan = made.manifest["plan"]["windows"]
     assert plan["count"] == len(plan["spans"]) == 3
@@ -298,18 +433,61 @@ def test_a_box_for_a_mask_holds_the_outside_exactly(task, tiny_wan):
 
 
 @pytest.mark.filterwarnings("ignore:the mask auto")
-def test_auto_mask_is_made_resumes_and_needs_words(task, tiny_wan, tmp_path):
-    made = editing.edit(task(mask="auto", source="a red ball", target="a blue ball", output=str(tmp_path / "auto.mp4")), tiny_wan)
-    share = np.mean([f.mean() for f in made.mask.frames()])
-    assert 0 < share < 1
-    assert "mask" in made.seconds
+def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
+    task, tiny_wan, monkeypatch
+):
+    from holdfast.attention import maps
+
+    made = task(
+        mask="auto",
+        source="a red ball",
+        target="a blue ball",
+        settings={"steps": "3", "strength": "1"},
+    )
+    cells = torch.zeros(3, 8, 12, dtype=torch.bool)
+    cells[..., :4] = True
+    looks = []
+
+    def automatic(field, given):
+        looks.append(given.source.shape)
+        return cells[:, : given.source.shape[3], : given.source.shape[4]]
+
+    monkeypatch.setattr(maps, "automatic", automatic)
+    whole = editing.edit(made, tiny_wan)
+    assert "mask" in whole.clock.seconds
+    inside = np.mean([f.mean() for f in whole.mask.frames()])
+    assert 0 < inside < 1
+    assert whole.preservation["max_abs_outside"] == 0
+    whole.store.remove()
+    running = editing.events(made, tiny_wan)
+    next(event for event in running if isinstance(event, Step))
+    running.close()
+    monkeypatch.setattr(maps, "automatic", None)  # a resumed run has no need to look again
+    resumed = editing.edit(made, tiny_wan, resume=True)
+    assert torch.equal(resumed.z, whole.z)
+    frames = zip(resumed.mask.frames(), whole.mask.frames(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in frames)
+    assert len(looks) == 2
+
+
+@pytest.mark.filterwarnings("ignore:the mask auto")
+def test_the_automatic_mask_looks_at_the_backbones_attention(task, tiny_wan):
+    made = editing.edit(task(mask="auto", source="a red ball", target="a blue ball"), tiny_wan)
+    inside = np.mean([f.mean() for f in made.mask.frames()])
+    assert 0 < inside < 1
 
 
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):
-    with pytest.raises(ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"):
+    with pytest.raises(
+        ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"
+    ):
         editing.edit(task(source="a red ball", target="a blue ball", words=("cube",)), tiny_wan)
 
 
 def test_the_manifest_says_which_words_drive(task, tiny_wan):
     made = editing.edit(task(source="a red ball", target="a blue ball"), tiny_wan)
-    assert made.manifest["plan"]["words"] == {"source": "red", "target": "blue", "reason": "where the two prompts differ"}
+    assert made.manifest["plan"]["words"] == {
+        "source": "red",
+        "target": "blue",
+        "reason": "where the two prompts differ",
+    }

@@ -10,7 +10,9 @@ from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import edits, sample
 
 
-@pytest.mark.parametrize(("name", "seed"), [("single", 0), ("single", 2), ("several", evaluate.pairs(0, 1)[0])])
+@pytest.mark.parametrize(
+    ("name", "seed"), [("single", 0), ("single", 2), ("several", evaluate.pairs(0, 1)[0])]
+)
 def test_the_judge_of_captions_accepts_the_truth_and_refuses_what_is_wrong(name, seed):
     scene = sample(seed, name)
     torch.manual_seed(0)
@@ -19,8 +21,12 @@ def test_the_judge_of_captions_accepts_the_truth_and_refuses_what_is_wrong(name,
     for kind in ("colour", "shape", "material"):
         wrong = edits(scene, kind)[0].target
         assert not evaluate.matches(render([wrong])[0], scene)[kind]
-    turned = {"left": "up", "up": "right", "right": "down", "down": "left"}[scene.actors[0].direction]
-    wrong = replace(scene, actors=(replace(scene.actors[0], direction=turned, x=0.5, y=0.5), *scene.actors[1:]))
+    turned = {"left": "up", "up": "right", "right": "down", "down": "left"}[
+        scene.actors[0].direction
+    ]
+    wrong = replace(
+        scene, actors=(replace(scene.actors[0], direction=turned, x=0.5, y=0.5), *scene.actors[1:])
+    )
     assert not evaluate.matches(render([wrong])[0], scene)["direction"]
 
 

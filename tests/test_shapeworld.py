@@ -1,10 +1,13 @@
 """The synthetic world: seeded, exact, and every edit changes just what it names."""
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 
 from holdfast.shapeworld import scenes
-from holdfast.shapeworld.render import compose, flow, render
+from holdfast.shapeworld.render import compose, flow, render, variants
 from holdfast.shapeworld.scenes import KINDS, SETS, Actor, Scene, edits, sample, sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge, psnr, region
 
@@ -28,6 +31,9 @@ def test_the_sets_are_what_they_are_called():
     assert {a.verb for s in drawn["fast"] for a in s.actors} == {"races"}
     assert {s.frames for s in drawn["long"]} == {25, 37, 49}
     assert all(scenes._gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
+    for scene in drawn["several"]:
+        for a, b in itertools.combinations(scene.actors, 2):
+            assert scenes._gap(a, b, scene.frames) > -0.06  # they hardly touch
     with pytest.raises(ValueError, match="no set of scenes"):
         sample(0, "many")
 
@@ -38,7 +44,10 @@ def test_actors_stay_in_sight_for_thirteen_frames():
             scene = sample(seed, name)
             for a in scene.actors:
                 (vx, vy), ends = a.velocity, (0, scene.frames - 1)
-                assert all(0 < a.x + vx * t < 1 and 0 < a.y + vy * t < 1 for t in ends), (name, seed)
+                assert all(0 < a.x + vx * t < 1 and 0 < a.y + vy * t < 1 for t in ends), (
+                    name,
+                    seed,
+                )
 
 
 def test_rendering_is_the_same_alone_and_in_a_batch():
@@ -83,7 +92,7 @@ def test_masks_are_exact_and_know_what_is_in_front():
 
 @pytest.mark.parametrize("pan", ["", "left", "right"])
 def test_flow_carries_each_frame_to_the_next(pan):
-    """Warping a frame back along the exact flow gives the one before, away from outlines and from what comes into sight."""
+    """Warping a frame back along the exact flow gives the one before, away from outlines and what comes into sight."""
     scene = Scene("lake", (BALL,), pan)
     size = (200, 200)  # whole pixels a frame: 0.03 and 0.015 of it
     frames, moved = render([scene], 4, size)[0], flow(scene, 4, size)
@@ -116,7 +125,14 @@ def test_an_edit_changes_what_it_names_and_nothing_else(kind):
 
 def test_all_edits_of_a_kind():
     scene = Scene("lake", (BALL,))
-    assert {k: len(edits(scene, k)) for k in KINDS} == {"colour": 7, "shape": 3, "material": 2, "backdrop": 5, "add": 28, "remove": 0}
+    assert {k: len(edits(scene, k)) for k in KINDS} == {
+        "colour": 7,
+        "shape": 3,
+        "material": 2,
+        "backdrop": 5,
+        "add": 28,
+        "remove": 0,
+    }
     with pytest.raises(ValueError, match="no edit is of the kind"):
         edits(scene, "size")
 
@@ -136,15 +152,23 @@ def test_judging_knows_the_truth_the_source_and_a_wrong_edit():
     assert judge(edit, noisy)["outside_share"] > 0.3
 
 
-def test_training_scenes_are_not_held_out():
-    from holdfast.shapeworld import train
+def test_training_scenes_are_not_held_out(monkeypatch):
+    from holdfast.shapeworld.training import loop
 
     drawn = []
-    original = train.sample
-    try:
-        train.sample = lambda seed, name: drawn.append(seed) or original(seed, name)
-        train.training_scenes(50, "vae/0")
-    finally:
-        train.sample = original
+    monkeypatch.setattr(loop, "sample", lambda seed, name: drawn.append(seed) or sample(seed, name))
+    loop.training_scenes(50, "vae/0")
     assert min(drawn) >= scenes.HELD_OUT
-    assert len(set(drawn)) == 50
+    assert len(set(drawn)) == len(drawn) >= 50
+
+
+def test_variants_of_one_actor_are_the_pixels_of_a_whole_rendering():
+    scene = sample(3, "crossing")
+    for k, actor in enumerate(scene.actors):
+        moved = []
+        for i in range(3):
+            other = dataclasses.replace(actor, x=actor.x + 0.1 * i, shape=scenes.SHAPES[i])
+            actors = (*scene.actors[:k], other, *scene.actors[k + 1 :])
+            moved.append(dataclasses.replace(scene, actors=actors))
+        whole = render(moved, (0, 5))
+        assert torch.equal(variants(moved, k, (0, 5)), whole)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from holdfast import load_backbone
-from holdfast.backbones import wan
+from holdfast.backbones import _wan, wan
+from holdfast.backbones.base import Condition, Prompt
 from holdfast.registry import Missing
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
@@ -32,17 +33,24 @@ def test_published_configurations_on_the_meta_device(name):
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     sizes, parameters = TRANSFORMERS[name]
-    fixed = {"attention_head_dim": 128, "patch_size": (1, 2, 2), "text_dim": 4096, "freq_dim": 256, "in_channels": 16, "out_channels": 16}
+    fixed = {
+        "attention_head_dim": 128,
+        "patch_size": (1, 2, 2),
+        "text_dim": 4096,
+        "freq_dim": 256,
+        "in_channels": 16,
+        "out_channels": 16,
+    }
     with torch.device("meta"):
         transformer, vae = WanTransformer3DModel(**fixed, **sizes), AutoencoderKLWan()
     assert sum(p.numel() for p in transformer.parameters()) == parameters
     backbone = wan.Wan(transformer, vae, shift=5.0, model=wan.MODELS[name], name=name)
     assert backbone.grid.stride == (4, 8, 8)
-    assert backbone.grid.cell == (16, 16)
-    shape = backbone.grid.latent_shape(41, 480, 832)
-    assert shape == (11, 60, 104)
+    assert backbone.grid.multiple == (16, 16)
+    assert backbone.grid.latent_frames(41) == 11
+    shape = (11, 60, 104)
     z, text = torch.empty(1, 16, *shape, device="meta"), torch.empty(1, 512, 4096, device="meta")
-    condition = wan.Condition(text, text)
+    condition = Condition(text, text)
     assert backbone.velocity(z, 0.5, condition, branch="tgt+").shape == z.shape
 
 
@@ -57,7 +65,7 @@ def test_published_text_encoder_on_the_meta_device():
 def test_levels_are_the_authors():
     """Their whole timesteps for 50 steps at shift 5, and the next-level rule: the last level is 0."""
     levels = wan.Wan(shift=5.0).levels(50)
-    told = [int(1000 * s) for s in levels]
+    told = [round(1000 * wan.Wan().whole(s)) for s in levels]
     assert told[:4] == [999, 995, 991, 987]
     assert told[-4:] == [241, 172, 92, 0]
     assert levels[-1] == 0
@@ -65,7 +73,7 @@ def test_levels_are_the_authors():
     assert wan.Wan(shift=3.0).levels(50, shift=5.0) == levels
 
 
-def test_the_model_is_told_whole_thousandths_and_the_right_text(tiny_wan, monkeypatch):
+def test_the_model_is_told_the_exact_timestep_and_the_right_text(tiny_wan, monkeypatch):
     told = []
 
     def forward(z, timestep, text, return_dict):
@@ -73,20 +81,47 @@ def test_the_model_is_told_whole_thousandths_and_the_right_text(tiny_wan, monkey
         return (z,)
 
     monkeypatch.setattr(tiny_wan.transformer, "forward", forward)
-    condition = tiny_wan.condition("a plain red ball", "a star")
+    condition = tiny_wan.condition(Prompt("a plain red ball", "a star"))
     z = torch.zeros(1, 4, 1, 4, 4)
     for branch in ("src+", "tgt-"):
         tiny_wan.velocity(z, 0.99199, condition, branch=branch)
-    assert [t.tolist() for t, _ in told] == [[991], [991]]
-    assert told[0][0].dtype == torch.int64
+    assert [t.tolist() for t, _ in told] == [[pytest.approx(991.99)]] * 2
     assert torch.equal(told[0][1], condition.positive)
     assert torch.equal(told[1][1], condition.negative)
+    assert tiny_wan.whole(0.99199) == 0.991  # what a method's timesteps=whole makes of it
+
+
+def test_parts_that_are_not_there_are_said_and_what_is_there_works():
+    bare = wan.Wan()
+    assert len(bare.levels(4)) == 5
+    with pytest.raises(ValueError, match="was built without its vae"):
+        bare.encode(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="was built without its text_encoder"):
+        bare.part("text_encoder")
+
+
+def test_a_part_is_on_the_device_inside_and_rests_afterwards(tiny_wan):
+    moved = []
+
+    class Part(torch.nn.Module):
+        def to(self, device):
+            moved.append(str(device))
+            return self
+
+    backbone = wan.Wan(text_encoder=Part(), device=torch.device("cpu"))
+    backbone.device = torch.device("meta")
+    with backbone.on("text_encoder"):
+        assert moved == ["meta"]
+    assert moved == ["meta", "cpu"]
+    with pytest.raises(ZeroDivisionError), backbone.on("text_encoder"):
+        1 / 0  # noqa: B018
+    assert moved[-1] == "cpu"
 
 
 def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
-    assert wan.TEXT_LENGTH == 512
+    assert _wan.TEXT_LENGTH == 512
     for backbone, length in ((tiny_wan, 32), (shapeworld, 32)):
-        state = backbone.condition("a plain red ball").positive
+        state = backbone.condition(Prompt("a plain red ball")).positive
         assert state.shape[1] == length  # this tokenizer's own limit is below 512
         assert state[0, :5].abs().sum(-1).min() > 0
         assert not state[0, 5:].any()
@@ -95,13 +130,13 @@ def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
 def test_text_without_a_tokenizer_limit_is_512_long(tiny_wan, monkeypatch):
     monkeypatch.setattr(tiny_wan.tokenizer, "model_max_length", 10**30)
     monkeypatch.setattr(tiny_wan, "_texts", {})
-    assert tiny_wan.condition("a plain red ball").positive.shape[1] == 512
+    assert tiny_wan.condition(Prompt("a plain red ball")).positive.shape[1] == 512
     with pytest.warns(UserWarning, match="takes 512 tokens; the last 89"):
-        tiny_wan.condition("ball " * 600)
+        tiny_wan.condition(Prompt("ball " * 600))
 
 
 def test_prompt_cleaning():
-    assert wan.clean("  a\n&amp;amp; b\tâ€œcâ€\x9d ") == 'a & b "c"'
+    assert _wan.clean("  a\n&amp;amp; b\tâ€œcâ€\x9d ") == 'a & b "c"'
 
 
 @pytest.mark.parametrize("frames", [1, 5, 13])
@@ -110,17 +145,23 @@ def test_encode_is_the_normalised_mode_of_the_posterior(tiny_wan, shapeworld, fr
         clip = torch.rand(frames, 3, 32, 48)
         with torch.no_grad():
             mode = backbone.vae.encode(clip.transpose(0, 1)[None] * 2 - 1).latent_dist.mode()
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (backbone.vae.config.latents_mean, backbone.vae.config.latents_std))
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1, 1)
+            for v in (backbone.vae.config.latents_mean, backbone.vae.config.latents_std)
+        )
         z = backbone.encode(iter(clip))
         assert torch.equal(z, (mode - mean) / std)
         assert z.dtype == torch.float32
-        assert tuple(z.shape[2:]) == backbone.grid.latent_shape(frames, 32, 48)
+        assert tuple(z.shape[2:]) == (backbone.grid.latent_frames(frames), 4, 6)
 
 
 def test_decode_streams_what_the_vae_decodes(tiny_wan, shapeworld):
     for backbone in (tiny_wan, shapeworld):
         z = torch.randn(1, backbone.vae.config.z_dim, 3, 4, 6)
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (backbone.vae.config.latents_mean, backbone.vae.config.latents_std))
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1, 1)
+            for v in (backbone.vae.config.latents_mean, backbone.vae.config.latents_std)
+        )
         with torch.no_grad():
             whole = backbone.vae.decode(z * std + mean).sample[0].transpose(0, 1) / 2 + 0.5
         chunks = list(backbone.decode(z))
@@ -128,7 +169,10 @@ def test_decode_streams_what_the_vae_decodes(tiny_wan, shapeworld):
         assert torch.allclose(torch.cat(chunks), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize(("frames", "size", "words"), [(7, (32, 32), "use 5 or 9"), (5, (32, 40), "width 40"), (5, (30, 32), "height 30")])
+@pytest.mark.parametrize(
+    ("frames", "size", "words"),
+    [(7, (32, 32), "use 5 or 9"), (5, (32, 40), "width 40"), (5, (30, 32), "height 30")],
+)
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(tiny_wan, frames, size, words):
     with pytest.raises(ValueError, match=words):
         tiny_wan.grid.check(frames, *size)
@@ -149,11 +193,15 @@ def test_wrong_names_and_folders(tmp_path):
 
 
 def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
-    folder = wan.find("shapeworld-wan", None)
+    folder = wan.find("shapeworld-wan")
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
-    parts = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+    parts = {
+        "transformer": "diffusion_pytorch_model",
+        "vae": "diffusion_pytorch_model",
+        "text_encoder": "model",
+    }
     weights = [f"{part}/{name}.safetensors" for part, name in parts.items()]
     assert set(weights) <= set(files)
     assert sum((folder / w).stat().st_size for w in weights) < 15e6
@@ -164,9 +212,9 @@ def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
 
 def test_a_user_folder_of_the_family_loads(tmp_path, shapeworld):
     """--weights takes a folder: the embedded one under another backbone's name."""
-    folder = wan.find("shapeworld-wan", None)
+    folder = wan.find("shapeworld-wan")
     other = load_backbone("wan2.1-1.3b", weights=str(folder), device="cpu", dtype="bfloat16")
     assert other.transformer.dtype == torch.bfloat16
     assert other.vae.dtype == torch.float32
-    z, condition = torch.randn(1, 32, 1, 8, 8), other.condition("a plain red ball")
+    z, condition = torch.randn(1, 32, 1, 8, 8), other.condition(Prompt("a plain red ball"))
     assert other.velocity(z, 0.5, condition, branch="src+").dtype == torch.float32

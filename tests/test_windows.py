@@ -6,12 +6,14 @@ import torch
 from holdfast import diffusion, windows
 from holdfast.backbones.base import Grid
 
-GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)  # trained on 7 latent frames
+GRID = Grid(
+    (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, multiple=(8, 8), step=4
+)  # trained on 7 latent frames
 
 
 @pytest.mark.parametrize("frames", [29, 33, 49, 97, 401])
 def test_windows_cover_the_clip_evenly_and_overlap(frames):
-    plan = windows.plan(GRID, frames)
+    plan = windows.spans(GRID, frames)
     latent = (frames - 1) // 4 + 1
     assert plan.spans[0][0] == 0
     assert plan.spans[-1][1] == latent
@@ -20,48 +22,65 @@ def test_windows_cover_the_clip_evenly_and_overlap(frames):
     assert f"{latent} latent frames are more than the 7" in plan.reason
 
 
-@pytest.mark.parametrize(("frames", "wanted"), [(25, None), (1, None), (49, 0), (49, 49), (13, 400), (1, 1)])
+@pytest.mark.parametrize(
+    ("frames", "wanted"), [(25, None), (1, None), (49, 0), (49, 49), (13, 400), (1, 1)]
+)
 def test_one_window_says_why(frames, wanted):
-    plan = windows.plan(GRID, frames, wanted)
+    plan = windows.spans(GRID, frames, wanted)
     assert plan.count == 1
     assert plan.reason
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="--window is 5 or more"):
-        windows.plan(GRID, 49, 3)
+        windows.spans(GRID, 49, 3)
     with pytest.raises(ValueError, match="--window is 5 or more"):
-        windows.plan(GRID, 49, -5)
+        windows.spans(GRID, 49, -5)
     with pytest.raises(ValueError, match="at most 1021 frames"):
-        windows.plan(GRID, 2001, 0)
+        windows.spans(GRID, 2001, 0)
 
 
 class Pointwise:
-    """A field that looks at each frame by itself: windows must not change it."""
+    """A field without layers that looks at each frame by itself: windows must not change it."""
 
-    door, seen = None, 0
+    door = features = None
+    seen = 0
 
-    def levels(self, steps, shift=None):
+    def levels(self, steps, shift=None, grid="own", shape=None):
         return [1 - i / steps for i in range(steps + 1)]
 
-    def velocity(self, z, sigma, condition, *, branch):
+    def whole(self, sigma):
+        return sigma
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.seen = max(self.seen, z.shape[2])
         return torch.sin(z) * sigma
 
 
-class Doored(Pointwise):
-    def __init__(self):
-        from holdfast.attention import Door
-
-        self.door = Door(lambda: None, lambda: None, 0)
-
-
-def test_windows_of_a_field_that_looks_at_single_frames_change_nothing_and_see_no_more_than_a_window():
+def test_windows_of_a_field_that_looks_at_single_frames_change_nothing():
     z = torch.randn(1, 2, 31, 3, 3)
-    field = Doored()
-    split = windows.fitted(field, windows.plan(GRID, 121))
-    assert torch.allclose(split.velocity(z, 0.5, None, branch="src+"), torch.sin(z) * 0.5, atol=1e-6)
+    field = Pointwise()
+    split = windows.over(field, windows.spans(GRID, 121))
+    expected = torch.sin(z) * 0.5
+    assert torch.allclose(split.velocity(z, 0.5, None, branch="src+"), expected, atol=1e-6)
     assert field.seen == 7
+
+
+def test_an_overlap_fades_from_one_window_to_the_next():
+    """Each window says its first frame; where two meet, the weights are the distances to
+    their ends: 1 2 3 ... 3 2 1.
+    """
+
+    class Named(Pointwise):
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
+            assert frames == tuple(range(frames[0], frames[0] + 4))
+            return torch.full_like(z, float(frames[0]))
+
+    spans = windows.Spans(((0, 4), (2, 6)), "")
+    z = torch.zeros(1, 1, 6, 1, 1)
+    velocity = windows.over(Named(), spans).velocity(z, 0.5, None, branch="src+").flatten()
+    # frame 2 is the third of the first window (weight 2) and the first of the second (weight 1)
+    assert velocity.tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, 2, 2])
 
 
 def test_noise_is_that_of_the_absolute_frame():

@@ -4,11 +4,20 @@ __version__ = "0.1.0"
 __all__ = ["EditTask", "backbones", "edit", "load_backbone", "methods"]
 
 
-def edit(input, source, target, method="flowedit", backbone="wan2.1-1.3b", mask=None, seed=0, settings=None):
+def edit(
+    input,
+    source,
+    target,
+    method="flowedit",
+    backbone="wan2.1-1.3b",
+    mask=None,
+    seed=0,
+    settings=None,
+):
     """Edit a clip by two prompts. Returns a Result: `result.save("out.mp4")`, `result.preservation`, `result.frames()`.
 
-    input, mask: paths. backbone: a name, or one loaded with load_backbone. settings: of the method, and any other field of
-    EditTask by its name. Raises ValueError for bad input, registry.Missing for weights that are not here.
+    input, mask: paths. backbone: a name, or one loaded with load_backbone. settings: of the method, and any other
+    field of EditTask by its name. Raises ValueError for bad input, registry.Missing for weights that are not here.
     """
     import dataclasses
 
@@ -19,9 +28,16 @@ def edit(input, source, target, method="flowedit", backbone="wan2.1-1.3b", mask=
     settings = dict(settings or {})
     task = {k: settings.pop(k) for k in list(settings) if k in fields}
     loaded = None if isinstance(backbone, str) else backbone
-    name = backbone if loaded is None else backbone.name
-    task |= {"input": str(input), "source": source, "target": target, "method": method, "backbone": name, "seed": seed}
-    task |= {"mask": None if mask is None else str(mask), "settings": settings}
+    task |= {
+        "input": str(input),
+        "source": source,
+        "target": target,
+        "method": method,
+        "backbone": backbone if loaded is None else backbone.name,
+        "seed": seed,
+        "mask": None if mask is None else str(mask),
+        "settings": settings,
+    }
     return run_edit(EditTask.from_dict({"output": ""} | task), loaded)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,9 +16,14 @@ from rich.table import Table
 
 from .bench.cli import bench
 from .console import CANCELLED, exit_codes, screen, settings_of, shown_progress
+from .settings import described, kind_of
 from .task import EditTask
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Edit a clip by words. What you did not name holds fast.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Edit a clip by words. What you did not name holds fast.",
+)
 app.add_typer(bench, name="bench")
 
 
@@ -26,36 +31,59 @@ def task_parameters() -> list[inspect.Parameter]:
     """One typer parameter for each field of EditTask."""
     parameters = []
     for f in dataclasses.fields(EditTask):
-        many = f.type in (dict, tuple)
-        kind: Any = list[str] if many else f.type
         flags, text = f.metadata["flags"], f.metadata["help"]
-        option = typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
-        default = [] if many else inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
-        parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]))
+        about = (
+            typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
+        )
+        parameters.append(
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=_default(f),
+                annotation=Annotated[_typed(f.type), about],
+            )
+        )
     return parameters
+
+
+def _typed(annotation: Any) -> Any:
+    """A field's type as typer takes it. Ranges stay with EditTask, which says the same from JSON and from Python."""
+    kind = kind_of(annotation)
+    if kind.base in (dict, tuple):
+        return list[str]
+    plain = Literal[kind.choices] if kind.choices else kind.base
+    return plain | None if kind.optional else plain
+
+
+def _default(f: dataclasses.Field) -> Any:
+    if kind_of(f.type).base in (dict, tuple):
+        return []
+    return inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
 
 
 def edit(**values: Any) -> None:
     """Edit a clip by two prompts: one that describes it, one that describes the wanted clip."""
     resume, as_json = values.pop("resume"), values.pop("json")
     with exit_codes():
-        task = EditTask(**values | {"settings": settings_of(values["settings"]), "words": tuple(values["words"])})
-        run_task(task, resume, as_json)
+        settings, words = settings_of(values.pop("settings")), tuple(values.pop("words"))
+        run_task(EditTask(**values, settings=settings, words=words), resume, as_json)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
     from . import editing
-    from .run import Cancelled
-    from .run import as_json as to_json
+    from .files import as_json as to_json
+    from .result import latents_path
 
     try:
-        with shown_progress(quiet=as_json or not screen.is_terminal) as progress:
-            result = editing.edit(task, resume=resume, progress=progress)
-            result.save(progress=progress)
-    except (Cancelled, KeyboardInterrupt) as error:
+        with shown_progress(quiet=as_json or not screen.is_terminal) as report:
+            result = editing.edit(task, resume=resume, report=report)
+            result.save(report=report)
+    except (editing.Cancelled, KeyboardInterrupt) as error:
         screen.print(str(error) or "stopped", highlight=False)
-        if editing.latents_path(Path(task.output)).exists():
-            screen.print(f"go on with: {resume_command()}", highlight=False, soft_wrap=True, markup=False)
+        if latents_path(Path(task.output)).exists():
+            screen.print(
+                f"go on with: {resume_command()}", highlight=False, soft_wrap=True, markup=False
+            )
         raise typer.Exit(CANCELLED) from error
     if as_json:
         print(to_json(result.manifest))
@@ -69,14 +97,22 @@ def resume_command() -> str:
 
 
 def summarise(manifest: dict) -> None:
-    kept, plan = manifest["preservation"], manifest["plan"]["fit"]
+    kept, fitted = manifest["preservation"], manifest["plan"]["fit"]
     output = escape(manifest["output"])
-    screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
-    screen.print(f"  {plan['reason']}", highlight=False)
-    outside = "no mask, so nothing was held exactly" if kept["psnr_outside"] is None else f"outside the edit {kept['psnr_outside']} dB"
-    screen.print(f"  kept: {outside}; whole clip {kept['psnr']} dB; {kept['changed_share']:.1%} of the pixels changed", highlight=False)
+    outside = "no mask, so nothing was held exactly"
+    if kept["psnr_outside"] is not None:
+        outside = f"outside the edit {kept['psnr_outside']} dB"
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest["seconds"].items())
-    screen.print(f"  seconds: {seconds}; {manifest['evaluations']} evaluations; {manifest['peak_memory_mb']:.0f} MB", highlight=False)
+    lines = (
+        f"  {fitted['reason']}",
+        f"  kept: {outside}; whole clip {kept['psnr']} dB; "
+        f"{kept['changed_share']:.1%} of the pixels changed",
+        f"  seconds: {seconds}; {manifest['evaluations']} evaluations; "
+        f"{manifest['peak_memory_mb']:.0f} MB",
+    )
+    screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
+    for line in lines:
+        screen.print(line, highlight=False)
 
 
 def _register_edit() -> None:
@@ -87,7 +123,9 @@ def _register_edit() -> None:
     parameters = task_parameters()
     for name, text in texts.items():
         kind = Annotated[bool, typer.Option(f"--{name}", help=text)]
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        )
     edit.__signature__ = inspect.Signature(parameters)
     edit.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command()(edit)
@@ -98,17 +136,30 @@ _register_edit()
 
 @app.command()
 def demo(
-    scene: Annotated[int, typer.Option(help="Number of the scene (a seed; held out from training below 1000000).")] = 7,
-    kind: Annotated[str, typer.Option(help="colour, shape, material, backdrop, add or remove.")] = "colour",
-    difficulty: Annotated[str, typer.Option("--set-of", help="single, several, crossing, fast or long.")] = "single",
+    scene: Annotated[
+        int,
+        typer.Option(help="Number of the scene (a seed; held out from training below 1000000)."),
+    ] = 7,
+    kind: Annotated[
+        str, typer.Option(help="colour, shape, material, backdrop, add or remove.")
+    ] = "colour",
+    difficulty: Annotated[
+        str, typer.Option("--set-of", help="single, several, crossing, fast or long.")
+    ] = "single",
     method: Annotated[str, typer.Option(help="The editing method.")] = "flowedit",
-    with_mask: Annotated[bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")] = False,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path("demo"),
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on standard output.")] = False,
+    with_mask: Annotated[
+        bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for what it makes.")
+    ] = Path("demo"),
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Edit a clip of the synthetic world, where the true result is known, on the embedded model."""
     with exit_codes():
-        from .run import as_json
+        from .files import as_json
         from .shapeworld.demo import demo as run_demo
         from .shapeworld.scenes import sample_edit
 
@@ -125,9 +176,19 @@ def demo(
 
 def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     truth, kept = manifest["truth"], manifest["preservation"]
-    table = Table(title=f"{manifest['task']['source']}\n-> {manifest['task']['target']}", show_header=False, title_justify="left")
-    table.add_row("error against the true result", f"{truth['psnr']:.1f} dB (the unedited source: {truth['psnr_source']:.1f} dB)")
-    table.add_row("within / without the true change", f"{truth['psnr_inside']:.1f} / {truth['psnr_outside']:.1f} dB")
+    table = Table(
+        title=f"{manifest['task']['source']}\n-> {manifest['task']['target']}",
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_row(
+        "error against the true result",
+        f"{truth['psnr']:.1f} dB (the unedited source: {truth['psnr_source']:.1f} dB)",
+    )
+    table.add_row(
+        "within / without the true change",
+        f"{truth['psnr_inside']:.1f} / {truth['psnr_outside']:.1f} dB",
+    )
     table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
     table.add_row("edit succeeded", "yes" if truth["success"] else "no")
     table.add_row("pixels changed", f"{kept['changed_share']:.1%}")
@@ -137,27 +198,38 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
     out = Console()
     out.print(table)
-    out.print(f"Look at {output}/strip.png and {output}/side-by-side.mp4 (source, edited, truth); the clip is {output}/edited.mp4")
+    out.print(
+        f"Look at {output}/strip.png and {output}/side-by-side.mp4 (source, edited, truth); "
+        f"the clip is {output}/edited.mp4"
+    )
 
 
 @app.command("metrics")
 def measure(
     source: Annotated[str, typer.Argument(help="The clip before the edit.")],
     edited: Annotated[str, typer.Argument(help="The clip after it.")],
-    mask: Annotated[str | None, typer.Option(help="Where the edit was to show; bright is inside.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Where the edit was to show; bright is inside.")
+    ] = None,
     truth: Annotated[str | None, typer.Option(help="The true result, where it is known.")] = None,
     target: Annotated[str, typer.Option(help="The prompt that describes the wanted clip.")] = "",
-    source_text: Annotated[str, typer.Option("--source", help="The prompt that describes the clip before.")] = "",
+    source_text: Annotated[
+        str, typer.Option("--source", help="The prompt that describes the clip before.")
+    ] = "",
     local: Annotated[str, typer.Option(help="The words of the edited thing alone.")] = "",
-    only: Annotated[str, typer.Option(help="Names of metrics with commas, or all (see: holdfast list metrics).")] = "all",
-    settings: Annotated[list[str], typer.Option("--set", help="An option, key=value, such as clip=FOLDER.")] = [],  # noqa: B006
+    only: Annotated[
+        str, typer.Option(help="Names of metrics with commas, or all (see: holdfast list metrics).")
+    ] = "all",
+    settings: Annotated[
+        list[str], typer.Option("--set", help="An option, key=value, such as clip=FOLDER.")
+    ] = [],  # noqa: B006
     json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Measure an edited clip against its source. Every figure's name says which variant it is."""
     from .bench.cli import measuring
+    from .files import as_json
     from .measuring import Pair, compare
     from .metrics import better
-    from .run import as_json
 
     with exit_codes():
         tools, chosen = measuring(only, settings)
@@ -176,56 +248,98 @@ def measure(
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, backbones, metrics or datasets.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="methods, backbones, metrics, datasets, or a method's name: its settings."
+        ),
+    ],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List what there is, and what each needs."""
     from . import registry
-    from .run import as_json
+    from .files import as_json
 
     with exit_codes():
-        rows = _lists()[registry.choose(what, _lists(), "list")]()
+        lists = _lists()
+        rows = lists[registry.choose(what, lists, "list")]()
         if json:
             print(as_json(rows))
             return
         table = Table("name", *next(iter(rows.values())))
         for name, row in rows.items():
-            table.add_row(name, *(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+            cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
+            table.add_row(name, *map(escape, cells))
         Console().print(table)
 
 
 def _lists() -> dict[str, Callable[[], dict[str, dict]]]:
     """What can be listed, and how its rows are made."""
+    from . import methods, registry
+
+    lists: dict[str, Callable[[], dict[str, dict]]] = {
+        "methods": _of_methods,
+        "backbones": _of_backbones,
+        "metrics": _of_metrics,
+        "datasets": _of_datasets,
+    }
+    for name in methods.names():
+        lists[name] = lambda name=name: described(registry.method(name).Config)
+    return lists
+
+
+def _first_line(module) -> str:
+    return module.__doc__.split("\n")[0]
+
+
+def _of_methods() -> dict:
+    from . import methods, registry
+
+    rows = {}
+    for name in methods.names():
+        module = registry.method(name)
+        rows[name] = {"needs": sorted(module.NEEDS), "about": _first_line(module)}
+    return rows
+
+
+def _of_backbones() -> dict:
+    from . import registry
+
+    rows = {}
+    for name, module in registry.backbones().items():
+        card = module.MODELS[name]
+        rows[name] = {"weights": card.weights, "gigabytes": card.gigabytes, "frames": card.frames}
+    return rows
+
+
+def _of_metrics() -> dict:
+    from . import metrics
+
+    rows = {}
+    for name in metrics.names():
+        module = metrics.module(name)
+        needs, figures = sorted(module.NEEDS), list(module.BETTER)
+        rows[name] = {"figures": figures, "needs": needs, "about": _first_line(module)}
+    return rows
+
+
+def _of_datasets() -> dict:
     import importlib
 
-    from . import methods, metrics, registry
     from .bench import datasets
 
-    def first_line(module) -> str:
-        return module.__doc__.split("\n")[0]
-
-    def of_methods() -> dict:
-        return {n: {"needs": sorted(registry.method(n).NEEDS), "about": first_line(registry.method(n))} for n in methods.names()}
-
-    def of_backbones() -> dict:
-        known = {n: m.MODELS[n] for n, m in registry.backbones().items()}
-        return {n: {"weights": m.weights, "gigabytes": m.gigabytes, "frames": m.frames} for n, m in known.items()}
-
-    def of_metrics() -> dict:
-        modules = {n: metrics.module(n) for n in metrics.names()}
-        return {n: {"figures": list(m.BETTER), "needs": sorted(m.NEEDS), "about": first_line(m)} for n, m in modules.items()}
-
-    def of_datasets() -> dict:
-        return {n: {"about": first_line(importlib.import_module(f"holdfast.bench.datasets.{n}"))} for n in datasets.names()}
-
-    return {"methods": of_methods, "backbones": of_backbones, "metrics": of_metrics, "datasets": of_datasets}
+    rows = {}
+    for name in datasets.names():
+        module = importlib.import_module(f"holdfast.bench.datasets.{name}")
+        rows[name] = {"about": _first_line(module)}
+    return rows
 
 
 @app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """What is installed, which weights are here, what the device can run, and how to get what is missing."""
     from .doctor import report
-    from .run import as_json
+    from .files import as_json
 
     with exit_codes():
         found = report()

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .notes import Notice
 
 BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 2, 3, 4, 130
 screen = Console(stderr=True)
@@ -15,9 +24,11 @@ screen = Console(stderr=True)
 
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn what can go wrong for a user into one message and an exit code; everything else is a bug and shows itself."""
+    """Turn what can go wrong for a user into one message and an exit code; everything else is
+    a bug and shows itself.
+    """
+    from .editing import Cancelled
     from .registry import Missing
-    from .run import Cancelled
 
     try:
         with our_warnings():
@@ -26,14 +37,23 @@ def exit_codes() -> Iterator[None]:
         fail(error, MISSING)
     except (Cancelled, KeyboardInterrupt) as error:
         fail(str(error) or "stopped", CANCELLED)
-    except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        PermissionError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as error:
         fail(error, BAD_INPUT)
     except OSError as error:
         fail(error, 1)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        fail("out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less", NO_MEMORY)
+        fail(
+            "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less",
+            NO_MEMORY,
+        )
 
 
 @contextlib.contextmanager
@@ -41,13 +61,21 @@ def our_warnings() -> Iterator[None]:
     """Show Holdfast's own warnings as notes, each once; a library's are for developers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module="holdfast")
-        warnings.showwarning = lambda message, *_: screen.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+        warnings.simplefilter("default", Notice)
+        warnings.showwarning = shown_note
         yield
 
 
+def shown_note(message: Warning, *_) -> None:
+    screen.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+
+
 def out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error)
+        or "not enough memory" in str(error)
+    )
 
 
 def fail(message: object, code: int) -> None:

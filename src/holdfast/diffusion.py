@@ -8,6 +8,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from torch import Tensor
 def noise(like: Tensor, seed: int, step: int, repeat: int = 0, first_frame: int = 0) -> Tensor:
     """Standard normal noise of the shape, type and device of `like`, keyed by what it is for.
 
-    Each latent frame is drawn by itself on the CPU from (seed, step, repeat, absolute frame), so that the same seed gives
-    the same noise whatever the window, batch order, resume point or device. The only place where noise is drawn.
+    Each latent frame is drawn by itself on the CPU from (seed, step, repeat, absolute frame), so that the same seed
+    gives the same noise whatever the window, batch order, resume point or device. The only place where noise is drawn.
     """
     b, c, f, h, w = like.shape
     frames = []
@@ -32,13 +33,62 @@ def noised(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
     return (1 - sigma) * clean + sigma * eps
 
 
-def guided(field, z: Tensor, sigma: float, condition, side: str, scale: float) -> Tensor:
-    """Classifier-free guidance, `v- + scale (v+ - v-)`, of side "src" or "tgt". At scale 1 the negative is not evaluated."""
+Scale = float | tuple[float, float] | Tensor
+
+
+def guided(field, z: Tensor, sigma: float, condition, side: str, scale: Scale) -> Tensor:
+    """Classifier-free guidance, `v- + scale (v+ - v-)`, of side "src" or "tgt".
+
+    scale: a number; at 1 the negative is not evaluated. Or one a frame: a tensor of f numbers, or the first frame's
+    and the last one's, evenly in between.
+    """
     positive = field.velocity(z, sigma, condition, branch=f"{side}+")
-    if scale == 1:
+    if isinstance(scale, (int, float)) and scale == 1:
         return positive
     negative = field.velocity(z, sigma, condition, branch=f"{side}-")
-    return negative + scale * (positive - negative)
+    return negative + per_frame(scale, z) * (positive - negative)
+
+
+def per_frame(scale: Scale, z: Tensor) -> float | Tensor:
+    """A guidance scale as it multiplies a latent b c f h w: a number as it is, one a frame as 1 1 f 1 1."""
+    if isinstance(scale, (int, float)):
+        return scale
+    if isinstance(scale, tuple):
+        scale = torch.linspace(*scale, z.shape[2])
+    return scale.to(z).view(1, 1, -1, 1, 1)
+
+
+def minmax(values: Tensor, least: float = 1e-12) -> Tensor:
+    """Each sample's values scaled to [0, 1] over all its elements. least: added to the range, so that 0 / 0 is 0."""
+    dims = tuple(range(1, values.dim()))
+    low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
+    return (values - low) / (high - low + least)
+
+
+def contrast(difference: Tensor, kind: str, least: float = 1e-12) -> Tensor:
+    """Where a difference of velocities b c f h w is large, b 1 f h w in [0, 1]: its mean over channels, "signed" or
+    "abs".
+    """
+    mean = (difference if kind == "signed" else difference.abs()).mean(1, keepdim=True)
+    return minmax(mean, least)
+
+
+def grid_of(name: str, steps: int, shift: float, own: str) -> Tensor:
+    """Rectified-flow noise levels by the name of their grid, from noisy to 0: steps + 1, float64.
+
+    wan: evenly from 0.999 down to 0, then the shift, as Wan's authors have it. euler: as diffusers' FlowMatchEuler has
+    it, whose ends are shifted before the even spacing and again after it. own: the grid of that name for this model.
+    """
+    name = own if name == "own" else name
+    if name == "wan":
+        return shifted(torch.from_numpy(np.linspace(0.999, 0.0, steps + 1)), shift)
+    if name == "euler":
+        ends = shifted(torch.tensor([1.0, 0.001], dtype=torch.float64), shift)
+        even = torch.from_numpy(np.linspace(ends[0].item(), ends[1].item(), steps))
+        return torch.cat((shifted(even, shift), torch.zeros(1, dtype=torch.float64)))
+    raise ValueError(
+        f"this model has no grid of levels called {name!r}; there are: own, wan, euler"
+    )
 
 
 def shifted(levels: Tensor, shift: float) -> Tensor:
@@ -58,7 +108,9 @@ class UniPC:
     clean: tuple[Tensor, ...] = ()  # up to two predicted clean latents
     levels: tuple[float, ...] = ()  # and the levels they were predicted at
 
-    def step(self, z: Tensor, velocity: Tensor, sigma: float, sigma_next: float, last: bool) -> tuple[Tensor, "UniPC"]:
+    def step(
+        self, z: Tensor, velocity: Tensor, sigma: float, sigma_next: float, last: bool
+    ) -> tuple[Tensor, "UniPC"]:
         """One corrector and one predictor step from sigma to sigma_next. `last`: the final step is of first order."""
         clean = z - sigma * velocity
         if self.state is not None:
@@ -70,12 +122,18 @@ class UniPC:
     def to_dict(self) -> dict[str, Tensor]:
         """As named tensors, for saving."""
         named = {f"clean{i}": c for i, c in enumerate(self.clean)}
-        return {"state": self.state, "levels": torch.tensor(self.levels, dtype=torch.float64), **named}
+        return {
+            "state": self.state,
+            "levels": torch.tensor(self.levels, dtype=torch.float64),
+            **named,
+        }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Tensor]) -> "UniPC":
         levels = tuple(saved["levels"].tolist()) if saved else ()
-        return cls(saved.get("state"), tuple(saved[f"clean{i}"] for i in range(len(levels))), levels)
+        return cls(
+            saved.get("state"), tuple(saved[f"clean{i}"] for i in range(len(levels))), levels
+        )
 
     def _predict(self, sigma: float, order: int) -> Tensor:
         (x0, *older), start = self.clean, self.levels[0]
@@ -92,9 +150,13 @@ class UniPC:
             return z - (1 - sigma) * _b(start, sigma) * 0.5 * (clean - x0)
         ratio, h = self._ratio(sigma), _half_log_snr(sigma) - _half_log_snr(start)
         b1, b2 = _targets(-h)
-        rho_old = (b1 - b2) / (1 - ratio)  # solves rho_old + rho_new = b1, ratio rho_old + rho_new = b2
+        rho_old = (b1 - b2) / (
+            1 - ratio
+        )  # solves rho_old + rho_new = b1, ratio rho_old + rho_new = b2
         rho_new = b1 - rho_old
-        return z - (1 - sigma) * _b(start, sigma) * (rho_old * (older[0] - x0) / ratio + rho_new * (clean - x0))
+        return z - (1 - sigma) * _b(start, sigma) * (
+            rho_old * (older[0] - x0) / ratio + rho_new * (clean - x0)
+        )
 
     def _ratio(self, sigma: float) -> float:
         start = _half_log_snr(self.levels[0])

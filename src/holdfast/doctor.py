@@ -7,7 +7,16 @@ from importlib import metadata
 
 from . import registry
 
-PACKAGES = ("holdfast", "torch", "diffusers", "transformers", "safetensors", "av", "opencv-python-headless", "numpy")
+PACKAGES = (
+    "holdfast",
+    "torch",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "av",
+    "opencv-python-headless",
+    "numpy",
+)
 BENCH = ("torchmetrics", "matplotlib", "jinja2")  # of the extra `bench`
 
 
@@ -25,7 +34,11 @@ def report() -> dict[str, dict[str, str]]:
 def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *BENCH):
-        command = f"pip install {name}" if name in PACKAGES else "pip install 'holdfast[bench]' (only metrics and benchmarks need it)"
+        command = (
+            f"pip install {name}"
+            if name in PACKAGES
+            else "pip install 'holdfast[bench]' (only metrics and benchmarks need it)"
+        )
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -38,13 +51,19 @@ def _device() -> dict[str, str]:
     import torch
 
     memory = psutil.virtual_memory().total / 2**30
-    found = {"processor": f"{os.cpu_count()} cores, {memory:.0f} GB, {torch.get_num_threads()} threads; float32 by default"}
+    found = {
+        "processor": f"{os.cpu_count()} cores, {memory:.0f} GB, {torch.get_num_threads()} threads; float32 by default"
+    }
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
-            found[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GB; bfloat16 by default"
+            found[f"cuda:{i}"] = (
+                f"{properties.name}, {properties.total_memory / 2**30:.0f} GB; bfloat16 by default"
+            )
     else:
-        found["gpu"] = "none that torch can use: the embedded model runs well, the published ones take hours"
+        found["gpu"] = (
+            "none that torch can use: the embedded model runs well, the published ones take hours"
+        )
     found["disk free"] = f"{shutil.disk_usage('.').free / 2**30:.0f} GB"
     return found
 
@@ -53,7 +72,7 @@ def _weights() -> dict[str, str]:
     found = {}
     for name, module in registry.backbones().items():
         try:
-            found[name] = f"here: {module.find(name, None)}"
+            found[name] = f"here: {module.find(name)}"
         except registry.Missing as error:
             found[name] = str(error)
     return found
@@ -79,6 +98,9 @@ def _networks() -> dict[str, str]:
 def _codecs() -> dict[str, str]:
     import av
 
-    from .video import CODECS
+    from .media.video import CODECS
 
-    return {name: "here" if codec in av.codecs_available else "missing from this build of PyAV" for name, codec in CODECS.items()}
+    return {
+        name: "here" if codec in av.codecs_available else "missing from this build of PyAV"
+        for name, codec in CODECS.items()
+    }

@@ -1,16 +1,20 @@
 """Run metrics over two clips in one pass: frames of one size and length, a mask, a true result."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import repeat
 
 import numpy as np
+from numpy import ndarray
 
-from . import masks, metrics, video
-from .metrics.base import Metric, Moment, Subject, Tools
+from . import metrics
+from .media import masks, video
+from .metrics.base import Judge, Metric, Moment, Subject, Tools
+from .notes import note
 from .registry import Missing
-from .shapeworld.scenes import Edit
+
+Figures = dict[str, float]  # by name
+Reasons = dict[str, str]  # why a metric was left out, by its name
 
 
 @dataclass(frozen=True)
@@ -24,83 +28,119 @@ class Pair:
     source_text: str = ""
     target_text: str = ""
     local_text: str = ""
-    edit: Edit | None = None
+    judge: Judge | None = None
 
 
-def compare(pair: Pair, tools: Tools, only: list[str] | None = None) -> tuple[dict[str, float], dict[str, str]]:
+def compare(pair: Pair, tools: Tools, only: list[str] | None = None) -> tuple[Figures, Reasons]:
     """Figures of a pair of files, and what was left out and why. See `measure`.
 
-    An edited or true clip of another size is resized to the source's; of another length, only the frames that all have count: both
-    with a warning. Raises ValueError for files that cannot be read.
+    An edited or true clip of another size is resized to the source's; of another length, only the frames that all have
+    count: both with a note. Raises ValueError for files that cannot be read.
     """
     source = video.probe(pair.source)
-    others = [(what, video.probe(path)) for what, path in (("edited", pair.edited), ("true", pair.truth)) if path]
-    length = min(source.frames, *(c.frames for _, c in others))
-    for what, clip in others:
-        if clip.frames != source.frames:
-            warnings.warn(
-                f"the {what} clip has {clip.frames} frames, the source {source.frames}; the first {length} are compared", stacklevel=2
-            )
-        if clip.size != source.size:
-            sizes = ["{}x{}".format(*s) for s in (clip.size, source.size)]
-            warnings.warn(f"the {what} clip is {sizes[0]}, the source {sizes[1]}; it is resized", stacklevel=2)
+    edited = video.probe(pair.edited)
+    truth = video.probe(pair.truth) if pair.truth else None
+    _tell_of_differences(source, edited, truth)
     mask = masks.bind(pair.mask, source, range(source.frames)) if pair.mask else None
     width, height = source.size
-    texts = (pair.source_text, pair.target_text, pair.local_text)
-    subject = Subject((height, width), *texts, masked=mask is not None, truthful=bool(pair.truth), edit=pair.edit)
-    clips = [c for _, c in others]
-    streams = [_sized(c, source.size) for c in (source, *clips)]
-    return measure(subject, tools, _together(streams, mask, bool(pair.truth)), only)
+    subject = Subject(
+        size=(height, width),
+        source_text=pair.source_text,
+        target_text=pair.target_text,
+        local_text=pair.local_text,
+        masked=mask is not None,
+        truthful=truth is not None,
+        judge=pair.judge,
+    )
+    frames = zip(  # the shortest one says how many
+        _sized(source, source.size),
+        _sized(edited, source.size),
+        mask.frames() if mask else repeat(None),
+        _sized(truth, source.size) if truth else repeat(None),
+        strict=False,
+    )
+    return measure(subject, tools, frames, only)
 
 
-def _together(streams: list[Iterator], mask: masks.Mask | None, truthful: bool) -> Iterator[tuple]:
-    source, edited = streams[:2]
-    truths = streams[2] if truthful else repeat(None)
-    insides = mask.frames() if mask else repeat(None)
-    yield from zip(source, edited, insides, truths, strict=False)  # the shortest one says how many
+def _tell_of_differences(source: video.Clip, edited: video.Clip, truth: video.Clip | None) -> None:
+    others = {"edited": edited}
+    if truth:
+        others["true"] = truth
+    length = min(source.frames, *(clip.frames for clip in others.values()))
+    for what, clip in others.items():
+        if clip.frames != source.frames:
+            note(
+                f"the {what} clip has {clip.frames} frames, the source {source.frames}; "
+                f"the first {length} are compared"
+            )
+        if clip.size != source.size:
+            sizes = f"{_size_text(clip)}, the source {_size_text(source)}"
+            note(f"the {what} clip is {sizes}; it is resized")
 
 
-def _sized(clip: video.Clip, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def _size_text(clip: video.Clip) -> str:
+    width, height = clip.size
+    return f"{width}x{height}"
+
+
+def _sized(clip: video.Clip, size: tuple[int, int]) -> Iterator[ndarray]:
+    """Frames as H W 3 float32 in [0, 1] of a width and height."""
     import cv2
 
     for frame in video.read(clip):
         array = frame.astype(np.float32) / np.iinfo(frame.dtype).max
-        yield array if clip.size == size else cv2.resize(array, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        if clip.size != size:
+            array = cv2.resize(array, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        yield array
 
 
 def measure(
     subject: Subject, tools: Tools, moments: Iterable[tuple], only: Iterable[str] | None = None
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> tuple[Figures, Reasons]:
     """Figures of one pair of clips, in one pass, and what was left out and why.
 
     moments: (source, edited, mask or None, truth or None) a frame, arrays H W 3 float32 in [0, 1] and H W boolean.
-    only: names of metrics (default: all that the subject allows). A metric that misses its weights, a package or an input is
-    left out with its reason. Raises ValueError where there is no frame.
+    only: names of metrics (default: all that the subject allows). A metric that misses its weights, a package or an
+    input is left out with its reason. Raises ValueError where there is no frame.
     """
     chosen, left_out = _ready(subject, tools, only)
     moment = None
     for moment in _moments(moments, tools):
-        for metric, stride in chosen:
-            if moment.index % stride == 0:
-                metric.add(moment)
+        for one in chosen:
+            if moment.index % one.stride == 0:
+                one.metric.add(moment)
     if moment is None:
         raise ValueError("there is no frame to measure")
-    figures: dict[str, float] = {}
-    for metric, stride in chosen:
-        figures |= {name + (f" every {stride} frames" if stride > 1 else ""): value for name, value in metric.figures().items()}
+    figures: Figures = {}
+    for one in chosen:
+        every = f" every {one.stride} frames" if one.stride > 1 else ""
+        for name, value in one.metric.figures().items():
+            figures[name + every] = value
     return figures, left_out
 
 
-def _ready(subject: Subject, tools: Tools, only: Iterable[str] | None) -> tuple[list[tuple[Metric, int]], dict[str, str]]:
-    chosen, left_out = [], {}
+@dataclass(frozen=True)
+class _Chosen:
+    """A metric that looks at every stride-th frame."""
+
+    metric: Metric
+    stride: int
+
+
+def _ready(
+    subject: Subject, tools: Tools, only: Iterable[str] | None
+) -> tuple[list[_Chosen], Reasons]:
+    chosen: list[_Chosen] = []
+    left_out: Reasons = {}
     for name in metrics.names() if only is None else only:
         module = metrics.module(name)
         absent = module.NEEDS - subject.known()
         if absent:
             left_out[name] = f"needs {' and '.join(sorted(absent))}"
             continue
+        stride = 1 if module.EVERY_FRAME else tools.options.stride
         try:
-            chosen.append((module.Measure(subject, tools), 1 if module.EVERY_FRAME else tools.options.stride))
+            chosen.append(_Chosen(module.Measure(subject, tools), stride))
         except Missing as error:
             left_out[name] = str(error)
     return chosen, left_out
@@ -108,9 +148,11 @@ def _ready(subject: Subject, tools: Tools, only: Iterable[str] | None) -> tuple[
 
 def _moments(items: Iterable[tuple], tools: Tools) -> Iterator[Moment]:
     last = None
-    for index, (source, edited, mask, truth) in zip(count(), items, strict=False):
+    for index, (source, edited, mask, truth) in enumerate(items):
         moment = Moment(index, source, edited, tools)
-        moment.mask, moment.truth, moment.previous = mask, truth, last
+        moment.mask = mask
+        moment.truth = truth
+        moment.previous = last
         if last is not None:
             last.previous = None  # or every frame of the clip would be kept
         yield moment

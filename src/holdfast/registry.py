@@ -3,8 +3,10 @@
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 
 class Missing(Exception):
@@ -14,7 +16,11 @@ class Missing(Exception):
 def modules(package: str) -> list[str]:
     """Names of the modules in a package, leaving out private ones and the contracts."""
     folder = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_") and m.name != "base")
+    return sorted(
+        m.name
+        for m in pkgutil.iter_modules(folder)
+        if not m.name.startswith("_") and m.name != "base"
+    )
 
 
 def plain(name: str) -> str:
@@ -35,16 +41,45 @@ def choose(name: str, known: Iterable[str], what: str) -> str:
 
 def method(name: str) -> ModuleType:
     """The module of a method: it has NEEDS, Config and edit."""
-    return importlib.import_module(f"holdfast.methods.{choose(name, modules('holdfast.methods'), 'method')}")
+    return importlib.import_module(
+        f"holdfast.methods.{choose(name, modules('holdfast.methods'), 'method')}"
+    )
 
 
 def backbones() -> dict[str, ModuleType]:
-    """Every backbone's name, with the module whose MODELS holds it."""
+    """Every backbone's name, with the module whose MODELS holds it. No weights are looked at, and nothing heavy is
+    imported.
+    """
     found = {}
     for name in modules("holdfast.backbones"):
         module = importlib.import_module(f"holdfast.backbones.{name}")
         found |= dict.fromkeys(module.MODELS, module)
     return found
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """What is known of a backbone before it is loaded. A loaded one has the same."""
+
+    name: str
+    grid: Any  # backbones.base.Grid
+    carries: frozenset[str]
+    prefers: Mapping[str, Any]
+
+
+def about(name: str, weights: str | None = None) -> Unloaded:
+    """Describe a backbone by its card and its weights' configuration. Raises as `load_backbone` does."""
+    known = backbones()
+    name = choose(name, known, "backbone")
+    module = known[name]
+    card = module.MODELS[name]
+    grid = module.grid(name, module.find(name, weights))
+    return Unloaded(name, grid, card.carries, card.prefers)
+
+
+def fitting(carries: Iterable[str]) -> list[str]:
+    """Names of the methods that need nothing but what a backbone carries."""
+    return [n for n in modules("holdfast.methods") if set(carries) >= method(n).NEEDS]
 
 
 def load_backbone(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):

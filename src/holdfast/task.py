@@ -3,14 +3,19 @@
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from .settings import Range, Share, check
 
 
-def _field(text: str, default: Any = dataclasses.MISSING, flags: tuple[str, ...] = (), argument: bool = False) -> Any:
+def _field(
+    text: str,
+    default: Any = dataclasses.MISSING,
+    flags: tuple[str, ...] = (),
+    argument: bool = False,
+) -> Any:
     """A field with its help text. flags: its names on the command line; argument: it has no flag."""
     metadata = {"help": text, "flags": flags, "argument": argument}
     if isinstance(default, dict):
@@ -20,37 +25,68 @@ def _field(text: str, default: Any = dataclasses.MISSING, flags: tuple[str, ...]
 
 @dataclass(frozen=True)
 class EditTask:
-    """What to edit, into what, with what. Everything that a result depends on."""
+    """What to edit, into what, with what. Everything that a result depends on. Raises ValueError for what a field does
+    not take.
+    """
 
-    input: str = _field("The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images.", argument=True)
-    output: str = _field("Where the result goes; its name says the container. A manifest goes beside it.", flags=("-o", "--output"))
+    input: str = _field(
+        "The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images.", argument=True
+    )
+    output: str = _field(
+        "Where the result goes; its name says the container. A manifest goes beside it.",
+        flags=("-o", "--output"),
+    )
     source: str = _field("A prompt that describes the clip.")
     target: str = _field("A prompt that describes the wanted clip.")
     negative: str = _field("A prompt to keep away from, for both.", "")
     method: str = _field("The editing method (see: holdfast list methods).", "flowedit")
     backbone: str = _field("The model (see: holdfast list backbones).", "wan2.1-1.3b")
-    weights: str | None = _field("A folder or hub id of the same family, in place of the backbone's own weights.", None)
+    weights: str | None = _field(
+        "A folder or hub id of the same family, in place of the backbone's own weights.", None
+    )
     mask: str | None = _field(
-        "Where the edit may show: a video, folder of frames or image (bright is inside), a box x,y,w,h, or auto.", None
+        "Where the edit may show: a video, folder of frames or image (bright is inside), "
+        "a box x,y,w,h, or auto.",
+        None,
     )
     invert_mask: bool = _field("Dark is inside the mask.", False)
-    outline: Literal["given", "hull", "box"] = _field("Use the mask as given, or its convex hull or bounding box.", "given")
-    grow: int = _field("Pixels by which the mask grows; negative shrinks it.", 0)
-    feather: int = _field("Pixels over which the edit fades out around the mask.", 0)
-    words: tuple = _field("A word or phrase of the target that drives the edit, where the two prompts do not tell; may be repeated.", ())
-    frames: str | None = _field("Edit only frames A:B (from 0, B left out) and keep the rest.", None)
-    window: int | None = _field("Frames edited at once; longer clips go in overlapping windows. 0: in one piece.", None)
-    strength: float | None = _field("How strong, 0 to 1: the share of the noise levels that are walked.", None)
-    settings: dict = _field("A setting of the method, key=value; may be repeated.", {}, flags=("--set",))
+    outline: Literal["given", "hull", "box"] = _field(
+        "Use the mask as given, or its convex hull or bounding box.", "given"
+    )
+    grow: Annotated[int, Range(-100000, 100000)] = _field(
+        "Pixels by which the mask grows; negative shrinks it.", 0
+    )
+    feather: Annotated[int, Range(0, 100000)] = _field(
+        "Pixels over which the edit fades out around the mask.", 0
+    )
+    words: tuple = _field(
+        "A word or phrase of the target that drives the edit, where the two prompts do not tell; "
+        "may be repeated.",
+        (),
+    )
+    frames: str | None = _field(
+        "Edit only frames A:B (from 0, B left out) and keep the rest.", None
+    )
+    window: Annotated[int, Range(0, None)] | None = _field(
+        "Frames edited at once; longer clips go in overlapping windows. 0: in one piece.", None
+    )
+    strength: Share | None = _field(
+        "How strong, 0 to 1: the share of the noise levels that are walked.", None
+    )
+    settings: dict = _field(
+        "A setting of the method, key=value; may be repeated.", {}, flags=("--set",)
+    )
     seed: int = _field("The same seed gives the same result.", 0)
     device: Literal["auto", "cpu", "cuda"] = _field("Where to compute.", "auto")
-    dtype: Literal["auto", "bfloat16", "float32"] = _field("auto is bfloat16 on a GPU, float32 on a CPU.", "auto")
+    dtype: Literal["auto", "bfloat16", "float32"] = _field(
+        "auto is bfloat16 on a GPU, float32 on a CPU.", "auto"
+    )
     codec: str = _field("auto, h264, h265, vp9, ffv1 or lossless.", "auto")
-    crf: int | None = _field("Quality of the codec; lower is better. The default is visually lossless.", None)
+    crf: int | None = _field(
+        "Quality of the codec; lower is better. The default is visually lossless.", None
+    )
 
-    def __post_init__(self):
-        words = (self.words,) if isinstance(self.words, str) else tuple(self.words)
-        object.__setattr__(self, "words", words)
+    __post_init__ = check
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -63,9 +99,15 @@ class EditTask:
             raise ValueError(f"an edit task has no {', '.join(sorted(unknown))}")
         return cls(**data)
 
+    @property
+    def same(self) -> bool:
+        """Whether both prompts say the same."""
+        return self.source.split() == self.target.split()
+
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""
-        data = {k: v for k, v in self.to_dict().items() if k not in ("output", "codec", "crf", "feather")}
+        written = ("output", "codec", "crf", "feather")
+        data = {k: v for k, v in self.to_dict().items() if k not in written}
         for name in ("input", "mask"):
             data[name] = _fingerprint(data[name])
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
@@ -93,42 +135,3 @@ def part_of(frames: str | None, count: int) -> range:
     if not part:
         raise ValueError(f"--frames {frames} is no frame of a clip of {count}")
     return part
-
-
-def configure(config: type, prefers: dict, strength: float | None, settings: dict) -> tuple[Any, dict[str, str]]:
-    """A method's Config: its own defaults, then what the backbone prefers, then the user's. Returns it and each value's origin.
-
-    Raises ValueError for an unknown setting (with the nearest names) and for a value that does not fit.
-    """
-    from .registry import choose
-
-    known = {f.name: f for f in dataclasses.fields(config)}
-    values = {k: v for k, v in prefers.items() if k in known}
-    origin = dict.fromkeys(known, "the method's default") | dict.fromkeys(values, "suits this backbone")
-    given = dict(settings) | ({} if strength is None else {"strength": strength})
-    for key, value in given.items():
-        name = choose(key, known, "setting of this method")
-        values[name], origin[name] = _parsed(name, value, known[name].type), "given"
-    _in_range(values)
-    return config(**values), origin
-
-
-def _parsed(name: str, value: Any, kind: Any) -> Any:
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if isinstance(value, str) and value.lower() == "none" and type(None) in kinds:
-        return None
-    kind = next(k for k in kinds if k is not type(None))
-    try:
-        if kind is bool and isinstance(value, str):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
-        return kind(value)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"setting {name} takes {kind.__name__}, not {value!r}") from error
-
-
-def _in_range(values: dict) -> None:
-    limits = {"steps": (1, 1000), "strength": (0, 1), "n_avg": (1, 1000), "n_min": (0, 1000), "shift": (0.01, 1000)}
-    for name, value in values.items():
-        low, high = limits.get(name, (-1e6, 1e6))
-        if isinstance(value, (int, float)) and not low <= value <= high:  # not a number is in no range
-            raise ValueError(f"{name} is between {low:g} and {high:g}, not {value}")

@@ -1,15 +1,17 @@
-"""Which words drive an edit: those of the target prompt that the source prompt has not, and those of the source that go.
+"""Which words drive an edit: those of the target prompt that the source prompt has not, and those of the source that
+go.
 
-A word is what stands between spaces, and of scripts without spaces each character; case and the punctuation around it do not count.
-Words are told by their index, which is what a backbone maps to its tokens.
+A word is what stands between spaces, and of scripts without spaces each character; case and the punctuation around it
+do not count. Words are told by their index, which is what a backbone maps to its tokens.
 """
 
 import difflib
 import re
 import string
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .notes import note
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Han
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
@@ -31,59 +33,109 @@ def pieces(text: str) -> list[str]:
 
 def split(text: str) -> list[str]:
     """A prompt's words as they are compared."""
-    return [w.strip(string.punctuation).lower() or w for w in pieces(text)]
+    return [word.strip(string.punctuation).lower() or word for word in pieces(text)]
 
 
 def changed(source: str, target: str, named: Sequence[str] = ()) -> Change:
     """Compare two prompts. An article counts only where nothing else changes.
 
-    named: words or phrases of the target that drive the edit, in place of those that differ; in the source then what stood in their
-    place does. Of a word that occurs twice the occurrence that differs is meant; where the comparison cannot tell, all are, with a
-    warning. Raises ValueError for a named word that the target has not.
+    named: words or phrases of the target that drive the edit, in place of those that differ; in the source then what
+    stood in their place does. Of a word that occurs twice the occurrence that differs is meant; where the comparison
+    cannot tell, all are, with a note. Raises ValueError for a named word that the target has not.
     """
     before, after = split(source), split(target)
+    runs = _aligned(before, after)
+    gone, new = set(), set()
+    for run in runs:
+        if not run.equal:
+            gone.update(run.before)
+            new.update(run.after)
+    if not named:
+        return Change(_telling(gone, before), _telling(new, after))
+    meant = set()
+    for phrase in named:
+        meant.update(_found(phrase, after, new))
+    stood = _in_place_of(meant, runs)
+    return Change(_telling(stood, before), tuple(sorted(meant)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Words of two prompts that stand in the same place: the same words, or some in place of others."""
+
+    before: range
+    after: range
+    equal: bool
+
+
+def _aligned(before: list[str], after: list[str]) -> list[Run]:
     opcodes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-    gone = [i for kind, a, b, _, _ in opcodes if kind != "equal" for i in range(a, b)]
-    new = [j for kind, _, _, c, d in opcodes if kind != "equal" for j in range(c, d)]
-    if named:
-        meant = {j for phrase in named for j in _found(phrase, after, new)}
-        stood = {a + j - c for kind, a, b, c, d in opcodes if kind == "equal" for j in meant if c <= j < d}
-        stood |= {i for kind, a, b, c, d in opcodes if kind == "replace" and meant & set(range(c, d)) for i in range(a, b)}
-        return Change(_telling(sorted(stood), before), tuple(sorted(meant)))
-    return Change(_telling(gone, before), _telling(new, after))
+    return [Run(range(a, b), range(c, d), kind == "equal") for kind, a, b, c, d in opcodes]
 
 
-def _telling(indices: list[int], words: list[str]) -> tuple[int, ...]:
-    return tuple(i for i in indices if words[i] not in _ARTICLES) or tuple(indices)
+def _in_place_of(meant: set[int], runs: list[Run]) -> set[int]:
+    """The source's words where some of the target's stand now."""
+    stood = set()
+    for run in runs:
+        here = meant.intersection(run.after)
+        if run.equal:
+            stood.update(run.before[run.after.index(j)] for j in here)
+        elif here:
+            stood.update(run.before)
+    return stood
 
 
-def told(change: Change, source: str) -> Change:
-    """The change; warns where no word of the target drives the edit."""
+def _telling(indices: set[int], words: list[str]) -> tuple[int, ...]:
+    """Without articles, where anything else is left."""
+    ordered = sorted(indices)
+    return tuple(i for i in ordered if words[i] not in _ARTICLES) or tuple(ordered)
+
+
+def noted(change: Change, source: str) -> Change:
+    """The change; notes where no word of the target drives the edit."""
     if not change.target:
-        lost = " ".join(pieces(source)[i] for i in change.source)
+        written = pieces(source)
+        lost = " ".join(written[i] for i in change.source)
         why = f"the target only leaves out {lost!r}" if lost else "the prompts differ in no word"
-        warnings.warn(f"{why}: no word of the target drives the edit; name one with --words", stacklevel=2)
+        note(f"{why}: no word of the target drives the edit; name one with --words")
     return change
 
 
-def _found(phrase: str, words: list[str], new: list[int]) -> list[int]:
+def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
+    """Where a phrase stands among the target's words: where it is new, if it is anywhere."""
     wanted = split(phrase)
-    starts = [i for i in range(len(words) - len(wanted) + 1) if wanted and words[i : i + len(wanted)] == wanted]
+    last = len(words) - len(wanted)
+    starts = [i for i in range(last + 1) if wanted and words[i : i + len(wanted)] == wanted]
     if not starts:
-        raise ValueError(f"{phrase!r} is not in the target prompt; its words are: {', '.join(dict.fromkeys(words))}")
-    meant = [i for i in starts if set(range(i, i + len(wanted))) & set(new)] or starts
+        known = ", ".join(dict.fromkeys(words))
+        raise ValueError(f"{phrase!r} is not in the target prompt; its words are: {known}")
+    meant = [i for i in starts if new.intersection(range(i, i + len(wanted)))] or starts
     if len(meant) > 1:
-        warnings.warn(f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant", stacklevel=3)
-    return [j for i in meant for j in range(i, i + len(wanted))]
+        note(f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant")
+    found = []
+    for i in meant:
+        found.extend(range(i, i + len(wanted)))
+    return found
 
 
 def tokens(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
     """Positions of all sub-word tokens of some words of a text, by the tokenizer's own offsets."""
-    spans = []
-    for word in _WORD.finditer(text):
-        inner = word.group().strip(string.punctuation) or word.group()  # a comma after a word is not the word
-        begin = word.start() + word.group().index(inner)
-        spans.append((begin, begin + len(inner)))
+    spans = _spans(text)
     chosen = [spans[i] for i in indices if i < len(spans)]
     offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
-    return tuple(t for t, (a, b) in enumerate(offsets) if b > a and any(a < d and b > c for c, d in chosen) and text[a:b].strip())
+    found = []
+    for position, (first, end) in enumerate(offsets):
+        real = end > first and text[first:end].strip()
+        if real and any(first < stop and end > start for start, stop in chosen):
+            found.append(position)
+    return tuple(found)
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Where each word stands in a text, without the punctuation around it: a comma after a word is not the word."""
+    spans = []
+    for word in _WORD.finditer(text):
+        inner = word.group().strip(string.punctuation) or word.group()
+        start = word.start() + word.group().index(inner)
+        spans.append((start, start + len(inner)))
+    return spans

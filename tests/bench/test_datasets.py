@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast import video
 from holdfast.bench import datasets
+from holdfast.media import video
 
 
 def test_shapeworld_makes_clips_masks_and_truth_and_makes_them_once(tmp_path):
     cases = datasets.load("shapeworld:single,several/colour,remove,add", tmp_path, 6)
-    assert [c.group for c in cases] == ["single", "several", "several", "several", "single", "several"]  # one actor is not removed
+    assert [c.group for c in cases] == [
+        "single",
+        "several",
+        "several",
+        "several",
+        "single",
+        "several",
+    ]  # one actor is not removed
     assert [c.kind for c in cases] == ["colour", "colour", "remove", "remove", "add", "add"]
     assert len({c.name for c in cases}) == 6
     for case in cases:
@@ -30,7 +37,10 @@ def test_shapeworld_makes_clips_masks_and_truth_and_makes_them_once(tmp_path):
 
 
 def test_shapeworld_says_the_words_of_the_edited_thing_alone(tmp_path):
-    colour, backdrop, remove = (datasets.load(f"shapeworld:several/{k}", tmp_path, 1)[0] for k in ("colour", "backdrop", "remove"))
+    colour, backdrop, remove = (
+        datasets.load(f"shapeworld:several/{k}", tmp_path, 1)[0]
+        for k in ("colour", "backdrop", "remove")
+    )
     assert colour.local in colour.target
     assert colour.local not in colour.source
     assert backdrop.local in backdrop.target
@@ -47,7 +57,9 @@ def five(tmp_path, make_clip):
     for name in ("images/bear", "bmasks/bear"):
         (root / name).mkdir(parents=True)
         for i in range(3):
-            Image.fromarray(np.full((32, 48, 3), 200, np.uint8)).save(root / name / f"{i + 1:05d}.jpg")
+            Image.fromarray(np.full((32, 48, 3), 200, np.uint8)).save(
+                root / name / f"{i + 1:05d}.jpg"
+            )
     record = {
         "video_name": "jeep",
         "save_dir": "x",
@@ -55,7 +67,11 @@ def five(tmp_path, make_clip):
         "target_prompt": "A [red] jeep",
         "editing_type_id": "3",
     }
-    bear = record | {"video_name": "bear", "source_prompt": "A bear", "target_prompt": "A bear with [a hat]"}
+    bear = record | {
+        "video_name": "bear",
+        "source_prompt": "A bear",
+        "target_prompt": "A bear with [a hat]",
+    }
     (root / "edit_prompt" / "edit3_FiVE.json").write_text(json.dumps([record]))
     (root / "edit_prompt" / "edit5_FiVE.json").write_text(json.dumps([bear]))
     return root
@@ -63,7 +79,12 @@ def five(tmp_path, make_clip):
 
 def test_five_in_its_published_layout(five, tmp_path):
     jeep, bear = datasets.load(f"five:{five}", tmp_path)
-    assert (jeep.source, jeep.target, jeep.local, jeep.kind) == ("A silver jeep", "A red jeep", "red", "colour")
+    assert (jeep.source, jeep.target, jeep.local, jeep.kind) == (
+        "A silver jeep",
+        "A red jeep",
+        "red",
+        "colour",
+    )
     assert jeep.clip.endswith("jeep.mp4")
     assert jeep.mask is None
     assert (bear.kind, bear.local) == ("add", "a hat")
@@ -75,7 +96,12 @@ def test_five_in_its_published_layout(five, tmp_path):
     ("break_it", "message"),
     [
         (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{"), "is not JSON"),
-        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text('[{"video_name": "jeep"}]'), "source_prompt"),
+        (
+            lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text(
+                '[{"video_name": "jeep"}]'
+            ),
+            "source_prompt",
+        ),
         (lambda root: (root / "videos" / "jeep.mp4").unlink(), "jeep"),
         (lambda root: [p.unlink() for p in (root / "edit_prompt").iterdir()], "is not FiVE-Bench"),
     ],
@@ -90,7 +116,13 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
     make_clip("jeep.mp4")
     lines = [
         {"clip": "jeep.mp4", "source": "a jeep", "target": "a red jeep", "local": "a red jeep"},
-        {"clip": "jeep.mp4", "source": "a jeep", "target": "a cart", "name": "my cart!", "kind": "object"},
+        {
+            "clip": "jeep.mp4",
+            "source": "a jeep",
+            "target": "a cart",
+            "name": "my cart!",
+            "kind": "object",
+        },
     ]
     (tmp_path / "jobs.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     for name in (tmp_path / "jobs.jsonl", f"folder:{tmp_path / 'jobs.jsonl'}"):
@@ -105,7 +137,10 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
     [
         ('{"clip": "jeep.mp4"', "line 1 is not JSON"),
         ('{"clip": "jeep.mp4", "source": "a"}', "line 1: target is missing"),
-        ('{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}', "no key promt; there are: name, clip"),
+        (
+            '{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}',
+            "no key promt; there are: name, clip",
+        ),
         ('{"clip": "no.mp4", "source": "a", "target": "b"}', "there is no .*no.mp4"),
         ('["jeep.mp4"]', "an object of texts"),
         ("", "has no cases"),
@@ -128,7 +163,12 @@ def test_two_lines_of_one_name_are_refused(make_clip, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("shapewrld", "shapeworld"), ("shapeworld:single/color", "colour"), ("shapeworld:sevral", "several"), ("five:/nowhere", "no folder")],
+    [
+        ("shapewrld", "shapeworld"),
+        ("shapeworld:single/color", "colour"),
+        ("shapeworld:sevral", "several"),
+        ("five:/nowhere", "no folder"),
+    ],
 )
 def test_unknown_datasets_and_parts_name_what_there_is(tmp_path, name, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The report and the study in a real browser: they open from disk, sort, play, save, and ask nothing of any other machine."""
+"""The report and the study in a real browser: they open from disk, sort, play, save, and ask no other machine."""
 
 import json
 import os
@@ -9,10 +9,12 @@ import pytest
 from holdfast.bench import datasets, runner, study, tables
 from holdfast.bench.report import report
 from holdfast.metrics.base import Tools
+from tests.bench import toy
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
 )
 needs_browser = pytest.mark.skipif(not BROWSER and "CI" not in os.environ, reason="needs Chromium")
 
@@ -22,9 +24,16 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     rows = runner.rows(["flowedit", "sdedit+mask"], ["shapeworld-wan"], {"steps": ["1", "2"]})
     cases = tuple(datasets.load("shapeworld:single/colour,shape", folder / "data", 2))
-    made = runner.Bench(runner.Plan("shapeworld:single/colour,shape", rows, cases), folder, Tools(), ["truth", "masked_psnr"])
+    made = runner.Bench(
+        runner.Contest("shapeworld:single/colour,shape", rows, cases),
+        folder,
+        Tools(),
+        ["truth", "masked_psnr"],
+    )
     made.begin("holdfast bench run <shapeworld>")
-    made.run()
+    with pytest.MonkeyPatch.context() as patch:
+        toy.install(patch)
+        made.run()
     return folder
 
 
@@ -68,7 +77,10 @@ def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
         column.locator("button").click()
         assert column.get_attribute("aria-sort") == order
         at = page.evaluate("th => th.cellIndex", column.element_handle())
-        shown = page.evaluate("i => [...document.querySelectorAll('#table tbody tr')].map(r => Number(r.cells[i].dataset.sort))", at)
+        shown = page.evaluate(
+            "i => [...document.querySelectorAll('#table tbody tr')].map(r => Number(r.cells[i].dataset.sort))",
+            at,
+        )
         assert len(shown) == 4
         assert shown == sorted(shown, reverse=order == "descending")
     page.locator("details:not([open]) summary").first.click()
@@ -77,7 +89,9 @@ def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
     wait_until(page, playing)
     assert page.locator("video").count() == 8
     assert page.locator("img.plot").count() == 2  # cost and kind: there is one length, and one set
-    assert page.evaluate("[...document.querySelectorAll('img.plot')].every(i => i.naturalWidth > 0)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('img.plot')].every(i => i.naturalWidth > 0)"
+    )
     assert "holdfast bench run <shapeworld>" in page.locator("body").inner_text()  # escaped
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert wrong == []
@@ -101,7 +115,13 @@ def test_a_study_is_blind_saves_its_answers_and_they_are_tallied(results, browse
     for i, trial in enumerate(key["trials"]):
         shown = page.locator("section.now")
         assert shown.locator("video").count() == 3
-        wanted = "left" if trial["left"].startswith("flowedit") else "right" if trial["right"].startswith("flowedit") else "neither"
+        wanted = (
+            "left"
+            if trial["left"].startswith("flowedit")
+            else "right"
+            if trial["right"].startswith("flowedit")
+            else "neither"
+        )
         for question in key["questions"]:
             shown.locator(f"input[data-question={question}][value={wanted}]").check()
         if i < len(key["trials"]) - 1:
@@ -133,7 +153,10 @@ def test_csv_and_markdown_hold_the_same_means_as_the_cells(results):
     found = tables.Results(results)
     row = found.rows[1]
     by_hand = sum(r["figures"]["truth_psnr@all"] for r in found.of(row)) / 2
-    assert f"{row.label},truth_psnr@all,higher,{by_hand:.4f}"[:-1] in (results / "table.csv").read_text()
+    assert (
+        f"{row.label},truth_psnr@all,higher,{by_hand:.4f}"[:-1]
+        in (results / "table.csv").read_text()
+    )
     assert tables.number(by_hand) in (results / "table.md").read_text()
     assert len((results / "cells.csv").read_text().splitlines()) == 9
     ours, theirs = (found.values(r, "truth_psnr@all") for r in (row, found.rows[0]))

@@ -13,7 +13,9 @@ def cast(wins, question="alignment", person="a"):
     """{("x", "y"): (times x won, times y won)} as votes."""
     made = []
     for (x, y), (first, second) in wins.items():
-        made += [study.Vote(question, x, y, "left", person)] * first + [study.Vote(question, x, y, "right", person)] * second
+        made += [study.Vote(question, x, y, "left", person)] * first + [
+            study.Vote(question, x, y, "right", person)
+        ] * second
     return made
 
 
@@ -44,7 +46,9 @@ def test_the_interval_is_over_people_where_there_are_several():
     ranked = study.tally(agreed)["alignment"]
     assert list(ranked) == ["x", "y"]
     assert ranked["x"]["win_rate"].mean == 0.75
-    assert ranked["x"]["win_rate"].low == ranked["x"]["win_rate"].high == 0.75  # all people answered alike
+    assert (
+        ranked["x"]["win_rate"].low == ranked["x"]["win_rate"].high == 0.75
+    )  # all people answered alike
     alone = study.tally(cast({("x", "y"): (18, 6)}))["alignment"]["x"]["win_rate"]
     assert alone.low < 0.75 < alone.high
 
@@ -54,25 +58,53 @@ def test_the_interval_is_over_people_where_there_are_several():
     [
         ("{", "is not JSON"),
         ({"study": "other", "answers": []}, "holds no answers"),
-        ({"study": "s", "answers": [{"trial": 5, "question": "alignment", "choice": "left"}]}, "does not fit"),
-        ({"study": "s", "answers": [{"trial": 0, "question": "beauty", "choice": "left"}]}, "does not fit"),
-        ({"study": "s", "answers": [{"trial": 0, "question": "alignment", "choice": "both"}]}, "does not fit"),
-        ({"study": "s", "answers": [{"trial": 0, "question": "alignment", "choice": "left"}] * 2}, "does not fit"),
+        (
+            {"study": "s", "answers": [{"trial": 5, "question": "alignment", "choice": "left"}]},
+            "does not fit",
+        ),
+        (
+            {"study": "s", "answers": [{"trial": 0, "question": "beauty", "choice": "left"}]},
+            "does not fit",
+        ),
+        (
+            {"study": "s", "answers": [{"trial": 0, "question": "alignment", "choice": "both"}]},
+            "does not fit",
+        ),
+        (
+            {
+                "study": "s",
+                "answers": [{"trial": 0, "question": "alignment", "choice": "left"}] * 2,
+            },
+            "does not fit",
+        ),
         ({"study": "s", "answers": []}, "no answers to count"),
         ({"study": "s", "answers": [5]}, "does not fit"),
-        ({"study": "s", "answers": [{"trial": [], "question": "alignment", "choice": "left"}]}, "does not fit"),
+        (
+            {"study": "s", "answers": [{"trial": [], "question": "alignment", "choice": "left"}]},
+            "does not fit",
+        ),
     ],
 )
 def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
-    key = {"study": "s", "questions": ["alignment"], "trials": [{"id": 0, "case": "c", "left": "x", "right": "y"}]}
+    key = {
+        "study": "s",
+        "questions": ["alignment"],
+        "trials": [{"id": 0, "case": "c", "left": "x", "right": "y"}],
+    }
     (tmp_path / "key.json").write_text(json.dumps(key))
-    (tmp_path / "answers.json").write_text(answers if isinstance(answers, str) else json.dumps(answers))
+    (tmp_path / "answers.json").write_text(
+        answers if isinstance(answers, str) else json.dumps(answers)
+    )
     with pytest.raises(ValueError, match=message):
         study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
 
 
 def test_who_saved_twice_is_counted_once_with_the_later_file(tmp_path):
-    key = {"study": "s", "questions": ["alignment"], "trials": [{"id": 0, "case": "c", "left": "x", "right": "y"}]}
+    key = {
+        "study": "s",
+        "questions": ["alignment"],
+        "trials": [{"id": 0, "case": "c", "left": "x", "right": "y"}],
+    }
     (tmp_path / "key.json").write_text(json.dumps(key))
     files = []
     for i, (person, choice) in enumerate((("p", "left"), ("q", "left"), ("p", "right"))):

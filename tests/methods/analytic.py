@@ -1,29 +1,43 @@
-"""A velocity field that is known exactly: data of a prompt is Gaussian with the prompt's mean and a common deviation."""
+"""A velocity field that is known exactly: data of a prompt is Gaussian with the prompt's mean
+and a common deviation.
+"""
 
 import torch
 
+from holdfast.backbones.base import Condition
 from holdfast.diffusion import shifted
 
 DEVIATION = 0.7
 
 
 class Gaussian:
-    """E[noise - clean | z] for clean ~ N(condition, DEVIATION^2). The negative branch is the prompt with mean zero."""
+    """E[noise - clean | z] for clean ~ N(mean, DEVIATION^2); a condition's halves are the means."""
 
-    door = None  # it has no attention
+    door = features = None  # it has no layers
 
     def __init__(self):
-        self.branches = []
+        self.branches, self.told = [], []
 
-    def levels(self, steps, shift=None):
-        return shifted(torch.linspace(0.999, 0, steps + 1, dtype=torch.float64), shift or 1.0).tolist()
+    def levels(self, steps, shift=None, grid="own", shape=None):
+        even = torch.linspace(0.999, 0, steps + 1, dtype=torch.float64)
+        return shifted(even, shift or 1.0).tolist()
 
-    def velocity(self, z, sigma, condition, *, branch):
+    def whole(self, sigma):
+        return int(1000 * sigma) / 1000
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.branches.append(branch)
-        mean = condition if branch.endswith("+") else 0 * condition
+        self.told.append(sigma)
+        mean = condition.half(branch)
+        mean = mean if frames is None else mean[:, :, list(frames)]
         variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
         residual = (z - (1 - sigma) * mean) / variance
         return sigma * residual - (mean + (1 - sigma) * DEVIATION**2 * residual)
+
+
+def about(mean):
+    """The condition of a prompt whose clips have this mean; the negative prompt's is zero."""
+    return Condition(mean, 0 * mean)
 
 
 def last(steps):

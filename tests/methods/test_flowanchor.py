@@ -1,12 +1,16 @@
-"""FlowAnchor's refinement against a naive reference that builds the whole map, and its limits."""
-
-import itertools
+"""FlowAnchor: when its refinement is in force, where, on which tokens of every layout; and what its parts are without
+it.
+"""
 
 import pytest
 import torch
 
-from holdfast import registry
-from holdfast.methods.flowanchor import Anchor, Config, Refinement, refined
+from holdfast import attention, registry
+from holdfast.attention import affine
+from holdfast.attention.door import Site
+from holdfast.backbones.base import Condition, Prompt
+from holdfast.methods import flowanchor
+from holdfast.methods.flowanchor import Anchor, Config
 
 from .analytic import last
 from .test_contract import Case
@@ -14,119 +18,25 @@ from .test_contract import Case
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 
 
-def naive_logits(a, inside, target, how):
-    """Equations 6 to 9 on the map itself, b h N L."""
-    stats = a.mean(1, keepdim=True) if how.statistics == "mean" else a
-    b1, b2 = how.beta_text, how.beta_video
-    top, bottom = stats[..., : how.length].amax(-1, keepdim=True), stats[..., : how.length].amin(-1, keepdim=True)
-    columns = torch.zeros(a.shape[-1], dtype=torch.bool)
-    columns[target] = True
-
-    def ttm(x, high, low):
-        changed = torch.where(columns, x + b1 * (high - x), x - b1 * (x - low))
-        if how.kept is not None:
-            changed = torch.where(how.kept & ~columns, x, changed)
-        return torch.where(inside[:, None], changed, x)
-
-    first, first_stats = ttm(a, top, bottom), ttm(stats, top, bottom)
-    high, low = first_stats.amax(2, keepdim=True), first_stats.amin(2, keepdim=True)
-    second = torch.where(inside[:, None], first + b2 * (high - first), first - b2 * (first - low))
-    return torch.where(columns, second, first)
-
-
-def naive(q, k, v, inside, target, how):
-    a = q @ k.mT / q.shape[-1] ** 0.5
-    return naive_logits(a, inside, target, how).softmax(-1) @ v
-
-
-def setup(tokens=60, text=20, dim=16, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(3)
-    q, k, v = (torch.randn(1, 3, n, dim, generator=generator) * s for n, s in ((tokens, 2), (text, 1.5), (text, 1)))
-    k[:, :, 12:], v[:, :, 12:] = k[:, :, 12:13], v[:, :, 12:13]  # padding: all alike
-    return q.to(dtype), k.to(dtype), v.to(dtype)
-
-
-MASKS = {
-    "some": torch.arange(60) % 3 == 0,
-    "one": torch.arange(60) == 7,
-    "all": torch.ones(60, dtype=torch.bool),
-    "none": torch.zeros(60, dtype=torch.bool),
-}
-BETAS = [(0.3, 0.3), (0, 0.5), (0.5, 0), (1, 1), (1, 0), (0, 1), (0.7, 0.1)]
-
-
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("betas", BETAS)
-def test_the_closed_form_is_the_naive_one(mask, betas):
-    q, k, v = setup()
-    for target, length, kept, statistics in itertools.product([[4], [3, 9]], [20, 12], [None, torch.arange(20) >= 12], ["head", "mean"]):
-        how = Refinement(*betas, length, kept, statistics)
-        ours = refined(q, k, v, MASKS[mask], torch.tensor(target), how)
-        assert torch.allclose(ours, naive(q, k, v, MASKS[mask], torch.tensor(target), how), atol=1e-5), (target, length, statistics)
-
-
-def test_it_is_the_same_in_blocks(monkeypatch):
-    from holdfast import attention
-
-    q, k, v = setup()
-    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
-    whole = refined(q, k, v, MASKS["some"], target, how)
-    monkeypatch.setattr(attention, "blocks", lambda count, row, most=0: min(count, 7) or 1)
-    assert torch.allclose(refined(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
-
-
-def test_bfloat16_is_as_near_as_bfloat16_attention_is():
-    q, k, v = setup(dtype=torch.bfloat16)
-    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
-    exact = naive(q.float(), k.float(), v.float(), MASKS["some"], target, how)
-    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v).float() - naive(
-        q.float(), k.float(), v.float(), MASKS["none"], target, Refinement(0, 0, 20)
-    )
-    ours = refined(q, k, v, MASKS["some"], target, how).float() - exact
-    assert ours.abs().max() < 3 * plain.abs().max() + 0.02
-
-
-def test_the_papers_worked_example():
-    """b = 0.3, rows 0 and 1 inside, column 0 the target."""
-    a = torch.tensor([[1, 2, 0], [0.5, 1.5, 1], [2, 1, 0.5]])[None, None]
-    refined_logits = naive_logits(a, torch.tensor([True, True, False]), torch.tensor([0]), Refinement(0.3, 0.3, 3))
-    assert refined_logits[0, 0, :, 0].tolist() == pytest.approx([1.51, 1.16, 1.64])
-    assert refined_logits[0, 0, 0, 1:].tolist() == pytest.approx([1.4, 0])
-    assert refined_logits[0, 0, 1, 1:].tolist() == pytest.approx([1.2, 0.85])
-
-
-@pytest.mark.parametrize("betas", BETAS)
-def test_refined_logits_stay_in_the_old_range(betas):
-    q, k, _ = setup()
-    a = q @ k.mT / 4
-    changed = naive_logits(a, MASKS["some"], torch.tensor([3, 9]), Refinement(*betas, 20))
-    assert changed.amax() <= a.amax() + 1e-6
-    assert changed.amin() >= a.amin() - 1e-6
-
-
-@pytest.fixture(params=["tiny_wan", "shapeworld"])
-def case(request):
-    return Case(registry.method("flowanchor"), "flowanchor", request.getfixturevalue(request.param))
-
-
-def masked(case):
-    mask = torch.zeros(1, 1, *case.source.shape[2:])
-    mask[..., :2] = 1
-    return mask
+@pytest.fixture
+def case(tiny_wan):
+    return Case("flowanchor", tiny_wan)
 
 
 def test_beta_zero_is_stock_attention_bit_for_bit(case):
-    with_mask = last(case.steps(cfg=case.config(beta_text=0.0, beta_video=0.0), mask=masked(case)))
-    assert torch.equal(with_mask, last(case.steps(cfg=case.config())))
+    with_mask = last(case.steps(case.config(beta_text=0.0, beta_video=0.0), mask=case.part()))
+    assert torch.equal(with_mask, last(case.steps()))
 
 
 def test_gamma_zero_and_one_frame_leave_the_signal(case):
     flowedit = registry.method("flowedit")
     guidance = {"source_guidance": 2.0, "target_guidance": 4.0}
-    plain = last(flowedit.edit(case.backbone, case.source, case.src, case.tgt, flowedit.Config(steps=4, strength=1.0, **guidance)))
-    assert torch.equal(last(case.steps(cfg=case.config(gamma=0.0, **guidance))), plain)
-    one = Case(case.method, case.name, case.backbone, frames=1)
-    assert torch.equal(last(one.steps(cfg=one.config(gamma=5.0))), last(one.steps(cfg=one.config(gamma=0.0))))
+    cfg = flowedit.Config(steps=4, strength=1.0, timesteps="whole", **guidance)
+    plain = last(flowedit.edit(case.backbone, case.given, cfg))
+    assert torch.equal(last(case.steps(case.config(gamma=0.0, **guidance))), plain)
+    one = Case("flowanchor", case.backbone, frames=1)
+    loud, silent = (last(one.steps(one.config(gamma=g))) for g in (5.0, 0.0))
+    assert torch.equal(loud, silent)
 
 
 def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypatch):
@@ -135,7 +45,7 @@ def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypa
     levels = case.backbone.levels(4)
     for by, count in (("level", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
         sites.clear()
-        last(case.steps(cfg=case.config(tau_by=by), mask=masked(case)))
+        last(case.steps(case.config(tau_by=by), mask=case.part()))
         layers = len(case.backbone.transformer.blocks)
         assert len(sites) == count * layers
         assert {(s.kind, s.branch) for s in sites} == {("cross", "tgt+")}
@@ -143,18 +53,101 @@ def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypa
 
 def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
     seen = []
-    from holdfast.methods import flowanchor
 
-    monkeypatch.setattr(flowanchor, "refined", lambda q, k, v, inside, *_: seen.append(inside) or torch.zeros_like(q))
-    next(case.steps(mask=masked(case)))
-    f, h, w = case.backbone.door.grid
+    def look(q, k, v, inside, *_):
+        seen.append(inside)
+        return torch.zeros_like(q)
+
+    monkeypatch.setattr(flowanchor, "refined", look)
+    next(case.steps(mask=case.part()))
+    f, h, w = (n // p for n, p in zip(case.source.shape[2:], case.backbone.grid.patch, strict=True))
     covered = seen[0].view(f, h, w)
     patch = case.backbone.grid.patch[2]
     assert covered[..., : 2 // patch].all()
     assert not covered[..., 2 // patch :].any()
 
 
-@pytest.mark.parametrize("wrong", [{"tau_by": "time"}, {"contrast": "none"}, {"beta_text": 1.5}, {"padding": "no"}, {"base_frames": 1}])
-def test_settings_that_there_are_not_are_refused(case, wrong):
+def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
+    """Keys: 3 of something else, then 5 tokens of text of which the prompt has 2."""
+    seen = []
+
+    def look(q, k, v, inside, target, how):
+        seen.append((target, how))
+        return q
+
+    monkeypatch.setattr(flowanchor, "refined", look)
+    site = Site("a", "block", 0, "cross", "joint", (1, 2, 2), (0,), text=(3, 8))
+    q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 8, 2)
+    condition = Condition(None, None, length=2, words=(1,))
+    for cfg in (Config(), Config(text_range="prompt", padding="kept")):
+        Anchor(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
+    (target, whole), (_, prompt) = seen
+    assert target.tolist() == [4]
+    assert (whole.length, whole.kept) == (8, None)
+    assert prompt.length == 5
+    assert prompt.kept.tolist() == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("axis", ["spatial", "temporal"])
+def test_it_is_the_same_whatever_the_batch_runs_over(axis):
+    """The equations' extremes run over all frames: a layer with frames or places in its batch refines as one over all
+    tokens.
+    """
+    f, h, w = 3, 2, 4
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 2, f * h * w, 8, generator=generator)
+    k, v = (torch.randn(1, 2, 6, 8, generator=generator) for _ in range(2))
+    mask = torch.zeros(1, 1, f, h, w)
+    mask[..., 1:3] = 1
+    anchor = Anchor(mask, Condition(None, None, 5, (2,)), Config(padding="kept"))
+
+    def site(axis):
+        return Site("a", "down", 0, "cross", axis, (f, h, w), (0, 1, 2), text=(0, 6))
+
+    def laid(x, axis):  # 1 heads N d -> B heads n d
+        heads = [
+            site(axis).tokens(x[:, i, :, j].view(1, 1, f, h, w)) for i in range(2) for j in range(8)
+        ]
+        return torch.stack(heads, -1).unflatten(-1, (2, 8)).transpose(1, 2)
+
+    whole = anchor(site("joint"), q, k, v)
+    batch = len(laid(q, axis))
+    parts = anchor(
+        site(axis), laid(q, axis), k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)
+    )
+    assert torch.allclose(parts, laid(whole, axis), atol=1e-5)
+
+
+def test_the_refinement_runs_in_bfloat16(tiny_wan):
+    import copy
+
+    from holdfast.backbones.wan import Wan
+
+    half = Wan(copy.deepcopy(tiny_wan.transformer).to(torch.bfloat16), shift=3.0)
+    condition = tiny_wan.condition(Prompt("a plain red ball", words=(2,)))
+    z, mask = torch.randn(1, 4, 3, 4, 6), torch.zeros(1, 1, 3, 4, 6)
+    mask[..., :3] = 1
+    results = []
+    for backbone in (tiny_wan, half):
+        with attention.edit(backbone, Anchor(mask, condition, Config()), Anchor.where):
+            results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
+    assert torch.allclose(*results, atol=0.05)
+
+
+WRONG = [
+    {"tau_by": "time"},
+    {"contrast": "none"},
+    {"beta_text": 1.5},
+    {"padding": "no"},
+    {"base_frames": 1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_settings_that_there_are_not_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        next(case.steps(cfg=Config(**wrong)))
+        Config(**wrong)
+
+
+def test_the_refinement_is_the_attention_rooms(case):
+    assert flowanchor.refined is affine.refined

@@ -1,17 +1,19 @@
 """The methods on an exactly known velocity field: signs, indices and orders of convergence have closed-form answers."""
 
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
 
-from holdfast import inversion, registry
-from holdfast.attention import Door
-from holdfast.backbones.base import Condition
-from holdfast.diffusion import noise, noised
+from holdfast import attention, inversion, registry
+from holdfast.attention.door import Door, Site
+from holdfast.backbones.base import Prompt
+from holdfast.diffusion import guided, noise, noised
+from holdfast.step import Given, Guide
 
-from .analytic import DEVIATION, Gaussian, last
+from .analytic import DEVIATION, Gaussian, about, last
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
@@ -21,14 +23,19 @@ SOURCE = torch.randn(1, 2, 2, 3, 3, dtype=torch.float64, generator=torch.Generat
 SRC, TGT = (torch.full((1, 2, 2, 3, 3), v, dtype=torch.float64) for v in (0.5, -1.25))
 
 
+GIVEN = Given(SOURCE, about(SRC), about(TGT))
+
+
 def run(name, field=None, **settings):
     module = registry.method(name)
-    return last(module.edit(field or Gaussian(), SOURCE, SRC, TGT, module.Config(**settings)))
+    return last(module.edit(field or Gaussian(), GIVEN, module.Config(**settings)))
 
 
 @pytest.mark.parametrize("steps", [3, 20])
 def test_flowedit_moves_a_gaussian_by_the_difference_of_the_means(steps):
-    """Without guidance y = (1 - sigma)(target - source mean) solves the edit's equation, and Euler follows a straight line exactly."""
+    """Without guidance y = (1 - sigma)(target - source mean) solves the edit's equation, and Euler follows a straight
+    line exactly.
+    """
     edited = run("flowedit", steps=steps, strength=1.0, source_guidance=1.0, target_guidance=1.0)
     assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=2e-3)
 
@@ -39,14 +46,33 @@ def test_flowedit_noise_cancels_on_a_linear_field():
     assert torch.allclose(one, many, atol=1e-9)
 
 
+def test_flowedit_averages_over_noises_that_differ():
+    seen = []
+
+    class Watched(Gaussian):
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
+            if branch == "src+":
+                seen.append(z)
+            return super().velocity(z, sigma, condition, branch=branch)
+
+    field = Watched()
+    run("flowedit", field, steps=4, strength=0.5, n_avg=3, source_guidance=1.0)
+    levels = field.levels(4)
+    expected = [noised(SOURCE, levels[i], noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
 def test_flowedit_from_the_middle_follows_its_equation():
-    """Against a fine Runge-Kutta solution of y' = a(sigma) y + b(sigma) (target - source mean); first order in the step."""
+    """Against a fine Runge-Kutta solution of y' = a(sigma) y + b(sigma) (target - source mean); first order in the
+    step.
+    """
     field = Gaussian()
     start = field.levels(64)[32]
 
     def slope(y, sigma):
         q = noised(SOURCE, sigma, torch.zeros_like(SOURCE))
-        return field.velocity(q + y, sigma, TGT, branch="tgt+") - field.velocity(q, sigma, SRC, branch="src+")
+        ahead = field.velocity(q + y, sigma, GIVEN.tgt, branch="tgt+")
+        return ahead - field.velocity(q, sigma, GIVEN.src, branch="src+")
 
     y, count = torch.zeros_like(SOURCE), 400
     for k in range(count):
@@ -72,7 +98,10 @@ def test_flowedit_last_steps_sample_the_target():
 
 def transported(sigma):
     z = noised(SOURCE, sigma, noise(SOURCE, 0, 0))
-    return TGT + DEVIATION * (z - (1 - sigma) * TGT) / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2) ** 0.5
+    return (
+        TGT
+        + DEVIATION * (z - (1 - sigma) * TGT) / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2) ** 0.5
+    )
 
 
 def test_sdedit_transports_the_noised_source():
@@ -83,21 +112,20 @@ def test_sdedit_transports_the_noised_source():
 
 
 def test_wanedit_mixes_at_the_previous_level_and_is_told_the_current_one():
-    told, seen = [], []
+    seen = []
 
     class Watched(Gaussian):
-        def velocity(self, z, sigma, condition, *, branch):
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
             if branch == "src+":
-                told.append(sigma)
-                seen.append(z)
+                seen.append((z, sigma))
             return super().velocity(z, sigma, condition, branch=branch)
 
     field = Watched()
     run("wanedit", field, steps=5, strength=0.8, shift=5.0)
     levels = field.levels(5, 5.0)
-    assert told == levels[1:5]
-    for i, z in enumerate(seen, 1):
-        mixed = int(1000 * levels[i - 1]) / 1000
+    assert [sigma for _, sigma in seen] == [field.whole(level) for level in levels[1:5]]
+    for i, (z, _) in enumerate(seen, 1):
+        mixed = field.whole(levels[i - 1])
         assert torch.equal(z, noised(SOURCE, mixed, noise(SOURCE, 0, i)))
 
 
@@ -108,16 +136,33 @@ def test_wanedit_moves_a_gaussian_towards_the_target():
 
 def test_flowalign_moves_a_gaussian_like_flowedit_where_it_does_not_pull():
     """w = 1 and zeta = 0 leave V(p, target) - V(q, source)."""
-    edited = run_on_conditions("flowalign", steps=20, target_guidance=1.0, zeta=0.0)
+    edited = run("flowalign", steps=20, target_guidance=1.0, zeta=0.0)
     assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=2e-3)
-    pulled = run_on_conditions("flowalign", steps=20, target_guidance=1.0, zeta=0.05)
+    pulled = run("flowalign", steps=20, target_guidance=1.0, zeta=0.05)
     assert (pulled - SOURCE).abs().max() < (edited - SOURCE).abs().max()
 
 
 def test_flowalign_is_guided_away_from_the_source_prompt():
     """On Gaussians guidance moves the mean: from the source's to w times as far as the target's."""
-    edited = run_on_conditions("flowalign", steps=20, target_guidance=2.0, zeta=0.0)
+    edited = run("flowalign", steps=20, target_guidance=2.0, zeta=0.0)
     assert torch.allclose(edited, SOURCE + 2 * (TGT - SRC), atol=4e-3)
+
+
+def test_flowalign_follows_its_equation():
+    field, steps, w, zeta = Gaussian(), 5, 2.5, 0.04
+    levels, z = field.levels(steps), SOURCE
+    for i in range(steps):
+        sigma, sigma_next = levels[i], levels[i + 1]
+        q = noised(SOURCE, sigma, noise(SOURCE, 0, i))
+        p = z + q - SOURCE
+        v_q = field.velocity(q, sigma, GIVEN.src, branch="src+")
+        towards = field.velocity(p, sigma, GIVEN.tgt, branch="tgt+")
+        away = field.velocity(p, sigma, GIVEN.src, branch="src+")
+        v_p = away + w * (towards - away)
+        pull = (q - sigma * v_q) - (p - sigma * v_p)
+        z = z + (sigma_next - sigma) * (v_p - v_q) + zeta * pull
+    edited = run("flowalign", steps=steps, target_guidance=w, zeta=zeta)
+    assert torch.allclose(edited, z, atol=1e-9)
 
 
 def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
@@ -126,22 +171,34 @@ def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
     by_hand = SOURCE
     for i in range(steps):
         eps = noise(SOURCE, 0, i)
-        v_target = field.velocity(noised(by_hand, levels[i], eps), levels[i], TGT, branch="tgt+")
-        v_source = field.velocity(noised(SOURCE, levels[i], eps), levels[i], SRC, branch="src+")
+        v_target = field.velocity(
+            noised(by_hand, levels[i], eps), levels[i], GIVEN.tgt, branch="tgt+"
+        )
+        v_source = field.velocity(
+            noised(SOURCE, levels[i], eps), levels[i], GIVEN.src, branch="src+"
+        )
         by_hand = by_hand + (levels[i + 1] - levels[i]) * (v_target - v_source)
     edited = run("dfvedit", steps=steps, strength=1.0, source_guidance=1.0, target_guidance=1.0)
     assert torch.allclose(edited, by_hand, atol=1e-12)
 
 
 def test_flowanchor_without_its_parts_is_flowedit():
-    plain = {"steps": 10, "strength": 0.9, "source_guidance": 2.0, "target_guidance": 4.0}
-    assert torch.equal(run_on_conditions("flowanchor", gamma=0.0, **plain), run_on_conditions("flowedit", **plain))
+    plain = {
+        "steps": 10,
+        "strength": 0.9,
+        "source_guidance": 2.0,
+        "target_guidance": 4.0,
+        "timesteps": "exact",
+    }
+    assert torch.equal(run("flowanchor", gamma=0.0, **plain), run("flowedit", **plain))
 
 
 def test_flowanchor_amplifies_more_with_more_frames_and_not_at_all_for_one():
     from holdfast.methods.flowanchor import modulated
 
-    signal = torch.randn(1, 4, 5, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    signal = torch.randn(
+        1, 4, 5, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     assert torch.equal(modulated(signal, 0.0, "signed"), signal)
     louder = modulated(signal, 0.7, "signed") / signal
     assert louder.min() >= 1
@@ -151,33 +208,21 @@ def test_flowanchor_amplifies_more_with_more_frames_and_not_at_all_for_one():
     assert louder[0, 0].flatten()[mean.flatten().argmin()] == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize(("frames", "gain"), [(17, 0.529), (33, 0.722), (41, 0.788), (81, 1.0), (121, 1.128)])
+@pytest.mark.parametrize(
+    ("frames", "gain"), [(17, 0.529), (33, 0.722), (41, 0.788), (81, 1.0), (121, 1.128)]
+)
 def test_flowanchor_gain_by_length(frames, gain):
     """gF = gamma log F / log F0 on latent frames: the paper's own values."""
     latent = (frames - 1) // 4 + 1
     assert math.log(latent) / math.log(21) == pytest.approx(gain, abs=1e-3)
     source = torch.randn(1, 2, latent, 2, 2, dtype=torch.float64)
     module = registry.method("flowanchor")
-    conditions = [worded(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2)]
-    edited, plain = (last(module.edit(Unwrapping(), source, *conditions, module.Config(steps=1, strength=1.0, gamma=g))) for g in (1, 0))
+    given = Given(
+        source, *(about(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2))
+    )
+    configs = [module.Config(steps=1, strength=1.0, gamma=g) for g in (1, 0)]
+    edited, plain = (last(module.edit(Gaussian(), given, cfg)) for cfg in configs)
     assert ((edited - source) / (plain - source)).max().item() == pytest.approx(1 + gain, abs=1e-3)
-
-
-class Unwrapping(Gaussian):
-    """Takes real conditions, whose text states are the means."""
-
-    def velocity(self, z, sigma, condition, *, branch):
-        mean = condition.positive if branch.endswith("+") else condition.negative
-        return super().velocity(z, sigma, mean, branch=branch[:-1] + "+")
-
-
-def worded(mean):
-    return Condition(mean, 0 * mean)
-
-
-def run_on_conditions(name, **settings):
-    module = registry.method(name)
-    return last(module.edit(Unwrapping(), SOURCE, worded(SRC), worded(TGT), module.Config(**settings)))
 
 
 def test_flowdirector_released_averaging_changes_nothing_and_the_published_one_leaves_the_worse_flows():
@@ -185,9 +230,13 @@ def test_flowdirector_released_averaging_changes_nothing_and_the_published_one_l
 
     flows = [torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     mean = torch.stack(flows).mean(0)
-    subsets = [torch.stack([flows[i] for i in s]).mean(0) for s in itertools.combinations(range(4), 2)]
+    subsets = [
+        torch.stack([flows[i] for i in s]).mean(0) for s in itertools.combinations(range(4), 2)
+    ]
     trend = torch.stack([mean - s for s in subsets]).mean(0)
-    assert torch.allclose(trend, torch.zeros_like(trend), atol=1e-6)  # why the released form is the mean
+    assert torch.allclose(
+        trend, torch.zeros_like(trend), atol=1e-6
+    )  # why the released form is the mean
     assert torch.equal(averaged(flows, Config(averaging="released")), mean)
     likeness = [torch.cosine_similarity(f.flatten(), mean.flatten(), dim=0) for f in flows]
     worse = sorted(range(4), key=lambda i: likeness[i])[:2]
@@ -201,7 +250,9 @@ def test_flowdirector_softens_outwards_and_does_nothing_where_nothing_is_seen():
     mask = torch.zeros(1, 1, 2, 5, 9)
     mask[0, 0, 0, 2, 4] = 1
     weights = softened(mask, 0.25)
-    assert weights[0, 0, 0, 2].tolist() == pytest.approx([math.exp(-0.25 * abs(4 - x)) for x in range(9)], abs=1e-3)
+    assert weights[0, 0, 0, 2].tolist() == pytest.approx(
+        [math.exp(-0.25 * abs(4 - x)) for x in range(9)], abs=1e-3
+    )
     assert (weights[0, 0, 1] == 0).all()
 
 
@@ -210,7 +261,7 @@ def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its
     levels = list(reversed(field.levels(400)))[:301]
 
     def velocity(z, sigma):
-        return field.velocity(z, sigma, SRC, branch="src+")
+        return field.velocity(z, sigma, GIVEN.src, branch="src+")
 
     def climb(count):
         z = SOURCE
@@ -230,14 +281,16 @@ def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its
 
 
 def test_rfsolver_transports_the_inverted_source():
-    """Up along the source's flow, down along the target's: on Gaussians of one deviation, a shift by the difference of the means."""
+    """Up along the source's flow, down along the target's: on Gaussians of one deviation, a shift by the difference of
+    the means.
+    """
     edited = run_with_door("rfsolver", steps=100, target_guidance=1.0, inject=0)
     assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=2e-2)
 
 
 def run_with_door(name, **settings):
     class WithDoor(Gaussian):
-        door = Door(lambda: None, lambda: None, 2)
+        door = Door(lambda door: lambda: None, [Site("a", "block", 0, "self", "joint")])
 
     return run(name, WithDoor(), **settings)
 
@@ -245,8 +298,198 @@ def run_with_door(name, **settings):
 def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
     module = registry.method("flowdirector")
     source = torch.randn(1, 4, 2, 4, 6)
-    src, tgt = tiny_wan.condition("a ball"), tiny_wan.condition("a ball and a star", words=[4])
+    prompts = Prompt("a ball"), Prompt("a ball and a star", words=(4,))
+    given = Given(source, *map(tiny_wan.condition, prompts))
     cfg = module.Config(steps=1, strength=1.0, n_avg=1, decay=50.0, smooth=1)
-    edited = last(module.edit(tiny_wan, source, src, tgt, cfg))
+    edited = last(module.edit(tiny_wan, given, cfg))
     changed = ((edited - source).abs() > 1e-9).float().mean().item()
     assert 0 < changed < 1
+
+
+def test_uniedit_follows_its_equation():
+    """Uni-Inv with the negative prompt, then both prompts on one state, written out from the paper once more."""
+    field, steps, omega = Gaussian(), 6, 3.0
+    levels = field.levels(steps)[::-1]  # from clean to noisy
+    varied = TGT + torch.linspace(
+        0, 2, 3, dtype=torch.float64
+    )  # an edit that is stronger to the right
+    given = Given(SOURCE, about(SRC), about(varied))
+
+    def velocity(z, sigma, condition, branch):
+        return field.velocity(z, sigma, condition, branch=branch)
+
+    z, v = SOURCE, velocity(SOURCE, 0.0, given.src, "src-")
+    for a, b in itertools.pairwise(levels[:5]):
+        v = velocity(z + (b - a) * v, b, given.src, "src-")
+        z = z + (b - a) * v
+    for a, b in itertools.pairwise(levels[:5][::-1]):
+        v_target, v_source = velocity(z, a, given.tgt, "tgt+"), velocity(z, a, given.src, "src+")
+        g = v_target - v_source
+        mean = g.mean(1, keepdim=True)
+        m = (mean - mean.min()) / (mean.max() - mean.min())
+        z = z + (b - a) * (omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
+    module = registry.method("uniedit")
+    cfg = module.Config(steps=steps, strength=4 / 6, omega=omega)
+    edited = last(module.edit(field, given, cfg))
+    assert torch.allclose(edited, z, atol=1e-9)
+
+
+def test_uniedit_says_by_the_sign_or_the_size_of_the_difference_where_it_is():
+    from holdfast.diffusion import contrast
+
+    difference = torch.tensor([-4.0, 0.0, 1.0]).view(1, 1, 1, 1, 3)
+    assert contrast(difference, "signed").flatten().tolist() == pytest.approx([0, 0.8, 1])
+    assert contrast(difference, "abs").flatten().tolist() == pytest.approx([1, 0, 0.25])
+
+
+@pytest.mark.parametrize("name", ["rfsolver", "uniedit"])
+def test_what_inverts_returns_to_the_source_for_equal_prompts_to_the_order_of_its_solver(name):
+    """It cannot return exactly; the error falls with the number of steps."""
+    given = Given(SOURCE, about(SRC), about(SRC))
+    module, errors = registry.method(name), []
+    for steps in (8, 32):
+        wanted = {"steps": steps, "strength": 0.5, "target_guidance": 1.0, "inject": 0}
+        wanted["source_prompt"] = True
+        cfg = module.Config(**{k: v for k, v in wanted.items() if hasattr(module.Config, k)})
+        errors.append((last(module.edit(Gaussian(), given, cfg)) - SOURCE).abs().max().item())
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.05
+
+
+@pytest.mark.parametrize("solver", ["midpoint", "cached"])
+def test_rfsolvers_two_solvers_cost_what_they_say_and_agree(solver):
+    """FireFlow's cached midpoint: one evaluation a step and one more each way, against two a step."""
+    field, steps = Gaussian(), 40
+    edited = run("rfsolver", field, steps=steps, solver=solver, target_guidance=1.0, inject=0)
+    assert torch.allclose(edited, SOURCE + (TGT - SRC), atol=5e-2)
+    assert len(field.branches) == (4 * steps if solver == "midpoint" else 2 * (steps + 1))
+
+
+def test_the_cached_midpoint_is_of_second_order():
+    field = Gaussian()
+    levels = list(reversed(field.levels(400)))[:301]
+
+    def velocity(z, sigma):
+        return field.velocity(z, sigma, GIVEN.src, branch="src+")
+
+    def climb(count):
+        z, kept = SOURCE, velocity(SOURCE, 0.0)
+        for a, b in itertools.pairwise(levels[:: 300 // count]):
+            z, kept = inversion.cached_midpoint(velocity, z, kept, a, b)
+        return z
+
+    exact = climb(300)
+    assert (climb(20) - exact).abs().max() < 0.35 * (climb(10) - exact).abs().max()
+
+
+def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
+    """By hand: values seen in the source at the inverted latent stand in for the target's own, at both evaluations."""
+    module = registry.method("rfsolver")
+    torch.manual_seed(0)
+    source = torch.randn(1, 4, 2, 4, 6)
+    prompts = Prompt("a plain red ball"), Prompt("a striped blue star")
+    given = Given(source, *map(tiny_wan.condition, prompts))
+    cfg = module.Config(steps=1, inject=1, depth=0.0, target_guidance=1.0)
+    top = tiny_wan.levels(1)[0]
+
+    def velocity(z, sigma, side):
+        condition = given.src if side == "src" else given.tgt
+        return tiny_wan.velocity(z, sigma, condition, branch=f"{side}+")
+
+    inverted = inversion.midpoint(lambda z, s: velocity(z, s, "src"), source, 0.0, top)
+    seen = {}
+
+    def look(site, q, k, v):
+        seen[site.path] = v
+
+    def share(site, q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, seen[site.path])
+
+    def selfish(site):
+        return site.kind == "self"
+
+    with attention.edit(tiny_wan, look, selfish):
+        velocity(inverted, top, "src")
+    with attention.edit(tiny_wan, share, selfish):
+        expected = inversion.midpoint(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+    plain = inversion.midpoint(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+    edited = last(module.edit(tiny_wan, given, cfg))
+    assert torch.allclose(edited, expected, atol=1e-5)
+    assert not torch.allclose(edited, plain, atol=1e-4)
+
+
+class Looking(Gaussian):
+    """Its words attend to the left half of the frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.door = Door(lambda door: lambda: None, [Site("look", "block", 0, "cross", "joint")])
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
+        f, h, w = z.shape[2:]
+        left = torch.zeros(f, h, w)
+        left[..., : w // 2] = 1
+        q = 9 * torch.stack((1 - left.flatten(), left.flatten()), -1)[None, None]
+        k = torch.eye(2)[None, None]
+        with self.door.calling(attention.Call(branch, tuple(range(f)), (h, w))):
+            site = self.door.at(self.door.sites[0], h, w, (0, 2))
+            if self.door.wants(site):
+                self.door.ask(site, q, k, k)
+        return super().velocity(z, sigma, condition, branch=branch)
+
+
+def test_flowdirector_edits_where_the_words_attend_and_fades_outwards():
+    source = torch.zeros(1, 1, 1, 4, 8, dtype=torch.float64)
+    words = [dataclasses.replace(about(torch.full_like(source, m)), words=(1,)) for m in (0, 2)]
+    module = registry.method("flowdirector")
+    cfg = module.Config(steps=1, strength=1.0, n_avg=1, smooth=1, decay=1.0)
+    row = last(module.edit(Looking(), Given(source, *words), cfg))[0, 0, 0, 0]
+    inside = row[0].item()
+    assert abs(inside) > 0.1
+    expected = [inside * math.exp(-max(0, x - 3)) for x in range(8)]
+    assert row.tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_flowdirector_mixes_and_steps_at_whole_thousandths():
+    """On a linear field without guidance one step moves by the difference of the means times the step: its length
+    tells.
+    """
+    field = Gaussian()
+    whole, exact = (
+        run("flowdirector", field, steps=7, n_avg=1, strength=1 / 7, timesteps=t,
+            source_guidance=1.0, target_guidance=1.0)
+        for t in ("whole", "exact")
+    )  # fmt: skip
+    step = {"whole": field.whole(field.levels(7)[6]), "exact": field.levels(7)[6]}
+    for edited, name in ((whole, "whole"), (exact, "exact")):
+        sigma = step[name]
+        variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
+        slope = 1 + (1 - sigma) / variance * (sigma - (1 - sigma) * DEVIATION**2)
+        moved = sigma * slope * (TGT - SRC)
+        assert torch.allclose(edited - SOURCE, moved, atol=1e-9), name
+    assert not torch.allclose(whole, exact, atol=1e-6)
+
+
+def test_a_guide_is_a_second_field_with_its_own_conditions():
+    """How a method names one is the method's; what it is given is all that another field needs."""
+    guide = Guide(Gaussian(), about(SRC), about(TGT))
+    given = dataclasses.replace(GIVEN, guide=guide)
+    v = given.guide.field.velocity(SOURCE, 0.5, given.guide.tgt, branch="tgt+")
+    assert torch.equal(v, Gaussian().velocity(SOURCE, 0.5, GIVEN.tgt, branch="tgt+"))
+
+
+def test_guidance_may_rise_over_the_frames():
+    field = Gaussian()
+    plain, half = (
+        guided(field, SOURCE, 0.5, GIVEN.tgt, "tgt", scale) for scale in (3.0, (1.0, 3.0))
+    )
+    assert torch.allclose(half[:, :, 1], plain[:, :, 1])
+    alone = field.velocity(SOURCE, 0.5, GIVEN.tgt, branch="tgt+")
+    assert torch.allclose(half[:, :, 0], alone[:, :, 0])
+
+
+def test_a_velocity_is_differentiable(tiny_wan):
+    z = torch.randn(1, 4, 1, 4, 4, requires_grad=True)
+    condition = tiny_wan.condition(Prompt("a plain red ball"))
+    tiny_wan.velocity(z, 0.5, condition, branch="tgt+").square().sum().backward()
+    assert z.grad.abs().max() > 0

@@ -10,9 +10,14 @@ import torch
 from holdfast import measuring, metrics
 from holdfast.metrics.base import Options, Subject, Tools
 from holdfast.registry import Missing
-from tests.test_motion import constant, shifted, texture
+from tests.media.test_motion import constant, shifted, texture
 
-FREE = ("flow_error", "motion_fidelity", "ssim", "warp_error")  # need neither weights nor more than two clips
+FREE = (
+    "flow_error",
+    "motion_fidelity",
+    "ssim",
+    "warp_error",
+)  # need neither weights nor more than two clips
 
 
 def exact(x, y):
@@ -34,7 +39,9 @@ def moving(frames=5, x=2, y=0):
 
 
 def run(source, edited, only, mask=None, truth=None, tools=None, **known):
-    subject = Subject(source[0].shape[:2], masked=mask is not None, truthful=truth is not None, **known)
+    subject = Subject(
+        source[0].shape[:2], masked=mask is not None, truthful=truth is not None, **known
+    )
     count = len(source)
     moments = zip(source, edited, mask or [None] * count, truth or [None] * count, strict=True)
     figures, left_out = measuring.measure(subject, tools or Tools(), moments, [only])
@@ -54,7 +61,14 @@ def test_every_metric_says_which_way_is_better_and_what_it_needs():
         assert set(module.BETTER.values()) <= {"higher", "lower"}
         assert isinstance(module.EVERY_FRAME, bool)
         assert issubclass(module.Measure, metrics.module("warp_error").Metric)
-        assert set(module.NEEDS) <= {"mask", "truth", "edit", "source_text", "target_text", "local_text"}
+        assert set(module.NEEDS) <= {
+            "mask",
+            "truth",
+            "judge",
+            "source_text",
+            "target_text",
+            "local_text",
+        }
 
 
 def test_a_clip_against_itself():
@@ -80,9 +94,13 @@ def test_warp_error_is_zero_for_an_integer_shift_along_its_exact_flow():
 def test_warp_error_of_flicker_is_its_mean_square():
     clip = [np.full((64, 80, 3), 0.5 + 0.1 * (t % 2), np.float32) for t in range(5)]
     tools = Tools(flow=still)
-    assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@source,squared/still"] == pytest.approx(10, rel=1e-4)
+    assert run(clip, clip, "warp_error", tools=tools)[
+        "warp_error_x1000@source,squared/still"
+    ] == pytest.approx(10, rel=1e-4)
     tools = Tools(Options(warp_norm="absolute", warp_flow="edited"), still)
-    assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@edited,absolute/still"] == pytest.approx(100, rel=1e-4)
+    assert run(clip, clip, "warp_error", tools=tools)[
+        "warp_error_x1000@edited,absolute/still"
+    ] == pytest.approx(100, rel=1e-4)
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1])
@@ -90,7 +108,12 @@ def test_psnr_outside_of_known_noise_is_minus_20_log_sigma(sigma):
     rng = np.random.default_rng(0)
     clip = [np.full((64, 80, 3), 0.5, np.float32)] * 6
     mask = half(clip, 0.25)
-    edited = [np.where(mask[0][..., None], rng.random(f.shape), f + rng.normal(0, sigma, f.shape)).astype(np.float32) for f in clip]
+    edited = [
+        np.where(mask[0][..., None], rng.random(f.shape), f + rng.normal(0, sigma, f.shape)).astype(
+            np.float32
+        )
+        for f in clip
+    ]
     found = run(clip, edited, "masked_psnr", mask)
     assert found["psnr_outside@true"] == pytest.approx(-20 * math.log10(sigma), abs=0.1)
 
@@ -113,7 +136,10 @@ def test_a_full_mask_has_no_outside():
 def test_tracks_that_stand_still_are_faithful_to_still_ones_only():
     tools = Tools(flow=still)
     clip = moving()
-    assert run(clip, clip, "motion_fidelity", tools=tools)["motion_fidelity@both/still-16x16-tracks"] == 1
+    assert (
+        run(clip, clip, "motion_fidelity", tools=tools)["motion_fidelity@both/still-16x16-tracks"]
+        == 1
+    )
     frozen = [clip[0]] * len(clip)
 
     def either(first, second):
@@ -121,6 +147,28 @@ def test_tracks_that_stand_still_are_faithful_to_still_ones_only():
 
     found = run(clip, frozen, "motion_fidelity", tools=Tools(flow=either))
     assert found["motion_fidelity@both/either-16x16-tracks"] == 0
+
+
+def test_both_ways_is_the_mean_of_the_best_of_each_track_and_of_each_other_one():
+    right, left, still = (np.float32([[2, 0]]), np.float32([[-2, 0]]), np.float32([[0, 0]]))
+    edited, source = [np.concatenate([right, right])], [np.concatenate([right, left, still])]
+    fidelity = metrics.module("motion_fidelity")
+    c = fidelity.similarity(edited, source)
+    assert c.tolist() == [[1, -1, 0], [1, -1, 0]]
+    measure = fidelity.Measure(Subject((64, 80)), Tools())
+    measure.edited.steps, measure.source.steps = edited, source
+    assert list(measure.figures().values()) == [
+        0.5,
+        1.0,
+    ]  # half of 1, and of the mean of 1, -1 and 0
+
+
+def test_ssim_outside_looks_outside():
+    clip = moving()
+    inside = half(clip)
+    edited = [np.where(m[..., None], 1 - f, f) for f, m in zip(clip, inside, strict=True)]
+    found = run(clip, edited, "ssim", inside)
+    assert found["ssim@outside"] > 0.9 > 0.6 > found["ssim@full"]
 
 
 def test_opposite_motion_is_minus_one():
@@ -153,9 +201,13 @@ def test_truth_inside_and_outside_of_what_it_changes():
     truth = [np.where(mask, f * 0.5, f) for f in source]
     edited = [np.where(mask, t + 0.1, t + 0.01).astype(np.float32) for t in truth]
     found = run(source, edited, "truth", truth=truth)
-    assert found["truth_psnr@inside"] == pytest.approx(20, abs=0.2)  # dark pixels barely change: those count as outside
+    assert found["truth_psnr@inside"] == pytest.approx(
+        20, abs=0.2
+    )  # dark pixels barely change: those count as outside
     assert found["truth_psnr@outside"] == pytest.approx(40, abs=0.5)
-    assert run(source, truth, "truth", truth=truth)["edit_energy_outside"] == 0
+    exact = run(source, truth, "truth", truth=truth)
+    assert exact["edit_energy_outside"] == 0
+    assert exact["truth_gain_db"] > 70  # 100 dB less the source's own
     unedited = run(source, source, "truth", truth=truth)
     assert unedited["truth_gain_db"] == 0
     assert math.isnan(unedited["edit_energy_outside"])
@@ -164,15 +216,20 @@ def test_truth_inside_and_outside_of_what_it_changes():
 def test_an_edit_succeeds_when_it_is_the_truth_and_fails_when_it_is_not():
     from holdfast.shapeworld.render import render
     from holdfast.shapeworld.scenes import sample_edit
+    from holdfast.shapeworld.truth import judging
 
     edit = sample_edit(3, "colour")
-    source, target = (list(r.permute(0, 2, 3, 1).numpy()) for r in render([edit.source, edit.target]))
-    right = run(source, target, "scene_truth", edit=edit)
-    wrong = run(source, source, "scene_truth", edit=edit)
+    source, target = (
+        list(r.permute(0, 2, 3, 1).numpy()) for r in render([edit.source, edit.target])
+    )
+    right = run(source, target, "scene_truth", judge=judging(edit))
+    wrong = run(source, source, "scene_truth", judge=judging(edit))
     assert right["edit_success@any_edit"] == right["edit_success@same_kind"] == 1
     assert wrong["edit_success@any_edit"] == 0
-    assert right["warp_error_x1000@exact,squared"] < 2  # motion is a fraction of a pixel: bilinear warping is not exact
-    shuffled = run(source, target[::-1], "scene_truth", edit=edit)
+    assert (
+        right["warp_error_x1000@exact,squared"] < 2
+    )  # motion is a fraction of a pixel: bilinear warping is not exact
+    shuffled = run(source, target[::-1], "scene_truth", judge=judging(edit))
     assert shuffled["warp_error_x1000@exact,squared"] > right["warp_error_x1000@exact,squared"]
 
 
@@ -194,20 +251,41 @@ def networks(tmp_path_factory):
 
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("networks")
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "ball"]
-    text = {**small, "vocab_size": len(words), "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
+    text = {
+        **small,
+        "vocab_size": len(words),
+        "eos_token_id": 3,
+        "bos_token_id": 2,
+        "pad_token_id": 0,
+    }
     vision = {**small, "image_size": 32, "patch_size": 8}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(root / "clip")
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(root / "clip")
+    CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    ).save_pretrained(root / "clip")
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(root / "clip")
     (root / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(root / "vocab.txt")).save_pretrained(root / "clip")
     plain = {k: v for k, v in small.items() if k != "intermediate_size"}
     Dinov2Model(Dinov2Config(**plain, image_size=28, patch_size=14)).save_pretrained(root / "dino")
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(root / "dino")
-    ViTModel(ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False).save_pretrained(root / "structure")
+    BitImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(root / "dino")
+    ViTModel(
+        ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False
+    ).save_pretrained(root / "structure")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "structure")
-    return Options(clip=str(root / "clip"), dino=str(root / "dino"), structure=str(root / "structure"))
+    return Options(
+        clip=str(root / "clip"), dino=str(root / "dino"), structure=str(root / "structure")
+    )
 
 
 def test_clip_figures_on_a_real_clip_at_random_weights(networks):
@@ -222,21 +300,41 @@ def test_clip_figures_on_a_real_clip_at_random_weights(networks):
     assert found["local_clip_t@box/clip"] == pytest.approx(crops, rel=1e-5)
     consistent = run(clip, clip, "frame_consistency", tools=tools)
     e = np.stack([tools.clip.image(f) for f in clip])
-    assert consistent["clip_f@consecutive/clip"] == pytest.approx(np.mean([e[i] @ e[i + 1] for i in range(3)]), rel=1e-5)
+    assert consistent["clip_f@consecutive/clip"] == pytest.approx(
+        np.mean([e[i] @ e[i + 1] for i in range(3)]), rel=1e-5
+    )
     pairs = [e[i] @ e[j] for i in range(4) for j in range(4) if i != j]
     assert consistent["clip_f@all_pairs/clip"] == pytest.approx(np.mean(pairs), rel=1e-5)
     frozen = [clip[0]] * 4
-    assert run(frozen, frozen, "frame_consistency", tools=tools)["clip_f@all_pairs/clip"] == pytest.approx(1, abs=1e-5)
+    assert run(frozen, frozen, "frame_consistency", tools=tools)[
+        "clip_f@all_pairs/clip"
+    ] == pytest.approx(1, abs=1e-5)
 
 
 def test_dino_figures_on_real_transformers_at_random_weights(networks):
     tools = Tools(networks)
     clip, other = [texture(seed=t) for t in range(3)], [texture(seed=9 + t) for t in range(3)]
-    assert run(clip, clip, "local_dino", half(clip), tools=tools)["local_dino@cls,box/dino"] == pytest.approx(1, abs=1e-5)
-    outside = [np.where(m[..., None], a, b) for m, a, b in zip(half(clip), clip, other, strict=True)]
-    assert run(clip, outside, "local_dino", half(clip), tools=tools)["local_dino@cls,box/dino"] == pytest.approx(1, abs=1e-5)
-    assert run(clip, clip, "structure_distance", tools=tools)["structure_distance_x1000@keys/structure"] == 0
-    assert run(clip, other, "structure_distance", tools=tools)["structure_distance_x1000@keys/structure"] > 0
+    assert run(clip, clip, "local_dino", half(clip), tools=tools)[
+        "local_dino@cls,box/dino"
+    ] == pytest.approx(1, abs=1e-5)
+    outside = [
+        np.where(m[..., None], a, b) for m, a, b in zip(half(clip), clip, other, strict=True)
+    ]
+    assert run(clip, outside, "local_dino", half(clip), tools=tools)[
+        "local_dino@cls,box/dino"
+    ] == pytest.approx(1, abs=1e-5)
+    assert (
+        run(clip, clip, "structure_distance", tools=tools)[
+            "structure_distance_x1000@keys/structure"
+        ]
+        == 0
+    )
+    assert (
+        run(clip, other, "structure_distance", tools=tools)[
+            "structure_distance_x1000@keys/structure"
+        ]
+        > 0
+    )
     assert tools.structure.keys(clip[0]).shape == (17, 32)  # 16 patches and the class token
 
 
@@ -251,7 +349,9 @@ def test_stride_looks_at_every_nth_frame_and_says_so(networks):
 def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_computed():
     clip = moving()
     figures, left_out = measuring.measure(
-        Subject((64, 80), target_text="a red ball"), Tools(), zip(clip, clip, [None] * 5, [None] * 5, strict=True)
+        Subject((64, 80), target_text="a red ball"),
+        Tools(),
+        zip(clip, clip, [None] * 5, [None] * 5, strict=True),
     )
     assert "warp_error_x1000@source,squared/dis" in figures
     assert "hf download openai/clip-vit-large-patch14" in left_out["text_alignment"]
@@ -269,17 +369,31 @@ def test_an_unknown_metric_names_the_nearest():
     assert metrics.better("something") == ""
 
 
-@pytest.mark.parametrize("option", [{"warp_flow": "target"}, {"warp_norm": "cubed"}, {"lpips": "no"}, {"tracks": 0}, {"stride": 0}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"warp_flow": "target"},
+        {"warp_norm": "cubed"},
+        {"lpips": "no"},
+        {"tracks": 0},
+        {"stride": 0},
+    ],
+)
 def test_options_that_there_are_not_are_refused(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} is"):
         Options(**option)
 
 
 def test_files_of_another_size_and_length_are_compared_with_a_warning(make_clip):
-    source, edited = make_clip("a.mp4", frames=6, size=(48, 32)), make_clip("b.mp4", frames=4, size=(24, 16))
+    source, edited = (
+        make_clip("a.mp4", frames=6, size=(48, 32)),
+        make_clip("b.mp4", frames=4, size=(24, 16)),
+    )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        figures, left_out = measuring.compare(measuring.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"])
+        figures, left_out = measuring.compare(
+            measuring.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"]
+        )
     assert [str(w.message) for w in told] == [
         "the edited clip has 4 frames, the source 6; the first 4 are compared",
         "the edited clip is 24x16, the source 48x32; it is resized",

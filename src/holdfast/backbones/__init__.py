@@ -1,4 +1,4 @@
-"""One adapter per model family. A module here offers MODELS (its backbones by name) and load()."""
+"""One adapter per model family. A module here offers MODELS (its backbones by name), find(), grid() and load()."""
 
 
 def names() -> list[str]:

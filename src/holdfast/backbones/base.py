@@ -1,87 +1,71 @@
 """What a backbone is: a conditioned velocity field over video latents, with its encoder and decoder."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..attention import Door
+from ..attention.door import Door
+from ._cards import Grid
+
+RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoiser needs the room
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The clips that a model takes. A legal clip has `stride[0] * n + 1` frames and sides that hold whole tokens."""
+class Prompt:
+    """What a condition is made from. words: which words of the text, by index, drive the
+    edit; image: 3 H W in [0, 1].
+    """
 
-    stride: tuple[int, int, int]  # pixels per latent cell: time, height, width
-    patch: tuple[int, int, int]  # latent cells per token
-    rate: float  # frames per second it was trained at
-    area: int  # pixels per frame it was trained at
-    frames: int  # the longest clip it was trained on
-    most_frames: int  # the longest that its position codes reach
-
-    @property
-    def cell(self) -> tuple[int, int]:
-        """Pixels per token, height and width: what a side must be a multiple of."""
-        return self.stride[1] * self.patch[1], self.stride[2] * self.patch[2]
-
-    def legal_frames(self, count: int) -> int:
-        """The smallest legal frame count that is not below `count`."""
-        group = self.stride[0]
-        return -(-(count - 1) // group) * group + 1
-
-    def check(self, frames: int, height: int, width: int) -> None:
-        if self.legal_frames(frames) != frames:
-            near = self.legal_frames(frames)
-            raise ValueError(f"{frames} frames do not fit this model (needs {self.stride[0]}n+1): use {near - self.stride[0]} or {near}")
-        for side, name, cell in zip((height, width), ("height", "width"), self.cell, strict=True):
-            if side % cell or not side:
-                raise ValueError(f"{name} {side} does not fit this model: it needs a multiple of {cell}")
-
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        return (frames - 1) // self.stride[0] + 1, height // self.stride[1], width // self.stride[2]
+    text: str = ""
+    negative: str = ""
+    words: tuple[int, ...] = ()
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What steers the field: text states for the prompt and for the negative prompt, each 1 L d.
+    """What steers the field: one half for the prompt, one for the negative prompt. What a half is, only its adapter
+    knows.
 
-    length: how many of the L are tokens and not padding; words: positions of the tokens of the words that drive the edit.
+    length: how many text tokens the prompt has, without padding; words: which of them are of the words that drive the
+    edit.
     """
 
-    positive: Tensor
-    negative: Tensor
+    positive: Any
+    negative: Any
     length: int = 0
     words: tuple[int, ...] = ()
 
+    def half(self, branch: str) -> Any:
+        """The half that a branch is steered by."""
+        return self.positive if branch.endswith("+") else self.negative
 
-@dataclass(frozen=True)
-class Model:
-    """A backbone by name: where its weights are and what they were trained on."""
-
-    weights: str  # hub id, or the name of an embedded checkpoint
-    gigabytes: float  # size of the download, about; 0 where the weights come with the package
-    rate: float
-    area: int
-    frames: int
-    prefers: Mapping[str, float] = field(default_factory=dict)  # method settings that suit it, where the user gives none
+    def against(self, other: "Condition") -> "Condition":
+        """This condition with another's prompt in the negative's place: guidance leads away from it."""
+        return replace(self, negative=other.positive)
 
 
 class Backbone(ABC):
-    """A conditioned velocity field over video latents, with its encoder and decoder."""
+    """A conditioned velocity field over video latents, with its encoder and decoder. A Field (step.py)."""
 
     name: str
     grid: Grid
     carries: frozenset[str]
-    prefers: Mapping[str, float]
+    prefers: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype  # of the denoiser; latents are float32 everywhere else
     door: Door | None  # to its attention; None where `carries` names no attention
+    features: Door | None  # to its residual blocks' outputs; None where `carries` names none
+    parts: dict[str, nn.Module]  # by their names in a diffusers folder
 
     @abstractmethod
-    def condition(self, text: str = "", negative: str = "", words: Sequence[int] = ()) -> Condition:
-        """Encode a prompt and a negative prompt. words: indices of the prompt's words (between spaces) that drive the edit."""
+    def condition(self, prompt: Prompt) -> Condition:
+        """Encode a prompt and its negative."""
 
     @abstractmethod
     def encode(self, frames: Iterable[Tensor]) -> Tensor:
@@ -92,9 +76,72 @@ class Backbone(ABC):
         """A latent to frames `f 3 H W` in [0, 1], a chunk at a time, in order."""
 
     @abstractmethod
-    def levels(self, steps: int, shift: float | None = None) -> list[float]:
-        """`steps + 1` noise levels from noisy to 0. shift: the grid's shift, None for the model's own."""
+    def levels(
+        self,
+        steps: int,
+        shift: float | None = None,
+        grid: str = "own",
+        shape: Sequence[int] | None = None,
+    ) -> list[float]:
+        """`steps + 1` noise levels from noisy to 0. shift: None for the model's own; grid: by name; shape: f h w of
+        the latent.
+        """
 
     @abstractmethod
-    def velocity(self, z: Tensor, sigma: float, condition: Condition, *, branch: str) -> Tensor:
-        """The velocity `noise - clean` at `z`, level sigma. branch: "src+", "src-", "tgt+" or "tgt-" (- is the negative)."""
+    def whole(self, sigma: float) -> float:
+        """The level whose timestep is that of sigma cut to a whole number, in the model's own time."""
+
+    @abstractmethod
+    def velocity(
+        self,
+        z: Tensor,
+        sigma: float,
+        condition: Condition,
+        *,
+        branch: str,
+        frames: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The velocity `noise - clean` at `z`, level sigma. branch: "src+", "src-", "tgt+" or "tgt-" (- is the
+        negative).
+
+        frames: which latent frames of the clip z holds; None: all of them. Differentiable in z: who drives says
+        `no_grad`.
+        """
+
+    def part(self, name: str) -> Any:
+        """One of the parts. Raises ValueError where the backbone was built without it."""
+        if name not in self.parts:
+            raise ValueError(f"{self.name} was built without its {name}, which this needs")
+        return self.parts[name]
+
+    @contextlib.contextmanager
+    def on(self, *names: str) -> Iterator[None]:
+        """Have some parts on the device inside. Those that rest elsewhere go back there afterwards."""
+        for name in names:
+            self.part(name).to(self.device)
+        try:
+            yield
+        finally:
+            for name in RESTING.intersection(names):
+                self.part(name).to("cpu")
+
+
+def placed(
+    parts: Mapping[str, nn.Module | None], device: torch.device | None
+) -> dict[str, nn.Module]:
+    """The parts that there are, ready for use: frozen, and those that do not rest on the device."""
+    there = {name: part for name, part in parts.items() if part is not None}
+    for name, part in there.items():
+        part.eval().requires_grad_(False)
+        if device is not None and name not in RESTING:
+            part.to(device)
+    return there
+
+
+def device_of(parts: Mapping[str, nn.Module]) -> torch.device:
+    """Where parts already are; the CPU where there are none."""
+    for name, part in parts.items():
+        for parameter in part.parameters():
+            if name not in RESTING:
+                return parameter.device
+    return torch.device("cpu")

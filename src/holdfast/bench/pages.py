@@ -7,12 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
-from .. import video
+from ..files import publish
+from ..media import images, video
 from ..registry import Missing
-from ..shapeworld.demo import synthetic
 
 WIDTH = 960  # pixels, at most, of a strip of clips
+LEAST = 192  # pixels of a clip's shorter side: a smaller clip is shown larger
 FRAMES = 81  # a page shows no more of a clip
 
 
@@ -23,37 +25,67 @@ def filled(template: str, values: dict) -> str:
     except ImportError as error:
         raise Missing("pages need jinja2; get it with: pip install 'holdfast[bench]'") from error
 
-    world = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    here = Path(__file__).parent
+    world = Environment(
+        loader=FileSystemLoader(here),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
     return world.get_template(template).render(values)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file that is whole or not there."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    publish(part, path)
 
 
 def picture(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def playing(clips: list[Iterator[np.ndarray]], size: tuple[int, int], rate: float) -> str:
-    """Clips side by side as one H.264 clip, as data. Frames H W 3 uint8; size: of one clip as it comes, width and height."""
-    import cv2
+def playing(clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float) -> str:
+    """Clips side by side as one H.264 clip, as data.
 
-    scale = min(WIDTH / (len(clips) * size[0]), 192 / min(size) if min(size) < 192 else 1.0)
-    width, height = (max(2, round(s * scale / 2) * 2) for s in size)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    rows = (np.hstack([cv2.resize(f, (width, height), interpolation=how) for f in moment]) for moment in zip(*clips))  # noqa: B905
-    frames = list(islice(rows, FRAMES))
+    Frames H W 3 uint8; size: of one clip as it comes, width and height.
+    """
+    enlarging = LEAST / min(size) if min(size) < LEAST else 1.0
+    scale = min(WIDTH / (len(clips) * size[0]), enlarging)
+    shown = (_even(size[0] * scale), _even(size[1] * scale))
+    frames = list(islice(_side_by_side(clips, shown, shrunk=scale < 1), FRAMES))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip.mp4"
-        video.write(file, synthetic(frames, max(1, round(rate))), frames, "h264", 20)
+        video.write_frames(file, frames, max(1, round(rate)), "h264", 20)
         return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
-def frames_of(path: str | Path) -> tuple[video.Clip, Iterator[np.ndarray]]:
+def _even(side: float) -> int:
+    return max(2, round(side / 2) * 2)
+
+
+def _side_by_side(
+    clips: list[Iterator[ndarray]], size: tuple[int, int], shrunk: bool
+) -> Iterator[ndarray]:
+    """As long as the shortest."""
+    import cv2
+
+    how = cv2.INTER_AREA if shrunk else cv2.INTER_CUBIC
+    for moment in zip(*clips, strict=False):
+        yield np.hstack([cv2.resize(frame, size, interpolation=how) for frame in moment])
+
+
+def frames_of(path: str | Path) -> tuple[video.Clip, Iterator[ndarray]]:
     """A clip and its frames at 8 bits."""
     clip = video.probe(path)
-    return clip, (f if f.dtype == np.uint8 else (f >> 8).astype(np.uint8) for f in video.read(clip))
+    return clip, map(images.eight_bits, video.read(clip))
 
 
-def sized(frames: Iterator[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+def sized(frames: Iterator[ndarray], size: tuple[int, int]) -> Iterator[ndarray]:
     """Frames at another width and height."""
     import cv2
 
-    return (f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_CUBIC) for f in frames)
+    for frame in frames:
+        same = frame.shape[1::-1] == size
+        yield frame if same else cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)

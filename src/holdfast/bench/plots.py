@@ -3,9 +3,10 @@
 import io
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..registry import Missing
-from .tables import Results, arrow, estimate
+from .tables import Estimate, Results, arrow, estimate
 
 
 def figures(results: Results, quality: str) -> dict[str, str]:
@@ -13,8 +14,8 @@ def figures(results: Results, quality: str) -> dict[str, str]:
     made = {
         "Quality against cost": _drawn(lambda axes: _cost(axes, results, quality)),
         "Quality by clip length": _drawn(lambda axes: _lines(axes, results, quality, "frames")),
-        "Quality by kind of edit": _drawn(lambda axes: _bars(axes, results, quality, "kind")),
-        "Quality by set of clips": _drawn(lambda axes: _bars(axes, results, quality, "group")),
+        "Quality by kind of edit": _drawn(lambda axes: _columns(axes, results, quality, "kind")),
+        "Quality by set of clips": _drawn(lambda axes: _columns(axes, results, quality, "group")),
     }
     return {title: svg for title, svg in made.items() if svg}
 
@@ -24,9 +25,16 @@ def _drawn(draw: Callable) -> str | None:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise Missing("the report's plots need matplotlib; get it with: pip install 'holdfast[bench]'") from error
+        raise Missing(
+            "the report's plots need matplotlib; get it with: pip install 'holdfast[bench]'"
+        ) from error
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "holdfast", "font.family": "sans-serif", "font.size": 9}
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "holdfast",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
     with matplotlib.rc_context(style):
         picture = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = picture.add_subplot()
@@ -35,20 +43,37 @@ def _drawn(draw: Callable) -> str | None:
         if not draw(axes):
             return None
         out = io.StringIO()
-        picture.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        picture.savefig(
+            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
         return out.getvalue()
 
 
 def _cost(axes, results: Results, quality: str) -> bool:
-    points = [(r.label, results.estimate(r, "seconds"), results.estimate(r, quality)) for r in results.rows]
-    points = [p for p in points if p[1] and p[2]]
-    for i, (label, seconds, value) in enumerate(points):
-        bars = [[value.mean - value.low], [value.high - value.mean]]
-        axes.errorbar(seconds.mean, value.mean, yerr=bars, fmt="o", color=f"C{i % 10}", capsize=3, label=_short(label, results))
+    drawn = 0
+    for row in results.rows:
+        seconds = results.estimate(row, "seconds")
+        value = results.estimate(row, quality)
+        if seconds and value:
+            style = {"fmt": "o", "capsize": 3, "color": _colour(drawn)}
+            label = _short(row.label, results)
+            axes.errorbar(seconds.mean, value.mean, yerr=_bars([value]), label=label, **style)
+            drawn += 1
     axes.set_xlabel("seconds a clip ↓")
     axes.set_ylabel(quality + arrow(quality))
-    _legend(axes, len(points))
-    return bool(points)
+    _legend(axes, drawn)
+    return drawn > 0
+
+
+def _bars(values: list[Estimate]) -> list[list[float]]:
+    """How far intervals reach below and above their means."""
+    below = [value.mean - value.low for value in values]
+    above = [value.high - value.mean for value in values]
+    return [below, above]
+
+
+def _colour(index: int) -> str:
+    return f"C{index % 10}"
 
 
 def _legend(axes, count: int) -> None:
@@ -57,51 +82,65 @@ def _legend(axes, count: int) -> None:
 
 
 def _short(label: str, results: Results) -> str:
-    return label if len({r.backbone for r in results.rows}) > 1 else label.partition(" on ")[0]
+    """Without the backbone, where there is but one."""
+    if len({row.backbone for row in results.rows}) > 1:
+        return label
+    return label.partition(" on ")[0]
 
 
-def _grouped(results: Results, quality: str, key: str) -> tuple[list, dict[str, dict]]:
-    """Values of `key` in order, and row label to {value: Estimate}."""
+@dataclass(frozen=True)
+class _Groups:
+    """A figure by what its clips have in common."""
+
+    keys: list  # in the order in which they come up
+    found: dict[str, dict]  # row label: key: Estimate
+
+
+def _grouped(results: Results, quality: str, key: str) -> _Groups:
+    keys: dict = {}
     found: dict[str, dict] = {}
-    seen: dict = {}
     for row in results.rows:
         groups = defaultdict(list)
         values = results.values(row, quality)
         for record in results.of(row):
             if record["case"] in values:
                 groups[record[key]].append(values[record["case"]])
-                seen[record[key]] = None
+        keys |= dict.fromkeys(groups)
         found[row.label] = {k: estimate(v) for k, v in groups.items()}
-    return list(seen), found
+    return _Groups(list(keys), found)
 
 
 def _lines(axes, results: Results, quality: str, key: str) -> bool:
-    places, found = _grouped(results, quality, key)
-    if len(places) < 2:
+    groups = _grouped(results, quality, key)
+    if len(groups.keys) < 2:
         return False
-    for i, (label, groups) in enumerate(found.items()):
-        x = sorted(groups)
-        values = [groups[k] for k in x]
-        bars = [[v.mean - v.low for v in values], [v.high - v.mean for v in values]]
-        axes.errorbar(x, [v.mean for v in values], yerr=bars, fmt="o-", capsize=3, color=f"C{i % 10}", label=_short(label, results))
+    for i, (label, found) in enumerate(groups.found.items()):
+        x = sorted(found)
+        values = [found[k] for k in x]
+        means = [value.mean for value in values]
+        style = {"fmt": "o-", "capsize": 3, "color": _colour(i)}
+        axes.errorbar(x, means, yerr=_bars(values), label=_short(label, results), **style)
     axes.set_xlabel("frames")
     axes.set_ylabel(quality + arrow(quality))
-    _legend(axes, len(found))
+    _legend(axes, len(groups.found))
     return True
 
 
-def _bars(axes, results: Results, quality: str, key: str) -> bool:
-    places, found = _grouped(results, quality, key)
-    if len(places) < 2:
+def _columns(axes, results: Results, quality: str, key: str) -> bool:
+    groups = _grouped(results, quality, key)
+    if len(groups.keys) < 2:
         return False
-    width = 0.8 / len(found)
-    for i, (label, groups) in enumerate(found.items()):
-        known = [(j, groups[k]) for j, k in enumerate(places) if k in groups]
-        x = [j + (i - (len(found) - 1) / 2) * width for j, _ in known]
-        values = [v for _, v in known]
-        bars = [[v.mean - v.low for v in values], [v.high - v.mean for v in values]]
-        axes.bar(x, [v.mean for v in values], width, yerr=bars, capsize=2, color=f"C{i % 10}", label=_short(label, results))
-    axes.set_xticks(range(len(places)), [str(p) or "(none)" for p in places])
+    count = len(groups.found)
+    width = 0.8 / count
+    for i, (label, found) in enumerate(groups.found.items()):
+        shift = (i - (count - 1) / 2) * width
+        x = [place + shift for place, k in enumerate(groups.keys) if k in found]
+        values = [found[k] for k in groups.keys if k in found]
+        means = [value.mean for value in values]
+        style = {"capsize": 2, "color": _colour(i)}
+        axes.bar(x, means, width, yerr=_bars(values), label=_short(label, results), **style)
+    names = [str(k) or "(none)" for k in groups.keys]
+    axes.set_xticks(range(len(names)), names)
     axes.set_ylabel(quality + arrow(quality))
-    _legend(axes, len(found))
+    _legend(axes, count)
     return True

@@ -1,7 +1,7 @@
 """Run method x backbone x clip. A cell that is done is never done again; a killed run loses at most the cell it was in.
 
-Whether a method may see the benchmark's mask is part of its name: `flowedit` does not, `flowedit+mask` does. The mask is
-used by the metrics either way. A cell that fails is recorded with its reason and counted, and does not stop the run.
+Whether a method may see the benchmark's mask is part of its name: `flowedit` does not, `flowedit+mask` does. The mask
+is used by the metrics either way. A cell that fails is recorded with its reason and counted, and does not stop the run.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -23,24 +23,39 @@ import cv2
 import torch
 
 from .. import editing, metrics, registry
+from ..files import write_json
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
-from ..run import write_json
-from ..shapeworld.scenes import sample_edit
-from ..task import EditTask, configure
-from .datasets.base import Case, file_name
+from ..result import Report
+from ..settings import configure
+from ..task import EditTask
+from .datasets import judge
+from .datasets.base import FILES, Case, file_name
 
-MASK_RULE = "A method sees the benchmark's mask only where its name ends in +mask; the metrics always do."
+MASK_RULE = (
+    "A method sees the benchmark's mask only where its name ends in +mask; the metrics always do."
+)
 NAN_RULE = (
-    "A figure that is not defined for a clip (one frame has no next one, a full mask no outside) is empty and left out of the mean; "
-    "n says how many clips a mean is of. PSNR counts as at most 100 dB. A failed cell has no figures and is counted under failed."
+    "A figure that is not defined for a clip (one frame has no next one, a full mask no outside) "
+    "is empty and left out of the mean; n says how many clips a mean is of. "
+    "PSNR counts as at most 100 dB. A failed cell has no figures and is counted under failed."
 )
 # Whatever a clip, a method or a library can do wrong. A method's bug is its failure too: the others go on.
-FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-FAILURES += (av.FFmpegError, cv2.error, registry.Missing)
+FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    av.FFmpegError,
+    cv2.error,
+    registry.Missing,
+)
 COST = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
-FILES = ("clip", "mask", "truth")
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,13 @@ class Row:
 
     @property
     def label(self) -> str:
-        settings = "".join(f" {k}={v}" for k, v in self.settings)
-        return f"{self.method}{'+mask' if self.sees_mask else ''}{settings} on {self.backbone}"
+        mask = "+mask" if self.sees_mask else ""
+        settings = "".join(f" {key}={value}" for key, value in self.settings)
+        return f"{self.method}{mask}{settings} on {self.backbone}"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Contest:
     """All cells of a run: every row with every case."""
 
     dataset: str
@@ -72,7 +88,8 @@ class Plan:
 
     def cells(self) -> Iterator[tuple[Row, Case]]:
         """By backbone first, so that each is loaded once."""
-        rows = sorted(self.rows, key=lambda r: [x.backbone for x in self.rows].index(r.backbone))
+        backbones = [row.backbone for row in self.rows]
+        rows = sorted(self.rows, key=lambda row: backbones.index(row.backbone))
         return itertools.product(rows, self.cases)
 
     def task(self, row: Row, case: Case, output: Path) -> EditTask:
@@ -94,28 +111,41 @@ class Plan:
 
 
 def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) -> tuple[Row, ...]:
-    """Every method with every backbone and every combination of the settings that it has. Raises ValueError for unknown names.
+    """Every method with every backbone and every combination of the settings that it has.
 
-    methods: names, with +mask where it may see the mask. sweep: setting to values; methods without it run once.
+    methods: names, with +mask where it may see the mask. sweep: setting to values; methods without it run once. Raises
+    ValueError for unknown names, and for a setting that no method has.
     """
     known = registry.backbones()
-    backbones = [registry.choose(b, known, "backbone") for b in backbones]
-    found, used = [], set()
+    backbones = [registry.choose(name, known, "backbone") for name in backbones]
+    found: list[Row] = []
     for method in methods:
-        name, plus, sight = method.partition("+")
-        if plus and sight != "mask":
-            raise ValueError(f"{method}: only +mask can follow a method's name")
-        module = registry.method(name)
-        name = module.__name__.rpartition(".")[2]
-        config = {f.name for f in dataclasses.fields(module.Config)}
-        has = [k for k in sweep if k in config]
-        used |= set(has)
-        for values in itertools.product(*(sweep[k] for k in has)):
-            configure(module.Config, {}, None, dict(zip(has, values, strict=True)))  # refuses what does not fit, before any work
-            found += [Row(name, b, bool(plus), tuple(zip(has, values, strict=True))) for b in backbones]
+        name, sees_mask = _sight(method)
+        for settings in _combinations(registry.method(name).Config, sweep):
+            found += [Row(name, backbone, sees_mask, settings) for backbone in backbones]
+    used = {key for row in found for key, _ in row.settings}
     if set(sweep) - used:
-        raise ValueError(f"none of these methods has a setting {', '.join(sorted(set(sweep) - used))}")
+        unused = ", ".join(sorted(set(sweep) - used))
+        raise ValueError(f"none of these methods has a setting {unused}")
     return tuple(dict.fromkeys(found))
+
+
+def _sight(method: str) -> tuple[str, bool]:
+    """A method's own name, and whether it may see the mask."""
+    name, plus, sight = method.partition("+")
+    if plus and sight != "mask":
+        raise ValueError(f"{method}: only +mask can follow a method's name")
+    return registry.choose(name, registry.modules("holdfast.methods"), "method"), bool(plus)
+
+
+def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple[str, str], ...]]:
+    """The settings of a sweep that a method has, in every combination. Refuses what does not fit, before any work."""
+    names = {f.name for f in dataclasses.fields(config)}
+    choices = [[(key, value) for value in sweep[key]] for key in sweep if key in names]
+    found = list(itertools.product(*choices))
+    for settings in found:
+        configure(config, {}, None, dict(settings))
+    return found
 
 
 def cell_folder(folder: Path, row: Row, case: Case) -> Path:
@@ -127,38 +157,59 @@ def read_record(place: Path) -> dict | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
+def _provenance() -> dict[str, str | None]:
+    return {"commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
+
+
 @dataclass
 class Bench:
-    """A plan bound to a folder, a metric set and its networks."""
+    """A contest bound to a folder, a metric set and its networks."""
 
-    plan: Plan
+    contest: Contest
     folder: Path
     tools: Tools
     metrics: list[str] | None = None  # None: all that a case allows
+    provenance: dict[str, str | None] = field(default_factory=_provenance)
 
     def __post_init__(self):
         self.loaded = None  # the backbone in memory
-        self.provenance = {"commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
 
     def begin(self, command: str) -> None:
         """Write down what this folder is for. Raises ValueError where it holds another benchmark."""
         file = self.folder / "bench.json"
-        plan = dataclasses.asdict(self.plan) | {"cases": [stored(c, self.folder) for c in self.plan.cases]}
-        fixed = {k: plan[k] for k in ("dataset", "seed", "weights", "dtype")}
-        before = json.loads(file.read_text()) if file.exists() else {"rows": [], "cases": [], "commands": [], **fixed}
+        now = json.loads(json.dumps(dataclasses.asdict(self.contest)))
+        now["cases"] = [stored(case, self.folder) for case in self.contest.cases]
+        fixed = {key: now[key] for key in ("dataset", "seed", "weights", "dtype")}
+        before = {"rows": [], "cases": [], "commands": [], **fixed}
+        if file.exists():
+            before = json.loads(file.read_text())
         for key, value in fixed.items():
             if before[key] != value:
-                raise ValueError(f"{self.folder} holds a benchmark with {key} {before[key]}, not {value}; give another folder")
-        merged = {key: _merged(before[key], json.loads(json.dumps(plan[key])), key) for key in ("rows", "cases")}
-        commands = [*before["commands"], *({command} - set(before["commands"]))]
+                raise ValueError(
+                    f"{self.folder} holds a benchmark with {key} {before[key]}, not {value}; "
+                    "give another folder"
+                )
+        _refuse_changed(before["cases"], now["cases"])
+        about = fixed | {
+            "commands": _joined(before["commands"], [command]),
+            "rules": {"mask": MASK_RULE, "not a number": NAN_RULE},
+            "rows": _joined(before["rows"], now["rows"]),
+            "cases": _joined(before["cases"], now["cases"]),
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, fixed | {"commands": commands, "rules": {"mask": MASK_RULE, "not a number": NAN_RULE}} | merged)
+        write_json(file, about)
 
-    def run(self, progress: Progress | None = None, retry: bool = False, again: bool = False) -> dict[str, int]:
-        """Do what is not done. retry: failed cells too; again: measure the finished ones anew (once CLIP is here, say)."""
-        counts = dict.fromkeys(("edited", "measured again", "done before", "failed", "failed before"), 0)
+    def run(
+        self, report: Report | None = None, retry: bool = False, again: bool = False
+    ) -> dict[str, int]:
+        """Do what is not done.
+
+        retry: failed cells too; again: measure the finished ones anew (once CLIP is here, say).
+        """
+        outcomes = ("edited", "measured again", "done before", "failed", "failed before")
+        counts = dict.fromkeys(outcomes, 0)
         todo = []
-        for row, case in self.plan.cells():
+        for row, case in self.contest.cells():
             record = read_record(cell_folder(self.folder, row, case))
             if record and record["error"] and not retry:
                 counts["failed before"] += 1
@@ -167,69 +218,104 @@ class Bench:
             else:
                 todo.append((row, case, record))
         for done, (row, case, record) in enumerate(todo):
-            if progress:
-                progress("cells", done, len(todo))
-            error = self._cell(row, case, record or {})["error"]
-            counts["failed" if error else "measured again" if record and not record["error"] else "edited"] += 1
-        if progress and todo:
-            progress("cells", len(todo), len(todo))
+            if report:
+                report("cells", done, len(todo))
+            counts[self._outcome(row, case, record)] += 1
+        if report and todo:
+            report("cells", len(todo), len(todo))
         return counts
+
+    def _outcome(self, row: Row, case: Case, before: dict | None) -> str:
+        """Do a cell, and say what became of it."""
+        if self._cell(row, case, before or {})["error"]:
+            return "failed"
+        return "measured again" if before and not before["error"] else "edited"
 
     def _cell(self, row: Row, case: Case, before: dict) -> dict:
         """One edit and its figures, of which those measured before are kept. The record is written last, whole."""
         place = cell_folder(self.folder, row, case)
         place.mkdir(parents=True, exist_ok=True)
-        record = {"row": row.label, "case": case.name, "kind": case.kind, "group": case.group, "figures": {}, "left_out": {}}
-        record |= {k: before[k] for k in (*COST, "figures", "left_out", *self.provenance) if k in before} | {"error": None}
+        edited = place / "edited.mkv"
+        record = self._begun(row, case, before)
         try:
-            if "seconds" not in before or not (place / "edited.mkv").exists():
-                record |= self._edited(row, case, place) | self.provenance
-            figures, left_out = compare(self._pair(case, place / "edited.mkv"), self.tools, self.metrics)
-            record["figures"] = record["figures"] | {k: None if math.isnan(v) else v for k, v in figures.items()}
+            if "seconds" not in before or not edited.exists():
+                record |= self._edited(row, case, edited) | self.provenance
+            figures, left_out = compare(self._pair(case, edited), self.tools, self.metrics)
+            for name, value in figures.items():
+                record["figures"][name] = None if math.isnan(value) else value
             asked = set(self.metrics or metrics.names())
-            record["left_out"] = {k: v for k, v in record["left_out"].items() if k not in asked} | left_out
+            unasked = {k: v for k, v in record["left_out"].items() if k not in asked}
+            record["left_out"] = unasked | left_out
         except FAILURES as error:
             record["error"] = f"{type(error).__name__}: {error}"
         write_json(place / "cell.json", record)
         return record
 
-    def _edited(self, row: Row, case: Case, place: Path) -> dict:
+    def _begun(self, row: Row, case: Case, before: dict) -> dict:
+        """A cell's record, as far as it was known before."""
+        kept = (*COST, "figures", "left_out", *self.provenance)
+        return {
+            "row": row.label,
+            "case": case.name,
+            "kind": case.kind,
+            "group": case.group,
+            "figures": {},
+            "left_out": {},
+            **{key: before[key] for key in kept if key in before},
+            "error": None,
+        }
+
+    def _edited(self, row: Row, case: Case, output: Path) -> dict:
         """Make the edit from its beginning, so that what it cost is that of a whole one."""
-        for left in place.iterdir():  # what a killed run was writing
+        for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
         forget_peak()
-        result = editing.edit(self.plan.task(row, case, place / "edited.mkv"), backbone)
+        result = editing.edit(self.contest.task(row, case, output), backbone)
         result.save()
-        seconds = sum(v for k, v in result.manifest["seconds"].items() if k != "load")
-        return {k: result.manifest[k] for k in COST} | {"seconds": round(seconds, 3)}
+        seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
+        costs = {key: result.manifest[key] for key in COST}
+        return costs | {"seconds": round(seconds, 3)}
 
     def _backbone(self, name: str):
         """The one warm backbone."""
         if self.loaded is None or self.loaded.name != name:
             self.loaded = None
             gc.collect()
-            self.loaded = registry.load_backbone(name, self.plan.weights, self.plan.device, self.plan.dtype)
+            contest = self.contest
+            self.loaded = registry.load_backbone(
+                name, contest.weights, contest.device, contest.dtype
+            )
         return self.loaded
 
     def _pair(self, case: Case, edited: Path) -> Pair:
-        edit = sample_edit(*case.scene) if case.scene else None
-        return Pair(case.clip, str(edited), case.mask, case.truth, case.source, case.target, case.local, edit)
+        return Pair(
+            source=case.clip,
+            edited=str(edited),
+            mask=case.mask,
+            truth=case.truth,
+            source_text=case.source,
+            target_text=case.target,
+            local_text=case.local,
+            judge=judge(case),
+        )
 
 
 def stored(case: Case, folder: Path) -> dict:
     """A case as bench.json holds it: files below the folder by their way from it, others by their whole path."""
-    data = dataclasses.asdict(case)
+    data = json.loads(json.dumps(dataclasses.asdict(case)))
+    root = folder.resolve()
     for key in FILES:
         if data[key]:
-            path, root = Path(data[key]).resolve(), folder.resolve()
+            path = Path(data[key]).resolve()
             data[key] = str(path.relative_to(root) if path.is_relative_to(root) else path)
     return data
 
 
 def restored(data: dict, folder: Path) -> Case:
-    files = {k: str(folder / data[k]) for k in FILES if data[k]}
-    return Case(**data | files | {"scene": tuple(data["scene"]) if data["scene"] else None})
+    files = {key: str(folder / data[key]) for key in FILES if data[key]}
+    scene = tuple(data["scene"]) if data["scene"] else None
+    return Case(**data | files | {"scene": scene})
 
 
 def forget_peak() -> None:
@@ -241,14 +327,20 @@ def forget_peak() -> None:
         switch.write_text("5")
 
 
-def _merged(before: list[dict], now: list[dict], what: str) -> list[dict]:
-    """What was planned and what is planned now. Raises ValueError where a case changed under its name."""
-    changed = {c["name"] for c in now if what == "cases"} & {c["name"] for c in before if what == "cases" and c not in now}
+def _joined(before: list, now: list) -> list:
+    """What was planned before, and what is new."""
+    return before + [item for item in now if item not in before]
+
+
+def _refuse_changed(before: list[dict], now: list[dict]) -> None:
+    """Raise ValueError where a case changed under its name."""
+    gone = {case["name"] for case in before if case not in now}
+    changed = sorted(case["name"] for case in now if case["name"] in gone)
     if changed:
         raise ValueError(
-            f"the cases {', '.join(sorted(changed)[:3])} are not what they were when this folder was begun; give another folder"
+            f"the cases {', '.join(changed[:3])} are not what they were when this folder was begun; "
+            "give another folder"
         )
-    return before + [item for item in now if item not in before]
 
 
 def commit() -> str | None:
@@ -256,8 +348,9 @@ def commit() -> str | None:
     git = shutil.which("git")
     if not git:
         return None
-    here = Path(__file__).parent
-    said = subprocess.run([git, "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    here = str(Path(__file__).parent)
+    command = [git, "-C", here, "describe", "--always", "--dirty"]
+    said = subprocess.run(command, capture_output=True, text=True)
     return said.stdout.strip() or None
 
 

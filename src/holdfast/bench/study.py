@@ -1,22 +1,25 @@
 """Blind comparison by people: a page of source and two shuffled results a trial, and what the answers add up to.
 
-The page knows no method's name; `study-key.json`, which stays with who runs the study, does. Each answer is left, right or neither.
+The page knows no method's name; `study-key.json`, which stays with who runs the study, does. Each answer is left, right
+or neither.
 """
 
 import hashlib
 import itertools
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
-from ..run import write_json
-from ..video import publish
-from .pages import filled, frames_of, playing
+from ..files import write_json
+from .datasets.base import Case
+from .pages import filled, frames_of, playing, write_text
 from .runner import Row, cell_folder
-from .tables import RESAMPLES, Estimate, Results
+from .tables import INTERVAL, Estimate, Results, done, resamples
 
 QUESTIONS = {
     "alignment": "Which one shows better what the words ask for?",
@@ -26,53 +29,78 @@ QUESTIONS = {
 CHOICES = ("left", "right", "neither")
 
 
-def study(folder: Path, methods: list[str] | None = None, trials: int = 30, seed: int = 0) -> dict[str, Path]:
-    """Write study.html and study-key.json into a benchmark's folder. Every pair of methods gets as many trials as any other.
+@dataclass(frozen=True)
+class Trial:
+    """A case, and the two rows whose results are shown of it."""
 
-    Raises ValueError where fewer than two methods share a finished clip.
+    case: Case
+    left: Row
+    right: Row
+
+
+def study(
+    folder: Path, methods: list[str] | None = None, trials: int = 30, seed: int = 0
+) -> dict[str, Path]:
+    """Write study.html and study-key.json into a benchmark's folder.
+
+    Every pair of methods gets as many trials as any other. Raises ValueError where fewer than two methods share a
+    finished clip.
     """
     results = Results(folder)
     rows = [results.row(m) for m in methods] if methods else results.rows
-    rng = random.Random(seed)
-    chosen = _trials(results, rows, trials, rng)
-    shown, key = [], []
-    for i, (case, pair) in enumerate(chosen):
-        left, right = rng.sample(pair, 2)
-        clips = {side: _clip(cell_folder(folder, row, case) / "edited.mkv") for side, row in (("left", left), ("right", right))}
-        shown.append({"id": i, "target": case.target, "source": _clip(case.clip), **clips})
-        key.append({"id": i, "case": case.name, "left": left.label, "right": right.label})
-    identity = hashlib.sha256(json.dumps([results.about["dataset"], results.made, key]).encode()).hexdigest()[:16]
+    chosen = _trials(results, rows, trials, random.Random(seed))
+    shown = [_shown(folder, i, trial) for i, trial in enumerate(chosen)]
+    key = [_secret(i, trial) for i, trial in enumerate(chosen)]
+    what = json.dumps([results.about["dataset"], results.made, key])
+    identity = hashlib.sha256(what.encode()).hexdigest()[:16]
     page = filled("study.html", {"identity": identity, "trials": shown, "questions": QUESTIONS})
-    part = folder / "study.html.part"
-    part.write_text(page)
-    publish(part, folder / "study.html")
-    write_json(folder / "study-key.json", {"study": identity, "questions": list(QUESTIONS), "trials": key})
+    about = {"study": identity, "questions": list(QUESTIONS), "trials": key}
+    write_text(folder / "study.html", page)
+    write_json(folder / "study-key.json", about)
     return {name: folder / name for name in ("study.html", "study-key.json")}
 
 
-def _trials(results: Results, rows: list[Row], count: int, rng: random.Random) -> list[tuple]:
-    """Cases and pairs, in a shuffled order, the pairs in turn."""
-    queues = []
-    for pair in itertools.combinations(rows, 2):
-        both = [c for c in results.cases if all(_done(results, r, c) for r in pair)]
-        rng.shuffle(both)
-        queues.append([(case, pair) for case in both])
-    turns = [item for items in itertools.zip_longest(*queues) for item in items if item]
-    if not turns:
-        raise ValueError(f"{results.folder} holds no clip that two methods have finished")
-    chosen = turns[:count]
-    rng.shuffle(chosen)
-    return chosen
+def _shown(folder: Path, index: int, trial: Trial) -> dict:
+    """What the page holds of a trial."""
+    return {
+        "id": index,
+        "target": trial.case.target,
+        "source": _clip(trial.case.clip),
+        "left": _clip(cell_folder(folder, trial.left, trial.case) / "edited.mkv"),
+        "right": _clip(cell_folder(folder, trial.right, trial.case) / "edited.mkv"),
+    }
 
 
-def _done(results: Results, row: Row, case) -> bool:
-    record = results.records.get((row.label, case.name))
-    return bool(record) and not record["error"]
+def _secret(index: int, trial: Trial) -> dict:
+    """What the key holds of a trial."""
+    return {
+        "id": index,
+        "case": trial.case.name,
+        "left": trial.left.label,
+        "right": trial.right.label,
+    }
 
 
 def _clip(path: str | Path) -> str:
     clip, frames = frames_of(path)
     return playing([frames], clip.size, float(clip.rate))
+
+
+def _trials(results: Results, rows: list[Row], count: int, rng: random.Random) -> list[Trial]:
+    """In a shuffled order and with shuffled sides, of every pair of rows as many as of any other."""
+    queues = []
+    for pair in itertools.combinations(rows, 2):
+        both = [c for c in results.cases if all(done(results.record(row, c)) for row in pair)]
+        rng.shuffle(both)
+        queues.append([(case, pair) for case in both])
+    turns = []
+    for turn in itertools.zip_longest(*queues):  # one of each pair
+        turns += [item for item in turn if item]
+    if not turns:
+        raise ValueError(f"{results.folder} holds no clip that two methods have finished")
+    chosen = turns[:count]
+    rng.shuffle(chosen)
+    return [Trial(case, *rng.sample(pair, 2)) for case, pair in chosen]
 
 
 @dataclass(frozen=True)
@@ -85,32 +113,47 @@ class Vote:
 
 
 def votes(key: Path, answers: list[Path]) -> list[Vote]:
-    """The answer files of one study, with the methods' names. Raises ValueError for a file that is none or of another study."""
+    """The answer files of one study, with the methods' names.
+
+    Who saved twice is counted once, with the later file. Raises ValueError for a file that is none or of another study.
+    """
     secret = _json(key)
-    trials = {t["id"]: t for t in secret.get("trials", [])}
     by_person: dict[str, list[Vote]] = {}
     for path in answers:
         data = _json(path)
         if data.get("study") != secret.get("study") or not isinstance(data.get("answers"), list):
             raise ValueError(f"{path} holds no answers to the study of {key}")
-        person, cast = str(data.get("person") or path), {}
-        for answer in data["answers"]:
-            trial, question, choice = _answer(answer)
-            if trial not in trials or question not in secret["questions"] or choice not in CHOICES or (trial, question) in cast:
-                raise ValueError(f"{path} has an answer that does not fit the study: {answer}")
-            cast[trial, question] = Vote(question, trials[trial]["left"], trials[trial]["right"], choice, person)
-        by_person[person] = list(cast.values())  # who saved twice is counted once, with the later file
-    found = [vote for cast in by_person.values() for vote in cast]
+        person = str(data.get("person") or path)
+        by_person[person] = _votes_of(person, data["answers"], secret, path)
+    found = list(itertools.chain.from_iterable(by_person.values()))
     if not found:
         raise ValueError("there are no answers to count")
     return found
 
 
-def _answer(answer: object) -> tuple:
-    """Trial, question and choice; nothing where it is no answer at all."""
+def _votes_of(person: str, answers: list, secret: dict, path: Path) -> list[Vote]:
+    """One person's votes; each trial and question is answered once at most."""
+    trials = {trial["id"]: trial for trial in secret.get("trials", [])}
+    cast = {}
+    for answer in answers:
+        vote = _vote(person, answer, trials, secret["questions"])
+        if vote is None or (answer["trial"], vote.question) in cast:
+            raise ValueError(f"{path} has an answer that does not fit the study: {answer}")
+        cast[answer["trial"], vote.question] = vote
+    return list(cast.values())
+
+
+def _vote(
+    person: str, answer: object, trials: dict[int, dict], questions: list[str]
+) -> Vote | None:
+    """None where it is no answer to this study."""
     if not isinstance(answer, dict) or not isinstance(answer.get("trial"), int):
-        return None, None, None
-    return answer["trial"], answer.get("question"), answer.get("choice")
+        return None
+    trial = trials.get(answer["trial"])
+    question, choice = answer.get("question"), answer.get("choice")
+    if trial is None or question not in questions or choice not in CHOICES:
+        return None
+    return Vote(question, trial["left"], trial["right"], choice, person)
 
 
 def _json(path: Path) -> dict:
@@ -124,7 +167,7 @@ def _json(path: Path) -> dict:
 
 
 def tally(cast: list[Vote]) -> dict[str, dict[str, dict]]:
-    """For each question and "all": each method's win rate (neither counts half) and Bradley-Terry strength, with intervals.
+    """For each question and "all": each method's win rate (neither counts half) and Bradley-Terry strength.
 
     Strengths are natural logarithms, their mean 0: a method of strength s beats one of strength t with probability
     1 / (1 + exp(t - s)). Intervals: 95 % bootstrap over people, or over answers where one person answered.
@@ -138,52 +181,74 @@ def tally(cast: list[Vote]) -> dict[str, dict[str, dict]]:
 
 
 def _ranked(cast: list[Vote], names: list[str]) -> dict[str, dict]:
-    groups = [[v for v in cast if v.person == p] for p in dict.fromkeys(v.person for v in cast)]
-    if len(groups) == 1:
-        groups = [[v] for v in cast]
-    tables = np.stack([wins(g, names) for g in groups])  # group, winner, loser
-    drawn = np.random.default_rng(0).integers(0, len(groups), (RESAMPLES, len(groups)))
-    resampled = np.stack([tables[d].sum(0) for d in drawn])
+    """Methods by strength, the strongest first."""
+    tables = np.stack([wins(group, names) for group in _groups(cast)])  # group, winner, loser
     total = tables.sum(0)
-    rates, strengths = rate(total), bradley_terry(total)
-    many_rates, many_strengths = rate(resampled), bradley_terry(resampled)
+    drawn = resamples(len(tables))
+    resampled = np.stack([tables[one].sum(0) for one in drawn])
+    games = (total + total.T).sum(0)
+    rates = _with_interval(rate(total), rate(resampled), games)
+    strengths = bradley_terry(total)
+    bounded = _with_interval(strengths, bradley_terry(resampled), games)
     ranked = {}
     for i in np.argsort(-strengths, kind="stable"):
-        count = int((total[i] + total[:, i]).sum())
-        bounds = [np.nanpercentile(m[:, i], (2.5, 97.5)) for m in (many_rates, many_strengths)]
-        ranked[names[i]] = {
-            "win_rate": Estimate(float(rates[i]), *map(float, bounds[0]), count),
-            "strength": Estimate(float(strengths[i]), *map(float, bounds[1]), count),
-        }
+        ranked[names[i]] = {"win_rate": rates[i], "strength": bounded[i]}
     return ranked
 
 
-def wins(cast: list[Vote], names: list[str]) -> np.ndarray:
+def _groups(cast: list[Vote]) -> list[list[Vote]]:
+    """What is resampled: all votes of a person, or single votes where there is one person."""
+    people: dict[str, list[Vote]] = {}
+    for vote in cast:
+        people.setdefault(vote.person, []).append(vote)
+    if len(people) == 1:
+        return [[vote] for vote in cast]
+    return list(people.values())
+
+
+def _with_interval(values: ndarray, resampled: ndarray, counts: ndarray) -> list[Estimate]:
+    """values, counts: one a method, n; resampled: r n."""
+    lows, highs = np.nanpercentile(resampled, INTERVAL, axis=0)
+    rows = zip(values, lows, highs, counts, strict=True)
+    return [Estimate(float(v), float(low), float(high), int(n)) for v, low, high, n in rows]
+
+
+def wins(cast: list[Vote], names: list[str]) -> ndarray:
     """How often the row's method was preferred to the column's."""
-    at = {n: i for i, n in enumerate(names)}
+    shares = {"left": 1.0, "right": 0.0, "neither": 0.5}
     table = np.zeros((len(names), len(names)))
-    for v in cast:
-        share = {"left": 1.0, "right": 0.0, "neither": 0.5}[v.choice]
-        table[at[v.left], at[v.right]] += share
-        table[at[v.right], at[v.left]] += 1 - share
+    for vote in cast:
+        left, right = names.index(vote.left), names.index(vote.right)
+        share = shares[vote.choice]
+        table[left, right] += share
+        table[right, left] += 1 - share
     return table
 
 
-def rate(table: np.ndarray) -> np.ndarray:
+def rate(table: ndarray) -> ndarray:
     """Share of games won, ... n, of tables ... n n; NaN for a method without games."""
-    won, games = table.sum(-1), (table + table.swapaxes(-1, -2)).sum(-1)
-    return np.divide(won, games, out=np.full(won.shape, np.nan), where=games > 0)
+    won = table.sum(-1)
+    games = _games(table).sum(-1)
+    unknown = np.full(won.shape, math.nan)
+    return np.divide(won, games, out=unknown, where=games > 0)
 
 
-def bradley_terry(table: np.ndarray, prior: float = 0.1, rounds: int = 200) -> np.ndarray:
+def _games(table: ndarray) -> ndarray:
+    """How often each two met, ... n n."""
+    return table + table.swapaxes(-1, -2)
+
+
+def bradley_terry(table: ndarray, prior: float = 0.1, rounds: int = 200) -> ndarray:
     """Log strengths, ... n, of tables ... n n, by Hunter's MM iteration (2004).
 
     prior: a tenth of a tie between all pairs keeps a method that never lost finite.
     """
     table = table + prior / 2 * (1 - np.eye(table.shape[-1]))
-    won, games = table.sum(-1), table + table.swapaxes(-1, -2)
+    won = table.sum(-1)
+    games = _games(table)
     p = np.ones_like(won)
     for _ in range(rounds):
-        p = won / (games / (p[..., :, None] + p[..., None, :])).sum(-1)
+        expected = games / (p[..., :, None] + p[..., None, :])
+        p = won / expected.sum(-1)
         p /= np.exp(np.log(p).mean(-1, keepdims=True))
     return np.log(p)

@@ -9,11 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import better
+from ..metrics import bare, better
+from .datasets.base import Case
 from .runner import Row, cell_folder, read_record, restored
 
 RESAMPLES = 2000
-FIRST = ("edit_success", "truth_psnr", "truth_gain_db", "edit_energy_outside", "clip_t", "local_clip_t", "psnr_outside")  # of a table
+INTERVAL = (2.5, 97.5)  # percentiles
+# The first figures of a table.
+FIRST = (
+    "edit_success",
+    "truth_psnr",
+    "truth_gain_db",
+    "edit_energy_outside",
+    "clip_t",
+    "local_clip_t",
+    "psnr_outside",
+)
 COSTS = ("seconds", "peak_memory_mb")
 
 
@@ -35,14 +46,28 @@ def estimate(values: list[float]) -> Estimate | None:
     if not values:
         return None
     array = np.asarray(values, np.float64)
-    means = array[np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
+    drawn = resamples(len(array))
+    low, high = np.percentile(array[drawn].mean(1), INTERVAL)
     return Estimate(float(array.mean()), float(low), float(high), len(array))
+
+
+def resamples(count: int) -> np.ndarray:
+    """Which of so many things each resample draws, RESAMPLES count; the same each time."""
+    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
 
 
 def number(value: float) -> str:
     """Four significant digits, never an exponent for what people read."""
-    return f"{value:.4g}" if 1e-4 <= abs(value) < 1e5 else f"{value:.0f}" if abs(value) >= 1e5 else "0" if value == 0 else f"{value:.1e}"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e5:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+
+
+def done(record: dict | None) -> bool:
+    """Whether a cell has figures."""
+    return record is not None and not record["error"]
 
 
 class Results:
@@ -52,31 +77,56 @@ class Results:
         self.folder = folder
         file = folder / "bench.json"
         if not file.exists():
-            raise ValueError(f"{folder} holds no benchmark; make one with: holdfast bench run DATASET -o {folder}")
+            raise ValueError(
+                f"{folder} holds no benchmark; make one with: holdfast bench run DATASET -o {folder}"
+            )
         self.about = json.loads(file.read_text())
-        self.rows = [Row(r["method"], r["backbone"], r["sees_mask"], tuple(tuple(s) for s in r["settings"])) for r in self.about["rows"]]
-        self.cases = [restored(c, folder) for c in self.about["cases"]]
+        self.rows = [_row(data) for data in self.about["rows"]]
+        self.cases = [restored(data, folder) for data in self.about["cases"]]
 
     @cached_property
     def records(self) -> dict[tuple[str, str], dict]:
         """By row and case; a cell that is not done yet is not there."""
-        found = {(r.label, c.name): read_record(cell_folder(self.folder, r, c)) for r in self.rows for c in self.cases}
-        return {k: v for k, v in found.items() if v}
+        found = {}
+        for row in self.rows:
+            for case in self.cases:
+                record = read_record(cell_folder(self.folder, row, case))
+                if record:
+                    found[row.label, case.name] = record
+        return found
 
     @cached_property
     def figures(self) -> list[str]:
-        """Names of all figures in any cell: what was asked for first, then what else was measured, then what it cost."""
-        names = dict.fromkeys(n for record in self.records.values() for n in record["figures"])
-        rank = {name: i for i, name in enumerate(FIRST)}
-        return [*sorted(names, key=lambda n: rank.get(n.split("@")[0].split("/")[0], len(FIRST))), *COSTS]
+        """Names of all figures in any cell: those of FIRST, then what else was measured, then what it cost."""
+        names: dict[str, None] = {}
+        for record in self.records.values():
+            names |= dict.fromkeys(record["figures"])
+
+        def place(name: str) -> int:
+            return FIRST.index(bare(name)) if bare(name) in FIRST else len(FIRST)
+
+        return [*sorted(names, key=place), *COSTS]
+
+    def record(self, row: Row, case: Case) -> dict | None:
+        return self.records.get((row.label, case.name))
 
     def of(self, row: Row) -> list[dict]:
-        return [self.records[row.label, c.name] for c in self.cases if (row.label, c.name) in self.records]
+        """The records of a row, in the order of the cases."""
+        found = (self.record(row, case) for case in self.cases)
+        return [record for record in found if record]
+
+    def finished_cases(self) -> list[Case]:
+        """Those that any row is done with."""
+        return [c for c in self.cases if any(done(self.record(row, c)) for row in self.rows)]
 
     def values(self, row: Row, figure: str) -> dict[str, float]:
         """Case to value, where there is one."""
-        found = {r["case"]: r.get(figure) if figure in COSTS else r["figures"].get(figure) for r in self.of(row) if not r["error"]}
-        return {k: float(v) for k, v in found.items() if v is not None}
+        found = {}
+        for record in self.of(row):
+            value = _value(record, figure)
+            if done(record) and value is not None:
+                found[record["case"]] = float(value)
+        return found
 
     def estimate(self, row: Row, figure: str) -> Estimate | None:
         return estimate(list(self.values(row, figure).values()))
@@ -84,46 +134,84 @@ class Results:
     def difference(self, row: Row, baseline: Row, figure: str) -> Estimate | None:
         """Paired: over the cases that both have."""
         ours, theirs = self.values(row, figure), self.values(baseline, figure)
-        return estimate([ours[c] - theirs[c] for c in ours if c in theirs])
+        return estimate([ours[case] - theirs[case] for case in ours if case in theirs])
 
     def counts(self, row: Row) -> dict[str, int]:
         records = self.of(row)
-        failed = sum(bool(r["error"]) for r in records)
-        return {"done": len(records) - failed, "failed": failed, "not done": len(self.cases) - len(records)}
+        finished = sum(done(record) for record in records)
+        return {
+            "done": finished,
+            "failed": len(records) - finished,
+            "not done": len(self.cases) - len(records),
+        }
+
+    def counts_text(self, row: Row) -> str:
+        return " / ".join(str(count) for count in self.counts(row).values())
 
     def failures(self) -> list[tuple[str, str, str]]:
-        return [(row, case, r["error"]) for (row, case), r in self.records.items() if r["error"]]
+        """Row, case and reason."""
+        return [(*at, record["error"]) for at, record in self.records.items() if record["error"]]
 
     def missing_metrics(self) -> dict[str, str]:
         """Metrics that no cell could form for want of weights or packages, and the reason given."""
-        said = [r["left_out"] for r in self.records.values() if not r["error"]]
-        in_all = set.intersection(*(set(s) for s in said)) if said else set()
-        return {k: v for k, v in (said[0] if said else {}).items() if k in in_all and not v.startswith("needs ")}
+        said = [record["left_out"] for record in self.records.values() if done(record)]
+        if not said:
+            return {}
+        found = {}
+        for name, reason in said[0].items():
+            everywhere = all(name in left_out for left_out in said)
+            if everywhere and not reason.startswith("needs "):
+                found[name] = reason
+        return found
 
     @cached_property
     def made(self) -> str:
         """By what, with which sources and on which machines the cells were made."""
-        kinds = {k: sorted({str(r[k]) for r in self.records.values() if k in r}) for k in ("holdfast", "commit", "machine")}
-        return f"Holdfast {', '.join(kinds['holdfast'])}, commit {', '.join(kinds['commit'])}; {' and '.join(kinds['machine'])}"
+        version = ", ".join(self._all_said("holdfast"))
+        commits = ", ".join(self._all_said("commit"))
+        machines = " and ".join(self._all_said("machine"))
+        return f"Holdfast {version}, commit {commits}; {machines}"
+
+    def _all_said(self, key: str) -> list[str]:
+        """What the records say under a key, each once."""
+        return sorted({str(record[key]) for record in self.records.values() if key in record})
 
     def best(self, figure: str) -> set[str]:
         """Labels of the rows whose mean is best, among those that are over the most clips."""
-        found = {r.label: e for r in self.rows if (e := self.estimate(r, figure))}
-        means = {label: e.mean for label, e in found.items() if e.n == max(x.n for x in found.values())}
         way = better(figure)
-        if not means or not way or len(means) < 2:
+        found = {}
+        for row in self.rows:
+            estimated = self.estimate(row, figure)
+            if estimated:
+                found[row.label] = estimated
+        most = max((estimated.n for estimated in found.values()), default=0)
+        means = {label: estimated.mean for label, estimated in found.items() if estimated.n == most}
+        if not way or len(means) < 2:
             return set()
         top = max(means.values()) if way == "higher" else min(means.values())
         return {label for label, value in means.items() if value == top}
 
     def row(self, name: str | None) -> Row:
-        """A row by its label, or the method's name where that is enough; the first for None. Raises ValueError otherwise."""
+        """A row by its label, or by the method's name where that is enough; the first for None.
+
+        Raises ValueError where that is not one row.
+        """
         if name is None:
             return self.rows[0]
         fitting = [r for r in self.rows if name in (r.label, r.label.partition(" on ")[0])]
         if len(fitting) != 1:
-            raise ValueError(f"no one row is called {name!r}; there are: {', '.join(r.label for r in self.rows)}")
+            labels = ", ".join(row.label for row in self.rows)
+            raise ValueError(f"no one row is called {name!r}; there are: {labels}")
         return fitting[0]
+
+
+def _row(data: dict) -> Row:
+    settings = tuple((key, value) for key, value in data["settings"])
+    return Row(data["method"], data["backbone"], data["sees_mask"], settings)
+
+
+def _value(record: dict, figure: str) -> float | None:
+    return record.get(figure) if figure in COSTS else record["figures"].get(figure)
 
 
 def arrow(figure: str) -> str:
@@ -132,48 +220,99 @@ def arrow(figure: str) -> str:
 
 def cells_csv(results: Results) -> str:
     """One line a cell: row, case, kind, group, every figure, the costs, the error."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "case", "kind", "group", "frames", *results.figures, "error"])
-    for (row, case), r in results.records.items():
-        values = [r.get(f) if f in COSTS else r["figures"].get(f) for f in results.figures]
-        texts = ["" if v is None else repr(float(v)) for v in values]
-        writer.writerow([row, case, r["kind"], r["group"], r.get("frames", ""), *texts, r["error"] or ""])
-    return out.getvalue()
+    lines = [["row", "case", "kind", "group", "frames", *results.figures, "error"]]
+    for record in results.records.values():
+        values = [_value(record, figure) for figure in results.figures]
+        lines.append(
+            [
+                record["row"],
+                record["case"],
+                record["kind"],
+                record["group"],
+                record.get("frames", ""),
+                *("" if value is None else repr(float(value)) for value in values),
+                record["error"] or "",
+            ]
+        )
+    return _csv(lines)
 
 
 def table_csv(results: Results, baseline: Row) -> str:
     """One line a row and figure: mean, interval, n, and the paired difference from a baseline."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    difference = [f"{part} difference from {baseline.label}" for part in ("mean", "low", "high")]
-    writer.writerow(["row", "figure", "better", "mean", "low", "high", "n", "failed", "not done", *difference])
+    parts = ("mean", "low", "high")
+    difference = [f"{part} difference from {baseline.label}" for part in parts]
+    lines = [["row", "figure", "better", *parts, "n", "failed", "not done", *difference]]
     for row in results.rows:
         counts = results.counts(row)
         for figure in results.figures:
-            e, d = results.estimate(row, figure), results.difference(row, baseline, figure)
-            numbers, paired = ([repr(round(v, 9)) for v in (x.mean, x.low, x.high)] if x else [""] * 3 for x in (e, d))
-            writer.writerow([row.label, figure, better(figure), *numbers, e.n if e else 0, counts["failed"], counts["not done"], *paired])
+            estimated = results.estimate(row, figure)
+            lines.append(
+                [
+                    row.label,
+                    figure,
+                    better(figure),
+                    *_rounded(estimated),
+                    estimated.n if estimated else 0,
+                    counts["failed"],
+                    counts["not done"],
+                    *_rounded(results.difference(row, baseline, figure)),
+                ]
+            )
+    return _csv(lines)
+
+
+def _rounded(estimated: Estimate | None) -> list[str]:
+    """Mean, low and high; empty where there is no estimate."""
+    if estimated is None:
+        return ["", "", ""]
+    return [repr(round(value, 9)) for value in (estimated.mean, estimated.low, estimated.high)]
+
+
+def _csv(lines: list[list]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
 
 
 def markdown(results: Results) -> str:
     """The table for a paper or a README, with how it was made. Rows are figures, columns methods: it stays narrow."""
-    about = results.about
-    head = ["figure", *(r.label for r in results.rows)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    counts = [results.counts(r) for r in results.rows]
-    lines.append("| clips: done / failed / not done | " + " | ".join(" / ".join(str(v) for v in c.values()) for c in counts) + " |")
+    lines = [
+        _table_line(["figure", *(row.label for row in results.rows)]),
+        "|" + "---|" * (len(results.rows) + 1),
+        _table_line(["clips: done / failed / not done", *map(results.counts_text, results.rows)]),
+    ]
     for figure in results.figures:
         best = results.best(figure)
         texts = []
         for row in results.rows:
-            e = results.estimate(row, figure)
-            text = e.text() + (f" (n={e.n})" if e.n != results.counts(row)["done"] else "") if e else "–"
+            text = _cell_text(results, row, figure)
             texts.append(f"**{text}**" if row.label in best else text)
-        lines.append(f"| `{figure}`{arrow(figure)} | " + " | ".join(texts) + " |")
-    made = f"Dataset `{about['dataset']}`, {len(results.cases)} clips, seed {about['seed']}. {results.made}."
-    commands = " ; ".join(f"`{c}`" for c in about["commands"])
-    notes = [made, f"Command: {commands}.", "Mean and 95 % bootstrap interval over clips; best in bold.", *about["rules"].values()]
-    left_out = [f"Left out: {name} ({reason})." for name, reason in results.missing_metrics().items()]
-    return "\n".join([*lines, "", "  \n".join([*notes, *left_out]), ""])
+        lines.append(_table_line([f"`{figure}`{arrow(figure)}", *texts]))
+    return "\n".join([*lines, "", "  \n".join(_notes(results)), ""])
+
+
+def _table_line(texts: list[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _cell_text(results: Results, row: Row, figure: str) -> str:
+    """Mean and interval, and how many clips they are of where that is not all that are done."""
+    estimated = results.estimate(row, figure)
+    if estimated is None:
+        return "–"
+    if estimated.n == results.counts(row)["done"]:
+        return estimated.text()
+    return f"{estimated.text()} (n={estimated.n})"
+
+
+def _notes(results: Results) -> list[str]:
+    about = results.about
+    commands = " ; ".join(f"`{command}`" for command in about["commands"])
+    left_out = results.missing_metrics().items()
+    return [
+        f"Dataset `{about['dataset']}`, {len(results.cases)} clips, seed {about['seed']}. {results.made}.",
+        f"Command: {commands}.",
+        "Mean and 95 % bootstrap interval over clips; best in bold.",
+        *about["rules"].values(),
+        *(f"Left out: {name} ({reason})." for name, reason in left_out),
+    ]

@@ -1,43 +1,50 @@
-"""FlowAlign (arXiv:2505.23145): FlowEdit with the source prompt in the negative's place, and a pull of both clean estimates together.
+"""FlowAlign (arXiv:2505.23145): FlowEdit with the source prompt in the negative's place, and a pull of both clean
+estimates together.
 
-v_p = V(p, source) + w [V(p, target) - V(p, source)],  v_q = V(q, source),  p = z + q - x,  q = (1 - sigma) x + sigma eps
+v_p = V(p, source) + w [V(p, target) - V(p, source)],  v_q = V(q, source),  p = z + q - x,  q = (1 - sigma) x + sigma
+eps
 z <- z + (sigma' - sigma)(v_p - v_q) + zeta [(q - sigma v_q) - (p - sigma v_p)]
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-from torch import Tensor
+from dataclasses import dataclass
 
 from .. import diffusion
-from ..run import Step, resumed
+from ..settings import Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
+from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The authors' values for images, three evaluations a step; the community's Wan port: 50 steps, strength 0.7, w 19.5, zeta 0.001."""
+    """The authors' values for images, three evaluations a step; the community's Wan port: 50 steps, strength 0.7, w
+    19.5, zeta 0.001.
+    """
 
-    steps: int = 33  # no step is skipped
-    strength: float = 1.0
-    target_guidance: float = 13.5  # w; the paper says 7.5, the code's command line 13.5
-    zeta: float = 0.01
-    shift: float | None = None  # of the grid of levels; None: the backbone's own
+    steps: Steps = 33  # no step is skipped
+    strength: Share = 1.0
+    target_guidance: Guidance = 13.5  # w; the paper says 7.5, the code's command line 13.5
+    zeta: Number = 0.01
+    shift: Shift = None  # of the grid of levels; None: the backbone's own
+    grid: LevelGrid = "own"  # of levels, by name
+    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+
+    __post_init__ = check
 
 
-def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
-    levels = field.levels(cfg.steps, cfg.shift)
-    first = cfg.steps - round(cfg.strength * cfg.steps)
-    against = replace(tgt, negative=src.positive)  # guidance leads away from the source prompt
-    z, begin, _ = resumed(start, source, first)
-    for i in range(begin, cfg.steps):
+def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    field, levels, first = opened(field, given, cfg)
+    source = given.source
+    against = given.tgt.against(given.src)  # guidance leads away from the source prompt
+    z, _ = resumed(start, source)
+    for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        q = diffusion.noised(source, sigma, diffusion.noise(source, seed, i))
+        q = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, i))
         p = q + (z - source)
-        v_q = field.velocity(q, sigma, src, branch="src+")
+        v_q = field.velocity(q, sigma, given.src, branch="src+")
         v_p = diffusion.guided(field, p, sigma, against, "tgt", cfg.target_guidance)
         pull = (sigma * (v_p - v_q)) - (z - source)  # (q - sigma v_q) - (p - sigma v_p)
         change = (sigma_next - sigma) * (v_p - v_q) + cfg.zeta * pull
-        z = z + (change if mask is None else mask * change)
-        yield Step(i + 1, cfg.steps, z, {})
+        z = z + given.inside(change)
+        yield Step("edit", i + 1, cfg.steps, z)

@@ -1,78 +1,116 @@
-"""RF-Solver-Edit (Wang et al., arXiv:2411.04746): invert with a second-order solver, sample with the target prompt, share features.
+"""RF-Solver-Edit (Wang et al., arXiv:2411.04746): invert with a second-order solver, sample with the target prompt,
+share features.
 
-In the first `inject` sampling steps the self-attention of the later layers takes the values V of the source at the same level. They
-are not kept from the inversion: its latents at those few levels are, and the source is run there again; V is held for one step.
+In the first `inject` sampling steps the self-attention of the later layers takes the values V of the source at the
+same level. They are not kept from the inversion: its latents at those few levels are, and the source is run there
+again; V is held for one step.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
 
 from .. import attention, diffusion, inversion
-from ..run import Step, resumed
+from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text", "joint_attention"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40); on Wan the later layers' self-attention."""
+    """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40); on Wan the later layers'
+    self-attention.
+    """
 
-    steps: int = 25  # each way; two evaluations a step
-    strength: float = 1.0  # the share of the levels that is inverted and sampled again
-    inject: int = 2  # sampling steps that share V
-    depth: float = 0.5  # layers from this share of all on
-    target_guidance: float = 6.0  # their model's embedded guidance; silent for Wan
-    shift: float | None = None  # of the grid of levels; the authors' is 7; None: the backbone's own
+    steps: Steps = 25  # each way
+    strength: Share = 1.0  # the share of the levels that is inverted and sampled again
+    # two evaluations a step, or FireFlow's one (arXiv:2412.07517)
+    solver: Literal["midpoint", "cached"] = "midpoint"
+    inject: Count = 2  # sampling steps that share V
+    depth: Share = 0.5  # layers from this share of all on
+    target_guidance: Guidance = 6.0  # their model's embedded guidance; silent for Wan
+    shift: Shift = None  # of the grid of levels; the authors' is 7; None: the backbone's own
+    grid: LevelGrid = "own"  # of levels, by name
+    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
 
-
-def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
-    if not 0 <= cfg.depth <= 1:
-        raise ValueError(f"depth is a share of the layers, 0 to 1, not {cfg.depth}")
-    levels = field.levels(cfg.steps, cfg.shift)
-    first = cfg.steps - round(cfg.strength * cfg.steps)
-    up = list(reversed(levels[first:]))  # from clean to noisy
-    count = 2 * (len(up) - 1)
-    z, begin, kept = resumed(start, source, 0)
-    for i in range(begin, count):
-        if i < count // 2:
-            z = inversion.midpoint(lambda x, s: field.velocity(x, s, src, branch="src+"), z, up[i], up[i + 1])
-            if mask is not None or i + 1 > count // 2 - cfg.inject:
-                kept = inversion.keep(kept, i + 1, z)
-        else:
-            back = count - i  # index in `up` of the level that this step leaves
-            shared = inversion.kept(kept, source, back) if back > count // 2 - cfg.inject else None
-            z = sampled(field, z, shared, (up[back], up[back - 1]), (src, tgt), cfg)
-            if mask is not None:
-                z = mask * z + (1 - mask) * inversion.kept(kept, source, back - 1)
-            kept = inversion.drop(kept, back)
-        yield Step(i + 1, count, z, kept)
+    __post_init__ = check
 
 
-def sampled(field, z: Tensor, inverted: Tensor | None, step: tuple[float, float], conditions: tuple, cfg: Config) -> Tensor:
-    """One midpoint step down with the target prompt; with an inverted latent, on the source's values at the step's start."""
-    src, tgt = conditions
-    first_layer = round(cfg.depth * field.door.layers)  # depth 1: none
+def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    field, levels, first = opened(field, given, cfg)
+    source = given.source
+    up = levels[first:][::-1]  # from clean to noisy
+    count = len(up) - 1
+
+    def inverting(x, sigma):
+        return field.velocity(x, sigma, given.src, branch="src+")
+
+    def sampling(x, sigma):
+        return diffusion.guided(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
+
+    z, state = resumed(start, source)
+    for i in left(start, "invert", 0, count):
+        z, state = advanced(inverting, z, state, up[i], up[i + 1], cfg.solver)
+        if given.mask is not None or i + 1 > count - cfg.inject:
+            state = inversion.remembered(state, i + 1, z)
+        yield Step("invert", i + 1, count, z, state)
+    if start is None or start.stage == "invert":
+        state = {
+            name: value for name, value in state.items() if name != "last"
+        }  # the other prompt's
+    for i in left(start, "edit", 0, count):
+        level = count - i  # index in `up` of the level that this step leaves
+        inverted = inversion.recalled(state, source, level) if i < cfg.inject else None
+        with sharing(field, inverted, up[level], given, cfg.depth):
+            z, state = advanced(sampling, z, state, up[level], up[level - 1], cfg.solver)
+        if given.mask is not None:
+            z = given.held(z, inversion.recalled(state, source, level - 1))
+        state = inversion.forgotten(state, level)
+        yield Step("edit", i + 1, count, z, state)
+
+
+def advanced(
+    velocity: inversion.Velocity,
+    z: Tensor,
+    state: dict,
+    sigma: float,
+    sigma_next: float,
+    solver: str,
+) -> tuple[Tensor, dict]:
+    """One step of the solver; what it carries to the next one is `last` of the state."""
+    if solver == "midpoint":
+        return inversion.midpoint(velocity, z, sigma, sigma_next), state
+    last = state["last"] if "last" in state else velocity(z, sigma)
+    z, last = inversion.cached_midpoint(velocity, z, last, sigma, sigma_next)
+    return z, state | {"last": last}
+
+
+@contextlib.contextmanager
+def sharing(
+    field: Field, inverted: Tensor | None, sigma: float, given: Given, depth: float
+) -> Iterator[None]:
+    """Inside, later layers' self-attention takes the source's values, as found at an inverted latent; without one its
+    own.
+    """
+    if inverted is None:
+        yield
+        return
+    first_layer = round(depth * field.door.layers("self", "joint"))  # depth 1: none
 
     def where(site: attention.Site) -> bool:
         return site.kind == "self" and site.layer >= first_layer
 
-    def velocity(x: Tensor, sigma: float) -> Tensor:
-        return diffusion.guided(field, x, sigma, tgt, "tgt", cfg.target_guidance)
-
-    if inverted is None:
-        return inversion.midpoint(velocity, z, *step)
-    values: dict[tuple[int, int], Tensor] = {}  # by layer and window
-
-    def look(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> None:
-        values[site.layer, site.first] = v
+    with attention.record(field, where, lambda site, q, k, v: v) as found:
+        field.velocity(inverted, sigma, given.src, branch="src+")
+    values = {(site.path, site.frames): v for site, v in found.items()}
 
     def share(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(q, k, values[site.layer, site.first])
+        return functional.scaled_dot_product_attention(q, k, values[site.path, site.frames])
 
-    with attention.edit(field, look, where):
-        field.velocity(inverted, step[0], src, branch="src+")
     with attention.edit(field, share, where):
-        return inversion.midpoint(velocity, z, *step)
+        yield

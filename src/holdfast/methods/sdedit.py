@@ -1,32 +1,39 @@
-"""SDEdit (Meng et al., arXiv:2108.01073): noise the source to a level, then sample from there with the target prompt."""
+"""SDEdit (Meng et al., arXiv:2108.01073): noise the source to a level, then sample from there
+with the target prompt.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from .. import diffusion
-from ..run import Step, resumed
+from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text"}
 
 
 @dataclass(frozen=True)
 class Config:
-    steps: int = 50
-    strength: float = 0.7  # t0: the share of the levels that are sampled again; the paper uses 0.3 to 0.6 on images
-    target_guidance: float = 5.0
-    shift: float | None = None  # of the grid of levels; None: the backbone's own
+    steps: Steps = 50
+    strength: Share = 0.7  # t0: the share of the levels that are sampled again; the paper uses 0.3 to 0.6 on images
+    target_guidance: Guidance = 5.0
+    shift: Shift = None  # of the grid of levels; None: the backbone's own
+    grid: LevelGrid = "own"  # of levels, by name
+    # what the model is told; silent, so as Wan's own sampler tells it
+    timesteps: Timesteps = "whole"
+
+    __post_init__ = check
 
 
-def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
-    levels = field.levels(cfg.steps, cfg.shift)
-    first = cfg.steps - round(cfg.strength * cfg.steps)
-    eps = diffusion.noise(source, seed, 0)
-    z, begin, _ = resumed(start, diffusion.noised(source, levels[first], eps) if first < cfg.steps else source, first)
-    for i in range(begin, cfg.steps):
+def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    field, levels, first = opened(field, given, cfg)
+    source = given.source
+    eps = diffusion.noise(source, given.seed, 0)
+    begin = diffusion.noised(source, levels[first], eps) if first < cfg.steps else source
+    z, _ = resumed(start, begin)
+    for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        z = z + (sigma_next - sigma) * diffusion.guided(field, z, sigma, tgt, "tgt", cfg.target_guidance)
-        if mask is not None:
-            z = mask * z + (1 - mask) * diffusion.noised(source, sigma_next, eps)
-        yield Step(i + 1, cfg.steps, z, {})
+        v_target = diffusion.guided(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
+        z = z + (sigma_next - sigma) * v_target
+        z = given.held(z, diffusion.noised(source, sigma_next, eps))
+        yield Step("edit", i + 1, cfg.steps, z)

@@ -1,16 +1,15 @@
 """Wan-Edit (FiVE-Bench, Li et al., arXiv:2503.13684): FlowEdit on Wan as its authors run it.
 
-Three differences from FlowEdit's Algorithm 1: the source is noised at the level of the previous timestep while the model
-is told the current one; the difference of velocities is integrated by UniPC, not by Euler; guidance is 5 and 12.
+Three differences from FlowEdit's Algorithm 1: the source is noised at the level of the previous timestep while the
+model is told the current one; the difference of velocities is integrated by UniPC, not by Euler; guidance is 5 and 12.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from .. import diffusion
-from ..run import Step, resumed
+from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text"}
 
@@ -19,25 +18,31 @@ NEEDS = {"text"}
 class Config:
     """The authors' values on Wan2.1."""
 
-    steps: int = 50
-    strength: float = 0.82  # the first 9 of the 50 steps are skipped; a later release of theirs skips 15 to 17
-    source_guidance: float = 5.0
-    target_guidance: float = 12.0
-    shift: float | None = None  # of the grid of levels; the authors' is 5; None: the backbone's own
+    steps: Steps = 50
+    # the first 9 of the 50 steps are skipped; a later release of theirs skips 15 to 17
+    strength: Share = 0.82
+    source_guidance: Guidance = 5.0
+    target_guidance: Guidance = 12.0
+    shift: Shift = None  # of the grid of levels; the authors' is 5; None: the backbone's own
+    grid: LevelGrid = "own"  # of levels, by name
+    # what the model is told; the authors' are whole. Mixing is at whole ones always
+    timesteps: Timesteps = "whole"
+
+    __post_init__ = check
 
 
-def edit(field, source: Tensor, src, tgt, cfg: Config, *, mask=None, seed=0, start=None) -> Iterator[Step]:
-    levels = field.levels(cfg.steps, cfg.shift)
-    told = [int(1000 * s) / 1000 for s in levels]  # the authors mix at whole thousandths
-    first = cfg.steps - round(cfg.strength * cfg.steps)
-    z, begin, state = resumed(start, source, first)
+def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    field, levels, first = opened(field, given, cfg)
+    source = given.source
+    z, state = resumed(start, source)
     solver = diffusion.UniPC.from_dict(state)
-    for i in range(begin, cfg.steps):
-        mixed = told[i - 1] if i else 1.0
-        noisy = diffusion.noised(source, mixed, diffusion.noise(source, seed, i))
-        v_target = diffusion.guided(field, noisy + (z - source), levels[i], tgt, "tgt", cfg.target_guidance)
-        v_source = diffusion.guided(field, noisy, levels[i], src, "src", cfg.source_guidance)
-        difference = v_target - v_source
-        difference = difference if mask is None else mask * difference
-        z, solver = solver.step(z, difference, levels[i], levels[i + 1], last=i == cfg.steps - 1)
-        yield Step(i + 1, cfg.steps, z, solver.to_dict())
+    for i in left(start, "edit", first, cfg.steps):
+        sigma, sigma_next = levels[i], levels[i + 1]
+        mixed = field.whole(levels[i - 1]) if i else 1.0
+        noisy = diffusion.noised(source, mixed, diffusion.noise(source, given.seed, i))
+        coupled = noisy + (z - source)
+        v_target = diffusion.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = diffusion.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
+        difference = given.inside(v_target - v_source)
+        z, solver = solver.step(z, difference, sigma, sigma_next, last=i == cfg.steps - 1)
+        yield Step("edit", i + 1, cfg.steps, z, solver.to_dict())

@@ -4,21 +4,30 @@ import contextlib
 from collections.abc import Iterator
 
 import numpy as np
+from numpy import ndarray
 
 from ..registry import Missing
 
 
 def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
-    """A transformers model and its processor. Raises Missing with the commands that bring it, ValueError for a wrong folder."""
+    """A transformers model and its processor, by their classes' names.
+
+    Raises Missing with the commands that bring it, ValueError for a wrong folder.
+    """
     import transformers
 
-    how = f"get it with: hf download {place} (or set the metrics' option {option} to a folder)"
+    kind = getattr(transformers, kind)
+    processor = getattr(transformers, processor)
     try:
         with _quiet():
-            model = getattr(transformers, kind).from_pretrained(place, local_files_only=True, use_safetensors=True)
-            return model.eval().requires_grad_(False), getattr(transformers, processor).from_pretrained(place, local_files_only=True)
+            model = kind.from_pretrained(place, local_files_only=True, use_safetensors=True)
+            model = model.eval().requires_grad_(False)
+            return model, processor.from_pretrained(place, local_files_only=True)
     except OSError as error:
-        raise Missing(f"{option} needs {place}, which is not on this machine; {how}") from error
+        raise Missing(
+            f"{option} needs {place}, which is not on this machine; get it with: "
+            f"hf download {place} (or set the metrics' option {option} to a folder)"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -34,14 +43,14 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _pixels(processor, image: np.ndarray):
+def _pixels(processor, image: ndarray):
     image = np.rint(image * 255).astype(np.uint8)
-    return processor(images=image, input_data_format="channels_last", return_tensors="pt")[
-        "pixel_values"
-    ]  # told: a crop may be 3 rows high
+    # The order of its axes must be said: a crop may be 3 rows high.
+    found = processor(images=image, input_data_format="channels_last", return_tensors="pt")
+    return found["pixel_values"]
 
 
-def _unit(vector) -> np.ndarray:
+def _unit(vector) -> ndarray:
     vector = vector[0].float().numpy()
     return vector / np.linalg.norm(vector)
 
@@ -55,14 +64,14 @@ class Clip:
         self.model, self.processor = _loaded("CLIPModel", "CLIPImageProcessor", place, "clip")
         self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
 
-    def image(self, image: np.ndarray) -> np.ndarray:
-        return _unit(self.model.get_image_features(_pixels(self.processor, image)).pooler_output)
+    def image(self, image: ndarray) -> ndarray:
+        pixels = _pixels(self.processor, image)
+        return _unit(self.model.get_image_features(pixels).pooler_output)
 
-    def text(self, text: str) -> np.ndarray:
+    def text(self, text: str) -> ndarray:
         """Longer texts are cut at CLIP's own limit (77 tokens)."""
-        tokens = self.tokenizer(
-            text, truncation=True, max_length=self.model.config.text_config.max_position_embeddings, return_tensors="pt"
-        )
+        limit = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
         return _unit(self.model.get_text_features(**tokens).pooler_output)
 
 
@@ -72,13 +81,16 @@ class Dino:
     def __init__(self, place: str, option: str):
         self.model, self.processor = _loaded("AutoModel", "AutoImageProcessor", place, option)
 
-    def class_token(self, image: np.ndarray) -> np.ndarray:
-        return _unit(self.model(_pixels(self.processor, image)).last_hidden_state[:, 0])
+    def class_token(self, image: ndarray) -> ndarray:
+        found = self.model(_pixels(self.processor, image))
+        return _unit(found.last_hidden_state[:, 0])
 
-    def keys(self, image: np.ndarray) -> np.ndarray:
+    def keys(self, image: ndarray) -> ndarray:
         """Unit keys of the last layer's tokens, all heads joined, the class token too: N d."""
         caught = []
-        last = [m for n, m in self.model.named_modules() if n.endswith(("k_proj", "attention.key"))][-1]
+        for name, module in self.model.named_modules():
+            if name.endswith(("k_proj", "attention.key")):
+                last = module
         handle = last.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
         try:
             self.model(_pixels(self.processor, image))

@@ -1,17 +1,21 @@
 """What a metric is, and what it is given: one frame after another of a source and an edited clip."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
-from ..motion import Flow, dis
-from ..shapeworld.scenes import Edit
+from ..media.motion import Flow, dis
 from ._embed import Clip, Dino
 
 CAP = 100.0  # dB: where a frame is equal its PSNR counts as this, so that a mean over frames and clips exists
+# Who knows the truth of a clip in another way than as a file: all edited frames, H W 3 float32, to figures by name.
+Judge = Callable[[list[ndarray]], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,15 @@ class Options:
     stride: int = 1  # metrics of single frames look at every stride-th (FiVE-Bench: 8)
 
     def __post_init__(self):
-        for name, known in (
-            ("lpips", ("alex", "vgg", "squeeze")),
-            ("warp_flow", ("source", "edited")),
-            ("warp_norm", ("squared", "absolute")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {' or '.join(known)}, not {getattr(self, name)!r}")
+        choices = {
+            "lpips": ("alex", "vgg", "squeeze"),
+            "warp_flow": ("source", "edited"),
+            "warp_norm": ("squared", "absolute"),
+        }
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {' or '.join(known)}, not {value!r}")
         if not 1 <= self.tracks <= 64:
             raise ValueError(f"tracks is between 1 and 64 points a side, not {self.tracks}")
         if self.stride < 1:
@@ -51,20 +57,30 @@ class Subject:
     local_text: str = ""  # only the edited thing: "a red jeep"
     masked: bool = False  # whether frames come with a mask
     truthful: bool = False  # whether frames come with the true result
-    edit: Edit | None = None  # the shapeworld edit, where it is one
+    judge: Judge | None = None
 
     def known(self) -> set[str]:
         """What of a metric's NEEDS there is."""
-        has = {n: bool(getattr(self, n)) for n in ("source_text", "target_text", "local_text", "edit")}
-        has |= {"mask": self.masked, "truth": self.truthful}
-        return {n for n, there in has.items() if there}
+        has = {
+            "source_text": self.source_text,
+            "target_text": self.target_text,
+            "local_text": self.local_text,
+            "judge": self.judge,
+            "mask": self.masked,
+            "truth": self.truthful,
+        }
+        return {name for name, value in has.items() if value}
 
 
 class Tools:
-    """The networks and the flow that metrics share, each loaded when one first asks for it. Raises registry.Missing."""
+    """The networks and the flow that metrics share, each loaded when one first asks for it.
+
+    Raises registry.Missing.
+    """
 
     def __init__(self, options: Options | None = None, flow: Flow = dis):
-        self.options, self.flow = options or Options(), flow
+        self.options = options or Options()
+        self.flow = flow
 
     @cached_property
     def clip(self) -> Clip:
@@ -90,49 +106,57 @@ class Moment:
     source, edited, truth: H W 3 float32 in [0, 1]; mask: H W boolean, True inside.
     """
 
-    def __init__(self, index: int, source: np.ndarray, edited: np.ndarray, tools: Tools):
-        self.index, self.source, self.edited, self.tools = index, source, edited, tools
-        self.mask: np.ndarray | None = None
-        self.truth: np.ndarray | None = None
+    def __init__(self, index: int, source: ndarray, edited: ndarray, tools: Tools):
+        self.index = index
+        self.source = source
+        self.edited = edited
+        self.tools = tools
+        self.mask: ndarray | None = None
+        self.truth: ndarray | None = None
         self.previous: Moment | None = None
 
     @cached_property
-    def embedding(self) -> np.ndarray:
+    def embedding(self) -> ndarray:
         """CLIP's unit embedding of the edited frame."""
         return self.tools.clip.image(self.edited)
 
     @cached_property
-    def source_flow(self) -> np.ndarray:
+    def source_flow(self) -> ndarray:
         """From the previous frame of the source to this one."""
         return self.tools.flow(self.previous.source, self.source)
 
     @cached_property
-    def source_flow_back(self) -> np.ndarray:
+    def source_flow_back(self) -> ndarray:
         return self.tools.flow(self.source, self.previous.source)
 
     @cached_property
-    def edited_flow(self) -> np.ndarray:
+    def edited_flow(self) -> ndarray:
         return self.tools.flow(self.previous.edited, self.edited)
 
     @cached_property
-    def edited_flow_back(self) -> np.ndarray:
+    def edited_flow_back(self) -> ndarray:
         return self.tools.flow(self.edited, self.previous.edited)
 
     @cached_property
     def box(self) -> tuple[slice, slice] | None:
         """Rows and columns of the mask's bounding box; None where it is empty."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
+        rows = np.flatnonzero(self.mask.any(1))
+        columns = np.flatnonzero(self.mask.any(0))
         if not len(rows):
             return None
-        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        return _from_first_to_last(rows), _from_first_to_last(columns)
+
+
+def _from_first_to_last(places: ndarray) -> slice:
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 class Metric(ABC):
     """Takes frames in order; then says its figures, each with its variant in its name: `name@variant/network`.
 
-    A module of a metric has NEEDS (of "mask", "truth", "edit", "source_text", "target_text", "local_text"), BETTER ("higher" or
-    "lower", by the figure's first name), EVERY_FRAME (False: `stride` may skip frames) and its final class `Measure`.
-    A figure that cannot be formed (one frame has no next one, a full mask has no outside) is NaN.
+    A module of a metric has NEEDS (of "mask", "truth", "judge", "source_text", "target_text", "local_text"), BETTER
+    ("higher" or "lower", by the figure's first name), EVERY_FRAME (False: `stride` may skip frames) and its final class
+    `Measure`. A figure that cannot be formed (one frame has no next one, a full mask has no outside) is NaN.
     """
 
     @abstractmethod
@@ -147,10 +171,15 @@ class Metric(ABC):
 
 def mean(values: list[float]) -> float:
     """The mean of the values that exist; NaN where none does."""
-    known = [v for v in values if v == v]
-    return sum(known) / len(known) if known else float("nan")
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
 
 
-def decibels(square: float) -> float:
-    """PSNR of a mean squared error of values in [0, 1], at most CAP."""
-    return CAP if square <= 10 ** (-CAP / 10) else -10 * float(np.log10(square))
+def psnr(square: float) -> float:
+    """PSNR of a mean squared error of values in [0, 1]: -10 log10(square); infinite where nothing differs."""
+    return math.inf if square == 0 else -10 * float(np.log10(square))
+
+
+def capped(square: float) -> float:
+    """PSNR of a mean squared error, at most CAP."""
+    return CAP if square <= 10 ** (-CAP / 10) else psnr(square)

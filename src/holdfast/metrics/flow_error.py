@@ -1,4 +1,4 @@
-"""End-point error of flow: mean over pixels and steps of |F_source - F_edited|, in pixels and as a share of the frame's diagonal."""
+"""End-point error of flow: mean over pixels and steps of |F_source - F_edited|, in pixels and by the diagonal."""
 
 import math
 
@@ -13,13 +13,19 @@ EVERY_FRAME = True
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        self.diagonal, self.name = math.hypot(*subject.size), tools.flow.__name__
+        self.diagonal = math.hypot(*subject.size)
+        self.name = tools.flow.__name__
         self.values: list[float] = []
 
     def add(self, moment: Moment) -> None:
         if moment.previous is not None:
-            self.values.append(float(np.linalg.norm(moment.source_flow - moment.edited_flow, axis=-1).mean()))
+            difference = moment.source_flow - moment.edited_flow
+            distance = np.linalg.norm(difference, axis=-1)
+            self.values.append(float(distance.mean()))
 
     def figures(self) -> dict[str, float]:
         pixels = mean(self.values)
-        return {f"flow_epe@pixels/{self.name}": pixels, f"flow_epe@diagonal/{self.name}": pixels / self.diagonal}
+        return {
+            f"flow_epe@pixels/{self.name}": pixels,
+            f"flow_epe@diagonal/{self.name}": pixels / self.diagonal,
+        }

@@ -1,6 +1,9 @@
-"""CLIP-F: cosine of CLIP embeddings of edited frames: of neighbours (FateZero and most papers) and of all pairs (LOVEU-TGVE)."""
+"""CLIP-F: cosine of edited frames' CLIP embeddings: of neighbours (most papers) and of all pairs (LOVEU-TGVE)."""
+
+import math
 
 import numpy as np
+from numpy import ndarray
 
 from .base import Metric, Moment, Subject, Tools, short
 
@@ -13,15 +16,21 @@ class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
         tools.clip  # noqa: B018  missing weights are told before the first frame
         self.name = short(tools.options.clip)
-        self.embeddings: list[np.ndarray] = []
+        self.embeddings: list[ndarray] = []
 
     def add(self, moment: Moment) -> None:
         self.embeddings.append(moment.embedding)
 
     def figures(self) -> dict[str, float]:
-        e = np.stack(self.embeddings)  # f d
-        count = len(e)
-        cosines = e @ e.T
-        next_one = float(np.diag(cosines, 1).mean()) if count > 1 else float("nan")
-        pairs = float((cosines.sum() - np.trace(cosines)) / (count * (count - 1))) if count > 1 else float("nan")
-        return {f"clip_f@consecutive/{self.name}": next_one, f"clip_f@all_pairs/{self.name}": pairs}
+        neighbours = pairs = math.nan
+        count = len(self.embeddings)
+        if count > 1:
+            e = np.stack(self.embeddings)  # f d
+            cosines = e @ e.T
+            neighbours = float(np.diag(cosines, 1).mean())
+            of_others = cosines.sum() - np.trace(cosines)
+            pairs = float(of_others / (count * (count - 1)))
+        return {
+            f"clip_f@consecutive/{self.name}": neighbours,
+            f"clip_f@all_pairs/{self.name}": pairs,
+        }

@@ -1,4 +1,4 @@
-"""L.DINO (FlowAnchor, arXiv:2604.22586, C.2): cosine of DINO class tokens of the mask's bounding box in source and edited frame."""
+"""L.DINO (FlowAnchor, arXiv:2604.22586, C.2): DINO class tokens' cosine, of the mask's box in source and edit."""
 
 from .base import Metric, Moment, Subject, Tools, mean, short
 
@@ -9,12 +9,14 @@ EVERY_FRAME = False
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        self.dino, self.name = tools.dino, short(tools.options.dino)
+        self.dino = tools.dino
+        self.name = short(tools.options.dino)
         self.values: list[float] = []
 
     def add(self, moment: Moment) -> None:
         if moment.box:
-            source, edited = (self.dino.class_token(f[moment.box]) for f in (moment.source, moment.edited))
+            source = self.dino.class_token(moment.source[moment.box])
+            edited = self.dino.class_token(moment.edited[moment.box])
             self.values.append(float(source @ edited))
 
     def figures(self) -> dict[str, float]:

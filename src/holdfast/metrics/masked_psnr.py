@@ -1,10 +1,11 @@
 """M.PSNR: how much of the source is kept outside the mask, mean over frames.
 
-true: 10 log10(1 / mean squared error over outside pixels). zero_filled: both frames blacked out inside, error over the whole
-frame, as FiVE-Bench and PnPInversion do: higher by -10 log10(share outside), for comparison with their tables only.
+true: 10 log10(1 / mean squared error over outside pixels). zero_filled: both frames blacked out inside, error over the
+whole frame, as FiVE-Bench and PnPInversion do: higher by -10 log10(share outside), for comparison with their tables
+only.
 """
 
-from .base import Metric, Moment, Subject, Tools, decibels, mean
+from .base import Metric, Moment, Subject, Tools, capped, mean
 
 NEEDS = {"mask"}
 BETTER = {"psnr_outside": "higher"}
@@ -13,14 +14,20 @@ EVERY_FRAME = False
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        self.true, self.filled = [], []
+        self.true: list[float] = []
+        self.filled: list[float] = []
 
     def add(self, moment: Moment) -> None:
         outside = ~moment.mask
-        if outside.any():
-            square = (moment.source[outside] - moment.edited[outside]) ** 2
-            self.true.append(decibels(float(square.mean())))
-            self.filled.append(decibels(float(square.sum()) / moment.source.size))
+        if not outside.any():
+            return
+        difference = moment.source[outside] - moment.edited[outside]
+        square = difference**2
+        self.true.append(capped(float(square.mean())))
+        self.filled.append(capped(float(square.sum()) / moment.source.size))
 
     def figures(self) -> dict[str, float]:
-        return {"psnr_outside@true": mean(self.true), "psnr_outside@zero_filled": mean(self.filled)}
+        return {
+            "psnr_outside@true": mean(self.true),
+            "psnr_outside@zero_filled": mean(self.filled),
+        }

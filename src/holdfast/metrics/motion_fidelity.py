@@ -1,14 +1,17 @@
-"""Motion fidelity (Yatim et al., arXiv:2311.17009) on tracks chained from flow: does the edited clip move as the source does?
+"""Motion fidelity (Yatim et al., arXiv:2311.17009) on tracks chained from flow: does the edit move as the source does?
 
-c(a, b) = mean over steps of the cosine of two tracks' displacements. both: half the sum of (mean over edited tracks of the best
-c with a source track) and the reverse, the paper's form; edited_to_source: the first alone, as the authors' code has it (which
-also subtracts the identity before the maximum; not done here, so that a clip is 1 with itself). Of two still points c is 1, of
-a still and a moving one 0.
+c(a, b) = mean over steps of the cosine of two tracks' displacements. both: half the sum of (mean over edited tracks of
+the best c with a source track) and the reverse, the paper's form; edited_to_source: the first alone, as the authors'
+code has it (which also subtracts the identity before the maximum; not done here, so that a clip is 1 with itself). Of
+two still points c is 1, of a still and a moving one 0.
 """
 
-import numpy as np
+import math
 
-from ..motion import Tracks
+import numpy as np
+from numpy import ndarray
+
+from ..media.motion import Tracks
 from .base import Metric, Moment, Subject, Tools
 
 NEEDS: set[str] = set()
@@ -19,8 +22,10 @@ STILL = 0.1  # pixels a step: what moves less stands still
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        self.source, self.edited = (Tracks(*subject.size, tools.options.tracks) for _ in range(2))
-        self.name = f"{tools.flow.__name__}-{tools.options.tracks}x{tools.options.tracks}-tracks"
+        side = tools.options.tracks
+        self.source = Tracks(*subject.size, side)
+        self.edited = Tracks(*subject.size, side)
+        self.name = f"{tools.flow.__name__}-{side}x{side}-tracks"
 
     def add(self, moment: Moment) -> None:
         if moment.previous is not None:
@@ -28,29 +33,51 @@ class Measure(Metric):
             self.edited.follow(moment.edited_flow)
 
     def figures(self) -> dict[str, float]:
-        both = one_way = float("nan")
+        to_source = to_edited = math.nan
         if self.source.steps:
-            c = similarity(np.stack(self.edited.steps, 1), np.stack(self.source.steps, 1))  # m n
-            one_way, back = (_best(c, axis) for axis in (1, 0))
-            both = (one_way + back) / 2
-        return {f"motion_fidelity@both/{self.name}": both, f"motion_fidelity@edited_to_source/{self.name}": one_way}
+            c = similarity(self.edited.steps, self.source.steps)  # m n
+            to_source = _best(c)
+            to_edited = _best(c.T)
+        return {
+            f"motion_fidelity@both/{self.name}": (to_source + to_edited) / 2,
+            f"motion_fidelity@edited_to_source/{self.name}": to_source,
+        }
 
 
-def _best(c: np.ndarray, axis: int) -> float:
-    rows = c[~np.isnan(c).all(axis)] if axis == 1 else c[:, ~np.isnan(c).all(axis)]
-    return float(np.nanmax(rows, axis).mean()) if rows.size else float("nan")
+def _best(c: ndarray) -> float:
+    """Mean over rows of the highest value; rows without any value do not count."""
+    known = ~np.isnan(c).all(1)
+    if not known.any():
+        return math.nan
+    return float(np.nanmax(c[known], 1).mean())
 
 
-def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """c of every track of a (m k 2) with every one of b (n k 2): m n. Steps at which either is lost do not count."""
-    total = np.zeros((len(a), len(b)), np.float32)
+def similarity(a: list[ndarray], b: list[ndarray]) -> ndarray:
+    """c of every one of m tracks with every one of n: m n. Steps at which either is lost do not count.
+
+    a, b: the displacements of all tracks at each step, m 2 and n 2, NaN where a track is lost.
+    """
+    total = np.zeros((len(a[0]), len(b[0])), np.float32)
     count = np.zeros_like(total)
-    for x, y in zip(a.swapaxes(0, 1), b.swapaxes(0, 1), strict=True):  # one step of all tracks: m 2, n 2
-        lengths = np.linalg.norm(x, axis=1)[:, None], np.linalg.norm(y, axis=1)[None]
-        still = lengths[0] < STILL, lengths[1] < STILL
-        cosine = (x @ y.T) / np.maximum(lengths[0] * lengths[1], 1e-12)
-        cosine = np.where(still[0] & still[1], 1.0, np.where(still[0] | still[1], 0.0, cosine))
-        known = ~np.isnan(x).any(1)[:, None] & ~np.isnan(y).any(1)[None]
-        total += np.where(known, cosine, 0)
+    for x, y in zip(a, b, strict=True):
+        known = ~_lost(x)[:, None] & ~_lost(y)[None]
+        total += np.where(known, _cosine(x, y), 0)
         count += known
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    mean = total / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)
+
+
+def _lost(step: ndarray) -> ndarray:
+    return np.isnan(step).any(1)
+
+
+def _cosine(x: ndarray, y: ndarray) -> ndarray:
+    """Of every displacement of x (m 2) with every one of y (n 2), m n; 1 for two that stand still, 0 for one."""
+    length_x = np.linalg.norm(x, axis=1)[:, None]
+    length_y = np.linalg.norm(y, axis=1)[None]
+    cosine = (x @ y.T) / np.maximum(length_x * length_y, 1e-12)
+    both_still = (length_x < STILL) & (length_y < STILL)
+    one_still = (length_x < STILL) ^ (length_y < STILL)
+    cosine[one_still] = 0.0
+    cosine[both_still] = 1.0
+    return cosine

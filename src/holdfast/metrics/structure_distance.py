@@ -1,4 +1,9 @@
-"""DINO structure distance (Splice, arXiv:2201.00424), x1000: mean squared difference of the keys' self-similarity S_ij = cos(k_i, k_j)."""
+"""DINO structure distance (Splice, arXiv:2201.00424), x1000: mean squared difference of the keys' self-similarity.
+
+S_ij = cos(k_i, k_j), of the source's keys and of the edited frame's.
+"""
+
+from numpy import ndarray
 
 from .base import Metric, Moment, Subject, Tools, mean, short
 
@@ -9,13 +14,18 @@ EVERY_FRAME = False
 
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
-        self.dino, self.name = tools.structure, short(tools.options.structure)
+        self.dino = tools.structure
+        self.name = short(tools.options.structure)
         self.values: list[float] = []
 
     def add(self, moment: Moment) -> None:
-        source, edited = (self.dino.keys(f) for f in (moment.source, moment.edited))
-        difference = source @ source.T - edited @ edited.T  # N N
-        self.values.append(1000 * float((difference**2).mean()))
+        difference = self._similarity(moment.source) - self._similarity(moment.edited)
+        square = difference**2
+        self.values.append(1000 * float(square.mean()))
+
+    def _similarity(self, frame: ndarray) -> ndarray:
+        keys = self.dino.keys(frame)
+        return keys @ keys.T  # N N
 
     def figures(self) -> dict[str, float]:
         return {f"structure_distance_x1000@keys/{self.name}": mean(self.values)}

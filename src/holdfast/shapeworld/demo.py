@@ -1,13 +1,13 @@
 """The demonstration: make a clip of a shapeworld scene, edit it as any clip is edited, and lay the truth beside it."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import editing, video
+from .. import editing
+from ..media import images, video
 from ..task import EditTask
 from .render import render
 from .scenes import Edit
@@ -19,25 +19,21 @@ ZOOM = 4  # the side-by-side clip and the strip are shown this much larger
 
 def arrays(frames: Tensor) -> list[np.ndarray]:
     """f 3 H W in [0, 1] to uint8 frames."""
-    return [editing.to_array(f, 8) for f in frames]
+    return [images.to_array(f, 8) for f in frames]
 
 
 def tensor(frames: list[np.ndarray]) -> Tensor:
-    return torch.stack([editing.to_tensor(f) for f in frames])
-
-
-def synthetic(frames: list[np.ndarray], rate: int = RATE) -> video.Clip:
-    """The description of a clip that exists only as frames."""
-    height, width = frames[0].shape[:2]
-    return video.Clip(Path(), (width, height), Fraction(rate), Fraction(1, rate), tuple(range(len(frames))), (1,) * len(frames))
+    return torch.stack([images.to_tensor(f) for f in frames])
 
 
 def write_clip(path: Path, frames: list[np.ndarray], codec: str = "auto") -> None:
-    video.write(path, synthetic(frames), frames, codec)
+    video.write_frames(path, frames, RATE, codec)
 
 
-def demo(edit: Edit, method: str, folder: Path, masked: bool = False, progress=None) -> dict:
-    """Run one edit in `folder` and return the manifest, with the figures against the truth in `truth`. masked: with the actor's mask."""
+def demo(edit: Edit, method: str, folder: Path, masked: bool = False, report=None) -> dict:
+    """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
+    mask.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     write_clip(folder / "source.mp4", arrays(source), "lossless")
@@ -53,12 +49,13 @@ def demo(edit: Edit, method: str, folder: Path, masked: bool = False, progress=N
         backbone="shapeworld-wan",
         mask=str(folder / "mask.mkv") if masked else None,
     )
-    result = editing.edit(task, progress=progress)
+    result = editing.edit(task, report=report)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, tensor(edited))
-    result.save(progress=progress)
+    result.save(report=report)
     rows = {"source": arrays(source), "edited": edited, "truth": arrays(target)}
-    write_clip(folder / "side-by-side.mp4", [enlarged(np.hstack(three)) for three in zip(*rows.values(), strict=True)])
+    together = [np.hstack(moment) for moment in zip(*rows.values(), strict=True)]
+    write_clip(folder / "side-by-side.mp4", [enlarged(frame) for frame in together])
     strip(folder / "strip.png", rows)
     return result.manifest
 
@@ -85,5 +82,7 @@ def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> No
     image = Image.fromarray(np.hstack([margin, body]))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(22)
     for i, name in enumerate(rows):
-        draw.text((12, int((i + 0.5) * pictures[0].shape[0]) - 12), name, fill=(40, 40, 40), font=font)
+        draw.text(
+            (12, int((i + 0.5) * pictures[0].shape[0]) - 12), name, fill=(40, 40, 40), font=font
+        )
     image.save(path)

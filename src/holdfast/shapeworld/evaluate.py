@@ -1,51 +1,68 @@
-"""Measure the embedded checkpoint on held-out scenes: `python -m holdfast.shapeworld.evaluate`.
+"""Measure an embedded checkpoint on held-out scenes: `python -m holdfast.shapeworld.evaluate`.
 
 Prints one table: reconstruction by the VAE, how often generated clips match their caption, and how often edits succeed.
 Seeds count from 0 (from 500000 with --tuning, for choosing settings without looking at the scenes that are reported).
 """
 
+import functools
 import itertools
 import json
 import math
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import diffusion, registry
-from ..backbones.base import Backbone
-from ..task import configure
-from .render import SIZE, render
+from .. import diffusion, registry, walk
+from ..backbones.base import Backbone, Prompt
+from ..task import EditTask
+from .render import SIZE, render, variants
 from .scenes import COLOURS, DIRECTIONS, FRAMES, MATERIALS, SHAPES, Edit, Scene, sample, sample_edit
 from .truth import judge, psnr
 
 TUNING = 500_000
-LOOK = (0, 4, 8, 12)  # frames that the fit looks at
+LOOK = (0, 4, 8, 12)  # frames that the judge of captions looks at
+CHUNK = 16  # scenes rendered at once: more of them fall out of the processor's cache
+ATTRIBUTES = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "material": MATERIALS,
+    "direction": tuple(DIRECTIONS),
+}
 
 
-def reconstruction(backbone: Backbone, seeds: range, name: str) -> float:
-    """Mean PSNR in dB of decode(encode(clip))."""
-    values = []
-    for seed in seeds:
-        clip = render([sample(seed, name)])[0]
-        values.append(psnr(torch.cat(list(backbone.decode(backbone.encode(clip)))), clip))
-    return sum(values) / len(values)
+def reconstruction(backbone: Backbone, seed: int, name: str) -> float:
+    """PSNR in dB of decode(encode(clip))."""
+    clip = render([sample(seed, name)])[0]
+    return psnr(torch.cat(list(backbone.decode(backbone.encode(clip)))), clip)
 
 
-def generate(backbone: Backbone, caption: str, seed: int, steps: int = 30, guidance: float = 3.0) -> Tensor:
+@torch.no_grad()
+def generate(
+    backbone: Backbone, caption: str, seed: int, steps: int = 30, guidance: float = 3.0
+) -> Tensor:
     """A clip from a caption alone, f 3 H W: Euler from noise at the model's own grid."""
     z = diffusion.noise(backbone.encode(torch.zeros(FRAMES, 3, *SIZE)), seed, 0)
-    condition, levels = backbone.condition(caption), backbone.levels(steps)
+    condition, levels = backbone.condition(Prompt(caption)), backbone.levels(steps)
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * diffusion.guided(backbone, z, sigma, condition, "tgt", guidance)
+        velocity = diffusion.guided(backbone, z, sigma, condition, "tgt", guidance)
+        z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
 
 
-def errors(scenes: list[Scene], looked: Tensor) -> list[float]:
-    """Mean squared error of each scene's rendering to the frames looked at, f 3 H W."""
-    chunks = [render(scenes[i : i + 16], LOOK, tuple(looked.shape[-2:])) for i in range(0, len(scenes), 16)]
-    return (torch.cat(chunks) - looked).square().flatten(1).mean(1).tolist()
+def errors(scenes: list[Scene], index: int, looked: Tensor) -> list[float]:
+    """Mean squared error of each scene's rendering to the frames looked at, f 3 H W. The scenes differ in one actor
+    alone.
+    """
+    size = tuple(looked.shape[-2:])
+    found = []
+    for i in range(0, len(scenes), CHUNK):
+        pictures = variants(scenes[i : i + CHUNK], index, LOOK, size)
+        found += (pictures - looked).square().flatten(1).mean(1).tolist()
+    return found
 
 
 def centred(scene: Scene, index: int, x: float, y: float, size: float) -> Scene:
@@ -57,13 +74,14 @@ def centred(scene: Scene, index: int, x: float, y: float, size: float) -> Scene:
 
 
 def middle(scene: Scene, index: int) -> tuple[float, float, float]:
+    """Where an actor is in the middle of the clip, and its size."""
     actor = scene.actors[index]
     (vx, vy), half = actor.velocity, (FRAMES - 1) / 2
     return actor.x + vx * half, actor.y + vy * half, actor.size
 
 
-def best(scenes: list[Scene], looked: Tensor) -> tuple[float, Scene]:
-    values = errors(scenes, looked)
+def best(scenes: list[Scene], index: int, looked: Tensor) -> tuple[float, Scene]:
+    values = errors(scenes, index, looked)
     lowest = min(range(len(values)), key=values.__getitem__)
     return values[lowest], scenes[lowest]
 
@@ -71,95 +89,114 @@ def best(scenes: list[Scene], looked: Tensor) -> tuple[float, Scene]:
 def placed(scene: Scene, index: int, looked: Tensor) -> Scene:
     """Find where one actor is by trying a grid of places, at half size."""
     looked = functional.avg_pool2d(looked, 2)
-    grid = [0.12 + 0.76 * i / 11 for i in range(12)]
-    return best([centred(scene, index, x, y, 0.2) for x in grid for y in grid], looked)[1]
+    places = [0.12 + 0.76 * i / 11 for i in range(12)]
+    tried = [centred(scene, index, x, y, 0.2) for x, y in itertools.product(places, places)]
+    return best(tried, index, looked)[1]
 
 
-def refined(scene: Scene, index: int, looked: Tensor, reach: float) -> tuple[float, Scene]:
+def nudged(scene: Scene, index: int, looked: Tensor, reach: float) -> tuple[float, Scene]:
+    """The best of the places around an actor's own."""
     x, y, size = middle(scene, index)
-    near = [(x + a * reach, y + b * reach, size + c * 0.015) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)]
-    return best([centred(scene, index, *place) for place in near], looked)
+    tried = []
+    for a, b, c in itertools.product((-1, 0, 1), repeat=3):
+        tried.append(centred(scene, index, x + a * reach, y + b * reach, size + c * 0.015))
+    return best(tried, index, looked)
 
 
-def fitted(scene: Scene, looked: Tensor) -> tuple[float, Scene]:
-    """A scene's places and sizes fitted to a clip: each actor alone, then again beside the others, then finely."""
+def settled(scene: Scene, index: int, looked: Tensor) -> tuple[float, Scene]:
+    """The last two nudges, which the caption's program and every rival get alike."""
+    near = nudged(scene, index, looked, 0.02)[1]
+    return nudged(near, index, looked, 0.01)
+
+
+def matched(scene: Scene, looked: Tensor) -> tuple[float, Scene]:
+    """A scene's places and sizes brought to a clip: each actor alone, then again beside the others, then finely."""
     count = len(scene.actors)
-    alone = tuple(placed(replace(scene, actors=(a,)), 0, looked).actors[0] for a in scene.actors)
-    scene = replace(scene, actors=alone)
+    alone = [placed(replace(scene, actors=(a,)), 0, looked).actors[0] for a in scene.actors]
+    scene = replace(scene, actors=tuple(alone))
     for i in range(count if count > 1 else 0):
         scene = placed(scene, i, looked)
     for i in range(count):
-        scene = refined(scene, i, looked, 0.035)[1]
+        scene = nudged(scene, i, looked, 0.035)[1]
     for i in range(count):
         error, scene = settled(scene, i, looked)
     return error, scene
 
 
-def settled(scene: Scene, index: int, looked: Tensor) -> tuple[float, Scene]:
-    """The last two refinements, which the caption's program and every rival get alike."""
-    return refined(refined(scene, index, looked, 0.02)[1], index, looked, 0.01)
+def rivals(scene: Scene, name: str) -> list[tuple[int, Scene]]:
+    """Every scene in which one actor has another value of an attribute, with that actor's
+    index; it stays where it is.
+    """
+    found = []
+    for i, actor in enumerate(scene.actors):
+        for value in ATTRIBUTES[name]:
+            if value != getattr(actor, name):
+                other = replace(actor, **{name: value})
+                actors = (*scene.actors[:i], other, *scene.actors[i + 1 :])
+                changed = replace(scene, actors=actors)
+                found.append((i, centred(changed, i, *middle(scene, i))))
+    return found
 
 
 def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
     """Whether a clip shows what a scene's caption says, by nearest re-rendering.
 
-    The caption's own program is fitted to the clip first (place and size are not in the caption). An attribute holds if no
-    other value of it, in any actor, re-renders closer, with the place free to adjust.
+    The caption's own program is brought to the clip first (place and size are not in the caption). An attribute holds
+    if no other value of it, in any actor, re-renders closer, with the place free to adjust.
     """
     looked = clip[list(LOOK)]
-    own, fit = fitted(scene, looked)
+    own, match = matched(scene, looked)
     holds = {}
-    for name, values in {"shape": SHAPES, "colour": COLOURS, "material": MATERIALS, "direction": tuple(DIRECTIONS)}.items():
-        rivals = []
-        for i, actor in enumerate(fit.actors):
-            for value in values:
-                if value != getattr(actor, name):
-                    changed = replace(fit, actors=(*fit.actors[:i], replace(actor, **{name: value}), *fit.actors[i + 1 :]))
-                    near = centred(changed, i, *middle(fit, i))
-                    rivals.append(settled(near, i, looked)[0])
-                    if name == "direction":  # a wrong motion is not found near the best fit of another
-                        rivals.append(settled(placed(near, i, looked), i, looked)[0])
-        holds[name] = own < min(rivals)
+    for name in ATTRIBUTES:
+        nearest = math.inf
+        for i, rival in rivals(match, name):
+            nearest = min(nearest, settled(rival, i, looked)[0])
+            if name == "direction":  # a wrong motion is not found near the best match of another
+                nearest = min(nearest, settled(placed(rival, i, looked), i, looked)[0])
+        holds[name] = own < nearest
+    holds["caption"] = holds["colour"] and holds["shape"] and holds["direction"]
     return holds
 
 
-def captions(backbone: Backbone, seeds: list[int], actors: int) -> dict[str, float]:
-    """Shares of generated clips whose attributes hold; "caption" is colour, shape and motion together."""
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        scene = sample(seed, "single" if actors == 1 else "several")
-        holds = matches(generate(backbone, scene.caption(), seed), scene)
-        holds["caption"] = holds["colour"] and holds["shape"] and holds["direction"]
-        counts = {k: counts.get(k, 0) + v for k, v in holds.items()}
-    return {k: v / len(seeds) for k, v in counts.items()}
+def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
+    """Which attributes of a generated clip hold; "caption" is colour, shape and motion together."""
+    scene = sample(seed, "single" if actors == 1 else "several")
+    return matches(generate(backbone, scene.caption(), seed), scene)
 
 
 def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
-    """An edit without files: encode, walk, decode; f 3 H W."""
-    module = registry.method(method)
-    cfg, _ = configure(module.Config, backbone.prefers, None, settings)
-    source = backbone.encode(render([edit.source])[0])
-    src, tgt = backbone.condition(edit.source.caption()), backbone.condition(edit.target.caption())
-    z = source
-    for step in module.edit(backbone, source, src, tgt, cfg, seed=seed):
-        z = step.z
-    return torch.cat(list(backbone.decode(z)))
+    """An edit without files, f 3 H W."""
+    task = EditTask(
+        input="",
+        output="",
+        source=edit.source.caption(),
+        target=edit.target.caption(),
+        method=method,
+        settings=settings,
+        seed=seed,
+    )
+    return walk.edited(walk.job(task, backbone, render([edit.source])[0]), backbone)
 
 
-def edit_success(
-    backbone: Backbone, seeds: list[int], kind: str, name: str, method: str = "flowedit", settings: dict | None = None
-) -> dict[str, float]:
-    """Success share and mean gain in dB towards the truth over the unedited source, with its standard error."""
-    gains, wins, psnrs = [], 0, []
-    for seed in seeds:
-        edit = sample_edit(seed, kind, name)
-        figures = judge(edit, edited(backbone, edit, method, settings or {}, seed))
-        wins += figures["success"]
-        gains.append(figures["psnr"] - figures["psnr_source"])
-        psnrs.append(figures["psnr"])
-    mean = sum(gains) / len(gains)
-    spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / max(1, len(gains) - 1) / len(gains))
-    return {"success": wins / len(gains), "gain": mean, "error": spread, "psnr": sum(psnrs) / len(psnrs)}
+def edit_figures(
+    backbone: Backbone, seed: int, kind: str, name: str, method: str, settings: dict
+) -> dict:
+    """Success, and the gain in dB towards the truth over the unedited source, of the edit of one seed."""
+    edit = sample_edit(seed, kind, name)
+    figures = judge(edit, edited(backbone, edit, method, settings, seed))
+    gain = figures["psnr"] - figures["psnr_source"]
+    return {"success": figures["success"], "gain": gain, "psnr": figures["psnr"]}
+
+
+def summary(rows: list[dict]) -> dict[str, float]:
+    """Each figure's mean over scenes with the half width of its 95 % interval under `NAME +-`."""
+    result = {}
+    for name in rows[0]:
+        values = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
+        spread = values.std().item() if len(rows) > 1 else 0.0
+        result[name] = values.mean().item()
+        result[f"{name} +-"] = 1.96 * spread / math.sqrt(len(rows))
+    return {k: round(v, 4) for k, v in result.items()}
 
 
 def pairs(start: int, count: int) -> list[int]:
@@ -168,37 +205,83 @@ def pairs(start: int, count: int) -> list[int]:
     return list(itertools.islice(seeds, count))
 
 
+@dataclass(frozen=True)
+class Model:
+    """Which model to measure: as its name and folder go to another process."""
+
+    name: str
+    weights: str | None = None
+
+
+@functools.cache
+def loaded(model: Model) -> Backbone:
+    """The backbone of this process."""
+    torch.set_num_threads(1)  # so that a figure does not depend on how many scenes run at once
+    return registry.load_backbone(model.name, model.weights)
+
+
+def one(measure: Callable, model: Model, seed: int, arguments: tuple) -> dict | float:
+    return measure(loaded(model), seed, *arguments)
+
+
+def over(
+    measure: Callable, model: Model, seeds: Iterable[int], arguments: tuple = (), workers: int = 1
+) -> list:
+    """What `measure(backbone, seed, *arguments)` gives for every seed, some at a time."""
+    task = functools.partial(one, measure, model, arguments=arguments)
+    if workers == 1:
+        return [task(seed) for seed in seeds]
+    import multiprocessing
+
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(task, seeds))
+
+
 def main() -> None:
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=50, help="scenes for each figure")
+    parser.add_argument("--backbone", default="shapeworld-wan")
+    parser.add_argument("--count", type=int, default=100, help="scenes for each figure")
     parser.add_argument("--only", nargs="*", default=["vae", "captions", "edits"])
-    parser.add_argument("--weights", default=None, help="a checkpoint folder; default: the embedded one")
+    parser.add_argument(
+        "--weights", default=None, help="a checkpoint folder; default: the embedded one"
+    )
     parser.add_argument("--method", default="flowedit")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the method, key=value")
     parser.add_argument("--kinds", nargs="*", default=["colour", "shape", "material", "backdrop"])
-    parser.add_argument("--tuning", action="store_true", help="other scenes than the ones that are reported")
-    options = parser.parse_args()
-    backbone = registry.load_backbone("shapeworld-wan", options.weights)
-    seeds = range(TUNING, TUNING + options.count) if options.tuning else range(options.count)
+    parser.add_argument("--tuning", action="store_true", help="other scenes than the ones reported")
+    parser.add_argument("--workers", type=int, default=2, help="scenes at once")
+    measure_all(parser.parse_args())
+
+
+def measure_all(options) -> None:
+    """Print a line for each figure as it is done."""
+    model = Model(options.backbone, options.weights)
+    start = TUNING if options.tuning else 0
+    seeds, two = range(start, start + options.count), pairs(start, options.count)
     settings = dict(pair.split("=", 1) for pair in options.set)
 
-    def show(figure: str, values: object) -> None:
-        print(json.dumps({"figure": figure, "scenes": options.count, "value": values}), flush=True)
+    def show(figure: str, measure: Callable, seeds: Iterable[int], *arguments) -> None:
+        rows = over(measure, model, seeds, arguments, options.workers)
+        rows = [row if isinstance(row, dict) else {"value": row} for row in rows]
+        line = {"figure": figure, "scenes": len(rows)} | summary(rows)
+        print(json.dumps(line), flush=True)
 
     if "vae" in options.only:
         for name in ("single", "several", "fast"):
-            show(f"vae psnr, {name}", round(reconstruction(backbone, seeds, name), 2))
+            show(f"vae psnr, {name}", reconstruction, seeds, name)
     if "captions" in options.only:
-        for actors in (1, 2):
-            chosen = list(seeds) if actors == 1 else pairs(seeds.start, options.count)
-            show(f"captions, {actors} actor(s)", captions(backbone, chosen, actors))
+        show("captions, 1 actor", caption, seeds, 1)
+        show("captions, 2 actors", caption, two, 2)
     if "edits" in options.only:
+        chosen = (options.method, settings)
         for kind in options.kinds:
-            show(f"{options.method} {kind}, single", edit_success(backbone, list(seeds), kind, "single", options.method, settings))
-        two = pairs(seeds.start, options.count)
-        show(f"{options.method} colour, two actors", edit_success(backbone, two, "colour", "several", options.method, settings))
+            name = "single" if kind != "remove" else "several"
+            show(f"{options.method} {kind}, {name}", edit_figures, seeds, kind, name, *chosen)
+        show(
+            f"{options.method} colour, two actors", edit_figures, two, "colour", "several", *chosen
+        )
 
 
 if __name__ == "__main__":

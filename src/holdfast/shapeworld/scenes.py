@@ -1,11 +1,13 @@
 """Scenes as small programs: what is in them, what they are called, and every single edit of them.
 
-A scene is a backdrop, an optional camera pan and one to three actors, each with a shape, a colour, a material, a size and
-a motion. Positions and sizes are fractions of the frame, motions are fractions of the frame per video frame, so that one
-scene renders at any size and any length. The caption names all of it that an edit can change.
+A scene is a backdrop, an optional camera pan and one to three actors, each with a shape, a colour, a material, a size
+and a motion. Positions and sizes are fractions of the frame, motions are fractions of the frame per video frame, so
+that one scene renders at any size and any length. The caption names all of it that an edit can change.
 """
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 SHAPES = ("ball", "box", "star", "ring")
@@ -17,17 +19,27 @@ SPEEDS = {"moves": 0.03, "races": 0.06}  # fraction of the frame per video frame
 PANS = {"": 0.0, "left": -0.015, "right": 0.015}  # how far the camera turns per video frame
 KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
 SETS = ("single", "several", "crossing", "fast", "long")
+RATE = 8  # frames per second
 FRAMES = 13  # a scene's usual length; the set "long" goes up to four times that
 HELD_OUT = 1_000_000  # seeds below this one are never trained on
 
-# Each set's (weights of 1, 2 and 3 actors, verb or None for either, clip lengths).
+
+@dataclass(frozen=True)
+class _Set:
+    """What scenes are drawn from."""
+
+    weights: tuple[int, int, int]  # of one, two and three actors
+    verb: str | None = "moves"  # None: either
+    lengths: tuple[int, ...] = (FRAMES,)
+
+
 _SETS = {
-    "single": ((1, 0, 0), "moves", (FRAMES,)),
-    "several": ((0, 3, 1), "moves", (FRAMES,)),
-    "crossing": ((0, 1, 0), "moves", (FRAMES,)),
-    "fast": ((1, 0, 0), "races", (FRAMES,)),
-    "long": ((2, 1, 0), "moves", (25, 37, 49)),
-    "train": ((11, 9, 0), None, (FRAMES,)),
+    "single": _Set((1, 0, 0)),
+    "several": _Set((0, 3, 1)),
+    "crossing": _Set((0, 1, 0)),
+    "fast": _Set((1, 0, 0), "races"),
+    "long": _Set((2, 1, 0), lengths=(25, 37, 49)),
+    "train": _Set((11, 9, 0), None),
 }
 
 
@@ -45,7 +57,8 @@ class Actor:
     @property
     def velocity(self) -> tuple[float, float]:
         dx, dy = DIRECTIONS[self.direction]
-        return dx * SPEEDS[self.verb], dy * SPEEDS[self.verb]
+        speed = SPEEDS[self.verb]
+        return dx * speed, dy * speed
 
     def caption(self) -> str:
         return f"a {self.material} {self.colour} {self.shape} {self.verb} {self.direction}"
@@ -85,20 +98,28 @@ def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
     spread = max(0.0, 1 - travel - 1.5 * actor["size"])  # how much room the path leaves
     along = (1 - travel) / 2 + (rng.random() - 0.5) * spread
     across = 0.22 + 0.56 * rng.random()
-    x = (along if dx > 0 else 1 - along) if dx else across
-    y = (along if dy > 0 else 1 - along) if dy else across
+    start = along if dx + dy > 0 else 1 - along
+    x, y = (start, across) if dx else (across, start)
     return Actor(**actor, x=round(x, 4), y=round(y, 4))
 
 
 def _gap(a: Actor, b: Actor, frames: int) -> float:
-    """The smallest distance of two actors' outlines over the clip, as a fraction of the frame (negative: they overlap)."""
-    (avx, avy), (bvx, bvy) = a.velocity, b.velocity
-    path = (((a.x - b.x + (avx - bvx) * t) ** 2 + (a.y - b.y + (avy - bvy) * t) ** 2) ** 0.5 for t in range(frames))
-    return min(path) - a.size - b.size
+    """The smallest distance of two actors' outlines over the clip, as a fraction of the frame.
+
+    Negative: they overlap.
+    """
+    ax, ay = a.velocity
+    bx, by = b.velocity
+    nearest = math.inf
+    for t in range(frames):
+        across = a.x - b.x + (ax - bx) * t
+        down = a.y - b.y + (ay - by) * t
+        nearest = min(nearest, (across**2 + down**2) ** 0.5)
+    return nearest - a.size - b.size
 
 
 def _actor(rng: random.Random, verb: str | None, frames: int, used: set[str]) -> Actor:
-    fields = {
+    looks = {
         "shape": rng.choice(SHAPES),
         "colour": rng.choice([c for c in COLOURS if c not in used]),
         "material": rng.choice(MATERIALS),
@@ -106,41 +127,52 @@ def _actor(rng: random.Random, verb: str | None, frames: int, used: set[str]) ->
         "direction": rng.choice(list(DIRECTIONS)),
         "size": round(0.17 + 0.06 * rng.random(), 4),
     }
-    return _placed(rng, fields, frames)
+    return _placed(rng, looks, frames)
 
 
-def _fits(actors: list[Actor], new: Actor, name: str, frames: int) -> bool:
+def _fits(actors: Sequence[Actor], new: Actor, name: str, frames: int) -> bool:
     gaps = [_gap(a, new, min(frames, FRAMES)) for a in actors]
-    if name == "crossing":
-        return all(-0.3 < g < -0.1 for g in gaps) and all(a.direction != new.direction for a in actors)
-    return all(g > -0.06 for g in gaps)
+    if name != "crossing":
+        return all(gap > -0.06 for gap in gaps)
+    alike = any(a.direction == new.direction for a in actors)
+    return not alike and all(-0.3 < gap < -0.1 for gap in gaps)
 
 
 def sample(seed: int, name: str = "single") -> Scene:
     """Draw the scene of a seed from a named set (`SETS`, or "train": one or two actors, any speed, sometimes a pan)."""
     if name not in _SETS:
         raise ValueError(f"no set of scenes is called {name!r}; there are: {', '.join(SETS)}")
-    weights, verb, lengths = _SETS[name]
+    drawn = _SETS[name]
     rng = random.Random(f"{name}/{seed}")
-    frames = rng.choice(lengths)
-    count = rng.choices((1, 2, 3), weights)[0]
+    frames = rng.choice(drawn.lengths)
+    count = rng.choices((1, 2, 3), drawn.weights)[0]
     actors: list[Actor] = []
     while len(actors) < count:
-        for _ in range(200):
-            new = _actor(rng, verb, frames, {a.colour for a in actors})
-            if _fits(actors, new, name, frames):
-                actors.append(new)
-                break
-        else:
-            actors = []  # a first actor that leaves no room: start over
-    pan = rng.choice(("left", "right")) if name == "train" and rng.random() < 0.1 else ""
+        new = _fitting(rng, drawn.verb, actors, name, frames)
+        # A first actor that leaves no room: start over.
+        actors = [*actors, new] if new else []
+    pan = ""
+    if name == "train" and rng.random() < 0.1:
+        pan = rng.choice(("left", "right"))
     return Scene(rng.choice(BACKDROPS), tuple(actors), pan, frames)
 
 
+def _fitting(
+    rng: random.Random, verb: str | None, actors: Sequence[Actor], name: str, frames: int
+) -> Actor | None:
+    """A further actor of a free colour; None where no place for one is found."""
+    used = {a.colour for a in actors}
+    for _ in range(200):
+        new = _actor(rng, verb, frames, used)
+        if _fits(actors, new, name, frames):
+            return new
+    return None
+
+
 def _with_actor(scene: Scene, index: int, actor: Actor | None) -> Scene:
-    actors = list(scene.actors)
-    actors[index : index + 1] = [actor] if actor else []
-    return replace(scene, actors=tuple(actors))
+    before, after = scene.actors[:index], scene.actors[index + 1 :]
+    between = (actor,) if actor else ()
+    return replace(scene, actors=before + between + after)
 
 
 _CHOICES = {"colour": COLOURS, "shape": SHAPES, "material": MATERIALS}
@@ -154,36 +186,50 @@ def edits(scene: Scene, kind: str, seed: int = 0) -> list[Edit]:
     """
     if kind not in KINDS:
         raise ValueError(f"no edit is of the kind {kind!r}; there are: {', '.join(KINDS)}")
-    used = {a.colour for a in scene.actors}
     if kind == "backdrop":
         others = [b for b in BACKDROPS if b != scene.backdrop]
         return [Edit(kind, scene, replace(scene, backdrop=b), None) for b in others]
     if kind == "remove":
-        count = len(scene.actors)
-        return [Edit(kind, scene, _with_actor(scene, i, None), i) for i in range(count) if count > 1]
+        return _removals(scene)
     if kind == "add":
         return _additions(scene, seed)
+    return _changes(scene, kind)
+
+
+def _removals(scene: Scene) -> list[Edit]:
+    count = len(scene.actors)
+    if count < 2:
+        return []
+    return [Edit("remove", scene, _with_actor(scene, i, None), i) for i in range(count)]
+
+
+def _changes(scene: Scene, kind: str) -> list[Edit]:
+    """Every other value of an actor's colour, shape or material; a colour that another actor has is none of them."""
+    used = {a.colour for a in scene.actors}
     found = []
     for i, actor in enumerate(scene.actors):
         for value in _CHOICES[kind]:
             if value == getattr(actor, kind) or (kind == "colour" and value in used):
                 continue
-            found.append(Edit(kind, scene, _with_actor(scene, i, replace(actor, **{kind: value})), i))
+            changed = replace(actor, **{kind: value})
+            found.append(Edit(kind, scene, _with_actor(scene, i, changed), i))
     return found
 
 
 def _additions(scene: Scene, seed: int) -> list[Edit]:
     rng = random.Random(f"add/{seed}")
+    first = _fitting(rng, "moves", scene.actors, "several", scene.frames)
+    if first is None:
+        return []
     used = {a.colour for a in scene.actors}
-    for _ in range(200):
-        new = _actor(rng, "moves", scene.frames, used)
-        if _fits(list(scene.actors), new, "several", scene.frames):
-            break
-    else:
-        return []  # no room
     index = len(scene.actors)
-    news = [replace(new, shape=s, colour=c) for s in SHAPES for c in COLOURS if c not in used]
-    return [Edit("add", scene, replace(scene, actors=(*scene.actors, n)), index, seed) for n in news]
+    found = []
+    for shape in SHAPES:
+        for colour in COLOURS:
+            if colour not in used:
+                new = replace(first, shape=shape, colour=colour)
+                found.append(Edit("add", scene, _with_actor(scene, index, new), index, seed))
+    return found
 
 
 def sample_edit(seed: int, kind: str, name: str = "single") -> Edit:
@@ -192,5 +238,7 @@ def sample_edit(seed: int, kind: str, name: str = "single") -> Edit:
         name = "several"
     found = edits(sample(seed, name), kind, seed)
     if not found:
-        raise ValueError(f"scene {seed} of the set {name!r} has no room to add an actor; take another number")
+        raise ValueError(
+            f"scene {seed} of the set {name!r} has no room to add an actor; take another number"
+        )
     return random.Random(f"{kind}/{seed}").choice(found)

@@ -1,56 +1,132 @@
 """What only a synthetic world knows: how far a result is from the true edited clip, and whether the edit succeeded."""
 
-import math
+from functools import partial
 
+import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
-from .render import SIZE, compose, render
-from .scenes import Edit, edits
+from ..media.motion import inside, warp
+from ..metrics import base
+from ..metrics.warp_error import error as warp_error
+from .render import SIZE, compose, flow, render
+from .scenes import KINDS, Edit, Scene, edits
 
 
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> float:
     """PSNR in dB of f 3 H W in [0, 1]; where: pixels f 1 H W that count."""
     square = (a - b).square()
-    mean = (square.mean() if where is None else (square * where).sum() / (3 * where.sum()).clamp(min=1)).item()
-    return math.inf if mean == 0 else -10 * math.log10(mean)
+    if where is None:
+        return base.psnr(square.mean().item())
+    count = (3 * where.sum()).clamp(min=1)
+    return base.psnr(((square * where).sum() / count).item())
 
 
 def region(edit: Edit, frames: int, size: tuple[int, int] = SIZE) -> Tensor:
     """Pixels that the true edit changes at all, f 1 H W, 0 or 1."""
     source, target = render([edit.source, edit.target], frames, size)
-    return ((source - target).abs().amax(1, keepdim=True) > 0).float()
+    return _changed(source, target)
+
+
+def _changed(source: Tensor, target: Tensor) -> Tensor:
+    difference = (source - target).abs()
+    return (difference.amax(1, keepdim=True) > 0).float()
 
 
 def actor_mask(edit: Edit, frames: int, size: tuple[int, int] = SIZE) -> Tensor:
     """Where the edited actor is, before or after the edit, f H W in [0, 1]; the whole frame for a backdrop."""
     if edit.actor is None:
         return torch.ones(frames, *size)
-    masks = [compose([s], frames, size)[1][0] for s in (edit.source, edit.target)]
-    seen = [m[edit.actor] for m in masks if len(m) > edit.actor]
+    scenes = [edit.source, edit.target]
+    if edit.kind == "add":  # it is not there yet
+        scenes = [edit.target]
     if edit.kind == "remove":  # in the target that index is another actor
-        seen = seen[:1]
+        scenes = [edit.source]
+    seen = [compose([scene], frames, size)[1][0, edit.actor] for scene in scenes]
     return (torch.stack(seen).amax(0) > 0).float()
 
 
 def judge(edit: Edit, result: Tensor) -> dict[str, float | bool]:
     """Figures of a result f 3 H W against the truth.
 
-    psnr, psnr_source: of the result, and of the unedited source, against the true edited clip; psnr_inside and _outside:
-    within and without what the true edit changes; outside_share: the share of the result's change that falls outside it.
-    success: the result is closer to the truth than to the source and than to every other single edit of the same kind.
+    psnr, psnr_source: of the result, and of the unedited source, against the true edited clip; psnr_inside and
+    _outside: within and without what the true edit changes; outside_share: the share of the result's change that falls
+    outside it. success: see `succeeded`, among edits of the same kind.
     """
     frames, size = len(result), tuple(result.shape[-2:])
     source, target = render([edit.source, edit.target], frames, size)
-    inside = region(edit, frames, size)
+    within = _changed(source, target)
+    without = 1 - within
     change = (result - source).square()
-    error = (result - target).square().mean().item()
-    rivals = [source] + [render([e.target], frames, size)[0] for e in edits(edit.source, edit.kind, edit.seed) if e != edit]
+    outside_share = (change * without).sum() / change.sum().clamp(min=1e-9)
     return {
         "psnr": psnr(result, target),
         "psnr_source": psnr(source, target),
-        "psnr_inside": psnr(result, target, inside),
-        "psnr_outside": psnr(result, target, 1 - inside),
-        "outside_share": ((change * (1 - inside)).sum() / change.sum().clamp(min=1e-9)).item(),
-        "success": error < min((result - r).square().mean().item() for r in rivals),
+        "psnr_inside": psnr(result, target, within),
+        "psnr_outside": psnr(result, target, without),
+        "outside_share": outside_share.item(),
+        "success": succeeded(edit, result, (edit.kind,)),
     }
+
+
+def succeeded(edit: Edit, result: Tensor, kinds: tuple[str, ...]) -> bool:
+    """Whether a result f 3 H W is closer to the truth than to the source and to every other edit of these kinds."""
+    own = _error(edit.target, result)
+    return all(own < _error(rival, result) for rival in _rivals(edit, kinds))
+
+
+def _rivals(edit: Edit, kinds: tuple[str, ...]) -> list[Scene]:
+    rivals = [edit.source]
+    for kind in kinds:
+        targets = (other.target for other in edits(edit.source, kind, edit.seed))
+        rivals += [target for target in targets if target != edit.target]
+    return rivals
+
+
+def _error(scene: Scene, result: Tensor) -> float:
+    """Mean squared error of a result f 3 H W to a scene."""
+    frames, size = len(result), tuple(result.shape[-2:])
+    exact = render([scene], frames, size)[0]
+    return (result - exact).square().mean().item()
+
+
+def judging(edit: Edit) -> base.Judge:
+    """A judge for the metrics (`metrics/scene_truth.py`), who knows this edit's truth."""
+    return partial(_figures, edit)
+
+
+def _figures(edit: Edit, frames: list[ndarray]) -> dict[str, float]:
+    """Success, and warp error along the exact flow, of edited frames H W 3 float32 in [0, 1]."""
+    result = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # f 3 H W
+    return {
+        "edit_success@any_edit": float(succeeded(edit, result, KINDS)),
+        "edit_success@same_kind": float(succeeded(edit, result, (edit.kind,))),
+        "warp_error_x1000@exact,squared": _exact_warp_error(edit.target, frames),
+    }
+
+
+def _exact_warp_error(scene: Scene, frames: list[ndarray]) -> float:
+    size = frames[0].shape[:2]
+    forward = flow(scene, len(frames), size).permute(0, 2, 3, 1).numpy()  # f-1 H W 2
+    actors = compose([scene], len(frames), size)[1][0].transpose(0, 1).numpy()  # f k H W
+    values = []
+    for t, step in enumerate(forward):
+        seen = _followed(actors[t], actors[t + 1], step)
+        values.append(1000 * warp_error(frames[t], frames[t + 1], step, seen))
+    return base.mean(values)
+
+
+def _followed(here: ndarray, there: ndarray, forward: ndarray) -> ndarray:
+    """Pixels whose thing is also the one that is wholly seen where the flow leads, H W.
+
+    A thing is an actor, or the backdrop alone. here, there: each actor's share of each pixel, k H W.
+    """
+    arrived = np.stack([warp(share, forward) for share in there])
+    same = (np.abs(here - arrived) < 0.01).all(0)
+    return _whole(here) & _whole(arrived) & same & inside(forward)
+
+
+def _whole(shares: ndarray) -> ndarray:
+    """Pixels that no outline crosses, H W."""
+    return (np.minimum(shares, 1 - shares) < 0.01).all(0)

@@ -1,15 +1,14 @@
 """Datasets: one file each, holding `cases`. A dataset is named NAME or NAME:WHAT."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 
+from ... import registry
+from ...metrics.base import Judge
 from .base import Case
 
-
-def names() -> list[str]:
-    from ...registry import modules
-
-    return modules("holdfast.bench.datasets")
+names = partial(registry.modules, __name__)
 
 
 def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
@@ -17,15 +16,23 @@ def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
 
     Raises ValueError for an unknown dataset, for files that are not there, and where there is no case.
     """
-    from ...registry import choose
-
     name, _, what = dataset.partition(":")
     if not what and Path(dataset).suffix == ".jsonl":
         name, what = "folder", dataset
-    module = importlib.import_module(f"holdfast.bench.datasets.{choose(name, names(), 'dataset')}")
+    module = importlib.import_module(f"{__name__}.{registry.choose(name, names(), 'dataset')}")
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is 1 or more, not {limit}")
     cases = module.cases(what, folder, limit)[:limit]
     if not cases:
         raise ValueError(f"the dataset {dataset} has no cases")
     return cases
+
+
+def judge(case: Case) -> Judge | None:
+    """Who knows the truth of a case as a program; None where nobody does."""
+    if case.scene is None:
+        return None
+    from ...shapeworld.scenes import sample_edit
+    from ...shapeworld.truth import judging
+
+    return judging(sample_edit(*case.scene))

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+FILES = ("clip", "mask", "truth")  # of a case
+
 
 @dataclass(frozen=True)
 class Case:

@@ -1,6 +1,6 @@
 """What a user has: `folder:FILE.jsonl` (or just FILE.jsonl), one edit a line, paths from the file's own folder.
 
-{"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep", "kind": "colour"}
+{"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep"}
 clip, source and target must be there; name, kind, group, mask, local and truth may.
 """
 
@@ -8,7 +8,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from .base import Case, existing, file_name
+from .base import FILES, Case, existing, file_name
 
 MUST = ("clip", "source", "target")
 
@@ -17,18 +17,32 @@ def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
     path = Path(what)
     if not path.is_file():
         raise ValueError(f"there is no file {what}; give folder:FILE.jsonl")
-    lines = [(i, text) for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip()]
-    found = [_case(path, i, text) for i, text in lines]
+    found: dict[int, Case] = {}
+    for line, text in enumerate(path.read_text().splitlines(), 1):
+        if text.strip():
+            found[line] = _case(path, line, text)
     seen: dict[str, int] = {}
-    for (i, _), case in zip(lines, found, strict=True):
+    for line, case in found.items():
         if case.name in seen:
-            raise ValueError(f"{path}, line {i}: the name {case.name} is also that of line {seen[case.name]}")
-        seen[case.name] = i
-    return found
+            raise ValueError(
+                f"{path}, line {line}: the name {case.name} is also that of line {seen[case.name]}"
+            )
+        seen[case.name] = line
+    return list(found.values())
 
 
 def _case(path: Path, line: int, text: str) -> Case:
     where = f"{path}, line {line}"
+    record = _record(text, where)
+    for key in FILES:
+        if record.get(key):
+            record[key] = existing(path.parent / record[key], where)
+    name = record.pop("name", "") or f"{line:04d}-{Path(record['clip']).stem}"
+    return Case(file_name(name), **record)
+
+
+def _record(text: str, where: str) -> dict[str, str]:
+    """A line as keys and texts. Raises ValueError for what is no case."""
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
@@ -38,11 +52,10 @@ def _case(path: Path, line: int, text: str) -> Case:
         raise ValueError(f"{where} must be an object of texts")
     unknown = set(record) - set(known)
     if unknown:
-        raise ValueError(f"{where}: there is no key {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+        raise ValueError(
+            f"{where}: there is no key {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
+        )
     absent = [k for k in MUST if not record.get(k)]
     if absent:
         raise ValueError(f"{where}: {', '.join(absent)} is missing")
-    for key in ("clip", "mask", "truth"):
-        if record.get(key):
-            record[key] = existing(path.parent / record[key], where)
-    return Case(**record | {"name": file_name(record.get("name") or f"{line:04d}-{Path(record['clip']).stem}")})
+    return record

@@ -1,14 +1,17 @@
-"""Held-out scenes with exact truth: `shapeworld`, `shapeworld:SETS` or `shapeworld:SETS/KINDS`, each separated by commas.
+"""Held-out scenes with exact truth: `shapeworld`, `shapeworld:SETS` or `shapeworld:SETS/KINDS`, separated by commas.
 
-SETS are single, several, crossing, fast, long (default single); KINDS are the six edits (default all). Case i is seed i, which no
-training draws; sets take turns, and with each round of them the kinds.
+SETS are single, several, crossing, fast, long (default single); KINDS are the six edits (default all). Case i is seed
+i, which no training draws; sets take turns, and with each round of them the kinds.
 """
 
 from pathlib import Path
 
-from ...shapeworld.demo import arrays, write_clip
+from torch import Tensor
+
+from ... import registry
+from ...media import images, video
 from ...shapeworld.render import render
-from ...shapeworld.scenes import KINDS, SETS, Edit, sample_edit
+from ...shapeworld.scenes import KINDS, RATE, SETS, Edit, sample_edit
 from ...shapeworld.truth import actor_mask
 from .base import Case
 
@@ -22,37 +25,31 @@ def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
     found: list[Case] = []
     seed = 0
     while len(found) < (limit or USUAL):
-        i = len(found)
-        name, kind = chosen_sets[i % len(chosen_sets)], chosen_kinds[i // len(chosen_sets) % len(chosen_kinds)]
-        edit = _edit(seed, kind, name)
-        if edit:
-            found.append(_case(edit, seed, kind, name, folder))
+        rounds, turn = divmod(len(found), len(chosen_sets))
+        kind = chosen_kinds[rounds % len(chosen_kinds)]
+        case = _case(seed, kind, chosen_sets[turn], folder)
+        if case:
+            found.append(case)
         seed += 1
     return found
 
 
 def _known(names: str, known: tuple[str, ...], what: str) -> list[str]:
-    from ...registry import choose
-
-    return [choose(n, known, what) for n in names.split(",") if n]
+    return [registry.choose(name, known, what) for name in names.split(",") if name]
 
 
-def _edit(seed: int, kind: str, name: str) -> Edit | None:
+def _case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
+    """None where there is no room to add an actor; the next seed takes its place."""
     try:
-        return sample_edit(seed, kind, name)
-    except ValueError:  # no room to add an actor; the next seed takes its place
+        edit = sample_edit(seed, kind, name)
+    except ValueError:
         return None
-
-
-def _case(edit: Edit, seed: int, kind: str, name: str, folder: Path) -> Case:
-    name = "several" if kind == "remove" and name in ("single", "fast") else name  # sample_edit takes it from there
+    if kind == "remove" and name in ("single", "fast"):
+        name = "several"  # sample_edit takes it from there
     title = f"{name}-{kind}-{seed:04d}"
     place = folder / title
     if not (place / "mask.mkv").exists():  # written last, and each whole or not at all
-        source, target = render([edit.source, edit.target], edit.source.frames)
-        mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
-        for file, frames in (("source", source), ("truth", target), ("mask", mask)):
-            write_clip(place / f"{file}.mkv", arrays(frames), "lossless")
+        _write_clips(edit, place)
     return Case(
         name=title,
         clip=str(place / "source.mkv"),
@@ -60,11 +57,25 @@ def _case(edit: Edit, seed: int, kind: str, name: str, folder: Path) -> Case:
         target=edit.target.caption(),
         kind=kind,
         group=name,
-        mask=None if edit.actor is None else str(place / "mask.mkv"),  # a backdrop is everywhere
+        # A backdrop is everywhere.
+        mask=None if edit.actor is None else str(place / "mask.mkv"),
         local=_phrase(edit),
         truth=str(place / "truth.mkv"),
         scene=(seed, kind, name),
     )
+
+
+def _write_clips(edit: Edit, place: Path) -> None:
+    source, target = render([edit.source, edit.target], edit.source.frames)
+    mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
+    _write_clip(place / "source.mkv", source)
+    _write_clip(place / "truth.mkv", target)
+    _write_clip(place / "mask.mkv", mask)
+
+
+def _write_clip(path: Path, clip: Tensor) -> None:
+    frames = [images.to_array(frame, 8) for frame in clip]
+    video.write_frames(path, frames, RATE, "lossless")
 
 
 def _phrase(edit: Edit) -> str:

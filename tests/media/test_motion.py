@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
-from holdfast import motion
+from holdfast.media import motion
 
 
 def texture(height=64, width=80, seed=0):
     """Smooth noise, periodic, so that it can be shifted without an edge. H W 3."""
-    spectrum = np.fft.rfft2(np.random.default_rng(seed).normal(size=(height, width, 3)), axes=(0, 1))
+    spectrum = np.fft.rfft2(
+        np.random.default_rng(seed).normal(size=(height, width, 3)), axes=(0, 1)
+    )
     fy, fx = np.fft.fftfreq(height)[:, None, None], np.fft.rfftfreq(width)[None, :, None]
-    smooth = np.fft.irfft2(spectrum * np.exp(-((fy**2 + fx**2) / 0.01)), (height, width), axes=(0, 1))
+    smooth = np.fft.irfft2(
+        spectrum * np.exp(-((fy**2 + fx**2) / 0.01)), (height, width), axes=(0, 1)
+    )
     return ((smooth - smooth.min()) / (smooth.max() - smooth.min())).astype(np.float32)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast import video
+from holdfast.media import video
 
-from .conftest import audio_packets, picture
+from ..conftest import audio_packets, picture
 
 CASES = {
     "plain": {},
@@ -20,8 +20,12 @@ CASES = {
     "29.97": {"rate": Fraction(30000, 1001)},
     "10-bit": {"pixels": "yuv420p10le"},
     "two audio tracks": {"audio": 2, "frames": 12},
-    "full range": {"colour": {"color_range": 2, "colorspace": 1, "color_primaries": 1, "color_trc": 1}},
-    "601 tags": {"colour": {"color_range": 1, "colorspace": 6, "color_primaries": 6, "color_trc": 6}},
+    "full range": {
+        "colour": {"color_range": 2, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
+    },
+    "601 tags": {
+        "colour": {"color_range": 1, "colorspace": 6, "color_primaries": 6, "color_trc": 6}
+    },
     "MPEG-4 part 2": {"codec": "mpeg4"},
     "4:2:2": {"pixels": "yuv422p"},
     "turned pixels": {"rotation": 90, "colour": {"sample_aspect_ratio": Fraction(4, 3)}},
@@ -41,8 +45,16 @@ def described(path):
             "rotation": frames[0].rotation,
             "aspect": stream.sample_aspect_ratio,
             "depth": frames[0].format.components[0].bits,
-            "colour": (context.color_range, context.colorspace, context.color_primaries, context.color_trc),
-            "audio": [(a.codec_context.name, a.codec_context.sample_rate, a.codec_context.channels) for a in container.streams.audio],
+            "colour": (
+                context.color_range,
+                context.colorspace,
+                context.color_primaries,
+                context.color_trc,
+            ),
+            "audio": [
+                (a.codec_context.name, a.codec_context.sample_rate, a.codec_context.channels)
+                for a in container.streams.audio
+            ],
         }
 
 
@@ -53,14 +65,18 @@ def test_what_comes_in_goes_out(case, make_clip, tmp_path):
     result = tmp_path / "out.mp4"
     video.write(result, clip, video.read(clip))
     before, after = described(source), described(result)
-    if "times" in CASES[case]:  # with B-frames a file's average rate depends on which packet comes last; the times are what counts
+    if (
+        "times" in CASES[case]
+    ):  # with B-frames a file's average rate depends on which packet comes last; the times are what counts
         before["rate"] = after["rate"]
     assert after == before
     assert audio_packets(result) == audio_packets(source)
     pairs = zip(video.read(clip), video.read(video.probe(result)), strict=True)
     peak = np.iinfo(np.uint8 if clip.bits == 8 else np.uint16).max
     worst = max(np.square((a.astype(float) - b) / peak).mean() for a, b in pairs)
-    assert worst < 1e-3, f"{-10 * np.log10(worst):.1f} dB"  # over 30 dB on tiny frames: chroma is halved twice
+    assert worst < 1e-3, (
+        f"{-10 * np.log10(worst):.1f} dB"
+    )  # over 30 dB on tiny frames: chroma is halved twice
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -71,7 +87,9 @@ def test_containers(name, make_clip, tmp_path):
     back = video.probe(tmp_path / name)
     assert (back.frames, back.size) == (clip.frames, clip.size)
     if name != "frames":  # a folder has no times
-        assert [float(t * back.time_base) for t in back.times] == pytest.approx([float(t * clip.time_base) for t in clip.times], abs=0.006)
+        assert [float(t * back.time_base) for t in back.times] == pytest.approx(
+            [float(t * clip.time_base) for t in clip.times], abs=0.006
+        )
 
 
 @pytest.mark.parametrize(("pixels", "name"), [("yuv420p", "out.mp4"), ("yuv420p10le", "out.mkv")])
@@ -99,6 +117,10 @@ def test_colour_matrix_and_range_are_honoured(make_clip):
     wrong = video.Clip(**{**vars(clip), "colour": {"space": 5, "range": 1}})
     right, other = next(video.read(clip)).astype(int), next(video.read(wrong)).astype(int)
     assert np.abs(right - other).max() > 20
+    narrow = video.probe(make_clip("b.mp4", pixels="yuv444p"))
+    full = video.Clip(**{**vars(narrow), "colour": narrow.colour | {"range": 2}})
+    right, other = next(video.read(narrow)).astype(int), next(video.read(full)).astype(int)
+    assert np.abs(right - other).max() > 8
 
 
 def test_an_rgb_source_keeps_its_colours_in_h264(tmp_path):
@@ -106,7 +128,10 @@ def test_an_rgb_source_keeps_its_colours_in_h264(tmp_path):
     clip = video.probe(write_flat(tmp_path / "a.mp4", (200, 40, 30)))
     assert clip.pixel_format.startswith("gbr")
     video.write(tmp_path / "b.mp4", clip, video.read(clip))
-    assert np.abs(next(video.read(video.probe(tmp_path / "b.mp4"))).astype(int) - (200, 40, 30)).max() < 6
+    assert (
+        np.abs(next(video.read(video.probe(tmp_path / "b.mp4"))).astype(int) - (200, 40, 30)).max()
+        < 6
+    )
 
 
 def write_flat(path, colour):
@@ -137,7 +162,9 @@ def test_image_folder_in_natural_order(tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in (1, 2, 10):
-        Image.fromarray(np.full((8, 12, 3), 20 * i, np.uint8)).quantize(4).save(folder / f"f{i}.png")
+        Image.fromarray(np.full((8, 12, 3), 20 * i, np.uint8)).quantize(4).save(
+            folder / f"f{i}.png"
+        )
     clip = video.probe(folder)
     assert [int(f[0, 0, 0]) for f in video.read(clip)] == [20, 40, 200]
     video.write(tmp_path / "out", clip, video.read(clip))
@@ -154,7 +181,9 @@ def test_single_image(tmp_path):
 
 def bad_files(tmp_path, make_clip):
     whole = make_clip("whole.mp4", frames=40, size=(160, 120)).read_bytes()
-    header = whole.rindex(b"moov") > whole.index(b"mdat")  # PyAV writes the index last: a cut file has none
+    header = whole.rindex(b"moov") > whole.index(
+        b"mdat"
+    )  # PyAV writes the index last: a cut file has none
     assert header
     from_start = make_clip("whole.mkv", frames=40, size=(160, 120)).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -168,10 +197,21 @@ def bad_files(tmp_path, make_clip):
     for i in (1, 2):
         Image.new("RGB", (8 * i, 8)).save(tmp_path / "mixed" / f"{i}.png")
     with av.open(str(tmp_path / "sound.mp4"), "w") as out:
-        from .conftest import write_tone
+        from ..conftest import write_tone
 
         write_tone(out, out.add_stream("aac", rate=44100), 440, 0.2)
-    return ["absent.mp4", "cut.mp4", "noise.mp4", "empty.mp4", "head.mkv", "half.mkv", "text.txt", "none", "mixed", "sound.mp4"]
+    return [
+        "absent.mp4",
+        "cut.mp4",
+        "noise.mp4",
+        "empty.mp4",
+        "head.mkv",
+        "half.mkv",
+        "text.txt",
+        "none",
+        "mixed",
+        "sound.mp4",
+    ]
 
 
 def test_bad_files_are_named_and_explained(tmp_path, make_clip):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from holdfast import fit
-from holdfast.backbones.base import Grid
+from holdfast.backbones._cards import Grid
+from holdfast.media import fit
 
-WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093)
-SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
+WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093, (16, 16), 4)
+SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,24 @@ def test_sizes(grid, size, expected):
 
 
 def test_common_sizes_are_hardly_stretched():
-    for size in [(480, 864), (1084, 1080), (718, 718), (1080, 1920), (1920, 1080), (576, 720), (480, 640)]:
+    for size in [
+        (480, 864),
+        (1084, 1080),
+        (718, 718),
+        (1080, 1920),
+        (1920, 1080),
+        (576, 720),
+        (480, 640),
+    ]:
         for grid, limit in ((WAN, 0.03), (SMALL, 0.08)):
             h, w = fit.plan(grid, 5, size).model_size
             assert abs(w / h * size[0] / size[1] - 1) < limit, (size, grid)
             assert 0.7 < h * w / grid.area < 1.3
 
 
-@pytest.mark.parametrize(("frames", "padded"), [(1, 1), (2, 5), (5, 5), (6, 9), (81, 81), (147, 149)])
+@pytest.mark.parametrize(
+    ("frames", "padded"), [(1, 1), (2, 5), (5, 5), (6, 9), (81, 81), (147, 149)]
+)
 def test_lengths_are_padded_with_the_last_frame_and_trimmed(frames, padded):
     plan = fit.plan(SMALL, frames, (64, 64))
     clip = torch.rand(frames, 3, 64, 64)

@@ -1,0 +1,67 @@
+"""What is known of a model before any of it is loaded; nothing here needs torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The clips that a model takes: `step * n + first` frames, and sides that are a multiple of `multiple` pixels."""
+
+    stride: tuple[int, int, int]  # pixels per latent cell: time, height, width
+    patch: tuple[int, int, int]  # latent cells per token of its attention
+    rate: float  # frames per second it was trained at
+    area: int  # pixels per frame it was trained at
+    frames: int  # the longest clip it was trained on
+    most_frames: int  # the longest that its position codes reach
+    multiple: tuple[int, int] = (1, 1)  # pixels, height and width
+    step: int = 1
+    first: int = 1
+
+    @property
+    def rule(self) -> str:
+        """Its legal lengths as people write them: `4n+1`."""
+        return "any" if self.step == 1 else f"{self.step}n+{self.first}"
+
+    def legal_frames(self, count: int) -> int:
+        """The smallest legal frame count that is not below `count`."""
+        beyond = max(0, count - self.first)
+        return -(-beyond // self.step) * self.step + self.first
+
+    def latent_frames(self, frames: int) -> int:
+        """How many latent frames a legal number of frames makes."""
+        return (frames - 1) // self.stride[0] + 1
+
+    def check(self, frames: int, height: int, width: int) -> None:
+        near = self.legal_frames(frames)
+        if near != frames:
+            raise ValueError(
+                f"{frames} frames do not fit this model (needs {self.rule}): use {near - self.step} or {near}"
+            )
+        for side, name, multiple in zip(
+            (height, width), ("height", "width"), self.multiple, strict=True
+        ):
+            if side % multiple or not side:
+                raise ValueError(
+                    f"{name} {side} does not fit this model: it needs a multiple of {multiple}"
+                )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone by name: where its weights are, what it is, and what it was trained on."""
+
+    weights: str  # hub id, or the name of an embedded checkpoint
+    gigabytes: float  # size of the download, about; 0 where the weights come with the package
+    rate: float
+    area: int
+    frames: int
+    carries: frozenset[str] = frozenset({"text"})
+    # Shared settings that suit it (steps, guidance, shift, grid of levels), where the user gives none; never a
+    # method's own.
+    prefers: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "Apache-2.0"
+
+
+SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}  # what `prefers` may name

@@ -1,0 +1,195 @@
+"""The adapter of the Wan family over diffusers parts.
+
+Text, posterior, timestep scale and noise levels follow the authors' own code, where diffusers' pipeline differs.
+"""
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import features
+from ..attention.door import Call
+from ..diffusion import grid_of as level_grid
+from ..notes import note
+from ..words import tokens as word_tokens
+from . import _weights, wan
+from ._wan_attention import door_of, residual_blocks
+from .base import Backbone, Condition, Prompt, device_of, placed
+
+TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
+FAMILY = "wan2.1-1.3b"  # whose card stands in where none is given
+
+
+class Wan(Backbone):
+    """One of the Wan family, built from its parts. A part that is not needed may be None.
+
+    shift: the model's own, of its grid of levels; model: its card; device: None for where the parts are.
+    """
+
+    def __init__(
+        self,
+        transformer=None,
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        shift=3.0,
+        model=None,
+        name="wan",
+        device=None,
+    ):
+        model = model or wan.MODELS[FAMILY]
+        self.name, self.shift, self.prefers = name, shift, model.prefers
+        parts = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
+        self.parts = placed(parts, device)
+        self.transformer, self.vae, self.tokenizer = transformer, vae, tokenizer
+        self.device = device or device_of(self.parts)
+        self.dtype = transformer.dtype if transformer else torch.float32
+        configs = [part.config if part else {} for part in (transformer, vae)]
+        self.grid = wan.grid_of(model, *configs)
+        self.door = door_of(transformer) if transformer else None
+        self.features = features.door_of(residual_blocks(transformer)) if transformer else None
+        self.carries = wan.CARRIES if transformer else frozenset({"text"})
+        self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
+
+    def condition(self, prompt: Prompt) -> Condition:
+        texts = (prompt.text, prompt.negative)
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            self._texts |= zip(new, self._embed(new).cpu().split(1), strict=True)
+        positive, negative = (self._texts[text].to(self.device) for text in texts)
+        cleaned = clean(prompt.text)
+        length = min(len(self.tokenizer(cleaned).input_ids), positive.shape[1])
+        words = word_tokens(self.tokenizer, cleaned, prompt.words)
+        return Condition(positive, negative, length, tuple(w for w in words if w < length))
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        """Text states, zero at the padding, which the model attends to all the same: n L d."""
+        length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
+        texts = [clean(text) for text in texts]
+        for text in texts:
+            over = len(self.tokenizer.tokenize(text)) + 1 - length
+            if over > 0:
+                note(
+                    f"{self.name} takes {length} tokens; the last {over} of {text[:40]!r}... are not seen"
+                )
+        tokens = self.tokenizer(
+            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        mask = tokens.attention_mask.to(self.device)
+        with self.on("text_encoder"), torch.no_grad():
+            encoder = self.part("text_encoder")
+            states = encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
+        return states * mask[..., None].to(states)
+
+    def encode(self, frames: Iterable[Tensor]) -> Tensor:
+        """As AutoencoderKLWan.encode(...).latent_dist.mode(), normalised, a group of frames at a time, in float32."""
+        with self.on("vae"):
+            source, cache = iter(frames), self._cache(self.part("vae").encoder)
+            moments, count = [], 0
+            while group := list(islice(source, self.grid.stride[0] if count else 1)):
+                x = torch.stack(group).to(self.device, torch.float32)
+                count += len(group)
+                self.grid.check(count, *x.shape[-2:])
+                x = self._patched(x.transpose(0, 1)[None] * 2 - 1)
+                moments.append(self.vae.encoder(x, feat_cache=cache, feat_idx=[0]))
+            mode = self.vae.quant_conv(torch.cat(moments, dim=2)).chunk(2, dim=1)[0]
+        mean, std = self._statistics()
+        return (mode - mean) / std
+
+    def decode(self, z: Tensor) -> Iterator[Tensor]:
+        mean, std = self._statistics()
+        with self.on("vae"):
+            x = self.part("vae").post_quant_conv(z.to(self.device, torch.float32) * std + mean)
+            cache = self._cache(self.vae.decoder)
+            for i in range(x.shape[2]):
+                frame = x[:, :, i : i + 1]
+                y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+                yield (self._unpatched(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+
+    def _cache(self, part: torch.nn.Module) -> list:
+        """Room for what each causal convolution keeps from one chunk for the next."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+        return [None] * sum(isinstance(m, WanCausalConv3d) for m in part.modules())
+
+    def _patched(self, x: Tensor) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+        return patchify(x, self.vae.config.patch_size or 1)
+
+    def _unpatched(self, x: Tensor) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+        return unpatchify(x, self.vae.config.patch_size or 1)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latent's channels, each 1 c 1 1 1."""
+        config = self.part("vae").config
+        values = torch.tensor([config.latents_mean, config.latents_std], device=self.device)
+        mean, std = values.view(2, 1, -1, 1, 1, 1)
+        return mean, std
+
+    def levels(
+        self,
+        steps: int,
+        shift: float | None = None,
+        grid: str = "own",
+        shape: Sequence[int] | None = None,
+    ) -> list[float]:
+        return level_grid(grid, steps, self.shift if shift is None else shift, own="wan").tolist()
+
+    def whole(self, sigma: float) -> float:
+        """Timesteps are thousandths; the authors of Wan cut them."""
+        return int(1000 * sigma) / 1000
+
+    def velocity(
+        self,
+        z: Tensor,
+        sigma: float,
+        condition: Condition,
+        *,
+        branch: str,
+        frames: Sequence[int] | None = None,
+    ) -> Tensor:
+        text = condition.half(branch).to(z.device, self.dtype)
+        timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
+        frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
+        call = Call(branch, frames, z.shape[3:])
+        with self.door.calling(call), self.features.calling(call):
+            return self.transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
+
+
+def clean(text: str) -> str:
+    """Prompt cleaning as the authors do it: repaired encoding, HTML entities resolved twice, single spaces."""
+    import ftfy
+
+    resolved = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", resolved).strip()
+
+
+def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
+    """Load the parts that lie in a folder."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import AutoTokenizer, UMT5EncoderModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
+    where = _weights.pick_device(device)
+    kind = _weights.pick_dtype(dtype, where)
+    options = {"use_safetensors": True, "local_files_only": True}
+    scheduler = _weights.config(folder, "scheduler")
+    return Wan(
+        WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=kind, **options),
+        AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
+        UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=kind, **options),
+        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        shift=scheduler.get("flow_shift", scheduler.get("shift", 3.0)),
+        model=wan.MODELS[name],
+        name=name,
+        device=where,
+    )

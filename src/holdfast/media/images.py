@@ -1,0 +1,119 @@
+"""Image files as frames: which ones a folder holds, their size, reading them upright at eight bits; GIFs; tensors."""
+
+import itertools
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from numpy import ndarray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def listed(path: Path) -> tuple[list[Path], tuple[int, int]]:
+    """The images of a folder (or the one image) in natural order, and their common size, width and height.
+
+    Raises ValueError where there are none, or where they differ in size or share a name.
+    """
+    inside = [path] if path.is_file() else path.iterdir()
+    files = sorted((f for f in inside if f.suffix.lower() in SUFFIXES), key=_natural)
+    if not files:
+        raise ValueError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+    sizes = {size(f): f.name for f in reversed(files)}
+    if len({f.stem for f in files}) < len(files):
+        raise ValueError(f"{path} has images of the same name and different kinds; keep one kind")
+    if len(sizes) > 1:
+        first, second = itertools.islice(sizes, 2)
+        raise ValueError(
+            f"the images of {path} differ in size: "
+            f"{sizes[first]} is {first}, {sizes[second]} is {second}"
+        )
+    return files, next(iter(sizes))
+
+
+def _natural(file: Path) -> list[int | str]:
+    """f2 before f10: texts and numbers in turn."""
+    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", file.name)]
+
+
+def size(file: Path) -> tuple[int, int]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            return ImageOps.exif_transpose(image).size
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{file} is not an image that can be read") from error
+
+
+def read(file: Path) -> ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
+                grey = eight_bits(np.asarray(upright))
+                return np.repeat(grey[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def eight_bits(frame: ndarray) -> ndarray:
+    if frame.dtype == np.uint8:
+        return frame
+    return (frame >> 8).astype(np.uint8)
+
+
+def to_tensor(array: ndarray) -> "Tensor":
+    """H W 3 integers to 3 H W float32 in [0, 1]."""
+    import torch
+
+    peak = np.iinfo(array.dtype).max
+    return torch.from_numpy(array.astype(np.float32) / peak).permute(2, 0, 1)
+
+
+def to_array(frame: "Tensor", bits: int) -> ndarray:
+    """3 H W in [0, 1] to H W 3, uint8 or (above 8 bits) uint16."""
+    kind = np.uint8 if bits == 8 else np.uint16
+    values = frame.permute(1, 2, 0).float().cpu().numpy() * np.iinfo(kind).max
+    return np.rint(values).astype(kind)
+
+
+def write_gif(
+    path: Path, size: tuple[int, int], times: list[int], frames: Iterable[ndarray]
+) -> None:
+    """A GIF with a palette for each frame; times in hundredths of a second, as the format has them.
+
+    size: width, height.
+    """
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("gif", rate=100)
+        stream.width, stream.height = size
+        stream.pix_fmt = "pal8"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
+        for i, array in enumerate(frames):
+            frame = _with_palette(array)
+            frame.pts = times[i]
+            frame.time_base = stream.time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def _with_palette(array: ndarray) -> av.VideoFrame:
+    from PIL import Image
+
+    image = Image.fromarray(eight_bits(array)).quantize(256)
+    used = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    colours = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
+    colours[:, 0] = 255
+    colours[: len(used), 1:] = used
+    return av.VideoFrame.from_ndarray((np.asarray(image), colours), "pal8")

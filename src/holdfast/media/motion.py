@@ -1,0 +1,120 @@
+"""Optical flow between frames, warping along it, where it cannot be followed, and tracks chained from it.
+
+Frames are `H W 3` float32 in [0, 1]; flow is `H W 2` float32 in pixels (x, y), from each pixel of the first frame to
+where it went in the second. A flow function is anything that takes two frames and returns that; its `__name__` names it
+in results.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy import ndarray
+
+Flow = Callable[[ndarray, ndarray], ndarray]
+LEAST = 24  # pixels of a side; DIS needs room for its pyramid
+
+
+def dis(first: ndarray, second: ndarray) -> ndarray:
+    """Dense inverse search (Kroeger et al., arXiv:1603.03590) by OpenCV, at its medium preset."""
+    height, width = first.shape[:2]
+    scale = max(1, -(-LEAST // min(height, width)))
+    searching = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = searching.calc(_grey(first, scale), _grey(second, scale), None)
+    if scale == 1:
+        return flow
+    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / scale
+
+
+def _grey(frame: ndarray, scale: int) -> ndarray:
+    """H W uint8, so many times as large."""
+    eight_bits = np.rint(frame * 255).astype(np.uint8)
+    grey = cv2.cvtColor(eight_bits, cv2.COLOR_RGB2GRAY)
+    if scale == 1:
+        return grey
+    return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+
+
+def warp(image: ndarray, flow: ndarray) -> ndarray:
+    """W(I, F)(p) = I(p + F(p)), bilinear. image: H W or H W c.
+
+    What comes from beyond the edge repeats it: see `inside`.
+    """
+    x, y = _ends(flow)
+    return _sampled(image, x, y)
+
+
+def _sampled(image: ndarray, x: ndarray, y: ndarray) -> ndarray:
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def inside(flow: ndarray) -> ndarray:
+    """Where the flow ends within the frame, H W boolean."""
+    height, width = flow.shape[:2]
+    x, y = _ends(flow)
+    in_columns = (x >= 0) & (x <= width - 1)
+    in_rows = (y >= 0) & (y <= height - 1)
+    return in_columns & in_rows
+
+
+def _ends(flow: ndarray) -> tuple[ndarray, ndarray]:
+    """Where each pixel goes, x and y."""
+    height, width = flow.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    return x + flow[..., 0], y + flow[..., 1]
+
+
+def visible(forward: ndarray, backward: ndarray) -> ndarray:
+    """Pixels of the first frame that can be followed into the second, H W boolean.
+
+    The rule of Lai et al. (arXiv:1808.00449), all magnitudes squared: F = forward, B = backward; occluded where
+    |F + W(B,F)|^2 > 0.01 (|W(B,F)|^2 + |F|^2) + 0.5; at a motion boundary where |grad F|^2 > 0.01 |F|^2 + 0.002
+    (differences to the next row and column). What ends beyond the frame is not visible either.
+    """
+    returned = warp(backward, forward)  # W(B, F)
+    size = _squared(forward)
+    occluded = _squared(forward + returned) > 0.01 * (_squared(returned) + size) + 0.5
+    boundary = _slope(forward) > 0.01 * size + 0.002
+    return inside(forward) & ~occluded & ~boundary
+
+
+def _squared(flow: ndarray) -> ndarray:
+    """|F|^2, H W."""
+    return (flow**2).sum(-1)
+
+
+def _slope(flow: ndarray) -> ndarray:
+    """|grad F|^2, H W: differences to the next column and row."""
+    slope = np.zeros(flow.shape[:2], np.float32)
+    slope[:, :-1] += _squared(np.diff(flow, axis=1))
+    slope[:-1] += _squared(np.diff(flow, axis=0))
+    return slope
+
+
+class Tracks:
+    """Points on a grid of the first frame, followed along flow.
+
+    `steps`: each step's displacement n 2, NaN once a point is lost.
+    """
+
+    def __init__(self, height: int, width: int, side: int):
+        centres = np.arange(side) + 0.5
+        x = centres * width / side - 0.5
+        y = centres * height / side - 0.5
+        points = np.stack(np.meshgrid(x, y), -1)
+        self.points = points.reshape(-1, 2).astype(np.float32)  # n 2, (x, y)
+        self.steps: list[ndarray] = []
+
+    def follow(self, flow: ndarray) -> None:
+        """Move every point along the flow at its place."""
+        height, width = flow.shape[:2]
+        x = np.ascontiguousarray(self.points[:, 0])[None]
+        y = np.ascontiguousarray(self.points[:, 1])[None]
+        step = _sampled(flow, x, y)[0]
+        moved = self.points + step
+        in_frame = (moved >= 0) & (moved <= (width - 1, height - 1))
+        lost = ~in_frame.all(1)  # a point that is NaN is lost too
+        step[lost] = np.nan
+        moved[lost] = np.nan
+        self.steps.append(step)
+        self.points = moved.astype(np.float32)

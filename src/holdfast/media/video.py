@@ -1,0 +1,23 @@
+"""Stream clips in and out with PyAV: mp4, mov, mkv, webm, gif, image folders and single images.
+
+What comes in goes out again: frame count, exact timestamps, size, rotation, colour tags and range, bit depth, audio
+tracks. Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel) uint16 that fills its whole range.
+This is the door: `reading.py` and `writing.py` do the work.
+"""
+
+from .encoding import CODECS
+from .reading import Clip, probe, read
+from .writing import CONTAINERS, check_output, clip_of, pick_codec, write, write_frames
+
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "Clip",
+    "check_output",
+    "clip_of",
+    "pick_codec",
+    "probe",
+    "read",
+    "write",
+    "write_frames",
+]

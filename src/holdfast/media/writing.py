@@ -1,0 +1,131 @@
+"""Write frames: a video file, a GIF, an image or a folder of images, whole or not at all."""
+
+import io
+import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from numpy import ndarray
+
+from ..files import publish
+from . import images
+from .encoding import CODECS, sound_streams, write_video
+from .reading import Clip, opened
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+
+def write(
+    path: str | Path,
+    clip: Clip,
+    frames: Iterable[ndarray],
+    codec: str = "auto",
+    crf: int | None = None,
+) -> None:
+    """Write frames with the times, tags and audio of `clip`. The file appears under its name only when it is whole."""
+    path = Path(path)
+    check_output(path, clip, codec, crf)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = path.suffix.lower()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+        part = Path(folder) / (path.name or "frames")
+        if not suffix:
+            _write_folder(part, clip, frames)
+        elif suffix in images.SUFFIXES:
+            _write_image(part, frames)
+        elif suffix == ".gif":
+            hundredths = [round(100 * t * clip.time_base) for t in clip.times]
+            images.write_gif(part, clip.size, hundredths, frames)
+        else:
+            write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
+        if path.is_dir() and not suffix:
+            path.rename(Path(folder) / "old")  # a folder cannot be replaced in one step
+        publish(part, path)
+
+
+def write_frames(
+    path: str | Path,
+    frames: list[ndarray],
+    rate: int,
+    codec: str = "auto",
+    crf: int | None = None,
+) -> None:
+    """Write a clip that exists only as frames H W 3, at so many a second."""
+    write(path, clip_of(frames, rate), frames, codec, crf)
+
+
+def clip_of(frames: list[ndarray], rate: int) -> Clip:
+    """The description of a clip that exists only as frames."""
+    height, width = frames[0].shape[:2]
+    return Clip(
+        path=Path(),
+        size=(width, height),
+        rate=Fraction(rate),
+        time_base=Fraction(1, rate),
+        times=tuple(range(len(frames))),
+        durations=(1,) * len(frames),
+    )
+
+
+def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = None) -> None:
+    """Refuse, before any work, a name, codec or quality that the clip cannot be written with."""
+    suffix = path.suffix.lower()
+    if suffix not in images.SUFFIXES | {"", ".gif"} | set(CONTAINERS):
+        raise ValueError(
+            f"cannot write {path}: use .mp4, .mov, .mkv, .webm, .gif, an image, or a folder"
+        )
+    if suffix in images.SUFFIXES and clip.frames > 1:
+        raise ValueError(
+            f"{path.name} takes one frame, and the clip has {clip.frames}; "
+            "give a video name or a folder"
+        )
+    if suffix not in CONTAINERS:
+        return
+    codec = pick_codec(codec, suffix, clip)
+    worst = 63 if codec == "vp9" else 51
+    if crf is not None and not 0 <= crf <= worst:
+        raise ValueError(f"crf is between 0 and {worst} for {codec}, not {crf}")
+    if clip.audio:
+        nowhere = io.BytesIO()
+        with (
+            opened(clip.path) as source,
+            av.open(nowhere, "w", format=CONTAINERS[suffix]) as out,
+        ):
+            sound_streams(out, source)
+
+
+def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
+    """The codec's name in CODECS: by default H.264 (VP9 in webm). Lossless above 8 bits is FFV1."""
+    if codec == "auto":
+        return "vp9" if suffix == ".webm" else "h264"
+    if codec not in CODECS:
+        raise ValueError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
+    if codec == "lossless" and clip.bits > 8:
+        codec = "ffv1"
+    if codec == "ffv1" and suffix != ".mkv":
+        raise ValueError("ffv1 (also what lossless means above 8 bits) is written to .mkv")
+    if suffix == ".webm" and codec != "vp9":
+        raise ValueError(f"a .webm takes vp9, not {codec}")
+    return codec
+
+
+def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
+    from PIL import Image
+
+    part.mkdir()
+    for i, frame in enumerate(frames):
+        name = clip.files[i].stem if clip.files else f"{i:05d}"
+        Image.fromarray(images.eight_bits(frame)).save(part / f"{name}.png")
+
+
+def _write_image(part: Path, frames: Iterable[ndarray]) -> None:
+    from PIL import Image
+
+    for i, frame in enumerate(frames):
+        if i:
+            raise ValueError(
+                f"{part.name} takes one frame; give a video name or a folder for a clip"
+            )
+        Image.fromarray(images.eight_bits(frame)).save(part)

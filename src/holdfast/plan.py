@@ -1,0 +1,95 @@
+"""Every automatic choice of an edit, with its reason, made before anything is loaded."""
+
+import dataclasses
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from . import registry, windows, words
+from .media import fit
+from .notes import note
+from .settings import configure
+from .task import EditTask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an edit is done."""
+
+    task: EditTask
+    method: ModuleType
+    cfg: Any  # the method's Config
+    origin: dict[str, str]  # where each of its values comes from
+    change: words.Change
+    fit: fit.Fit
+    spans: windows.Spans
+
+    def describe(self) -> dict:
+        """The choices and their reasons, as the manifest has them."""
+        task = self.task
+        prompts = ((task.source, self.change.source), (task.target, self.change.target))
+        driving = [_named(text, indices) for text, indices in prompts]
+        return {
+            "fit": dataclasses.asdict(self.fit),
+            "windows": {
+                "count": self.spans.count,
+                "spans": self.spans.spans,
+                "reason": self.spans.reason,
+            },
+            "words": {
+                "source": driving[0],
+                "target": driving[1],
+                "reason": "named" if task.words else "where the two prompts differ",
+            },
+            "memory": {
+                "offload": "text encoder",
+                "reason": "the text encoder leaves the device once the prompts are encoded",
+            },
+        }
+
+    def settings(self) -> dict:
+        """The method's settings and where each comes from."""
+        values = dataclasses.asdict(self.cfg)
+        return {k: {"value": v, "from": self.origin[k]} for k, v in values.items()}
+
+
+def _named(text: str, indices: tuple[int, ...]) -> str:
+    written = words.pieces(text)
+    return " ".join(written[i] for i in indices)
+
+
+def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
+    """Choose for a clip of so many frames of a size (height, width).
+
+    about: the backbone, loaded or not (registry.about). Raises ValueError for what does not fit together.
+    """
+    method = registry.method(task.method)
+    require(method.NEEDS, about, task.method)
+    if task.mask == "auto":
+        require({"text_attention"}, about, "--mask auto")
+    cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
+    fitted = fit.plan(about.grid, frames, size)
+    spans = windows.spans(about.grid, fitted.model_frames, task.window)
+    return Plan(task, method, cfg, origin, driving_words(task, method), fitted, spans)
+
+
+def driving_words(task: EditTask, method: ModuleType) -> words.Change:
+    """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
+    change = words.changed(task.source, task.target, task.words)
+    looks = "text_attention" in method.NEEDS
+    if looks and not task.same:
+        return words.noted(change, task.source)
+    if task.words and not looks and task.mask != "auto":
+        note(f"words have no effect on {task.method}, which does not look at attention")
+    return change
+
+
+def require(needs: set[str], about, what: str) -> None:
+    """Raises ValueError where a backbone does not carry what a method needs, with the methods that it does carry."""
+    missing = needs - about.carries
+    if missing:
+        fitting = ", ".join(registry.fitting(about.carries)) or "none"
+        raise ValueError(
+            f"{what} needs {', '.join(sorted(missing))}, which {about.name} does not carry; "
+            f"it carries: {fitting}"
+        )

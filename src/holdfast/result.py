@@ -1,0 +1,264 @@
+"""The result of an edit: its frames, the clip and the manifest that are written, and how much
+of the source it keeps.
+"""
+
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .backbones.base import Backbone
+from .files import Store, write_json
+from .media import masks, video
+from .media.images import to_array
+from .metrics.base import psnr
+from .notes import note
+from .plan import Plan
+from .task import EditTask
+
+Report = Callable[[str, int, int], None]  # stage, done, count
+VERSIONS = ("holdfast", "torch", "diffusers", "transformers", "av")
+
+
+class Clock:
+    """Seconds by stage: each lap since the last one counts for one stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.began = time.perf_counter()
+
+    def restart(self) -> None:
+        """What was since the last lap counts for nothing."""
+        self.began = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.began
+        self.began = now
+
+
+@dataclass
+class Result:
+    """An edited latent and all that brings it back to the clip it came from. Frames are made
+    when they are asked for.
+    """
+
+    plan: Plan
+    clip: video.Clip
+    part: range
+    mask: masks.Mask | None
+    backbone: Backbone
+    z: Tensor | None  # None: nothing was to change, the source itself is the result
+    manifest: dict
+    store: Store | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def task(self) -> EditTask:
+        return self.plan.task
+
+    def frames(self, measure: "Preservation | None" = None) -> Iterator[np.ndarray]:
+        """The result's frames before encoding: H W 3, uint8, or uint16 for a source above 8 bits. All of the clip's."""
+        edited = self.edited()
+        alphas = self.mask.alphas() if self.mask else None
+        for i, source in enumerate(video.read(self.clip)):
+            alpha = np.zeros(source.shape[:2], np.float32)
+            result = source
+            if i in self.part:
+                alpha = next(alphas) if alphas else np.ones(source.shape[:2], np.float32)
+                if self.z is not None:
+                    result = masks.composite(source, next(edited), alpha)
+            if measure:
+                measure.add(source, result, alpha)
+            yield result
+
+    @torch.no_grad()
+    def edited(self) -> Iterator[np.ndarray]:
+        """What the model made of the part, at the source's size, before any mask."""
+        if self.z is None:
+            yield from islice(video.read(self.clip), self.part.start, self.part.stop)
+            return
+        for frame in self.plan.fit.back(self.backbone.decode(self.z)):
+            yield to_array(frame, self.clip.bits)
+
+    def save(self, path: str | Path | None = None, report: Report | None = None) -> Path:
+        """Write the clip and, beside it, its manifest; then the saved latents are no longer needed and go."""
+        if not (path or self.task.output):
+            raise ValueError("give a file name to save to")
+        path = Path(path or self.task.output)
+        check_place(path, self.task)
+        measure = Preservation()
+        self.clock.restart()
+        frames = reported(self.frames(measure), "decode and write", self.clip.frames, report)
+        video.write(path, self.clip, frames, self.task.codec, self.task.crf)
+        self.clock.lap("decode and write")
+        self.manifest |= self._written(path) | {"preservation": measure.figures()}
+        write_json(manifest_path(path), self.manifest)
+        if self.store:
+            self.store.remove()
+        return path
+
+    def _written(self, path: Path) -> dict:
+        """What the manifest says of the file."""
+        suffix = path.suffix.lower()
+        contained = suffix in video.CONTAINERS
+        said = {
+            "output": str(path),
+            "codec": video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix,
+            "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        if self.clip.audio and not contained:
+            text = f"{path.name} cannot hold the source's audio; it was left out"
+            note(text)
+            said |= {"audio_tracks": 0, "notes": [*self.manifest["notes"], text]}
+        return said
+
+    @property
+    def preservation(self) -> dict:
+        """The preservation figures of this result, measured before encoding."""
+        if "preservation" not in self.manifest:
+            measure = Preservation()
+            for _ in self.frames(measure):
+                pass
+            self.manifest["preservation"] = measure.figures()
+        return self.manifest["preservation"]
+
+
+class Preservation:
+    """How much of the source a result keeps, over all frames, in [0, 1] pixel values.
+
+    Outside is where the mask's weight is 0 (and every frame that was not to be edited). `changed_share`: the share of
+    all pixels of which any channel moved by more than 2/255.
+    """
+
+    def __init__(self) -> None:
+        self.square = self.square_outside = 0.0
+        self.count = self.count_outside = 0
+        self.worst = 0.0
+        self.changed = 0
+
+    def add(self, source: np.ndarray, result: np.ndarray, alpha: np.ndarray) -> None:
+        peak = np.iinfo(source.dtype).max
+        difference = np.abs(source.astype(np.float32) - result) / peak
+        square, outside = difference**2, alpha == 0
+        self.square += float(square.sum(dtype=np.float64))
+        self.count += square.size
+        self.square_outside += float(square[outside].sum(dtype=np.float64))
+        self.count_outside += 3 * int(outside.sum())
+        self.worst = max(self.worst, float(difference[outside].max(initial=0.0)))
+        self.changed += 3 * int((difference.max(axis=2) > 2.001 / 255).sum())
+
+    def figures(self) -> dict[str, float | None]:
+        """psnr and psnr_outside in dB (infinite where not a bit moved); the outside ones are None where nothing is
+        outside.
+        """
+        outside = self.count_outside > 0
+        return {
+            "psnr": _decibels(self.square, self.count),
+            "psnr_outside": _decibels(self.square_outside, self.count_outside) if outside else None,
+            "max_abs_outside": self.worst if outside else None,
+            "changed_share": round(self.changed / self.count, 6),
+        }
+
+
+def _decibels(square: float, count: int) -> float:
+    value = psnr(square / count)
+    return value if math.isinf(value) else round(value, 3)
+
+
+def describe(plan: Plan, clip: video.Clip, backbone: Backbone, evaluations: int) -> dict:
+    """The manifest, as far as it is known before writing."""
+    task = plan.task
+    versions = {name: metadata.version(name) for name in VERSIONS}
+    return {
+        "output": task.output,
+        "task": task.to_dict(),
+        "method": plan.method.__name__.rpartition(".")[2],
+        "backbone": backbone.name,
+        "seed": task.seed,
+        "settings": plan.settings(),
+        "frames": clip.frames,
+        "rate": str(clip.rate),
+        "size": list(clip.size),
+        "audio_tracks": clip.audio,
+        "source": {
+            "notes": list(clip.notes),
+            "variable_rate": clip.variable,
+            "bits": clip.bits,
+        },
+        "device": {
+            "type": backbone.device.type,
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+        },
+        "plan": plan.describe(),
+        "evaluations": evaluations,
+        "versions": versions | {"python": platform.python_version()},
+    }
+
+
+def check_output(task: EditTask, clip: video.Clip) -> None:
+    """Refuse what could only fail after the work is done, and note what has no effect."""
+    if task.output:
+        path = Path(task.output)
+        check_place(path, task)
+        video.check_output(path, clip, task.codec, task.crf)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = task.codec != "auto" or task.crf is not None
+        if path.suffix.lower() not in video.CONTAINERS and encoded:
+            note(f"codec and crf have no effect on {path.name}")
+    if task.crf is not None and task.codec in ("lossless", "ffv1"):
+        note(f"crf has no effect with codec {task.codec}")
+    shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
+    if task.mask is None and shaped:
+        note("feather, grow, outline and invert-mask have no effect without a mask")
+
+
+def check_place(path: Path, task: EditTask) -> None:
+    """Refuse to overwrite what the edit was made from, or a folder that is not an earlier result."""
+    for name in filter(None, (task.input, task.mask)):
+        if path.exists() and path.resolve() == Path(name).resolve():
+            raise ValueError(f"the result would replace {path}; give another --output")
+    if path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
+        raise ValueError(
+            f"{path} is a folder that holds other things; give a file name, or a folder of its own"
+        )
+
+
+def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:
+    """The same items; how many of a stage's have passed is told."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if report:
+            report(stage, done, count)
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held: on a GPU where one was used, else in RAM."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    if sys.platform == "win32":
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def manifest_path(output: Path) -> Path:
+    return output.with_name(output.name + ".json")
+
+
+def latents_path(output: Path) -> Path:
+    return output.with_name(output.name + ".latents.safetensors")

@@ -1,0 +1,49 @@
+"""Writing a checkpoint: an ordinary diffusers folder, weights in half precision."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .text import new_clip_vocabulary
+
+# A part that a pipeline can do without, and that is not here.
+ABSENT = {
+    "StableDiffusionPipeline": ("safety_checker", "feature_extractor", "image_encoder"),
+    "WanPipeline": ("transformer_2",),
+}
+SETTINGS = {"StableDiffusionPipeline": {"requires_safety_checker": False}}
+NAMES = {"T5Tokenizer": "T5TokenizerFast"}  # transformers writes the one under the other's name
+
+
+def save_folder(out: Path, pipeline: str, parts: dict[str, object]) -> None:
+    """Write each part to a folder of its name, and the index that the pipeline class reads. The parts stay."""
+    from diffusers import __version__
+
+    index: dict[str, object] = {
+        "_class_name": pipeline,
+        "_diffusers_version": __version__,
+    } | SETTINGS.get(pipeline, {})
+    index |= {name: [None, None] for name in ABSENT.get(pipeline, ())}
+    for name, part in sorted(parts.items()):
+        if isinstance(part, nn.Module):
+            part = copy.deepcopy(part).to("cpu", torch.float16)
+        part.save_pretrained(out / name)
+        kind = type(part).__name__
+        index[name] = [library(part), NAMES.get(kind, kind)]
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def library(part: object) -> str:
+    """Which of the two libraries loads a part again."""
+    return type(part).__module__.partition(".")[0]
+
+
+def save_vocabulary(out: Path) -> None:
+    """The two files that published CLIP tokenizers have, beside the one that transformers writes today."""
+    vocabulary, merges = new_clip_vocabulary()
+    (out / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary, indent=0) + "\n")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (out / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n")

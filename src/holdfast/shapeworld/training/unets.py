@@ -1,0 +1,335 @@
+"""The three U-Nets over the image VAE.
+
+`shapeworld-sd` makes frames by words, `shapeworld-t2v` clips by words, `shapeworld-svd` clips by a first frame.
+The frame model comes first; the two others start from its spatial layers.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..scenes import PANS, SPEEDS, Scene
+from .clip import WIDTH, pixel_values, states, train_text_encoder
+from .image_vae import CONFIG as VAE_CONFIG
+from .image_vae import train_vae
+from .loop import Budget, Optimiser, Run, clips, device
+from .pools import Pool, binding, build_pool, draw, pool_scenes, with_words
+from .text import new_clip_tokenizer, tokens
+
+POOLS = {13: 6144, 25: 512}  # clip length: encoded clips; shorter ones are their beginnings
+FRAMES_BATCH, CLIPS_BATCH = 64, 8
+T2V_SHARES = {1: 0.06, 5: 0.06, 9: 0.06, 13: 0.76, 25: 0.06}  # how often a step takes that length
+SVD_SHARES = {9: 0.06, 13: 0.86, 25: 0.08}
+WORDS = ("text_encoder", "reader")
+TELL = 0.02  # weight of the text encoder's first task beside the denoising
+CHANNELS = VAE_CONFIG["latent_channels"]
+BASE = {
+    "sample_size": 8,
+    "out_channels": CHANNELS,
+    "block_out_channels": (64, 96),
+    "layers_per_block": 1,
+}
+HEADS = (4, 6)  # of 16 channels each
+BETAS = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
+RATE, MOTION = 8, 127  # frames a second; the motion bucket of a scene whose actors "move"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the three checkpoints have in common, trained and at rest."""
+
+    vae: nn.Module
+    text: nn.ModuleDict  # "text_encoder", "reader"
+    folder: Path
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Clips n f 3 H W in [-1, 1] to scaled latents n f c h w."""
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16):
+            flat = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            z = self.vae.encode(flat).latent_dist.mode().float() * self.vae.config.scaling_factor
+        return z.unflatten(0, x.shape[:2])
+
+    def pool(self, frames: int) -> Pool:
+        latents = build_pool(self.encode, self.folder, frames, POOLS[frames])
+        return with_words(latents, pool_scenes(frames, POOLS[frames]), new_clip_tokenizer())
+
+
+def shared(folder: Path, budgets: dict[str, Budget]) -> Shared:
+    folder.mkdir(parents=True, exist_ok=True)
+    vae = train_vae(folder, budgets["vae"]).requires_grad_(False)
+    return Shared(vae, train_text_encoder(folder, budgets["binding"]), folder)
+
+
+def signal_and_noise() -> tuple[Tensor, Tensor]:
+    """a and s of `x = a clean + s noise` at each of the 1000 timesteps of SD 1.5."""
+    ends = (math.sqrt(BETAS["beta_start"]), math.sqrt(BETAS["beta_end"]))
+    kept = (
+        (1 - torch.linspace(*ends, BETAS["num_train_timesteps"], dtype=torch.float64) ** 2)
+        .cumprod(0)
+        .float()
+    )
+    return kept.sqrt().to(device()), (1 - kept).sqrt().to(device())
+
+
+def noise_errors(unet: nn.Module, z: Tensor, words: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of the predicted noise, one a clip. t: n timesteps. z: n c h w of frames or n c f h w of clips."""
+    a, s = (table[t].view(-1, *(1,) * (z.dim() - 1)) for table in signal_and_noise())
+    with torch.autocast(z.device.type, torch.bfloat16):
+        found = unet(a * z + s * noise, t, words).sample
+    return (found.float() - noise).square().flatten(1).mean(1)
+
+
+def noise_loss(unet: nn.Module, z: Tensor, words: Tensor) -> Tensor:
+    t = torch.randint(BETAS["num_train_timesteps"], (len(z),)).to(z.device)
+    return noise_errors(unet, z, words, t, torch.randn(z.shape).to(z)).mean()
+
+
+def bound(
+    unet: nn.Module, common: Shared, text_encoder: nn.Module, frames: int
+) -> dict[str, float]:
+    """The share of bound attributes where the noise is three times the signal. frames: 0 for the frame model."""
+    a, s = signal_and_noise()
+    level = int((s / a - 3).abs().argmin())
+
+    def errors(scenes: list[Scene], captions: list[str]) -> Tensor:
+        z = common.encode(clips(scenes, frames or 1))
+        z = z.transpose(1, 2) if frames else z[:, 0]
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+        words = states(text_encoder, *tokens(new_clip_tokenizer(), captions))
+        return noise_errors(unet, z, words, torch.full((len(z),), level).to(z.device), noise)
+
+    return binding(errors)
+
+
+def new_sd() -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(4)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    }
+    # diffusers' 2D class takes the number of heads under this name
+    widths = {"in_channels": CHANNELS, "cross_attention_dim": WIDTH}
+    return UNet2DConditionModel(**BASE, **blocks, **widths, attention_head_dim=HEADS)
+
+
+def train_sd(common: Shared, budget: Budget) -> nn.ModuleDict:
+    """The frame model, and the text encoder with it. Any frame of a clip shows what the caption says."""
+    pool, empty = common.pool(13), tokens(new_clip_tokenizer(), [""])
+    parts = nn.ModuleDict({"unet": new_sd(), **common.text}).to(device())
+    run = Run(
+        parts,
+        Optimiser(parts, lr=1e-3, matrix_lr=0.02, plain=WORDS),
+        common.folder,
+        "sd",
+        decay=0.999,
+    )
+    for i in run.steps(budget):
+        rng = random.Random(f"sd/{i}")
+        batch = draw(pool, rng, FRAMES_BATCH, empty)
+        at = [rng.randrange(batch.latents.shape[1]) for _ in range(FRAMES_BATCH)]
+        z = batch.latents[range(FRAMES_BATCH), at].contiguous(memory_format=torch.channels_last)
+        words = states(parts["text_encoder"], batch.ids, batch.mask)
+        loss, tell = noise_loss(parts["unet"], z, words), parts["reader"](words, batch.told)
+        run.descend(loss + TELL * tell)
+        run.log({"loss": loss.detach(), "tell": tell.detach()}, 20)
+        if i % 500 == 0:
+            run.log(bound(parts["unet"], common, parts["text_encoder"], 0))
+    return parts
+
+
+def new_t2v() -> nn.Module:
+    from diffusers import UNet3DConditionModel
+
+    torch.manual_seed(5)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock3D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock3D",) * 2,
+    }
+    # diffusers' 3D class takes the width of a head under the same name
+    widths = {"in_channels": CHANNELS, "cross_attention_dim": WIDTH}
+    unet = UNet3DConditionModel(**BASE, **blocks, **widths, attention_head_dim=16)
+    for name, part in unet.named_modules():
+        if name == "transformer_in.proj_out" or (
+            "temp_attentions" in name and name.endswith("proj_out")
+        ):
+            silence(part)
+    return unet
+
+
+def new_svd() -> nn.Module:
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    torch.manual_seed(6)
+    kinds = ("DownBlock", "UpBlock")
+    down, up = ((f"CrossAttn{kind}SpatioTemporal",) * 2 for kind in kinds)
+    unet = UNetSpatioTemporalConditionModel(
+        **BASE,
+        down_block_types=down,
+        up_block_types=up,
+        in_channels=2 * CHANNELS,
+        num_attention_heads=HEADS,
+        cross_attention_dim=WIDTH,
+        addition_time_embed_dim=64,
+        projection_class_embeddings_input_dim=3 * 64,
+        num_frames=13,
+    )
+    ends = ("to_out.0", "net.2")
+    for name, part in unet.named_modules():
+        if name.endswith(("temporal_res_block.conv2", "time_pos_embed.linear_2")) or (
+            "temporal_transformer_blocks" in name and name.endswith(ends)
+        ):
+            silence(part)
+    return unet
+
+
+def silence(part: nn.Module) -> None:
+    """A layer of time that says nothing at first: the clip model begins as the frame model."""
+    for parameter in part.parameters():
+        nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def graft(unet: nn.Module, frame_model: nn.Module) -> int:
+    """Copy the frame model's layers into a clip model, where they have the same place. Returns how many."""
+    given, count = frame_model.state_dict(), 0
+    for name, weight in unet.state_dict().items():
+        found = given.get(name.replace("spatial_res_block.", ""))
+        if found is None:
+            continue
+        if found.numel() == weight.numel():  # a 1x1 convolution there may be a linear layer here
+            weight.copy_(found.view_as(weight))
+            count += 1
+        elif name == "conv_in.weight":  # the second half of the channels is the image's
+            weight[:, :CHANNELS].copy_(found)
+            count += 1
+    return count
+
+
+def lengths(rng: random.Random, shares: dict[int, float]) -> tuple[int, int]:
+    """A clip length, and the length of the pool that it is cut from."""
+    frames = rng.choices(list(shares), list(shares.values()))[0]
+    return frames, min(f for f in POOLS if f >= frames)
+
+
+def train_t2v(common: Shared, sd: nn.ModuleDict, budget: Budget) -> nn.Module:
+    """Clips by words. The text encoder stays as the frame model left it."""
+    unet = new_t2v()
+    graft(unet, sd["unet"])
+    pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
+    unet.to(device())
+    run = Run(unet, Optimiser(unet, lr=1e-3, matrix_lr=0.015), common.folder, "t2v", decay=0.998)
+    for i in run.steps(budget):
+        rng = random.Random(f"t2v/{i}")
+        frames, length = lengths(rng, T2V_SHARES)
+        batch = draw(pools[length], rng, CLIPS_BATCH, empty)
+        with torch.no_grad():
+            words = states(sd["text_encoder"], batch.ids, batch.mask)
+        loss = noise_loss(unet, batch.latents[:, :frames].transpose(1, 2), words)
+        run.descend(loss)
+        run.log({"frames": frames, "loss": loss.detach()}, 20)
+        if i % 500 == 0:
+            run.log(bound(unet, common, sd["text_encoder"], 5))
+    return unet
+
+
+def motion_bucket(scene: Scene) -> int:
+    """How much moves: the actors' mean speed and the camera's, 127 for one that "moves", at most 255."""
+    speed = sum(SPEEDS[a.verb] for a in scene.actors) / len(scene.actors) + abs(PANS[scene.pan])
+    return min(255, round(MOTION * speed / SPEEDS["moves"]))
+
+
+@dataclass(frozen=True)
+class Images:
+    """First frames of a pool's clips as the model is given them."""
+
+    latents: Tensor  # n c h w, noised in pixels before the VAE, not scaled
+    embeddings: Tensor  # n WIDTH
+    ids: Tensor  # n 3: fps - 1, motion bucket, strength of that noise
+
+
+def build_images(common: Shared, image_encoder: nn.Module, frames: int) -> Images:
+    """The condition of every clip of a pool. The noise is log-normal about 0.02."""
+    scenes, parts = pool_scenes(frames, POOLS[frames]), []
+    generator = torch.Generator().manual_seed(frames)
+    for i in range(0, len(scenes), 64):
+        x = clips(scenes[i : i + 64], 1)
+        strength = (math.log(0.02) + 0.5 * torch.randn(len(x), generator=generator)).exp().to(x)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        z = (
+            common.encode(x + strength.view(-1, 1, 1, 1, 1) * noise)[:, 0]
+            / common.vae.config.scaling_factor
+        )
+        with torch.no_grad():
+            seen = image_encoder(pixel_values(x[:, 0])).image_embeds
+        bucket = torch.tensor([motion_bucket(s) for s in scenes[i : i + 64]]).to(x)
+        parts.append(
+            (z, seen, torch.stack([torch.full_like(bucket, RATE - 1), bucket, strength], 1))
+        )
+    return Images(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def edm_errors(unet: nn.Module, z: Tensor, given: Images, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of v = (noise - sigma clean) / sqrt(sigma^2 + 1), one a clip; EDM's weighted loss equals it.
+
+    z: n f c h w, scaled latents.
+    """
+    level = sigma.view(-1, 1, 1, 1, 1)
+    scale = (level**2 + 1).sqrt()
+    image = given.latents[:, None].expand(-1, z.shape[1], -1, -1, -1)
+    inside = torch.cat([(z + level * noise) / scale, image], 2)
+    with torch.autocast(z.device.type, torch.bfloat16):
+        found = unet(
+            inside, 0.25 * sigma.log(), given.embeddings[:, None], added_time_ids=given.ids
+        ).sample
+    return (found.float() - (noise - level * z) / scale).square().flatten(1).mean(1)
+
+
+def svd_levels(count: int) -> Tensor:
+    """Log-normal as SVD; one in ten evenly over the sampler's whole range, whose ends the rest never visits."""
+    normal = (0.7 + 1.6 * torch.randn(count)).exp()
+    even = (math.log(0.002) + torch.rand(count) * (math.log(700) - math.log(0.002))).exp()
+    return torch.where(torch.rand(count) < 0.1, even, normal.clamp(0.002, 700))
+
+
+def given_images(images: Images, chosen: list[int], rng: random.Random) -> Images:
+    """The conditions of some clips; one in ten is zero, as the guided pipeline's unconditional half is."""
+    kept = torch.tensor([rng.random() >= 0.1 for _ in chosen]).to(images.latents)
+    latents, embeddings = images.latents[chosen], images.embeddings[chosen]
+    return Images(
+        latents * kept.view(-1, 1, 1, 1), embeddings * kept.view(-1, 1), images.ids[chosen]
+    )
+
+
+def train_svd(
+    common: Shared, sd: nn.ModuleDict, image_encoder: nn.Module, budget: Budget
+) -> nn.Module:
+    """Clips that go on from a first frame."""
+    unet = new_svd()
+    graft(unet, sd["unet"])
+    unet.to(device())
+    latents = {f: common.pool(f).latents for f in POOLS}
+    images = {f: build_images(common, image_encoder, f) for f in POOLS}
+    run = Run(unet, Optimiser(unet, lr=1e-3, matrix_lr=0.015), common.folder, "svd", decay=0.998)
+    for i in run.steps(budget):
+        rng = random.Random(f"svd/{i}")
+        frames, length = lengths(rng, SVD_SHARES)
+        chosen = [rng.randrange(len(latents[length])) for _ in range(CLIPS_BATCH)]
+        z = latents[length][chosen, :frames].to(device()).float()
+        given = given_images(images[length], chosen, rng)
+        loss = edm_errors(
+            unet, z, given, svd_levels(len(z)).to(z), torch.randn(z.shape).to(z)
+        ).mean()
+        run.descend(loss)
+        run.log({"frames": frames, "loss": loss.detach()}, 20)
+    return unet

@@ -1,0 +1,311 @@
+"""`shapeworld-wan`: a causal video VAE, then text encoder and transformer together on rectified flow."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...diffusion import shifted
+from ..scenes import Scene
+from ..truth import psnr
+from .loop import Budget, Optimiser, Run, clips, device, training_scenes
+from .pools import Batch, Pool, binding, build_pool, draw, pool_scenes, with_words
+from .saving import save_folder
+from .text import Reader, new_t5_tokenizer, teach_binding, tokens
+
+SHARES_OF_TIME = {"vae": 0.19, "binding": 0.01, "transformer": 0.7, "decoder": 0.1}
+POOLS = {1: 8192, 5: 2048, 9: 1024, 13: 8192, 25: 1024}  # clip length: encoded clips
+SHARES = {1: 0.15, 5: 0.1, 9: 0.05, 13: 0.6, 25: 0.1}  # how often a step takes that length
+BATCH = {1: 64, 5: 32, 9: 21, 13: 16, 25: 9}  # about 4096 tokens a step whatever the length
+ONLY_FRAMES = 0.2  # share of the steps, at first, that see single frames alone: shapes and words are learned there
+WORDS = ("text_encoder", "reader")
+TELL = 0.02  # weight of the text encoder's first task beside the flow
+VAE_CONFIG = {
+    "base_dim": 16,
+    "z_dim": 32,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": [True, True],
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 8,
+}
+TRANSFORMER_CONFIG = {
+    "patch_size": (1, 1, 1),
+    "num_attention_heads": 4,
+    "attention_head_dim": 64,
+    "in_channels": 32,
+    "out_channels": 32,
+    "text_dim": 128,
+    "freq_dim": 128,
+    "ffn_dim": 768,
+    "num_layers": 5,
+    "rope_max_seq_len": 256,
+}
+TEXT_CONFIG = {
+    "d_model": 128,
+    "d_kv": 32,
+    "num_heads": 4,
+    "d_ff": 256,
+    "num_layers": 2,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the VAE's training at one clip length."""
+
+    until: float  # share of the budget at which it ends
+    frames: int
+    batch: int
+
+
+VAE_PHASES = (Phase(0.2, 1, 16), Phase(0.7, 5, 8), Phase(1.0, 13, 4))
+
+
+def new_vae() -> nn.Module:
+    from diffusers import AutoencoderKLWan
+
+    torch.manual_seed(0)
+    z = VAE_CONFIG["z_dim"]
+    vae = AutoencoderKLWan(**VAE_CONFIG, latents_mean=[0.0] * z, latents_std=[1.0] * z)
+    vae.quant_conv.bias.data[z:] = -5.0  # a narrow posterior, or its noise drowns the picture
+    return vae
+
+
+def video(scenes: list[Scene], frames: int) -> Tensor:
+    """Clips as the VAE takes them, n 3 f H W."""
+    return clips(scenes, frames).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+
+
+def train_vae(folder: Path, budget: Budget) -> nn.Module:
+    """Absolute and squared error through a sampled posterior with a light pull to the unit Gaussian."""
+    vae = new_vae().to(device())
+    run = Run(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "vae")
+    for i in run.steps(budget):
+        phase = next(p for p in VAE_PHASES if run.share < p.until)
+        x = video(training_scenes(phase.batch, f"vae/{i}"), phase.frames)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample()).sample
+        error = y.float() - x
+        kl = (
+            0.5
+            * (
+                posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
+            ).mean()
+        )
+        run.descend(error.abs().mean() + 2 * error.square().mean() + 3e-4 * kl)
+        run.log(
+            {
+                "frames": phase.frames,
+                "psnr": psnr(error / 2, torch.zeros_like(error)),
+                "kl": kl.detach(),
+            }
+        )
+    return vae
+
+
+def train_decoder(vae: nn.Module, folder: Path, budget: Budget) -> None:
+    """Polish the decoder on the latents as they are: the encoder, and so what the transformer learned, stays."""
+    half = nn.ModuleDict(
+        {"post_quant_conv": vae.post_quant_conv, "decoder": vae.decoder}
+    ).requires_grad_(True)
+    run = Run(half, Optimiser(half, lr=1.5e-3, matrix_lr=0.01), folder, "decoder")
+    phase = VAE_PHASES[-1]
+    for i in run.steps(budget):
+        x = video(training_scenes(phase.batch, f"decoder/{i}"), phase.frames)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            with torch.no_grad():
+                z = vae.encode(x).latent_dist.sample()
+            error = vae.decode(z).sample.float() - x
+        run.descend(error.abs().mean() + 4 * error.square().mean())
+        run.log({"psnr": psnr(error / 2, torch.zeros_like(error))})
+
+
+def encoder(vae: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Clips n f 3 H W to latents n c f h w, not normalised."""
+
+    def encode(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return vae.encode(
+                x.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+            ).latent_dist.mode()
+
+    return encode
+
+
+def set_latent_statistics(vae: nn.Module, folder: Path) -> None:
+    """Write the channels' mean and standard deviation into the VAE's configuration, as in published checkpoints."""
+    pools = [build_pool(encoder(vae), folder, f, POOLS[f])[:2000] for f in (1, 13)]
+    z = torch.cat([p.float().transpose(0, 1).flatten(1) for p in pools], 1)
+    mean, std = ([round(v, 4) for v in values.tolist()] for values in (z.mean(1), z.std(1)))
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+
+
+def statistics(vae: nn.Module) -> tuple[Tensor, Tensor]:
+    values = torch.tensor([vae.config.latents_mean, vae.config.latents_std], device=device())
+    return tuple(values.view(2, 1, -1, 1, 1, 1))
+
+
+def new_parts(vocabulary: int) -> nn.ModuleDict:
+    from diffusers import WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(1)
+    text_config = UMT5Config(**TEXT_CONFIG, vocab_size=vocabulary, pad_token_id=0, eos_token_id=1)
+    parts = {
+        "transformer": WanTransformer3DModel(**TRANSFORMER_CONFIG),
+        "text_encoder": UMT5EncoderModel(text_config),
+    }
+    return nn.ModuleDict(parts)
+
+
+def load_start(start: Path) -> tuple[nn.Module, nn.Module]:
+    """VAE and transformer of a written checkpoint. Not its text encoder: one that did not bind does not learn to."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+    vae = AutoencoderKLWan.from_pretrained(start / "vae", torch_dtype=torch.float32)
+    transformer = WanTransformer3DModel.from_pretrained(
+        start / "transformer", torch_dtype=torch.float32
+    )
+    return vae.to(device()).eval(), transformer
+
+
+def embed(text_encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Text states with the padding zeroed: the published models attend to those zero rows, so these do as well."""
+    return text_encoder(ids, mask).last_hidden_state * mask[..., None]
+
+
+def flow_errors(
+    parts: nn.ModuleDict, z: Tensor, states: Tensor, sigma: Tensor, noise: Tensor
+) -> Tensor:
+    """Squared error of the velocity noise - z, one a clip. sigma: n."""
+    levels = sigma.view(-1, 1, 1, 1, 1)
+    velocity = parts["transformer"]((1 - levels) * z + levels * noise, 1000 * sigma, states).sample
+    return (velocity.float() - (noise - z)).square().flatten(1).mean(1)
+
+
+def flow_loss(parts: nn.ModuleDict, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Rectified flow at logit-normal levels, shifted a little: clips this small show their shapes at middle levels.
+
+    With it, the text encoder's first task.
+    """
+    sigma = shifted(torch.randn(len(z)).sigmoid(), 1.5).to(z)
+    noise = torch.randn(z.shape).to(z)  # drawn on the CPU: the same on every device
+    # On a CPU the plain kernel: at a few hundred tokens its backward pass is faster than the fused one.
+    kernels = (
+        [SDPBackend.MATH]
+        if z.device.type == "cpu"
+        else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    )
+    with torch.autocast(z.device.type, torch.bfloat16), sdpa_kernel(kernels):
+        states = embed(parts["text_encoder"], batch.ids, batch.mask)
+        errors = flow_errors(parts, z, states, sigma, noise)
+    return errors.mean(), parts["reader"](states, batch.told)
+
+
+def bound(parts: nn.ModuleDict, vae: nn.Module, tokenizer) -> dict[str, float]:
+    """The share of bound attributes at level 0.75, on clips of 5 frames."""
+    mean, std = statistics(vae)
+
+    def errors(scenes: list[Scene], captions: list[str]) -> Tensor:
+        z = (encoder(vae)(clips(scenes, 5)).float() - mean) / std
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+        with torch.autocast(z.device.type, torch.bfloat16):
+            states = embed(parts["text_encoder"], *tokens(tokenizer, captions))
+            return flow_errors(parts, z, states, torch.full((len(z),), 0.75).to(z), noise)
+
+    return binding(errors)
+
+
+def frames_of(share: float, rng: random.Random, start: float) -> int:
+    return 1 if share < start else rng.choices(list(SHARES), list(SHARES.values()))[0]
+
+
+def train_transformer(
+    vae: nn.Module, parts: nn.ModuleDict, folder: Path, budget: Budget, start: float
+) -> None:
+    """Text encoder and transformer together; one caption in ten is emptied, so that guidance has something to leave.
+
+    start: the share of the budget, at first, that sees single frames alone.
+    """
+    tokenizer, (mean, std), empty = (
+        new_t5_tokenizer(),
+        statistics(vae),
+        tokens(new_t5_tokenizer(), [""]),
+    )
+    run = Run(
+        parts,
+        Optimiser(parts, lr=1e-3, matrix_lr=0.02, plain=WORDS),
+        folder,
+        "transformer",
+        decay=0.999,
+    )
+    pools: dict[int, Pool] = {}
+    for i in run.steps(budget):
+        rng = random.Random(f"transformer/{i}")
+        frames = frames_of(run.share, rng, start)
+        if frames not in pools:
+            latents = build_pool(encoder(vae), folder, frames, POOLS[frames])
+            pools[frames] = with_words(latents, pool_scenes(frames, POOLS[frames]), tokenizer)
+        batch = draw(pools[frames], rng, BATCH[frames], empty)
+        loss, tell = flow_loss(parts, batch, (batch.latents - mean) / std)
+        run.descend(loss + TELL * tell)
+        run.log({"frames": frames, "loss": loss.detach(), "tell": tell.detach()}, 20)
+        if i % 500 == 0:
+            run.log(bound(parts, vae, tokenizer))
+
+
+def train_wan(folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
+    """Train what is not trained yet and write the checkpoint to `folder/shapeworld-wan`.
+
+    start: a checkpoint whose VAE and transformer to go on from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = new_t5_tokenizer()
+    parts = new_parts(len(tokenizer))
+    if start:
+        vae, parts["transformer"] = load_start(start)
+    else:
+        vae = train_vae(folder, budgets["vae"])
+        set_latent_statistics(vae, folder)
+    vae.requires_grad_(False)
+    parts["reader"] = Reader(parts["text_encoder"].config.d_model)
+    parts.to(device())
+    told = nn.ModuleDict({name: parts[name] for name in WORDS})
+    run = Run(told, Optimiser(told, lr=1e-3), folder, "binding", decay=0.98)
+    teach_binding(run, tokenizer, embed, budgets["binding"])
+    train_transformer(
+        vae,
+        parts.train(),
+        folder,
+        budgets["transformer"],
+        ONLY_FRAMES / 2 if start else ONLY_FRAMES,
+    )
+    train_decoder(vae, folder, budgets["decoder"])
+    save_wan(vae, parts, folder / "shapeworld-wan")
+
+
+def save_wan(vae: nn.Module, parts: nn.ModuleDict, out: Path) -> None:
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+    )
+    written = {
+        "vae": vae,
+        "transformer": parts["transformer"],
+        "text_encoder": parts["text_encoder"],
+    }
+    save_folder(
+        out, "WanPipeline", written | {"scheduler": scheduler, "tokenizer": new_t5_tokenizer()}
+    )

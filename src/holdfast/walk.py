@@ -1,0 +1,179 @@
+"""An edit in memory, without files: condition, encode, drive the method. A generator of events; closing it cancels the
+edit.
+
+job = walk.job(EditTask(input="", output="", source=..., target=..., method="flowedit"), backbone, frames)
+z = walk.finished(job, backbone)
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import windows
+from .attention import maps
+from .backbones.base import Backbone, Prompt
+from .media import masks
+from .plan import Plan, plan
+from .step import Field, Given, Guide, Pixels, Step
+from .task import EditTask
+
+MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W, one a frame, anew at each call
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much of a stage is done."""
+
+    stage: str
+    done: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a user should know of this run."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The automatic mask, f h w boolean on latents."""
+
+    cells: Tensor
+    stage: str = "mask"
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a walk: the edited latent, and how often the network was evaluated."""
+
+    z: Tensor
+    evaluations: int
+    stage: str = "edit"
+
+
+Event = Progress | Note | Found | Step | Done
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to walk."""
+
+    plan: Plan
+    frames: Callable[
+        [], Iterable[Tensor]
+    ]  # as the model takes them, 3 H W in [0, 1], anew at each call
+    mask: MaskFrames | None = None
+    # makes a mask of the cells that attention finds
+    locate: Callable[[Tensor], MaskFrames] | None = None
+    cells: Tensor | None = None  # those that an earlier run found
+    start: Step | None = None  # where an earlier run stopped
+    guide: Guide | None = None
+
+
+def job(
+    task: EditTask, backbone: Backbone, frames: Tensor, mask: Sequence[np.ndarray] | None = None
+) -> Job:
+    """An edit of frames f 3 H W that are in memory; the task's files do not count. mask: boolean H W, one a frame."""
+    chosen = plan(task, backbone, len(frames), tuple(frames.shape[-2:]))
+    return Job(
+        chosen,
+        frames=lambda: chosen.fit.forward(frames),
+        mask=None if mask is None else lambda: mask,
+        locate=lambda cells: cells_mask(chosen, backbone.grid, cells).frames,
+    )
+
+
+def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
+    """A mask of cells that attention found, shaped as the task has it."""
+    return masks.from_cells(cells, grid, chosen.fit, shape_of(chosen.task))
+
+
+def shape_of(task: EditTask) -> masks.Shape:
+    return masks.Shape(task.invert_mask, task.outline, task.grow, task.feather)
+
+
+class Metered:
+    """A velocity field that counts its evaluations and their time."""
+
+    def __init__(self, inner: Field):
+        self.inner, self.evaluations, self.seconds = inner, 0, 0.0
+        self.door, self.features = inner.door, inner.features
+        self.levels, self.whole = inner.levels, inner.whole
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        begin = time.perf_counter()
+        result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        self.seconds += time.perf_counter() - begin
+        self.evaluations += 1
+        return result
+
+
+@torch.no_grad()
+def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
+    """Walk a job to its end, which is a Done. Raises what the method or the backbone raises."""
+    metered = Metered(backbone)
+    field = windows.over(metered, job.plan.spans)
+    given = yield from _given(job, backbone)
+    if job.locate and job.plan.task.mask == "auto":
+        cells = maps.automatic(field, given) if job.cells is None else job.cells
+        yield Found(cells)
+        given = _masked(given, job.locate(cells), backbone)
+    elif job.mask:
+        given = _masked(given, job.mask, backbone)
+    step = None
+    for step in job.plan.method.edit(
+        field, given, job.plan.cfg, on_device(job.start, given.source)
+    ):
+        yield step
+    yield Done(step.z if step else _where_it_was(job, given), metered.evaluations)
+
+
+def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
+    """What the edit is about, without its mask."""
+    task, change = job.plan.task, job.plan.change
+    src = backbone.condition(Prompt(task.source, task.negative, change.source))
+    tgt = backbone.condition(Prompt(task.target, task.negative, change.target))
+    yield Progress("text", 1, 1)
+    source = backbone.encode(job.frames())
+    count = job.plan.fit.model_frames
+    yield Progress("encode", count, count)
+    pixels = Pixels(job.frames, backbone.encode, backbone.decode, backbone.condition)
+    return Given(source, src, tgt, seed=task.seed, guide=job.guide, pixels=pixels)
+
+
+def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:
+    inside = masks.to_latent(frames(), backbone.grid, given.source.shape[2:])
+    return replace(given, mask=inside.to(given.source))
+
+
+def _where_it_was(job: Job, given: Given) -> Tensor:
+    """Where a method has nothing (more) to do."""
+    start = on_device(job.start, given.source)
+    return given.source if start is None else start.z
+
+
+def on_device(step: Step | None, like: Tensor) -> Step | None:
+    if step is None:
+        return None
+    state = {name: value.to(like.device) for name, value in step.state.items()}
+    return replace(step, z=step.z.to(like.device), state=state)
+
+
+def finished(job: Job, backbone: Backbone) -> Tensor:
+    """The edited latent, 1 c f h w."""
+    for event in walk(job, backbone):  # noqa: B007
+        pass
+    return event.z
+
+
+@torch.no_grad()
+def edited(job: Job, backbone: Backbone) -> Tensor:
+    """The edited frames at the clip's own size, f 3 H W in [0, 1], before any mask's composite."""
+    z = finished(job, backbone)
+    return torch.stack(list(job.plan.fit.back(backbone.decode(z))))

@@ -1,0 +1,118 @@
+"""Affine refinement in closed form against a naive reference that builds the whole map, and its limits."""
+
+import itertools
+
+import pytest
+import torch
+
+from holdfast.attention import maps
+from holdfast.attention.affine import Refinement, refined
+
+
+def naive_logits(a, inside, target, how):
+    """Equations 6 to 9 on the map itself, b h N L."""
+    stats = a.mean(1, keepdim=True) if how.statistics == "mean" else a
+    b1, b2 = how.beta_text, how.beta_video
+    top, bottom = (
+        stats[..., : how.length].amax(-1, keepdim=True),
+        stats[..., : how.length].amin(-1, keepdim=True),
+    )
+    columns = torch.zeros(a.shape[-1], dtype=torch.bool)
+    columns[target] = True
+
+    def ttm(x, high, low):
+        changed = torch.where(columns, x + b1 * (high - x), x - b1 * (x - low))
+        if how.kept is not None:
+            changed = torch.where(how.kept & ~columns, x, changed)
+        return torch.where(inside[:, None], changed, x)
+
+    first, first_stats = ttm(a, top, bottom), ttm(stats, top, bottom)
+    high, low = first_stats.amax(2, keepdim=True), first_stats.amin(2, keepdim=True)
+    second = torch.where(inside[:, None], first + b2 * (high - first), first - b2 * (first - low))
+    return torch.where(columns, second, first)
+
+
+def naive(q, k, v, inside, target, how):
+    a = q @ k.mT / q.shape[-1] ** 0.5
+    return naive_logits(a, inside, target, how).softmax(-1) @ v
+
+
+def setup(tokens=60, text=20, dim=16, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (
+        torch.randn(1, 3, n, dim, generator=generator) * s
+        for n, s in ((tokens, 2), (text, 1.5), (text, 1))
+    )
+    k[:, :, 12:], v[:, :, 12:] = k[:, :, 12:13], v[:, :, 12:13]  # padding: all alike
+    return q.to(dtype), k.to(dtype), v.to(dtype)
+
+
+MASKS = {
+    "some": torch.arange(60) % 3 == 0,
+    "one": torch.arange(60) == 7,
+    "all": torch.ones(60, dtype=torch.bool),
+    "none": torch.zeros(60, dtype=torch.bool),
+}
+BETAS = [(0.3, 0.3), (0, 0.5), (0.5, 0), (1, 1), (1, 0), (0, 1), (0.7, 0.1)]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("betas", BETAS)
+def test_the_closed_form_is_the_naive_one(mask, betas):
+    q, k, v = setup()
+    for target, length, kept, statistics in itertools.product(
+        [[4], [3, 9]], [20, 12], [None, torch.arange(20) >= 12], ["head", "mean"]
+    ):
+        how = Refinement(*betas, length, kept, statistics)
+        ours = refined(q, k, v, MASKS[mask], torch.tensor(target), how)
+        assert torch.allclose(
+            ours, naive(q, k, v, MASKS[mask], torch.tensor(target), how), atol=1e-5
+        ), (target, length, statistics)
+
+
+def test_it_is_the_same_in_blocks(monkeypatch):
+    q, k, v = setup()
+    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
+    whole = refined(q, k, v, MASKS["some"], target, how)
+    monkeypatch.setattr(maps, "blocks", lambda count, row, most=0: min(count, 7) or 1)
+    assert torch.allclose(refined(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
+
+
+def test_bfloat16_is_as_near_as_bfloat16_attention_is():
+    q, k, v = setup(dtype=torch.bfloat16)
+    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
+    exact = naive(q.float(), k.float(), v.float(), MASKS["some"], target, how)
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v).float() - naive(
+        q.float(), k.float(), v.float(), MASKS["none"], target, Refinement(0, 0, 20)
+    )
+    ours = refined(q, k, v, MASKS["some"], target, how).float() - exact
+    assert ours.abs().max() < 3 * plain.abs().max() + 0.02
+
+
+def test_a_term_is_carried_in_two_halves_that_bfloat16_keeps():
+    from holdfast.attention.affine import _halves
+
+    x = torch.linspace(-7, 9, 501)
+    high, low = (half.to(torch.bfloat16).float() for half in _halves(x, torch.bfloat16))
+    assert (high + low - x).abs().max() < 2e-4
+    assert (high - x).abs().max() > 2e-3  # one alone would not do
+
+
+def test_the_papers_worked_example():
+    """b = 0.3, rows 0 and 1 inside, column 0 the target."""
+    a = torch.tensor([[1, 2, 0], [0.5, 1.5, 1], [2, 1, 0.5]])[None, None]
+    refined_logits = naive_logits(
+        a, torch.tensor([True, True, False]), torch.tensor([0]), Refinement(0.3, 0.3, 3)
+    )
+    assert refined_logits[0, 0, :, 0].tolist() == pytest.approx([1.51, 1.16, 1.64])
+    assert refined_logits[0, 0, 0, 1:].tolist() == pytest.approx([1.4, 0])
+    assert refined_logits[0, 0, 1, 1:].tolist() == pytest.approx([1.2, 0.85])
+
+
+@pytest.mark.parametrize("betas", BETAS)
+def test_refined_logits_stay_in_the_old_range(betas):
+    q, k, _ = setup()
+    a = q @ k.mT / 4
+    changed = naive_logits(a, MASKS["some"], torch.tensor([3, 9]), Refinement(*betas, 20))
+    assert changed.amax() <= a.amax() + 1e-6
+    assert changed.amin() >= a.amin() - 1e-6

@@ -1,0 +1,88 @@
+"""Maps of attention: shares against the whole softmax, windows joined, and the automatic mask on attention that is
+known.
+"""
+
+import pytest
+import torch
+
+from holdfast.attention import maps
+from holdfast.attention.door import Call, Door, Site
+from holdfast.backbones.base import Condition
+from holdfast.step import Given
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_share_is_the_softmax_probability_of_some_columns(batch, monkeypatch):
+    torch.manual_seed(0)
+    q, k = torch.randn(batch, 3, 50, 8), torch.randn(batch, 3, 20, 8)
+    columns = torch.tensor([2, 7])
+    whole = (q @ k.mT / 8**0.5).softmax(-1)[..., columns].mean((1, 3))
+    assert torch.allclose(maps.share(q, k, columns), whole, atol=1e-6)
+    monkeypatch.setattr(maps, "blocks", lambda count, row, most=0: 7)
+    assert torch.allclose(maps.share(q, k, columns), whole, atol=1e-6)
+
+
+def site(frames, path="a"):
+    return Site(path, "block", 0, "cross", "joint", grid=(len(frames), 2, 2), frames=frames)
+
+
+def test_maps_of_windows_become_one_of_the_clip():
+    parts = {
+        site((0, 1, 2)): torch.ones(1, 1, 3, 2, 2),
+        site((2, 3, 4)): 3 * torch.ones(1, 1, 3, 2, 2),
+    }
+    assert maps.assembled(parts)[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3]
+
+
+def test_observations_are_put_together_by_layer():
+    found = {site((0,), "a"): 1, site((0,), "b"): 2, site((1,), "a"): 3}
+    assert [list(layer.values()) for layer in maps.by_layer(found)] == [[1, 3], [2]]
+
+
+class Looking:
+    """A field with one cross-attention that looks at token 1 in the left half of the frame,
+    and at token 0 elsewhere.
+    """
+
+    features = None
+    shape = (2, 4, 8)
+
+    def __init__(self):
+        self.door = Door(lambda door: lambda: None, [Site("look", "block", 0, "cross", "joint")])
+        self.branches = []
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
+        self.branches.append(branch)
+        f, h, w = z.shape[2:]
+        left = torch.zeros(1, 1, f, h, w)
+        left[..., : w // 2] = 1
+        direction = torch.stack((1 - left.flatten(), left.flatten()), -1)  # N 2
+        q, k = 5 * direction[None, None], torch.eye(2)[None, None]
+        with self.door.calling(Call(branch, tuple(range(f)), (h, w))):
+            at = self.door.at(self.door.sites[0], h, w, (0, 2))
+            if self.door.wants(at):
+                self.door.ask(at, q, k, k)
+        return torch.zeros_like(z)
+
+
+def given(src_words, tgt_words):
+    z = torch.randn(1, 3, *Looking.shape)
+    conditions = [Condition(None, None, 2, words) for words in (src_words, tgt_words)]
+    return Given(z, *conditions)
+
+
+@pytest.mark.parametrize(("src", "tgt", "branch"), [((1,), (0,), "src+"), ((), (1,), "tgt+")])
+def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
+    """The words that go where there are some, else the ones that come; inside is where they are looked at, not
+    elsewhere.
+    """
+    field = Looking()
+    cells = maps.automatic(field, given(src, tgt))
+    assert set(field.branches) == {branch}
+    assert cells[..., :3].all()
+    assert not cells[..., 5:].any()
+
+
+def test_no_word_no_mask():
+    with pytest.raises(ValueError, match="name some with --words"):
+        maps.automatic(Looking(), given((), ()))

@@ -1,0 +1,452 @@
+"""Does the suite notice? Apply each mutation below to a copy of the package and run the tests that should fail.
+
+    python tests/mutations.py [--only WORD] [--jobs 2]
+
+Prints a line a mutation, and those that survive at the end; the exit status is how many did. A mutation is a sign, an
+index, a condition or a polarity of one equation or promise: what a slip of the hand would change.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ORACLE, CONTRACT = "tests/methods/test_oracle.py", "tests/methods/test_contract.py"
+ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/attention/test_affine.py"
+DOOR, MAPS = "tests/attention/test_door.py", "tests/attention/test_maps.py"
+EDITING, WAN = "tests/test_editing.py", "tests/test_wan.py"
+MASKS, FILES, SETTINGS = (
+    "tests/media/test_masks.py",
+    "tests/test_files.py",
+    "tests/test_settings.py",
+)
+WORDS, DIFFUSION, WINDOWS = (
+    "tests/test_words.py",
+    "tests/test_diffusion.py",
+    "tests/test_windows.py",
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    file: str  # in src/holdfast
+    old: str
+    new: str
+    tests: str
+
+
+def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
+    return [Mutation(file, old, new, tests) for old, new in changes]
+
+
+MUTATIONS = [
+    *of(
+        "methods/flowedit.py",
+        ORACLE,
+        ("coupled = noisy + (z - source)", "coupled = noisy"),
+        ("(v_target - v_source) / cfg.n_avg", "(v_source - v_target) / cfg.n_avg"),
+        ("i, k)", "i, 0)"),
+        ("if i < alone:", "if True:"),
+    ),
+    *of("methods/flowedit.py", CONTRACT, ("given.inside(difference)", "difference")),
+    *of(
+        "methods/wanedit.py",
+        ORACLE,
+        ("field.whole(levels[i - 1])", "field.whole(levels[i])"),
+        ("field.whole(levels[i - 1])", "levels[i - 1]"),
+        ("v_target - v_source", "v_source - v_target"),
+    ),
+    *of(
+        "methods/flowalign.py",
+        ORACLE,
+        ("+ cfg.zeta * pull", "- cfg.zeta * pull"),
+        ("given.tgt.against(given.src)", "given.tgt"),
+        ("p = q + (z - source)", "p = q"),
+    ),
+    *of(
+        "methods/dfvedit.py",
+        ORACLE,
+        ("diffusion.noised(z, sigma, eps)", "diffusion.noised(source, sigma, eps) + z - source"),
+    ),
+    *of("methods/sdedit.py", ORACLE, ("levels[first], eps", "levels[0], eps")),
+    *of(
+        "methods/uniedit.py",
+        ORACLE,
+        ("cfg.omega * (1 + m) * g", "-cfg.omega * (1 + m) * g"),
+        ("m * v_target + (1 - m) * v_source", "(1 - m) * v_target + m * v_source"),
+        ('"src+" if cfg.source_prompt else "src-"', '"src+"'),
+        ("g = v_target - v_source", "g = v_source - v_target"),
+    ),
+    *of(
+        "methods/rfsolver.py",
+        ORACLE,
+        ("if i < cfg.inject else None", "if False else None"),
+        ("values[site.path, site.frames])", "v)"),
+        ("field.velocity(inverted, sigma, given.src", "field.velocity(inverted, sigma, given.tgt"),
+        ('state["last"] if "last" in state else velocity(z, sigma)', "velocity(z, sigma)"),
+    ),
+    *of(
+        "methods/flowdirector.py",
+        ORACLE,
+        ("> heat.mean()", "< heat.mean()"),
+        ("np.exp(-decay * distance)", "np.exp(-decay * 0 * distance)"),
+        ("cfg.omega * (mean - baseline)", "cfg.omega * (baseline - mean)"),
+        ("levels = [field.whole(sigma) for sigma in levels]", "pass"),
+        ("* (softened(seen, cfg.decay) if gated else 1)", ""),
+        ("torch.maximum(where_source, where_target)", "where_source"),
+    ),
+    *of(
+        "methods/flowanchor.py",
+        ORACLE,
+        ("math.log(source.shape[2])", "source.shape[2]"),
+        ("(1 + gain *", "(1 - gain *"),
+    ),
+    *of(
+        "methods/flowanchor.py",
+        ANCHOR,
+        ("sigma >= cfg.tau if", "sigma < cfg.tau if"),
+        ('site.branch == "tgt+"', 'site.branch == "src+"'),
+        ("self._inside(site).flatten()", "~self._inside(site).flatten()"),
+        ("site.text[0] + self.tgt.length\n", "site.text[0]\n"),
+        ("q.transpose(0, 1).reshape(1, heads", "q.reshape(1, heads"),
+    ),
+    *of(
+        "attention/affine.py",
+        AFFINE,
+        ("(1 - b2) * b1 * rows.most - b1 * rows.least", "(1 - b2) * b1 * rows.most"),
+        ("b2 * columns.most, kept)", "b2 * columns.least, kept)"),
+        ("torch.where(driving, 1 - b2, 1.0)", "torch.where(driving, 1.0, 1.0)"),
+        ("+ how.beta_text * high", "- how.beta_text * high"),
+        ("logits[..., : how.length]", "logits"),
+        ("return high, x - high", "return high, 0 * x"),
+    ),
+    *of(
+        "attention/maps.py",
+        MAPS,
+        ("values > threshold", "values <= threshold"),
+        ('(given.src, "src+") if given.src.words', '(given.tgt, "tgt+") if given.tgt.words'),
+        (".mean((1, 3))", ".sum((1, 3))"),
+        ("return total / count", "return total"),
+        ("layers.setdefault(site.path", "layers.setdefault(site.kind"),
+    ),
+    *of(
+        "attention/door.py",
+        DOOR,
+        ("x.reshape(-1, h, w, f).permute(0, 3, 1, 2)", "x.reshape(-1, f, h, w)"),
+        ("permute(0, 2, 3, 1).reshape(b * h * w, f)", "reshape(b * h * w, f)"),
+        ("mask[:, :, list(self.frames)]", "mask[:, :, : len(self.frames)]"),
+        ("self.text[0] + w", "w"),
+        ("reversed(self.rules)", "self.rules"),
+        ("-(-rows // 2), -(-columns // 2)", "rows // 2, columns // 2"),
+        ("            self.rules.remove(entry)\n", "            self.rules.clear()\n"),
+        ("before, self.call = self.call, call", "before = self.call = call"),
+    ),
+    *of(
+        "features.py",
+        DOOR,
+        ("output.unflatten(0, (-1, f)).transpose(1, 2)", "output.unflatten(0, (f, -1))"),
+        ("handle.remove()", "pass"),
+        ("x.flatten(2).transpose(1, 2).to(output)", "x.flatten(2).to(output).view_as(output)"),
+    ),
+    *of(
+        "backbones/_unet_attention.py",
+        DOOR,
+        (
+            'context = encoder_hidden_states if self.site.kind == "cross" else None',
+            "context = None",
+        ),
+        ('"temporal" if temporal else "spatial")\n\n\ndef', '"spatial")\n\n\ndef'),
+        ("counts[site.kind, site.axis] = number + 1", "pass"),
+    ),
+    *of(
+        "inversion.py",
+        ORACLE,
+        ("half = z + step / 2", "half = z + step"),
+        ("ahead = velocity(z + step * last, sigma_next)", "ahead = velocity(z, sigma_next)"),
+        ("return z + step * middle, middle", "return z + step * middle, last"),
+    ),
+    *of(
+        "diffusion.py",
+        DIFFUSION,
+        ("negative + per_frame(scale, z) *", "positive + per_frame(scale, z) *"),
+        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{repeat}"),
+        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{frame}"),
+        ("shift * levels / (1 + (shift - 1) * levels)", "shift * levels"),
+        ("rho_old = (b1 - b2)", "rho_old = (b1 + b2)"),
+        ("torch.cat((shifted(even, shift)", "torch.cat((even"),
+        ("(high - low + least)", "(high + least)"),
+    ),
+    *of("diffusion.py", ORACLE, ("torch.linspace(*scale,", "torch.linspace(*scale[::-1],")),
+    *of(
+        "windows.py",
+        WINDOWS,
+        ("torch.minimum(rise, rise.flip(0)).float()", "torch.ones(size)"),
+        ("frames=frames[first:end]", "frames=None"),
+        ("return total / weights", "return total"),
+    ),
+    *of(
+        "step.py",
+        FILES,
+        ("return range(start.index, end)", "return range(first, end)"),
+        ("STAGES.index(start.stage) < STAGES.index(stage)", "False"),
+        ("(start.z, start.state)", "(start.z, {})"),
+    ),
+    *of(
+        "step.py",
+        CONTRACT,
+        ("self.mask * z + (1 - self.mask) * rest", "(1 - self.mask) * z + self.mask * rest"),
+        ("else self.mask * change", "else change"),
+        ('if cfg.timesteps == "whole"', 'if cfg.timesteps == "exact"'),
+    ),
+    *of(
+        "settings.py",
+        SETTINGS,
+        ("self.low is None or value >= self.low", "True"),
+        ("self.high is None or value <= self.high", "True"),
+        ("return above and below and math.isfinite(value)", "return above and below"),
+        ("if value not in kind.choices:", "if False:"),
+        ('{**given, "strength": strength}', "dict(given)"),
+        ("if name in known}", "if name in known and name != 'shift'}"),
+        ("if isinstance(value, bool):", "if False:"),
+    ),
+    *of("plan.py", EDITING, ("missing = needs - about.carries", "missing = set()")),
+    *of(
+        "editing.py",
+        EDITING,
+        ('cells=found["mask"] > 0 if "mask" in found else None', "cells=None"),
+        ('found={"mask": cells.byte()}', "found={}"),
+        ("except (KeyboardInterrupt, GeneratorExit):", "except KeyboardInterrupt:"),
+        ("notes.append(event.text)", "pass"),
+        ("        start=step,\n", "        start=None,\n"),
+    ),
+    *of("walk.py", EDITING, ("elif job.mask:", "elif False:")),
+    *of("walk.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),
+    *of("notes.py", EDITING, ("if issubclass(warning.category, Notice):", "if True:")),
+    *of(
+        "result.py",
+        EDITING,
+        ("alpha == 0", "alpha != 0"),
+        ("if i in self.part:", "if True:"),
+        ("            self.store.remove()\n", "            pass\n"),
+    ),
+    *of(
+        "media/masks.py",
+        MASKS,
+        ("inside = inside != self.invert", "inside = inside == self.invert"),
+        ("part.start if file.frames > 1 and file.frames in whole else 0", "0"),
+        ("group = -(-i // grid.stride[0])", "group = i // grid.stride[0]"),
+        ("min(-(-i // grid.stride[0]), shape[0] - 1)", "min(i // grid.stride[0], shape[0] - 1)"),
+        ("source * (1 - weight) + edited * weight", "edited * (1 - weight) + source * weight"),
+        ("np.clip(1 - distance / (width + 1), 0, 1)", "np.clip(1 - distance / width, 0, 1)"),
+    ),
+    *of(
+        "words.py",
+        WORDS,
+        ("words[i] not in _ARTICLES", "True"),
+        ("stood.update(run.before[run.after.index(j)] for j in here)", "pass"),
+        ("first < stop and end > start", "first <= stop and end >= start"),
+        ("if new.intersection(range(i, i + len(wanted)))", "if True"),
+    ),
+    *of(
+        "backbones/_wan.py",
+        WAN,
+        ("return states * mask[..., None].to(states)", "return states"),
+        ("return (mode - mean) / std", "return mode"),
+        ("z.to(self.device, torch.float32) * std + mean", "z.to(self.device, torch.float32)"),
+        ("int(1000 * sigma) / 1000", "round(1000 * sigma) / 1000"),
+    ),
+    *of(
+        "backbones/base.py",
+        WAN,
+        ('self.positive if branch.endswith("+")', 'self.positive if branch.endswith("-")'),
+        ("for name in RESTING.intersection(names):", "for name in ():"),
+    ),
+    *of("backbones/base.py", ORACLE, ("negative=other.positive", "negative=other.negative")),
+    *of(
+        "bench/tables.py",
+        "tests/bench/test_tables.py",
+        ("array[drawn].mean(1), INTERVAL)", "array[drawn].mean(1), INTERVAL[::-1])"),
+        ("INTERVAL = (2.5, 97.5)", "INTERVAL = (5, 95)"),
+        (
+            'max(means.values()) if way == "higher" else min',
+            'min(means.values()) if way == "higher" else max',
+        ),
+        ("if done(record) and value is not None", "if value is not None"),
+    ),
+    *of(
+        "bench/tables.py",
+        "tests/bench/test_pages.py",
+        ("ours[case] - theirs[case]", "theirs[case] - ours[case]"),
+    ),
+    *of(
+        "media/motion.py",
+        "tests/media/test_motion.py",
+        ("inside(forward) & ~occluded & ~boundary", "inside(forward) & occluded & ~boundary"),
+        ("_squared(forward + returned)", "_squared(forward - returned)"),
+        ("return x + flow[..., 0], y + flow[..., 1]", "return x - flow[..., 0], y - flow[..., 1]"),
+        ("moved = self.points + step", "moved = self.points - step"),
+    ),
+    *of(
+        "metrics/base.py",
+        "tests/metrics/test_closed_form.py",
+        ("return CAP if square <= 10 ** (-CAP / 10) else psnr(square)", "return psnr(square)"),
+        ("math.inf if square == 0 else -10 *", "math.inf if square == 0 else -20 *"),
+    ),
+    *of(
+        "metrics/masked_psnr.py",
+        "tests/metrics/test_closed_form.py",
+        ("outside = ~moment.mask", "outside = moment.mask"),
+        ("float(square.sum()) / moment.source.size", "float(square.mean())"),
+    ),
+    *of(
+        "metrics/truth.py",
+        "tests/metrics/test_closed_form.py",
+        ("self.all.psnr() - self.before.psnr()", "self.before.psnr() - self.all.psnr()"),
+        ("change[~inside].sum()", "change[inside].sum()"),
+    ),
+    *of(
+        "metrics/warp_error.py",
+        "tests/metrics/test_closed_form.py",
+        ("(first - warp(second, flow))", "(second - warp(first, flow))"),
+        ("return float(sizes.mean())", "return float(sizes.sum())"),
+    ),
+    *of(
+        "metrics/motion_fidelity.py",
+        "tests/metrics/test_closed_form.py",
+        ("cosine[one_still] = 0.0", "cosine[one_still] = 1.0"),
+        ("to_edited = _best(c.T)", "to_edited = _best(c)"),
+    ),
+    *of(
+        "metrics/ssim.py",
+        "tests/metrics/test_closed_form.py",
+        ("similarity[~moment.mask]", "similarity[moment.mask]"),
+    ),
+    *of(
+        "metrics/frame_consistency.py",
+        "tests/metrics/test_closed_form.py",
+        ("np.diag(cosines, 1)", "np.diag(cosines)"),
+    ),
+    *of(
+        "measuring.py",
+        "tests/metrics/test_closed_form.py",
+        ("moment.index % one.stride == 0", "moment.index % one.stride == 1"),
+    ),
+    *of(
+        "shapeworld/truth.py",
+        "tests/test_shapeworld.py",
+        ("all(own < _error(rival, result)", "all(own > _error(rival, result)"),
+        ("rivals += [target for target in targets if target != edit.target]", "rivals += []"),
+        ("without = 1 - within", "without = within"),
+        ("scenes = [edit.source]", "scenes = [edit.target]"),
+    ),
+    *of(
+        "shapeworld/truth.py",
+        "tests/metrics/test_closed_form.py",
+        (
+            "return _whole(here) & _whole(arrived) & same & inside(forward)",
+            "return _whole(here) & _whole(arrived) & ~same & inside(forward)",
+        ),
+    ),
+    *of(
+        "shapeworld/render.py",
+        "tests/test_shapeworld.py",
+        ("pan = -PANS[scene.pan] * width", "pan = PANS[scene.pan] * width"),
+        ("visible[at] *= 1 - alpha[:, None]", "visible[at] *= 1"),
+    ),
+    *of(
+        "shapeworld/scenes.py",
+        "tests/test_shapeworld.py",
+        ("all(gap > -0.06 for gap in gaps)", "all(gap > -0.3 for gap in gaps)"),
+    ),
+    *of(
+        "bench/runner.py",
+        "tests/bench/test_runner.py",
+        ("mask=case.mask if row.sees_mask else None", "mask=case.mask"),
+        (
+            'elif record and not record["error"] and not again:',
+            'elif record and record["error"] and not again:',
+        ),
+        ("for left in output.parent.iterdir():", "for left in ():"),
+    ),
+    *of(
+        "bench/study.py",
+        "tests/bench/test_study.py",
+        ('"left": 1.0, "right": 0.0', '"left": 0.0, "right": 1.0'),
+        ("p = won / expected.sum(-1)", "p = won / games.sum(-1)"),
+        ("if len(people) == 1:", "if True:"),
+    ),
+    *of(
+        "media/fit.py",
+        "tests/media/test_fit.py",
+        ("return stretch + 0.3 * growth", "return growth"),
+        ("for frame in chunk[:left]:", "for frame in chunk:"),
+    ),
+    *of(
+        "media/reading.py",
+        "tests/media/test_video.py",
+        ("src_color_range=colour_range(clip)", "src_color_range=1"),
+        (
+            "upright = np.rot90(rgb.to_ndarray(), clip.rotation // 90)",
+            "upright = np.rot90(rgb.to_ndarray(), -clip.rotation // 90)",
+        ),
+        ("if end < 0.98 * announced - 0.2:", "if end > 0.98 * announced - 0.2:"),
+    ),
+    *of(
+        "media/encoding.py",
+        "tests/media/test_video.py",
+        (
+            '0 if is_rgb else clip.colour.get("space") or UNTAGGED',
+            'clip.colour.get("space", UNTAGGED)',
+        ),
+    ),
+    *of(
+        "media/images.py",
+        "tests/media/test_images.py",
+        ("np.rint(values).astype(kind)", "values.astype(kind)"),
+    ),
+]
+
+
+def caught(mutation: Mutation) -> bool | None:
+    """Whether its tests fail; None where the text to change is not there."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / "holdfast" / mutation.file
+        text = file.read_text()
+        if mutation.old not in text:
+            return None
+        file.write_text(text.replace(mutation.old, mutation.new, 1))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            [*command, mutation.tests], cwd=ROOT, env=environment, capture_output=True, timeout=600
+        )
+        return run.returncode == 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="mutations whose file has this word")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [m for m in MUTATIONS if options.only in m.file]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = []
+        for mutation, outcome in zip(chosen, pool.map(caught, chosen), strict=True):
+            said = {True: "caught", False: "SURVIVES", None: "NOT THERE"}[outcome]
+            print(f"{said:<10} {mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
+            outcomes.append(outcome)
+    survivors = sum(outcome is not True for outcome in outcomes)
+    print(f"{len(chosen)} mutations, {len(chosen) - survivors} caught")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main())

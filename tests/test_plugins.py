@@ -1,0 +1,190 @@
+"""A method and a backbone that are not in the tree plug in as one file each."""
+
+import itertools
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import holdfast
+from holdfast import backbones, editing, methods, registry, walk
+from holdfast.task import EditTask
+
+METHOD = '''
+"""FlowEdit once more, in another arrangement: the edit's displacement y = z - x is what is walked."""
+
+from dataclasses import dataclass
+
+from holdfast import diffusion
+from holdfast.settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from holdfast.step import Step, left, opened, resumed
+
+NEEDS = {"text"}
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: Steps = 50
+    strength: Share = 0.66
+    source_guidance: Guidance = 3.5
+    target_guidance: Guidance = 13.5
+    shift: Shift = None
+    grid: LevelGrid = "own"
+    timesteps: Timesteps = "exact"
+
+    __post_init__ = check
+
+
+def edit(field, given, cfg, start=None):
+    field, levels, first = opened(field, given, cfg)
+    x = given.source
+    z, _ = resumed(start, x)
+    y = z - x
+    for i in left(start, "edit", first, cfg.steps):
+        sigma, sigma_next = levels[i], levels[i + 1]
+        q = diffusion.noised(x, sigma, diffusion.noise(x, given.seed, i))
+        v_q = diffusion.guided(field, q, sigma, given.src, "src", cfg.source_guidance)
+        v_p = diffusion.guided(field, q + y, sigma, given.tgt, "tgt", cfg.target_guidance)
+        y = y + (sigma_next - sigma) * given.inside(v_p - v_q)
+        yield Step("edit", i + 1, cfg.steps, x + y)
+'''
+
+BACKBONE = '''
+"""Pixels whose clips are Gaussian about a grey that the prompt's length says: known exactly, without weights."""
+
+from pathlib import Path
+
+import torch
+
+from holdfast.backbones._cards import Grid, Model
+from holdfast.backbones.base import Backbone, Condition
+from holdfast.diffusion import grid_of
+
+CARRIES = frozenset({"text"})
+MODELS = {"grey": Model("grey", 0, 8, 64 * 64, 13, CARRIES, prefers={"steps": 3})}
+GRID = Grid((1, 1, 1), (1, 1, 1), 8, 64 * 64, 13, 10**6)
+
+
+def find(name, weights=None):
+    return Path()
+
+
+def grid(name, folder):
+    return GRID
+
+
+def load(name, weights=None, device="auto", dtype="auto"):
+    return Grey()
+
+
+class Grey(Backbone):
+    name, grid, carries, prefers = "grey", GRID, CARRIES, MODELS["grey"].prefers
+    device, dtype, door, features, parts = torch.device("cpu"), torch.float32, None, None, {}
+
+    def condition(self, prompt):
+        return Condition(*(torch.tensor(len(t) / 100) for t in (prompt.text, prompt.negative)))
+
+    def encode(self, frames):
+        return torch.stack(list(frames), 1)[None]
+
+    def decode(self, z):
+        for frame in z[0].transpose(0, 1):
+            yield frame[None].clamp(0, 1)
+
+    def levels(self, steps, shift=None, grid="own", shape=None):
+        return grid_of(grid, steps, shift or 1.0, own="wan").tolist()
+
+    def whole(self, sigma):
+        return int(1000 * sigma) / 1000
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
+        mean, spread = condition.half(branch), 0.3
+        variance = (1 - sigma) ** 2 * spread**2 + sigma**2
+        residual = (z - (1 - sigma) * mean) / variance
+        return sigma * residual - (mean + (1 - sigma) * spread**2 * residual)
+'''
+
+
+@pytest.fixture
+def plugged(tmp_path, monkeypatch):
+    """One file in each folder, as if it lay in the package."""
+    for package, name, text in ((methods, "arranged", METHOD), (backbones, "grey", BACKBONE)):
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    yield
+    for name in ("holdfast.methods.arranged", "holdfast.backbones.grey"):
+        sys.modules.pop(name, None)
+
+
+def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
+    assert "arranged" in methods.names()
+    clip = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    results = []
+    for method in ("flowedit", "arranged"):
+        task = EditTask(
+            input="",
+            output="",
+            source="a plain red ball",
+            target="a plain blue ball",
+            method=method,
+            settings={"steps": 4, "strength": 1.0},
+        )
+        results.append(walk.finished(walk.job(task, tiny_wan, clip), tiny_wan))
+    assert torch.allclose(*results, atol=1e-4)
+    assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
+
+
+def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
+    plugged, make_clip, tmp_path
+):
+    assert registry.about("grey").grid.rule == "any"
+    assert "grey" in backbones.names()
+    clip = make_clip(frames=5, size=(48, 32))
+    fits = registry.fitting({"text"})
+    assert {"flowedit", "arranged", "uniedit"} <= set(fits)
+    assert "flowanchor" not in fits
+    for i, method in enumerate(fits):
+        task = EditTask(
+            input=str(clip),
+            output=str(tmp_path / f"{i}.mp4"),
+            source="a ball",
+            target="a ball and a much longer text",
+            method=method,
+            backbone="grey",
+        )
+        result = editing.edit(task)
+        assert Path(result.save()).exists()
+        assert result.preservation["changed_share"] > 0.5
+        assert result.manifest["settings"]["steps"] == {"value": 3, "from": "suits this backbone"}
+    with pytest.raises(
+        ValueError, match="flowanchor needs text_attention, which grey does not carry"
+    ):
+        holdfast.edit(clip, "a", "b", method="flowanchor", backbone="grey")
+
+
+def test_a_field_without_a_door_can_be_windowed(plugged):
+    """Gaussian pixels know nothing of their neighbours: windows change nothing."""
+    backbone = holdfast.load_backbone("grey")
+    clip = torch.rand(31, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    results = []
+    for window in (0, 9):
+        task = EditTask(input="", output="", source="a", target="a longer text", window=window)
+        job = walk.job(task, backbone, clip)
+        results.append(walk.finished(job, backbone))
+        assert (job.plan.spans.count > 1) == (window == 9)
+    assert torch.allclose(*results, atol=1e-5)
+
+
+def test_the_table_of_pairs_is_made_from_what_methods_need_and_models_carry():
+    """`fitting` is what `--method` and the docs are checked against: every embedded model is in it, and none carries
+    all by name.
+    """
+    known = registry.backbones()
+    pairs = itertools.product(methods.names(), known)
+    fits = {(m, b): known[b].MODELS[b].carries >= registry.method(m).NEEDS for m, b in pairs}
+    assert fits["flowedit", "shapeworld-wan"]
+    assert all(any(fits[m, b] for b in known) for m in methods.names())

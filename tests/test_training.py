@@ -1,0 +1,253 @@
+"""Training at toy length: stages resume to the same weights, and what is written loads in its own pipeline class."""
+
+import json
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from holdfast.shapeworld import scenes
+from holdfast.shapeworld.training import (
+    clip,
+    image_vae,
+    loop,
+    pools,
+    text,
+    unet_folders,
+    unets,
+    wan,
+)
+from holdfast.shapeworld.training.loop import Budget
+
+TOY = Budget(steps=2)
+SMALL = unets.BASE | {"block_out_channels": (32, 32)}
+FORMS = {
+    wan: {
+        "POOLS": dict.fromkeys(wan.POOLS, 4),
+        "BATCH": dict.fromkeys(wan.BATCH, 2),
+        "VAE_PHASES": tuple(wan.Phase(p.until, min(p.frames, 5), 1) for p in wan.VAE_PHASES),
+        "VAE_CONFIG": wan.VAE_CONFIG | {"base_dim": 4},
+        "TRANSFORMER_CONFIG": wan.TRANSFORMER_CONFIG
+        | {"num_layers": 1, "attention_head_dim": 12, "ffn_dim": 32},
+    },
+    image_vae: {
+        "BATCH": 2,
+        "CLIPS": 1,
+        "CONFIG": image_vae.CONFIG | {"block_out_channels": (8, 8, 8, 8)},
+    },
+    clip: {"TEXT_CONFIG": clip.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
+    unets: {"POOLS": {13: 3, 25: 2}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
+}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Smaller models on less data, saved after every step, and few scenes that measure binding."""
+    for module, values in FORMS.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(unets, "HEADS", (2, 2))
+    monkeypatch.setattr(pools, "PROBES", 1)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so little work is slower on many, and much slower beside other work
+    yield
+    torch.set_num_threads(threads)
+
+
+def dying(monkeypatch, at: int) -> None:
+    """The optimiser stops the run once, at its step number `at`."""
+    original, calls = loop.Optimiser.step, []
+
+    def step(self, *arguments):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    monkeypatch.setattr(loop.Optimiser, "step", step)
+
+
+def same(a, b) -> None:
+    """Equal steps and equal averages in two stages' files."""
+    a, b = (torch.load(file, weights_only=True) for file in (a, b))
+    assert a["done"]
+    assert b["done"]
+    assert a["index"] == b["index"]
+    for name, weight in a["average"].items():
+        assert torch.allclose(weight, b["average"][name], atol=1e-5), name
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Mismatch dtype between input and weight"
+)  # torch's own, under autocast
+def test_wan_resumes_to_the_same_weights_and_loads(toy, tmp_path, monkeypatch):
+    budgets = dict.fromkeys(wan.SHARES_OF_TIME, TOY)
+    wan.train_wan(tmp_path / "whole", budgets)
+    dying(
+        monkeypatch, at=6
+    )  # in the transformer: two steps of the VAE, two of the words, one of its own
+    with pytest.raises(KeyboardInterrupt):
+        wan.train_wan(tmp_path / "broken", budgets)
+    wan.train_wan(tmp_path / "broken", budgets)
+    for stage in budgets:
+        same(tmp_path / "whole" / f"{stage}.pt", tmp_path / "broken" / f"{stage}.pt")
+    stages = [
+        json.loads(line)["stage"]
+        for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
+    ]
+    assert set(stages) == set(budgets)
+    from diffusers import WanPipeline
+
+    pipeline = WanPipeline.from_pretrained(tmp_path / "broken" / "shapeworld-wan")
+    assert pipeline.transformer.config.num_layers == 1
+    wan.train_wan(tmp_path / "further", budgets, start=tmp_path / "whole" / "shapeworld-wan")
+    assert not (tmp_path / "further" / "vae.pt").exists()
+
+
+def test_a_stage_with_a_budget_of_seconds_ends():
+    budget = Budget(seconds=10.0)
+    assert budget.share(1000, 5.0) == 0.5
+    assert budget.share(0, 11.0) == 1.0
+
+
+@pytest.fixture
+def trained(toy, tmp_path, monkeypatch):
+    """A folder with the three U-Nets' checkpoints; the run of the clip model was broken off and taken up again."""
+    budgets = dict.fromkeys(
+        unet_folders.SHARES_OF_TIME["t2v"] | unet_folders.SHARES_OF_TIME["svd"], TOY
+    )
+    unet_folders.train("sd", tmp_path, budgets)
+    for name in ("image-vae", "clip-binding", "sd", "pool-13", "pool-25"):
+        (tmp_path / "again").mkdir(exist_ok=True)
+        if (tmp_path / f"{name}.pt").exists():
+            (tmp_path / "again" / f"{name}.pt").write_bytes((tmp_path / f"{name}.pt").read_bytes())
+    unet_folders.train("t2v", tmp_path, budgets)
+    with monkeypatch.context() as context:
+        dying(context, at=2)
+        with pytest.raises(KeyboardInterrupt):
+            unet_folders.train("t2v", tmp_path / "again", budgets)
+    unet_folders.train("t2v", tmp_path / "again", budgets)
+    unet_folders.train("svd", tmp_path, budgets)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_unets_resume_and_load_in_their_pipelines(trained):
+    same(trained / "t2v.pt", trained / "again" / "t2v.pt")
+    from diffusers import (
+        StableDiffusionPipeline,
+        StableVideoDiffusionPipeline,
+        TextToVideoSDPipeline,
+    )
+
+    options, kind = {"num_inference_steps": 1, "output_type": "pt"}, {"torch_dtype": torch.float32}
+    sd = StableDiffusionPipeline.from_pretrained(trained / "shapeworld-sd", **kind)
+    assert sd("a plain red ball", **options).images.shape == (1, 3, 64, 64)
+    t2v = TextToVideoSDPipeline.from_pretrained(trained / "shapeworld-t2v", **kind)
+    assert t2v("a plain red ball", num_frames=5, height=64, width=64, **options).frames.shape == (
+        1,
+        5,
+        3,
+        64,
+        64,
+    )
+    svd = StableVideoDiffusionPipeline.from_pretrained(trained / "shapeworld-svd", **kind)
+    image = Image.new("RGB", (64, 64), "teal")
+    assert svd(image, num_frames=5, height=64, width=64, **options).frames.shape == (
+        1,
+        5,
+        3,
+        64,
+        64,
+    )
+
+
+def test_clip_models_begin_as_the_frame_model(toy):
+    torch.manual_seed(0)
+    sd, t2v = unets.new_sd().eval(), unets.new_t2v().eval()
+    assert unets.graft(t2v, sd) == len(sd.state_dict())
+    z, words, t = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 32, 128), torch.tensor([400])
+    with torch.no_grad():
+        clip = t2v(z, t, words).sample
+        for f in range(3):
+            assert torch.allclose(clip[:, :, f], sd(z[:, :, f], t, words).sample, atol=1e-4)
+    assert unets.graft(unets.new_svd(), sd) == len(sd.state_dict())
+
+
+def test_training_scenes_are_not_held_out(monkeypatch):
+    drawn, original = [], loop.sample
+    monkeypatch.setattr(
+        loop, "sample", lambda seed, name: drawn.append(seed) or original(seed, name)
+    )
+    found = loop.training_scenes(200, "vae/0")
+    assert min(drawn) >= scenes.HELD_OUT
+    assert 0.5 < sum(len(s.actors) == 2 for s in found) / 200 < 0.8
+    assert any(len(s.actors) == 3 for s in found)
+
+
+@pytest.mark.parametrize("make", [text.new_t5_tokenizer, text.new_clip_tokenizer])
+def test_captions_fit_and_every_word_is_one_token(make):
+    tokenizer = make()
+    marks = 1 + (tokenizer.bos_token_id is not None)
+    for name in ("train", "several"):
+        for seed in range(100):
+            caption = scenes.sample(seed, name).caption()
+            assert len(tokenizer(caption).input_ids) == len(caption.split()) + marks <= text.LENGTH
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("a striped dog").input_ids)
+    assert len(pieces) > 3 + marks  # letters for a word that the world does not have
+    assert tokenizer.unk_token_id not in tokenizer("a striped dog").input_ids[:-1]
+
+
+def test_a_word_tells_what_it_belongs_to():
+    scene = next(s for s in (scenes.sample(i, "several") for i in range(9)) if len(s.actors) == 2)
+    named = list(text.ATTRIBUTES.items())[:5]
+    first, second = (
+        [values.index(getattr(a, name)) for name, values in named] for a in scene.actors
+    )
+    whole, causal = (text.labels([scene], 0, c)[0] for c in (False, True))
+    assert whole[0, :5].tolist() == first == causal[5, :5].tolist()
+    assert whole[7, :5].tolist() == second == causal[12, :5].tolist()
+    assert causal[0].eq(text.UNTOLD).all()
+    assert causal[2, :3].tolist() == [text.UNTOLD, first[1], first[2]]
+    assert (whole[6] == text.UNTOLD).all()
+    assert pools.exchanged(scene, "colour").actors[0].colour == scene.actors[1].colour
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation"
+)  # torch's tensors, as the scheduler hands them to numpy
+def test_noise_levels_are_the_published_ones():
+    from diffusers import EulerDiscreteScheduler
+
+    kept = unet_folders.new_ddim().alphas_cumprod
+    a, s = unets.signal_and_noise()
+    assert torch.allclose(a.cpu().square(), kept, atol=1e-5)
+    assert torch.allclose((a**2 + s**2).cpu(), torch.ones(1000))
+    euler = unet_folders.new_euler()
+    assert isinstance(euler, EulerDiscreteScheduler)
+    euler.set_timesteps(25)
+    assert euler.sigmas[0] == pytest.approx(700)
+    assert euler.timesteps[0] == pytest.approx(0.25 * torch.tensor(700.0).log().item())
+
+
+def test_edm_target_is_the_pipelines_v():
+    """With the exact v, the scheduler's clean estimate is the clean clip."""
+    clean, noise = torch.randn(2, 3, 16, 8, 8), torch.randn(2, 3, 16, 8, 8)
+    sigma = torch.tensor([0.5, 20.0])
+    level = sigma.view(-1, 1, 1, 1, 1)
+
+    def exact(inside, t, words, added_time_ids):
+        assert torch.allclose(t, 0.25 * sigma.log())
+        x = inside[:, :, :16] * (level**2 + 1).sqrt()
+        v = (x - clean * (level**2 + 1)) / (
+            level * (level**2 + 1).sqrt()
+        )  # solved from EulerDiscreteScheduler.step
+        return type("Output", (), {"sample": v})
+
+    given = unets.Images(torch.zeros(2, 16, 8, 8), torch.zeros(2, 128), torch.zeros(2, 3))
+    assert unets.edm_errors(exact, clean, given, sigma, noise).max() < 1e-6
+    assert unets.motion_bucket(scenes.sample(3, "single")) == 127
+    assert unets.motion_bucket(scenes.sample(3, "fast")) == 254
+    assert 9 <= unets.lengths(random.Random(0), unets.SVD_SHARES)[0] <= 25
