@@ -127,6 +127,7 @@ import os, signal, sys
 from holdfast import cli
 from holdfast.backbones.wan import Wan
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 real, calls = Wan.velocity, []
 
 def counted(*arguments, **options):
@@ -314,3 +315,21 @@ def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("what", ["methods", "backbones", "metrics", "datasets"])
 def test_list_lists(what):
     assert json.loads(call("list", what, "--json").stdout)
+
+
+@pytest.mark.parametrize("what", ["backbones", "metrics", "datasets"])
+def test_lists_need_no_torch_and_load_no_family(what):
+    """What a model is known by before it is loaded is plain data."""
+    code = f"""
+import sys
+from holdfast import cli
+sys.argv = ["holdfast", "list", "{what}"]
+try:
+    cli.main()
+except SystemExit:
+    pass
+assert not {{"diffusers", "transformers"}} & set(sys.modules)
+assert "holdfast.backbones._wan" not in sys.modules
+assert "{what}" != "backbones" or "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -30,6 +30,7 @@ class Config:
     contrast: Literal["signed", "abs"] = "signed"
     guidance: Guidance = 3.0
     frames: Annotated[int, Range(2, None)] = 21
+    omega: Number = 1.0
 
     __post_init__ = check
 
@@ -58,6 +59,7 @@ WRONG = [
     ({"smooth": "perhaps"}, "smooth is true or false"),
     ({"contrast": "circle"}, "contrast is signed or abs, not 'circle'"),
     ({"guidance": "1:2:3"}, "guidance is a number, or two of them"),
+    ({"omega": "inf"}, "omega is a number, not 'inf'"),
     ({"frames": 1}, "frames is a whole number 2 or more"),
 ]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holdfast import diffusion, windows
+from holdfast import windows
 from holdfast.backbones.base import Grid
 
 GRID = Grid(
@@ -81,9 +81,3 @@ def test_an_overlap_fades_from_one_window_to_the_next():
     velocity = windows.over(Named(), spans).velocity(z, 0.5, None, branch="src+").flatten()
     # frame 2 is the third of the first window (weight 2) and the first of the second (weight 1)
     assert velocity.tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, 2, 2])
-
-
-def test_noise_is_that_of_the_absolute_frame():
-    whole = diffusion.noise(torch.zeros(1, 2, 9, 3, 3), 1, 2)
-    part = diffusion.noise(torch.zeros(1, 2, 4, 3, 3), 1, 2, first_frame=3)
-    assert torch.equal(whole[:, :, 3:7], part)

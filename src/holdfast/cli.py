@@ -31,7 +31,7 @@ def task_parameters() -> list[inspect.Parameter]:
     """One typer parameter for each field of EditTask."""
     parameters = []
     for f in dataclasses.fields(EditTask):
-        flags, text = f.metadata["flags"], f.metadata["help"]
+        flags, text = f.metadata["flags"], f.metadata["help"] + _limits(f.type)
         about = (
             typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
         )
@@ -44,6 +44,12 @@ def task_parameters() -> list[inspect.Parameter]:
             )
         )
     return parameters
+
+
+def _limits(annotation: Any) -> str:
+    """What a field's type says of its numbers, for its help."""
+    kind = kind_of(annotation)
+    return f" ({kind})" if kind.range else ""
 
 
 def _typed(annotation: Any) -> Any:
@@ -78,7 +84,7 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
         with shown_progress(quiet=as_json or not screen.is_terminal) as report:
             result = editing.edit(task, resume=resume, report=report)
             result.save(report=report)
-    except (editing.Cancelled, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as error:  # Cancelled, or while writing
         screen.print(str(error) or "stopped", highlight=False)
         if latents_path(Path(task.output)).exists():
             screen.print(
@@ -308,7 +314,13 @@ def _of_backbones() -> dict:
     rows = {}
     for name, module in registry.backbones().items():
         card = module.MODELS[name]
-        rows[name] = {"weights": card.weights, "gigabytes": card.gigabytes, "frames": card.frames}
+        rows[name] = {
+            "weights": card.weights,
+            "gigabytes": card.gigabytes,
+            "frames": card.frames,
+            "carries": sorted(card.carries),
+            "licence": card.licence,
+        }
     return rows
 
 

@@ -27,7 +27,6 @@ def exit_codes() -> Iterator[None]:
     """Turn what can go wrong for a user into one message and an exit code; everything else is
     a bug and shows itself.
     """
-    from .editing import Cancelled
     from .registry import Missing
 
     try:
@@ -35,7 +34,7 @@ def exit_codes() -> Iterator[None]:
             yield
     except Missing as error:
         fail(error, MISSING)
-    except (Cancelled, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as error:
         fail(str(error) or "stopped", CANCELLED)
     except (
         ValueError,

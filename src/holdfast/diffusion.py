@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def noise(like: Tensor, seed: int, step: int, repeat: int = 0, first_frame: int = 0) -> Tensor:
+def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     """Standard normal noise of the shape, type and device of `like`, keyed by what it is for.
 
     Each latent frame is drawn by itself on the CPU from (seed, step, repeat, absolute frame), so that the same seed
@@ -21,7 +21,7 @@ def noise(like: Tensor, seed: int, step: int, repeat: int = 0, first_frame: int 
     """
     b, c, f, h, w = like.shape
     frames = []
-    for frame in range(first_frame, first_frame + f):
+    for frame in range(f):
         key = hashlib.blake2b(f"{seed}/{step}/{repeat}/{frame}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
         frames.append(torch.randn(b, c, 1, h, w, generator=generator))

@@ -25,8 +25,8 @@ from .walk import Done, Event, Note, Progress
 SAVE_EVERY = 20.0  # seconds between two saves of a running edit
 
 
-class Cancelled(Exception):
-    """The user stopped a run; what was done is saved."""
+class Cancelled(KeyboardInterrupt):
+    """The user stopped a run; what was done is saved, and the message says how far it came."""
 
 
 def edit(
