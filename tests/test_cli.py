@@ -216,6 +216,11 @@ def test_lists():
     assert methods["flowedit"]["needs"] == ["text"]
     assert "shapeworld-wan" in call("list", "backbones").stdout
     assert call("list", "metods").exit_code == 2
+    pairs = json.loads(call("list", "pairs", "--json").stdout)
+    assert pairs["flowedit"]["modelscope"] == "yes"
+    assert pairs["rfsolver"]["sd1.5"] == "no joint_attention"
+    settings = json.loads(call("list", "uniedit", "--json").stdout)
+    assert settings["grid"]["takes"] == "own or wan or euler or ddim"
 
 
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from holdfast import features
 from holdfast.attention.door import Call
 from holdfast.backbones._cards import Model
+from holdfast.backbones._latent_diffusion import LatentDiffusion, carried
 from holdfast.backbones._unet_attention import door_of, residual_blocks
 from holdfast.backbones.wan import CARRIES, Wan
 
@@ -155,4 +156,42 @@ def svd() -> Raw:
     return Raw(network, run)
 
 
+def latent_diffusion(network: Raw) -> LatentDiffusion:
+    """An adapter around a U-Net, with a VAE of stride 8 and CLIP's classes beside it."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from holdfast.shapeworld.training.text import new_clip_tokenizer
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+    )
+    tokenizer = new_clip_tokenizer()
+    text = CLIPTextConfig(
+        hidden_size=TEXT,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Model("tiny", 0, 8, 32 * 32, frames=10, carries=carried(network.door))
+    encoder = CLIPTextModel(text)
+    return LatentDiffusion(network.network, vae, encoder, tokenizer, None, model, "tiny")
+
+
 FAMILIES = {"wan": wan, "sd": unet2d, "t2v": unet3d, "svd": svd}
+ADAPTERS = {
+    "wan": wan,
+    "sd": lambda: latent_diffusion(unet2d()),
+    "t2v": lambda: latent_diffusion(unet3d()),
+}

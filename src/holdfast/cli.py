@@ -257,7 +257,7 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            help="methods, backbones, metrics, datasets, or a method's name: its settings."
+            help="methods, backbones, pairs of both, metrics, datasets; or a method: its settings."
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -272,7 +272,10 @@ def list_names(
         if json:
             print(as_json(rows))
             return
-        table = Table("name", *next(iter(rows.values())))
+        table = Table()
+        table.add_column("name", no_wrap=True)
+        for column in next(iter(rows.values())):
+            table.add_column(column, overflow="fold")
         for name, row in rows.items():
             cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
             table.add_row(name, *map(escape, cells))
@@ -288,6 +291,7 @@ def _lists() -> dict[str, Callable[[], dict[str, dict]]]:
         "backbones": _of_backbones,
         "metrics": _of_metrics,
         "datasets": _of_datasets,
+        "pairs": _of_pairs,
     }
     for name in methods.names():
         lists[name] = lambda name=name: described(registry.method(name).Config)
@@ -318,9 +322,22 @@ def _of_backbones() -> dict:
             "weights": card.weights,
             "gigabytes": card.gigabytes,
             "frames": card.frames,
-            "carries": sorted(card.carries),
             "licence": card.licence,
         }
+    return rows
+
+
+def _of_pairs() -> dict:
+    """Which method runs on which backbone, by what one needs and the other carries."""
+    from . import methods, registry
+
+    rows = {}
+    for name in methods.names():
+        needs = registry.method(name).NEEDS
+        rows[name] = {}
+        for backbone, module in registry.backbones().items():
+            missing = needs - module.MODELS[backbone].carries
+            rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
 
 

@@ -51,7 +51,7 @@ Shift = (
 )  # of the grid of levels; None: the backbone's own
 # A number, or two of them: from the first frame to the last, evenly ("1:3" on the command line).
 Guidance = Annotated[float, Range()] | tuple[float, float]
-LevelGrid = Literal["own", "wan", "euler"]  # own: the one that the backbone's authors use
+LevelGrid = Literal["own", "wan", "euler", "ddim"]  # own: the one that the backbone's authors use
 Timesteps = Literal["whole", "exact"]  # whether the model is told timesteps cut to whole numbers
 
 

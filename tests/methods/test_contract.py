@@ -3,17 +3,20 @@ step, masks, odd clips.
 """
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
 from holdfast import methods, registry, windows
+from holdfast.backbones import modelscope, stable_diffusion, wan
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
 from holdfast.media import fit
 from holdfast.step import Given
 from holdfast.walk import Metered
 
+from .. import tiny
 from .analytic import last
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
@@ -38,13 +41,28 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def backbone(tiny_wan):
-    return tiny_wan
+def families():
+    """A tiny random member of each family, made when it is asked for."""
+    return functools.cache(lambda name: tiny.ADAPTERS[name]())
 
 
-@pytest.fixture(params=METHODS)
-def case(request, backbone):
-    return Case(request.param, backbone)
+@pytest.fixture(scope="module")
+def backbone(families):
+    return families("wan")
+
+
+def pairs():
+    """Every method over every family that carries it."""
+    known = {"wan": wan.CARRIES, "sd": stable_diffusion.CARRIES, "t2v": modelscope.CARRIES}
+    for family, carries in known.items():
+        for name in registry.fitting(carries):
+            yield pytest.param((name, family), id=f"{name}-{family}")
+
+
+@pytest.fixture(params=pairs())
+def case(request, families):
+    name, family = request.param
+    return Case(name, families(family))
 
 
 class Case:
@@ -67,7 +85,7 @@ class Case:
 
     def config(self, **settings):
         known = {f.name for f in dataclasses.fields(self.method.Config)}
-        wanted = {"steps": STEPS, "strength": 1.0, "n_avg": 2, "worse": 1} | settings
+        wanted = {"steps": STEPS, "strength": 1.0, "grid": "own", "n_avg": 2, "worse": 1} | settings
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, cfg=None, field=None, start=None, **given):
@@ -166,12 +184,15 @@ def test_all_branches_are_seen_by_their_names(case):
 
 
 def test_timesteps_are_whole_or_exact_as_asked(case):
-    """The grid of 7 steps has levels between thousandths; the model is told them cut, or as they are."""
+    """A model is told a level whose timestep is cut, or the level as it is; a grid may be of whole timesteps itself."""
+    levels = case.backbone.levels(7)
+    whole_grid = all(abs(case.backbone.whole(s) - s) < 1e-9 for s in levels)
     for timesteps in ("whole", "exact"):
         watched = Watched(case.backbone)
         last(case.steps(case.config(timesteps=timesteps, steps=7), field=watched))
-        cut = [abs(1000 * s - round(1000 * s)) < 1e-6 for s in watched.told]
-        assert all(cut) == (timesteps == "whole"), timesteps
+        cut = [abs(case.backbone.whole(s) - s) < 1e-9 for s in watched.told]
+        if timesteps == "whole" or not whole_grid:
+            assert all(cut) == (timesteps == "whole"), timesteps
 
 
 def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(case):
@@ -183,9 +204,10 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     watched = Watched(case.backbone)
     mask = torch.ones(1, 1, *long.source.shape[2:])
     split = last(long.steps(field=windows.over(watched, two), mask=mask))
-    assert set(watched.frames) == {(0, 1, 2), (1, 2, 3)}
+    assert set(watched.frames) == {tuple(range(*span)) for span in two.spans}
     assert split.isfinite().all()
-    assert not torch.equal(split, plain)
+    if {"joint_attention", "temporal_attention"} & case.backbone.carries:  # frames see each other
+        assert not torch.equal(split, plain)
 
 
 SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 50))]

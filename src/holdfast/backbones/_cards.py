@@ -65,3 +65,22 @@ class Model:
 
 
 SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}  # what `prefers` may name
+
+
+def unet_grid(
+    model: Model, unet: Mapping[str, Any], vae: Mapping[str, Any], most_frames: int = 10**6
+) -> Grid:
+    """The clips of a U-Net over a VAE of single frames, from their configurations; an empty
+    one stands for the published.
+    """
+    side = 2 ** (len(vae.get("block_out_channels") or (0,) * 4) - 1)
+    multiple = side * 2 ** (len(unet.get("block_out_channels") or (0,) * 4) - 1)
+    return Grid(
+        stride=(1, side, side),
+        patch=(1, 1, 1),
+        rate=model.rate,
+        area=model.area,
+        frames=model.frames,
+        most_frames=most_frames,
+        multiple=(multiple, multiple),
+    )

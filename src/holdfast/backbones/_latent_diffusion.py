@@ -1,0 +1,310 @@
+"""The adapter of the Stable Diffusion lineage over diffusers parts: noise prediction over a VAE of single frames,
+CLIP's text.
+
+A 2D U-Net takes the frames of a clip as a batch of images, a 3D U-Net takes the clip. With `x = a clean + s noise` and
+`a^2 + s^2 = 1` the velocity field is that of `z = x / (a + s)` at level `sigma = s / (a + s)`: one Euler step of it is
+the DDIM step.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import features
+from ..attention.door import Call, Door
+from ..diffusion import shifted
+from ..notes import note
+from ..words import tokens as word_tokens
+from . import _weights
+from ._cards import Model, unet_grid
+from ._unet_attention import door_of, residual_blocks
+from .base import Backbone, Condition, Prompt, device_of, placed
+
+CHUNK = 8  # frames that the VAE holds at once
+TOGETHER = 16  # frames that a 2D network sees in one call
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A variance-preserving noise schedule, read from a scheduler's configuration."""
+
+    ratios: np.ndarray  # s / a at each whole timestep, rising, float64
+    prediction: str = "epsilon"  # or v_prediction
+    offset: int = 1
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Schedule":
+        """From diffusers' configuration. Raises ValueError for a kind that there is not."""
+        count = config.get("num_train_timesteps", 1000)
+        start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
+        kind = config.get("beta_schedule", "scaled_linear")
+        if kind == "scaled_linear":
+            betas = np.linspace(start**0.5, end**0.5, count) ** 2
+        elif kind == "linear":
+            betas = np.linspace(start, end, count)
+        else:
+            raise ValueError(
+                f"a schedule of betas called {kind!r} is not known; scaled_linear or linear"
+            )
+        kept = np.cumprod(1 - betas)
+        prediction = config.get("prediction_type", "epsilon")
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                f"a model that predicts {prediction!r} is not known; epsilon or v_prediction"
+            )
+        return cls(np.sqrt((1 - kept) / kept), prediction, config.get("steps_offset", 1))
+
+    def level(self, timestep: float) -> float:
+        """sigma = s / (a + s) of a timestep; between whole ones log(s / a) is taken evenly."""
+        ratio = math.exp(np.interp(timestep, np.arange(len(self.ratios)), np.log(self.ratios)))
+        return ratio / (1 + ratio)
+
+    def timestep(self, sigma: float) -> float:
+        """The inverse of `level`, within the timesteps that the model was trained at."""
+        if sigma <= 0:
+            return 0.0
+        top = len(self.ratios) - 1.0
+        if sigma >= 1:
+            return top
+        ratio = math.log(sigma / (1 - sigma))
+        return float(np.interp(ratio, np.log(self.ratios), np.arange(len(self.ratios))))
+
+    def whole(self, sigma: float) -> float:
+        """The level of the whole timestep at or below that of sigma."""
+        return self.level(math.floor(self.timestep(sigma) + 1e-6)) if sigma > 0 else 0.0
+
+    def levels(self, steps: int, shift: float | None, grid: str) -> list[float]:
+        """DDIM's grid ("ddim", leading: every so many timesteps from the first on), then 0."""
+        if grid not in ("own", "ddim"):
+            raise ValueError(
+                f"this model has no grid of levels called {grid!r}; there are: own, ddim"
+            )
+        count = len(self.ratios)
+        if steps > count:
+            raise ValueError(f"steps is at most {count} for this model, not {steps}")
+        timesteps = np.arange(steps)[::-1] * (count // steps) + self.offset
+        found = torch.tensor([self.level(min(t, count - 1)) for t in timesteps] + [0.0])
+        top = self.level(count - 1)
+        return found.tolist() if shift is None else shifted(found, shift).clamp(max=top).tolist()
+
+    def velocity(self, predict, z: Tensor, sigma: float) -> Tensor:
+        """noise - clean at z. predict(x, timestep): what the network says of x = (a + s) z."""
+        scale = math.hypot(1 - sigma, sigma)
+        a, s = (1 - sigma) / scale, sigma / scale
+        if a == 0:
+            raise ValueError("pure noise says nothing to this model: its levels lie below 1")
+        x = z * (a + s)
+        found = predict(x, self.timestep(sigma))
+        if self.prediction == "v_prediction":
+            noise, clean = s * x + a * found, a * x - s * found
+        else:
+            noise, clean = found, (x - s * found) / a
+        return noise - clean
+
+
+def encode_frames(
+    vae, frames: Iterable[Tensor], device: torch.device, eps: Tensor | None = None
+) -> Tensor:
+    """Frames to a latent 1 c f h w, a few at a time: the posterior's mode, or with eps (f c h
+    w) a sample of it; scaled.
+    """
+    source, parts, count = iter(frames), [], 0
+    while group := list(islice(source, CHUNK)):
+        x = torch.stack(group).to(device, torch.float32) * 2 - 1
+        posterior = vae.encode(x).latent_dist
+        part = posterior.mode()
+        if eps is not None:
+            part = part + posterior.std * eps[count : count + len(group)].to(part)
+        parts.append(part)
+        count += len(group)
+    latents = torch.cat(parts) * vae.config.scaling_factor
+    return latents.transpose(0, 1)[None]
+
+
+def decode_frames(vae, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """A latent 1 c f h w to frames f 3 H W in [0, 1], a few at a time."""
+    for part in z[0].transpose(0, 1).split(CHUNK):
+        x = part.to(device, torch.float32) / vae.config.scaling_factor
+        yield (vae.decode(x).sample / 2 + 0.5).clamp(0, 1)
+
+
+class Texts:
+    """CLIP's text states as the pipelines of this lineage take them: the last ones after the norm, no mask at the
+    padding.
+    """
+
+    def __init__(self, tokenizer, name: str):
+        self.tokenizer, self.name = tokenizer, name
+        self.known: dict[str, Tensor] = {}  # encoded once, kept on the CPU
+
+    def new(self, *texts: str) -> list[str]:
+        return [text for text in dict.fromkeys(texts) if text not in self.known]
+
+    def encode(self, encoder, texts: list[str], device: torch.device) -> None:
+        length = self.tokenizer.model_max_length
+        for text in texts:
+            over = len(self.tokenizer(text).input_ids) - length
+            if over > 0:
+                shown = text[:40]
+                note(
+                    f"{self.name} takes {length} tokens; the last {over} of {shown!r}... are not seen"
+                )
+        tokens = self.tokenizer(
+            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            states = encoder(tokens.input_ids.to(device)).last_hidden_state
+        self.known |= zip(texts, states.cpu().split(1), strict=True)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text with its two marks, as far as they are seen."""
+        return min(len(self.tokenizer(text).input_ids), self.tokenizer.model_max_length)
+
+
+class LatentDiffusion(Backbone):
+    """A model of the lineage, built from its parts. A part that is not needed may be None.
+
+    schedule: its scheduler's configuration; model: its card; device: None for where the parts are.
+    """
+
+    def __init__(
+        self,
+        unet=None,
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        schedule: Mapping[str, Any] | None = None,
+        model=None,
+        name="sd",
+        device=None,
+    ):
+        model = model or Model("", 0, rate=8, area=512 * 512, frames=16)
+        self.name, self.prefers = name, model.prefers
+        parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+        self.parts = placed(parts, device)
+        self.device = device or device_of(self.parts)
+        self.dtype = unet.dtype if unet else torch.float32
+        configs = [part.config if part else {} for part in (unet, vae)]
+        self.grid = unet_grid(model, *configs)
+        self.schedule = Schedule.of(schedule or {})
+        self.texts = Texts(tokenizer, name)
+        self.door = door_of(unet) if unet else None
+        self.features = features.door_of(residual_blocks(unet)) if unet else None
+        self.carries = carried(self.door)
+        self.images = (
+            "temporal_attention" not in self.carries
+        )  # a network without layers over time takes single frames
+
+    def condition(self, prompt: Prompt) -> Condition:
+        new = self.texts.new(prompt.text, prompt.negative)
+        if new:
+            with self.on("text_encoder"):
+                self.texts.encode(self.part("text_encoder"), new, self.device)
+        halves = (self.texts.known[t].to(self.device) for t in (prompt.text, prompt.negative))
+        length = self.texts.length(prompt.text)
+        words = word_tokens(self.texts.tokenizer, prompt.text, prompt.words)
+        return Condition(*halves, length, tuple(w for w in words if w < length))
+
+    def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
+        """As AutoencoderKL.encode(...).latent_dist, scaled: its mode, or with eps (f c h w) a sample. In float32."""
+        with self.on("vae"):
+            z = encode_frames(self.part("vae"), frames, self.device, eps)
+        self.grid.check(z.shape[2], *(n * self.grid.stride[1] for n in z.shape[3:]))
+        return z
+
+    def decode(self, z: Tensor) -> Iterator[Tensor]:
+        with self.on("vae"):
+            yield from decode_frames(self.part("vae"), z, self.device)
+
+    def levels(
+        self,
+        steps: int,
+        shift: float | None = None,
+        grid: str = "own",
+        shape: Sequence[int] | None = None,
+    ) -> list[float]:
+        return self.schedule.levels(steps, shift, grid)
+
+    def whole(self, sigma: float) -> float:
+        return self.schedule.whole(sigma)
+
+    def velocity(
+        self,
+        z: Tensor,
+        sigma: float,
+        condition: Condition,
+        *,
+        branch: str,
+        frames: Sequence[int] | None = None,
+    ) -> Tensor:
+        text = condition.half(branch).to(z.device, self.dtype)
+        frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
+        if not self.images:
+            return self._called(z, sigma, text, branch, frames)
+        parts = []
+        for first in range(0, len(frames), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            parts.append(self._called(z[:, :, some], sigma, text, branch, frames[some]))
+        return torch.cat(parts, 2)
+
+    def _called(
+        self, z: Tensor, sigma: float, text: Tensor, branch: str, frames: tuple[int, ...]
+    ) -> Tensor:
+        """The velocity by one call of the network."""
+        call = Call(branch, frames, z.shape[3:], len(z))
+        with self.door.calling(call), self.features.calling(call):
+            return self.schedule.velocity(lambda x, t: self._predicted(x, t, text), z, sigma)
+
+    def _predicted(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """What the network says of x, b c f h w."""
+        t = torch.tensor([timestep], device=x.device, dtype=torch.float32)
+        x = x.to(self.dtype)
+        # Contiguous: a convolution's last bit depends on how its input lies, which a resumed run does not remember.
+        if not self.images:
+            return self.part("unet")(x.contiguous(), t, text).sample.float()
+        frames = x.transpose(1, 2).flatten(0, 1).contiguous()
+        out = self.part("unet")(frames, t, text.expand(len(frames), -1, -1)).sample.float()
+        return out.unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+SPATIAL = frozenset({"text", "text_attention", "spatial_attention", "features"})
+
+
+def carried(door: Door | None) -> frozenset[str]:
+    """What a U-Net offers methods, by its layers."""
+    if door is None:
+        return frozenset({"text"})
+    temporal = any(site.axis == "temporal" for site in door.sites)
+    return SPATIAL | {"temporal_attention"} if temporal else SPATIAL
+
+
+def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> LatentDiffusion:
+    """Load the parts that lie in a folder."""
+    import diffusers
+    from transformers import AutoTokenizer, CLIPTextModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
+    where = _weights.pick_device(device)
+    kind = _weights.pick_dtype(dtype, where)
+    options = {"use_safetensors": True, "local_files_only": True}
+    clips = "temporal_attention" in model.carries
+    network = diffusers.UNet3DConditionModel if clips else diffusers.UNet2DConditionModel
+    vae = diffusers.AutoencoderKL
+    return LatentDiffusion(
+        network.from_pretrained(folder / "unet", torch_dtype=kind, **options),
+        vae.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=kind, **options),
+        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        schedule=_weights.config(folder, "scheduler"),
+        model=model,
+        name=name,
+        device=where,
+    )

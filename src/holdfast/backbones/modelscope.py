@@ -1,0 +1,56 @@
+"""ModelScope's text-to-video family: a 3D U-Net that predicts noise, over SD's VAE. What is
+known without loading one.
+"""
+
+from pathlib import Path
+
+from . import _weights
+from ._cards import Grid, Model, unet_grid
+
+CARRIES = frozenset(
+    {"text", "text_attention", "spatial_attention", "temporal_attention", "features"}
+)
+PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
+MODELS = {
+    "modelscope": Model(
+        weights="damo-vilab/text-to-video-ms-1.7b",
+        gigabytes=7,
+        rate=8,
+        area=256 * 256,
+        frames=16,
+        carries=CARRIES,
+        prefers=PREFERS,
+        licence="CC-BY-NC-4.0",
+    ),
+    "zeroscope": Model(
+        weights="cerspense/zeroscope_v2_576w",
+        gigabytes=7,
+        rate=8,
+        area=576 * 320,
+        frames=24,
+        carries=CARRIES,
+        prefers=PREFERS,
+        licence="CC-BY-NC-4.0",
+    ),
+}
+PARTS = ("unet", "vae", "text_encoder")
+
+
+def find(name: str, weights: str | None = None) -> Path:
+    """The folder of a backbone's weights. Raises ValueError for a wrong folder,
+    registry.Missing for a hub id not here.
+    """
+    return _weights.find(MODELS[name], weights, PARTS, ("TextToVideoSDPipeline",))
+
+
+def grid(name: str, folder: Path) -> Grid:
+    """The clips that the model in a folder takes, from its configuration alone."""
+    unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
+    return unet_grid(MODELS[name], unet, vae)
+
+
+def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
+    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
+    from ._latent_diffusion import load as load_parts
+
+    return load_parts(MODELS[name], name, find(name, weights), device, dtype)

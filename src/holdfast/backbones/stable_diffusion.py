@@ -1,0 +1,53 @@
+"""Stable Diffusion: an image model, each frame by itself. What is known without loading one."""
+
+from pathlib import Path
+
+from . import _weights
+from ._cards import Grid, Model, unet_grid
+
+CARRIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
+PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
+ANY = 10**6  # frames: they do not see each other
+MODELS = {
+    "sd1.5": Model(
+        weights="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        gigabytes=4,
+        rate=8,
+        area=512 * 512,
+        frames=ANY,
+        carries=CARRIES,
+        prefers=PREFERS,
+        licence="CreativeML OpenRAIL-M",
+    ),
+    "sd2.1": Model(
+        weights="stabilityai/stable-diffusion-2-1",
+        gigabytes=5,
+        rate=8,
+        area=768 * 768,
+        frames=ANY,
+        carries=CARRIES,
+        prefers=PREFERS,
+        licence="CreativeML OpenRAIL++-M",
+    ),
+}
+PARTS = ("unet", "vae", "text_encoder")
+
+
+def find(name: str, weights: str | None = None) -> Path:
+    """The folder of a backbone's weights. Raises ValueError for a wrong folder,
+    registry.Missing for a hub id not here.
+    """
+    return _weights.find(MODELS[name], weights, PARTS, ("StableDiffusionPipeline",))
+
+
+def grid(name: str, folder: Path) -> Grid:
+    """The clips that the model in a folder takes, from its configuration alone."""
+    unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
+    return unet_grid(MODELS[name], unet, vae)
+
+
+def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
+    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
+    from ._latent_diffusion import load as load_parts
+
+    return load_parts(MODELS[name], name, find(name, weights), device, dtype)
