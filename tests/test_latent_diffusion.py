@@ -1,5 +1,7 @@
 """Models that predict noise as a velocity field: against diffusers' schedulers, its VAE, published configurations."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -218,3 +220,34 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
         ValueError, match="holds a TextToVideoSDPipeline, not a StableDiffusionPipeline"
     ):
         registry.about("sd1.5", str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the pipeline's own
+def test_the_embedded_image_model_makes_the_same_picture_here_as_in_diffusers_own_pipeline():
+    """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: latents and pixels agree."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from holdfast.backbones import stable_diffusion
+    from holdfast.diffusion import guided
+
+    folder = stable_diffusion.find("shapeworld-sd")
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)
+    caption, steps = "a plain red ball moves right over a lake", 10
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = {"prompt": caption, "num_inference_steps": steps, "guidance_scale": 4.0}
+    asked |= {"height": 64, "width": 64, "latents": noise, "output_type": "pt"}
+    theirs = pipe(**asked).images  # n 3 H W
+
+    backbone = registry.load_backbone("shapeworld-sd", device="cpu")
+    levels, condition = backbone.levels(steps), backbone.condition(Prompt(caption))
+
+    def whole(sigma):
+        return ((1 - sigma) ** 2 + sigma**2) ** 0.5  # 1 / (a + s)
+
+    z = noise[:, :, None] * whole(levels[0])
+    for sigma, sigma_next in itertools.pairwise(levels):
+        z = z + (sigma_next - sigma) * guided(backbone, z, sigma, condition, "tgt", 4.0)
+    ours = torch.cat(list(backbone.decode(z)))
+    assert torch.allclose(ours, theirs, atol=2e-3)

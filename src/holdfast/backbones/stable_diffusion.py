@@ -29,6 +29,15 @@ MODELS = {
         prefers=PREFERS,
         licence="CreativeML OpenRAIL++-M",
     ),
+    "shapeworld-sd": Model(
+        weights="shapeworld-sd",
+        gigabytes=0,
+        rate=8,
+        area=64 * 64,
+        frames=ANY,
+        carries=CARRIES,
+        prefers=PREFERS | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
+    ),
 }
 PARTS = ("unet", "vae", "text_encoder")
 

@@ -31,9 +31,18 @@ def save_folder(out: Path, pipeline: str, parts: dict[str, object]) -> None:
         if isinstance(part, nn.Module):
             part = copy.deepcopy(part).to("cpu", torch.float16)
         part.save_pretrained(out / name)
+        forget_origin(out / name / "config.json")
         kind = type(part).__name__
         index[name] = [library(part), NAMES.get(kind, kind)]
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def forget_origin(config: Path) -> None:
+    """Take the folder that a part was loaded from out of its configuration: it means nothing elsewhere."""
+    if config.exists():
+        told = json.loads(config.read_text())
+        told.pop("_name_or_path", None)
+        config.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def library(part: object) -> str:
