@@ -11,7 +11,7 @@ from ._cards import Grid, Model
 
 CARRIES = frozenset({"text", "text_attention", "joint_attention", "features"})
 # What the embedded model prefers was chosen on scenes that are neither trained on nor reported (docs/shapeworld.md).
-_SMALL = {"steps": 25, "source_guidance": 1.0, "target_guidance": 3.0}
+_SMALL = {"steps": 25, "source_guidance": 1.0, "target_guidance": 3.0, "shift": 2.0}
 MODELS = {
     "wan2.1-1.3b": Model(
         weights="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
