@@ -105,7 +105,7 @@ MUTATIONS = [
         "methods/flowanchor.py",
         ORACLE,
         ("math.log(source.shape[2])", "source.shape[2]"),
-        ("(1 + gain *", "(1 - gain *"),
+        ("(1 + diffusion.contrast", "(1 - diffusion.contrast"),
     ),
     *of(
         "methods/flowanchor.py",
@@ -123,7 +123,7 @@ MUTATIONS = [
         ("b2 * columns.most, kept)", "b2 * columns.least, kept)"),
         ("torch.where(driving, 1 - b2, 1.0)", "torch.where(driving, 1.0, 1.0)"),
         ("+ how.beta_text * high", "- how.beta_text * high"),
-        ("logits[..., : how.length]", "logits"),
+        ("logits[..., how.first : how.length]", "logits"),
         ("return high, x - high", "return high, 0 * x"),
     ),
     *of(
@@ -132,7 +132,7 @@ MUTATIONS = [
         ("values > threshold", "values <= threshold"),
         ('(given.src, "src+") if given.src.words', '(given.tgt, "tgt+") if given.tgt.words'),
         (".mean((1, 3))", ".sum((1, 3))"),
-        ("return total / count", "return total"),
+        ("return total / count.clamp(min=1)", "return total"),
         ("layers.setdefault(site.path", "layers.setdefault(site.kind"),
     ),
     *of(
@@ -187,7 +187,7 @@ MUTATIONS = [
         "windows.py",
         WINDOWS,
         ("torch.minimum(rise, rise.flip(0)).float()", "torch.ones(size)"),
-        ("frames=frames[first:end]", "frames=None"),
+        ("frames=part", "frames=None"),
         ("return total / weights", "return total"),
     ),
     *of(

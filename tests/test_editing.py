@@ -298,6 +298,68 @@ def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_
     assert resumed.manifest["evaluations"] == 4
 
 
+def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
+    """A killed worker loses what was done since the last save, and no more."""
+    monkeypatch.setattr(editing, "SAVE_EVERY", -1.0)
+    made = task(settings={"steps": "3", "strength": "1"})
+    running = editing.events(made, tiny_wan)
+    next(event for event in running if isinstance(event, Step) and event.index == 2)
+    saved = Path(made.output + ".latents.safetensors")
+    assert saved.exists()  # while it runs: nobody had to close it
+    running.close()
+
+
+def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, monkeypatch):
+    from holdfast.attention import maps
+
+    cells = torch.zeros(3, 4, 6, dtype=torch.bool)
+    cells[..., :3] = True
+    monkeypatch.setattr(maps, "automatic", lambda field, given: cells)
+    made = task(
+        mask="auto", source="a red ball", target="a blue ball", settings={"steps": 3, "strength": 1}
+    )
+    running = editing.events(made, tiny_wan)
+    next(event for event in running if isinstance(event, Step))
+    running.close()
+    again = editing.events(made, tiny_wan, resume=True)
+    next(event for event in again if isinstance(event, Progress) and event.stage == "text")
+    again.close()
+    monkeypatch.setattr(maps, "automatic", None)
+    assert editing.edit(made, tiny_wan, resume=True).mask is not None
+
+
+def test_equal_prompts_do_not_touch_what_an_earlier_run_saved(task, tiny_wan):
+    made = task(target="a plain red ball")
+    path = Path(made.output + ".latents.safetensors")
+    path.write_bytes(b"of another task")
+    with pytest.warns(UserWarning, match="prompts are equal"):
+        assert editing.edit(made, tiny_wan, resume=True).z is None
+    assert path.read_bytes() == b"of another task"
+
+
+def test_an_automatic_mask_is_refused_before_anything_is_loaded(task, make_clip, tiny_wan):
+    clip = make_clip()
+    with pytest.raises(ValueError, match="mask is a file, a box x,y,w,h or auto"):
+        task(clip, mask=" ")
+    bare = type("Bare", (), {"name": "bare", "grid": tiny_wan.grid, "prefers": {}})()
+    bare.carries = frozenset({"text"})
+    with pytest.raises(
+        ValueError, match="--mask auto needs text_attention, which bare does not carry"
+    ):
+        plan.plan(task(clip, mask="auto"), bare, 6, (32, 48))
+
+
+def test_a_second_file_of_the_same_result_has_a_manifest_of_its_own(
+    task, make_clip, tiny_wan, tmp_path
+):
+    result = editing.edit(task(make_clip(audio=1)), tiny_wan)
+    with pytest.warns(UserWarning, match="cannot hold"):
+        result.save(tmp_path / "a.gif")
+    result.save(tmp_path / "b.mp4")
+    told = json.loads((tmp_path / "b.mp4.json").read_text())
+    assert (told["audio_tracks"], told["notes"], told["codec"]) == (1, [], "h264")
+
+
 def test_every_warning_of_a_run_is_in_the_manifest(task, tiny_wan, tmp_path):
     made = task(
         method="flowdirector",
@@ -342,7 +404,7 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         with pytest.raises(ValueError, match=words):
             editing.edit(task(clip, output=str(tmp_path / name)), tiny_wan)
     with pytest.raises(ValueError, match="crf is between"):
-        editing.edit(task(clip, crf=99), tiny_wan)
+        editing.edit(task(clip, crf=60), tiny_wan)
     with pytest.raises(ValueError, match=r"nearest: flowedit"):
         editing.edit(task(clip, method="flowedits"), tiny_wan)
     with pytest.raises(

@@ -58,6 +58,14 @@ WRONG = [
     ({"invert_mask": "perhaps"}, "invert_mask is true or false"),
     ({"source": None}, "source is text"),
     ({"source": 3}, "source is text"),
+    ({"words": 5}, "words is a list of texts"),
+    ({"words": [1, 2]}, "words is a list of texts"),
+    ({"settings": 5}, "settings is a table"),
+    ({"settings": "steps=2"}, "settings is a table"),
+    ({"seed": 1e400}, "seed is a whole number"),
+    ({"codec": "foo"}, "codec is auto or h264"),
+    ({"crf": -5}, "crf is a whole number between 0 and 63"),
+    ({"mask": ""}, "mask is a file"),
 ]
 
 
@@ -68,6 +76,11 @@ def test_a_value_that_a_field_does_not_take_is_refused_from_json_as_from_python(
         EditTask.from_dict(json.loads(json.dumps(data)))
     with pytest.raises(ValueError, match=words):
         EditTask(**data)
+
+
+def test_what_is_missing_or_too_much_is_named():
+    with pytest.raises(ValueError, match="needs output, target"):
+        EditTask.from_dict({"input": "a.mp4", "source": "a"})
 
 
 def test_parts():

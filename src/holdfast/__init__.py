@@ -26,6 +26,10 @@ def edit(
 
     fields = {f.name for f in dataclasses.fields(EditTask)}
     settings = dict(settings or {})
+    twice = {"input", "source", "target", "method", "backbone", "mask", "seed", "settings"}
+    if twice.intersection(settings):
+        names = ", ".join(sorted(twice.intersection(settings)))
+        raise ValueError(f"give {names} as an argument of edit(), not in settings")
     task = {k: settings.pop(k) for k in list(settings) if k in fields}
     loaded = None if isinstance(backbone, str) else backbone
     task |= {

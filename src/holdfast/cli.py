@@ -86,7 +86,8 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
             result.save(report=report)
     except KeyboardInterrupt as error:  # Cancelled, or while writing
         screen.print(str(error) or "stopped", highlight=False)
-        if latents_path(Path(task.output)).exists():
+        cancelled = isinstance(error, editing.Cancelled)
+        if error.saved if cancelled else latents_path(Path(task.output)).exists():
             screen.print(
                 f"go on with: {resume_command()}", highlight=False, soft_wrap=True, markup=False
             )

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import typer
 from rich.console import Console
@@ -60,13 +60,22 @@ def our_warnings() -> Iterator[None]:
     """Show Holdfast's own warnings as notes, each once; a library's are for developers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("default", Notice)
-        warnings.showwarning = shown_note
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = _show_once()
         yield
 
 
-def shown_note(message: Warning, *_) -> None:
-    screen.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+def _show_once() -> Callable[..., None]:
+    """Shows a note the first time that it is given."""
+    shown: set[str] = set()
+
+    def show(message: Warning, *_) -> None:
+        text = str(message)
+        if text not in shown:
+            screen.print(f"[yellow]note:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        shown.add(text)
+
+    return show
 
 
 def out_of_memory(error: Exception) -> bool:

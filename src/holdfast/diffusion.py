@@ -58,19 +58,19 @@ def per_frame(scale: Scale, z: Tensor) -> float | Tensor:
     return scale.to(z).view(1, 1, -1, 1, 1)
 
 
-def minmax(values: Tensor, least: float = 1e-12) -> Tensor:
-    """Each sample's values scaled to [0, 1] over all its elements. least: added to the range, so that 0 / 0 is 0."""
+def minmax(values: Tensor, least: float = 1e-12, top: float = 1.0) -> Tensor:
+    """Each sample's values scaled to [0, top] over all its elements. least: added to the range, so that 0 / 0 is 0."""
     dims = tuple(range(1, values.dim()))
     low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
-    return (values - low) / (high - low + least)
+    return top * (values - low) / (high - low + least)
 
 
-def contrast(difference: Tensor, kind: str, least: float = 1e-12) -> Tensor:
+def contrast(difference: Tensor, kind: str, least: float = 1e-12, top: float = 1.0) -> Tensor:
     """Where a difference of velocities b c f h w is large, b 1 f h w in [0, 1]: its mean over channels, "signed" or
     "abs".
     """
     mean = (difference if kind == "signed" else difference.abs()).mean(1, keepdim=True)
-    return minmax(mean, least)
+    return minmax(mean, least, top)
 
 
 def grid_of(name: str, steps: int, shift: float, own: str) -> Tensor:

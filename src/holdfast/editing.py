@@ -26,7 +26,11 @@ SAVE_EVERY = 20.0  # seconds between two saves of a running edit
 
 
 class Cancelled(KeyboardInterrupt):
-    """The user stopped a run; what was done is saved, and the message says how far it came."""
+    """The user stopped a run, and the message says how far it came. saved: whether there is something to go on from."""
+
+    def __init__(self, message: str, saved: bool):
+        super().__init__(message)
+        self.saved = saved
 
 
 def edit(
@@ -57,7 +61,7 @@ def edit(
         where = "before a step was done"
         if step:
             where = f"after step {step.index} of {step.count}"
-        raise Cancelled(f"stopped {where}") from error
+        raise Cancelled(f"stopped {where}", step is not None and bool(task.output)) from error
     return event
 
 
@@ -142,6 +146,8 @@ def _walked(
 ) -> Iterator[Event]:
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
+    if edit.store and found:
+        edit.store = dataclasses.replace(edit.store, found=found)
     job = walk.Job(
         edit.plan,
         frames=edit.frames,

@@ -1,38 +1,50 @@
 """Notes: what a user should know of a run and would not see in its result. They are shown, and kept in the manifest."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 
 
 class Notice(UserWarning):
     """A warning of Holdfast's own, meant for a user and not for a developer."""
 
 
+_collecting: ContextVar[list[str] | None] = ContextVar("collecting", default=None)
+
+
 def note(text: str) -> None:
-    """Warn the user: in Python as a warning, on the command line as a note, in an edit's manifest under `notes`."""
-    warnings.warn(text, Notice, stacklevel=3)
+    """Tell the user: in an edit as one of its events, and so in its manifest; elsewhere as a warning."""
+    collected = _collecting.get()
+    if collected is None:
+        warnings.warn(text, Notice, stacklevel=3)
+    else:
+        collected.append(text)
 
 
-def gathered(events: Generator, wrap: type) -> Generator:
-    """The same events; what each of them gave notice of comes before it, as `wrap(text)`.
+def gathered(events: Generator, wrap: Callable[[str], object]) -> Generator:
+    """The same events; what each of them gave note of comes before it, as `wrap(text)`, also before an error.
 
-    Only while the events themselves run are notices caught: a generator that waits changes nothing for others.
+    Notes are collected only while the events themselves run, and by each thread for itself.
     """
-    ended = object()
-    event = None
     try:
-        while event is not ended:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", Notice)
-                event = next(events, ended)
-            for warning in caught:
-                if issubclass(warning.category, Notice):
-                    yield wrap(str(warning.message))
-                else:
-                    warnings.showwarning(
-                        warning.message, warning.category, warning.filename, warning.lineno
-                    )
-            if event is not ended:
-                yield event
+        while True:
+            collected: list[str] = []
+            failure, event, ended = None, None, False
+            token = _collecting.set(collected)
+            try:
+                event = next(events)
+            except StopIteration:
+                ended = True
+            except BaseException as error:  # also Ctrl-C: what was noted until then is told first
+                failure = error
+            finally:
+                _collecting.reset(token)
+            for text in collected:
+                yield wrap(text)
+            if failure is not None:
+                raise failure
+            if ended:
+                return
+            yield event
     finally:
         events.close()

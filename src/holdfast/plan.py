@@ -76,6 +76,8 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
 def driving_words(task: EditTask, method: ModuleType) -> words.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     change = words.changed(task.source, task.target, task.words)
+    if task.mask == "auto" and not task.same and not (change.source or change.target):
+        raise ValueError(words.NO_WORD)
     looks = "text_attention" in method.NEEDS
     if looks and not task.same:
         return words.noted(change, task.source)

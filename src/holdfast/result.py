@@ -61,6 +61,7 @@ class Result:
     manifest: dict
     store: Store | None = None
     clock: Clock = field(default_factory=Clock)
+    of_files: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
 
     @property
     def task(self) -> EditTask:
@@ -101,7 +102,8 @@ class Result:
         frames = reported(self.frames(measure), "decode and write", self.clip.frames, report)
         video.write(path, self.clip, frames, self.task.codec, self.task.crf)
         self.clock.lap("decode and write")
-        self.manifest |= self._written(path) | {"preservation": measure.figures()}
+        self.manifest["preservation"] = measure.figures()
+        self.manifest |= self._written(path)
         write_json(manifest_path(path), self.manifest)
         if self.store:
             self.store.remove()
@@ -111,8 +113,11 @@ class Result:
         """What the manifest says of the file."""
         suffix = path.suffix.lower()
         contained = suffix in video.CONTAINERS
+        notes = [text for text in self.manifest["notes"] if text not in self.of_files]
         said = {
             "output": str(path),
+            "audio_tracks": self.clip.audio,
+            "notes": notes,
             "codec": video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix,
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
             "peak_memory_mb": peak_memory_mb(),
@@ -120,7 +125,8 @@ class Result:
         if self.clip.audio and not contained:
             text = f"{path.name} cannot hold the source's audio; it was left out"
             note(text)
-            said |= {"audio_tracks": 0, "notes": [*self.manifest["notes"], text]}
+            self.of_files.append(text)
+            said |= {"audio_tracks": 0, "notes": [*notes, text]}
         return said
 
     @property

@@ -75,7 +75,7 @@ class Kind:
         elif self.base is float:
             text = f"a number {self.range or ''}".replace("a number a number", "a number").strip()
         else:
-            text = {str: "text", tuple: "a list", dict: "a table"}[self.base]
+            text = {str: "text", tuple: "a list of texts", dict: "a table"}[self.base]
         text += ", or two of them with a colon" if self.pair else ""
         return text + (", or none" if self.optional else "")
 
@@ -125,12 +125,17 @@ def parsed(name: str, value: Any, kind: Kind) -> Any:
     if kind.base in (int, float):
         return _numbers(name, value, kind)
     if kind.base is tuple:
-        return (value,) if isinstance(value, str) else tuple(value)
-    if kind.base is dict:
-        return dict(value)
+        return _texts(name, value, kind)
     if not isinstance(value, kind.base):
         raise _wrong(name, value, kind)
     return value
+
+
+def _texts(name: str, value: Any, kind: Kind) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise _wrong(name, value, kind)
+    return tuple(values)
 
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -155,11 +160,12 @@ def _number(name: str, value: Any, kind: Kind) -> int | float:
         raise _wrong(name, value, kind)
     try:
         number = kind.base(value)
-        if isinstance(value, (int, float)) and number != value and not math.isnan(value):
+        if not isinstance(value, str) and number != value and not math.isnan(number):
             raise _wrong(name, value, kind)  # 2.7 is no whole number
+        within = number in (kind.range or Range())
     except (TypeError, ValueError, OverflowError) as error:
         raise _wrong(name, value, kind) from error
-    if number not in (kind.range or Range()):
+    if not within:
         raise _wrong(name, value, kind)
     return number
 
@@ -184,7 +190,7 @@ def configure(
     origin |= dict.fromkeys(values, "suits this backbone")
     given = dict(given) if strength is None else {**given, "strength": strength}
     for key, value in given.items():
-        name = choose(key, known, "setting of this method")
+        name = choose(str(key), known, "setting of this method")
         values[name], origin[name] = value, "given"
     return config(**{k: parsed(k, v, known[k]) for k, v in values.items()}), origin
 

@@ -81,12 +81,17 @@ class EditTask:
     dtype: Literal["auto", "bfloat16", "float32"] = _field(
         "auto is bfloat16 on a GPU, float32 on a CPU.", "auto"
     )
-    codec: str = _field("auto, h264, h265, vp9, ffv1 or lossless.", "auto")
-    crf: int | None = _field(
+    codec: Literal["auto", "h264", "h265", "vp9", "ffv1", "lossless"] = _field(
+        "How the result is encoded; auto goes by its container and depth.", "auto"
+    )
+    crf: Annotated[int, Range(0, 63)] | None = _field(
         "Quality of the codec; lower is better. The default is visually lossless.", None
     )
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
+        if self.mask is not None and not self.mask.strip():
+            raise ValueError("mask is a file, a box x,y,w,h or auto, not an empty text")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -94,9 +99,16 @@ class EditTask:
     @classmethod
     def from_dict(cls, data: dict) -> "EditTask":
         """Raises ValueError for a field that there is not."""
-        unknown = set(data) - {f.name for f in dataclasses.fields(cls)}
+        known = {f.name: f.default for f in dataclasses.fields(cls)}
+        unknown = set(data) - set(known)
         if unknown:
-            raise ValueError(f"an edit task has no {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"an edit task has no {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
+            )
+        needed = ("input", "output", "source", "target")
+        absent = [name for name in needed if name not in data]
+        if absent:
+            raise ValueError(f"an edit task needs {', '.join(absent)}")
         return cls(**data)
 
     @property

@@ -79,18 +79,25 @@ class Windowed:
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        """Each window's velocity weighted by a ramp over its overlaps, so that none ends in a step; z: b c f h w of
-        the whole clip.
+        """Each window's velocity weighted by a ramp over its overlaps, so that none ends in a step.
+
+        z: b c f h w of the whole clip, or of the frames that are named, in order.
         """
         frames = tuple(range(z.shape[2]) if frames is None else frames)
         total, weights = torch.zeros_like(z), torch.zeros_like(z[:, :1, :, :1, :1])
         for first, end in self.chosen.spans:
+            part = tuple(frame for frame in frames if first <= frame < end)
+            if not part:
+                continue
+            begin = frames.index(part[0])
+            at = slice(begin, begin + len(part))
             velocity = self.inner.velocity(
-                z[:, :, first:end], sigma, condition, branch=branch, frames=frames[first:end]
+                z[:, :, at], sigma, condition, branch=branch, frames=part
             )
-            weight = _ramp(end - first).to(z).view(1, 1, -1, 1, 1)
-            total[:, :, first:end] += weight * velocity
-            weights[:, :, first:end] += weight
+            weight = _ramp(end - first)[[frame - first for frame in part]]
+            weight = weight.to(z).view(1, 1, -1, 1, 1)
+            total[:, :, at] += weight * velocity
+            weights[:, :, at] += weight
         return total / weights
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from .notes import note
 
+NO_WORD = (
+    "--mask auto follows the words that drive the edit, and there are none: name some with --words"
+)
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Han
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 _ARTICLES = {"a", "an", "the"}

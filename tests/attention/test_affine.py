@@ -89,6 +89,23 @@ def test_bfloat16_is_as_near_as_bfloat16_attention_is():
     assert ours.abs().max() < 3 * plain.abs().max() + 0.02
 
 
+def test_keys_that_are_no_text_do_not_count():
+    """The same text behind five other keys that are left alone: the refined part of the softmax is the naive one's."""
+    q, k, v = setup()
+    others = torch.arange(20) < 5
+    how = Refinement(0.3, 0.3, 20, kept=others, first=5)
+    a = q @ k.mT / 4
+    top, bottom = a[..., 5:].amax(-1, keepdim=True), a[..., 5:].amin(-1, keepdim=True)
+    inside, column = MASKS["some"][:, None], torch.arange(20) == 7
+    raised = torch.where(column, a + 0.3 * (top - a), a - 0.3 * (a - bottom))
+    first = torch.where(inside & ~others, raised, a)
+    high, low = first.amax(2, keepdim=True), first.amin(2, keepdim=True)
+    moved = torch.where(inside, first + 0.3 * (high - first), first - 0.3 * (first - low))
+    expected = torch.where(column, moved, first).softmax(-1) @ v
+    ours = refined(q, k, v, MASKS["some"], torch.tensor([7]), how)
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
 def test_a_term_is_carried_in_two_halves_that_bfloat16_keeps():
     from holdfast.attention.affine import _halves
 

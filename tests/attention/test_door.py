@@ -269,11 +269,11 @@ def test_it_works_in_a_compiled_network(tiny_wan):
         silent = call()
     plain = tiny_wan.transformer
     try:
-        tiny_wan.transformer = torch.compile(plain, backend="eager")
+        tiny_wan.parts["transformer"] = torch.compile(plain, backend="eager")
         assert torch.allclose(call(), stock, atol=1e-5)
         with attention.edit(tiny_wan, silence):
             assert torch.allclose(call(), silent, atol=1e-5)
         assert torch.allclose(call(), stock, atol=1e-5)
     finally:
-        tiny_wan.transformer = plain
+        tiny_wan.parts["transformer"] = plain
         torch.compiler.reset()

@@ -86,3 +86,8 @@ def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
 def test_no_word_no_mask():
     with pytest.raises(ValueError, match="name some with --words"):
         maps.automatic(Looking(), given((), ()))
+
+
+def test_frames_that_are_not_contiguous_have_their_own_heat():
+    heat = maps.assembled({site((4, 0)): torch.ones(1, 1, 2, 2, 2)})
+    assert heat[0, 0, :, 0, 0].tolist() == [1, 0, 0, 0, 1]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from holdfast import attention, registry
-from holdfast.attention import affine
 from holdfast.attention.door import Site
 from holdfast.backbones.base import Condition, Prompt
 from holdfast.methods import flowanchor
@@ -83,9 +82,10 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
         Anchor(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
     (target, whole), (_, prompt) = seen
     assert target.tolist() == [4]
-    assert (whole.length, whole.kept) == (8, None)
-    assert prompt.length == 5
-    assert prompt.kept.tolist() == [False] * 5 + [True] * 3
+    assert (whole.first, whole.length) == (3, 8)
+    assert whole.kept.tolist() == [True] * 3 + [False] * 5  # what is no text is left alone
+    assert (prompt.first, prompt.length) == (3, 5)
+    assert prompt.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 3
 
 
 @pytest.mark.parametrize("axis", ["spatial", "temporal"])
@@ -149,5 +149,9 @@ def test_settings_that_there_are_not_are_refused(wrong):
         Config(**wrong)
 
 
-def test_the_refinement_is_the_attention_rooms(case):
-    assert flowanchor.refined is affine.refined
+def test_cut_keeps_latents_outside_the_mask(case):
+    mask = case.part()
+    outside = mask.expand_as(case.source) == 0
+    for cut in (True, False):
+        edited = last(case.steps(case.config(cut=cut), mask=mask))
+        assert torch.equal(edited[outside], case.source[outside]) == cut

@@ -11,7 +11,7 @@ from holdfast import attention, inversion, registry
 from holdfast.attention.door import Door, Site
 from holdfast.backbones.base import Prompt
 from holdfast.diffusion import guided, noise, noised
-from holdfast.step import Given, Guide
+from holdfast.step import Given
 
 from .analytic import DEVIATION, Gaussian, about, last
 
@@ -470,12 +470,33 @@ def test_flowdirector_mixes_and_steps_at_whole_thousandths():
     assert not torch.allclose(whole, exact, atol=1e-6)
 
 
-def test_a_guide_is_a_second_field_with_its_own_conditions():
-    """How a method names one is the method's; what it is given is all that another field needs."""
-    guide = Guide(Gaussian(), about(SRC), about(TGT))
-    given = dataclasses.replace(GIVEN, guide=guide)
-    v = given.guide.field.velocity(SOURCE, 0.5, given.guide.tgt, branch="tgt+")
-    assert torch.equal(v, Gaussian().velocity(SOURCE, 0.5, GIVEN.tgt, branch="tgt+"))
+def test_flowdirector_looks_at_the_layer_at_its_depth_and_smooths_by_its_side(tiny_wan):
+    from holdfast.methods.flowdirector import looked_at, thresholded
+
+    assert looked_at(tiny_wan, 0.0) == "blocks.0.attn2"
+    assert looked_at(tiny_wan, 0.6) == looked_at(tiny_wan, 1.0) == "blocks.1.attn2"
+    spot = torch.zeros(1, 1, 1, 60, 60)
+    spot[..., 30, 30] = 1
+    assert thresholded(spot, (1, 60, 60), 11).sum() == 121  # the pooling's side, on a frame of 60
+    assert thresholded(spot, (1, 60, 60), 1).sum() == 1
+
+
+def test_flowdirector_joins_what_is_seen_under_all_noises(monkeypatch):
+    from holdfast.methods import flowdirector
+
+    # Of source and target, under two noises.
+    masks = iter([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    source = torch.zeros(1, 1, 1, 1, 4, dtype=torch.float64)
+
+    def attended(field, z, sigma, condition, side, cfg):
+        seen = torch.tensor(next(masks), dtype=torch.float64).view(1, 1, 1, 1, 4)
+        return torch.ones_like(z) * (side == "tgt"), seen
+
+    monkeypatch.setattr(flowdirector, "attended", attended)
+    worded = dataclasses.replace(about(source), words=(1,))
+    cfg = flowdirector.Config(steps=1, strength=1.0, n_avg=2, worse=1, decay=60.0)
+    edited = last(flowdirector.edit(Gaussian(), Given(source, worded, worded), cfg))
+    assert (edited.flatten().abs() > 1e-6).tolist() == [True, False, True, True]
 
 
 def test_guidance_may_rise_over_the_frames():

@@ -36,9 +36,10 @@ class Refinement:
 
     beta_text: float  # b1, of TTM
     beta_video: float  # b2, of STM
-    length: int  # text tokens that row extremes see, from the first on
+    length: int  # the end of the keys that row extremes see
     kept: Tensor | None = None  # L boolean: columns that TTM leaves alone
     statistics: str = "head"  # extremes of each head, or "mean": of the heads' mean
+    first: int = 0  # the begin of those keys
 
 
 def refined(
@@ -78,7 +79,7 @@ def _extremes(
     column_least, column_most = [], []
     for block in _blocks(rows_inside, heads * (length + dim)):
         logits = _logits(q, k, block, how)
-        low, high = logits[..., : how.length].aminmax(dim=-1, keepdim=True)
+        low, high = logits[..., how.first : how.length].aminmax(dim=-1, keepdim=True)
         least.append(low)
         most.append(high)
         after = (1 - how.beta_text) * logits[..., target] + how.beta_text * high  # TTM

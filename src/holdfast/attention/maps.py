@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import diffusion
+from ..words import NO_WORD
 from .door import Site, cross, record
 
 LOOKS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
@@ -43,7 +44,7 @@ def assembled(found: dict[Site, Tensor]) -> Tensor:
     """Maps of one layer in one or more windows as one of the whole clip, 1 1 f h w: their
     mean where windows overlap.
     """
-    length = 1 + max(site.frames[-1] for site in found)
+    length = 1 + max(max(site.frames) for site in found)
     some = next(iter(found.values()))
     total = torch.zeros(1, 1, length, *some.shape[3:], device=some.device)
     count = torch.zeros_like(total)
@@ -51,7 +52,7 @@ def assembled(found: dict[Site, Tensor]) -> Tensor:
         at = list(site.frames)
         total[:, :, at] += part
         count[:, :, at] += 1
-    return total / count
+    return total / count.clamp(min=1)  # a frame that no site is about has no heat
 
 
 def by_layer(found: dict[Site, Tensor]) -> list[dict[Site, Tensor]]:
@@ -72,9 +73,7 @@ def automatic(field, given) -> Tensor:
     source = given.source
     condition, branch = (given.src, "src+") if given.src.words else (given.tgt, "tgt+")
     if not condition.words:
-        raise ValueError(
-            "--mask auto follows the words that drive the edit, and there are none: name some with --words"
-        )
+        raise ValueError(NO_WORD)
     heat = torch.zeros_like(source[:, :1])
     for k, sigma in enumerate(LOOKS):
         noisy = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, 0, k))

@@ -46,7 +46,7 @@ class Wan(Backbone):
         self.name, self.shift, self.prefers = name, shift, model.prefers
         parts = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
         self.parts = placed(parts, device)
-        self.transformer, self.vae, self.tokenizer = transformer, vae, tokenizer
+        self.tokenizer = tokenizer
         self.device = device or device_of(self.parts)
         self.dtype = transformer.dtype if transformer else torch.float32
         configs = [part.config if part else {} for part in (transformer, vae)]
@@ -56,7 +56,17 @@ class Wan(Backbone):
         self.carries = wan.CARRIES if transformer else frozenset({"text"})
         self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
 
+    @property
+    def transformer(self):
+        return self.part("transformer")
+
+    @property
+    def vae(self):
+        return self.part("vae")
+
     def condition(self, prompt: Prompt) -> Condition:
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} was built without its tokenizer, which this needs")
         texts = (prompt.text, prompt.negative)
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
@@ -89,7 +99,7 @@ class Wan(Backbone):
     def encode(self, frames: Iterable[Tensor]) -> Tensor:
         """As AutoencoderKLWan.encode(...).latent_dist.mode(), normalised, a group of frames at a time, in float32."""
         with self.on("vae"):
-            source, cache = iter(frames), self._cache(self.part("vae").encoder)
+            source, cache = iter(frames), self._cache(self.vae.encoder)
             moments, count = [], 0
             while group := list(islice(source, self.grid.stride[0] if count else 1)):
                 x = torch.stack(group).to(self.device, torch.float32)
@@ -104,7 +114,7 @@ class Wan(Backbone):
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         mean, std = self._statistics()
         with self.on("vae"):
-            x = self.part("vae").post_quant_conv(z.to(self.device, torch.float32) * std + mean)
+            x = self.vae.post_quant_conv(z.to(self.device, torch.float32) * std + mean)
             cache = self._cache(self.vae.decoder)
             for i in range(x.shape[2]):
                 frame = x[:, :, i : i + 1]
@@ -129,7 +139,7 @@ class Wan(Backbone):
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent's channels, each 1 c 1 1 1."""
-        config = self.part("vae").config
+        config = self.vae.config
         values = torch.tensor([config.latents_mean, config.latents_std], device=self.device)
         mean, std = values.view(2, 1, -1, 1, 1, 1)
         return mean, std
@@ -156,12 +166,13 @@ class Wan(Backbone):
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
+        transformer = self.transformer
         text = condition.half(branch).to(z.device, self.dtype)
         timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
         call = Call(branch, frames, z.shape[3:])
         with self.door.calling(call), self.features.calling(call):
-            return self.transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
+            return transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
 
 
 def clean(text: str) -> str:

@@ -89,7 +89,7 @@ def modulated(difference: Tensor, gain: float, contrast: str) -> Tensor:
     """AMM (Eqs. 10-12, 23-29): (1 + gF C) dV, C = dV's mean over channels, scaled to [0, 1] over the sample.
     difference: b c f h w.
     """
-    return (1 + gain * diffusion.contrast(difference, contrast, 1e-7)) * difference
+    return (1 + diffusion.contrast(difference, contrast, 1e-7, gain)) * difference
 
 
 def anchored(field: Field, given: Given, cfg: Config):
@@ -117,9 +117,10 @@ class Anchor:
         how = Refinement(
             self.cfg.beta_text,
             self.cfg.beta_video,
-            length=k.shape[2] if self.cfg.text_range == "all" else site.text[0] + self.tgt.length,
-            kept=self._padding(site, k) if self.cfg.padding == "kept" else None,
+            length=site.text[1] if self.cfg.text_range == "all" else site.text[0] + self.tgt.length,
+            kept=self._kept(site, k),
             statistics=self.cfg.statistics,
+            first=site.text[0],
         )
         # The equations' extremes of a column run over all frames: one clip, also where the frames are in the batch.
         batch, heads, tokens, dim = q.shape
@@ -135,5 +136,9 @@ class Anchor:
             self.known[key] = site.covered(self.mask)
         return self.known[key]
 
-    def _padding(self, site: attention.Site, k: Tensor) -> Tensor:
-        return torch.arange(k.shape[2], device=k.device) >= site.text[0] + self.tgt.length
+    def _kept(self, site: attention.Site, k: Tensor) -> Tensor | None:
+        """Keys that are left alone, L boolean: what is no text, and the padding if it is asked for."""
+        position = torch.arange(k.shape[2], device=k.device)
+        end = site.text[0] + self.tgt.length if self.cfg.padding == "kept" else site.text[1]
+        kept = (position < site.text[0]) | (position >= end)
+        return kept if kept.any() else None

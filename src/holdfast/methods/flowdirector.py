@@ -45,12 +45,14 @@ class Config:
     # what the model is told; the authors' are whole, and so are the levels mixed and stepped at
     timesteps: Timesteps = "whole"
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
+        if self.averaging == "published" and self.n_avg > 1 and not 0 < self.worse < self.n_avg:
+            most = self.n_avg - 1
+            raise ValueError(f"worse is between 1 and n_avg - 1 = {most}, not {self.worse}")
 
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    if cfg.averaging == "published" and cfg.n_avg > 1 and not 0 < cfg.worse < cfg.n_avg:
-        raise ValueError(f"worse is between 1 and n_avg - 1 = {cfg.n_avg - 1}, not {cfg.worse}")
     field, levels, first = opened(field, given, cfg)
     if cfg.timesteps == "whole":
         levels = [field.whole(sigma) for sigma in levels]

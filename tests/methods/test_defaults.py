@@ -1,0 +1,66 @@
+"""What each method does when nothing is said: the published values, frozen, and that they reach the field."""
+
+import pytest
+import torch
+
+from holdfast import methods, registry
+from holdfast.step import Given, opened
+
+from .analytic import Gaussian, about
+
+# steps, strength, grid, timesteps: of each method's authors, as docs/ says.
+PUBLISHED = {
+    "dfvedit": (50, 0.98, "own", "exact"),
+    "flowalign": (33, 1.0, "own", "exact"),
+    "flowanchor": (25, 0.92, "own", "whole"),
+    "flowdirector": (50, 0.8, "own", "whole"),
+    "flowedit": (50, 0.66, "own", "exact"),
+    "rfsolver": (25, 1.0, "own", "exact"),
+    "sdedit": (50, 0.7, "own", "whole"),
+    "uniedit": (25, 0.8, "euler", "exact"),
+    "wanedit": (50, 0.82, "own", "whole"),
+}
+SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+GIVEN = Given(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
+    pytest.mark.filterwarnings("ignore:no word drives the edit"),
+]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_published_values(name):
+    cfg = registry.method(name).Config()
+    assert (cfg.steps, cfg.strength, cfg.grid, cfg.timesteps) == PUBLISHED[name]
+
+
+class Asked(Gaussian):
+    def levels(self, steps, shift=None, grid="own", shape=None):
+        self.asked = (steps, shift, grid, tuple(shape))
+        return super().levels(steps, shift)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_method_asks_for_the_levels_that_its_settings_name(name):
+    """Steps, shift, grid and the latent's shape all reach the field."""
+    field, module = Asked(), registry.method(name)
+    known = {"steps": 3, "strength": 0.7, "shift": 2.5, "grid": "wan", "inject": 0, "n_avg": 1}
+    cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
+    for _ in module.edit(field, GIVEN, cfg):
+        pass
+    assert field.asked == (3, 2.5, "wan", (3, 4, 5))
+
+
+WALKED = [(50, 0.66, 17), (25, 0.92, 2), (4, 0.3, 3)]
+
+
+@pytest.mark.parametrize(("steps", "strength", "first"), WALKED)
+def test_strength_is_the_rounded_share_of_the_levels_that_is_walked(steps, strength, first):
+    cfg = registry.method("flowedit").Config(steps=steps, strength=strength)
+    assert opened(Gaussian(), GIVEN, cfg)[2] == first
+
+
+def test_uniedit_inverts_the_whole_levels_within_its_share():
+    cfg = registry.method("uniedit").Config(steps=15, strength=0.58)  # 8.7: eight levels, not nine
+    steps = list(registry.method("uniedit").edit(Gaussian(), GIVEN, cfg))
+    assert steps[0].count == 8

@@ -1,0 +1,89 @@
+"""An edit in memory: what it hands to the method, and what it says as it goes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from holdfast import walk
+from holdfast.attention import maps
+from holdfast.backbones.base import Prompt
+from holdfast.methods import flowedit
+from holdfast.step import Guide, Step
+from holdfast.task import EditTask
+
+CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+def job(backbone, inside=None, **fields):
+    texts = {"source": "a plain red ball", "target": "a plain blue ball", "method": "flowedit"}
+    settings = {"steps": 2, "strength": 1.0}
+    task = EditTask(**{"input": "", "output": "", "settings": settings, **texts, **fields})
+    return walk.job(task, backbone, CLIP, inside)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What reaches the method."""
+    seen, real = [], flowedit.edit
+
+    def watched(field, given, cfg, start=None):
+        seen.append(given)
+        return real(field, given, cfg, start)
+
+    monkeypatch.setattr(flowedit, "edit", watched)
+    return seen
+
+
+def left_cells(field, given):
+    cells = torch.zeros(given.source.shape[2:], dtype=torch.bool)
+    cells[..., :2] = True
+    return cells
+
+
+def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
+    monkeypatch.setattr(maps, "automatic", left_cells)
+    events = list(walk.walk(job(tiny_wan, mask="auto"), tiny_wan))
+    inside = given[0].mask[0, 0] > 0
+    assert inside[..., :2].all()
+    assert not inside[..., 3:].any()
+    assert [e.stage for e in events] == ["text", "encode", "mask", "edit", "edit", "edit"]
+    z, source = events[-1].z, given[0].source
+    outside = ~inside.expand_as(z)
+    assert torch.equal(z[outside], source[outside])
+
+
+def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
+    mask = torch.zeros(5, 32, 48, dtype=torch.bool)
+    mask[:, :, :16] = True
+    walk.finished(job(tiny_wan, mask.numpy()), tiny_wan)
+    assert (given[0].mask[0, 0, :, :, :2] == 1).all()
+    assert (given[0].mask[0, 0, :, :, 2:] == 0).all()
+
+
+def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given):
+    condition = tiny_wan.condition(Prompt("a star"))
+    guide = Guide(tiny_wan, condition, condition)
+    made = dataclasses.replace(job(tiny_wan, seed=7), guide=guide)
+    walk.finished(made, tiny_wan)
+    (about,) = given
+    assert about.guide is guide
+    assert about.seed == 7
+    assert torch.equal(about.pixels.encode(about.pixels.frames()), about.source)
+    frames = torch.cat(list(about.pixels.decode(about.source)))
+    assert frames.shape == CLIP.shape
+
+
+def test_the_walk_builds_no_graph_and_counts_every_evaluation(tiny_wan):
+    done = list(walk.walk(job(tiny_wan), tiny_wan))[-1]
+    assert not done.z.requires_grad
+    assert done.evaluations == 8
+    assert torch.is_grad_enabled()
+
+
+def test_going_on_from_the_end_changes_nothing(tiny_wan):
+    made = job(tiny_wan)
+    *_, last, done = walk.walk(made, tiny_wan)
+    assert isinstance(last, Step)
+    again = walk.finished(dataclasses.replace(made, start=last), tiny_wan)
+    assert torch.equal(again, done.z)
