@@ -45,7 +45,67 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
     return [Mutation(file, old, new, tests) for old, new in changes]
 
 
+DEFAULTS, WALK, NOTES = (
+    "tests/methods/test_defaults.py",
+    "tests/test_walk.py",
+    "tests/test_notes.py",
+)
+LATENT = "tests/test_latent_diffusion.py"
 MUTATIONS = [
+    *of(
+        "step.py",
+        DEFAULTS,
+        ("cfg.grid, given.source", '"own", given.source'),
+        ("given.source.shape[2:])", "(1, 1, 1))"),
+        ("round(cfg.strength * cfg.steps)", "int(cfg.strength * cfg.steps + 0.999)"),
+    ),
+    *of(
+        "methods/uniedit.py",
+        DEFAULTS,
+        ('LevelGrid = "euler"', 'LevelGrid = "own"'),
+        ("int(cfg.strength * cfg.steps + 1e-9)", "round(cfg.strength * cfg.steps)"),
+    ),
+    *of("methods/flowedit.py", DEFAULTS, ('Timesteps = "exact"', 'Timesteps = "whole"')),
+    *of("methods/flowanchor.py", ANCHOR, ("given.inside(change) if cfg.cut else change", "change")),
+    *of(
+        "methods/flowdirector.py",
+        ORACLE,
+        ("layers[min(round(depth * len(layers)), len(layers) - 1)]", "layers[0]"),
+        ("round(smooth * min(shape[1:]) / 60)", "round(0 * min(shape[1:]) / 60)"),
+        ("seen = torch.maximum(seen, torch", "seen = (torch"),
+    ),
+    *of("attention/maps.py", MAPS, ("heat += diffusion.minmax(one)", "heat += one")),
+    *of(
+        "walk.py",
+        WALK,
+        ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
+        ("guide=job.guide", "guide=None"),
+        ("seed=task.seed", "seed=0"),
+        ("@torch.no_grad()\ndef walk", "def walk"),
+    ),
+    *of("plan.py", EDITING, ('require({"text_attention"}, about, "--mask auto")', "pass")),
+    *of(
+        "editing.py",
+        EDITING,
+        ("time.monotonic() - last > SAVE_EVERY", "False"),
+        (
+            "if resume and edit.store and not task.same else None",
+            "if resume and edit.store else None",
+        ),
+        ("    if edit.store and found:\n", "    if False:\n"),
+    ),
+    *of(
+        "notes.py", NOTES, ("            for text in collected:\n", "            for text in ():\n")
+    ),
+    *of(
+        "backbones/_latent_diffusion.py",
+        LATENT,
+        ("(x - s * found) / a", "(x - s * found)"),
+        ("s * x + a * found, a * x - s * found", "a * x + s * found, a * x - s * found"),
+        ("part + posterior.std * eps", "part + posterior.var * eps"),
+        ("math.floor(self.timestep(sigma) + 1e-6)", "self.timestep(sigma)"),
+        ("/ vae.config.scaling_factor", "* vae.config.scaling_factor"),
+    ),
     *of(
         "methods/flowedit.py",
         ORACLE,
@@ -113,7 +173,7 @@ MUTATIONS = [
         ("sigma >= cfg.tau if", "sigma < cfg.tau if"),
         ('site.branch == "tgt+"', 'site.branch == "src+"'),
         ("self._inside(site).flatten()", "~self._inside(site).flatten()"),
-        ("site.text[0] + self.tgt.length\n", "site.text[0]\n"),
+        ("else site.text[0] + self.tgt.length", "else self.tgt.length"),
         ("q.transpose(0, 1).reshape(1, heads", "q.reshape(1, heads"),
     ),
     *of(

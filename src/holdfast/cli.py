@@ -104,16 +104,16 @@ def resume_command() -> str:
 
 
 def summarise(manifest: dict) -> None:
-    kept, fitted = manifest["preservation"], manifest["plan"]["fit"]
+    measured, size = manifest["preservation"], manifest["plan"]["fit"]
     output = escape(manifest["output"])
     outside = "no mask, so nothing was held exactly"
-    if kept["psnr_outside"] is not None:
-        outside = f"outside the edit {kept['psnr_outside']} dB"
+    if measured["psnr_outside"] is not None:
+        outside = f"outside the edit {measured['psnr_outside']} dB"
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest["seconds"].items())
     lines = (
-        f"  {fitted['reason']}",
-        f"  kept: {outside}; whole clip {kept['psnr']} dB; "
-        f"{kept['changed_share']:.1%} of the pixels changed",
+        f"  {size['reason']}",
+        f"  kept: {outside}; whole clip {measured['psnr']} dB; "
+        f"{measured['changed_share']:.1%} of the pixels changed",
         f"  seconds: {seconds}; {manifest['evaluations']} evaluations; "
         f"{manifest['peak_memory_mb']:.0f} MB",
     )

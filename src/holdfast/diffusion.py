@@ -16,8 +16,8 @@ from torch import Tensor
 def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     """Standard normal noise of the shape, type and device of `like`, keyed by what it is for.
 
-    Each latent frame is drawn by itself on the CPU from (seed, step, repeat, absolute frame), so that the same seed
-    gives the same noise whatever the window, batch order, resume point or device. The only place where noise is drawn.
+    Each latent frame is drawn by itself on the CPU from (seed, step, repeat, frame of the edited clip): the same seed
+    gives the same noise whatever the window, batch order, resume point or device. Noise is drawn nowhere else.
     """
     b, c, f, h, w = like.shape
     frames = []
@@ -150,9 +150,8 @@ class UniPC:
             return z - (1 - sigma) * _b(start, sigma) * 0.5 * (clean - x0)
         ratio, h = self._ratio(sigma), _half_log_snr(sigma) - _half_log_snr(start)
         b1, b2 = _targets(-h)
-        rho_old = (b1 - b2) / (
-            1 - ratio
-        )  # solves rho_old + rho_new = b1, ratio rho_old + rho_new = b2
+        # solves rho_old + rho_new = b1, ratio rho_old + rho_new = b2
+        rho_old = (b1 - b2) / (1 - ratio)
         rho_new = b1 - rho_old
         return z - (1 - sigma) * _b(start, sigma) * (
             rho_old * (older[0] - x0) / ratio + rho_new * (clean - x0)

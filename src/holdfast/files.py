@@ -46,9 +46,8 @@ class Store:
 
     path: Path
     key: str
-    found: dict = field(
-        default_factory=dict
-    )  # name: tensor. What a run found out before its first step, saved with every one
+    # name: tensor. What a run found out before its first step, saved with every one
+    found: dict = field(default_factory=dict)
 
     def save(self, step: "Step") -> None:
         from safetensors import SafetensorError

@@ -46,9 +46,8 @@ Steps = Annotated[int, Range(1, 1000)]
 Count = Annotated[int, Range(0, 1000)]
 Share = Annotated[float, Range(0, 1)]
 Number = Annotated[float, Range()]
-Shift = (
-    Annotated[float, Range(0.01, 1000)] | None
-)  # of the grid of levels; None: the backbone's own
+# of the grid of levels; None: the backbone's own
+Shift = Annotated[float, Range(0.01, 1000)] | None
 # A number, or two of them: from the first frame to the last, evenly ("1:3" on the command line).
 Guidance = Annotated[float, Range()] | tuple[float, float]
 LevelGrid = Literal["own", "wan", "euler", "ddim"]  # own: the one that the backbone's authors use

@@ -11,11 +11,8 @@ from torch import Tensor
 
 from .attention.door import Door
 
-STAGES = (
-    "tune",
-    "invert",
-    "edit",
-)  # in the order in which a method that has several goes through them
+# in the order in which a method that has several goes through them
+STAGES = ("tune", "invert", "edit")
 
 
 class Field(Protocol):
@@ -58,7 +55,7 @@ class Field(Protocol):
 class Step:
     """Where an edit stands after an update: all that going on from there needs.
 
-    stage: one of the method's own; index: the next step of that stage; count: how many the stage has; z: the edited
+    stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
     latent, 1 c f h w; state: named tensors that the method needs besides.
     """
 

@@ -65,9 +65,8 @@ class Job:
     """What to walk."""
 
     plan: Plan
-    frames: Callable[
-        [], Iterable[Tensor]
-    ]  # as the model takes them, 3 H W in [0, 1], anew at each call
+    # as the model takes them, 3 H W in [0, 1], anew at each call
+    frames: Callable[[], Iterable[Tensor]]
     mask: MaskFrames | None = None
     # makes a mask of the cells that attention finds
     locate: Callable[[Tensor], MaskFrames] | None = None

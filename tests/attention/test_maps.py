@@ -2,6 +2,8 @@
 known.
 """
 
+import contextlib
+
 import pytest
 import torch
 
@@ -91,3 +93,24 @@ def test_no_word_no_mask():
 def test_frames_that_are_not_contiguous_have_their_own_heat():
     heat = maps.assembled({site((4, 0)): torch.ones(1, 1, 2, 2, 2)})
     assert heat[0, 0, :, 0, 0].tolist() == [1, 0, 0, 0, 1]
+
+
+def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
+    """Each layer's map is scaled to its own range: two faint ones that agree outweigh a loud one that does not."""
+    left, top = torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 1, 2, 8, 8)
+    left[..., :4], top[..., :4, :] = 1, 1
+    found = {
+        Site(path, "block", 0, "cross", "joint", (2, 8, 8), (0, 1)): heat
+        for path, heat in (("a", left), ("b", 0.01 * top), ("c", 0.01 * top))
+    }
+
+    @contextlib.contextmanager
+    def record(*_):
+        yield found
+
+    monkeypatch.setattr(maps, "record", record)
+    z = torch.zeros(1, 3, 2, 8, 8)
+    words = Condition(None, None, 2, (1,))
+    cells = maps.automatic(Looking(), Given(z, words, words))
+    assert cells[:, :3].all()
+    assert not cells[:, 5:].any()

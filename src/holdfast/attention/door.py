@@ -37,18 +37,13 @@ class Site:
     layer: int  # its number among those of its kind and axis, from the input on
     kind: str  # self | cross | residual
     axis: str  # joint (all tokens of the clip) | spatial (those of a frame) | temporal (those of a place)
-    grid: tuple[int, int, int] = (
-        0,
-        0,
-        0,
-    )  # what the call's tokens make up in all: frames, rows, columns
+    # what the call's tokens make up in all: frames, rows, columns
+    grid: tuple[int, int, int] = (0, 0, 0)
     frames: tuple[int, ...] = ()  # the clip's latent frames that the grid is about, one a row of it
     scale: int = 1  # latent cells per token, along a side
     branch: str = ""
-    text: tuple[int, int] = (
-        0,
-        0,
-    )  # of a cross-attention's keys, those that are text tokens: first, end
+    # of a cross-attention's keys, those that are text tokens: first, end
+    text: tuple[int, int] = (0, 0)
 
     def map(self, x: Tensor) -> Tensor:
         """A value per query token, B N, to b 1 f h w on the site's grid."""
@@ -77,9 +72,8 @@ class Site:
 
 
 Where = Callable[[Site], bool]
-Rule = Callable[
-    [Site, Tensor, Tensor, Tensor], Tensor | None
-]  # the output B heads N d, or None: leave it alone
+# the output B heads N d, or None: leave it alone
+Rule = Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]
 
 
 class Door:

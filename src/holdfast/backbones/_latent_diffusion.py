@@ -198,9 +198,8 @@ class LatentDiffusion(Backbone):
         self.door = door_of(unet) if unet else None
         self.features = features.door_of(residual_blocks(unet)) if unet else None
         self.carries = carried(self.door)
-        self.images = (
-            "temporal_attention" not in self.carries
-        )  # a network without layers over time takes single frames
+        # a network without layers over time takes single frames
+        self.images = "temporal_attention" not in self.carries
 
     def condition(self, prompt: Prompt) -> Condition:
         new = self.texts.new(prompt.text, prompt.negative)

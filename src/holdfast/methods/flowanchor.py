@@ -65,9 +65,8 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         return  # nothing is to be edited
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    gain = (
-        cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)
-    )  # gF = gamma log F / log F0
+    # gF = gamma log F / log F0
+    gain = cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)
     refinement = anchored(field, given, cfg)
     z, _ = resumed(start, source)
     for i in left(start, "edit", first, cfg.steps):

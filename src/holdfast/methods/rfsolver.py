@@ -60,9 +60,8 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             state = inversion.remembered(state, i + 1, z)
         yield Step("invert", i + 1, count, z, state)
     if start is None or start.stage == "invert":
-        state = {
-            name: value for name, value in state.items() if name != "last"
-        }  # the other prompt's
+        # the other prompt's
+        state = {name: value for name, value in state.items() if name != "last"}
     for i in left(start, "edit", 0, count):
         level = count - i  # index in `up` of the level that this step leaves
         inverted = inversion.recalled(state, source, level) if i < cfg.inject else None
