@@ -12,6 +12,8 @@ from holdfast.methods import flowedit
 from holdfast.step import Guide, Step
 from holdfast.task import EditTask
 
+from . import tiny
+
 CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -74,8 +76,11 @@ def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given
     assert frames.shape == CLIP.shape
 
 
-def test_the_walk_builds_no_graph_and_counts_every_evaluation(tiny_wan):
-    done = list(walk.walk(job(tiny_wan), tiny_wan))[-1]
+def test_the_walk_builds_no_graph_and_counts_every_evaluation():
+    """Also over weights that are being trained; outside, gradients are as they were."""
+    tuned = tiny.wan()
+    tuned.transformer.requires_grad_(True)
+    done = list(walk.walk(job(tuned), tuned))[-1]
     assert not done.z.requires_grad
     assert done.evaluations == 8
     assert torch.is_grad_enabled()
