@@ -141,6 +141,23 @@ class Door:
                 self.unmount()
 
 
+def over(layers: Sequence[tuple[Site, Any]], asking: Callable[["Door", Site, Any], Any]) -> Door:
+    """A door to layers that each have a `processor`. asking(door, site, stock) makes the one that stands in for it."""
+
+    def mount(door: Door) -> Callable[[], None]:
+        stock = [layer.processor for _, layer in layers]
+        for site, layer in layers:
+            layer.processor = asking(door, site, layer.processor)
+
+        def unmount() -> None:
+            for (_, layer), processor in zip(layers, stock, strict=True):
+                layer.processor = processor
+
+        return unmount
+
+    return Door(mount, [site for site, _ in layers])
+
+
 def everywhere(site: Site) -> bool:
     return True
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ..attention.door import Door, Site, size_of
+from ..attention.door import Door, Site, over, size_of
 
 PLACES = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 ORDER = {"block": 0, "down": 1, "mid": 2, "up": 3}  # in which a call goes through them
@@ -67,19 +67,7 @@ def door_of(unet: nn.Module) -> Door:
     from diffusers.models.attention_processor import Attention
 
     layers = _numbered(unet, Attention, _attention_site)
-
-    def mount(door: Door) -> Callable[[], None]:
-        stock = [layer.processor for _, layer in layers]
-        for site, layer in layers:
-            layer.processor = Asking(door, site, layer.processor)
-
-        def unmount() -> None:
-            for (_, layer), processor in zip(layers, stock, strict=True):
-                layer.processor = processor
-
-        return unmount
-
-    return Door(mount, [site for site, _ in layers])
+    return over(layers, Asking)
 
 
 def residual_blocks(unet: nn.Module) -> list[tuple[Site, nn.Module]]:

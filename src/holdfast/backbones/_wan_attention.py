@@ -1,11 +1,9 @@
 """How Wan's attention opens the door: a processor that asks the rules in force, mounted only while there are any."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from ..attention.door import Door, Site, size_of
+from ..attention.door import Door, Site, over, size_of
 
 
 class Asking:
@@ -63,19 +61,7 @@ def door_of(transformer) -> Door:
     for i, block in enumerate(transformer.blocks):
         layers.append((Site(f"blocks.{i}.attn1", "block", i, "self", "joint"), block.attn1))
         layers.append((Site(f"blocks.{i}.attn2", "block", i, "cross", "joint"), block.attn2))
-
-    def mount(door: Door) -> Callable[[], None]:
-        stock = [layer.processor for _, layer in layers]
-        for site, layer in layers:
-            layer.processor = Asking(door, site, layer.processor)
-
-        def unmount() -> None:
-            for (_, layer), processor in zip(layers, stock, strict=True):
-                layer.processor = processor
-
-        return unmount
-
-    return Door(mount, [site for site, _ in layers])
+    return over(layers, Asking)
 
 
 def residual_blocks(transformer) -> list[tuple[Site, nn.Module]]:
