@@ -213,7 +213,7 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
 def test_lists():
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert {"flowedit", "wanedit", "sdedit"} <= set(methods)
-    assert methods["flowedit"]["needs"] == ["text"]
+    assert methods["flowedit"]["needs"] == []
     assert "shapeworld-wan" in call("list", "backbones").stdout
     assert call("list", "metods").exit_code == 2
     pairs = json.loads(call("list", "pairs", "--json").stdout)
@@ -237,7 +237,9 @@ def test_every_field_of_the_task_is_a_flag():
     text = call("edit", "--help").stdout
     flags = set(re.findall(r"--[a-z][a-z-]+", text))
     expected = "source target negative method backbone weights mask invert-mask outline grow"
-    expected += " feather words frames window strength set seed device dtype codec crf output"
+    expected += (
+        " feather words first-frame frames window strength set seed device dtype codec crf output"
+    )
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
         "--resume",

@@ -93,7 +93,7 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
     assert manifest["settings"]["n_avg"]["from"] == "the method's default"
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
-    stages = {"read", "load", "text", "encode", "edit", "decode and write"}
+    stages = {"read", "load", "condition", "encode", "edit", "decode and write"}
     assert set(manifest["seconds"]) == stages
     assert manifest["notes"] == []
     assert manifest["peak_memory_mb"] > 50
@@ -263,7 +263,7 @@ def test_progress_is_told_for_every_stage(task, tiny_wan):
     seen = []
     result = editing.edit(task(), tiny_wan, report=lambda *a: seen.append(a))
     result.save(report=lambda *a: seen.append(a))
-    assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("text", 1, 1), ("encode", 9, 9)]
+    assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
     assert seen[6:] == [("decode and write", i, 6) for i in range(1, 7)]
 
@@ -278,7 +278,7 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
     assert [(s.stage, s.index, s.count) for s in steps] == [("edit", 1, 2), ("edit", 2, 2)]
     assert all(s.z.shape == steps[0].z.shape for s in steps)
     stages = [event.stage for event in kinds if isinstance(event, Progress)]
-    assert stages == ["read", "load", "text", "encode"]
+    assert stages == ["read", "load", "condition", "encode"]
     assert kinds[-1].manifest["notes"] == notes
     assert torch.equal(kinds[-1].z, steps[-1].z)
 
@@ -322,7 +322,7 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
     next(event for event in running if isinstance(event, Step))
     running.close()
     again = editing.events(made, tiny_wan, resume=True)
-    next(event for event in again if isinstance(event, Progress) and event.stage == "text")
+    next(event for event in again if isinstance(event, Progress) and event.stage == "condition")
     again.close()
     monkeypatch.setattr(maps, "automatic", None)
     assert editing.edit(made, tiny_wan, resume=True).mask is not None

@@ -49,7 +49,7 @@ def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
     inside = given[0].mask[0, 0] > 0
     assert inside[..., :2].all()
     assert not inside[..., 3:].any()
-    assert [e.stage for e in events] == ["text", "encode", "mask", "edit", "edit", "edit"]
+    assert [e.stage for e in events] == ["condition", "encode", "mask", "edit", "edit", "edit"]
     z, source = events[-1].z, given[0].source
     outside = ~inside.expand_as(z)
     assert torch.equal(z[outside], source[outside])
@@ -92,3 +92,23 @@ def test_going_on_from_the_end_changes_nothing(tiny_wan):
     assert isinstance(last, Step)
     again = walk.finished(dataclasses.replace(made, start=last), tiny_wan)
     assert torch.equal(again, done.z)
+
+
+def test_a_model_of_images_is_steered_by_the_first_frame():
+    """The wanted frame reaches the target's condition, fitted; without it, or where words steer, one is told the cure."""
+    backbone, clip = tiny.stable_video(), torch.rand(3, 3, 30, 50)
+    seen = []
+    condition = backbone.condition
+    backbone.condition = lambda prompt: seen.append(prompt.image) or condition(prompt)
+    asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
+    job = walk.job(EditTask(**asked, first_frame="x.png"), backbone, clip, first=1 - clip[0])
+    assert walk.finished(job, backbone).isfinite().all()
+    fitted = next(job.frames())
+    assert torch.equal(seen[0], fitted)
+    assert torch.allclose(seen[1], 1 - fitted, atol=1e-5)
+    with pytest.raises(ValueError, match="give the edited one by --first-frame"):
+        walk.job(EditTask(**asked, source="a", target="b"), backbone, clip)
+    with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
+        walk.job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
+    with pytest.raises(ValueError, match="give --source and --target"):
+        walk.job(EditTask(**asked, source="a"), tiny.wan(), clip)

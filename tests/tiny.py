@@ -9,7 +9,9 @@ from holdfast import features
 from holdfast.attention.door import Call
 from holdfast.backbones._cards import Model
 from holdfast.backbones._latent_diffusion import LatentDiffusion, carried
+from holdfast.backbones._svd import StableVideo
 from holdfast.backbones._unet_attention import door_of, residual_blocks
+from holdfast.backbones.svd import CARRIES as SVD_CARRIES
 from holdfast.backbones.wan import CARRIES, Wan
 
 TEXT = 16  # width of the text states
@@ -156,15 +158,11 @@ def svd() -> Raw:
     return Raw(network, run)
 
 
-def latent_diffusion(network: Raw) -> LatentDiffusion:
-    """An adapter around a U-Net, with a VAE of stride 8 and CLIP's classes beside it."""
+def image_vae():
+    """A VAE of single frames, stride 8."""
     from diffusers import AutoencoderKL
-    from transformers import CLIPTextConfig, CLIPTextModel
 
-    from holdfast.shapeworld.training.text import new_clip_tokenizer
-
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         block_out_channels=(4, 4, 4, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -172,6 +170,35 @@ def latent_diffusion(network: Raw) -> LatentDiffusion:
         norm_num_groups=4,
         scaling_factor=0.5,
     )
+
+
+def stable_video(vae: nn.Module | None = None) -> StableVideo:
+    """An adapter around the image-conditioned U-Net, with CLIP's vision beside it."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    network = svd().network
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        patch_size=56,
+        projection_dim=TEXT,
+    )
+    model = Model("tiny", 0, rate=8, area=32 * 32, frames=10, carries=SVD_CARRIES)
+    encoder, processor = CLIPVisionModelWithProjection(vision), CLIPImageProcessorPil()
+    return StableVideo(network, vae or image_vae(), encoder, processor, None, model, "tiny")
+
+
+def latent_diffusion(network: Raw) -> LatentDiffusion:
+    """An adapter around a U-Net, with a VAE of stride 8 and CLIP's classes beside it."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from holdfast.shapeworld.training.text import new_clip_tokenizer
+
+    torch.manual_seed(0)
+    vae = image_vae()
     tokenizer = new_clip_tokenizer()
     text = CLIPTextConfig(
         hidden_size=TEXT,
@@ -194,4 +221,5 @@ ADAPTERS = {
     "wan": wan,
     "sd": lambda: latent_diffusion(unet2d()),
     "t2v": lambda: latent_diffusion(unet3d()),
+    "svd": stable_video,
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import registry, walk
 from .backbones.base import Backbone
 from .files import Store
-from .media import masks, video
+from .media import first, masks, video
 from .media.images import to_tensor
 from .notes import Notice, gathered, note
 from .plan import Plan, plan
@@ -90,6 +90,7 @@ class Opened:
     mask: masks.Mask | None
     plan: Plan
     store: Store | None
+    first: Tensor | None = None  # the wanted first frame, as the model takes it
 
     def frames(self) -> Iterator[Tensor]:
         """The part's frames as the model takes them."""
@@ -113,7 +114,10 @@ def opened(task: EditTask, backbone: Backbone | None) -> Opened:
     about = backbone or registry.about(task.backbone, task.weights)
     chosen = plan(task, about, len(part), (clip.size[1], clip.size[0]))
     store = Store(latents_path(Path(task.output)), task.key()) if task.output else None
-    return Opened(task, clip, part, mask, chosen, store)
+    edit = Opened(task, clip, part, mask, chosen, store)
+    if task.first_frame:
+        edit.first = first.read(task.first_frame, chosen.fit, next(edit.frames()))
+    return edit
 
 
 def _events(task: EditTask, backbone: Backbone | None, resume: bool) -> Iterator[Event | Result]:
@@ -154,6 +158,7 @@ def _walked(
         mask=edit.mask.frames if edit.mask else None,
         locate=lambda cells: edit.located(backbone.grid, cells),
         cells=found["mask"] > 0 if "mask" in found else None,
+        first=edit.first,
         start=step,
     )
     last = time.monotonic()

@@ -65,6 +65,7 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
     """
     method = registry.method(task.method)
     require(method.NEEDS, about, task.method)
+    steered(task, about)
     if task.mask == "auto":
         require({"text_attention"}, about, "--mask auto")
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
@@ -84,6 +85,20 @@ def driving_words(task: EditTask, method: ModuleType) -> words.Change:
     if task.words and not looks and task.mask != "auto":
         note(f"words have no effect on {task.method}, which does not look at attention")
     return change
+
+
+def steered(task: EditTask, about) -> None:
+    """Raises ValueError where a task does not say what it wants in the way that the backbone can be told."""
+    words, image = "text" in about.carries, "image" in about.carries
+    if image and not words and not task.first_frame:
+        raise ValueError(
+            f"{about.name} is steered by its first frame, not by words: "
+            "give the edited one by --first-frame"
+        )
+    if task.first_frame and not image:
+        raise ValueError(f"{about.name} is steered by words; it does not take --first-frame")
+    if words and not image and not (task.source.strip() and task.target.strip()):
+        raise ValueError(f"{about.name} is steered by words: give --source and --target")
 
 
 def require(needs: set[str], about, what: str) -> None:

@@ -36,13 +36,16 @@ class EditTask:
         "Where the result goes; its name says the container. A manifest goes beside it.",
         flags=("-o", "--output"),
     )
-    source: str = _field("A prompt that describes the clip.")
-    target: str = _field("A prompt that describes the wanted clip.")
+    source: str = _field("A prompt that describes the clip.", "")
+    target: str = _field("A prompt that describes the wanted clip.", "")
     negative: str = _field("A prompt to keep away from, for both.", "")
     method: str = _field("The editing method (see: holdfast list methods).", "flowedit")
     backbone: str = _field("The model (see: holdfast list backbones).", "wan2.1-1.3b")
     weights: str | None = _field(
         "A folder or hub id of the same family, in place of the backbone's own weights.", None
+    )
+    first_frame: str | None = _field(
+        "The clip's first frame as it is wanted, for a model that goes on from an image.", None
     )
     mask: str | None = _field(
         "Where the edit may show: a video, folder of frames or image (bright is inside), "
@@ -105,7 +108,7 @@ class EditTask:
             raise ValueError(
                 f"an edit task has no {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
             )
-        needed = ("input", "output", "source", "target")
+        needed = ("input", "output")
         absent = [name for name in needed if name not in data]
         if absent:
             raise ValueError(f"an edit task needs {', '.join(absent)}")
@@ -113,14 +116,14 @@ class EditTask:
 
     @property
     def same(self) -> bool:
-        """Whether both prompts say the same."""
-        return self.source.split() == self.target.split()
+        """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
+        return self.first_frame is None and self.source.split() == self.target.split()
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""
         written = ("output", "codec", "crf", "feather")
         data = {k: v for k, v in self.to_dict().items() if k not in written}
-        for name in ("input", "mask"):
+        for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

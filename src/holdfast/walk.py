@@ -71,20 +71,28 @@ class Job:
     # makes a mask of the cells that attention finds
     locate: Callable[[Tensor], MaskFrames] | None = None
     cells: Tensor | None = None  # those that an earlier run found
+    first: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
     start: Step | None = None  # where an earlier run stopped
     guide: Guide | None = None
 
 
 def job(
-    task: EditTask, backbone: Backbone, frames: Tensor, mask: Sequence[np.ndarray] | None = None
+    task: EditTask,
+    backbone: Backbone,
+    frames: Tensor,
+    mask: Sequence[np.ndarray] | None = None,
+    first: Tensor | None = None,
 ) -> Job:
-    """An edit of frames f 3 H W that are in memory; the task's files do not count. mask: boolean H W, one a frame."""
+    """An edit of frames f 3 H W that are in memory; the task's files are not read. mask: boolean H W, one a frame;
+    first: the wanted first frame, 3 H W.
+    """
     chosen = plan(task, backbone, len(frames), tuple(frames.shape[-2:]))
     return Job(
         chosen,
         frames=lambda: chosen.fit.forward(frames),
         mask=None if mask is None else lambda: mask,
         locate=lambda cells: cells_mask(chosen, backbone.grid, cells).frames,
+        first=None if first is None else next(chosen.fit.forward([first])),
     )
 
 
@@ -136,9 +144,11 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
 def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     """What the edit is about, without its mask."""
     task, change = job.plan.task, job.plan.change
-    src = backbone.condition(Prompt(task.source, task.negative, change.source))
-    tgt = backbone.condition(Prompt(task.target, task.negative, change.target))
-    yield Progress("text", 1, 1)
+    shown = next(iter(job.frames())) if "image" in backbone.carries else None
+    wanted = shown if job.first is None else job.first
+    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
+    yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames())
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)

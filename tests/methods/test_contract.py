@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from holdfast import methods, registry, windows
-from holdfast.backbones import modelscope, stable_diffusion, wan
+from holdfast.backbones import modelscope, stable_diffusion, svd, wan
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
 from holdfast.media import fit
@@ -54,6 +54,7 @@ def backbone(families):
 def pairs():
     """Every method over every family that carries it."""
     known = {"wan": wan.CARRIES, "sd": stable_diffusion.CARRIES, "t2v": modelscope.CARRIES}
+    known["svd"] = svd.CARRIES
     for family, carries in known.items():
         for name in registry.fitting(carries):
             yield pytest.param((name, family), id=f"{name}-{family}")
@@ -72,12 +73,11 @@ class Case:
         self.method, self.name, self.backbone = registry.method(name), name, backbone
         torch.manual_seed(5)
         plan = fit.plan(backbone.grid, frames, size)
-        source = backbone.encode(plan.forward(torch.rand(frames, 3, *size)))
-        self.given = Given(
-            source,
-            backbone.condition(Prompt("a plain red ball moves right over a lake", words=(2,))),
-            backbone.condition(Prompt("a plain blue ball moves right over a lake", words=(2,))),
-        )
+        fitted = list(plan.forward(torch.rand(frames, 3, *size)))
+        source, first = backbone.encode(fitted), fitted[0]
+        red = Prompt("a plain red ball moves right over a lake", words=(2,), image=first)
+        blue = Prompt("a plain blue ball moves right over a lake", words=(2,), image=1 - first)
+        self.given = Given(source, backbone.condition(red), backbone.condition(blue))
 
     @property
     def source(self):

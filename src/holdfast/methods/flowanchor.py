@@ -21,7 +21,7 @@ from ..notes import note
 from ..settings import Guidance, LevelGrid, Number, Range, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
-NEEDS = {"text", "text_attention"}
+NEEDS = {"text_attention"}
 
 
 @dataclass(frozen=True)

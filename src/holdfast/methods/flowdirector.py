@@ -20,7 +20,7 @@ from ..notes import note
 from ..settings import Count, Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
-NEEDS = {"text", "text_attention"}
+NEEDS = {"text_attention"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .. import attention, diffusion, inversion
 from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
-NEEDS = {"text", "joint_attention"}
+NEEDS = {"joint_attention"}
 
 
 @dataclass(frozen=True)

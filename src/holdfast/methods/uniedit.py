@@ -12,7 +12,7 @@ from .. import diffusion, inversion
 from ..settings import LevelGrid, Number, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
-NEEDS = {"text"}
+NEEDS: set[str] = set()
 
 
 @dataclass(frozen=True)

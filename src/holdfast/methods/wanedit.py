@@ -11,7 +11,7 @@ from .. import diffusion
 from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
-NEEDS = {"text"}
+NEEDS: set[str] = set()
 
 
 @dataclass(frozen=True)

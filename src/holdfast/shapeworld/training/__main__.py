@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from . import unet_folders, wan
-from .loop import Budget
+from .loop import Budget, short_attention
 
 MINUTES = {"wan": 120.0, "sd": 45.0, "t2v": 120.0, "svd": 120.0}  # on two processor cores
 
@@ -46,7 +46,8 @@ def main() -> None:
     if options.family == "wan":
         wan.train_wan(options.folder, planned, options.start)
     else:
-        unet_folders.train(options.family, options.folder, planned)
+        with short_attention():
+            unet_folders.train(options.family, options.folder, planned)
 
 
 if __name__ == "__main__":

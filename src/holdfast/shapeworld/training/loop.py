@@ -5,11 +5,13 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..render import render
 from ..scenes import HELD_OUT, Scene, sample
@@ -23,6 +25,12 @@ MIX = {("train", 1): 0.24, ("train", 2): 0.54, ("crossing", 2): 0.12, ("several"
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def short_attention() -> AbstractContextManager:
+    """Attention as plain matrix products: over rows as short as these the fused kernel's gradient takes thrice as long
+    on a processor."""
+    return nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH)
 
 
 def training_scene(rng: random.Random) -> Scene:

@@ -26,6 +26,9 @@ T2V_SHARES = {1: 0.06, 5: 0.06, 9: 0.06, 13: 0.76, 25: 0.06}  # how often a step
 SVD_SHARES = {9: 0.06, 13: 0.86, 25: 0.08}
 WORDS = ("text_encoder", "reader")
 TELL = 0.02  # weight of the text encoder's first task beside the denoising
+WORDS_SHARE = (
+    0.35  # of the frame model's time; then its words rest, and the clip model can learn beside it
+)
 CHANNELS = VAE_CONFIG["latent_channels"]
 BASE = {
     "sample_size": 8,
@@ -139,8 +142,10 @@ def train_sd(common: Shared, budget: Budget) -> nn.ModuleDict:
         batch = draw(pool, rng, FRAMES_BATCH, empty)
         at = [rng.randrange(batch.latents.shape[1]) for _ in range(FRAMES_BATCH)]
         z = batch.latents[range(FRAMES_BATCH), at].contiguous(memory_format=torch.channels_last)
-        words = states(parts["text_encoder"], batch.ids, batch.mask)
-        loss, tell = noise_loss(parts["unet"], z, words), parts["reader"](words, batch.told)
+        with torch.set_grad_enabled(run.share < WORDS_SHARE):
+            words = states(parts["text_encoder"], batch.ids, batch.mask)
+            tell = parts["reader"](words, batch.told)
+        loss = noise_loss(parts["unet"], z, words)
         run.descend(loss + TELL * tell)
         run.log({"loss": loss.detach(), "tell": tell.detach()}, 20)
         if i % 500 == 0:
@@ -227,7 +232,9 @@ def train_t2v(common: Shared, sd: nn.ModuleDict, budget: Budget) -> nn.Module:
     unet = new_t2v()
     graft(unet, sd["unet"])
     pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
-    unet.to(device())
+    unet.to(
+        device()
+    ).eval()  # no dropout in the layers of time: a model this small never learns too well
     run = Run(unet, Optimiser(unet, lr=1e-3, matrix_lr=0.015), common.folder, "t2v", decay=0.998)
     for i in run.steps(budget):
         rng = random.Random(f"t2v/{i}")

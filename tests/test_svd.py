@@ -1,0 +1,248 @@
+"""Stable Video Diffusion as a velocity field: against diffusers' scheduler, its pipeline and published configuration."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from holdfast import registry
+from holdfast.backbones import svd
+from holdfast.backbones._svd import Seen, StableVideo
+from holdfast.backbones.base import Condition, Prompt
+from holdfast.registry import Missing
+
+from . import tiny
+
+EULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "interpolation_type": "linear",
+    "prediction_type": "v_prediction",
+    "sigma_max": 700.0,
+    "sigma_min": 0.002,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
+
+
+def scheduler(steps):
+    from diffusers import EulerDiscreteScheduler
+
+    made = EulerDiscreteScheduler(**EULER)
+    made.set_timesteps(steps)
+    return made
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny.stable_video()
+
+
+def image(seed=0):
+    return torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(seed))
+
+
+def test_conversions_are_public_and_inverse():
+    for s in (0.0, 0.002, 1.0, 700.0):
+        assert svd.spread(svd.level(s)) == pytest.approx(s, rel=1e-12)
+        assert svd.to_model(svd.to_field(3.0, s), s) == pytest.approx(3.0)
+    assert svd.to_field(torch.full((1,), 6.0), 2.0) == 2.0
+    with pytest.raises(ValueError, match="pure noise"):
+        svd.spread(1.0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the scheduler's own
+def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactly():
+    """Every step of the published grid, the last one included, with a network that answers anything."""
+    steps, told = 12, []
+    euler = scheduler(steps)
+
+    class Anything(StableVideo):
+        def _predicted(self, x, s, half, branch, frames):
+            told.append(0.25 * math.log(s))
+            self.input = x
+            return answer
+
+    backbone = Anything()
+    levels = backbone.levels(steps)
+    torch.manual_seed(0)
+    shape = (1, 4, 3, 4, 4)
+    x = torch.randn(shape, dtype=torch.float64) * 700
+    for i, t in enumerate(euler.timesteps):
+        answer = torch.randn(shape, dtype=torch.float64)
+        s, s_next = (svd.spread(level) for level in levels[i : i + 2])
+        assert s == pytest.approx(euler.sigmas[i].item(), rel=1e-5)
+        # diffusers holds its levels in float32; the step itself is compared at the very same ones
+        euler.sigmas = euler.sigmas.double()
+        euler.sigmas[i], euler.sigmas[i + 1] = s, s_next
+        given = euler.scale_model_input(x, t)
+        theirs = euler.step(answer, t, x).prev_sample
+        z = svd.to_field(x, s)
+        z = z + (levels[i + 1] - levels[i]) * backbone.velocity(
+            z, levels[i], Condition(None, None), branch="tgt+"
+        )
+        ours = svd.to_model(z, s_next)
+        assert torch.allclose(backbone.input, given, rtol=1e-6)
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6 * (1 + s_next)), i
+        x = theirs
+    assert told == pytest.approx(euler.timesteps.tolist(), abs=1e-5)
+
+
+def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_noise():
+    backbone = StableVideo()
+    plain, moved = backbone.levels(10), backbone.levels(10, shift=0.5)
+    assert plain == sorted(plain, reverse=True)
+    assert plain[-1] == 0
+    assert svd.spread(plain[0]) == pytest.approx(700)
+    assert svd.spread(plain[-2]) == pytest.approx(0.002)
+    assert [svd.spread(s) for s in moved] == pytest.approx([0.5 * svd.spread(s) for s in plain])
+    assert backbone.levels(10, shift=9.0)[0] == plain[0]
+    assert backbone.whole(0.123) == 0.123
+    with pytest.raises(ValueError, match="no grid of levels called 'euler'; there are: own"):
+        backbone.levels(10, grid="euler")
+
+
+def test_a_condition_is_what_the_pipeline_makes(backbone):
+    """The embedding, the mode of the noised image unscaled, and the three numbers in the order of the training."""
+    from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
+
+    from holdfast import diffusion
+
+    x = image()
+    seen, nothing = (lambda c: (c.positive, c.negative))(backbone.condition(Prompt(image=x)))
+    small = theirs._resize_with_antialiasing(x[None] * 2 - 1, (224, 224)) / 2 + 0.5
+    processor = backbone.image_processor
+    asked = {"do_center_crop": False, "do_resize": False, "do_rescale": False}
+    pixels = processor(images=small, return_tensors="pt", **asked).pixel_values
+    embedding = backbone.parts["image_encoder"](pixels).image_embeds
+    assert torch.allclose(seen.embedding[0], embedding, atol=1e-5)
+    eps = diffusion.noise(x[None, :, None], 0, 0)[:, :, 0]
+    mode = backbone.parts["vae"].encode(x[None] * 2 - 1 + 0.02 * eps).latent_dist.mode()
+    assert torch.allclose(seen.latents, mode, atol=1e-5)
+    assert seen.ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
+    assert not nothing.embedding.any()
+    assert not nothing.latents.any()
+    assert torch.equal(nothing.ids, seen.ids)
+    with pytest.raises(ValueError, match="steered by its first frame"):
+        backbone.condition(Prompt("a ball"))
+
+
+def test_ready_embeddings_need_no_encoder(backbone):
+    made = backbone.condition(Prompt(image=image()))
+    bare = StableVideo(backbone.parts["unet"])
+    z = torch.randn(1, 4, 5, 4, 6)
+    for branch in ("tgt+", "tgt-"):
+        ours = bare.velocity(z, 0.7, Condition(*made_halves(made)), branch=branch)
+        assert torch.equal(ours, backbone.velocity(z, 0.7, made, branch=branch))
+    with pytest.raises(ValueError, match="without its image_encoder"):
+        bare.condition(Prompt(image=image()))
+
+
+def made_halves(condition):
+    return Seen(*condition.positive), Seen(*condition.negative)
+
+
+def test_the_published_decoder_sees_neighbours_within_a_chunk():
+    from diffusers import AutoencoderKLTemporalDecoder
+
+    torch.manual_seed(1)
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 2, block_out_channels=(32, 32)
+    )
+    backbone = tiny.stable_video(vae)
+    z = torch.randn(1, 4, 10, 4, 4)
+    chunks = list(backbone.decode(z))
+    assert [len(chunk) for chunk in chunks] == [8, 2]
+    frames = z[0].transpose(0, 1) / vae.config.scaling_factor
+    first = vae.decode(frames[:8], num_frames=8).sample / 2 + 0.5
+    assert torch.allclose(chunks[0], first.clamp(0, 1), atol=1e-5)
+
+
+def test_encode_is_the_scaled_mode_and_with_eps_a_sample(backbone):
+    clip = torch.rand(9, 3, 32, 48)
+    posterior = backbone.parts["vae"].encode(clip * 2 - 1).latent_dist
+    eps = torch.randn(9, 4, 4, 6)
+    for given, expected in ((None, posterior.mean), (eps, posterior.mean + posterior.std * eps)):
+        z = backbone.encode(clip, eps=given)[0].transpose(0, 1)
+        assert torch.allclose(z, 0.5 * expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["svd", "svd-xt"])
+def test_the_published_model_on_the_meta_device(name):
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+
+    with torch.device("meta"):
+        unet = UNetSpatioTemporalConditionModel(
+            num_attention_heads=(5, 10, 20, 20), num_frames=svd.MODELS[name].frames
+        )
+        vae = AutoencoderKLTemporalDecoder(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+    assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082
+    assert sum(p.numel() for p in vae.parameters()) == 97_742_847
+    unet.to("meta")  # the mixing factors are made by a constructor that knows no default device
+    backbone = StableVideo(unet, vae, model=svd.MODELS[name], name=name)
+    assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
+    assert backbone.door.layers("self", "spatial") == backbone.door.layers("self", "temporal") == 16
+    z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
+    half = Seen(torch.empty(1, 1, 1024, device="meta"), z[:, :, 0], ids)
+    assert backbone.velocity(z, 0.5, Condition(half, half), branch="tgt+").shape == z.shape
+    with pytest.raises(Missing, match=r"about 9 GB.*hf download"):
+        registry.about(name)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the pipeline's own
+def test_the_same_clip_here_as_in_diffusers_own_pipeline(backbone, tmp_path):
+    """Parts written as diffusers writes them, loaded by the pipeline and by --weights; guidance rises from 1 to 3."""
+    from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
+
+    from holdfast.diffusion import guided
+
+    folder = saved(backbone, tmp_path)
+    EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
+    pipe = StableVideoDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    x, steps = image(), 6
+    noise = torch.randn(1, 5, 4, 4, 6, generator=torch.Generator().manual_seed(0))
+    asked = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": steps, "fps": 8}
+    # our own draw of the image's noise is not theirs, and without any both see the same
+    asked |= {"noise_aug_strength": 0.0, "latents": noise, "output_type": "pt"}
+    pipe._encode_image = lambda *a: torch.cat([ours.negative.embedding, ours.positive.embedding])
+    loaded = registry.load_backbone("svd", str(folder), "cpu")
+    loaded.ids = (7, 127, 0.0)
+    ours = loaded.condition(Prompt(image=x))
+    theirs = pipe(x[None], **asked).frames[0]
+
+    levels = loaded.levels(steps)
+    s = svd.spread(levels[0])
+    z = svd.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
+    for sigma, sigma_next in itertools.pairwise(levels):
+        z = z + (sigma_next - sigma) * guided(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
+    assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=1e-4)
+    with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
+        registry.about("wan2.1-1.3b", str(folder))
+
+
+def saved(backbone, folder):
+    from diffusers import __version__
+
+    kinds = {
+        "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    }
+    for name in ("unet", "vae", "image_encoder"):
+        backbone.parts[name].save_pretrained(folder / name)
+    backbone.image_processor.save_pretrained(folder / "feature_extractor")
+    index = {"_class_name": "StableVideoDiffusionPipeline", "_diffusers_version": __version__}
+    (folder / "model_index.json").write_text(json.dumps(index | kinds))
+    return folder
