@@ -5,30 +5,57 @@ Text, posterior, timestep scale and noise levels follow the authors' own code, w
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .. import features
 from ..attention.door import Call
 from ..diffusion import grid_of as level_grid
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _weights, wan
-from ._wan_attention import door_of, residual_blocks
+from ._wan_attention import door_of, features_of, remounted
 from .base import Backbone, Condition, Prompt, device_of, placed
 
 TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
 FAMILY = "wan2.1-1.3b"  # whose card stands in where none is given
 
 
+@dataclass(frozen=True)
+class Later:
+    """A denoiser that is loaded when its turn comes, with what is asked of it before."""
+
+    config: Mapping[str, Any]
+    dtype: torch.dtype
+    load: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Denoisers of one structure that share the levels: from `boundary` on it is the first one's turn, below it the
+    second's.
+    """
+
+    first: nn.Module | Later | None
+    second: nn.Module | Later | None = None
+    boundary: float = 0.0
+
+    def turn(self, sigma: float) -> str:
+        """Whose turn it is at a level, by the name of the part; as diffusers' pipeline compares timesteps."""
+        return "transformer" if 1000 * sigma >= 1000 * self.boundary else wan.SECOND
+
+
 class Wan(Backbone):
     """One of the Wan family, built from its parts. A part that is not needed may be None.
 
-    shift: the model's own, of its grid of levels; model: its card; device: None for where the parts are.
+    transformer: the denoiser, or Experts: of two only the one whose turn it is is on the device. shift: the model's
+    own, of its grid of levels; model: its card; device: None for where the parts are.
     """
 
     def __init__(
@@ -44,16 +71,27 @@ class Wan(Backbone):
     ):
         model = model or wan.MODELS[FAMILY]
         self.name, self.shift, self.prefers = name, shift, model.prefers
-        parts = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
-        self.parts = placed(parts, device)
+        self.experts = transformer if isinstance(transformer, Experts) else Experts(transformer)
+        first, second = self.experts.first, self.experts.second
+        denoisers = {"transformer": first, wan.SECOND: second}
+        self._later = {name: d for name, d in denoisers.items() if isinstance(d, Later)}
+        loaded = {name: d for name, d in denoisers.items() if name not in self._later}
+        parts = {"vae": vae, "text_encoder": text_encoder}
+        waits = second or self._later
+        self.parts = placed(loaded, None if waits else device) | placed(parts, device)
+        self._in_use = None if waits else "transformer"  # whose turn it is
         self.tokenizer = tokenizer
         self.device = device or device_of(self.parts)
-        self.dtype = transformer.dtype if transformer else torch.float32
-        configs = [part.config if part else {} for part in (transformer, vae)]
+        self.dtype = first.dtype if first else torch.float32
+        configs = [part.config if part else {} for part in (first, vae)]
         self.grid = wan.grid_of(model, *configs)
-        self.door = door_of(transformer) if transformer else None
-        self.features = features.door_of(residual_blocks(transformer)) if transformer else None
-        self.carries = wan.CARRIES if transformer else frozenset({"text"})
+        self.door = self.features = None
+        self.carries = frozenset({"text"})
+        if first:
+            blocks = first.config["num_layers"]
+            self.door = door_of(blocks, self._network)
+            self.features = features_of(blocks, self._network)
+            self.carries = wan.CARRIES
         self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
 
     @property
@@ -63,6 +101,30 @@ class Wan(Backbone):
     @property
     def vae(self):
         return self.part("vae")
+
+    def part(self, name: str) -> Any:
+        """As a backbone's; a denoiser that waits is loaded now."""
+        if name in self._later:
+            self.parts |= placed({name: self._later[name].load()}, None)
+            del self._later[name]
+        return super().part(name)
+
+    def _network(self) -> nn.Module | None:
+        """The denoiser whose turn it is; None: it is none's yet."""
+        return self.parts.get(self._in_use)
+
+    def _turn_to(self, sigma: float) -> nn.Module:
+        """The denoiser of a level, on the device. The other one rests; rules in force ask in this one."""
+        name = self.experts.turn(sigma)
+        if name != self._in_use:
+            other = wan.SECOND if name == "transformer" else "transformer"
+            if other in self.parts:
+                self.parts[other].to("cpu")
+            self.part(name).to(self.device)
+            self._in_use = name
+            for door in (self.door, self.features):
+                remounted(door)
+        return self.part(name)
 
     def condition(self, prompt: Prompt) -> Condition:
         if self.tokenizer is None:
@@ -166,7 +228,7 @@ class Wan(Backbone):
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        transformer = self.transformer
+        transformer = self._turn_to(sigma)
         text = condition.half(branch).to(z.device, self.dtype)
         timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
@@ -194,12 +256,21 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
     kind = _weights.pick_dtype(dtype, where)
     options = {"use_safetensors": True, "local_files_only": True}
     scheduler = _weights.config(folder, "scheduler")
+    network = partial(WanTransformer3DModel.from_pretrained, torch_dtype=kind, **options)
+    if name in wan.BOUNDARIES:
+        waiting = [
+            Later(_weights.config(folder, part), kind, partial(network, folder / part))
+            for part in ("transformer", wan.SECOND)
+        ]
+        denoiser = Experts(*waiting, wan.boundary(name, folder))
+    else:
+        denoiser = network(folder / "transformer")
     return Wan(
-        WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=kind, **options),
+        denoiser,
         AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
         UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=kind, **options),
         AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        shift=scheduler.get("flow_shift", scheduler.get("shift", 3.0)),
+        shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift", scheduler.get("shift", 3.0)),
         model=wan.MODELS[name],
         name=name,
         device=where,

@@ -1,9 +1,15 @@
 """How Wan's attention opens the door: a processor that asks the rules in force, mounted only while there are any."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from .. import features
 from ..attention.door import Door, Site, over, size_of
+
+# The WanTransformer3DModel whose turn it is; None where it is none's yet.
+InUse = Callable[[], nn.Module | None]
 
 
 class Asking:
@@ -55,18 +61,39 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned.flatten(-2).type_as(x)
 
 
-def door_of(transformer) -> Door:
-    """The door to a WanTransformer3DModel's attention."""
-    layers: list[tuple[Site, nn.Module]] = []
-    for i, block in enumerate(transformer.blocks):
-        layers.append((Site(f"blocks.{i}.attn1", "block", i, "self", "joint"), block.attn1))
-        layers.append((Site(f"blocks.{i}.attn2", "block", i, "cross", "joint"), block.attn2))
-    return over(layers, Asking)
-
-
-def residual_blocks(transformer) -> list[tuple[Site, nn.Module]]:
-    """The blocks whose outputs add up in a WanTransformer3DModel."""
-    return [
-        (Site(f"blocks.{i}", "block", i, "residual", "joint"), block)
-        for i, block in enumerate(transformer.blocks)
+def door_of(blocks: int, network: InUse) -> Door:
+    """The door to the attention of a network of so many blocks."""
+    kinds = {"attn1": "self", "attn2": "cross"}
+    sites = [
+        Site(f"blocks.{i}.{name}", "block", i, kind, "joint")
+        for i in range(blocks)
+        for name, kind in kinds.items()
     ]
+    return _following(sites, network, lambda layers: over(layers, Asking))
+
+
+def features_of(blocks: int, network: InUse) -> Door:
+    """The door to the outputs that add up in a network of so many blocks."""
+    sites = [Site(f"blocks.{i}", "block", i, "residual", "joint") for i in range(blocks)]
+    return _following(sites, network, features.door_of)
+
+
+def _following(sites: Sequence[Site], network: InUse, door_to: Callable[..., Door]) -> Door:
+    """A door to whichever network is in use when what asks is mounted. Networks of one structure have the same sites,
+    which are known before any of them is loaded.
+    """
+
+    def mount(door: Door) -> Callable[[], None]:
+        there = network()
+        if there is None:
+            return lambda: None
+        return door_to([(site, there.get_submodule(site.path)) for site in sites]).mount(door)
+
+    return Door(mount, sites)
+
+
+def remounted(door: Door) -> None:
+    """Have the rules in force ask in the network that is in use now."""
+    if door.rules:
+        door.unmount()
+        door.unmount = door.mount(door)

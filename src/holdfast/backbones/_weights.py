@@ -32,10 +32,9 @@ def find(model: Model, weights: str | None, parts: Sequence[str], pipelines: Seq
 
 def _checked(folder: Path, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
     """Raises ValueError for a folder of another kind, or one that lacks a part."""
-    index = folder / INDEX
-    if not index.exists():
+    if not (folder / INDEX).exists():
         raise ValueError(f"{folder} is not a diffusers folder: it has no {INDEX}")
-    kind = read(index).get("_class_name")
+    kind = index(folder).get("_class_name")
     if kind not in pipelines:
         raise ValueError(f"{folder} holds a {kind}, not a {' or '.join(pipelines)}")
     absent = [p for p in parts if not _there(folder / p)]
@@ -61,12 +60,18 @@ def _downloaded(hub_id: str, size: str, parts: Sequence[str]) -> Path:
         raise Missing(
             f"the weights {hub_id}{size} are not on this machine; get them with: {command}"
         ) from error
-    absent = [p for p in parts if not _there(folder / p)]
+    absent = [] if (folder / INDEX).exists() else [INDEX]
+    absent += [p for p in parts if not _there(folder / p)]
     if absent:
         raise Missing(
             f"the download of {hub_id} is not complete (no {', '.join(absent)}); go on with: {command}"
         )
     return folder
+
+
+def index(folder: Path) -> dict:
+    """What a folder says of itself as a whole: its parts' classes, and its pipeline's own settings."""
+    return read(folder / INDEX)
 
 
 def read(file: Path) -> dict:

@@ -10,6 +10,11 @@ from . import _weights
 from ._cards import Grid, Model
 
 CARRIES = frozenset({"text", "text_attention", "joint_attention", "features"})
+# Wan2.2's, as its authors sample. They stand before a scheduler file's: the script that converted the A14B wrote 3.0
+# there, which is another grid of levels.
+SHIFTS = {"wan2.2-5b": 5.0, "wan2.2-14b": 12.0}
+# Of two denoisers: the level from which on it is the first one's turn, where a folder names none.
+BOUNDARIES = {"wan2.2-14b": 0.875}
 # What the embedded model prefers was chosen on scenes that are neither trained on nor reported (docs/shapeworld.md).
 _SMALL = {"steps": 25, "source_guidance": 1.0, "target_guidance": 3.0, "shift": 2.0}
 MODELS = {
@@ -31,6 +36,24 @@ MODELS = {
         carries=CARRIES,
         prefers={"shift": 5.0},
     ),
+    "wan2.2-5b": Model(
+        weights="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        gigabytes=34,
+        rate=24,
+        area=1280 * 704,
+        frames=121,
+        carries=CARRIES,
+        prefers={"shift": SHIFTS["wan2.2-5b"]},
+    ),
+    "wan2.2-14b": Model(
+        weights="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        gigabytes=126,
+        rate=16,
+        area=832 * 480,
+        frames=81,
+        carries=CARRIES,
+        prefers={"shift": SHIFTS["wan2.2-14b"]},
+    ),
     "shapeworld-wan": Model(
         weights="shapeworld-wan",
         gigabytes=0,
@@ -42,13 +65,38 @@ MODELS = {
     ),
 }
 PARTS = ("transformer", "vae", "text_encoder")
+SECOND = "transformer_2"
+PIPELINES = ("WanPipeline",)
 
 
 def find(name: str, weights: str | None = None) -> Path:
     """The folder of a backbone's weights. Raises ValueError for a wrong folder, registry.Missing for a hub id that is
-    not here.
+    not here. A folder of two denoisers fits no backbone of one, nor the other way about.
     """
-    return _weights.find(MODELS[name], weights, PARTS, ("WanPipeline",))
+    folder = _weights.find(MODELS[name], weights, PARTS, PIPELINES)
+    two = _names_second(folder)
+    if two and name not in BOUNDARIES:
+        fitting = ", ".join(BOUNDARIES)
+        raise ValueError(
+            f"{folder} holds two denoisers (the second is {SECOND}), and {name} has one; use {fitting}"
+        )
+    if name in BOUNDARIES and not two:
+        raise ValueError(
+            f"{folder} holds one denoiser, and {name} has two: it names no {SECOND}; "
+            f"use a backbone of one, such as wan2.1-14b"
+        )
+    return _weights.find(MODELS[name], weights, (*PARTS, SECOND), PIPELINES) if two else folder
+
+
+def _names_second(folder: Path) -> bool:
+    """Whether a folder says that it has a second denoiser. A model of one may name it as none: [null, null]."""
+    library, *_ = _weights.index(folder).get(SECOND) or (None,)
+    return library is not None
+
+
+def boundary(name: str, folder: Path) -> float:
+    """The level of a model of two denoisers from which on it is the first one's turn."""
+    return _weights.index(folder).get("boundary_ratio") or BOUNDARIES[name]
 
 
 def grid(name: str, folder: Path) -> Grid:
@@ -58,7 +106,7 @@ def grid(name: str, folder: Path) -> Grid:
 
 
 def grid_of(model: Model, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Grid:
-    """From the parts' configurations; an empty one stands for the published family's."""
+    """From the parts' configurations; an empty one stands for Wan2.1's."""
     time = vae.get("scale_factor_temporal") or 4
     side = vae.get("scale_factor_spatial") or 8
     patch = tuple(transformer.get("patch_size") or (1, 2, 2))
