@@ -51,6 +51,7 @@ DEFAULTS, WALK, NOTES = (
     "tests/test_notes.py",
 )
 LATENT = "tests/test_latent_diffusion.py"
+WAN22 = "tests/test_wan22.py"
 MUTATIONS = [
     *of(
         "step.py",
@@ -346,7 +347,12 @@ MUTATIONS = [
     *of(
         "media/motion.py",
         "tests/media/test_motion.py",
-        ("inside(forward) & ~occluded & ~boundary", "inside(forward) & occluded & ~boundary"),
+        ("return ~occluded(forward, backward) &", "return occluded(forward, backward) &"),
+        ("return covered | ~inside(forward)", "return covered"),
+        ("> 0.01 * sizes + 0.5", "> 0.01 * sizes + 5"),
+        ("return flow + warp(onward, flow)", "return flow + onward"),
+        ("return _sharpened(flow, first, second)", "return flow"),
+        ("better = mismatch < least", "better = mismatch > least"),
         ("_squared(forward + returned)", "_squared(forward - returned)"),
         ("return x + flow[..., 0], y + flow[..., 1]", "return x - flow[..., 0], y - flow[..., 1]"),
         ("moved = self.points + step", "moved = self.points - step"),
@@ -468,6 +474,68 @@ MUTATIONS = [
         "media/images.py",
         "tests/media/test_images.py",
         ("np.rint(values).astype(kind)", "values.astype(kind)"),
+    ),
+    *of(
+        "media/flows.py",
+        "tests/media/test_flows.py",
+        ("torch.tensor([wide, high]", "torch.tensor([high, wide]"),
+        ("_mean(flow.transpose(2, 0, 1), cell) / size", "_mean(flow.transpose(2, 0, 1), cell)"),
+        ("((ahead, back), (back, ahead))]", "((back, ahead), (ahead, back))]"),
+        ("== time // 2", "== 0"),
+        ("joined(returned, back)", "back"),
+        ("return (1 - hidden).transpose", "return hidden.transpose"),
+        (
+            "_warped_frames(z[:, :, :-1], self.backward)",
+            "_warped_frames(z[:, :, :-1], self.forward)",
+        ),
+        ("(2 * x + 1) / w - 1", "2 * x / w - 1"),
+    ),
+    *of(
+        "media/raft.py",
+        "tests/media/test_flows.py",
+        ("2 * padded.transpose(2, 0, 1) - 1", "padded.transpose(2, 0, 1)"),
+        ("(-side % 8 for", "(side % 8 for"),
+    ),
+    *of(
+        "shapeworld/truth.py",
+        "tests/test_shapeworld.py",
+        ("(owner == k) & (arrived < shares[k] / 2)", "(owner == k) & (arrived > shares[k] / 2)"),
+        ("dx, dy = step * (vx - PANS[scene.pan])", "dx, dy = step * vx"),
+        ("    lost = ~torch.stack(", "    lost = 0 > torch.stack("),
+        ("moved = step * flow(", "moved = flow("),
+    ),
+    *of(
+        "shapeworld/flow.py",
+        "tests/test_shapeworld.py",
+        ("passage(scene, FRAMES, -step)", "passage(scene, FRAMES, step)"),
+    ),
+    *of(
+        "backbones/_wan.py",
+        WAN22,
+        (">= 1000 * self.boundary", "> 1000 * self.boundary"),
+        ("if other in self.parts:", "if self.part(other):"),
+        ('self.parts[other].to("cpu")', "pass"),
+        ("                remounted(door)", "                pass"),
+        ("wan.SHIFTS.get(name) or ", ""),
+    ),
+    *of(
+        "backbones/_wan_attention.py",
+        WAN22,
+        ("        door.unmount()\n        door.unmount = ", "        door.unmount = "),
+    ),
+    *of(
+        "backbones/wan.py",
+        WAN22,
+        ("if two and name not in BOUNDARIES", "if False"),
+        ("if name in BOUNDARIES and not two", "if False"),
+        ("(*PARTS, SECOND), PIPELINES)", "PARTS, PIPELINES)"),
+        ('.get("boundary_ratio") or ', ".get(None) or "),
+        ("return library is not None", "return True"),
+    ),
+    *of(
+        "backbones/_weights.py",
+        WAN22,
+        ("absent = [] if (folder / INDEX).exists() else [INDEX]", "absent = []"),
     ),
 ]
 

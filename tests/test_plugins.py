@@ -137,6 +137,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
     assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:no image model is known")
 def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
     plugged, make_clip, tmp_path
 ):

@@ -3,13 +3,17 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
+from holdfast.media.flows import warped
+from holdfast.media.motion import sharp_dis
 from holdfast.shapeworld import scenes
+from holdfast.shapeworld.flow import figures
 from holdfast.shapeworld.render import compose, flow, render, variants
 from holdfast.shapeworld.scenes import KINDS, SETS, Actor, Scene, edits, sample, sample_edit
-from holdfast.shapeworld.truth import actor_mask, judge, psnr, region
+from holdfast.shapeworld.truth import actor_mask, judge, passage, psnr, region
 
 BALL = Actor("ball", "red", "plain", "moves", "right", 0.2, 0.3, 0.5)
 
@@ -106,6 +110,61 @@ def test_flow_carries_each_frame_to_the_next(pan):
         difference = (frames[t] - frames[t + 1][:, ty, tx]).abs().amax(0)
         assert alike.float().mean() > 0.8
         assert difference[alike].max() < 1e-3
+
+
+CROSSING = (
+    BALL,
+    Actor("box", "blue", "spotted", "moves", "down", 0.2, 0.5, 0.3),
+)
+
+
+@pytest.mark.parametrize("step", [1, -1, 3, -3])
+@pytest.mark.parametrize("pan", ["", "right"])
+def test_warping_along_the_passage_gives_the_frame_again_where_nothing_is_lost(step, pan):
+    scene, size = Scene("lake", CROSSING, pan), (200, 200)  # whole pixels a frame
+    frames = render([scene], 7, size)[0]
+    moved, lost = passage(scene, 7, step, size)
+    first = max(0, -step)
+    assert len(moved) == len(lost) == 7 - abs(step)
+    for t in range(len(moved)):
+        here, there = frames[first + t], frames[first + t + step]
+        mismatch = (warped(there[None], moved[t][None])[0] - here).abs().amax(0)
+        assert (mismatch[~lost[t]] > 0.02).float().mean() < 0.02  # outlines
+        covered = lost[t].clone()
+        covered[:, :30] = covered[:, -30:] = False  # what leaves the frame may look like its edge
+        assert (mismatch[covered] > 0.02).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("step", [2, -2])
+def test_lost_is_what_a_thing_moves_onto(step):
+    size = (200, 200)
+    _, lost = passage(Scene("lake", (BALL,)), 5, step, size)
+    disc = compose([Scene("lake", (BALL,))], 5, size)[1][0, 0] > 0.5
+    here = disc[2:] if step < 0 else disc[:-2]
+    there = disc[:-2] if step < 0 else disc[2:]
+    wrong = lost != (there & ~here)
+    assert wrong.sum() <= 0.02 * lost.sum()
+    assert lost.sum() > 100
+
+
+def test_what_leaves_the_frame_is_lost():
+    _, lost = passage(Scene("lake", (), "right"), 2, 1, (200, 200))  # all goes left by 3 pixels
+    assert lost[0, :, :3].all()
+    assert not lost[0, :, 3:].any()
+
+
+def test_flow_that_stands_still_is_as_wrong_as_the_motion_is_large():
+    found = figures(0, "crossing", lambda first, second: np.zeros((64, 64, 2), np.float32), 2)
+    for row in found.values():
+        assert row["error"] == pytest.approx(row["error_still"])
+        assert row["error_actors"] == pytest.approx(2 * 0.03 * 64, abs=1e-3)
+        assert row["occlusion_recall"] == 0
+
+
+def test_both_directions_are_measured_against_their_own_truth():
+    for row in figures(500_003, "fast", sharp_dis, 1).values():
+        assert row["error_actors"] < 0.1 * 0.06 * 64
+        assert row["occlusion_iou"] > 0.2
 
 
 @pytest.mark.parametrize("kind", KINDS)

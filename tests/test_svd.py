@@ -1,4 +1,4 @@
-"""Stable Video Diffusion as a velocity field: against diffusers' scheduler, its pipeline and published configuration."""
+"""Stable Video Diffusion as a velocity field: against diffusers' scheduler and pipeline, and as it is published."""
 
 import itertools
 import json

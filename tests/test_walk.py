@@ -9,7 +9,7 @@ from holdfast import walk
 from holdfast.attention import maps
 from holdfast.backbones.base import Prompt
 from holdfast.methods import flowedit
-from holdfast.step import Guide, Step
+from holdfast.step import Step
 from holdfast.task import EditTask
 
 from . import tiny
@@ -64,12 +64,13 @@ def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
 
 
 def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given):
-    condition = tiny_wan.condition(Prompt("a star"))
-    guide = Guide(tiny_wan, condition, condition)
+    guide = tiny.wan()
     made = dataclasses.replace(job(tiny_wan, seed=7), guide=guide)
     walk.finished(made, tiny_wan)
     (about,) = given
-    assert about.guide is guide
+    assert about.guide.field.inner is guide
+    wanted = guide.condition(Prompt("a plain blue ball"))
+    assert torch.equal(about.guide.tgt.positive, wanted.positive)
     assert about.seed == 7
     assert torch.equal(about.pixels.encode(about.pixels.frames()), about.source)
     frames = torch.cat(list(about.pixels.decode(about.source)))
@@ -95,7 +96,7 @@ def test_going_on_from_the_end_changes_nothing(tiny_wan):
 
 
 def test_a_model_of_images_is_steered_by_the_first_frame():
-    """The wanted frame reaches the target's condition, fitted; without it, or where words steer, one is told the cure."""
+    """The wanted frame reaches the target's condition, fitted; what steers no model, or is lacking, is said."""
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 30, 50)
     seen = []
     condition = backbone.condition

@@ -6,6 +6,7 @@ Latents are `b c f h w`.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,15 @@ def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     return torch.cat(frames, dim=2).to(like)
 
 
+def drawn(seed: int, step: int, low: int, high: int) -> int:
+    """A whole number in [low, high), evenly, keyed like noise is: the level of an iteration that visits them at
+    random.
+    """
+    key = hashlib.blake2b(f"{seed}/{step}/level".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+    return int(torch.randint(low, high, (), generator=generator))
+
+
 def noised(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
     """The point at level sigma on the straight line from a clean latent to noise."""
     return (1 - sigma) * clean + sigma * eps
@@ -36,16 +46,29 @@ def noised(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
 Scale = float | tuple[float, float] | Tensor
 
 
-def guided(field, z: Tensor, sigma: float, condition, side: str, scale: Scale) -> Tensor:
+def predicted_noise(z: Tensor, sigma: float, velocity: Tensor) -> Tensor:
+    """The noise in z at level sigma as the model's velocity there has it: `z + (1 - sigma) velocity`."""
+    return z + (1 - sigma) * velocity
+
+
+def guided(
+    field,
+    z: Tensor,
+    sigma: float,
+    condition,
+    side: str,
+    scale: Scale,
+    frames: Sequence[int] | None = None,
+) -> Tensor:
     """Classifier-free guidance, `v- + scale (v+ - v-)`, of side "src" or "tgt".
 
     scale: a number; at 1 the negative is not evaluated. Or one a frame: a tensor of f numbers, or the first frame's
-    and the last one's, evenly in between.
+    and the last one's, evenly in between. frames: which ones of the clip z holds; None: all.
     """
-    positive = field.velocity(z, sigma, condition, branch=f"{side}+")
+    positive = field.velocity(z, sigma, condition, branch=f"{side}+", frames=frames)
     if isinstance(scale, (int, float)) and scale == 1:
         return positive
-    negative = field.velocity(z, sigma, condition, branch=f"{side}-")
+    negative = field.velocity(z, sigma, condition, branch=f"{side}-", frames=frames)
     return negative + per_frame(scale, z) * (positive - negative)
 
 

@@ -139,7 +139,7 @@ def _events(task: EditTask, backbone: Backbone | None, resume: bool) -> Iterator
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")
         done = yield from _walked(edit, backbone, saved, clock)
-    manifest = describe(edit.plan, edit.clip, backbone, done.evaluations)
+    manifest = describe(edit.plan, edit.clip, backbone, done)
     yield Result(
         edit.plan, edit.clip, edit.part, edit.mask, backbone, done.z, manifest, edit.store, clock
     )

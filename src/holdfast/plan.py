@@ -13,6 +13,15 @@ from .task import EditTask
 
 
 @dataclass(frozen=True)
+class Second:
+    """The second model of an edit; none where there is no name."""
+
+    reason: str
+    name: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """How an edit is done."""
 
@@ -23,6 +32,7 @@ class Plan:
     change: words.Change
     fit: fit.Fit
     spans: windows.Spans
+    guide: "Second"
 
     def describe(self) -> dict:
         """The choices and their reasons, as the manifest has them."""
@@ -41,6 +51,7 @@ class Plan:
                 "target": driving[1],
                 "reason": "named" if task.words else "where the two prompts differ",
             },
+            "guide": dataclasses.asdict(self.guide),
             "memory": {
                 "offload": "text encoder",
                 "reason": "the text encoder leaves the device once the prompts are encoded",
@@ -71,7 +82,32 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
     fitted = fit.plan(about.grid, frames, size)
     spans = windows.spans(about.grid, fitted.model_frames, task.window)
-    return Plan(task, method, cfg, origin, driving_words(task, method), fitted, spans)
+    change, guide = driving_words(task, method), second(task, method, cfg, about)
+    return Plan(task, method, cfg, origin, change, fitted, spans, guide)
+
+
+def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
+    """Which model guides the edit beside the backbone: only where the method's settings want one.
+
+    Raises ValueError for one over other latents, registry.Missing where it is not on this machine.
+    """
+    wants = getattr(method, "wants_guide", None)
+    if wants is None:
+        if task.guide:
+            note(f"{task.method} is guided by one model; --guide has no effect on it")
+        return Second(f"{task.method} is guided by one model")
+    if not wants(cfg):
+        return Second("switched off by the settings")
+    name, _, weights = (task.guide or about.guide).partition("=")
+    if not name:
+        note(
+            f"no image model is known over the latents of {about.name}: {task.method} goes without"
+        )
+        return Second(f"none is known over the latents of {about.name}")
+    other = registry.about(name, weights or None)
+    if other.space != about.space or other.grid.stride != about.grid.stride:
+        raise ValueError(f"{other.name} does not work over the latents of {about.name}")
+    return Second("given" if task.guide else "over the same latents", other.name, weights or None)
 
 
 def driving_words(task: EditTask, method: ModuleType) -> words.Change:

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,8 @@ class Unloaded:
     grid: Any  # backbones.base.Grid
     carries: frozenset[str]
     prefers: Mapping[str, Any]
+    guide: str  # the name of an image model over the same latents
+    space: Mapping[str, Any]  # what its latents are
 
 
 def about(name: str, weights: str | None = None) -> Unloaded:
@@ -73,8 +76,17 @@ def about(name: str, weights: str | None = None) -> Unloaded:
     name = choose(name, known, "backbone")
     module = known[name]
     card = module.MODELS[name]
-    grid = module.grid(name, module.find(name, weights))
-    return Unloaded(name, grid, card.carries, card.prefers)
+    folder = module.find(name, weights)
+    grid, space = module.grid(name, folder), _space(folder)
+    return Unloaded(name, grid, card.carries, card.prefers, card.guide, space)
+
+
+def _space(folder: Path) -> dict[str, Any]:
+    """Of a backbone that comes as a diffusers folder; nothing is known of another's."""
+    from .backbones import _cards, _weights
+
+    there = (folder / "vae" / "config.json").exists()
+    return _cards.space_of(_weights.config(folder, "vae")) if there else {}
 
 
 def fitting(carries: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from .metrics.base import psnr
 from .notes import note
 from .plan import Plan
 from .task import EditTask
+from .walk import Done
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 VERSIONS = ("holdfast", "torch", "diffusers", "transformers", "av")
@@ -182,7 +183,7 @@ def _decibels(square: float, count: int) -> float:
     return value if math.isinf(value) else round(value, 3)
 
 
-def describe(plan: Plan, clip: video.Clip, backbone: Backbone, evaluations: int) -> dict:
+def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> dict:
     """The manifest, as far as it is known before writing."""
     task = plan.task
     versions = {name: metadata.version(name) for name in VERSIONS}
@@ -207,7 +208,8 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, evaluations: int)
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
         "plan": plan.describe(),
-        "evaluations": evaluations,
+        "evaluations": done.evaluations,
+        "guide_evaluations": done.beside,
         "versions": versions | {"python": platform.python_version()},
     }
 

@@ -43,6 +43,8 @@ class Range:
 
 
 Steps = Annotated[int, Range(1, 1000)]
+# of a descent, which visits levels at random: not what a backbone prefers for a walk down them
+Iterations = Annotated[int, Range(1, 10000)]
 Count = Annotated[int, Range(0, 1000)]
 Share = Annotated[float, Range(0, 1)]
 Number = Annotated[float, Range()]
@@ -173,6 +175,9 @@ def _wrong(name: str, value: Any, kind: Kind) -> ValueError:
     return ValueError(f"{name} is {kind}, not {value!r}")
 
 
+_DESCENT = {"steps": kind_of(Iterations)}  # settings of a shared name that mean another thing
+
+
 def configure(
     config: type, prefers: Mapping[str, Any], strength: float | None, given: Mapping[str, Any]
 ) -> tuple[Any, dict[str, str]]:
@@ -184,7 +189,7 @@ def configure(
     from .registry import choose
 
     known = kinds(config)
-    values = {name: value for name, value in prefers.items() if name in known}
+    values = {n: v for n, v in prefers.items() if n in known and known[n] != _DESCENT.get(n)}
     origin = dict.fromkeys(known, "the method's default")
     origin |= dict.fromkeys(values, "suits this backbone")
     given = dict(given) if strength is None else {**given, "strength": strength}
@@ -196,8 +201,9 @@ def configure(
 
 def described(config: type) -> dict[str, dict[str, str]]:
     """What a list or a page shows of each setting: its default, what it takes, and the comment beside it."""
-    comments = _comments(config)
-    rows = {}
+    comments, rows = {}, {}
+    for cls in reversed(config.__mro__[:-1]):
+        comments |= _comments(cls)
     for f in dataclasses.fields(config):
         takes = kind_of(f.type)
         rows[f.name] = {

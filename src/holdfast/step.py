@@ -85,6 +85,7 @@ class Pixels:
     encode: Callable[[Iterable[Tensor]], Tensor]
     decode: Callable[[Tensor], Iterator[Tensor]]
     condition: Callable[[Any], Any]
+    stride: tuple[int, int, int]  # pixels a latent cell: time, height, width
 
 
 @dataclass(frozen=True)

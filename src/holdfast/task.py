@@ -44,6 +44,10 @@ class EditTask:
     weights: str | None = _field(
         "A folder or hub id of the same family, in place of the backbone's own weights.", None
     )
+    guide: str | None = _field(
+        "A second model over the same latents, for methods that take one: NAME, or NAME=FOLDER.",
+        None,
+    )
     first_frame: str | None = _field(
         "The clip's first frame as it is wanted, for a model that goes on from an image.", None
     )

@@ -5,6 +5,7 @@ job = walk.job(EditTask(input="", output="", source=..., target=..., method="flo
 z = walk.finished(job, backbone)
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import windows
+from . import registry, windows
 from .attention import maps
 from .backbones.base import Backbone, Prompt
 from .media import masks
@@ -54,6 +55,7 @@ class Done:
 
     z: Tensor
     evaluations: int
+    beside: int = 0  # those of the second model
     stage: str = "edit"
 
 
@@ -73,7 +75,7 @@ class Job:
     cells: Tensor | None = None  # those that an earlier run found
     first: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
     start: Step | None = None  # where an earlier run stopped
-    guide: Guide | None = None
+    guide: Backbone | None = None  # the plan's second model, where it is loaded already
 
 
 def job(
@@ -127,6 +129,10 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     metered = Metered(backbone)
     field = windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
+    guide = job.guide or second_model(job.plan, backbone)
+    if guide:
+        given = replace(given, guide=_guide(job.plan, guide))
+        yield Progress("guide", 1, 1)
     if job.locate and job.plan.task.mask == "auto":
         cells = maps.automatic(field, given) if job.cells is None else job.cells
         yield Found(cells)
@@ -138,7 +144,8 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
         field, given, job.plan.cfg, on_device(job.start, given.source)
     ):
         yield step
-    yield Done(step.z if step else _where_it_was(job, given), metered.evaluations)
+    beside = given.guide.field.evaluations if given.guide else 0
+    yield Done(step.z if step else _where_it_was(job, given), metered.evaluations, beside)
 
 
 def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
@@ -152,8 +159,29 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     source = backbone.encode(job.frames())
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)
-    pixels = Pixels(job.frames, backbone.encode, backbone.decode, backbone.condition)
-    return Given(source, src, tgt, seed=task.seed, guide=job.guide, pixels=pixels)
+    ways = (backbone.encode, backbone.decode, backbone.condition)
+    pixels = Pixels(job.frames, *ways, backbone.grid.stride)
+    return Given(source, src, tgt, seed=task.seed, pixels=pixels)
+
+
+def second_model(plan: Plan, backbone: Backbone) -> Backbone | None:
+    """The plan's second model, on the backbone's device. The last one stays loaded, for the next edit."""
+    if plan.guide.name is None:
+        return None
+    kind = str(backbone.dtype).removeprefix("torch.")
+    return _loaded(plan.guide.name, plan.guide.weights, backbone.device.type, kind)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(*asked: str | None) -> Backbone:
+    return registry.load_backbone(*asked)
+
+
+def _guide(plan: Plan, backbone: Backbone) -> Guide:
+    """A second model with its own conditions, metered."""
+    task = plan.task
+    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
+    return Guide(Metered(backbone), src, tgt)
 
 
 def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:

@@ -40,6 +40,64 @@ def test_dis_takes_frames_smaller_than_its_pyramid():
     assert np.abs(flow).max() < 0.1
 
 
+@pytest.mark.parametrize(("x", "y"), [(3, 0), (0, -2), (-4, 3)])
+def test_sharp_dis_finds_a_known_shift_both_ways(x, y):
+    image = texture()
+    moved = shifted(image, x, y)
+    ahead, back = motion.sharp_dis(image, moved), motion.sharp_dis(moved, image)
+    assert np.abs(ahead[12:-12, 12:-12] - (x, y)).max() < 0.5
+    assert np.abs(back[12:-12, 12:-12] + (x, y)).max() < 0.5
+
+
+def passing(step=4):
+    """A bright square that moves right over a texture at rest, before and after, and where it is before."""
+    first, second = 0.5 * texture(), 0.5 * texture()
+    square = np.clip(0.6 + 0.4 * texture(24, 24, seed=1), 0, 1)
+    first[20:44, 20:44] = square
+    second[20:44, 20 + step : 44 + step] = square
+    inside = np.zeros((64, 80), bool)
+    inside[20:44, 20:44] = True
+    return first, second, inside
+
+
+def test_sharp_dis_keeps_still_what_a_thing_passes():
+    first, second, inside = passing()
+    flow = motion.sharp_dis(first, second)
+    assert np.abs(flow[inside] - (4, 0)).mean() < 0.2
+    beside = np.zeros_like(inside)
+    beside[20:44, 13:18] = True  # left of the square, within DIS's patches
+    assert np.abs(flow[beside]).mean() < 0.2
+    assert np.abs(motion.dis(first, second)[beside]).mean() > 0.5
+
+
+def test_what_a_thing_covers_is_occluded_ahead_of_it_and_what_it_uncovers_behind_it():
+    first, second, _ = passing()
+    ahead, back = motion.sharp_dis(first, second), motion.sharp_dis(second, first)
+    covered, uncovered = motion.occluded(ahead, back), motion.occluded(back, ahead)
+    right, left = np.s_[22:42, 44:48], np.s_[22:42, 20:24]
+    assert covered[right].mean() > 0.8
+    assert covered[left].mean() < 0.1
+    assert uncovered[left].mean() > 0.8
+    assert uncovered[right].mean() < 0.1
+
+
+def test_occluded_is_what_does_not_return_by_the_published_constants():
+    ahead = constant(10, 0)
+    allowed = 0.01 * (10**2 + 10**2) + 0.5  # about: the squared length that may be missing
+    for missing, expected in ((0.9 * allowed**0.5, False), (1.1 * allowed**0.5, True)):
+        back = constant(-10, missing)
+        assert (motion.occluded(ahead, back)[8:-8, :60] == expected).all()
+    assert motion.occluded(ahead, constant(-10, 0))[:, 70:].all()  # beyond the frame
+
+
+def test_joined_flow_goes_on_from_where_the_first_part_led():
+    onward = constant(0, 0)
+    onward[:, 40:] = (0, 2)
+    whole = motion.joined(constant(10, 0), onward)
+    assert np.array_equal(whole[:, :30], constant(10, 0)[:, :30])
+    assert np.array_equal(whole[:, 30:], constant(10, 2)[:, 30:])
+
+
 def test_warp_undoes_an_integer_shift_exactly_where_it_stays_inside():
     image = texture()
     flow = constant(5, -3)

@@ -4,19 +4,24 @@ import pytest
 import torch
 
 from holdfast import methods, registry
+from holdfast.distillation import LEVELS, Descent
 from holdfast.step import Given, opened
 
 from .analytic import Gaussian, about
 
 # steps, strength, grid, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
+    "assd": (200, 1.0, "own", "whole"),
+    "dds": (200, 1.0, "own", "whole"),
     "dfvedit": (50, 0.98, "own", "exact"),
     "flowalign": (33, 1.0, "own", "exact"),
     "flowanchor": (25, 0.92, "own", "whole"),
     "flowdirector": (50, 0.8, "own", "whole"),
+    "flowdistill": (200, 1.0, "own", "whole"),
     "flowedit": (50, 0.66, "own", "exact"),
     "rfsolver": (25, 1.0, "own", "exact"),
     "sdedit": (50, 0.7, "own", "whole"),
+    "sds": (200, 1.0, "own", "whole"),
     "uniedit": (25, 0.8, "euler", "exact"),
     "wanedit": (50, 0.82, "own", "whole"),
 }
@@ -45,10 +50,12 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, grid and the latent's shape all reach the field."""
     field, module = Asked(), registry.method(name)
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "grid": "wan", "inject": 0, "n_avg": 1}
+    known |= {"fusion": 0.0, "flow": 0.0}  # this field has no layers, and there is no picture
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(field, GIVEN, cfg):
         pass
-    assert field.asked == (3, 2.5, "wan", (3, 4, 5))
+    walks = not issubclass(module.Config, Descent)  # down the levels: a descent draws from a fine grid
+    assert field.asked == (3 if walks else LEVELS, 2.5, "wan", (3, 4, 5))
 
 
 WALKED = [(50, 0.66, 17), (25, 0.92, 2), (4, 0.3, 3)]

@@ -62,9 +62,16 @@ class Model:
     # method's own.
     prefers: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "Apache-2.0"
+    guide: str = ""  # an image model over the same latents, for methods that take a second field
 
 
 SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}  # what `prefers` may name
+
+
+def space_of(vae: Mapping[str, Any]) -> dict[str, Any]:
+    """What a VAE's configuration says of its latents: two models over the same ones have it in common."""
+    told = ("latent_channels", "z_dim", "scaling_factor", "latents_mean")
+    return {name: vae[name] for name in told if vae.get(name) is not None}
 
 
 def unet_grid(

@@ -186,7 +186,7 @@ class LatentDiffusion(Backbone):
         device=None,
     ):
         model = model or Model("", 0, rate=8, area=512 * 512, frames=16)
-        self.name, self.prefers = name, model.prefers
+        self.name, self.prefers, self.guide = name, model.prefers, model.guide
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
         self.parts = placed(parts, device)
         self.device = device or device_of(self.parts)

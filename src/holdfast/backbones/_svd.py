@@ -57,7 +57,7 @@ class StableVideo(Backbone):
         augment: float = 0.02,
     ):
         model = model or svd.MODELS[FAMILY]
-        self.name, self.prefers = name, model.prefers
+        self.name, self.prefers, self.guide = name, model.prefers, model.guide
         parts = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
         self.parts = placed(parts, device)
         self.image_processor = image_processor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.door import Door
-from ._cards import Grid
+from ._cards import Grid, space_of
 
 RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoiser needs the room
 
@@ -62,6 +62,12 @@ class Backbone(ABC):
     door: Door | None  # to its attention; None where `carries` names no attention
     features: Door | None  # to its residual blocks' outputs; None where `carries` names none
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
+    guide: str = ""  # the name of an image model over the same latents
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """What its latents are: that of two models over the same ones is the same."""
+        return space_of(self.parts["vae"].config if "vae" in self.parts else {})
 
     @abstractmethod
     def condition(self, prompt: Prompt) -> Condition:

@@ -21,6 +21,7 @@ MODELS = {
         carries=CARRIES,
         prefers=PREFERS,
         licence="CC-BY-NC-4.0",
+        guide="sd1.5",
     ),
     "zeroscope": Model(
         weights="cerspense/zeroscope_v2_576w",
@@ -31,6 +32,17 @@ MODELS = {
         carries=CARRIES,
         prefers=PREFERS,
         licence="CC-BY-NC-4.0",
+        guide="sd1.5",
+    ),
+    "shapeworld-t2v": Model(
+        weights="shapeworld-t2v",
+        gigabytes=0,
+        rate=8,
+        area=64 * 64,
+        frames=25,
+        carries=CARRIES,
+        prefers=PREFERS | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
+        guide="shapeworld-sd",
     ),
 }
 PARTS = ("unet", "vae", "text_encoder")

@@ -19,6 +19,7 @@ MODELS = {
         carries=CARRIES,
         prefers=PREFERS,
         licence=LICENCE,
+        guide="sd1.5",
     ),
     "svd-xt": Model(
         weights="stabilityai/stable-video-diffusion-img2vid-xt",
@@ -29,6 +30,17 @@ MODELS = {
         carries=CARRIES,
         prefers=PREFERS,
         licence=LICENCE,
+        guide="sd1.5",
+    ),
+    "shapeworld-svd": Model(
+        weights="shapeworld-svd",
+        gigabytes=0,
+        rate=8,
+        area=64 * 64,
+        frames=25,
+        carries=CARRIES,
+        prefers=PREFERS | {"target_guidance": (1.0, 2.0)},
+        guide="shapeworld-sd",
     ),
 }
 PARTS = ("unet", "vae", "image_encoder")

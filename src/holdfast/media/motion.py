@@ -1,8 +1,8 @@
-"""Optical flow between frames, warping along it, where it cannot be followed, and tracks chained from it.
+"""Optical flow between two frames, warping along it, where it cannot be followed, and tracks chained from it.
 
 Frames are `H W 3` float32 in [0, 1]; flow is `H W 2` float32 in pixels (x, y), from each pixel of the first frame to
 where it went in the second. A flow function is anything that takes two frames and returns that; its `__name__` names it
-in results.
+in results. Another one is in `raft.py`; the flow of a whole clip on a model's latent grid in `flows.py`.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,77 @@ from numpy import ndarray
 
 Flow = Callable[[ndarray, ndarray], ndarray]
 LEAST = 24  # pixels of a side; DIS needs room for its pyramid
+SHARP_LEAST = 128  # below, patches of 8 pixels are too coarse for what moves
+AROUND = 6  # pixels from which a vector is borrowed, about half a patch
+CLEARLY = 10  # it must be better by this many times the frame's median mismatch, which is noise
 
 
 def dis(first: ndarray, second: ndarray) -> ndarray:
     """Dense inverse search (Kroeger et al., arXiv:1603.03590) by OpenCV, at its medium preset."""
-    height, width = first.shape[:2]
-    scale = max(1, -(-LEAST // min(height, width)))
     searching = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _searched(searching, first, second, enlargement(first, LEAST))
+
+
+def sharp_dis(first: ndarray, second: ndarray) -> ndarray:
+    """DIS down to its finest scale, unsmoothed, with edges where the picture has them.
+
+    DIS moves whole patches, so that what is at rest beside a moving thing moves too. Each pixel therefore takes, of its
+    own vector, those around it and the frame's median, the one that leads to the most similar colour, if the others are
+    clearly worse; a median filter takes out single pixels.
+    """
+    searching = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    searching.setFinestScale(0)
+    searching.setVariationalRefinementIterations(0)
+    flow = _searched(searching, first, second, enlargement(first, SHARP_LEAST))
+    return _sharpened(flow, first, second)
+
+
+def _sharpened(flow: ndarray, first: ndarray, second: ndarray) -> ndarray:
+    mismatch = _mismatch(flow, first, second)
+    best, least = flow, mismatch - CLEARLY * np.median(mismatch)
+    median = np.median(flow, (0, 1)).astype(np.float32)
+    for other in (np.broadcast_to(median, flow.shape), *_shifted(flow)):
+        mismatch = _mismatch(other, first, second)
+        better = mismatch < least
+        best = np.where(better[..., None], other, best)
+        least = np.where(better, mismatch, least)
+    return np.stack(
+        [cv2.medianBlur(np.ascontiguousarray(part), 5) for part in np.moveaxis(best, -1, 0)], -1
+    )
+
+
+def _mismatch(flow: ndarray, first: ndarray, second: ndarray) -> ndarray:
+    """Squared difference of each pixel's colour to the one that it is led to, H W."""
+    return _squared(first - warp(second, flow))
+
+
+def _shifted(flow: ndarray) -> list[ndarray]:
+    """Flow as the pixels around have it, in eight directions."""
+    height, width = flow.shape[:2]
+    wide = np.pad(flow, ((AROUND, AROUND), (AROUND, AROUND), (0, 0)), mode="edge")
+    found = []
+    for y, x in np.ndindex(3, 3):
+        if (y, x) != (1, 1):
+            top, left = y * AROUND, x * AROUND
+            found.append(wide[top : top + height, left : left + width])
+    return found
+
+
+def enlargement(frame: ndarray, least: int) -> int:
+    """How many times larger a frame must be for its sides to have so many pixels."""
+    return max(1, -(-least // min(frame.shape[:2])))
+
+
+def _searched(searching, first: ndarray, second: ndarray, scale: int) -> ndarray:
     flow = searching.calc(_grey(first, scale), _grey(second, scale), None)
+    return shrunk(flow, first.shape[:2], scale)
+
+
+def shrunk(flow: ndarray, size: tuple[int, int], scale: int) -> ndarray:
+    """Flow of frames so many times as large, as that of frames of this size."""
     if scale == 1:
         return flow
-    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / scale
+    return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) / scale
 
 
 def _grey(frame: ndarray, scale: int) -> ndarray:
@@ -64,18 +124,31 @@ def _ends(flow: ndarray) -> tuple[ndarray, ndarray]:
     return x + flow[..., 0], y + flow[..., 1]
 
 
+def joined(flow: ndarray, onward: ndarray) -> ndarray:
+    """Flow from a first frame to a third, of the flow to the second and that onward from there."""
+    return flow + warp(onward, flow)
+
+
+def occluded(forward: ndarray, backward: ndarray) -> ndarray:
+    """Pixels of the first frame that the second does not show, H W boolean: covered there, or beyond the frame.
+
+    The rule of Sundaram et al. (ECCV 2010), all magnitudes squared, in pixels: F = forward, B = backward; covered where
+    |F + W(B,F)|^2 > 0.01 (|W(B,F)|^2 + |F|^2) + 0.5.
+    """
+    returned = warp(backward, forward)  # W(B, F)
+    sizes = _squared(returned) + _squared(forward)
+    covered = _squared(forward + returned) > 0.01 * sizes + 0.5
+    return covered | ~inside(forward)
+
+
 def visible(forward: ndarray, backward: ndarray) -> ndarray:
     """Pixels of the first frame that can be followed into the second, H W boolean.
 
-    The rule of Lai et al. (arXiv:1808.00449), all magnitudes squared: F = forward, B = backward; occluded where
-    |F + W(B,F)|^2 > 0.01 (|W(B,F)|^2 + |F|^2) + 0.5; at a motion boundary where |grad F|^2 > 0.01 |F|^2 + 0.002
-    (differences to the next row and column). What ends beyond the frame is not visible either.
+    The rule of Lai et al. (arXiv:1808.00449): neither occluded nor at a motion boundary, where
+    |grad F|^2 > 0.01 |F|^2 + 0.002 (differences to the next row and column).
     """
-    returned = warp(backward, forward)  # W(B, F)
-    size = _squared(forward)
-    occluded = _squared(forward + returned) > 0.01 * (_squared(returned) + size) + 0.5
-    boundary = _slope(forward) > 0.01 * size + 0.002
-    return inside(forward) & ~occluded & ~boundary
+    boundary = _slope(forward) > 0.01 * _squared(forward) + 0.002
+    return ~occluded(forward, backward) & ~boundary
 
 
 def _squared(flow: ndarray) -> ndarray:

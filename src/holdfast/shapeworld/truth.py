@@ -1,5 +1,7 @@
 """What only a synthetic world knows: how far a result is from the true edited clip, and whether the edit succeeded."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +13,7 @@ from ..media.motion import inside, warp
 from ..metrics import base
 from ..metrics.warp_error import error as warp_error
 from .render import SIZE, compose, flow, render
-from .scenes import KINDS, Edit, Scene, edits
+from .scenes import KINDS, PANS, Edit, Scene, edits
 
 
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> float:
@@ -102,11 +104,11 @@ def _figures(edit: Edit, frames: list[ndarray]) -> dict[str, float]:
     return {
         "edit_success@any_edit": float(succeeded(edit, result, KINDS)),
         "edit_success@same_kind": float(succeeded(edit, result, (edit.kind,))),
-        "warp_error_x1000@exact,squared": _exact_warp_error(edit.target, frames),
+        "warp_error_x1000@exact,squared": exact_warp_error(edit.target, frames),
     }
 
 
-def _exact_warp_error(scene: Scene, frames: list[ndarray]) -> float:
+def exact_warp_error(scene: Scene, frames: list[ndarray]) -> float:
     size = frames[0].shape[:2]
     forward = flow(scene, len(frames), size).permute(0, 2, 3, 1).numpy()  # f-1 H W 2
     actors = compose([scene], len(frames), size)[1][0].transpose(0, 1).numpy()  # f k H W
@@ -130,3 +132,39 @@ def _followed(here: ndarray, there: ndarray, forward: ndarray) -> ndarray:
 def _whole(shares: ndarray) -> ndarray:
     """Pixels that no outline crosses, H W."""
     return (np.minimum(shares, 1 - shares) < 0.01).all(0)
+
+
+def passage(
+    scene: Scene, frames: int, step: int = 1, size: tuple[int, int] = SIZE
+) -> tuple[Tensor, Tensor]:
+    """Where each pixel goes, and whether it is lost, from each frame to the one `step` later (earlier, if negative).
+
+    Flow n 2 H W in pixels (x, y) of what is seen at a pixel: the actor that has half of it, else the backdrop. Lost, n
+    H W boolean: it leaves the frame, or of what the pixel shows of its thing less than half is still seen there. Frames
+    that have no such other one are left out: n = frames - |step|.
+    """
+    here = range(max(0, -step), frames - max(0, step))
+    there = [t + step for t in here]
+    moved = step * flow(scene, frames + 1, size)[here.start : here.stop]
+    shares = _shares(scene, here, size)
+    owner = torch.full(shares[0].shape, len(scene.actors))
+    for k in range(len(scene.actors)):
+        owner[shares[k] >= 0.5] = k
+    lost = ~torch.stack([torch.from_numpy(inside(m.permute(1, 2, 0).numpy())) for m in moved])
+    for k in range(len(shares)):
+        arrived = _shares(_followed_by(scene, k, step), there, size)[k]
+        lost |= (owner == k) & (arrived < shares[k] / 2)
+    return moved, lost
+
+
+def _shares(scene: Scene, times: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """How much of each pixel is each actor's, and last the backdrop's, k+1 n H W."""
+    actors = compose([scene], times, size)[1][0, : len(scene.actors)]
+    return torch.cat((actors, 1 - actors.sum(0, keepdim=True)))
+
+
+def _followed_by(scene: Scene, k: int, step: int) -> Scene:
+    """The scene as a camera sees it that has gone along with thing k for so many frames: k is where it was."""
+    vx, vy = (0.0, 0.0) if k == len(scene.actors) else scene.actors[k].velocity
+    dx, dy = step * (vx - PANS[scene.pan]), step * vy
+    return replace(scene, actors=tuple(replace(a, x=a.x - dx, y=a.y - dy) for a in scene.actors))

@@ -1,0 +1,279 @@
+"""Score distillation part by part on held-out scenes with exact truth: `python benchmarks/distillation.py`.
+
+table: DDS, then ASSD's parts one by one, then the flow-smoothed descent's; scenes of two or three actors, of actors
+that cross, and of one that is fast, in equal parts; one attribute of one actor is edited. Figures against the true
+edited clip, means with 95 % intervals, and paired differences of each row to the row that it adds a part to. curve:
+the same figures after fewer iterations. search: a setting at a time, on scenes that are not reported. cost: network
+evaluations and the share of the time that everything else takes. Prints Markdown.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from holdfast import registry, walk
+from holdfast.backbones.base import Backbone
+from holdfast.metrics.base import mean
+from holdfast.shapeworld.evaluate import TUNING, Model, over
+from holdfast.shapeworld.render import render
+from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.truth import exact_warp_error, judge
+from holdfast.task import EditTask
+
+SETS, KINDS = ("several", "crossing", "fast"), ("colour", "shape", "material")
+FIGURES = {
+    "psnr": "error against truth, dB",
+    "psnr_inside": "inside the edit",
+    "psnr_outside": "outside",
+    "outside_share": "contamination",
+    "warp": "warp error x 1000, exact flow",
+    "sharpness": "sharpness / truth's",
+    "consistency": "neighbouring frames, dB",
+    "success": "success",
+}
+OFF = {"window": 0.0, "mask": "off", "fusion": 0.0, "joint": 0.0}
+NONE = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a method with some of its parts on. over: the row that it adds one to."""
+
+    name: str
+    method: str
+    settings: dict = field(default_factory=dict)
+    over: str = ""
+
+
+def parts(name: str, method: str, off: dict, added: dict[str, tuple[str, ...]]) -> list[Row]:
+    """Rows that switch a method's parts on one after the other: the settings named take their defaults."""
+    rows, left, last = [], dict(off), name
+    for what, settings in added.items():
+        left = {k: v for k, v in left.items() if k not in settings}
+        rows.append(Row(what, method, dict(left), last))
+        last = what
+    return rows
+
+
+ROWS = [
+    Row("DDS", "dds"),
+    *parts(
+        "DDS",
+        "assd",
+        OFF,
+        {
+            "+ sliding window": ("window",),
+            "+ adaptive mask": ("mask",),
+            "+ attention fusion": ("fusion",),
+            "+ joint guidance (ASSD)": ("joint",),
+        },
+    ),
+    *parts(
+        "DDS",
+        "flowdistill",
+        NONE,
+        {
+            "+ smoothing along flow": ("flow",),
+            "+ content preservation": ("keep",),
+            "+ global consistency (flowdistill)": ("consistency",),
+        },
+    ),
+]
+
+
+def edit_of(seed: int) -> Edit:
+    """Sets in turn, and within each the kinds in turn."""
+    return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
+
+
+def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
+    task = EditTask(
+        input="",
+        output="",
+        source=edit.source.caption(),
+        target=edit.target.caption(),
+        method=method,
+        settings=settings,
+        seed=seed,
+    )
+    return walk.edited(walk.job(task, backbone, render([edit.source])[0]), backbone)
+
+
+def sharpness(clip: Tensor) -> float:
+    """Mean size of the difference to the next row and column."""
+    return sum(clip.diff(dim=d).abs().mean().item() for d in (-1, -2))
+
+
+def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
+    edit = edit_of(seed)
+    result = edited(backbone, edit, method, settings, seed)
+    truth = render([edit.target])[0]
+    between = (result.diff(dim=0) - truth.diff(dim=0)).square().mean().item()
+    frames = [f.permute(1, 2, 0).numpy() for f in result]
+    return judge(edit, result) | {
+        "warp": exact_warp_error(edit.target, frames),
+        "sharpness": sharpness(result) / sharpness(truth),
+        "consistency": -10 * math.log10(max(between, 1e-10)),
+    }
+
+
+def interval(values: list[float]) -> str:
+    """The mean with the half width of its 95 % interval."""
+    values = [float(v) for v in values]
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{mean(values):.3g} ± {1.96 * spread / math.sqrt(len(values)):.2g}"
+
+
+def line(*cells: object) -> None:
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def head(*columns: str) -> None:
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+
+
+Measuring = Callable[[str, dict], list[dict]]
+
+
+def table(measuring: Measuring, settings: dict, only: list[str]) -> None:
+    chosen = [row for row in ROWS if not only or any(word in row.name for word in only)]
+    head("", "scenes", *FIGURES.values())
+    found = {}
+    for row in chosen:
+        found[row.name] = measuring(row.method, {**settings, **row.settings})
+        values = [interval([r[figure] for r in found[row.name]]) for figure in FIGURES]
+        line(row.name, len(found[row.name]), *values)
+    head("what a part changes, scene by scene", *FIGURES.values())
+    for row in chosen:
+        if row.over in found:
+            pairs = list(zip(found[row.name], found[row.over], strict=True))
+            line(row.name, *(interval([a[f] - b[f] for a, b in pairs]) for f in FIGURES))
+    for name in SETS:
+        head(f"{name} alone", *FIGURES.values())
+        for row in chosen:
+            some = found[row.name][SETS.index(name) :: len(SETS)]
+            line(row.name, *(interval([r[figure] for r in some]) for figure in FIGURES))
+
+
+CURVE = (10, 25, 50, 100, 200)
+
+
+def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
+    """The rate is as large as makes N iterations go as far as 200."""
+    for name in methods:
+        head(f"{name}, iterations", *FIGURES.values())
+        rate = registry.method(name).Config().rate * registry.method(name).Config().steps
+        for steps in CURVE:
+            rows = measuring(name, {**settings, "steps": steps, "rate": rate / steps})
+            line(steps, *(interval([r[figure] for r in rows]) for figure in FIGURES))
+
+
+SEARCHED = {
+    "dds": {"guidance": (3.0, 5.0, 7.5, 10.0), "low": (50, 200), "high": (700, 949)},
+    "assd": {
+        "window": (0.0, 0.08, 0.165),
+        "smooth_target": ("prediction", "residual"),
+        "mask": ("text", "printed", "off"),
+        "tau": (0.01, 0.05, 0.2),
+        "fusion": (0.0, 0.4, 0.8),
+        "fused": (1, 2, 3),
+        "joint": (0.0, 0.5, 1.0),
+        "stride": (2, 4, 8),
+    },
+    "flowdistill": {
+        "flow": (0.0, 0.165, 0.33),
+        "keep": (0.0, 0.03, 0.1, 0.3),
+        "consistency": (0.0, 0.05, 0.2),
+    },
+}
+
+
+def search(measuring: Measuring, settings: dict, methods: list[str]) -> None:
+    for name in methods:
+        head(f"{name}, setting", "value", *FIGURES.values())
+        for setting, values in SEARCHED[name].items():
+            for value in values:
+                rows = measuring(name, {**settings, setting: value})
+                line(setting, value, *(interval([r[f] for r in rows]) for f in FIGURES))
+
+
+def cost(backbone: Backbone, settings: dict) -> None:
+    """Of one clip, in one run: how often the networks are asked, and what is not theirs."""
+    head(
+        "method", "iterations", "evaluations", "of the image model", "seconds", "not the networks'"
+    )
+    edit = edit_of(TUNING)
+    for name in ("dds", "assd", "flowdistill"):
+        spent = 0.0
+        real = type(backbone).velocity
+
+        def timed(self, *args, real=real, **kwargs):
+            nonlocal spent
+            begin = time.perf_counter()
+            result = real(self, *args, **kwargs)
+            spent += time.perf_counter() - begin
+            return result
+
+        type(backbone).velocity = timed
+        try:
+            task = EditTask(
+                input="",
+                output="",
+                source=edit.source.caption(),
+                target=edit.target.caption(),
+                method=name,
+                settings=settings,
+            )
+            job = walk.job(task, backbone, render([edit.source])[0])
+            for event in walk.walk(job, backbone):
+                if event.stage != "edit":  # the texts, the clip and the second model are there now
+                    begin, spent = time.perf_counter(), 0.0
+            seconds = time.perf_counter() - begin
+        finally:
+            type(backbone).velocity = real
+        line(
+            name,
+            job.plan.cfg.steps,
+            event.evaluations,
+            event.beside,
+            f"{seconds:.1f}",
+            f"{1 - spent / seconds:.1%}",
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["table", "curve", "search", "cost"])
+    parser.add_argument("--backbone", default="shapeworld-t2v")
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--scenes", type=int, default=60, help="a multiple of three")
+    parser.add_argument("--methods", nargs="*", default=["dds", "assd", "flowdistill"])
+    parser.add_argument("--only", nargs="*", default=[], help="rows of the table, by their words")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of all, key=value")
+    parser.add_argument("--tuning", action="store_true", help="other scenes than those reported")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    model = Model(options.backbone, options.weights)
+    start = TUNING if options.tuning or options.what == "search" else 0
+    start -= start % len(SETS)
+    seeds = range(start, start + options.scenes)
+
+    def measuring(method: str, chosen: dict) -> list[dict]:
+        return over(measured, model, seeds, (method, chosen), options.workers)
+
+    if options.what == "cost":
+        cost(registry.load_backbone(*(options.backbone, options.weights)), settings)
+    elif options.what == "table":
+        table(measuring, settings, options.only)
+    else:
+        {"curve": curve, "search": search}[options.what](measuring, settings, options.methods)
+
+
+if __name__ == "__main__":
+    main()

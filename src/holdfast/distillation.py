@@ -1,0 +1,92 @@
+"""Score distillation: an edit by descent along differences of predicted noise, in place of a walk down the levels.
+
+At each iteration one level is drawn and one noise, the same in both branches, and the latent takes one step of plain
+gradient descent. `Descent` holds the settings that the methods share; noise is predicted through the velocity
+(diffusion.predicted_noise), so that a rectified flow descends as a noise predictor does.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from . import diffusion
+from .settings import (
+    Guidance,
+    Iterations,
+    LevelGrid,
+    Number,
+    Range,
+    Share,
+    Shift,
+    Timesteps,
+    check,
+)
+from .step import Field, Given, Step, Whole, left
+
+LEVELS = 1000  # that `low` and `high` count in, whatever the model's own time
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The values of DDS's authors (arXiv:2304.07090) where nothing else is said."""
+
+    steps: Iterations = 200  # N, how many the learning rate is meant for
+    strength: Share = 1.0  # share of the iterations that are done
+    guidance: Guidance = 7.5  # omega, of both branches
+    low: Annotated[int, Range(1, 999)] = 50  # the lowest level drawn, in thousandths of the grid
+    high: Annotated[int, Range(2, 1000)] = 949  # above the highest
+    rate: Number = 0.1  # eta, of plain gradient descent
+    # what the rate multiplies: the gradient as it is, or, as DDS's code has it, times 2000 / (h w) of the latent
+    scale: Literal["plain", "pixels"] = "plain"
+    shift: Shift = None  # of the grid of levels; None: the backbone's own
+    grid: LevelGrid = "own"  # of levels, by name
+    timesteps: Timesteps = "whole"  # what the model is told; the authors draw whole ones
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.low >= self.high:
+            raise ValueError(f"low is below high = {self.high}, not {self.low}")
+
+    def size(self, z: Tensor) -> float:
+        """By what a gradient is multiplied before it is taken from a latent."""
+        return self.rate * (2000 / z[0, 0, 0].numel() if self.scale == "pixels" else 1)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an iteration looks at: one level and one noise for all branches."""
+
+    field: Field
+    sigma: float
+    eps: Tensor
+    guidance: Guidance
+    frames: tuple[int, ...] | None = None  # of the clip, that the field is asked about; None: all
+
+    def noise(self, clean: Tensor, condition, side: str) -> Tensor:
+        """eps^w, the noise that the model sees in a clean latent b c f h w noised by this draw; of its frames."""
+        z = diffusion.noised(self.part(clean), self.sigma, self.eps)
+        asked = (self.field, z, self.sigma, condition, side, self.guidance)
+        velocity = diffusion.guided(*asked, frames=self.frames)
+        return diffusion.predicted_noise(z, self.sigma, velocity).contiguous()
+
+    def part(self, z: Tensor) -> Tensor:
+        return z if self.frames is None else z[:, :, list(self.frames)]
+
+    def on(self, field: Field, guidance: Guidance, frames: Sequence[int]) -> "Drawn":
+        """The same level and noise for another field, which is asked about some frames."""
+        return Drawn(field, self.sigma, self.eps[:, :, list(frames)], guidance, tuple(frames))
+
+
+def draws(
+    field: Field, given: Given, cfg: Descent, start: Step | None
+) -> Iterator[tuple[int, Drawn]]:
+    """The iterations that are left, each with what it looks at."""
+    source = given.source
+    levels = field.levels(LEVELS, cfg.shift, cfg.grid, source.shape[2:])
+    told = Whole(field) if cfg.timesteps == "whole" else field
+    for i in left(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
+        sigma = levels[LEVELS - diffusion.drawn(given.seed, i, cfg.low, cfg.high)]
+        eps = diffusion.noise(source, given.seed, i)
+        yield i, Drawn(told, sigma, eps, cfg.guidance)

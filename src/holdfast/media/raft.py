@@ -1,0 +1,64 @@
+"""Optical flow by torchvision's RAFT, an optional package: a flow function as `motion.py` has them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy import ndarray
+
+from ..registry import Missing
+from .motion import Flow, enlargement, shrunk
+
+LEAST = 128  # pixels of a side; below, torchvision's has no room for its coarsest correlations
+WEIGHTS = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"  # torchvision's default ones
+
+
+def raft(weights: str | Path | None = None, device: str = "cpu") -> Flow:
+    """A flow function: RAFT (Teed and Deng, arXiv:2003.12039), torchvision's large one.
+
+    weights: the file of its state dict; None: where torch hub keeps it. Nothing is downloaded: raises Missing with the
+    command that brings what is not here.
+    """
+    try:
+        from torchvision.models.optical_flow import raft_large
+    except ImportError as error:
+        raise Missing(
+            "raft needs torchvision; get it with: pip install 'holdfast[raft]'"
+        ) from error
+    model = raft_large(weights=None, progress=False)
+    model.load_state_dict(torch.load(_file(weights), map_location="cpu", weights_only=True))
+    model.eval().requires_grad_(False).to(device)
+
+    def raft(first: ndarray, second: ndarray) -> ndarray:
+        scale, size = enlargement(first, LEAST), first.shape[:2]
+        pair = [torch.from_numpy(_prepared(frame, scale)).to(device) for frame in (first, second)]
+        with torch.no_grad():
+            refined = model(*pair)[-1][0]  # 2 H W, of the last refinement
+        flow = refined.permute(1, 2, 0).float().cpu().numpy()
+        flow = flow[: scale * size[0], : scale * size[1]]
+        return shrunk(np.ascontiguousarray(flow), size, scale)
+
+    return raft
+
+
+def _file(weights: str | Path | None) -> Path:
+    file = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS))
+    if not file.is_file():
+        url = f"https://download.pytorch.org/models/{WEIGHTS}"
+        raise Missing(
+            f"the weights of RAFT (20 MB) are not at {file}; "
+            f"get them with: curl --create-dirs -o '{file}' {url}"
+        )
+    return file
+
+
+def _prepared(frame: ndarray, scale: int) -> ndarray:
+    """A frame as RAFT takes it: 1 3 H W in [-1, 1], sides a multiple of 8, what is added below and right repeats the
+    edge.
+    """
+    if scale > 1:
+        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    below, right = (-side % 8 for side in frame.shape[:2])
+    padded = np.pad(frame, ((0, below), (0, right), (0, 0)), mode="edge")
+    return np.ascontiguousarray(2 * padded.transpose(2, 0, 1) - 1)[None]

@@ -1,0 +1,87 @@
+"""Score distillation smoothed along optical flow: our reading of the abstract of arXiv:2406.04888v3, not the paper's.
+
+D = e(z_t, target) - e(x_t, source);  G = D averaged with its neighbours warped here by the source's flow, where seen
+z <- z - eta { G + keep 2 (1 - M)(z - x) + consistency dL/dclean },  M a soft map of where D has been large,
+L = mean over frames of 1 - cos(phi_i, mean phi), phi the clean estimate's mean over space, its network's slope left out
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .. import diffusion
+from ..distillation import Descent, draws
+from ..media.flows import Flows, flows
+from ..settings import Range, Share
+from ..step import Field, Given, Step, resumed
+
+NEEDS: set[str] = set()
+Weight = Annotated[float, Range(0, None)]
+
+
+@dataclass(frozen=True)
+class Config(Descent):
+    """None of these values is published; they are what measured well (docs/distillation.md)."""
+
+    flow: Annotated[float, Range(0, 0.5)] = 0.165  # weight of either neighbour's gradient; 0: off
+    keep: Weight = 0.1  # weight of the content preservation loss; 0: off
+    memory: Share = 0.9  # of the map M: how much of it an iteration leaves as it was
+    consistency: Weight = 0.05  # weight of the global consistency loss; 0: off
+
+
+def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    source = given.source
+    z, state = resumed(start, source)
+    # the source's flow, once: its motion is to be kept, and it is cleaner than an edit's
+    moving = cfg.flow > 0 and source.shape[2] > 1
+    along = flows(given.pixels.frames(), given.pixels.stride).to(source) if moving else None
+    where = state.get("map")
+    for i, draw in draws(field, given, cfg, start):
+        wanted = draw.noise(z, given.tgt, "tgt")
+        change = wanted - draw.noise(source, given.src, "src")
+        where = followed(where, change, cfg.memory)
+        step = smoothed(change, along, cfg.flow) if along else change
+        if cfg.keep:
+            step = step + cfg.keep * 2 * (1 - where) * (z - source)
+        if cfg.consistency:
+            clean = (diffusion.noised(z, draw.sigma, draw.eps) - draw.sigma * wanted) / (
+                1 - draw.sigma
+            )
+            step = step + cfg.consistency * apart(clean)
+        z = z - cfg.size(z) * given.inside(step)
+        yield Step("edit", i + 1, cfg.steps, z, {"map": where})
+
+
+def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
+    """Every frame's change with those of its neighbours, moved here along the flow, as far as they are seen.
+
+    change: b c f h w. The weights are 1 - 2 side and twice side, of what there is.
+    """
+    total, weight = (1 - 2 * side) * change, 1 - 2 * side
+    for moved, seen in (along.from_previous(change), along.from_next(change)):
+        total = total + side * seen * moved
+        weight = weight + side * seen
+    return total / weight
+
+
+def followed(where: Tensor | None, change: Tensor, memory: float) -> Tensor:
+    """M, b 1 f h w in [0, 1]: a running mean over iterations of where the change is large."""
+    now = diffusion.contrast(change, "abs")
+    return now if where is None else memory * where + (1 - memory) * now
+
+
+@torch.enable_grad()
+def apart(clean: Tensor) -> Tensor:
+    """The gradient of L in the clean estimate b c f h w, times the cells of a frame: how far its frames are apart as
+    a whole.
+    """
+    # a sum's last bit depends on how its input lies, which a resumed run does not remember
+    clean = clean.detach().contiguous().requires_grad_()
+    pooled = clean.mean((3, 4)).transpose(1, 2)  # b f c
+    together = pooled.mean(1, keepdim=True)
+    loss = (1 - functional.cosine_similarity(pooled, together, dim=2)).mean()
+    return torch.autograd.grad(loss, clean)[0] * clean[0, 0, 0].numel()

@@ -1,0 +1,265 @@
+"""Score distillation on exactly known fields and on tiny networks: the equations, the draws, the fused attention."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from holdfast import attention, diffusion, registry
+from holdfast.backbones._latent_diffusion import Schedule
+from holdfast.backbones.base import Prompt
+from holdfast.media.flows import flows
+from holdfast.methods import assd, flowdistill
+from holdfast.step import Given, Guide, Pixels
+
+from .. import tiny
+from .analytic import DEVIATION, Gaussian, about, last
+
+SHAPE = (1, 2, 5, 3, 3)
+SOURCE = torch.randn(*SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+SRC, TGT = (torch.full(SHAPE, v, dtype=torch.float64) for v in (0.5, -1.25))
+GIVEN = Given(SOURCE, about(SRC), about(TGT))
+PLAIN = {"guidance": 1.0, "timesteps": "exact"}
+
+
+def run(name, given=GIVEN, field=None, **settings):
+    module = registry.method(name)
+    return last(module.edit(field or Gaussian(), given, module.Config(**PLAIN, **settings)))
+
+
+def level(cfg, i):
+    t = diffusion.drawn(0, i, cfg.low, cfg.high)
+    return Gaussian().levels(1000)[1000 - t]
+
+
+def slope(sigma):
+    """By how much the noise that a Gaussian's model sees changes with the clean latent that was noised."""
+    return sigma * (1 - sigma) / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2)
+
+
+def test_noise_predicted_through_the_velocity_is_what_a_noise_model_said():
+    schedule = Schedule.of({})
+    z, said = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
+    for sigma in (0.1, 0.5, 0.9):
+        velocity = schedule.velocity(lambda x, t: said, z, sigma)
+        assert torch.allclose(diffusion.predicted_noise(z, sigma, velocity), said)
+
+
+def test_levels_are_drawn_evenly_over_their_range_and_by_the_seed():
+    drawn = [diffusion.drawn(0, i, 50, 949) for i in range(4000)]
+    assert (min(drawn), max(drawn)) == (50, 948)
+    assert sum(drawn) / len(drawn) == pytest.approx(499, abs=15)
+    assert drawn[:9] == [diffusion.drawn(0, i, 50, 949) for i in range(9)]
+    assert drawn[:9] != [diffusion.drawn(1, i, 50, 949) for i in range(9)]
+
+
+def test_dds_follows_its_equation_and_settles_at_the_difference_of_the_means():
+    cfg = registry.method("dds").Config(**PLAIN, steps=3)
+    z = SOURCE
+    for i in range(3):
+        z = z - 0.1 * slope(level(cfg, i)) * ((z - SOURCE) - (TGT - SRC))
+    assert torch.allclose(run("dds", steps=3), z)
+    assert torch.allclose(run("dds", steps=400), SOURCE + TGT - SRC, atol=1e-3)
+
+
+def test_the_step_of_the_released_code_is_scaled_by_the_number_of_cells():
+    plain, scaled = (run("dds", steps=1, scale=s) - SOURCE for s in ("plain", "pixels"))
+    assert torch.allclose(scaled, plain * 2000 / 9)
+
+
+def test_strength_is_the_share_of_the_iterations_that_are_done():
+    module = registry.method("dds")
+    cfg = module.Config(**PLAIN, steps=8, strength=0.5)
+    assert [s.index for s in module.edit(Gaussian(), GIVEN, cfg)] == [5, 6, 7, 8]
+    with pytest.raises(ValueError, match="low is below high = 100"):
+        module.Config(low=100, high=100)
+
+
+def test_sds_keeps_what_dds_subtracts():
+    cfg = registry.method("sds").Config(**PLAIN, steps=1)
+    sigma, eps = level(cfg, 0), diffusion.noise(SOURCE, 0, 0)
+    noisy = diffusion.noised(SOURCE, sigma, eps)
+    variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
+    seen = sigma * (noisy - (1 - sigma) * TGT) / variance
+    assert torch.allclose(run("sds", steps=1), SOURCE - 0.1 * (seen - eps))
+
+
+def test_a_sliding_window_weighs_a_frame_and_its_neighbours_and_at_the_ends_what_there_is():
+    e = torch.zeros(1, 1, 4, 1, 1)
+    e[0, 0, :, 0, 0] = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    found = assd.smoothed(e, 0.165)[0, 0, :, 0, 0]
+    inner = [0.165 * 1 + 0.67 * 2 + 0.165 * 4, 0.165 * 2 + 0.67 * 4 + 0.165 * 8]
+    ends = [(0.67 * 1 + 0.165 * 2) / 0.835, (0.67 * 8 + 0.165 * 4) / 0.835]
+    assert torch.allclose(found, torch.tensor([ends[0], *inner, ends[1]]))
+    assert torch.equal(assd.smoothed(e[:, :, :1], 0.165), e[:, :, :1])
+
+
+def test_the_adaptive_mask_in_both_readings():
+    change = torch.tensor([0.1, -0.9, 0.86, 0.5]).view(1, 1, 4, 1, 1)
+    text, printed = (assd.Config(mask=m, tau=0.05) for m in ("text", "printed"))
+    assert assd.edited(change, text).flatten().tolist() == [False, True, True, False]
+    assert assd.edited(change, printed).flatten().tolist() == [True, False, False, True]
+    assert assd.edited(change, assd.Config(mask="off")).all()
+
+
+@pytest.mark.parametrize("target", ["prediction", "residual"])
+@pytest.mark.parametrize("mask", ["text", "off"])
+def test_the_reference_is_smoothed_where_the_mask_says(target, mask):
+    wanted, known, eps = torch.randn(3, *SHAPE).unbind()
+    cfg = assd.Config(smooth_target=target, mask=mask, tau=0.3)
+    smooth = assd.smoothed(known, 0.165)
+    if target == "residual":
+        smooth = assd.smoothed(known - eps, 0.165) + eps
+    where = assd.edited(wanted - known, cfg)
+    found = assd.reference(wanted, known, eps, cfg)
+    assert torch.allclose(found[where], smooth[where])
+    assert torch.equal(found[~where], known[~where])
+    assert torch.equal(assd.reference(wanted, known, eps, assd.Config(window=0.0)), known)
+
+
+def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
+    """Eq. 9 and 10, against the closed form: the second Gaussian's means are its own."""
+    seen = []
+
+    class Watched(Gaussian):
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
+            seen.append((sigma, frames))
+            return super().velocity(z, sigma, condition, branch=branch, frames=frames)
+
+    guide = Guide(Watched(), about(SRC), about(3 * TGT))
+    given = dataclasses.replace(GIVEN, guide=guide)
+    off = {"fusion": 0.0, "window": 0.0, "joint_guidance": 1.0, "stride": 2, "steps": 1}
+    cfg = assd.Config(**PLAIN, **off, joint=0.5)
+    alone, both = (run("assd", given, joint=j, **off) for j in (0.0, 0.5))
+    assert torch.allclose(alone, run("dds", steps=1))
+    expected = torch.zeros(SHAPE, dtype=torch.float64)
+    sigma = level(cfg, 0)
+    expected[:, :, ::2] = 0.1 * 0.5 * slope(sigma) * (3 * TGT - SRC)[:, :, ::2]
+    assert torch.allclose(both - alone, expected)
+    assert seen == [(sigma, (0, 2, 4))] * 2
+    assert not assd.wants_guide(dataclasses.replace(cfg, joint=0.0))
+
+
+@pytest.fixture(scope="module")
+def clip_model():
+    return tiny.ADAPTERS["t2v"]()
+
+
+def velocities(backbone, cfg, source, target):
+    """Of the target, while the source's attention is fused into it; and as the network alone has it."""
+    src, tgt = (backbone.condition(Prompt(text)) for text in ("a red ball", "a blue ball"))
+    with assd.remembered(backbone, cfg) as seen:
+        diffusion.guided(backbone, source, 0.6, src, "src", 3.0)
+    with assd.fused(backbone, cfg, seen):
+        fused = diffusion.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
+    return fused, diffusion.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
+
+
+def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
+    source, target = torch.randn(2, 1, 4, 3, 4, 4).unbind()
+    fused, stock = velocities(clip_model, assd.Config(fusion=0.0), source, target)
+    assert torch.equal(fused, stock)
+    assert not torch.equal(velocities(clip_model, assd.Config(), source, target)[0], stock)
+
+
+def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip_model):
+    z = torch.randn(1, 4, 3, 4, 4)
+    condition = clip_model.condition(Prompt("a red ball"))
+    stock = diffusion.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+    for weight in (0.3, 1.0):
+        cfg = assd.Config(fusion=weight)
+        with assd.remembered(clip_model, cfg) as seen:
+            diffusion.guided(clip_model, z, 0.6, condition, "src", 3.0)
+        with assd.fused(clip_model, cfg, seen):
+            fused = diffusion.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+        assert torch.equal(fused, stock)
+
+
+def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_model):
+    """Against explicit maps of what the layer is given in both branches."""
+    (path,) = assd.last_layers(clip_model, 1)
+    spatial = [s for s in clip_model.door.sites if s.kind == "self" and s.axis == "spatial"]
+    assert path == spatial[-1].path
+    assert path.startswith("up_blocks")
+    source, target = torch.randn(2, 1, 4, 3, 4, 4).unbind()
+    src, tgt = (clip_model.condition(Prompt(text)) for text in ("a red ball", "a blue ball"))
+    with attention.record(clip_model, lambda site: site.path == path) as found:
+        clip_model.velocity(source, 0.6, src, branch="src+")
+        clip_model.velocity(target, 0.6, tgt, branch="tgt+")
+    (_, k_known, v_known), (q, k, v) = found.values()
+    there, here = found
+    scale = 1 / math.sqrt(q.shape[-1])
+    own, reference = (
+        (q @ keys.transpose(-1, -2) * scale).softmax(-1) @ values
+        for keys, values in ((k, v), (k_known, v_known))
+    )
+    with assd.fused(clip_model, assd.Config(fused=1), {there: (k_known, v_known)}):
+        ((_, rule),) = clip_model.door.rules
+        assert torch.allclose(rule(here, q, k, v), 0.2 * own + 0.8 * reference, atol=1e-5)
+
+
+def moving_clip(frames=5, speed=8):
+    """Texture that moves by one latent cell of 8 pixels a frame."""
+    texture = torch.rand(3, 8, 32, generator=torch.Generator().manual_seed(2))
+    texture = functional.interpolate(texture[None], scale_factor=8, mode="bicubic").clamp(0, 1)[0]
+    return [texture[:, :, 80 - speed * t : 144 - speed * t] for t in range(frames)]
+
+
+def test_a_gradient_that_moves_with_the_picture_is_kept_by_smoothing_along_the_flow():
+    """And is blurred by a window that does not move: what the flow is for."""
+    along = flows(moving_clip(), (1, 8, 8))
+    change = torch.zeros(1, 1, 5, 8, 8)
+    for t in range(5):
+        change[0, 0, t, 2:6, 1 + t : 3 + t] = 1.0
+    inner = (slice(None), slice(None), slice(1, 4))
+    moved = (flowdistill.smoothed(change, along, 0.165) - change)[inner].abs().mean()
+    fixed = (assd.smoothed(change, 0.165) - change)[inner].abs().mean()
+    assert moved < 0.3 * fixed
+
+
+def test_the_consistency_gradient_is_the_slope_of_its_loss():
+    def loss(clean):
+        pooled = clean.mean((3, 4)).transpose(1, 2)
+        return (
+            1 - functional.cosine_similarity(pooled, pooled.mean(1, keepdim=True), dim=2)
+        ).mean()
+
+    clean = torch.randn(1, 3, 4, 2, 2, dtype=torch.float64)
+    direction = torch.randn_like(clean)
+    numeric = (loss(clean + 1e-6 * direction) - loss(clean - 1e-6 * direction)) / 2e-6
+    assert (flowdistill.apart(clean) * direction).sum() / 4 == pytest.approx(
+        float(numeric), rel=1e-5
+    )
+    assert not flowdistill.apart(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max() > 1e-12
+
+
+def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
+    pixels = Pixels(None, None, None, None, (1, 8, 8))
+    given = dataclasses.replace(GIVEN, pixels=pixels)
+    off = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
+    assert torch.equal(run("flowdistill", given, steps=4, **off), run("dds", steps=4))
+    z = run("dds", steps=1)
+    cfg = flowdistill.Config(**PLAIN, steps=2)
+    eps = diffusion.noise(SOURCE, 0, 1)
+
+    def seen(clean, mean, sigma):
+        noisy = diffusion.noised(clean, sigma, eps)
+        residual = noisy - (1 - sigma) * mean
+        return sigma * residual / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2)
+
+    sigma = level(cfg, 1)
+    wanted = seen(z, TGT, sigma)
+    change = wanted - seen(SOURCE, SRC, sigma)
+    before = diffusion.contrast(slope(level(cfg, 0)) * (SRC - TGT), "abs")
+    where = 0.9 * before + 0.1 * diffusion.contrast(change, "abs")
+    keeping = run("flowdistill", given, steps=2, **off | {"keep": 0.3})
+    # the first iteration starts at the source, where there is nothing to keep
+    expected = z - 0.1 * (change + 0.3 * 2 * (1 - where) * (z - SOURCE))
+    assert torch.allclose(keeping, expected, atol=1e-9)
+    steady = run("flowdistill", given, steps=2, strength=0.5, **off | {"consistency": 0.3})
+    wanted = seen(SOURCE, TGT, sigma)
+    clean = (diffusion.noised(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
+    step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.apart(clean)
+    assert torch.allclose(steady, SOURCE - 0.1 * step, atol=1e-9)
