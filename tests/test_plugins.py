@@ -138,6 +138,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
 
 
 @pytest.mark.filterwarnings("ignore:no image model is known")
+@pytest.mark.filterwarnings("ignore:the attention of this model cannot be reached")
 def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
     plugged, make_clip, tmp_path
 ):

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as attended
 from .. import attention
 from ..attention.door import Site
 from ..distillation import Descent, Drawn, draws
+from ..notes import note
 from ..settings import Guidance, Number, Range, Share, Steps
 from ..step import Field, Given, Guide, Step, resumed
 
@@ -48,6 +49,9 @@ def wants_guide(cfg: Config) -> bool:
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
+    if cfg.fusion and field.door is None:
+        note("the attention of this model cannot be reached: assd goes without its fusion")
+        cfg = replace(cfg, fusion=0.0)
     z, _ = resumed(start, source)
     for i, draw in draws(field, given, cfg, start):
         with remembered(field, cfg) as seen:
