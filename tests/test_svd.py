@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from holdfast import registry
+from holdfast import inversion, registry
 from holdfast.backbones import svd
 from holdfast.backbones._svd import Seen, StableVideo
 from holdfast.backbones.base import Condition, Prompt
@@ -246,3 +246,51 @@ def saved(backbone, folder):
     index = {"_class_name": "StableVideoDiffusionPipeline", "_diffusers_version": __version__}
     (folder / "model_index.json").write_text(json.dumps(index | kinds))
     return folder
+
+
+def test_the_inversions_levels_to_the_published_digits():
+    """700, 545.7, 421.6, ... 0.0664, 0.0248, 0.0079, 0.0020, and below them 5.07e-4 by extrapolation."""
+    rising = inversion.ascending(StableVideo().levels(25))
+    spreads = [svd.spread(sigma) for sigma in rising]
+    assert spreads[:5] == pytest.approx([5.07e-4, 0.0020, 0.0079, 0.0248, 0.0664], rel=1e-2)
+    assert spreads[-3:] == pytest.approx([421.6, 545.7, 700.0], rel=1e-4)
+    assert 0.25 * math.log(spreads[0]) == pytest.approx(-1.897, abs=1e-3)
+    assert len(rising) == 26
+
+
+def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
+    """x += (s' - s) (x - D) / s with the network told the lower level, on x itself."""
+    condition = backbone.condition(Prompt(image=image()))
+    source = torch.randn(1, 4, 3, 4, 6)
+    rising = inversion.ascending(backbone.levels(6))
+    x, unet = source, backbone.parts["unet"]
+    seen = condition.positive
+    picture = seen.latents[:, None].expand(-1, 3, -1, -1, -1)
+    with torch.no_grad():
+        steps = list(inversion.euler(backbone, source, condition, rising))
+        for sigma, sigma_next in itertools.pairwise(rising):
+            s, s_next = svd.spread(sigma), svd.spread(sigma_next)
+            given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
+            told = torch.tensor([0.25 * math.log(s)])
+            v = unet(given, told, seen.embedding, added_time_ids=seen.ids).sample.transpose(1, 2)
+            clean = -s / math.sqrt(s * s + 1) * v + x / (s * s + 1)
+            x = x + (s_next - s) * (x - clean) / s
+    assert len(steps) == 6
+    assert torch.allclose(svd.to_model(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
+
+
+def test_inverted_and_denoised_with_its_own_first_frame_the_source_returns(backbone):
+    """Nearer, the more steps there are."""
+    condition, source = backbone.condition(Prompt(image=image())), torch.randn(1, 4, 3, 4, 6)
+    errors = []
+    for steps in (10, 40):
+        levels = backbone.levels(steps)
+        with torch.no_grad():
+            rising = inversion.ascending(levels)
+            *_, z = inversion.euler(backbone, source, condition, rising)
+            for sigma, sigma_next in itertools.pairwise(levels):
+                v = backbone.velocity(z, sigma, condition, branch="src+")
+                z = z + (sigma_next - sigma) * v
+        errors.append((z - source).square().mean().sqrt().item())
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[1] < 0.2

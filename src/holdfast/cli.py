@@ -146,14 +146,17 @@ def demo(
     scene: Annotated[
         int,
         typer.Option(help="Number of the scene (a seed; held out from training below 1000000)."),
-    ] = 7,
+    ] = 3,
     kind: Annotated[
         str, typer.Option(help="colour, shape, material, backdrop, add or remove.")
     ] = "colour",
     difficulty: Annotated[
         str, typer.Option("--set-of", help="single, several, crossing, fast or long.")
-    ] = "single",
+    ] = "several",
     method: Annotated[str, typer.Option(help="The editing method.")] = "flowedit",
+    backbone: Annotated[
+        str, typer.Option(help="An embedded model (see: holdfast list backbones).")
+    ] = "shapeworld-wan",
     with_mask: Annotated[
         bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")
     ] = False,
@@ -173,7 +176,7 @@ def demo(
         change = sample_edit(scene, kind, difficulty)
         with shown_progress(quiet=json or not screen.is_terminal) as progress:
             begin = time.perf_counter()
-            manifest = run_demo(change, method, output, with_mask, progress)
+            manifest = run_demo(change, method, output, with_mask, progress, backbone)
             seconds = time.perf_counter() - begin
         if json:
             print(as_json(manifest))

@@ -4,9 +4,12 @@ A level grid is walked from its clean end up. The velocity is that of the condit
 w.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
+
+from .step import Field
 
 Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - clean
 
@@ -43,6 +46,30 @@ def corrected(
     step = sigma_next - sigma
     ahead = velocity(z + step * last, sigma_next)
     return z + step * ahead, ahead
+
+
+def ascending(levels: Sequence[float]) -> list[float]:
+    """A grid from noisy to 0 as EDM inversion walks it, from the clean end up.
+
+    A clean latent is taken to be as noisy as one more level below the lowest: with s = sigma / (1 - sigma) it goes on
+    geometrically, s[-1]^2 / s[-2] (I2VEdit, arXiv:2405.16537, as released).
+    """
+    *noisy, _ = levels
+    spreads = [sigma / (1 - sigma) for sigma in noisy[-2:]]
+    lowest = spreads[-1] ** 2 / spreads[0]
+    return [lowest / (1 + lowest), *reversed(noisy)]
+
+
+def euler(field: Field, source: Tensor, condition, levels: Sequence[float]) -> Iterator[Tensor]:
+    """EDM inversion by explicit Euler steps: the model is told the lower of the two levels.
+
+    source: a clean latent, taken as `x = clean + s noise` of the first level as it is. levels: from `ascending`. Yields
+    the latent at each level from the second on; the last is the noisy end.
+    """
+    z = (1 - levels[0]) * source  # z = x / (1 + s)
+    for sigma, sigma_next in itertools.pairwise(levels):
+        z = z + (sigma_next - sigma) * field.velocity(z, sigma, condition, branch="src+")
+        yield z
 
 
 def remembered(state: dict[str, Tensor], index: int, z: Tensor) -> dict[str, Tensor]:

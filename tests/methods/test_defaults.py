@@ -54,7 +54,9 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(field, GIVEN, cfg):
         pass
-    walks = not issubclass(module.Config, Descent)  # down the levels: a descent draws from a fine grid
+    walks = not issubclass(
+        module.Config, Descent
+    )  # down the levels: a descent draws from a fine grid
     assert field.asked == (3 if walks else LEVELS, 2.5, "wan", (3, 4, 5))
 
 

@@ -157,14 +157,14 @@ class StableVideo(Backbone):
     def _predicted(
         self, x: Tensor, s: float, half: Seen, branch: str, frames: Sequence[int] | None
     ) -> Tensor:
-        """v = (noise - s clean) / sqrt(1 + s^2) as the network says of x of unit size, b c f h w. Told 0.25 ln s; no
-        less than it was trained at.
+        """v = (noise - s clean) / sqrt(1 + s^2) as the network says of x of unit size, b c f h w. Told 0.25 ln s; of a
+        clean latent, that of the lowest level.
         """
         frames = tuple(range(x.shape[2])) if frames is None else tuple(frames)
         half = Seen(*(part.to(x.device, self.dtype) for part in half))
         image = half.latents[:, :, None].expand(len(x), -1, len(frames), -1, -1)
         joined = torch.cat((x.to(self.dtype), image), 1).transpose(1, 2).contiguous()
-        told = torch.tensor([0.25 * math.log(max(s, self.least))], device=x.device)
+        told = torch.tensor([0.25 * math.log(s or self.least)], device=x.device)
         call = Call(branch, frames, x.shape[3:], len(x))
         embedding, ids = (part.expand(len(x), *part.shape[1:]) for part in (half[0], half[2]))
         with self.door.calling(call), self.features.calling(call):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .. import editing
+from .. import editing, registry
 from ..media import images, video
 from ..task import EditTask
 from .render import render
@@ -30,23 +31,35 @@ def write_clip(path: Path, frames: list[np.ndarray], codec: str = "auto") -> Non
     video.write_frames(path, frames, RATE, codec)
 
 
-def demo(edit: Edit, method: str, folder: Path, masked: bool = False, report=None) -> dict:
+def demo(
+    edit: Edit,
+    method: str,
+    folder: Path,
+    masked: bool = False,
+    report=None,
+    backbone: str = "shapeworld-wan",
+) -> dict:
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
-    mask.
+    mask. A backbone that is steered by a first frame is given the true edited one.
     """
+    name = registry.choose(backbone, registry.backbones(), "backbone")
+    shown = "image" in registry.backbones()[name].MODELS[name].carries
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     write_clip(folder / "source.mp4", arrays(source), "lossless")
     if masked:
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(folder / "mask.mkv", arrays(mask), "lossless")
+    if shown:
+        Image.fromarray(arrays(target[:1])[0]).save(folder / "first.png")
     task = EditTask(
         input=str(folder / "source.mp4"),
         output=str(folder / "edited.mp4"),
         source=edit.source.caption(),
         target=edit.target.caption(),
         method=method,
-        backbone="shapeworld-wan",
+        backbone=name,
+        first_frame=str(folder / "first.png") if shown else None,
         mask=str(folder / "mask.mkv") if masked else None,
     )
     result = editing.edit(task, report=report)
@@ -68,7 +81,7 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 
 def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> None:
     """A picture with a labelled row for each clip and a column for each of some evenly spaced frames."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     count = len(next(iter(rows.values())))
     chosen = np.linspace(0, count - 1, min(columns, count)).round().astype(int)

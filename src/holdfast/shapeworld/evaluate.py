@@ -1,6 +1,8 @@
 """Measure an embedded checkpoint on held-out scenes: `python -m holdfast.shapeworld.evaluate`.
 
-Prints one table: reconstruction by the VAE, how often generated clips match their caption, and how often edits succeed.
+Prints one table: reconstruction by the VAE, how often generated clips (of an image model: frames) match their caption,
+and how often edits succeed. Of a model that goes on from an image: how often its clip is nearer to the true one than
+the first frame repeated, and, with the source's inverted latents, nearer to the true edited clip than the source.
 Seeds count from 0 (from 500000 with --tuning, for choosing settings without looking at the scenes that are reported).
 """
 
@@ -8,7 +10,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import diffusion, registry, walk
-from ..backbones.base import Backbone, Prompt
+from .. import diffusion, inversion, registry, walk
+from ..backbones.base import Backbone, Condition, Prompt
 from ..task import EditTask
 from .render import SIZE, render, variants
 from .scenes import COLOURS, DIRECTIONS, FRAMES, MATERIALS, SHAPES, Edit, Scene, sample, sample_edit
@@ -42,15 +44,57 @@ def reconstruction(backbone: Backbone, seed: int, name: str) -> float:
 
 @torch.no_grad()
 def generate(
-    backbone: Backbone, caption: str, seed: int, steps: int = 30, guidance: float = 3.0
+    backbone: Backbone, prompt: Prompt, seed: int, frames: int = FRAMES, steps: int = 30
 ) -> Tensor:
-    """A clip from a caption alone, f 3 H W: Euler from noise at the model's own grid."""
-    z = diffusion.noise(backbone.encode(torch.zeros(FRAMES, 3, *SIZE)), seed, 0)
-    condition, levels = backbone.condition(Prompt(caption)), backbone.levels(steps)
+    """A clip from a prompt alone, f 3 H W: Euler from noise at the model's own grid, guidance as it prefers."""
+    z = diffusion.noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
+    levels = backbone.levels(steps)
+    # as large as a clip of variance 1 is when it is noised to the first level
+    start = z * math.hypot(1 - levels[0], levels[0])
+    return denoised(backbone, start, levels, backbone.condition(prompt))
+
+
+def denoised(
+    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Condition
+) -> Tensor:
+    """The clip that a noisy latent becomes, f 3 H W."""
+    guidance = backbone.prefers["target_guidance"]
     for sigma, sigma_next in itertools.pairwise(levels):
         velocity = diffusion.guided(backbone, z, sigma, condition, "tgt", guidance)
         z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
+
+
+def nearer(result: Tensor, other: Tensor, truth: Tensor) -> dict[str, float | bool]:
+    """Whether a clip is nearer to the truth than another, and by how much in dB."""
+    gain = psnr(result, truth) - psnr(other, truth)
+    return {"nearer": gain > 0, "gain": gain, "psnr": psnr(result, truth)}
+
+
+@torch.no_grad()
+def continued(backbone: Backbone, seed: int) -> dict:
+    """A clip made from the true first frame alone, against that frame repeated."""
+    truth = render([sample(seed, "single")])[0]
+    result = generate(backbone, Prompt(image=truth[0]), seed)
+    return nearer(result, truth[:1].expand_as(truth), truth)
+
+
+@torch.no_grad()
+def carried(backbone: Backbone, seed: int) -> dict:
+    """The source's inverted latents denoised from the true edited first frame, against the source."""
+    kinds = ("colour", "shape", "material")
+    edit = sample_edit(seed, kinds[seed % len(kinds)], "single")
+    source, target = render([edit.source, edit.target])
+    levels = backbone.levels(backbone.prefers["steps"])
+    known, wanted = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
+    rising = inversion.ascending(levels)
+    *_, z = inversion.euler(backbone, backbone.encode(source), known, rising)
+    return nearer(denoised(backbone, z, levels, wanted), source, target)
+
+
+def times(looked: Tensor) -> tuple[int, ...]:
+    """Which frames the judge looks at; a single frame shows actors where they are in the middle of their clip."""
+    return LOOK if len(looked) > 1 else (FRAMES // 2,)
 
 
 def errors(scenes: list[Scene], index: int, looked: Tensor) -> list[float]:
@@ -60,7 +104,7 @@ def errors(scenes: list[Scene], index: int, looked: Tensor) -> list[float]:
     size = tuple(looked.shape[-2:])
     found = []
     for i in range(0, len(scenes), CHUNK):
-        pictures = variants(scenes[i : i + CHUNK], index, LOOK, size)
+        pictures = variants(scenes[i : i + CHUNK], index, times(looked), size)
         found += (pictures - looked).square().flatten(1).mean(1).tolist()
     return found
 
@@ -144,10 +188,10 @@ def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
     The caption's own program is brought to the clip first (place and size are not in the caption). An attribute holds
     if no other value of it, in any actor, re-renders closer, with the place free to adjust.
     """
-    looked = clip[list(LOOK)]
+    looked = clip[list(LOOK)] if len(clip) > 1 else clip
     own, match = matched(scene, looked)
-    holds = {}
-    for name in ATTRIBUTES:
+    holds = {"direction": True} if len(clip) == 1 else {}  # one frame shows no motion
+    for name in ATTRIBUTES.keys() - holds:
         nearest = math.inf
         for i, rival in rivals(match, name):
             nearest = min(nearest, settled(rival, i, looked)[0])
@@ -161,7 +205,9 @@ def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
 def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
     """Which attributes of a generated clip hold; "caption" is colour, shape and motion together."""
     scene = sample(seed, "single" if actors == 1 else "several")
-    return matches(generate(backbone, scene.caption(), seed), scene)
+    moving = {"temporal_attention", "joint_attention"} & backbone.carries
+    frames = FRAMES if moving else 1
+    return matches(generate(backbone, Prompt(scene.caption()), seed, frames), scene)
 
 
 def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
@@ -243,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="shapeworld-wan")
     parser.add_argument("--count", type=int, default=100, help="scenes for each figure")
-    parser.add_argument("--only", nargs="*", default=["vae", "captions", "edits"])
+    parser.add_argument("--only", nargs="*", default=["vae", "captions", "edits", "images"])
     parser.add_argument(
         "--weights", default=None, help="a checkpoint folder; default: the embedded one"
     )
@@ -271,6 +317,12 @@ def measure_all(options) -> None:
     if "vae" in options.only:
         for name in ("single", "several", "fast"):
             show(f"vae psnr, {name}", reconstruction, seeds, name)
+    carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
+    if "images" in options.only and "image" in carries:
+        show("from the true first frame, nearer than it repeated", continued, seeds)
+        show("edited first frame and inverted latents, nearer than the source", carried, seeds)
+    if "text" not in carries:
+        return
     if "captions" in options.only:
         show("captions, 1 actor", caption, seeds, 1)
         show("captions, 2 actors", caption, two, 2)
