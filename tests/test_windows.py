@@ -43,7 +43,7 @@ def test_what_cannot_be_is_refused():
 class Pointwise:
     """A field without layers that looks at each frame by itself: windows must not change it."""
 
-    door = features = None
+    door = features = network = None
     seen = 0
 
     def levels(self, steps, shift=None, grid="own", shape=None):

@@ -20,6 +20,9 @@ class Field(Protocol):
 
     door: Door | None  # to its attention
     features: Door | None  # to what its residual blocks put out
+    network: (
+        Any  # the torch module, for methods that put adapters into it; None where it takes none
+    )
 
     def levels(
         self,
@@ -114,7 +117,7 @@ class Whole:
 
     def __init__(self, inner: Field):
         self.inner = inner
-        self.door, self.features = inner.door, inner.features
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:

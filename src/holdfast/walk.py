@@ -112,7 +112,7 @@ class Metered:
 
     def __init__(self, inner: Field):
         self.inner, self.evaluations, self.seconds = inner, 0, 0.0
-        self.door, self.features = inner.door, inner.features
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:

@@ -75,7 +75,7 @@ class Windowed:
 
     def __init__(self, inner, chosen: Spans):
         self.inner, self.chosen = inner, chosen
-        self.door, self.features = inner.door, inner.features
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:

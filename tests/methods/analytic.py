@@ -13,7 +13,7 @@ DEVIATION = 0.7
 class Gaussian:
     """E[noise - clean | z] for clean ~ N(mean, DEVIATION^2); a condition's halves are the means."""
 
-    door = features = None  # it has no layers
+    door = features = network = None  # it has no layers
 
     def __init__(self):
         self.branches, self.told = [], []

@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from holdfast import methods, registry, windows
+from holdfast import registry, windows
 from holdfast.backbones import modelscope, stable_diffusion, svd, wan
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
@@ -20,15 +20,16 @@ from .. import tiny
 from .analytic import last
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-METHODS = methods.names()
 RESAMPLES = {
     "sdedit",
     "sds",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "i2vedit",
     "rfsolver",
     "uniedit",
-}  # walks up and down again: returns near the source, and is not random
+}  # walks up and down again: returns near the source
+FIXED = {"rfsolver", "uniedit"}  # nothing random in them
 STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
@@ -38,8 +39,14 @@ BRANCHES = {
     "flowalign": ["src+", "tgt+", "tgt-"],
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
+    "i2vedit": ["src+", "tgt+", "tgt-"],
 }
 STEPS = 4
+STAGES = {
+    "i2vedit": ["tune", "invert", "edit"],
+    "rfsolver": ["invert", "edit"],
+    "uniedit": ["invert", "edit"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,8 @@ class Case:
         source, first = backbone.encode(fitted), fitted[0]
         red = Prompt("a plain red ball moves right over a lake", words=(2,), image=first)
         blue = Prompt("a plain blue ball moves right over a lake", words=(2,), image=1 - first)
-        pixels = Pixels(lambda: fitted, None, None, None, backbone.grid.stride)
+        ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+        pixels = Pixels(lambda: fitted, *ways)
         conditions = backbone.condition(red), backbone.condition(blue)
         self.given = Given(source, *conditions, pixels=pixels)
 
@@ -89,7 +97,8 @@ class Case:
 
     def config(self, **settings):
         known = {f.name for f in dataclasses.fields(self.method.Config)}
-        wanted = {"steps": STEPS, "strength": 1.0, "grid": "own", "n_avg": 2, "worse": 1} | settings
+        wanted = {"steps": STEPS, "strength": 1.0, "grid": "own", "n_avg": 2, "worse": 1}
+        wanted |= {"tune": STEPS, "rank": 2} | settings
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, cfg=None, field=None, start=None, **given):
@@ -118,7 +127,7 @@ def test_the_seed_decides_and_nothing_else(case):
     first = last(case.steps(seed=1))
     torch.manual_seed(2)
     assert torch.equal(first, last(case.steps(seed=1)))
-    assert torch.equal(first, last(case.steps(seed=2))) == (case.name in INVERTS)
+    assert torch.equal(first, last(case.steps(seed=2))) == (case.name in FIXED)
     assert not torch.equal(first, case.source)
 
 
@@ -126,7 +135,7 @@ def test_the_seed_decides_and_nothing_else(case):
 def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_path):
     mask = case.part() if masked else None
     whole = list(case.steps(mask=mask))
-    stages = ["invert", "edit"] if case.name in INVERTS else ["edit"]
+    stages = STAGES.get(case.name, ["edit"])
     expected = [(stage, i, STEPS) for stage in stages for i in range(1, STEPS + 1)]
     assert [(s.stage, s.index, s.count) for s in whole] == expected
     store = Store(tmp_path / "latents.safetensors", "key")
@@ -170,7 +179,7 @@ class Watched:
     def __init__(self, inner):
         self.inner, self.branches, self.told, self.frames = inner, [], [], []
         self.levels, self.whole = inner.levels, inner.whole
-        self.door, self.features = inner.door, inner.features
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.branches.append(branch)
@@ -230,7 +239,7 @@ def test_odd_clips(case, frames, size):
     assert 0 <= back.min() <= back.max() <= 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", registry.fitting(wan.CARRIES))
 def test_the_embedded_model_runs_every_method(name, shapeworld):
     case = Case(name, shapeworld, frames=1, size=(64, 64))
     edited = last(case.steps(case.config(steps=2), mask=torch.ones(1, 1, 1, 8, 8)))

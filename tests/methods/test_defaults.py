@@ -19,6 +19,7 @@ PUBLISHED = {
     "flowdirector": (50, 0.8, "own", "whole"),
     "flowdistill": (200, 1.0, "own", "whole"),
     "flowedit": (50, 0.66, "own", "exact"),
+    "i2vedit": (25, 1.0, "own", "exact"),
     "rfsolver": (25, 1.0, "own", "exact"),
     "sdedit": (50, 0.7, "own", "whole"),
     "sds": (200, 1.0, "own", "whole"),
@@ -50,7 +51,9 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, grid and the latent's shape all reach the field."""
     field, module = Asked(), registry.method(name)
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "grid": "wan", "inject": 0, "n_avg": 1}
-    known |= {"fusion": 0.0, "flow": 0.0}  # this field has no layers, and there is no picture
+    # this field has no layers, and there is no picture
+    known |= {"fusion": 0.0, "flow": 0.0, "tune": 0, "sarp": 0.0, "matching": False}
+    known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(field, GIVEN, cfg):
         pass

@@ -195,6 +195,7 @@ class LatentDiffusion(Backbone):
         self.grid = unet_grid(model, *configs)
         self.schedule = Schedule.of(schedule or {})
         self.texts = Texts(tokenizer, name)
+        self.network = unet
         self.door = door_of(unet) if unet else None
         self.features = features.door_of(residual_blocks(unet)) if unet else None
         self.carries = carried(self.door)

@@ -67,6 +67,7 @@ class StableVideo(Backbone):
         self.grid = unet_grid(model, *configs)
         self.least, self.most = ((schedule or {}).get(k) or v for k, v in LAST.items())
         self.ids = (model.rate - 1, motion, augment)
+        self.network = unet
         self.door = door_of(unet) if unet else None
         self.features = features.door_of(residual_blocks(unet)) if unet else None
         self.carries = svd.CARRIES if unet else frozenset({"image"})

@@ -62,6 +62,7 @@ class Backbone(ABC):
     door: Door | None  # to its attention; None where `carries` names no attention
     features: Door | None  # to its residual blocks' outputs; None where `carries` names none
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
+    network: nn.Module | None = None  # the denoiser, where methods may put adapters into it
     guide: str = ""  # the name of an image model over the same latents
 
     @property

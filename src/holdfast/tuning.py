@@ -1,0 +1,203 @@
+"""Motion tuning: low-rank adapters on a video network's layers over time, fitted to one clip (I2VEdit,
+arXiv:2405.16537). The adapters are peft's; what is fitted is the velocity, by EDM's loss, whose weight cancels."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import diffusion
+from .step import Field
+
+NAME = "motion"
+# Levels are drawn as "simple diffusion" (Hoogeboom et al., arXiv:2301.11093) has it, its cosine schedule shifted as
+# for a side of 32 over 64 at the noisy end, and not at the clean one; the data's deviation, and the ends of s.
+SHIFTS, DATA, ENDS = (2 * math.log(32 / 64), 0.0), 0.5, (700.0, 0.002)
+
+
+def v_loss(field: Field, clean: Tensor, eps: Tensor, sigma: float, condition) -> Tensor:
+    """`|v - v*|^2` of the network's own v-prediction at level sigma, mean over the latent; differentiable.
+
+    With s = sigma / (1 - sigma), `v* = (eps - s clean) / sqrt(1 + s^2)`, and EDM's weight of the clean estimate's
+    error, (1 + s^2) / s^2, is exactly that. In the velocity it is a factor of (1 - sigma)^2 + sigma^2.
+    clean, eps: 1 c f h w.
+    """
+    velocity = field.velocity(diffusion.noised(clean, sigma, eps), sigma, condition, branch="tgt+")
+    error = (velocity - (eps - clean)).square().mean()
+    return ((1 - sigma) ** 2 + sigma**2) * error
+
+
+def level(share: float) -> float:
+    """The level at a share of the interpolated cosine schedule, 0 at its noisy end to 1; as sigma of the field."""
+    noisy, clean = (_cosine(share, shift) for shift in SHIFTS)
+    s = math.exp(-((1 - share) * noisy + share * clean) / 2) * DATA
+    return s / (1 + s)
+
+
+def _cosine(share: float, shift: float) -> float:
+    """The log of the signal's to the noise's power by the cosine schedule, moved by a shift between the same ends."""
+    first, last = (math.atan(s / DATA * math.exp(shift / 2)) for s in ENDS)
+    return -2 * math.log(math.tan(first + share * (last - first))) + shift
+
+
+def targets(network: nn.Module, sites: Sequence, which: str) -> list[str]:
+    """The linear layers that are adapted, by their paths in the network.
+
+    attention: of self-attention over time, the paper's words. published: of every part of the blocks over time, as
+    released, but for the queries and keys over a context of one token, which have no effect.
+    """
+    over_time = [site.path for site in sites if site.axis == "temporal"]
+    if which == "attention":
+        own = {site.path for site in sites if site.axis == "temporal" and site.kind == "self"}
+        return _linear(network, own)
+    blocks = {path.rpartition(".")[0] for path in over_time}
+    crossing = tuple(s.path for s in sites if s.axis == "temporal" and s.kind == "cross")
+    dead = {f"{path}.{name}" for path in crossing for name in ("to_q", "to_k")}
+    return [path for path in _linear(network, blocks) if path not in dead]
+
+
+def _linear(network: nn.Module, under: set[str]) -> list[str]:
+    found = []
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Linear) and any(path.startswith(f"{block}.") for block in under):
+            found.append(path)
+    return found
+
+
+@dataclass
+class Adapters:
+    """Low-rank adapters mounted in a network; they have an effect only where they are switched on."""
+
+    network: nn.Module
+    layers: dict[str, nn.Module]  # peft's, by path
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`PATH.down` (rank, in) and `PATH.up` (out, rank): the weight is `up @ down`. Copies."""
+        found = {}
+        for path, layer in self.layers.items():
+            found[f"{path}.down"] = layer.lora_A[NAME].weight.detach().clone()
+            found[f"{path}.up"] = layer.lora_B[NAME].weight.detach().clone()
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for path, layer in self.layers.items():
+            layer.lora_A[NAME].weight.copy_(tensors[f"{path}.down"])
+            layer.lora_B[NAME].weight.copy_(tensors[f"{path}.up"])
+
+    def parameters(self) -> list[nn.Parameter]:
+        pairs = [(layer.lora_A[NAME], layer.lora_B[NAME]) for layer in self.layers.values()]
+        return [part.weight for pair in pairs for part in pair]
+
+    def switch(self, on: bool) -> None:
+        """peft's own way to switch takes the adapters' gradients away too."""
+        for layer in self.layers.values():
+            layer._disable_adapters = not on
+
+
+@contextlib.contextmanager
+def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> Iterator[Adapters]:
+    """Have adapters of a rank in a network inside, switched off, and everything as it was afterwards.
+
+    They begin without effect: up is 0, down normal with variance 1 / rank, by the seed.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths), init_lora_weights=True)
+    before = {path: network.get_submodule(path) for path in paths}
+    inject_adapter_in_model(config, network, adapter_name=NAME)
+    adapters = Adapters(network, {path: network.get_submodule(path) for path in paths})
+    try:
+        with torch.no_grad():
+            for number, layer in enumerate(adapters.layers.values()):
+                down = layer.lora_A[NAME].weight
+                drawn = diffusion.noise(down[None, None, None], seed, number)[0, 0, 0]
+                down.copy_(drawn / rank**0.5)
+        adapters.switch(False)
+        yield adapters
+    finally:
+        for path, layer in before.items():
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, layer)
+        network.requires_grad_(False)
+        del network.peft_config
+
+
+class Tuned:
+    """A field whose adapters are on in the target's calls alone."""
+
+    def __init__(self, inner: Field, adapters: Adapters):
+        self.inner, self.adapters = inner, adapters
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
+        self.levels, self.whole = inner.levels, inner.whole
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        self.adapters.switch(branch.startswith("tgt"))
+        try:
+            return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        finally:
+            self.adapters.switch(False)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How adapters are fitted: AdamW at a constant rate."""
+
+    steps: int
+    rate: float
+    seed: int
+
+
+def tuned(
+    field: Field,
+    adapters: Adapters,
+    clip: tuple[Tensor, Any],
+    fit: Fit,
+    state: dict[str, Tensor],
+    begun: int = 0,
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Fit adapters to one clip, in target calls. Yields after each iteration its number, from 1 on, and all that going
+    on from there needs: the adapters and, until the last, the optimiser's moments.
+
+    clip: its clean latent, 1 c f h w, and its condition. state, begun: what was yielded last, where there was.
+    """
+    clean, condition = clip
+    parameters = adapters.parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=fit.rate, weight_decay=1e-2)
+    if begun:
+        adapters.load(state)
+    if 0 < begun < fit.steps:
+        _put_back(optimiser, parameters, state)
+    for i in range(begun, fit.steps):
+        sigma = level(diffusion.drawn(fit.seed, i, 0, 2**24) / 2**24)
+        eps = diffusion.noise(clean, fit.seed, i, repeat=1)
+        with torch.enable_grad():
+            loss = v_loss(field, clean, eps, sigma, condition)
+            gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+        optimiser.zero_grad()
+        moments = _moments(optimiser, parameters) if i + 1 < fit.steps else {}
+        yield i + 1, adapters.tensors() | moments
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def _moments(optimiser, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
+    found = {}
+    for number, parameter in enumerate(parameters):
+        for name in MOMENTS:
+            found[f"adam.{number}.{name}"] = optimiser.state[parameter][name].clone()
+    return found
+
+
+def _put_back(optimiser, parameters: list[nn.Parameter], state: dict[str, Tensor]) -> None:
+    for number, parameter in enumerate(parameters):
+        moments = {name: state[f"adam.{number}.{name}"].clone() for name in MOMENTS}
+        optimiser.state[parameter] = moments

@@ -1,0 +1,127 @@
+"""Motion tuning: the loss against EDM's weighted one, the levels, adapters that come and go without a trace."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from holdfast import tuning
+from holdfast.backbones import svd
+from holdfast.backbones.base import Prompt
+from holdfast.diffusion import noise, noised
+
+from . import tiny
+
+FIT = tuning.Fit(steps=4, rate=5e-3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny.stable_video()
+
+
+@pytest.fixture(scope="module")
+def clip(backbone):
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return z, backbone.condition(Prompt(image=image))
+
+
+@pytest.mark.parametrize("s", [0.05, 1.0, 30.0])
+def test_the_loss_is_edms_weighted_error_of_the_clean_estimate(backbone, clip, s):
+    """(1 + s^2) / s^2 |D - x0|^2, with D from the network's own v."""
+    clean, condition = clip
+    eps, sigma = torch.randn_like(clean), svd.level(s)
+    x = clean + s * eps
+    with torch.no_grad():
+        velocity = backbone.velocity(noised(clean, sigma, eps), sigma, condition, branch="tgt+")
+        ours = tuning.v_loss(backbone, clean, eps, sigma, condition)
+    # velocity = noise - D and x = D + s noise
+    denoised = (x - s * velocity) / (1 + s)
+    weighted = (1 + s**2) / s**2 * (denoised - clean).square().mean()
+    assert ours.item() == pytest.approx(weighted.item(), rel=1e-3)
+
+
+def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shifted():
+    spreads = [svd.spread(tuning.level(i / 1000)) for i in range(1001)]
+    assert spreads[0] == pytest.approx(700, rel=1e-6)
+    assert spreads[-1] == pytest.approx(0.002, rel=1e-6)
+    assert spreads == sorted(spreads, reverse=True)
+    # halfway: the plain cosine schedule is at the data's deviation, shifted by half of log(2) in s
+    assert spreads[500] == pytest.approx(0.5 * math.sqrt(2), rel=0.01)
+
+
+def test_what_is_tuned_by_the_papers_words_and_as_released(backbone):
+    network, sites = backbone.network, backbone.door.sites
+    blocks = {s.path.rpartition(".")[0] for s in sites if s.axis == "temporal"}
+    own = tuning.targets(network, sites, "attention")
+    assert len(own) == 4 * len(blocks)
+    assert all(".temporal_transformer_blocks.0.attn1." in path for path in own)
+    every = tuning.targets(network, sites, "published")
+    assert len(every) == 10 * len(blocks)  # 12 less the two without effect
+    assert not any(path.endswith(("attn2.to_q", "attn2.to_k")) for path in every)
+
+
+def test_queries_and_keys_over_one_token_have_no_effect(backbone, clip):
+    """Attention over a context of one token is that token's value, whatever the queries are."""
+    z, condition = clip
+    before = backbone.velocity(z, 0.7, condition, branch="tgt+")
+    changed = copy.deepcopy(backbone.network.state_dict())
+    for name in changed:
+        if "attn2.to_q" in name or "attn2.to_k" in name:
+            changed[name] = torch.randn_like(changed[name])
+    kept = copy.deepcopy(backbone.network.state_dict())
+    backbone.network.load_state_dict(changed)
+    try:
+        after = backbone.velocity(z, 0.7, condition, branch="tgt+")
+    finally:
+        backbone.network.load_state_dict(kept)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def velocities(field, clip):
+    z, condition = clip
+    with torch.no_grad():
+        return [field.velocity(z, 0.7, condition, branch=b) for b in ("src+", "tgt+", "tgt-")]
+
+
+def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_trace(backbone, clip):
+    stock, names = velocities(backbone, clip), list(backbone.network.state_dict())
+    paths = tuning.targets(backbone.network, backbone.door.sites, "attention")
+    with tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
+        field = tuning.Tuned(backbone, adapters)
+        for ours, theirs in zip(velocities(field, clip), stock, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
+        for _, state in tuning.tuned(field, adapters, clip, FIT, {}):  # noqa: B007
+            pass
+        source, *targets = velocities(field, clip)
+        assert torch.equal(source, stock[0])
+        assert not any(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(targets, stock[1:], strict=True)
+        )
+    assert list(backbone.network.state_dict()) == names
+    assert all(torch.equal(a, b) for a, b in zip(velocities(backbone, clip), stock, strict=True))
+    assert not any(p.requires_grad for p in backbone.network.parameters())
+    assert set(state) == {f"{path}.{part}" for path in paths for part in ("down", "up")}
+    down, up = state[f"{paths[0]}.down"], state[f"{paths[0]}.up"]
+    assert (up @ down).shape == backbone.network.get_submodule(paths[0]).weight.shape
+
+
+def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
+    clean, condition = clip
+    paths = tuning.targets(backbone.network, backbone.door.sites, "published")
+    fit = tuning.Fit(steps=40, rate=5e-3, seed=0)
+
+    def loss(field):
+        levels = [tuning.level(s) for s in (0.2, 0.4, 0.6)]
+        eps = noise(clean, 9, 0)
+        with torch.no_grad():
+            return sum(float(tuning.v_loss(field, clean, eps, s, condition)) for s in levels)
+
+    with tuning.mounted(backbone.network, paths, 4, seed=0) as adapters:
+        field = tuning.Tuned(backbone, adapters)
+        before = loss(field)
+        for _ in tuning.tuned(field, adapters, clip, fit, {}):
+            pass
+        assert loss(field) < 0.97 * before
