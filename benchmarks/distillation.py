@@ -9,16 +9,15 @@ evaluations and the share of the time that everything else takes. Prints Markdow
 
 import argparse
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tables import differences, head, intervals, line
 from torch import Tensor
 
 from holdfast import registry, walk
 from holdfast.backbones.base import Backbone
-from holdfast.metrics.base import mean
 from holdfast.shapeworld.evaluate import TUNING, Model, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
@@ -122,21 +121,6 @@ def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict
     }
 
 
-def interval(values: list[float]) -> str:
-    """The mean with the half width of its 95 % interval."""
-    values = [float(v) for v in values]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{mean(values):.3g} ± {1.96 * spread / math.sqrt(len(values)):.2g}"
-
-
-def line(*cells: object) -> None:
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
-def head(*columns: str) -> None:
-    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
-
-
 Measuring = Callable[[str, dict], list[dict]]
 
 
@@ -146,18 +130,16 @@ def table(measuring: Measuring, settings: dict, only: list[str]) -> None:
     found = {}
     for row in chosen:
         found[row.name] = measuring(row.method, {**settings, **row.settings})
-        values = [interval([r[figure] for r in found[row.name]]) for figure in FIGURES]
-        line(row.name, len(found[row.name]), *values)
+        line(row.name, len(found[row.name]), *intervals(found[row.name], FIGURES))
     head("what a part changes, scene by scene", *FIGURES.values())
     for row in chosen:
         if row.over in found:
-            pairs = list(zip(found[row.name], found[row.over], strict=True))
-            line(row.name, *(interval([a[f] - b[f] for a, b in pairs]) for f in FIGURES))
+            line(row.name, *differences(found[row.name], found[row.over], FIGURES))
     for name in SETS:
         head(f"{name} alone", *FIGURES.values())
         for row in chosen:
             some = found[row.name][SETS.index(name) :: len(SETS)]
-            line(row.name, *(interval([r[figure] for r in some]) for figure in FIGURES))
+            line(row.name, *intervals(some, FIGURES))
 
 
 CURVE = (10, 25, 50, 100, 200)
@@ -170,7 +152,7 @@ def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
         rate = registry.method(name).Config().rate * registry.method(name).Config().steps
         for steps in CURVE:
             rows = measuring(name, {**settings, "steps": steps, "rate": rate / steps})
-            line(steps, *(interval([r[figure] for r in rows]) for figure in FIGURES))
+            line(steps, *intervals(rows, FIGURES))
 
 
 SEARCHED = {
@@ -199,7 +181,7 @@ def search(measuring: Measuring, settings: dict, methods: list[str]) -> None:
         for setting, values in SEARCHED[name].items():
             for value in values:
                 rows = measuring(name, {**settings, setting: value})
-                line(setting, value, *(interval([r[f] for r in rows]) for f in FIGURES))
+                line(setting, value, *intervals(rows, FIGURES))
 
 
 def cost(backbone: Backbone, settings: dict) -> None:

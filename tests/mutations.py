@@ -51,7 +51,9 @@ DEFAULTS, WALK, NOTES = (
     "tests/test_notes.py",
 )
 LATENT = "tests/test_latent_diffusion.py"
-WAN22 = "tests/test_wan22.py"
+WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
+DISTILL = "tests/methods/test_distillation.py"
+MATCHING = "tests/attention/test_matching.py"
 MUTATIONS = [
     *of(
         "step.py",
@@ -80,7 +82,7 @@ MUTATIONS = [
         "walk.py",
         WALK,
         ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
-        ("guide=job.guide", "guide=None"),
+        ("job.guide or second_model", "None and second_model"),
         ("seed=task.seed", "seed=0"),
         ("@torch.no_grad()\ndef walk", "def walk"),
     ),
@@ -536,6 +538,118 @@ MUTATIONS = [
         "backbones/_weights.py",
         WAN22,
         ("absent = [] if (folder / INDEX).exists() else [INDEX]", "absent = []"),
+    ),
+    *of(
+        "backbones/_svd.py",
+        SVD,
+        ("noise = s / scale**2 * x + found / scale", "noise = s / scale**2 * x + found"),
+        ("- s / scale * found", "+ s / scale * found"),
+        ("0.25 * math.log(s", "0.25 * math.log10(s"),
+        ("model.rate - 1, motion", "model.rate, motion"),
+        ("image + augment * eps", "image"),
+        ("torch.zeros_like(latents), ids)", "latents, ids)"),
+        ("** (1 / 7), self.least ** (1 / 7)", "** (1 / 6), self.least ** (1 / 6)"),
+        ("np.minimum(spreads, self.most)", "np.minimum(spreads, 1e9)"),
+    ),
+    *of(
+        "inversion.py",
+        SVD,
+        ("spreads[-1] ** 2 / spreads[0]", "spreads[-1]"),
+        ("z = (1 - levels[0]) * source", "z = source"),
+        ("field.velocity(z, sigma, condition", "field.velocity(z, sigma_next, condition"),
+    ),
+    *of(
+        "distillation.py",
+        DISTILL,
+        ("levels[LEVELS - diffusion", "levels[diffusion"),
+        ("2000 / z[0, 0, 0].numel()", "2000 / z.numel()"),
+        ("self.eps[:, :, list(frames)]", "self.eps[:, :, : len(frames)]"),
+    ),
+    *of(
+        "diffusion.py",
+        DISTILL,
+        ("return z + (1 - sigma) * velocity", "return z + velocity"),
+        ("torch.randint(low, high, ()", "torch.randint(low, high - 99, ()"),
+    ),
+    *of(
+        "methods/dds.py", DISTILL, ("given.inside(wanted - known)", "given.inside(known - wanted)")
+    ),
+    *of("methods/dds.py", CONTRACT, ("given.inside(wanted - known)", "(wanted - known)")),
+    *of("methods/sds.py", DISTILL, ("wanted - draw.eps", "wanted")),
+    *of(
+        "methods/assd.py",
+        DISTILL,
+        ("return total / weight", "return total"),
+        ('size > bound if cfg.mask == "text" else size < bound', "size > bound"),
+        ("size.amax(2, keepdim=True)", "size.amax(1, keepdim=True)"),
+        ("smoothed(known - base, cfg.window) + base", "smoothed(known - base, cfg.window)"),
+        ("torch.where(edited(wanted - known, cfg), smooth, known)", "smooth"),
+        ("cfg.joint * guidance", "guidance"),
+        ("range(0, z.shape[2], cfg.stride)", "range(0, z.shape[2], 1)"),
+        ("layers[-count:]", "layers[:count]"),
+        ("attended(q, k_known, v_known) - own", "attended(q, k_known, v) - own"),
+    ),
+    *of(
+        "methods/flowdistill.py",
+        DISTILL,
+        ("return total / weight", "return total"),
+        ("total + side * seen * moved", "total + side * moved"),
+        ("cfg.keep * 2 * (1 - where)", "cfg.keep * 2 * where"),
+        ("memory * where + (1 - memory) * now", "memory * now + (1 - memory) * where"),
+        ("cfg.consistency * apart(clean)", "-cfg.consistency * apart(clean)"),
+        ("* clean[0, 0, 0].numel()", ""),
+    ),
+    *of(
+        "attention/matching.py",
+        MATCHING,
+        (".abs().sum(-1).mean(1) / 2", ".abs().sum(-1).mean(1)"),
+        ("torch.where(moved >= threshold", "torch.where(moved < threshold"),
+        ("share if within is None else share * within", "share"),
+        ("torch.arange(frames) / frames", "torch.arange(frames) / max(1, frames - 1)"),
+        ("site.scale >= coarse", "site.scale > coarse"),
+        ("step < first or", "step <= first or"),
+        ("scales[len(scales) // 2]", "scales[-1]"),
+    ),
+    *of(
+        "sarp.py",
+        "tests/test_sarp.py",
+        ("kernel, kernel.T", "kernel, kernel"),
+        (".mean(1, keepdim=True)", ".amax(1, keepdim=True)"),
+        (".clamp(-1, 1)", ""),
+        ("torch.where(smooth(x, threshold), noisy, x)", "noisy"),
+    ),
+    *of(
+        "tuning.py",
+        "tests/test_tuning.py",
+        ("((1 - sigma) ** 2 + sigma**2) * error", "error"),
+        ("math.exp(shift / 2)", "math.exp(-shift / 2)"),
+        ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
+        ('self.adapters.switch(branch.startswith("tgt"))', "self.adapters.switch(True)"),
+        ("        network.requires_grad_(False)", "        pass"),
+        ("if path not in dead", ""),
+    ),
+    *of(
+        "tuning.py",
+        CONTRACT,
+        ("if 0 < begun < fit.steps", "if False"),
+    ),
+    *of(
+        "methods/i2vedit.py",
+        CONTRACT,
+        ("z = given.held(z, rest)", "pass"),
+        ("if paired else given.source", "if paired else source"),
+    ),
+    *of(
+        "plan.py",
+        WALK,
+        ("if image and not words and not task.first_frame", "if False"),
+        ("if task.first_frame and not image", "if False"),
+    ),
+    *of(
+        "media/first.py",
+        "tests/media/test_first.py",
+        ("> ASPECT", "> 10"),
+        ("moved.float().mean() > 0.9", "False"),
     ),
 ]
 

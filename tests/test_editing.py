@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import holdfast
-from holdfast import editing, plan
+from holdfast import editing, plan, registry
+from holdfast.backbones.wan import CARRIES
 from holdfast.media import video, writing
 from holdfast.notes import Notice
 from holdfast.step import Step
@@ -189,7 +190,8 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-@pytest.mark.parametrize("method", holdfast.methods.names())
+@pytest.mark.filterwarnings("ignore:no image model is known")
+@pytest.mark.parametrize("method", registry.fitting(CARRIES))
 def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(
     method, task, tiny_wan, monkeypatch
 ):

@@ -199,19 +199,23 @@ def test_the_published_model_on_the_meta_device(name):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
-def test_the_same_clip_here_as_in_diffusers_own_pipeline(backbone, tmp_path):
+@pytest.mark.parametrize("made", ["tiny", "embedded"])
+def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_path):
     """Parts written as diffusers writes them, loaded by the pipeline and by --weights; guidance rises from 1 to 3."""
     from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 
     from holdfast.diffusion import guided
 
-    folder = saved(backbone, tmp_path)
-    EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
-    pipe = StableVideoDiffusionPipeline.from_pretrained(folder)
+    folder, side = svd.find("shapeworld-svd"), 64
+    if made == "tiny":
+        folder, side = saved(backbone, tmp_path), 32
+        EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
+    pipe = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    x, steps = image(), 6
-    noise = torch.randn(1, 5, 4, 4, 6, generator=torch.Generator().manual_seed(0))
-    asked = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": steps, "fps": 8}
+    steps, channels = 6, pipe.vae.config.latent_channels
+    x = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 5, channels, side // 8, side // 8)
+    asked = {"height": side, "width": side, "num_frames": 5, "num_inference_steps": steps, "fps": 8}
     # our own draw of the image's noise is not theirs, and without any both see the same
     asked |= {"noise_aug_strength": 0.0, "latents": noise, "output_type": "pt"}
     pipe._encode_image = lambda *a: torch.cat([ours.negative.embedding, ours.positive.embedding])
@@ -225,7 +229,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(backbone, tmp_path):
     z = svd.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
         z = z + (sigma_next - sigma) * guided(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
-    assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=1e-4)
+    assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
         registry.about("wan2.1-1.3b", str(folder))
 

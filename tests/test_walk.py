@@ -108,8 +108,27 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
     assert torch.equal(seen[0], fitted)
     assert torch.allclose(seen[1], 1 - fitted, atol=1e-5)
     with pytest.raises(ValueError, match="give the edited one by --first-frame"):
-        walk.job(EditTask(**asked, source="a", target="b"), backbone, clip)
+        walk.job(EditTask(**asked), backbone, clip)
     with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
         walk.job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
     with pytest.raises(ValueError, match="give --source and --target"):
         walk.job(EditTask(**asked, source="a"), tiny.wan(), clip)
+
+
+def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypatch):
+    """The clip's first frame, edited by FlowEdit on the partner over the same latents; the mask counts there too."""
+    backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
+    painter = tiny.ADAPTERS["sd"]()
+    monkeypatch.setattr(walk, "_loaded", lambda *asked: painter)
+    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
+    task = EditTask(**asked, source="a red ball", target="a blue ball")
+    made = walk.job(task, backbone, clip)
+    assert (made.plan.painter.name, made.plan.guide.name) == ("shapeworld-sd", None)
+    (frame,) = [e.frame for e in walk.walk(made, backbone) if isinstance(e, walk.Painted)]
+    still = EditTask(**asked | {"settings": {}}, source="a red ball", target="a blue ball")
+    expected = walk.edited(walk.job(still, painter, clip[:1]), painter)[0]
+    assert torch.equal(frame, expected)
+    assert not torch.allclose(frame, clip[0], atol=1e-2)
+    given = walk.job(EditTask(**asked, first_frame="x.png"), backbone, clip, first=clip[0])
+    assert not any(isinstance(e, walk.Painted) for e in walk.walk(given, backbone))

@@ -13,14 +13,14 @@ from torch import Tensor
 from . import registry, walk
 from .backbones.base import Backbone
 from .files import Store
-from .media import first, masks, video
+from .media import first, images, masks, video
 from .media.images import to_tensor
 from .notes import Notice, gathered, note
 from .plan import Plan, plan
 from .result import Clock, Report, Result, check_output, describe, latents_path
 from .step import Step
 from .task import EditTask, part_of
-from .walk import Done, Event, Note, Progress
+from .walk import Done, Event, Note, Painted, Progress
 
 SAVE_EVERY = 20.0  # seconds between two saves of a running edit
 
@@ -168,6 +168,10 @@ def _walked(
             clock.lap(event.stage)
             if isinstance(event, Done):
                 break
+            if isinstance(event, Painted) and edit.task.output:
+                path = Path(edit.task.output).with_suffix(".first.png")
+                images.write(path, event.frame)
+                note(f"the first frame was made from the prompts: {path}")
             if isinstance(event, Step):
                 step = event
                 if edit.store and time.monotonic() - last > SAVE_EVERY:

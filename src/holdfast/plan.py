@@ -32,7 +32,8 @@ class Plan:
     change: words.Change
     fit: fit.Fit
     spans: windows.Spans
-    guide: "Second"
+    guide: "Second"  # guides the edit beside the backbone
+    painter: "Second"  # makes the wanted first frame from the prompts, where none is given
 
     def describe(self) -> dict:
         """The choices and their reasons, as the manifest has them."""
@@ -52,6 +53,7 @@ class Plan:
                 "reason": "named" if task.words else "where the two prompts differ",
             },
             "guide": dataclasses.asdict(self.guide),
+            "first_frame": dataclasses.asdict(self.painter),
             "memory": {
                 "offload": "text encoder",
                 "reason": "the text encoder leaves the device once the prompts are encoded",
@@ -83,7 +85,7 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
     fitted = fit.plan(about.grid, frames, size)
     spans = windows.spans(about.grid, fitted.model_frames, task.window)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
-    return Plan(task, method, cfg, origin, change, fitted, spans, guide)
+    return Plan(task, method, cfg, origin, change, fitted, spans, guide, painter(task, about))
 
 
 def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
@@ -98,16 +100,32 @@ def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
         return Second(f"{task.method} is guided by one model")
     if not wants(cfg):
         return Second("switched off by the settings")
-    name, _, weights = (task.guide or about.guide).partition("=")
-    if not name:
-        note(
-            f"no image model is known over the latents of {about.name}: {task.method} goes without"
-        )
-        return Second(f"none is known over the latents of {about.name}")
-    other = registry.about(name, weights or None)
+    found = _other(task, about)
+    if found.name is None:
+        note(f"{found.reason}: {task.method} goes without")
+        return found
+    other = registry.about(found.name, found.weights)
     if other.space != about.space or other.grid.stride != about.grid.stride:
         raise ValueError(f"{other.name} does not work over the latents of {about.name}")
-    return Second("given" if task.guide else "over the same latents", other.name, weights or None)
+    return found
+
+
+def painter(task: EditTask, about) -> Second:
+    """Which image model makes the wanted first frame: only for a backbone that is steered by one, where none is
+    given.
+    """
+    if "image" not in about.carries or "text" in about.carries:
+        return Second(f"{about.name} is steered by words")
+    return Second("given") if task.first_frame else _other(task, about)
+
+
+def _other(task: EditTask, about) -> Second:
+    """The model beside the backbone that the task names, or that works over the same latents."""
+    name, _, weights = (task.guide or about.guide).partition("=")
+    if not name:
+        return Second(f"no image model is known over the latents of {about.name}")
+    name = registry.about(name, weights or None).name
+    return Second("given" if task.guide else "over the same latents", name, weights or None)
 
 
 def driving_words(task: EditTask, method: ModuleType) -> words.Change:
@@ -126,14 +144,15 @@ def driving_words(task: EditTask, method: ModuleType) -> words.Change:
 def steered(task: EditTask, about) -> None:
     """Raises ValueError where a task does not say what it wants in the way that the backbone can be told."""
     words, image = "text" in about.carries, "image" in about.carries
-    if image and not words and not task.first_frame:
+    told = task.source.strip() and task.target.strip()
+    if image and not words and not (task.first_frame or told):
         raise ValueError(
-            f"{about.name} is steered by its first frame, not by words: "
-            "give the edited one by --first-frame"
+            f"{about.name} is steered by its first frame: give the edited one by --first-frame, "
+            "or --source and --target, from which an image model makes it"
         )
     if task.first_frame and not image:
         raise ValueError(f"{about.name} is steered by words; it does not take --first-frame")
-    if words and not image and not (task.source.strip() and task.target.strip()):
+    if words and not image and not told:
         raise ValueError(f"{about.name} is steered by words: give --source and --target")
 
 

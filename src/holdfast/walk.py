@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from . import registry, windows
 from .attention import maps
 from .backbones.base import Backbone, Prompt
 from .media import masks
-from .plan import Plan, plan
+from .plan import Plan, Second, plan
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -59,7 +60,15 @@ class Done:
     stage: str = "edit"
 
 
-Event = Progress | Note | Found | Step | Done
+@dataclass(frozen=True)
+class Painted:
+    """The wanted first frame as an image model made it from the prompts, 3 H W at the size that the model takes."""
+
+    frame: Tensor
+    stage: str = "first frame"
+
+
+Event = Painted | Progress | Note | Found | Step | Done
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     metered = Metered(backbone)
     field = windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
-    guide = job.guide or second_model(job.plan, backbone)
+    guide = job.guide or second_model(job.plan.guide, backbone)
     if guide:
         given = replace(given, guide=_guide(job.plan, guide))
         yield Progress("guide", 1, 1)
@@ -153,6 +162,9 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     task, change = job.plan.task, job.plan.change
     shown = next(iter(job.frames())) if "image" in backbone.carries else None
     wanted = shown if job.first is None else job.first
+    if job.first is None and job.plan.painter.name and not task.same:
+        wanted = painted(job, backbone)
+        yield Painted(wanted)
     src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
     tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
@@ -164,12 +176,22 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     return Given(source, src, tgt, seed=task.seed, pixels=pixels)
 
 
-def second_model(plan: Plan, backbone: Backbone) -> Backbone | None:
-    """The plan's second model, on the backbone's device. The last one stays loaded, for the next edit."""
-    if plan.guide.name is None:
+def painted(known: Job, backbone: Backbone) -> Tensor:
+    """The clip's first frame edited by the plan's image model, 3 H W: FlowEdit from one prompt to the other."""
+    task, model = known.plan.task, second_model(known.plan.painter, backbone)
+    told = {"method": "flowedit", "settings": {}, "strength": None, "first_frame": None}
+    still = replace(task, **told, guide=None, frames=None, window=None)
+    frame = torch.stack(list(islice(known.frames(), 1)))
+    mask = list(islice(known.mask(), 1)) if known.mask else None
+    return edited(job(still, model, frame, mask), model)[0]
+
+
+def second_model(chosen: Second, backbone: Backbone) -> Backbone | None:
+    """A plan's second model, on the backbone's device. The last one stays loaded, for the next edit."""
+    if chosen.name is None:
         return None
     kind = str(backbone.dtype).removeprefix("torch.")
-    return _loaded(plan.guide.name, plan.guide.weights, backbone.device.type, kind)
+    return _loaded(chosen.name, chosen.weights, backbone.device.type, kind)
 
 
 @functools.lru_cache(maxsize=1)

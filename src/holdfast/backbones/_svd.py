@@ -92,9 +92,7 @@ class StableVideo(Backbone):
 
     def _looked_at(self, image: Tensor) -> Tensor:
         """An image 1 3 H W in [-1, 1] as CLIP takes it, by the resizing that the model was trained with."""
-        from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion
-
-        small = pipeline_stable_video_diffusion._resize_with_antialiasing(image, EYE)
+        small = _published_resize()(image, EYE)
         mean, std = (
             torch.tensor(values, device=image.device).view(1, 3, 1, 1)
             for values in (self.image_processor.image_mean, self.image_processor.image_std)
@@ -171,6 +169,19 @@ class StableVideo(Backbone):
         with self.door.calling(call), self.features.calling(call):
             out = self.part("unet")(joined, told, embedding, added_time_ids=ids).sample
         return out.float().transpose(1, 2)
+
+
+def _published_resize():
+    """The pipeline's own; on importing it transformers would remark on an image processor that nothing here uses."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion
+    finally:
+        logging.set_verbosity(level)
+    return pipeline_stable_video_diffusion._resize_with_antialiasing
 
 
 def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> StableVideo:

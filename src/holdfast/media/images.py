@@ -88,6 +88,13 @@ def to_array(frame: "Tensor", bits: int) -> ndarray:
     return np.rint(values).astype(kind)
 
 
+def write(path: Path, frame: "Tensor") -> None:
+    """A frame 3 H W in [0, 1] as an image file of eight bits."""
+    from PIL import Image
+
+    Image.fromarray(to_array(frame, 8)).save(path)
+
+
 def write_gif(
     path: Path, size: tuple[int, int], times: list[int], frames: Iterable[ndarray]
 ) -> None:

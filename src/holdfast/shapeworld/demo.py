@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .. import editing, registry
@@ -51,7 +50,7 @@ def demo(
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(folder / "mask.mkv", arrays(mask), "lossless")
     if shown:
-        Image.fromarray(arrays(target[:1])[0]).save(folder / "first.png")
+        images.write(folder / "first.png", target[0])
     task = EditTask(
         input=str(folder / "source.mp4"),
         output=str(folder / "edited.mp4"),
@@ -81,7 +80,7 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 
 def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> None:
     """A picture with a labelled row for each clip and a column for each of some evenly spaced frames."""
-    from PIL import ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
     count = len(next(iter(rows.values())))
     chosen = np.linspace(0, count - 1, min(columns, count)).round().astype(int)

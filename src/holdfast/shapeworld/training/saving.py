@@ -15,7 +15,8 @@ ABSENT = {
     "WanPipeline": ("transformer_2",),
 }
 SETTINGS = {"StableDiffusionPipeline": {"requires_safety_checker": False}}
-NAMES = {"T5Tokenizer": "T5TokenizerFast"}  # transformers writes the one under the other's name
+# transformers writes the one under the other's name, or under that of what it found installed
+NAMES = {"T5Tokenizer": "T5TokenizerFast", "CLIPImageProcessorPil": "CLIPImageProcessor"}
 
 
 def save_folder(out: Path, pipeline: str, parts: dict[str, object]) -> None:

@@ -1,0 +1,161 @@
+"""I2VEdit part by part on held-out scenes with exact truth: `python benchmarks/i2vedit.py`.
+
+table: no tuning and no matching, each alone, both; the first frame is the true edited one. Figures against the true
+edited clip, and motion: the mean distance in pixels of the result's optical flow from the exact one. tuning: the same
+after 0, 50, 100 and 250 iterations. inversion: how far the source's latents are when they are inverted and denoised
+again, over 10, 25 and 50 steps, and how Gaussian the inverted ones are with and without the perturbation of flat
+areas, on clips with a constant backdrop. stages: seconds and evaluations of one clip. Prints Markdown.
+"""
+
+import argparse
+import itertools
+import time
+
+import torch
+from tables import differences, head, interval, intervals, line
+from torch import Tensor
+
+from holdfast import inversion, registry, walk
+from holdfast.backbones.base import Backbone, Prompt
+from holdfast.media.motion import sharp_dis
+from holdfast.methods import i2vedit
+from holdfast.shapeworld.evaluate import Model, over
+from holdfast.shapeworld.render import flow, render
+from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.truth import judge
+from holdfast.step import Given, Pixels
+from holdfast.task import EditTask
+
+KINDS, SETS = ("colour", "shape", "material"), ("single", "several")
+FIGURES = {
+    "psnr": "error against truth, dB",
+    "psnr_inside": "inside the edit",
+    "psnr_outside": "outside",
+    "outside_share": "contamination",
+    "motion": "motion error, pixels",
+    "success": "success",
+}
+OFF = {"matching": False, "motion": "none"}
+ROWS = {
+    "neither": {"tune": 0} | OFF,
+    "matching": {"tune": 0},
+    "tuning": OFF,
+    "both": {},
+}
+
+
+def edit_of(seed: int) -> Edit:
+    return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
+
+
+def job(backbone: Backbone, seed: int, settings: dict) -> walk.Job:
+    source, target = render([edit_of(seed).source, edit_of(seed).target])
+    asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
+    return walk.job(EditTask("", "", **asked), backbone, source, first=target[0])
+
+
+def motion_error(result: Tensor, edit: Edit) -> float:
+    """Mean distance in pixels of the flow of a clip f 3 H W from the exact one of the true edited clip."""
+    frames = [frame.permute(1, 2, 0).contiguous().numpy() for frame in result]
+    exact = flow(edit.target, len(frames), tuple(result.shape[-2:])).permute(0, 2, 3, 1)
+    found = [torch.from_numpy(sharp_dis(*pair)) for pair in itertools.pairwise(frames)]
+    return (torch.stack(found) - exact).norm(dim=-1).mean().item()
+
+
+def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
+    result = walk.edited(job(backbone, seed, settings), backbone)
+    edit = edit_of(seed)
+    return judge(edit, result) | {"motion": motion_error(result, edit)}
+
+
+def table(measuring, rows: dict[str, dict], against: str) -> None:
+    head("", "scenes", *FIGURES.values())
+    found = {}
+    for name, settings in rows.items():
+        found[name] = measuring(settings)
+        line(name, len(found[name]), *intervals(found[name], FIGURES))
+    head(f"against {against}, scene by scene", *FIGURES.values())
+    for name in rows:
+        if name != against:
+            line(name, *differences(found[name], found[against], FIGURES))
+
+
+def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
+    """A clip's latent, the one inverted to the noisy end as noise of unit size, and the one that comes back."""
+    source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
+    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+    given = Given(source, src, src, pixels=Pixels(lambda: clip, *ways))
+    source, src = i2vedit.perturbed(given, i2vedit.Config(sarp=sarp))
+    levels = backbone.levels(steps)
+    *_, noisy = inversion.euler(backbone, source, src, inversion.ascending(levels))
+    z = noisy
+    for sigma, sigma_next in itertools.pairwise(levels):
+        velocity = backbone.velocity(z, sigma, src, branch="src+")
+        z = z + (sigma_next - sigma) * velocity
+    return source, noisy / levels[0], z
+
+
+@torch.no_grad()
+def inversions(backbone: Backbone, count: int) -> None:
+    head("steps", "scenes", "root mean square of what comes back less the source's latents")
+    for steps in (10, 25, 50):
+        values = []
+        for seed in range(count):
+            source, _, z = inverted(backbone, render([edit_of(seed).source])[0], steps, 0.0)
+            values.append((z - source).square().mean().sqrt().item())
+        line(steps, count, interval(values))
+    head("perturbation", "scenes", "deviation", "excess kurtosis", "correlation of neighbours")
+    for sarp in (0.0, 0.005):
+        rows = []
+        for seed in range(count):
+            clip = render([edit_of(seed).source])[0]
+            clip[:, :, :32] = 0.2  # the upper half is exactly flat
+            *_, noisy, _ = inverted(backbone, clip, 25, sarp)
+            flat = noisy[:, :, :, :4]
+            beside = (flat[..., 1:] * flat[..., :-1]).mean() / flat.square().mean()
+            kurtosis = (flat / flat.std()).pow(4).mean() - 3
+            rows.append((flat.std().item(), kurtosis.item(), beside.item()))
+        line(sarp, count, *(interval(column) for column in zip(*rows, strict=True)))
+
+
+def stages(backbone: Backbone, settings: dict) -> None:
+    head("stage", "seconds")
+    begun, spent = time.perf_counter(), {}
+    for event in walk.walk(job(backbone, 0, settings), backbone):
+        now = time.perf_counter()
+        spent[event.stage] = spent.get(event.stage, 0.0) + now - begun
+        begun = now
+    for name, seconds in spent.items():
+        line(name, f"{seconds:.1f}")
+    print(f"\n{event.evaluations} evaluations, those of tuning with their gradients included")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["table", "tuning", "inversion", "stages"])
+    parser.add_argument("--backbone", default="shapeworld-svd")
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of all, key=value")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    model = Model(options.backbone, options.weights)
+
+    def measuring(chosen: dict) -> list[dict]:
+        return over(measured, model, range(options.scenes), (settings | chosen,), options.workers)
+
+    if options.what == "table":
+        table(measuring, ROWS, "both")
+    elif options.what == "tuning":
+        table(measuring, {str(n): {"tune": n} for n in (0, 50, 100, 250)}, "0")
+    else:
+        backbone = registry.load_backbone(model.name, model.weights)
+        if options.what == "inversion":
+            inversions(backbone, options.scenes)
+        else:
+            stages(backbone, settings)
+
+
+if __name__ == "__main__":
+    main()
