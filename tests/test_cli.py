@@ -338,3 +338,22 @@ assert "holdfast.backbones._wan" not in sys.modules
 assert "{what}" != "backbones" or "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_frame_writes_the_frame_to_edit(make_clip, tmp_path):
+    from PIL import Image
+
+    clip = make_clip(frames=5, size=(48, 32))
+    assert call("frame", clip, "-o", tmp_path / "first.png").exit_code == 0
+    assert call("frame", clip, "-o", tmp_path / "last.png", "--at", -1).exit_code == 0
+    frames = list(video.read(video.probe(str(clip))))
+    for name, frame in (("first", frames[0]), ("last", frames[-1])):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), frame)
+    for wrong, words in (
+        (("--at", 5), "has 5 frames; there is none at 5"),
+        (("-o", tmp_path / "first.mp4"), "is no image"),
+        (("-o", tmp_path / "none" / "first.png"), "cannot be written"),
+    ):
+        refused = call("frame", clip, *wrong)
+        assert refused.exit_code == 2
+        assert words in " ".join(refused.stderr.split())

@@ -1,11 +1,10 @@
-"""The command line: edit, demo, metrics, bench, list, doctor. The flags of `edit` are made from EditTask."""
+"""The command line: edit, demo, frame, metrics, bench, list, doctor. The flags of `edit` are made from EditTask."""
 
 import dataclasses
 import inspect
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from .bench.cli import bench
 from .console import CANCELLED, exit_codes, screen, settings_of, shown_progress
-from .settings import described, kind_of
+from .settings import kind_of
 from .task import EditTask
 
 app = typer.Typer(
@@ -214,6 +213,30 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     )
 
 
+@app.command()
+def frame(
+    clip: Annotated[str, typer.Argument(help="The clip.", metavar="CLIP")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The image; png keeps every pixel.")
+    ] = Path("first.png"),
+    at: Annotated[int, typer.Option(help="Which frame, from 0; negative counts from the end.")] = 0,
+) -> None:
+    """Write the frame that an image editor is to edit, for --first-frame."""
+    from itertools import islice
+
+    from .media import images, video
+
+    with exit_codes():
+        known = video.probe(clip)
+        where = at + known.frames if at < 0 else at
+        if not 0 <= where < known.frames:
+            raise ValueError(f"{clip} has {known.frames} frames; there is none at {at}")
+        images.check_place(output)
+        (array,) = islice(video.read(known), where, where + 1)
+        images.write(output, images.to_tensor(array))
+        screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)
+
+
 @app.command("metrics")
 def measure(
     source: Annotated[str, typer.Argument(help="The clip before the edit.")],
@@ -269,9 +292,10 @@ def list_names(
     """List what there is, and what each needs."""
     from . import registry
     from .files import as_json
+    from .listing import lists as all_lists
 
     with exit_codes():
-        lists = _lists()
+        lists = all_lists()
         rows = lists[registry.choose(what, lists, "list")]()
         if json:
             print(as_json(rows))
@@ -284,88 +308,6 @@ def list_names(
             cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
             table.add_row(name, *map(escape, cells))
         Console().print(table)
-
-
-def _lists() -> dict[str, Callable[[], dict[str, dict]]]:
-    """What can be listed, and how its rows are made."""
-    from . import methods, registry
-
-    lists: dict[str, Callable[[], dict[str, dict]]] = {
-        "methods": _of_methods,
-        "backbones": _of_backbones,
-        "metrics": _of_metrics,
-        "datasets": _of_datasets,
-        "pairs": _of_pairs,
-    }
-    for name in methods.names():
-        lists[name] = lambda name=name: described(registry.method(name).Config)
-    return lists
-
-
-def _first_line(module) -> str:
-    return module.__doc__.split("\n")[0]
-
-
-def _of_methods() -> dict:
-    from . import methods, registry
-
-    rows = {}
-    for name in methods.names():
-        module = registry.method(name)
-        rows[name] = {"needs": sorted(module.NEEDS), "about": _first_line(module)}
-    return rows
-
-
-def _of_backbones() -> dict:
-    from . import registry
-
-    rows = {}
-    for name, module in registry.backbones().items():
-        card = module.MODELS[name]
-        rows[name] = {
-            "weights": card.weights,
-            "gigabytes": card.gigabytes,
-            "frames": card.frames if card.frames < 10**6 else "any",
-            "licence": card.licence,
-        }
-    return rows
-
-
-def _of_pairs() -> dict:
-    """Which method runs on which backbone, by what one needs and the other carries."""
-    from . import methods, registry
-
-    rows = {}
-    for name in methods.names():
-        needs = registry.method(name).NEEDS
-        rows[name] = {}
-        for backbone, module in registry.backbones().items():
-            missing = needs - module.MODELS[backbone].carries
-            rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
-    return rows
-
-
-def _of_metrics() -> dict:
-    from . import metrics
-
-    rows = {}
-    for name in metrics.names():
-        module = metrics.module(name)
-        needs, figures = sorted(module.NEEDS), list(module.BETTER)
-        rows[name] = {"figures": figures, "needs": needs, "about": _first_line(module)}
-    return rows
-
-
-def _of_datasets() -> dict:
-    import importlib
-
-    from .bench import datasets
-
-    rows = {}
-    for name in datasets.names():
-        module = importlib.import_module(f"holdfast.bench.datasets.{name}")
-        rows[name] = {"about": _first_line(module)}
-    return rows
 
 
 @app.command()

@@ -88,6 +88,16 @@ def to_array(frame: "Tensor", bits: int) -> ndarray:
     return np.rint(values).astype(kind)
 
 
+def check_place(path: Path) -> None:
+    """Raises ValueError where no image can be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path} is no image; its name ends in one of {', '.join(sorted(SUFFIXES))}"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: it is a folder, or its folder is not there")
+
+
 def write(path: Path, frame: "Tensor") -> None:
     """A frame 3 H W in [0, 1] as an image file of eight bits."""
     from PIL import Image

@@ -1,0 +1,87 @@
+"""What can be listed: rows of names with what each is and needs, made from the modules and cards themselves."""
+
+from collections.abc import Callable
+
+from .settings import described
+
+
+def lists() -> dict[str, Callable[[], dict[str, dict]]]:
+    """What can be listed, and how its rows are made."""
+    from . import methods, registry
+
+    found: dict[str, Callable[[], dict[str, dict]]] = {
+        "methods": _of_methods,
+        "backbones": _of_backbones,
+        "metrics": _of_metrics,
+        "datasets": _of_datasets,
+        "pairs": _of_pairs,
+    }
+    for name in methods.names():
+        found[name] = lambda name=name: described(registry.method(name).Config)
+    return found
+
+
+def _first_line(module) -> str:
+    return module.__doc__.split("\n")[0]
+
+
+def _of_methods() -> dict:
+    from . import methods, registry
+
+    rows = {}
+    for name in methods.names():
+        module = registry.method(name)
+        rows[name] = {"needs": sorted(module.NEEDS), "about": _first_line(module)}
+    return rows
+
+
+def _of_backbones() -> dict:
+    from . import registry
+
+    rows = {}
+    for name, module in registry.backbones().items():
+        card = module.MODELS[name]
+        rows[name] = {
+            "weights": card.weights,
+            "gigabytes": card.gigabytes,
+            "frames": card.frames if card.frames < 10**6 else "any",
+            "licence": card.licence,
+        }
+    return rows
+
+
+def _of_pairs() -> dict:
+    """Which method runs on which backbone, by what one needs and the other carries."""
+    from . import methods, registry
+
+    rows = {}
+    for name in methods.names():
+        needs = registry.method(name).NEEDS
+        rows[name] = {}
+        for backbone, module in registry.backbones().items():
+            missing = needs - module.MODELS[backbone].carries
+            rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
+    return rows
+
+
+def _of_metrics() -> dict:
+    from . import metrics
+
+    rows = {}
+    for name in metrics.names():
+        module = metrics.module(name)
+        needs, figures = sorted(module.NEEDS), list(module.BETTER)
+        rows[name] = {"figures": figures, "needs": needs, "about": _first_line(module)}
+    return rows
+
+
+def _of_datasets() -> dict:
+    import importlib
+
+    from .bench import datasets
+
+    rows = {}
+    for name in datasets.names():
+        module = importlib.import_module(f"holdfast.bench.datasets.{name}")
+        rows[name] = {"about": _first_line(module)}
+    return rows
