@@ -11,12 +11,14 @@ import torch
 import holdfast
 from holdfast import editing, plan, registry
 from holdfast.backbones.wan import CARRIES
+from holdfast.files import load_tensors
 from holdfast.media import video, writing
 from holdfast.notes import Notice
 from holdfast.step import Step
 from holdfast.task import EditTask
 from holdfast.walk import Note, Progress
 
+from . import tiny
 from .conftest import audio_packets
 from .media.test_video import described
 
@@ -555,3 +557,39 @@ def test_the_manifest_says_which_words_drive(task, tiny_wan):
         "target": "blue",
         "reason": "where the two prompts differ",
     }
+
+
+def moved(make_clip, tmp_path, shade, **settings):
+    """A task that carries an edited first frame through a clip, on a tiny model."""
+    from PIL import Image
+
+    Image.fromarray(np.full((32, 48, 3), shade, np.uint8)).save(tmp_path / f"{shade}.png")
+    return EditTask(
+        input=str(make_clip(frames=5, size=(48, 32))),
+        output=str(tmp_path / "out.mkv"),
+        method="i2vedit",
+        first_frame=str(tmp_path / f"{shade}.png"),
+        settings={"steps": 2, "tune": 3, "rank": 2} | settings,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
+def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tmp_path):
+    """Once for the clip and its settings; as {module: (down, up)}; bit for bit what a run from nothing gives."""
+    backbone = tiny.stable_video()
+    tasks = [moved(make_clip, tmp_path, shade) for shade in (10, 200)]
+    first = editing.edit(tasks[0], backbone)
+    file = tmp_path / "out.mkv.adapters.safetensors"
+    tensors, _ = load_tensors(file)
+    modules = {name.removesuffix(".down") for name in tensors if name.endswith(".down")}
+    assert all(backbone.network.get_submodule(m).weight.dim() == 2 for m in modules)
+    assert set(tensors) == {f"{m}.{part}" for m in modules for part in ("down", "up")}
+    first.store.remove()
+    with pytest.warns(UserWarning, match="known from an earlier run"):
+        again = editing.edit(tasks[1], backbone)
+    assert first.manifest["evaluations"] - again.manifest["evaluations"] == 3
+    again.store.remove()
+    file.unlink()
+    assert torch.equal(editing.edit(tasks[1], backbone).z, again.z)
+    other = moved(make_clip, tmp_path, 10, rate=1e-3)
+    assert editing.edit(other, backbone).manifest["evaluations"] == first.manifest["evaluations"]

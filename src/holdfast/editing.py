@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import registry, walk
 from .backbones.base import Backbone
-from .files import Store
+from .files import Store, load_tensors, save_tensors
 from .media import first, images, masks, video
 from .media.images import to_tensor
 from .notes import Notice, gathered, note
@@ -92,6 +92,15 @@ class Opened:
     store: Store | None
     first: Tensor | None = None  # the wanted first frame, as the model takes it
 
+    def fitted(self) -> tuple[Path, str] | None:
+        """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
+        names = getattr(self.plan.method, "FITTED", ())
+        if not (names and self.task.output):
+            return None
+        output = Path(self.task.output)
+        settings = {name: getattr(self.plan.cfg, name) for name in names}
+        return output.with_name(output.name + ".adapters.safetensors"), self.task.fit_key(settings)
+
     def frames(self) -> Iterator[Tensor]:
         """The part's frames as the model takes them."""
         arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
@@ -145,11 +154,23 @@ def _events(task: EditTask, backbone: Backbone | None, resume: bool) -> Iterator
     )
 
 
+def reused(fitted: tuple[Path, str] | None) -> dict[str, Tensor] | None:
+    """Adapters that lie beside the output, if they were fitted to this clip with these settings."""
+    if fitted is None or not fitted[0].exists():
+        return None
+    tensors, about = load_tensors(fitted[0])
+    if about.get("key") != fitted[1]:
+        return None
+    note(f"the clip's motion is known from an earlier run: {fitted[0]}")
+    return tensors
+
+
 def _walked(
     edit: Opened, backbone: Backbone, saved: tuple[Step, dict] | None, clock: Clock
 ) -> Iterator[Event]:
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
+    fitted = edit.fitted()
     if edit.store and found:
         edit.store = dataclasses.replace(edit.store, found=found)
     job = walk.Job(
@@ -159,6 +180,7 @@ def _walked(
         locate=lambda cells: edit.located(backbone.grid, cells),
         cells=found["mask"] > 0 if "mask" in found else None,
         first=edit.first,
+        adapters=reused(fitted) if step is None else None,
         start=step,
     )
     last = time.monotonic()
@@ -174,6 +196,8 @@ def _walked(
                 note(f"the first frame was made from the prompts: {path}")
             if isinstance(event, Step):
                 step = event
+                if fitted and event.stage == "tune" and event.index == event.count:
+                    save_tensors(fitted[0], event.state, {"key": fitted[1]})
                 if edit.store and time.monotonic() - last > SAVE_EVERY:
                     edit.store.save(step)
                     last = time.monotonic()

@@ -3,11 +3,14 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .step import Step
 
 
@@ -40,6 +43,33 @@ def write_json(path: Path, data: dict) -> None:
     publish(part, path)
 
 
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all. Raises OSError where it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # A state may be the latent itself, and safetensors refuses two names for one memory.
+    tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, dict(about))
+    except SafetensorError as error:
+        raise OSError(f"could not save {path}: {error}") from error
+    publish(part, path)
+
+
+def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """The tensors of a safetensors file and what it says of itself. Raises ValueError where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it to start over") from error
+
+
 @dataclass(frozen=True)
 class Store:
     """Latents on disk beside a result, bound to one task by its key."""
@@ -50,47 +80,28 @@ class Store:
     found: dict = field(default_factory=dict)
 
     def save(self, step: "Step") -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         tensors = {"z": step.z}
         tensors |= {f"state.{name}": value for name, value in step.state.items()}
         tensors |= {f"found.{name}": value for name, value in self.found.items()}
-        # A state may be the latent itself, and safetensors refuses two names for one memory.
-        tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
         about = {
             "key": self.key,
             "stage": step.stage,
             "index": str(step.index),
             "count": str(step.count),
         }
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            save_file(tensors, part, about)
-        except SafetensorError as error:
-            raise OSError(f"could not save {self.path}: {error}") from error
-        publish(part, self.path)
+        save_tensors(self.path, tensors, about)
 
     def load(self) -> "tuple[Step, dict] | None":
         """The saved step and what was found before it; None where nothing was saved.
 
         Raises ValueError where the file cannot be read, or belongs to another task.
         """
-        from safetensors import SafetensorError, safe_open
-
         from .step import Step
 
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                about = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        except SafetensorError as error:
-            raise ValueError(
-                f"{self.path} cannot be read ({error}); delete it to start over"
-            ) from error
-        if not about or about.get("key") != self.key:
+        tensors, about = load_tensors(self.path)
+        if about.get("key") != self.key:
             raise ValueError(
                 f"{self.path} was saved by another task or other settings; delete it, or run without --resume"
             )

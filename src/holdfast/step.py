@@ -100,7 +100,9 @@ class Given:
     tgt: Any  # and of the wanted one
     mask: Tensor | None = None  # 1 1 f h w in [0, 1]: where the edit may show; None: everywhere
     seed: int = 0
-    guide: Guide | None = None  # for methods that name one in NEEDS
+    guide: Guide | None = None  # for methods that use one
+    # what an earlier run fitted to this very clip with the same settings, by name
+    adapters: dict[str, Tensor] | None = None
     pixels: Pixels | None = None
 
     def inside(self, change: Tensor) -> Tensor:

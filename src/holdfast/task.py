@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -130,6 +131,16 @@ class EditTask:
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def fit_key(self, settings: Mapping[str, Any]) -> str:
+        """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
+
+        settings: those of the method that they depend on, with their values.
+        """
+        names = ("backbone", "weights", "frames", "window", "seed", "device", "dtype")
+        data = {name: getattr(self, name) for name in names}
+        data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -84,6 +84,7 @@ class Job:
     cells: Tensor | None = None  # those that an earlier run found
     first: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
     start: Step | None = None  # where an earlier run stopped
+    adapters: dict[str, Tensor] | None = None  # what an earlier run fitted to this clip
     guide: Backbone | None = None  # the plan's second model, where it is loaded already
 
 
@@ -173,7 +174,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     yield Progress("encode", count, count)
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
-    return Given(source, src, tgt, seed=task.seed, pixels=pixels)
+    adapters = _on_device(job.adapters, source)
+    return Given(source, src, tgt, seed=task.seed, pixels=pixels, adapters=adapters)
 
 
 def painted(known: Job, backbone: Backbone) -> Tensor:
@@ -220,8 +222,11 @@ def _where_it_was(job: Job, given: Given) -> Tensor:
 def on_device(step: Step | None, like: Tensor) -> Step | None:
     if step is None:
         return None
-    state = {name: value.to(like.device) for name, value in step.state.items()}
-    return replace(step, z=step.z.to(like.device), state=state)
+    return replace(step, z=step.z.to(like.device), state=_on_device(step.state, like))
+
+
+def _on_device(named: dict[str, Tensor] | None, like: Tensor) -> dict[str, Tensor] | None:
+    return named and {name: value.to(like.device) for name, value in named.items()}
 
 
 def finished(job: Job, backbone: Backbone) -> Tensor:

@@ -34,7 +34,7 @@ from ..settings import (
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
-TUNED = ("tune", "rank", "rate", "targets")  # settings that the adapters depend on
+FITTED = ("tune", "rank", "rate", "targets")  # settings that what is fitted to the clip depends on
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             mounting = tuning.mounted(field.network, paths, cfg.rank, given.seed)
             adapters = stack.enter_context(mounting)
             tuned = tuning.Tuned(field, adapters)
-            if start is None or start.stage == "tune":
+            if given.adapters and start is None:
+                state = given.adapters
+                adapters.load(state)
+            elif start is None or start.stage == "tune":
                 clip, begun = (given.source, given.src), start.index if start else 0
                 for i, found in tuning.tuned(tuned, adapters, clip, fit, state, begun):
                     yield Step("tune", i, cfg.tune, given.source, found)
