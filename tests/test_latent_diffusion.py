@@ -223,30 +223,34 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
-def test_the_embedded_image_model_makes_the_same_picture_here_as_in_diffusers_own_pipeline():
-    """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: latents and pixels agree."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+@pytest.mark.parametrize("name", ["shapeworld-sd", "shapeworld-t2v"])
+def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name):
+    """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
+    from diffusers import DDIMScheduler, DiffusionPipeline
 
-    from holdfast.backbones import stable_diffusion
     from holdfast.diffusion import guided
 
-    folder = stable_diffusion.find("shapeworld-sd")
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    folder = registry.backbones()[name].find(name)
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)
-    caption, steps = "a plain red ball moves right over a lake", 10
-    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    caption, steps, frames = "a plain red ball moves right over a lake", 10, 1
     asked = {"prompt": caption, "num_inference_steps": steps, "guidance_scale": 4.0}
-    asked |= {"height": 64, "width": 64, "latents": noise, "output_type": "pt"}
-    theirs = pipe(**asked).images  # n 3 H W
+    asked |= {"height": 64, "width": 64, "output_type": "pt"}
+    if name == "shapeworld-t2v":
+        frames = 5
+        asked["num_frames"] = frames
+    noise = torch.randn(1, 16, frames, 8, 8, generator=torch.Generator().manual_seed(0))
+    latents = noise if frames > 1 else noise[:, :, 0]
+    theirs = pipe(**asked, latents=latents, return_dict=False)[0].reshape(frames, 3, 64, 64)
 
-    backbone = registry.load_backbone("shapeworld-sd", device="cpu")
+    backbone = registry.load_backbone(name, device="cpu")
     levels, condition = backbone.levels(steps), backbone.condition(Prompt(caption))
 
     def whole(sigma):
         return ((1 - sigma) ** 2 + sigma**2) ** 0.5  # 1 / (a + s)
 
-    z = noise[:, :, None] * whole(levels[0])
+    z = noise * whole(levels[0])
     for sigma, sigma_next in itertools.pairwise(levels):
         z = z + (sigma_next - sigma) * guided(backbone, z, sigma, condition, "tgt", 4.0)
     ours = torch.cat(list(backbone.decode(z)))

@@ -1,5 +1,6 @@
 """The Wan adapter against the parts it drives, the authors' numbers, and the published configurations."""
 
+import itertools
 import json
 from itertools import chain
 
@@ -218,3 +219,30 @@ def test_a_user_folder_of_the_family_loads(tmp_path, shapeworld):
     assert other.vae.dtype == torch.float32
     z, condition = torch.randn(1, 32, 1, 8, 8), other.condition(Prompt("a plain red ball"))
     assert other.velocity(z, 0.5, condition, branch="src+").dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore")  # of the pipeline's own
+def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapeworld):
+    """Loaded by from_pretrained; from the same noise, with guidance, on its Euler grid of levels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+
+    from holdfast.backbones.wan import find
+    from holdfast.diffusion import guided
+
+    pipe = WanPipeline.from_pretrained(find("shapeworld-wan"), torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    steps, shift = 6, 2.0
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    text, channels = "a plain red ball moves right over a lake", pipe.vae.config.z_dim
+    noise = torch.randn(1, channels, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = {"prompt": text, "negative_prompt": "", "num_inference_steps": steps, "num_frames": 5}
+    asked |= {"height": 64, "width": 64, "latents": noise, "guidance_scale": 3.0}
+    theirs = pipe(**asked, output_type="pt", max_sequence_length=32).frames[0]
+    condition, levels, z = (
+        shapeworld.condition(Prompt(text)),
+        shapeworld.levels(steps, shift, "euler"),
+        noise,
+    )
+    for sigma, sigma_next in itertools.pairwise(levels):
+        z = z + (sigma_next - sigma) * guided(shapeworld, z, sigma, condition, "tgt", 3.0)
+    assert torch.allclose(torch.cat(list(shapeworld.decode(z))), theirs, atol=2e-3)

@@ -65,7 +65,9 @@ class Model:
     guide: str = ""  # an image model over the same latents, for methods that take a second field
 
 
-SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}  # what `prefers` may name
+# What `prefers` may name: of the walk down the levels, and (the last three) of descents by score distillation.
+SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}
+SHARED |= {"guidance", "joint_guidance", "rate"}
 
 
 def space_of(vae: Mapping[str, Any]) -> dict[str, Any]:
