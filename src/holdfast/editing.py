@@ -95,7 +95,7 @@ class Opened:
     def fitted(self) -> tuple[Path, str] | None:
         """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
         names = getattr(self.plan.method, "FITTED", ())
-        if not (names and self.task.output):
+        if not (names and self.task.output) or self.plan.spans.count > 1:  # each clip has its own
             return None
         output = Path(self.task.output)
         settings = {name: getattr(self.plan.cfg, name) for name in names}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import registry, windows, words
+from . import clips, registry, windows, words
 from .media import fit
 from .notes import note
 from .settings import configure
@@ -83,7 +83,9 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
         require({"text_attention"}, about, "--mask auto")
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
     fitted = fit.plan(about.grid, frames, size)
-    spans = windows.spans(about.grid, fitted.model_frames, task.window)
+    ways = {"windows": windows, "clips": clips}  # to be long
+    way = ways[getattr(method, "LONG", "windows")]
+    spans = way.spans(about.grid, fitted.model_frames, task.window)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
     return Plan(task, method, cfg, origin, change, fitted, spans, guide, painter(task, about))
 

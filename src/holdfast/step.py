@@ -104,6 +104,8 @@ class Given:
     # what an earlier run fitted to this very clip with the same settings, by name
     adapters: dict[str, Tensor] | None = None
     pixels: Pixels | None = None
+    # clips of latent frames that a method with LONG = "clips" goes through one by one; else it is all one
+    spans: tuple[tuple[int, int], ...] = ()
 
     def inside(self, change: Tensor) -> Tensor:
         """A change where the mask allows it, 0 elsewhere."""

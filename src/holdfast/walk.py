@@ -137,7 +137,8 @@ class Metered:
 def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     """Walk a job to its end, which is a Done. Raises what the method or the backbone raises."""
     metered = Metered(backbone)
-    field = windows.over(metered, job.plan.spans)
+    in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
+    field = metered if in_clips else windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
     guide = job.guide or second_model(job.plan.guide, backbone)
     if guide:
@@ -175,7 +176,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
     adapters = _on_device(job.adapters, source)
-    return Given(source, src, tgt, seed=task.seed, pixels=pixels, adapters=adapters)
+    about = {"seed": task.seed, "pixels": pixels, "adapters": adapters}
+    return Given(source, src, tgt, **about, spans=job.plan.spans.spans)
 
 
 def painted(known: Job, backbone: Backbone) -> Tensor:

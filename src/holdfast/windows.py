@@ -32,11 +32,7 @@ def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
     codes reach.
     """
     frames, trained = grid.latent_frames(count), grid.latent_frames(grid.frames)
-    size = _size(grid, frames, trained, wanted)
-    if min(size, frames) > grid.latent_frames(grid.most_frames):
-        raise ValueError(
-            f"the model places at most {grid.most_frames} frames at once; give a smaller --window"
-        )
+    size = size_of(grid, frames, wanted)
     whose = "the model was trained on" if wanted is None else "asked for"
     if frames <= size:
         reason = f"{frames} latent frames fit into one window of the {size} {whose}"
@@ -56,16 +52,22 @@ def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
     return Spans(tuple((first, first + size) for first in firsts), reason)
 
 
-def _size(grid: Grid, frames: int, trained: int, wanted: int | None) -> int:
-    """Latent frames a window."""
+def size_of(grid: Grid, frames: int, wanted: int | None) -> int:
+    """Latent frames a window, of so many in all. Raises ValueError where a window is too short, or too long for the
+    model.
+    """
     if wanted is None:
-        return trained
+        return grid.latent_frames(grid.frames)
     size = frames if wanted == 0 else grid.latent_frames(wanted)
     if wanted < 0 or size < min(2, frames):
         least = grid.stride[0] + 1
         raise ValueError(
             f"a window has two latent frames or more, "
             f"so --window is {least} or more (0: one piece), not {wanted}"
+        )
+    if min(size, frames) > grid.latent_frames(grid.most_frames):
+        raise ValueError(
+            f"the model places at most {grid.most_frames} frames at once; give a smaller --window"
         )
     return size
 

@@ -80,15 +80,22 @@ class StableVideo(Backbone):
         image = prompt.image.to(self.device, torch.float32)[None] * 2 - 1
         with self.on("image_encoder"):
             embedding = self.part("image_encoder")(self._looked_at(image)).image_embeds[:, None]
-        *_, augment = self.ids
-        # one draw for every image, so that two that are equal outside an edit stay so
-        eps = diffusion.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
-        with self.on("vae"):
-            latents = self.part("vae").encode(image + augment * eps).latent_dist.mode()
+        latents = self._latents(image) if prompt.latent is None else self._unscaled(prompt.latent)
         ids = torch.tensor([self.ids], device=self.device)
         seen = Seen(embedding.float(), latents, ids)
         nothing = Seen(torch.zeros_like(seen.embedding), torch.zeros_like(latents), ids)
         return Condition(seen, nothing)
+
+    def _latents(self, image: Tensor) -> Tensor:
+        """An image 1 3 H W in [-1, 1] with a little noise, encoded: 1 c h w, not scaled."""
+        *_, augment = self.ids
+        # one draw for every image, so that two that are equal outside an edit stay so
+        eps = diffusion.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
+        with self.on("vae"):
+            return self.part("vae").encode(image + augment * eps).latent_dist.mode()
+
+    def _unscaled(self, latent: Tensor) -> Tensor:
+        return latent[:, :, 0].to(self.device) / self.part("vae").config.scaling_factor
 
     def _looked_at(self, image: Tensor) -> Tensor:
         """An image 1 3 H W in [-1, 1] as CLIP takes it, by the resizing that the model was trained with."""

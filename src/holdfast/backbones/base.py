@@ -17,14 +17,15 @@ RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoise
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a condition is made from. words: which words of the text, by index, drive the
-    edit; image: 3 H W in [0, 1].
+    """What a condition is made from. words: which words of the text, by index, drive the edit; image: 3 H W in [0, 1];
+    latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
     """
 
     text: str = ""
     negative: str = ""
     words: tuple[int, ...] = ()
     image: Tensor | None = None
+    latent: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ tune: low-rank adapters on the layers over time learn the clip's motion (Eq. 4)
 invert: EDM inversion of the clip, its flat areas perturbed a little (Eq. 5), without adapters
 edit: denoise from there under the edited frame, the source's attention of the paired inversion step at hand: over space
       blended by how far attention moved, out = (1 - M) A0 V + M A V; over time replaced in early steps
+A long clip goes in clips that share a frame: the last one's latent is the next one's first frame, and the layers over
+time see the first clip too (Eq. 3), by running it again beside.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
 FITTED = ("tune", "rank", "rate", "targets")  # settings that what is fitted to the clip depends on
+LONG = "clips"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Config:
     steps: Steps = 25
     strength: Share = 1.0
     guidance: Guidance = (1.0, 2.0)  # from the first frame to the last
-    tune: Count = 250  # iterations of motion tuning; 0: none
+    tune: Count = 250  # iterations of motion tuning, for each clip; 0: none
     rank: Annotated[int, Range(1, 256)] = 32
     rate: Number = 5e-4
     # which layers over time are tuned: their self-attention, as the paper says, or all, as released
@@ -57,6 +60,7 @@ class Config:
     high: Share = 0.35  # towards which it goes, frame by frame
     # when the source's attention over time stands in (b1, b2): by what is edited; or never
     motion: Literal["local", "style", "shape", "none"] = "local"
+    interval: bool = True  # later clips look at the first one too; doubles their evaluations
     shift: Shift = None  # of the grid of levels; None: the backbone's own
     grid: LevelGrid = "own"  # of levels, by name
     timesteps: Timesteps = "exact"  # what the model is told
@@ -64,61 +68,182 @@ class Config:
     __post_init__ = check
 
 
+@dataclass(frozen=True)
+class First:
+    """The first clip, as later ones look at it: its conditions, its latents at every level, and its adapters."""
+
+    given: Given
+    latents: dict[str, Tensor]  # inverted0, ... and edited0, ... (before that step)
+    adapters: dict[str, Tensor]
+
+
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    fit = tuning.Fit(cfg.tune, cfg.rate, given.seed)
-    tunes = cfg.tune and round(cfg.strength * cfg.steps)  # else no target call is made
-    paths = tuning.targets(field.network, field.door.sites, cfg.targets) if tunes else []
-    with contextlib.ExitStack() as stack:
-        tuned, state = field, start.state if start else {}
-        if paths:
-            mounting = tuning.mounted(field.network, paths, cfg.rank, given.seed)
-            adapters = stack.enter_context(mounting)
-            tuned = tuning.Tuned(field, adapters)
-            if given.adapters and start is None:
-                state = given.adapters
-                adapters.load(state)
-            elif start is None or start.stage == "tune":
-                clip, begun = (given.source, given.src), start.index if start else 0
-                for i, found in tuning.tuned(tuned, adapters, clip, fit, state, begun):
-                    yield Step("tune", i, cfg.tune, given.source, found)
-                state = adapters.tensors()
-            else:
-                adapters.load(state)
-        kept = {name: value for name, value in state.items() if _of_adapters(name)}
-        yield from refined(field, tuned, given, cfg, start, kept)
+    spans = given.spans or ((0, given.source.shape[2]),)
+    if len(spans) == 1:
+        yield from one(field, given, cfg, start)
+        return
+    whole, state = resumed(start, given.source)
+    begun = int(state.get("clip", torch.tensor(0)))
+    kept = _under("first.", state)
+    for n in range(begun, len(spans)):
+        part, count = part_of(given, spans[n], whole), len(spans)
+        inner = None
+        if start and n == begun:
+            per_clip = start.count // count
+            at = start.index - n * per_clip
+            inner = Step(start.stage, at, per_clip, state["part"], _under("own.", state))
+        first = None if n == 0 or not cfg.interval else _first(given, spans[0], kept, cfg)
+        last = whole
+        for step in one(field, part, cfg, inner, first):
+            if n == 0 and cfg.interval:
+                kept |= remembered(step, cfg)
+            own = {"clip": torch.tensor(n), "part": step.z} | _named("own.", step.state)
+            z = placed(whole, step.z, spans[n]) if step.stage == "edit" else whole
+            index = n * step.count + step.index
+            yield Step(step.stage, index, count * step.count, z, own | _named("first.", kept))
+            last = z
+        whole = last
+
+
+def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def placed(whole: Tensor, part: Tensor, span: tuple[int, int]) -> Tensor:
+    """The whole clip with a part in its place; the frame that it shares with the one before is that one's."""
+    begin, end = span
+    shared = 1 if begin else 0
+    return torch.cat((whole[:, :, : begin + shared], part[:, :, shared:], whole[:, :, end:]), 2)
+
+
+def part_of(given: Given, span: tuple[int, int], whole: Tensor) -> Given:
+    """One clip. A later one's wanted first frame is the last latent of the one before, as it is."""
+    begin, end = span
+    ways, mask = given.pixels, given.mask
+    pixels = replace(ways, frames=lambda: list(ways.frames())[begin:end])
+    source = given.source[:, :, begin:end]
+    part = replace(given, source=source, pixels=pixels, spans=(), adapters=None)
+    part = replace(part, mask=None if mask is None else mask[:, :, begin:end])
+    if begin == 0:
+        return replace(part, adapters=given.adapters)
+    latent = whole[:, :, begin : begin + 1]
+    shown = next(iter(ways.decode(latent)))[0]
+    src = ways.condition(Prompt(image=pixels.frames()[0]))
+    return replace(part, src=src, tgt=ways.condition(Prompt(image=shown, latent=latent)))
+
+
+def remembered(step: Step, cfg: Config) -> dict[str, Tensor]:
+    """What later clips need of a step of the first one."""
+    adapters = {name: value for name, value in step.state.items() if _of_adapters(name)}
+    if step.stage == "tune":
+        return adapters
+    if step.stage == "invert":
+        low = {"inverted0": step.state["inverted0"]}
+        last = {f"edited{cfg.steps - step.count}": step.z} if step.index == step.count else {}
+        return adapters | low | {f"inverted{step.index}": step.z} | last
+    return {f"edited{step.index}": step.z}
+
+
+def _first(given: Given, span: tuple[int, int], kept: dict[str, Tensor], cfg: Config) -> First:
+    latents = {name: value for name, value in kept.items() if not _of_adapters(name)}
+    adapters = {name: value for name, value in kept.items() if _of_adapters(name)}
+    part = part_of(given, span, given.source)
+    _, src = perturbed(part, cfg)
+    return First(replace(part, src=src), latents, adapters)
 
 
 def _of_adapters(name: str) -> bool:
     return name.endswith((".down", ".up"))
 
 
+def one(
+    field: Field, given: Given, cfg: Config, start: Step | None, first: First | None = None
+) -> Iterator[Step]:
+    """The three stages of one clip."""
+    fit = tuning.Fit(cfg.tune, cfg.rate, given.seed)
+    tunes = cfg.tune and round(cfg.strength * cfg.steps)  # else no target call is made
+    paths = tuning.targets(field.network, field.door.sites, cfg.targets) if tunes else []
+    state = start.state if start else {}
+    if not paths:
+        yield from refined(Branches(field, field, None), given, cfg, start, {}, first)
+        return
+    with tuning.mounted(field.network, paths, cfg.rank, given.seed) as adapters:
+        tuned = tuning.Tuned(field, adapters)
+        if given.adapters and start is None:
+            state = given.adapters
+            adapters.load(state)
+        elif start is None or start.stage == "tune":
+            clip, begun = (given.source, given.src), start.index if start else 0
+            for i, found in tuning.tuned(tuned, adapters, clip, fit, state, begun):
+                yield Step("tune", i, cfg.tune, given.source, found)
+            state = adapters.tensors()
+        else:
+            adapters.load(state)
+        kept = {name: value for name, value in state.items() if _of_adapters(name)}
+        yield from refined(Branches(field, tuned, adapters), given, cfg, start, kept, first)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The field for the source's calls, and for the target's, in which adapters are on."""
+
+    source: Field
+    target: Field
+    adapters: tuning.Adapters | None
+
+    @contextlib.contextmanager
+    def with_adapters(self, of_first: dict, own: dict) -> Iterator[None]:
+        """Have the first clip's adapters in place of this one's inside."""
+        if self.adapters:
+            self.adapters.load(of_first)
+        try:
+            yield
+        finally:
+            if self.adapters:
+                self.adapters.load(own)
+
+
 def refined(
-    field: Field,
-    tuned: Field,
+    field: Branches,
     given: Given,
     cfg: Config,
     start: Step | None,
     kept: dict[str, Tensor],
+    first: First | None,
 ) -> Iterator[Step]:
     """Inversion and editing. kept: what every step's state holds besides the inverted latents."""
-    field, levels, first = opened(field, given, cfg)
+    told, levels, begin = opened(field.source, given, cfg)
+    field = replace(field, source=told)
     rising = inversion.ascending(levels)
-    walked = cfg.steps - first  # from the clean end up
+    walked = cfg.steps - begin  # from the clean end up
     begun = start if start and start.stage != "tune" else None
     source, src = perturbed(given, cfg)
+    given = replace(given, src=src)
     z, state = resumed(begun, (1 - rising[0]) * source)
     state = kept | state
     state.setdefault("inverted0", (1 - rising[0]) * source)
     for i in left(begun, "invert", 0, walked):
-        velocity = field.velocity(z, rising[i], src, branch="src+")
+        with extended(told, of_source(field, first, rising, i)):
+            velocity = told.velocity(z, rising[i], src, branch="src+")
         z = z + (rising[i + 1] - rising[i]) * velocity
         state = inversion.remembered(state, i + 1, z)
         yield Step("invert", i + 1, walked, z, state)
-    for j in left(begun, "edit", first, cfg.steps):
+    for j in left(begun, "edit", begin, cfg.steps):
         paired = cfg.steps - 1 - j  # the inversion step that this one undoes
-        known = (state[f"inverted{paired}"], rising[paired])
-        with matched(field, tuned, known, src, given, cfg, j):
-            velocity = diffusion.guided(tuned, z, levels[j], given.tgt, "tgt", cfg.guidance)
+        there = {}
+        if first:
+            with field.with_adapters(first.adapters, kept):
+                there = of_both(field, first, rising, levels, cfg, j)
+        with extended(told, there), recorded(told, cfg, j) as seen:
+            if cfg.matching or cfg.motion != "none":
+                told.velocity(state[f"inverted{paired}"], rising[paired], src, branch="src+")
+        rule = matched(seen, there, given, cfg, j)
+        with attention.edit(field.target, rule):
+            velocity = diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
         z = z + (levels[j + 1] - levels[j]) * velocity
         # outside a mask: the clip as it was at this level, in the end itself
         rest = state[f"inverted{paired}"] if paired else given.source
@@ -127,7 +252,7 @@ def refined(
         yield Step("edit", j + 1, cfg.steps, z, state)
 
 
-def perturbed(given: Given, cfg: Config) -> tuple[Tensor, object]:
+def perturbed(given: Given, cfg: Config) -> tuple[Tensor, Any]:
     """The clip's latent and its first frame's condition, where it is flat perturbed a little."""
     if not cfg.sarp:
         return given.source, given.src
@@ -139,40 +264,99 @@ def perturbed(given: Given, cfg: Config) -> tuple[Tensor, object]:
     return given.pixels.encode(frames), src
 
 
-def matched(
-    field: Field,
-    tuned: Field,
-    known: tuple[Tensor, float],
-    src,
-    given: Given,
-    cfg: Config,
-    step: int,
-) -> contextlib.AbstractContextManager[None]:
-    """Have the source's attention at hand in the target's calls: recomputed at the paired step, not stored."""
-    pair = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
-    axes = {"spatial": cfg.matching, "temporal": step < int(pair[1] * cfg.steps)}
-    if not any(axes.values()):
+# q, k and v of the first clip's layers over time, by path and branch
+Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
+Seen = dict[Site, tuple[Tensor, Tensor, Tensor]]
+
+
+def over_time(site: Site) -> bool:
+    return site.kind == "self" and site.axis == "temporal"
+
+
+def beside(seen: Seen) -> Beside:
+    return {(s.path, s.branch): found for s, found in seen.items() if s.axis == "temporal"}
+
+
+def of_source(field: Branches, first: First | None, rising: list[float], i: int) -> Beside:
+    """What the first clip's layers over time held in inversion step i, by running it again."""
+    if first is None:
+        return {}
+    with attention.record(field.source, over_time) as seen:
+        z = first.latents[f"inverted{i}"]
+        field.source.velocity(z, rising[i], first.given.src, branch="src+")
+    return beside(seen)
+
+
+def of_both(
+    field: Branches, first: First, rising: list[float], levels: list[float], cfg: Config, j: int
+) -> Beside:
+    """What they held in edit step j, in the edit's own calls and in the source's paired one."""
+    paired, given = cfg.steps - 1 - j, first.given
+    with recorded(field.source, cfg, j, everything=True) as seen:
+        z = first.latents[f"inverted{paired}"]
+        field.source.velocity(z, rising[paired], given.src, branch="src+")
+    rule = matched(seen, {}, given, cfg, j)
+    with attention.edit(field.target, rule), attention.record(field.target, over_time) as edited:
+        z = first.latents[f"edited{j}"]
+        diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
+    return beside(seen) | beside(edited)
+
+
+def recorded(
+    field: Field, cfg: Config, step: int, everything: bool = False
+) -> contextlib.AbstractContextManager[Seen]:
+    """Collect of the source's call what the edit of a step makes use of."""
+    _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
+    wanted = {"spatial": cfg.matching, "temporal": everything or step < int(last * cfg.steps)}
+    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis])
+
+
+def extended(field: Field, there: Beside) -> contextlib.AbstractContextManager[None]:
+    """Have the layers over time see the first clip's keys and values too, in the source's calls."""
+    if not there:
         return contextlib.nullcontext()
 
-    def wanted(site: Site) -> bool:
-        return site.kind == "self" and axes[site.axis]
+    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attended(q, *longer(k, v, there[site.path, "src+"]))
 
-    z, sigma = known
-    with attention.record(field, wanted, lambda site, q, k, v: (q, k)) as seen:
-        field.velocity(z, sigma, src, branch="src+")
-    coarse = matching.coarse(seen)
+    return attention.edit(field, rule, over_time)
+
+
+def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values with the first clip's before them."""
+    _, k_first, v_first = first
+    return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
+
+
+def matched(
+    seen: Seen, there: Beside, given: Given, cfg: Config, step: int
+) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
+    """The rule of the target's calls at an edit step.
+
+    seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
+    """
+    pair = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
+    coarse = matching.coarse(seen) if seen else 0
 
     def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        q0, k0 = seen[replace(site, branch="src+")]
-        if site.axis == "spatial":
-            bound = thresholds_of(site, cfg).to(q.device)
+        if site.kind != "self":
+            return None
+        first = there.get((site.path, site.branch))
+        if first:
+            k, v = longer(k, v, first)
+        known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
+        if known and site.axis == "spatial":
             within = None if given.mask is None else site.covered(given.mask)
-            return matching.blended(q, k, v, q0, k0, bound, within)
-        if matching.replaces(site, step, cfg.steps, pair, coarse):
+            bound = thresholds_of(site, cfg).to(q.device)
+            return matching.blended(q, k, v, *known[:2], bound, within)
+        if known and matching.replaces(site, step, cfg.steps, pair, coarse):
+            q0, k0, v0 = known
+            if first:
+                k0, _ = longer(k0, v0, there[site.path, "src+"])
             return attended(q0, k0, v)
-        return None
+        return attended(q, k, v) if first else None
 
-    return attention.edit(tuned, rule, lambda site: site.branch == "tgt+" and wanted(site))
+    return rule
 
 
 def thresholds_of(site: Site, cfg: Config) -> Tensor:

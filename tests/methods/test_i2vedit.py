@@ -1,0 +1,148 @@
+"""I2VEdit over clips that share a frame, on a tiny network: what is handed on, what later clips see, resuming."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from holdfast import attention, clips
+from holdfast.backbones._cards import Grid
+from holdfast.backbones.base import Prompt
+from holdfast.files import Store
+from holdfast.methods import i2vedit
+from holdfast.step import Given, Pixels
+
+from .. import tiny
+from .analytic import last
+
+SPANS = ((0, 3), (2, 5))
+QUICK = i2vedit.Config(steps=3, tune=0, sarp=0.0)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny.stable_video()
+
+
+@pytest.fixture(scope="module")
+def given(backbone):
+    frames = list(torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+    src, tgt = (backbone.condition(Prompt(image=x)) for x in (frames[0], 1 - frames[0]))
+    pixels = Pixels(lambda: frames, *ways)
+    return Given(backbone.encode(frames), src, tgt, pixels=pixels, spans=SPANS)
+
+
+@pytest.fixture(autouse=True)
+def no_graph():
+    with torch.no_grad():
+        yield
+
+
+def test_clips_share_a_frame_and_the_last_may_be_short():
+    grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
+    assert clips.spans(grid, 14).spans == ((0, 14),)
+    assert clips.spans(grid, 15).spans == ((0, 14), (13, 15))
+    assert clips.spans(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
+    assert clips.spans(grid, 40, 21).spans == ((0, 21), (20, 40))
+    assert clips.spans(grid, 40, 0).count == 1
+    with pytest.raises(ValueError, match="--window is 2 or more"):
+        clips.spans(grid, 40, 1)
+
+
+def test_one_clip_is_what_it_is_without_clips(backbone, given):
+    alone = dataclasses.replace(given, spans=())
+    whole = dataclasses.replace(given, spans=((0, 5),))
+    a, b = (last(i2vedit.edit(backbone, g, QUICK)) for g in (alone, whole))
+    assert torch.equal(a, b)
+
+
+def test_the_second_clip_begins_with_the_last_latent_of_the_first_and_is_its_own_edit(
+    backbone, given, monkeypatch
+):
+    """Its image latent is that very latent, not one that went through pixels; its own version of the frame goes."""
+    cfg = dataclasses.replace(QUICK, interval=False)
+    told = []
+    condition = backbone.condition
+    monkeypatch.setattr(backbone, "condition", lambda p: told.append(p) or condition(p))
+    ways = dataclasses.replace(given.pixels, condition=backbone.condition)
+    z = last(i2vedit.edit(backbone, dataclasses.replace(given, pixels=ways), cfg))
+    first = i2vedit.part_of(given, SPANS[0], given.source)
+    assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone, first, cfg)))
+    (handed,) = [p for p in told if p.latent is not None]
+    assert torch.equal(handed.latent, z[:, :, 2:3])
+    made = condition(handed)
+    scale = backbone.parts["vae"].config.scaling_factor
+    assert torch.allclose(made.positive.latents, z[:, :, 2] / scale)
+    second = i2vedit.part_of(given, SPANS[1], z)
+    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg))[:, :, 1:])
+
+
+def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkeypatch):
+    """Keys and values over time are twice as long, in inversion and in both of the target's calls."""
+    lengths = []
+    real = i2vedit.attended
+
+    def spied(q, k, v):
+        lengths.append((q.shape[2], k.shape[2]))
+        return real(q, k, v)
+
+    monkeypatch.setattr(i2vedit, "attended", spied)
+    cfg = dataclasses.replace(QUICK, matching=False, motion="none")
+    with_first = last(i2vedit.edit(backbone, given, cfg))
+    layers = backbone.door.layers("self", "temporal")
+    # 3 inversions; at 3 edit steps both target calls of the second clip
+    assert lengths == [(3, 6)] * (layers * (3 + 2 * 3))
+    without = last(i2vedit.edit(backbone, given, dataclasses.replace(cfg, interval=False)))
+    assert torch.equal(with_first[:, :, :3], without[:, :, :3])
+    assert not torch.allclose(with_first[:, :, 3:], without[:, :, 3:], atol=1e-4)
+
+
+def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
+    """Run again, the first clip's layers hold what they held when it was edited."""
+    cfg, seen = dataclasses.replace(QUICK, steps=3), {}
+    first = i2vedit.part_of(given, SPANS[0], given.source)
+    kept = {}
+    with attention.record(backbone, i2vedit.over_time, lambda site, q, k, v: k) as found:
+        for step in i2vedit.one(backbone, first, cfg, None):
+            kept |= i2vedit.remembered(step, cfg)
+            seen[step.stage, step.index] = dict(found)
+            found.clear()
+    known = i2vedit._first(given, SPANS[0], kept, cfg)
+    levels = backbone.levels(3)
+    rising = i2vedit.inversion.ascending(levels)
+    field = i2vedit.Branches(backbone, backbone, None)
+    for j in range(3):
+        there = i2vedit.of_both(field, known, rising, levels, cfg, j)
+        then = seen["edit", j + 1]
+        for site, k in then.items():
+            assert torch.allclose(there[site.path, site.branch][1], k, atol=1e-5), (j, site.path)
+        assert {branch for _, branch in there} == {"src+", "tgt+", "tgt-"}
+
+
+@pytest.mark.parametrize("tune", [0, 2])
+def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, tmp_path):
+    cfg = i2vedit.Config(steps=2, tune=tune, rank=2)
+    whole = list(i2vedit.edit(backbone, given, cfg))
+    per_clip = [("tune", tune)] * bool(tune) + [("invert", 2), ("edit", 2)]
+    expected = []
+    for n in range(2):
+        for stage, count in per_clip:
+            expected += [(stage, n * count + i, 2 * count) for i in range(1, count + 1)]
+    assert [(s.stage, s.index, s.count) for s in whole] == expected
+    store = Store(tmp_path / "latents.safetensors", "key")
+    for at, step in enumerate(whole):
+        store.save(step)
+        saved, _ = store.load()
+        rest = list(i2vedit.edit(backbone, given, cfg, saved))
+        assert len(rest) == len(whole) - 1 - at
+        assert torch.equal((rest or [saved])[-1].z, whole[-1].z), at
+
+
+def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
+    mask = torch.zeros(1, 1, *given.source.shape[2:])
+    mask[..., :2] = 1
+    z = last(i2vedit.edit(backbone, dataclasses.replace(given, mask=mask), QUICK))
+    outside = mask.expand_as(z) == 0
+    assert torch.equal(z[outside], given.source[outside])
+    assert not torch.allclose(z[~outside], given.source[~outside], atol=1e-3)
