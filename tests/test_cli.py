@@ -237,7 +237,8 @@ def test_every_field_of_the_task_is_a_flag():
     text = call("edit", "--help").stdout
     flags = set(re.findall(r"--[a-z][a-z-]+", text))
     expected = "source target negative method backbone weights mask invert-mask outline grow"
-    expected += " feather words guide first-frame frames window strength set seed device dtype codec crf output"
+    expected += " feather words guide first-frame keyframe frames window strength set seed device"
+    expected += " dtype codec crf output"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
         "--resume",

@@ -593,3 +593,23 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     assert torch.equal(editing.edit(tasks[1], backbone).z, again.z)
     other = moved(make_clip, tmp_path, 10, rate=1e-3)
     assert editing.edit(other, backbone).manifest["evaluations"] == first.manifest["evaluations"]
+
+
+@pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
+def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_path):
+    base = moved(make_clip, tmp_path, 10, tune=0).to_dict()
+    image = base["first_frame"]
+    backbone = tiny.stable_video()
+    made = editing.edit(EditTask(**base | {"keyframes": (f"3={image}",)}), backbone)
+    assert made.manifest["plan"]["windows"]["spans"] == ((0, 3), (3, 5))
+    part = editing.edit(EditTask(**base | {"keyframes": (f"3={image}",), "frames": "1:"}), backbone)
+    assert part.manifest["plan"]["windows"]["spans"] == ((0, 2), (2, 4))
+    for wrong, words in (
+        ({"keyframes": ("frame",)}, "takes N=IMAGE"),
+        ({"keyframes": (f"0={image}",)}, "is not within frames 1 to 4"),
+        ({"keyframes": (f"5={image}",)}, "is not within frames 1 to 4"),
+        ({"keyframes": ("2=none.png",)}, "there is no image none.png"),
+        ({"keyframes": (f"2={image}",), "method": "flowedit", "settings": {}}, "does not take"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            editing.edit(EditTask(**base | wrong), backbone)

@@ -1,21 +1,32 @@
 """Long clips one after another, each beginning with the frame that the one before ended with: for methods that carry
 one frame through a clip (`LONG = "clips"`), where windows that overlap have no first frame of their own."""
 
+import itertools
+from collections.abc import Iterable
+
 from .backbones._cards import Grid
 from .windows import Spans, size_of
 
 
-def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
+def spans(grid: Grid, count: int, wanted: int | None = None, keys: Iterable[int] = ()) -> Spans:
     """Clips over a legal number of frames, by default of the length that the model was trained on; the last may be
-    short. wanted: frames a clip, 0 for one piece. Raises ValueError as windows.spans does.
+    short. wanted: frames a clip, 0 for one piece. keys: frames at which one begins in any case, which is then the
+    first to have that frame alone. Raises ValueError as windows.spans does.
     """
     frames = grid.latent_frames(count)
     size = size_of(grid, frames, wanted)
-    found, first = [(0, min(size, frames))], size
-    while first < frames:
-        found.append((first - 1, min(first - 1 + size, frames)))
-        first = found[-1][1]
+    found: list[tuple[int, int]] = []
+    for begin, end in itertools.pairwise((0, *sorted(keys), frames)):
+        found += _in_clips(begin, end, size)
     if len(found) == 1:
         return Spans(tuple(found), f"{frames} latent frames fit into one clip of {size}")
-    reason = f"{frames} latent frames are more than {size}: {len(found)} clips that share a frame"
-    return Spans(tuple(found), reason)
+    reason = f"{frames} latent frames in {len(found)} clips of at most {size}, each from the frame"
+    return Spans(tuple(found), f"{reason} that the last one ended with, or from its own key frame")
+
+
+def _in_clips(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    found = [(begin, min(begin + size, end))]
+    while found[-1][1] < end:
+        first = found[-1][1] - 1
+        found.append((first, min(first + size, end)))
+    return found

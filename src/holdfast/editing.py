@@ -91,6 +91,7 @@ class Opened:
     plan: Plan
     store: Store | None
     first: Tensor | None = None  # the wanted first frame, as the model takes it
+    keys: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # and others, by place
 
     def fitted(self) -> tuple[Path, str] | None:
         """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
@@ -121,12 +122,29 @@ def opened(task: EditTask, backbone: Backbone | None) -> Opened:
     mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
     check_output(task, clip)
     about = backbone or registry.about(task.backbone, task.weights)
-    chosen = plan(task, about, len(part), (clip.size[1], clip.size[0]))
+    keys = placed(task, part)
+    chosen = plan(task, about, len(part), (clip.size[1], clip.size[0]), keys)
     store = Store(latents_path(Path(task.output)), task.key()) if task.output else None
     edit = Opened(task, clip, part, mask, chosen, store)
     if task.first_frame:
         edit.first = first.read(task.first_frame, chosen.fit, next(edit.frames()))
+    for at, path in keys.items():
+        shown = next(islice(edit.frames(), at, None))
+        edit.keys[at] = first.read(path, chosen.fit, shown)
     return edit
+
+
+def placed(task: EditTask, part: range) -> dict[int, str]:
+    """The images of the key frames by their place in the part that is edited. Raises ValueError for one that is not
+    in it, or is its first.
+    """
+    for at in task.key_frames():
+        if at not in part[1:]:
+            raise ValueError(
+                f"--keyframe {at}=... is not within frames {part.start + 1} to {part.stop - 1}, "
+                "which follow the first one that is edited"
+            )
+    return {at - part.start: path for at, path in task.key_frames().items()}
 
 
 def _events(task: EditTask, backbone: Backbone | None, resume: bool) -> Iterator[Event | Result]:
@@ -180,6 +198,7 @@ def _walked(
         locate=lambda cells: edit.located(backbone.grid, cells),
         cells=found["mask"] > 0 if "mask" in found else None,
         first=edit.first,
+        keys=edit.keys,
         adapters=reused(fitted) if step is None else None,
         start=step,
     )

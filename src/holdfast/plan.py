@@ -1,6 +1,7 @@
 """Every automatic choice of an edit, with its reason, made before anything is loaded."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -71,10 +72,13 @@ def _named(text: str, indices: tuple[int, ...]) -> str:
     return " ".join(written[i] for i in indices)
 
 
-def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
+def plan(
+    task: EditTask, about, frames: int, size: tuple[int, int], keys: Iterable[int] = ()
+) -> Plan:
     """Choose for a clip of so many frames of a size (height, width).
 
-    about: the backbone, loaded or not (registry.about). Raises ValueError for what does not fit together.
+    about: the backbone, loaded or not (registry.about). keys: where key frames are given besides the first. Raises
+    ValueError for what does not fit together.
     """
     method = registry.method(task.method)
     require(method.NEEDS, about, task.method)
@@ -83,11 +87,18 @@ def plan(task: EditTask, about, frames: int, size: tuple[int, int]) -> Plan:
         require({"text_attention"}, about, "--mask auto")
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
     fitted = fit.plan(about.grid, frames, size)
-    ways = {"windows": windows, "clips": clips}  # to be long
-    way = ways[getattr(method, "LONG", "windows")]
-    spans = way.spans(about.grid, fitted.model_frames, task.window)
+    spans = long(task, method, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
     return Plan(task, method, cfg, origin, change, fitted, spans, guide, painter(task, about))
+
+
+def long(task: EditTask, method: ModuleType, grid, frames: int, keys: Iterable[int]) -> Any:
+    """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
+    if getattr(method, "LONG", "windows") == "clips":
+        return clips.spans(grid, frames, task.window, keys)
+    if task.keyframes:
+        raise ValueError(f"{task.method} does not take --keyframe: it knows no frame but the first")
+    return windows.spans(grid, frames, task.window)
 
 
 def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:

@@ -3,7 +3,7 @@
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]: ...
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,6 +106,9 @@ class Given:
     pixels: Pixels | None = None
     # clips of latent frames that a method with LONG = "clips" goes through one by one; else it is all one
     spans: tuple[tuple[int, int], ...] = ()
+    keys: Mapping[int, Any] = field(
+        default_factory=dict
+    )  # wanted conditions of clips by their beginning
 
     def inside(self, change: Tensor) -> Tensor:
         """A change where the mask allows it, 0 elsewhere."""

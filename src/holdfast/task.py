@@ -52,6 +52,12 @@ class EditTask:
     first_frame: str | None = _field(
         "The clip's first frame as it is wanted, for a model that goes on from an image.", None
     )
+    keyframes: tuple = _field(
+        "A frame as it is wanted at another place than the first, N=IMAGE (from 0); "
+        "may be repeated.",
+        (),
+        flags=("--keyframe",),
+    )
     mask: str | None = _field(
         "Where the edit may show: a video, folder of frames or image (bright is inside), "
         "a box x,y,w,h, or auto.",
@@ -119,10 +125,21 @@ class EditTask:
             raise ValueError(f"an edit task needs {', '.join(absent)}")
         return cls(**data)
 
+    def key_frames(self) -> dict[int, str]:
+        """The images of the key frames by their place. Raises ValueError for what is no N=IMAGE."""
+        found = {}
+        for text in self.keyframes:
+            place, _, path = text.partition("=")
+            if not (place.strip().isdigit() and path):
+                raise ValueError(f"--keyframe takes N=IMAGE, such as 24=edited.png, not {text!r}")
+            found[int(place)] = path
+        return dict(sorted(found.items()))
+
     @property
     def same(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
-        return self.first_frame is None and self.source.split() == self.target.split()
+        told = self.first_frame is not None or bool(self.keyframes)
+        return not told and self.source.split() == self.target.split()
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""
@@ -130,6 +147,7 @@ class EditTask:
         data = {k: v for k, v in self.to_dict().items() if k not in written}
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
+        data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 

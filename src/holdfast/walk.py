@@ -7,8 +7,8 @@ z = walk.finished(job, backbone)
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -83,6 +83,7 @@ class Job:
     locate: Callable[[Tensor], MaskFrames] | None = None
     cells: Tensor | None = None  # those that an earlier run found
     first: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
+    keys: Mapping[int, Tensor] = field(default_factory=dict)  # wanted frames besides, by place
     start: Step | None = None  # where an earlier run stopped
     adapters: dict[str, Tensor] | None = None  # what an earlier run fitted to this clip
     guide: Backbone | None = None  # the plan's second model, where it is loaded already
@@ -94,17 +95,20 @@ def job(
     frames: Tensor,
     mask: Sequence[np.ndarray] | None = None,
     first: Tensor | None = None,
+    keys: Mapping[int, Tensor] | None = None,
 ) -> Job:
     """An edit of frames f 3 H W that are in memory; the task's files are not read. mask: boolean H W, one a frame;
-    first: the wanted first frame, 3 H W.
+    first: the wanted first frame, 3 H W; keys: wanted frames at other places.
     """
-    chosen = plan(task, backbone, len(frames), tuple(frames.shape[-2:]))
+    keys = keys or {}
+    chosen = plan(task, backbone, len(frames), tuple(frames.shape[-2:]), keys)
     return Job(
         chosen,
         frames=lambda: chosen.fit.forward(frames),
         mask=None if mask is None else lambda: mask,
         locate=lambda cells: cells_mask(chosen, backbone.grid, cells).frames,
         first=None if first is None else next(chosen.fit.forward([first])),
+        keys={at: next(chosen.fit.forward([frame])) for at, frame in keys.items()},
     )
 
 
@@ -138,22 +142,20 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     """Walk a job to its end, which is a Done. Raises what the method or the backbone raises."""
     metered = Metered(backbone)
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
-    field = metered if in_clips else windows.over(metered, job.plan.spans)
+    over = metered if in_clips else windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
     guide = job.guide or second_model(job.plan.guide, backbone)
     if guide:
         given = replace(given, guide=_guide(job.plan, guide))
         yield Progress("guide", 1, 1)
     if job.locate and job.plan.task.mask == "auto":
-        cells = maps.automatic(field, given) if job.cells is None else job.cells
+        cells = maps.automatic(over, given) if job.cells is None else job.cells
         yield Found(cells)
         given = _masked(given, job.locate(cells), backbone)
     elif job.mask:
         given = _masked(given, job.mask, backbone)
     step = None
-    for step in job.plan.method.edit(
-        field, given, job.plan.cfg, on_device(job.start, given.source)
-    ):
+    for step in job.plan.method.edit(over, given, job.plan.cfg, on_device(job.start, given.source)):
         yield step
     beside = given.guide.field.evaluations if given.guide else 0
     yield Done(step.z if step else _where_it_was(job, given), metered.evaluations, beside)
@@ -176,7 +178,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
     adapters = _on_device(job.adapters, source)
-    about = {"seed": task.seed, "pixels": pixels, "adapters": adapters}
+    keys = {at: backbone.condition(Prompt(image=frame)) for at, frame in job.keys.items()}
+    about = {"seed": task.seed, "pixels": pixels, "adapters": adapters, "keys": keys}
     return Given(source, src, tgt, **about, spans=job.plan.spans.spans)
 
 

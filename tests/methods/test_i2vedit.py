@@ -146,3 +146,16 @@ def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
     outside = mask.expand_as(z) == 0
     assert torch.equal(z[outside], given.source[outside])
     assert not torch.allclose(z[~outside], given.source[~outside], atol=1e-3)
+
+
+def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
+    grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
+    assert clips.spans(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
+    assert clips.spans(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
+    cfg = dataclasses.replace(QUICK, interval=False)
+    key = backbone.condition(Prompt(image=torch.full((3, 32, 32), 0.5)))
+    keyed = dataclasses.replace(given, spans=((0, 3), (3, 5)), keys={3: key})
+    z = last(i2vedit.edit(backbone, keyed, cfg))
+    second = i2vedit.part_of(keyed, (3, 5), z)
+    assert second.tgt is key
+    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))

@@ -92,15 +92,16 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             per_clip = start.count // count
             at = start.index - n * per_clip
             inner = Step(start.stage, at, per_clip, state["part"], _under("own.", state))
+        own = n == 0 or spans[n][0] in given.keys
         first = None if n == 0 or not cfg.interval else _first(given, spans[0], kept, cfg)
         last = whole
         for step in one(field, part, cfg, inner, first):
             if n == 0 and cfg.interval:
                 kept |= remembered(step, cfg)
-            own = {"clip": torch.tensor(n), "part": step.z} | _named("own.", step.state)
-            z = placed(whole, step.z, spans[n]) if step.stage == "edit" else whole
+            about = {"clip": torch.tensor(n), "part": step.z} | _named("own.", step.state)
+            z = placed(whole, step.z, spans[n], own) if step.stage == "edit" else whole
             index = n * step.count + step.index
-            yield Step(step.stage, index, count * step.count, z, own | _named("first.", kept))
+            yield Step(step.stage, index, count * step.count, z, about | _named("first.", kept))
             last = z
         whole = last
 
@@ -113,26 +114,30 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
-def placed(whole: Tensor, part: Tensor, span: tuple[int, int]) -> Tensor:
-    """The whole clip with a part in its place; the frame that it shares with the one before is that one's."""
+def placed(whole: Tensor, part: Tensor, span: tuple[int, int], own: bool) -> Tensor:
+    """The whole clip with a part in its place; the frame that it shares with the one before is that one's, unless it
+    is its own.
+    """
     begin, end = span
-    shared = 1 if begin else 0
+    shared = 0 if own else 1
     return torch.cat((whole[:, :, : begin + shared], part[:, :, shared:], whole[:, :, end:]), 2)
 
 
 def part_of(given: Given, span: tuple[int, int], whole: Tensor) -> Given:
-    """One clip. A later one's wanted first frame is the last latent of the one before, as it is."""
+    """One clip. A later one's wanted first frame is the last latent of the one before, as it is, or its own."""
     begin, end = span
     ways, mask = given.pixels, given.mask
     pixels = replace(ways, frames=lambda: list(ways.frames())[begin:end])
     source = given.source[:, :, begin:end]
-    part = replace(given, source=source, pixels=pixels, spans=(), adapters=None)
+    part = replace(given, source=source, pixels=pixels, spans=(), adapters=None, keys={})
     part = replace(part, mask=None if mask is None else mask[:, :, begin:end])
     if begin == 0:
         return replace(part, adapters=given.adapters)
+    src = ways.condition(Prompt(image=pixels.frames()[0]))
+    if begin in given.keys:
+        return replace(part, src=src, tgt=given.keys[begin])
     latent = whole[:, :, begin : begin + 1]
     shown = next(iter(ways.decode(latent)))[0]
-    src = ways.condition(Prompt(image=pixels.frames()[0]))
     return replace(part, src=src, tgt=ways.condition(Prompt(image=shown, latent=latent)))
 
 
