@@ -35,7 +35,7 @@ def test_guidance_of_one_needs_no_negative():
     class Field:
         seen = ()
 
-        def velocity(self, z, sigma, condition, *, branch):
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
             self.seen += (branch,)
             return z + (1.0 if branch.endswith("+") else 0.0)
 

@@ -195,7 +195,9 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Stab
     """Load the parts that lie in a folder."""
     import diffusers
     from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
     where = _weights.pick_device(device)
     kind = _weights.pick_dtype(dtype, where)
     options = {"use_safetensors": True, "local_files_only": True}

@@ -244,10 +244,9 @@ def refined(
             with field.with_adapters(first.adapters, kept):
                 there = of_both(field, first, rising, levels, cfg, j)
         with extended(told, there), recorded(told, cfg, j) as seen:
-            if cfg.matching or cfg.motion != "none":
+            if seen is not None:
                 told.velocity(state[f"inverted{paired}"], rising[paired], src, branch="src+")
-        rule = matched(seen, there, given, cfg, j)
-        with attention.edit(field.target, rule):
+        with matching_in(field.target, seen, there, given, cfg, j):
             velocity = diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
         z = z + (levels[j + 1] - levels[j]) * velocity
         # outside a mask: the clip as it was at this level, in the end itself
@@ -271,7 +270,7 @@ def perturbed(given: Given, cfg: Config) -> tuple[Tensor, Any]:
 
 # q, k and v of the first clip's layers over time, by path and branch
 Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
-Seen = dict[Site, tuple[Tensor, Tensor, Tensor]]
+Seen = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
 
 
 def over_time(site: Site) -> bool:
@@ -300,8 +299,8 @@ def of_both(
     with recorded(field.source, cfg, j, everything=True) as seen:
         z = first.latents[f"inverted{paired}"]
         field.source.velocity(z, rising[paired], given.src, branch="src+")
-    rule = matched(seen, {}, given, cfg, j)
-    with attention.edit(field.target, rule), attention.record(field.target, over_time) as edited:
+    ruled = matching_in(field.target, seen, {}, given, cfg, j)
+    with ruled, attention.record(field.target, over_time) as edited:
         z = first.latents[f"edited{j}"]
         diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
     return beside(seen) | beside(edited)
@@ -309,11 +308,21 @@ def of_both(
 
 def recorded(
     field: Field, cfg: Config, step: int, everything: bool = False
-) -> contextlib.AbstractContextManager[Seen]:
-    """Collect of the source's call what the edit of a step makes use of."""
+) -> contextlib.AbstractContextManager[Seen | None]:
+    """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
     _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
     wanted = {"spatial": cfg.matching, "temporal": everything or step < int(last * cfg.steps)}
-    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis])
+    if not any(wanted.values()):
+        return contextlib.nullcontext()
+
+    def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return (
+            q,
+            k,
+            v if site.axis == "temporal" else None,
+        )  # over space it would be held for nothing
+
+    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis], keep)
 
 
 def extended(field: Field, there: Beside) -> contextlib.AbstractContextManager[None]:
@@ -331,6 +340,15 @@ def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[
     """Keys and values with the first clip's before them."""
     _, k_first, v_first = first
     return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
+
+
+def matching_in(
+    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: Config, step: int
+) -> contextlib.AbstractContextManager[None]:
+    """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
+    if not (seen or there):
+        return contextlib.nullcontext()
+    return attention.edit(field, matched(seen or {}, there, given, cfg, step))
 
 
 def matched(
