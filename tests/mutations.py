@@ -83,7 +83,7 @@ MUTATIONS = [
         WALK,
         ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
         ("job.guide or second_model", "None and second_model"),
-        ("seed=task.seed", "seed=0"),
+        ('{"seed": task.seed', '{"seed": 0'),
         ("@torch.no_grad()\ndef walk", "def walk"),
     ),
     *of("plan.py", EDITING, ('require({"text_attention"}, about, "--mask auto")', "pass")),
@@ -635,6 +635,23 @@ MUTATIONS = [
     ),
     *of(
         "methods/i2vedit.py",
+        "tests/methods/test_i2vedit.py",
+        ("return attended(q0, k0, v)", "return attended(q, k, v)"),
+        ("k0, _ = longer(k0, v0", "_, _ = longer(k0, v0"),
+        ('z = first.latents[f"inverted{paired}"]', 'z = first.latents["inverted0"]'),
+        ("self.adapters.load(of_first)", "pass"),
+        ("shared = 0 if own else 1", "shared = 0"),
+        ("Prompt(image=shown, latent=latent)", "Prompt(image=shown)"),
+        ("if begin in given.keys:", "if False:"),
+    ),
+    *of(
+        "clips.py",
+        "tests/methods/test_i2vedit.py",
+        ("first = found[-1][1] - 1", "first = found[-1][1]"),
+        ("(0, *sorted(keys), frames)", "(0, frames)"),
+    ),
+    *of(
+        "methods/i2vedit.py",
         CONTRACT,
         ("z = given.held(z, rest)", "pass"),
         ("if paired else given.source", "if paired else source"),
@@ -642,7 +659,7 @@ MUTATIONS = [
     *of(
         "plan.py",
         WALK,
-        ("if image and not words and not task.first_frame", "if False"),
+        ("if image and not words and not (task.first_frame or told)", "if False"),
         ("if task.first_frame and not image", "if False"),
     ),
     *of(

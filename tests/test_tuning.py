@@ -125,3 +125,24 @@ def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
         for _ in tuning.tuned(field, adapters, clip, fit, {}):
             pass
         assert loss(field) < 0.97 * before
+
+
+def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
+    """In bfloat16 most entries of `down` would never move. Down begins with a deviation of 1 / rank."""
+    half = tiny.stable_video()
+    half.network.to(torch.bfloat16)
+    half.dtype = torch.bfloat16
+    paths = tuning.targets(half.network, half.door.sites, "attention")
+    with tuning.mounted(half.network, paths, 8, seed=0) as adapters:
+        before = adapters.tensors()
+        downs = torch.cat([t.flatten() for n, t in before.items() if n.endswith(".down")])
+        assert downs.dtype == torch.float32
+        assert downs.std().item() == pytest.approx(1 / 8, rel=0.1)
+        fit = tuning.Fit(steps=8, rate=5e-4, seed=0)
+        for _ in tuning.tuned(tuning.Tuned(half, adapters), adapters, clip, fit, {}):
+            pass
+        after = adapters.tensors()
+        moved = [
+            (after[n] != t).float().mean().item() for n, t in before.items() if n.endswith(".down")
+        ]
+        assert min(moved) > 0.95

@@ -132,3 +132,23 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     assert not torch.allclose(frame, clip[0], atol=1e-2)
     given = walk.job(EditTask(**asked, first_frame="x.png"), backbone, clip, first=clip[0])
     assert not any(isinstance(e, walk.Painted) for e in walk.walk(given, backbone))
+
+
+def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
+    backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
+    asked = {"input": "", "output": "", "settings": {"steps": 2}}
+    told = {"source": "a red ball", "target": "a blue ball"}
+    with pytest.raises(ValueError, match="give the edited first frame by --first-frame"):
+        walk.job(
+            EditTask(**asked, **told, method="flowedit"), backbone, clip
+        )  # its card names none
+    task = EditTask(**asked, **told, method="flowedit", guide="shapeworld-svd")
+    with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
+        walk.job(task, backbone, clip)
+    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    task = EditTask(**asked, method="assd", first_frame="x.png")
+    with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
+        assert walk.job(task, backbone, clip, first=clip[0]).plan.guide.name is None
+    task = EditTask(**asked, method="flowedit", first_frame="x.png", guide="shapeworld-sd")
+    with pytest.warns(UserWarning, match="--guide has no effect"):
+        walk.job(task, backbone, clip, first=clip[0])

@@ -232,6 +232,8 @@ def frame(
         if not 0 <= where < known.frames:
             raise ValueError(f"{clip} has {known.frames} frames; there is none at {at}")
         images.check_place(output)
+        if output.exists() and output.samefile(clip):
+            raise ValueError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
         images.write(output, images.to_tensor(array))
         screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)

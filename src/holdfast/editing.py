@@ -93,6 +93,16 @@ class Opened:
     first: Tensor | None = None  # the wanted first frame, as the model takes it
     keys: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # and others, by place
 
+    def shown(self, made: Painted) -> None:
+        """Say that an image model made the wanted first frame, and write it beside the output."""
+        said = f"{self.plan.painter.name} made the first frame from the prompts"
+        if self.task.output:
+            path = Path(self.task.output)
+            path = path.with_name(path.name + ".first.png")
+            images.write(path, made.frame)
+            said += f": {path}"
+        note(f"{said} ({made.evaluations} evaluations)")
+
     def fitted(self) -> tuple[Path, str] | None:
         """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
         names = getattr(self.plan.method, "FITTED", ())
@@ -209,10 +219,8 @@ def _walked(
             clock.lap(event.stage)
             if isinstance(event, Done):
                 break
-            if isinstance(event, Painted) and edit.task.output:
-                path = Path(edit.task.output).with_suffix(".first.png")
-                images.write(path, event.frame)
-                note(f"the first frame was made from the prompts: {path}")
+            if isinstance(event, Painted):
+                edit.shown(event)
             if isinstance(event, Step):
                 step = event
                 if fitted and event.stage == "tune" and event.index == event.count:

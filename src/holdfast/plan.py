@@ -107,12 +107,13 @@ def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
     Raises ValueError for one over other latents, registry.Missing where it is not on this machine.
     """
     wants = getattr(method, "wants_guide", None)
-    if wants is None:
-        if task.guide:
-            note(f"{task.method} is guided by one model; --guide has no effect on it")
-        return Second(f"{task.method} is guided by one model")
-    if not wants(cfg):
-        return Second("switched off by the settings")
+    if wants is None or not wants(cfg):
+        if task.guide and painter(task, about).name is None:
+            note(f"{task.method} uses no second model here; --guide has no effect")
+        return Second(f"{task.method} uses none with these settings")
+    if not (task.source.strip() and task.target.strip()):
+        note(f"no prompts are given, so no image model guides: {task.method} goes without")
+        return Second("no prompts are given")
     found = _other(task, about)
     if found.name is None:
         note(f"{found.reason}: {task.method} goes without")
@@ -125,11 +126,16 @@ def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
 
 def painter(task: EditTask, about) -> Second:
     """Which image model makes the wanted first frame: only for a backbone that is steered by one, where none is
-    given.
+    given. Raises ValueError where no model is known to do it.
     """
     if "image" not in about.carries or "text" in about.carries:
         return Second(f"{about.name} is steered by words")
-    return Second("given") if task.first_frame else _other(task, about)
+    if task.first_frame or task.same:
+        return Second("given" if task.first_frame else "the prompts are equal")
+    found = _other(task, about)
+    if found.name is None:
+        raise ValueError(f"{found.reason}: give the edited first frame by --first-frame")
+    return found
 
 
 def _other(task: EditTask, about) -> Second:
@@ -137,7 +143,10 @@ def _other(task: EditTask, about) -> Second:
     name, _, weights = (task.guide or about.guide).partition("=")
     if not name:
         return Second(f"no image model is known over the latents of {about.name}")
-    name = registry.about(name, weights or None).name
+    other = registry.about(name, weights or None)
+    name = other.name
+    if "text" not in other.carries or "image" in other.carries:
+        raise ValueError(f"{name} cannot be told by words what to do: give another --guide")
     return Second("given" if task.guide else "over the same latents", name, weights or None)
 
 

@@ -233,7 +233,8 @@ def check_output(task: EditTask, clip: video.Clip) -> None:
 
 def check_place(path: Path, task: EditTask) -> None:
     """Refuse to overwrite what the edit was made from, or a folder that is not an earlier result."""
-    for name in filter(None, (task.input, task.mask)):
+    made_from = (task.input, task.mask, task.first_frame, *task.key_frames().values())
+    for name in filter(None, made_from):
         if path.exists() and path.resolve() == Path(name).resolve():
             raise ValueError(f"the result would replace {path}; give another --output")
     if path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():

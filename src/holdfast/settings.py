@@ -52,7 +52,9 @@ Number = Annotated[float, Range()]
 Shift = Annotated[float, Range(0.01, 1000)] | None
 # A number, or two of them: from the first frame to the last, evenly ("1:3" on the command line).
 Guidance = Annotated[float, Range()] | tuple[float, float]
-LevelGrid = Literal["own", "wan", "euler", "ddim"]  # own: the one that the backbone's authors use
+LevelGrid = Literal[
+    "own", "wan", "euler", "ddim", "karras"
+]  # own: the one that the backbone's authors use
 Timesteps = Literal["whole", "exact"]  # whether the model is told timesteps cut to whole numbers
 
 

@@ -132,6 +132,8 @@ class EditTask:
             place, _, path = text.partition("=")
             if not (place.strip().isdigit() and path):
                 raise ValueError(f"--keyframe takes N=IMAGE, such as 24=edited.png, not {text!r}")
+            if int(place) in found:
+                raise ValueError(f"--keyframe {place}=... is given twice")
             found[int(place)] = path
         return dict(sorted(found.items()))
 

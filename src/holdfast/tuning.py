@@ -103,7 +103,8 @@ class Adapters:
 def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> Iterator[Adapters]:
     """Have adapters of a rank in a network inside, switched off, and everything as it was afterwards.
 
-    They begin without effect: up is 0, down normal with variance 1 / rank, by the seed.
+    They begin without effect: up is 0, down normal with deviation 1 / rank, by the seed. They are held in float32
+    whatever the network is in: a step is far smaller than what bfloat16 resolves.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -114,9 +115,11 @@ def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> I
     try:
         with torch.no_grad():
             for number, layer in enumerate(adapters.layers.values()):
+                layer.lora_A.float()
+                layer.lora_B.float()
                 down = layer.lora_A[NAME].weight
                 drawn = diffusion.noise(down[None, None, None], seed, number)[0, 0, 0]
-                down.copy_(drawn / rank**0.5)
+                down.copy_(drawn / rank)
         adapters.switch(False)
         yield adapters
     finally:

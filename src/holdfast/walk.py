@@ -65,6 +65,7 @@ class Painted:
     """The wanted first frame as an image model made it from the prompts, 3 H W at the size that the model takes."""
 
     frame: Tensor
+    evaluations: int
     stage: str = "first frame"
 
 
@@ -167,8 +168,9 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     shown = next(iter(job.frames())) if "image" in backbone.carries else None
     wanted = shown if job.first is None else job.first
     if job.first is None and job.plan.painter.name and not task.same:
-        wanted = painted(job, backbone)
-        yield Painted(wanted)
+        made = painted(job, backbone)
+        wanted = made.frame
+        yield made
     src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
     tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
@@ -183,14 +185,18 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     return Given(source, src, tgt, **about, spans=job.plan.spans.spans)
 
 
-def painted(known: Job, backbone: Backbone) -> Tensor:
-    """The clip's first frame edited by the plan's image model, 3 H W: FlowEdit from one prompt to the other."""
+def painted(known: Job, backbone: Backbone) -> "Painted":
+    """The clip's first frame edited by the plan's image model: FlowEdit from one prompt to the other."""
     task, model = known.plan.task, second_model(known.plan.painter, backbone)
-    told = {"method": "flowedit", "settings": {}, "strength": None, "first_frame": None}
+    told = {"method": "flowedit", "settings": {}, "strength": None, "keyframes": ()}
     still = replace(task, **told, guide=None, frames=None, window=None)
     frame = torch.stack(list(islice(known.frames(), 1)))
     mask = list(islice(known.mask(), 1)) if known.mask else None
-    return edited(job(still, model, frame, mask), model)[0]
+    asked = job(still, model, frame, mask)
+    for event in walk(asked, model):  # noqa: B007
+        pass
+    (made,) = asked.plan.fit.back(model.decode(event.z))
+    return Painted(made, event.evaluations)
 
 
 def second_model(chosen: Second, backbone: Backbone) -> Backbone | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from holdfast import attention, clips
+from holdfast.attention.door import Site
 from holdfast.backbones._cards import Grid
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
@@ -159,3 +160,41 @@ def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
     second = i2vedit.part_of(keyed, (3, 5), z)
     assert second.tgt is key
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))
+
+
+def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_both_clips_keys():
+    """Against explicit maps: softmax(Q0 [K0 first; K0]^T) [V first; V] in the early steps, the edit's own after."""
+    site = Site("x", "down", 0, "self", "temporal", grid=(3, 2, 2), frames=(0, 1, 2), branch="tgt+")
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, q0, k0, v0 = torch.randn(6, 4, 2, 3, 8, generator=generator).unbind()
+    first, source = torch.randn(2, 3, 4, 2, 3, 8, generator=generator).unbind()
+    seen = {dataclasses.replace(site, branch="src+"): (q0, k0, v0)}
+    there = {("x", "tgt+"): tuple(first), ("x", "src+"): tuple(source)}
+    cfg = i2vedit.Config(steps=10, motion="local")  # in all layers up to step 5
+
+    def naive(q, k, v):
+        return (q @ k.mT / 8**0.5).softmax(-1) @ v
+
+    about = Given(None, None, None)
+    rule = i2vedit.matched(seen, there, about, cfg, 4)
+    values = torch.cat((first[2], v), 2)
+    expected = naive(q0, torch.cat((source[1], k0), 2), values)
+    assert torch.allclose(rule(site, q, k, v), expected, atol=1e-5)
+    late = i2vedit.matched(seen, there, about, cfg, 9)
+    expected = naive(q, torch.cat((first[1], k), 2), values)
+    assert torch.allclose(late(site, q, k, v), expected, atol=1e-5)
+    alone = i2vedit.matched(seen, {}, about, cfg, 4)
+    assert torch.allclose(alone(site, q, k, v), naive(q0, k0, v), atol=1e-5)
+    assert i2vedit.matched(seen, {}, about, cfg, 9)(site, q, k, v) is None
+
+
+def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
+    paths = i2vedit.tuning.targets(backbone.network, backbone.door.sites, "attention")
+    with i2vedit.tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
+        own, other = adapters.tensors(), {}
+        for name, value in own.items():
+            other[name] = torch.ones_like(value)
+        field = i2vedit.Branches(backbone, backbone, adapters)
+        with field.with_adapters(other, own):
+            assert all(torch.equal(a, other[n]) for n, a in adapters.tensors().items())
+        assert all(torch.equal(a, own[n]) for n, a in adapters.tensors().items())

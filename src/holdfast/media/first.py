@@ -25,7 +25,7 @@ def read(path: str, fit: Fit, shown: Tensor) -> Tensor:
     if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT:
         raise ValueError(
             f"{path} is {width}x{height}; the clip's frames are {fit.size[1]}x{fit.size[0]}, "
-            "and the first frame needs their aspect ratio"
+            "and an edited frame needs their aspect ratio"
         )
     frame = images.to_tensor(images.read(Path(path)))
     wanted = resize(frame[None], fit.model_size)[0]

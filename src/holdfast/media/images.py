@@ -51,6 +51,8 @@ def size(file: Path) -> tuple[int, int]:
             return ImageOps.exif_transpose(image).size
     except UnidentifiedImageError as error:
         raise ValueError(f"{file} is not an image that can be read") from error
+    except OSError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
 
 
 def read(file: Path) -> ndarray:

@@ -11,6 +11,7 @@ time see the first clip too (Eq. 3), by running it again beside.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -127,13 +128,14 @@ def part_of(given: Given, span: tuple[int, int], whole: Tensor) -> Given:
     """One clip. A later one's wanted first frame is the last latent of the one before, as it is, or its own."""
     begin, end = span
     ways, mask = given.pixels, given.mask
-    pixels = replace(ways, frames=lambda: list(ways.frames())[begin:end])
+    pixels = replace(ways, frames=lambda: list(islice(ways.frames(), begin, end)))
     source = given.source[:, :, begin:end]
     part = replace(given, source=source, pixels=pixels, spans=(), adapters=None, keys={})
     part = replace(part, mask=None if mask is None else mask[:, :, begin:end])
     if begin == 0:
         return replace(part, adapters=given.adapters)
-    src = ways.condition(Prompt(image=pixels.frames()[0]))
+    shown = next(islice(ways.frames(), begin, None))
+    src = ways.condition(Prompt(image=shown))
     if begin in given.keys:
         return replace(part, src=src, tgt=given.keys[begin])
     latent = whole[:, :, begin : begin + 1]
@@ -297,13 +299,14 @@ def of_both(
     """What they held in edit step j, in the edit's own calls and in the source's paired one."""
     paired, given = cfg.steps - 1 - j, first.given
     with recorded(field.source, cfg, j, everything=True) as seen:
-        z = first.latents[f"inverted{paired}"]
-        field.source.velocity(z, rising[paired], given.src, branch="src+")
+        if seen is not None:
+            z = first.latents[f"inverted{paired}"]
+            field.source.velocity(z, rising[paired], given.src, branch="src+")
     ruled = matching_in(field.target, seen, {}, given, cfg, j)
     with ruled, attention.record(field.target, over_time) as edited:
         z = first.latents[f"edited{j}"]
         diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
-    return beside(seen) | beside(edited)
+    return beside(seen or {}) | beside(edited)
 
 
 def recorded(
@@ -311,9 +314,10 @@ def recorded(
 ) -> contextlib.AbstractContextManager[Seen | None]:
     """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
     _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
-    wanted = {"spatial": cfg.matching, "temporal": everything or step < int(last * cfg.steps)}
+    wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
     if not any(wanted.values()):
         return contextlib.nullcontext()
+    wanted["temporal"] |= everything
 
     def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return (
