@@ -220,7 +220,7 @@ def test_lists():
     assert pairs["flowedit"]["modelscope"] == "yes"
     assert pairs["rfsolver"]["sd1.5"] == "no joint_attention"
     settings = json.loads(call("list", "uniedit", "--json").stdout)
-    assert settings["grid"]["takes"] == "own or wan or euler or ddim"
+    assert settings["grid"]["takes"] == "own or wan or euler or ddim or karras"
 
 
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():
