@@ -625,7 +625,6 @@ MUTATIONS = [
         ("math.exp(shift / 2)", "math.exp(-shift / 2)"),
         ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
         ('self.adapters.switch(branch.startswith("tgt"))', "self.adapters.switch(True)"),
-        ("        network.requires_grad_(False)", "        pass"),
         ("if path not in dead", ""),
     ),
     *of(

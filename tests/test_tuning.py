@@ -50,6 +50,15 @@ def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shift
     assert spreads == sorted(spreads, reverse=True)
     # halfway: the plain cosine schedule is at the data's deviation, shifted by half of log(2) in s
     assert spreads[500] == pytest.approx(0.5 * math.sqrt(2), rel=0.01)
+    # a quarter from the noisy end, by the two schedules written out: three quarters of the shifted one
+    logs = []
+    for side in (32, 64):
+        shift = 2 * math.log(side / 64)
+        ends = [-2 * math.log(s / 0.5) - shift for s in (700, 0.002)]
+        first, last = (math.atan(math.exp(-e / 2)) for e in ends)
+        logs.append(-2 * math.log(math.tan(0.75 * first + 0.25 * last)) + shift)
+    expected = 0.5 * math.exp(-(0.75 * logs[0] + 0.25 * logs[1]) / 2)
+    assert spreads[250] == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_is_tuned_by_the_papers_words_and_as_released(backbone):

@@ -126,7 +126,6 @@ def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> I
         for path, layer in before.items():
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, layer)
-        network.requires_grad_(False)
         del network.peft_config
 
 
