@@ -121,11 +121,12 @@ def test_the_reference_is_smoothed_where_the_mask_says(target, mask):
 
 def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
     """Eq. 9 and 10, against the closed form: the second Gaussian's means are its own."""
-    seen = []
+    seen, looked = [], []
 
     class Watched(Gaussian):
         def velocity(self, z, sigma, condition, *, branch, frames=None):
             seen.append((sigma, frames))
+            looked.append(z)
             return super().velocity(z, sigma, condition, branch=branch, frames=frames)
 
     guide = Guide(Watched(), about(SRC), about(3 * TGT))
@@ -139,6 +140,8 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
     expected[:, :, ::2] = 0.1 * 0.5 * slope(sigma) * (3 * TGT - SRC)[:, :, ::2]
     assert torch.allclose(both - alone, expected)
     assert seen == [(sigma, (0, 2, 4))] * 2
+    noisy = diffusion.noised(SOURCE, sigma, diffusion.noise(SOURCE, 0, 0))[:, :, ::2]
+    assert all(torch.equal(z, noisy) for z in looked)
     assert not assd.wants_guide(dataclasses.replace(cfg, joint=0.0))
 
 
