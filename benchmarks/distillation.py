@@ -18,7 +18,7 @@ from torch import Tensor
 
 from holdfast import registry, walk
 from holdfast.backbones.base import Backbone
-from holdfast.shapeworld.evaluate import TUNING, Model, over
+from holdfast.shapeworld.evaluate import TUNING, Model, edited, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
 from holdfast.shapeworld.truth import exact_warp_error, judge
@@ -88,19 +88,6 @@ ROWS = [
 def edit_of(seed: int) -> Edit:
     """Sets in turn, and within each the kinds in turn."""
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
-
-
-def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
-    task = EditTask(
-        input="",
-        output="",
-        source=edit.source.caption(),
-        target=edit.target.caption(),
-        method=method,
-        settings=settings,
-        seed=seed,
-    )
-    return walk.edited(walk.job(task, backbone, render([edit.source])[0]), backbone)
 
 
 def sharpness(clip: Tensor) -> float:
