@@ -545,7 +545,7 @@ MUTATIONS = [
         ("noise = s / scale**2 * x + found / scale", "noise = s / scale**2 * x + found"),
         ("- s / scale * found", "+ s / scale * found"),
         ("0.25 * math.log(s", "0.25 * math.log10(s"),
-        ("model.rate - 1, motion", "model.rate, motion"),
+        ("model.rate - 1, MOTION", "model.rate, MOTION"),
         ("image + augment * eps", "image"),
         ("torch.zeros_like(latents), ids)", "latents, ids)"),
         ("** (1 / 7), self.least ** (1 / 7)", "** (1 / 6), self.least ** (1 / 6)"),

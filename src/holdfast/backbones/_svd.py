@@ -25,6 +25,8 @@ from .base import Backbone, Condition, Prompt, device_of, placed
 CHUNK = 8  # frames that the decoder, which looks at neighbours, is given at once
 FAMILY = "svd"  # whose card stands in where none is given
 EYE = (224, 224)  # pixels that CLIP's vision takes
+MOTION = 127  # the bucket that is told: 0 (still) to 255
+AUGMENT = 0.02  # how much noise the image is given before it is encoded
 LAST = {"sigma_min": 0.002, "sigma_max": 700.0}
 
 
@@ -39,8 +41,8 @@ class Seen(NamedTuple):
 class StableVideo(Backbone):
     """One of the family, built from its parts. A part that is not needed may be None.
 
-    schedule: its scheduler's configuration; model: its card; device: None for where the parts are. motion: the bucket,
-    0 (still) to 255; augment: how much noise the image is given before it is encoded.
+    schedule: its scheduler's configuration; model: its card; device: None for where the parts are. `ids` holds the
+    three numbers that it is told beside an image, and may be set.
     """
 
     def __init__(
@@ -53,8 +55,6 @@ class StableVideo(Backbone):
         model: Model | None = None,
         name="svd",
         device=None,
-        motion: float = 127,
-        augment: float = 0.02,
     ):
         model = model or svd.MODELS[FAMILY]
         self.name, self.prefers, self.guide = name, model.prefers, model.guide
@@ -66,7 +66,7 @@ class StableVideo(Backbone):
         configs = [part.config if part else {} for part in (unet, vae)]
         self.grid = unet_grid(model, *configs)
         self.least, self.most = ((schedule or {}).get(k) or v for k, v in LAST.items())
-        self.ids = (model.rate - 1, motion, augment)
+        self.ids = (model.rate - 1, MOTION, AUGMENT)
         self.network = unet
         self.door = door_of(unet) if unet else None
         self.features = features.door_of(residual_blocks(unet)) if unet else None
