@@ -1,5 +1,6 @@
 """Stable Video Diffusion: a video U-Net steered by its first frame. What is known without loading one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import _weights
@@ -9,29 +10,20 @@ CARRIES = frozenset({"image", "spatial_attention", "temporal_attention", "featur
 # Its guidance rises over the frames: the first one is given, so that there is nothing to lead it to.
 PREFERS = {"grid": "own", "steps": 25, "source_guidance": 1.0, "target_guidance": (1.0, 3.0)}
 LICENCE = "Stability AI Community"
+SVD = Model(
+    weights="stabilityai/stable-video-diffusion-img2vid",
+    gigabytes=9,
+    rate=7,
+    area=1024 * 576,
+    frames=14,
+    carries=CARRIES,
+    prefers=PREFERS,
+    licence=LICENCE,
+    guide="sd1.5",
+)
 MODELS = {
-    "svd": Model(
-        weights="stabilityai/stable-video-diffusion-img2vid",
-        gigabytes=9,
-        rate=7,
-        area=1024 * 576,
-        frames=14,
-        carries=CARRIES,
-        prefers=PREFERS,
-        licence=LICENCE,
-        guide="sd1.5",
-    ),
-    "svd-xt": Model(
-        weights="stabilityai/stable-video-diffusion-img2vid-xt",
-        gigabytes=9,
-        rate=7,
-        area=1024 * 576,
-        frames=25,
-        carries=CARRIES,
-        prefers=PREFERS,
-        licence=LICENCE,
-        guide="sd1.5",
-    ),
+    "svd": SVD,
+    "svd-xt": replace(SVD, weights="stabilityai/stable-video-diffusion-img2vid-xt", frames=25),
     "shapeworld-svd": Model(
         weights="shapeworld-svd",
         gigabytes=0,
