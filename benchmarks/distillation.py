@@ -3,7 +3,8 @@
 table: DDS, then ASSD's parts one by one, then the flow-smoothed descent's; scenes of two or three actors, of actors
 that cross, and of one that is fast, in equal parts; one attribute of one actor is edited. Figures against the true
 edited clip, means with 95 % intervals, and paired differences of each row to the row that it adds a part to. curve:
-the same figures after fewer iterations. search: a setting at a time, on scenes that are not reported. cost: network
+the same figures after fewer iterations. search: a setting at a time, on scenes that are not reported, as differences to
+the defaults. cost: network
 evaluations and the share of the time that everything else takes. Prints Markdown.
 """
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from holdfast import registry, walk
 from holdfast.backbones.base import Backbone
+from holdfast.settings import configure
 from holdfast.shapeworld.evaluate import TUNING, Model, edited, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
@@ -108,7 +110,7 @@ def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict
     }
 
 
-Measuring = Callable[[str, dict], list[dict]]
+Measuring = Callable[..., list[dict]]  # (method, settings[, iterations])
 
 
 def table(measuring: Measuring, settings: dict, only: list[str]) -> None:
@@ -132,25 +134,36 @@ def table(measuring: Measuring, settings: dict, only: list[str]) -> None:
 CURVE = (10, 25, 50, 100, 200)
 
 
+def shortened(backbone: str, method: str, settings: dict, steps: int | None) -> dict:
+    """Settings for so many iterations, at a rate that makes them go as far as the ones that it is meant for."""
+    if steps is None:
+        return settings
+    cfg = preferred(backbone, method, settings)
+    return {**settings, "steps": steps, "rate": cfg.rate * cfg.steps / steps}
+
+
+def preferred(backbone: str, method: str, settings: dict):
+    """The method's Config as an edit by this backbone has it."""
+    config = registry.method(method).Config
+    return configure(config, registry.about(backbone).prefers, None, settings)[0]
+
+
 def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
-    """The rate is as large as makes N iterations go as far as 200."""
     for name in methods:
         head(f"{name}, iterations", *FIGURES.values())
-        rate = registry.method(name).Config().rate * registry.method(name).Config().steps
         for steps in CURVE:
-            rows = measuring(name, {**settings, "steps": steps, "rate": rate / steps})
-            line(steps, *intervals(rows, FIGURES))
+            line(steps, *intervals(measuring(name, settings, steps), FIGURES))
 
 
 SEARCHED = {
-    "dds": {"guidance": (3.0, 5.0, 7.5, 10.0), "low": (50, 200), "high": (700, 949)},
+    "dds": {"guidance": (1.5, 2.0, 3.0, 4.0), "low": (50, 200), "high": (700, 949)},
     "assd": {
         "window": (0.0, 0.08, 0.165),
         "smooth_target": ("prediction", "residual"),
         "mask": ("text", "printed", "off"),
-        "tau": (0.01, 0.05, 0.2),
+        "tau": (0.05, 0.2),
         "fusion": (0.0, 0.4, 0.8),
-        "fused": (1, 2, 3),
+        "fused": (1, 3, 5),
         "joint": (0.0, 0.5, 1.0),
         "stride": (2, 4, 8),
     },
@@ -162,13 +175,18 @@ SEARCHED = {
 }
 
 
-def search(measuring: Measuring, settings: dict, methods: list[str]) -> None:
+def search(measuring: Measuring, settings: dict, methods: list[str], backbone: str) -> None:
+    """One setting at a time; each line is the difference to the defaults, scene by scene."""
     for name in methods:
+        cfg = preferred(backbone, name, settings)
         head(f"{name}, setting", "value", *FIGURES.values())
+        base = measuring(name, settings)
+        line("the defaults", "", *intervals(base, FIGURES))
         for setting, values in SEARCHED[name].items():
             for value in values:
-                rows = measuring(name, {**settings, setting: value})
-                line(setting, value, *intervals(rows, FIGURES))
+                if value != getattr(cfg, setting):
+                    rows = measuring(name, {**settings, setting: value})
+                    line(setting, value, *differences(rows, base, FIGURES))
 
 
 def cost(backbone: Backbone, settings: dict) -> None:
@@ -222,6 +240,7 @@ def main() -> None:
     parser.add_argument("--weights", default=None)
     parser.add_argument("--scenes", type=int, default=60, help="a multiple of three")
     parser.add_argument("--methods", nargs="*", default=["dds", "assd", "flowdistill"])
+    parser.add_argument("--steps", type=int, help="iterations, at the same rate times iterations")
     parser.add_argument("--only", nargs="*", default=[], help="rows of the table, by their words")
     parser.add_argument("--set", nargs="*", default=[], help="settings of all, key=value")
     parser.add_argument("--tuning", action="store_true", help="other scenes than those reported")
@@ -233,15 +252,18 @@ def main() -> None:
     start -= start % len(SETS)
     seeds = range(start, start + options.scenes)
 
-    def measuring(method: str, chosen: dict) -> list[dict]:
+    def measuring(method: str, chosen: dict, steps: int | None = options.steps) -> list[dict]:
+        chosen = shortened(options.backbone, method, chosen, steps)
         return over(measured, model, seeds, (method, chosen), options.workers)
 
     if options.what == "cost":
         cost(registry.load_backbone(*(options.backbone, options.weights)), settings)
     elif options.what == "table":
         table(measuring, settings, options.only)
+    elif options.what == "curve":
+        curve(measuring, settings, options.methods)
     else:
-        {"curve": curve, "search": search}[options.what](measuring, settings, options.methods)
+        search(measuring, settings, options.methods, options.backbone)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import time
 
+import psutil
 import torch
 from tables import differences, head, interval, intervals, line
 from torch import Tensor
@@ -21,9 +22,9 @@ from holdfast.media.motion import sharp_dis
 from holdfast.methods import i2vedit
 from holdfast.shapeworld.evaluate import Model, over
 from holdfast.shapeworld.render import flow, render
-from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.scenes import Edit, Scene, sample_edit
 from holdfast.shapeworld.truth import judge
-from holdfast.step import Given, Pixels
+from holdfast.step import Given, Pixels, Step
 from holdfast.task import EditTask
 
 KINDS, SETS = ("colour", "shape", "material"), ("single", "several")
@@ -48,10 +49,21 @@ def edit_of(seed: int) -> Edit:
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
-def job(backbone: Backbone, seed: int, settings: dict) -> walk.Job:
-    source, target = render([edit_of(seed).source, edit_of(seed).target])
+def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> walk.Job:
+    source, target = (to_and_fro(c, clips) for c in render(list(sides(edit_of(seed)))))
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
+    asked["window"] = (len(source) - 1) // clips + 1
     return walk.job(EditTask("", "", **asked), backbone, source, first=target[0])
+
+
+def sides(edit: Edit) -> tuple[Scene, Scene]:
+    return edit.source, edit.target
+
+
+def to_and_fro(clip: Tensor, times: int) -> Tensor:
+    """A clip, then backwards, and so on: each part begins with the frame that the one before ended with."""
+    parts = [clip.flip(0)[1:] if n % 2 else clip[1:] for n in range(times)]
+    return torch.cat((clip[:1], *parts))
 
 
 def motion_error(result: Tensor, edit: Edit) -> float:
@@ -66,6 +78,43 @@ def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
     result = walk.edited(job(backbone, seed, settings), backbone)
     edit = edit_of(seed)
     return judge(edit, result) | {"motion": motion_error(result, edit)}
+
+
+def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
+    """Figures of each of several clips in a row."""
+    result, edit = walk.edited(job(backbone, seed, settings, clips), backbone), edit_of(seed)
+    each = (len(result) - 1) // clips
+    found = []
+    for n in range(clips):
+        part = result[n * each : (n + 1) * each + 1]
+        part = part.flip(0) if n % 2 else part  # then it is the scene again
+        found.append(judge(edit, part) | {"motion": motion_error(part, edit)})
+    return found
+
+
+def drift(measuring, clips: int) -> None:
+    head("", "clip", *FIGURES.values())
+    found = {on: measuring({"interval": on}, clips) for on in (True, False)}
+    names = {True: "later clips look at the first", False: "they do not"}
+    for on, rows in found.items():
+        for n in range(clips):
+            line(names[on], n + 1, *intervals([row[n] for row in rows], FIGURES))
+    head("looking at the first, scene by scene", *FIGURES.values())
+    for n in range(1, clips):
+        pair = ([row[n] for row in found[on]] for on in (True, False))
+        line(f"clip {n + 1}", *differences(*pair, FIGURES))
+
+
+def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
+    """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
+    head("clip", "process, MB", "kept between steps, MB")
+    for step in walk.walk(job(backbone, 0, settings, clips), backbone):
+        if not isinstance(step, Step) or step.stage != "edit":
+            continue
+        if step.index % (step.count // clips) == 0:
+            kept = sum(tensor.nbytes for tensor in step.state.values()) / 1e6
+            process = psutil.Process().memory_info().rss / 1e6
+            line(step.index * clips // step.count, f"{process:.0f}", f"{kept:.2f}")
 
 
 def table(measuring, rows: dict[str, dict], against: str) -> None:
@@ -132,7 +181,9 @@ def stages(backbone: Backbone, settings: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["table", "tuning", "inversion", "stages"])
+    parser.add_argument(
+        "what", choices=["table", "tuning", "inversion", "stages", "clips", "memory"]
+    )
     parser.add_argument("--backbone", default="shapeworld-svd")
     parser.add_argument("--weights", default=None)
     parser.add_argument("--scenes", type=int, default=40)
@@ -145,14 +196,22 @@ def main() -> None:
     def measuring(chosen: dict) -> list[dict]:
         return over(measured, model, range(options.scenes), (settings | chosen,), options.workers)
 
+    def measuring_clips(chosen: dict, clips: int) -> list[list[dict]]:
+        asked = (settings | chosen, clips)
+        return over(measured_clips, model, range(options.scenes), asked, options.workers)
+
     if options.what == "table":
         table(measuring, ROWS, "both")
     elif options.what == "tuning":
         table(measuring, {str(n): {"tune": n} for n in (0, 50, 100, 250)}, "0")
+    elif options.what == "clips":
+        drift(measuring_clips, 3)
     else:
         backbone = registry.load_backbone(model.name, model.weights)
         if options.what == "inversion":
             inversions(backbone, options.scenes)
+        elif options.what == "memory":
+            memory(backbone, settings)
         else:
             stages(backbone, settings)
 

@@ -607,6 +607,7 @@ MUTATIONS = [
         ("share if within is None else share * within", "share"),
         ("torch.arange(frames) / frames", "torch.arange(frames) / max(1, frames - 1)"),
         ("site.scale >= coarse", "site.scale > coarse"),
+        (" and site.path != left_out", ""),
         ("step < first or", "step <= first or"),
         ("scales[len(scales) // 2]", "scales[-1]"),
     ),
@@ -635,13 +636,21 @@ MUTATIONS = [
     *of(
         "methods/i2vedit.py",
         "tests/methods/test_i2vedit.py",
-        ("return attended(q0, k0, v)", "return attended(q, k, v)"),
-        ("k0, _ = longer(k0, v0", "_, _ = longer(k0, v0"),
         ('z = first.latents[f"inverted{paired}"]', 'z = first.latents["inverted0"]'),
         ("self.adapters.load(of_first)", "pass"),
         ("shared = 0 if own else 1", "shared = 0"),
-        ("Prompt(image=shown, latent=latent)", "Prompt(image=shown)"),
+        ("Prompt(image=image, latent=latent, **noise)", "Prompt(image=image, **noise)"),
+        ("Prompt(image=image, latent=latent, **noise)", "Prompt(image=image, latent=latent)"),
         ("if begin in given.keys:", "if False:"),
+        ("ids=(6, 0.02, 127)", "ids=(6, 127, 0.02)"),
+        ("(first * 255).floor() / 255", "first"),
+        ("given.seed, 1, cfg.sarp", "given.seed, 0, cfg.sarp"),
+    ),
+    *of(
+        "methods/_matched.py",
+        "tests/methods/test_i2vedit.py",
+        ("return attended(q0, k0, v)", "return attended(q, k, v)"),
+        ("k0, _ = longer(k0, v0", "_, _ = longer(k0, v0"),
     ),
     *of(
         "clips.py",
@@ -685,6 +694,8 @@ def caught(mutation: Mutation) -> bool | None:
         run = subprocess.run(
             [*command, mutation.tests], cwd=ROOT, env=environment, capture_output=True, timeout=600
         )
+        if run.returncode not in (0, 1):  # no test ran: that says nothing
+            raise SystemExit(run.stderr.decode() or run.stdout.decode())
         return run.returncode == 1
 
 

@@ -132,6 +132,28 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
         backbone.condition(Prompt("a ball"))
 
 
+def test_noise_goes_where_a_prompt_says_and_other_numbers_are_told(backbone):
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pixels, latent, sample = (
+        backbone.condition(Prompt(image=image, noise=where)).positive
+        for where in ("pixels", "latent", "sample")
+    )
+    posterior = backbone.parts["vae"].encode(image[None] * 2 - 1).latent_dist
+    shift = latent.latents - posterior.mode()
+    assert 0.01 < shift.std() < 0.03
+    drawn = (sample.latents - shift - posterior.mean) / posterior.std
+    assert 0.8 < drawn.std() < 1.2
+    assert not torch.equal(pixels.latents, latent.latents)
+    told = backbone.condition(Prompt(image=image, ids=(6, 0.02, 127))).positive
+    assert told.ids.tolist() == [[6, pytest.approx(0.02), 127]]
+    assert torch.equal(told.latents, pixels.latents)  # the noise is no part of the numbers
+    known = torch.ones(1, *pixels.latents.shape[1:2], 1, *pixels.latents.shape[2:])
+    clean = backbone.condition(Prompt(image=image, latent=known)).positive.latents
+    noisy = backbone.condition(Prompt(image=image, latent=known, noise="latent")).positive.latents
+    assert clean.std() == 0
+    assert torch.allclose(noisy - clean, shift, atol=1e-5)
+
+
 def test_ready_embeddings_need_no_encoder(backbone):
     made = backbone.condition(Prompt(image=image()))
     bare = StableVideo(backbone.parts["unet"])

@@ -85,7 +85,7 @@ class Pixels:
     """
 
     frames: Callable[[], Iterable[Tensor]]  # 3 H W in [0, 1], in order, anew at each call
-    encode: Callable[[Iterable[Tensor]], Tensor]
+    encode: Callable[..., Tensor]  # (frames[, eps of a sample])
     decode: Callable[[Tensor], Iterator[Tensor]]
     condition: Callable[[Any], Any]
     stride: tuple[int, int, int]  # pixels a latent cell: time, height, width
@@ -106,9 +106,10 @@ class Given:
     pixels: Pixels | None = None
     # clips of latent frames that a method with LONG = "clips" goes through one by one; else it is all one
     spans: tuple[tuple[int, int], ...] = ()
-    keys: Mapping[int, Any] = field(
+    shown: Tensor | None = None  # the wanted first frame, 3 H W, of a model that is steered by one
+    keys: Mapping[int, Tensor] = field(
         default_factory=dict
-    )  # wanted conditions of clips by their beginning
+    )  # and those of clips by their beginning
 
     def inside(self, change: Tensor) -> Tensor:
         """A change where the mask allows it, 0 elsewhere."""

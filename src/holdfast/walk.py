@@ -180,8 +180,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
     adapters = _on_device(job.adapters, source)
-    keys = {at: backbone.condition(Prompt(image=frame)) for at, frame in job.keys.items()}
-    about = {"seed": task.seed, "pixels": pixels, "adapters": adapters, "keys": keys}
+    about = {"seed": task.seed, "pixels": pixels, "adapters": adapters}
+    about |= {"shown": wanted, "keys": job.keys}
     return Given(source, src, tgt, **about, spans=job.plan.spans.spans)
 
 

@@ -92,3 +92,13 @@ def test_the_coarser_half_of_the_levels():
     sites = [Site("", "down", 0, "self", "temporal", scale=s) for s in (1, 2, 4, 8, 1)]
     assert matching.coarse(sites) == 4
     assert matching.coarse(sites[:2]) == 2
+
+
+def test_the_released_second_stage_leaves_out_the_last_layer_of_the_way_up():
+    scales = {"down.4": 4, "down.5": 4, "mid": 8, "up.0": 4, "up.1": 4, "up.2": 4, "up.3": 2}
+    sites = [Site(path, "", 0, "self", "temporal", scale=scale) for path, scale in scales.items()]
+    beside = [Site("up.2s", "", 0, "self", "spatial", scale=4)]
+    left_out = matching.last_coarse(sites + beside, 4)
+    chosen = [s.path for s in sites if matching.replaces(s, 15, 25, (0.5, 0.8), 4, left_out)]
+    assert chosen == ["down.4", "down.5", "mid", "up.0", "up.1"]
+    assert all(matching.replaces(s, 11, 25, (0.5, 0.8), 4, left_out) for s in sites)

@@ -10,7 +10,7 @@ from holdfast.attention.door import Site
 from holdfast.backbones._cards import Grid
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
-from holdfast.methods import i2vedit
+from holdfast.methods import _matched, i2vedit
 from holdfast.step import Given, Pixels
 
 from .. import tiny
@@ -68,27 +68,27 @@ def test_the_second_clip_begins_with_the_last_latent_of_the_first_and_is_its_own
     monkeypatch.setattr(backbone, "condition", lambda p: told.append(p) or condition(p))
     ways = dataclasses.replace(given.pixels, condition=backbone.condition)
     z = last(i2vedit.edit(backbone, dataclasses.replace(given, pixels=ways), cfg))
-    first = i2vedit.part_of(given, SPANS[0], given.source)
+    first = i2vedit.part_of(given, SPANS[0], given.source, QUICK)
     assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone, first, cfg)))
     (handed,) = [p for p in told if p.latent is not None]
     assert torch.equal(handed.latent, z[:, :, 2:3])
     made = condition(handed)
     scale = backbone.parts["vae"].config.scaling_factor
     assert torch.allclose(made.positive.latents, z[:, :, 2] / scale)
-    second = i2vedit.part_of(given, SPANS[1], z)
+    second = i2vedit.part_of(given, SPANS[1], z, QUICK)
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg))[:, :, 1:])
 
 
 def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkeypatch):
     """Keys and values over time are twice as long, in inversion and in both of the target's calls."""
     lengths = []
-    real = i2vedit.attended
+    real = _matched.attended
 
     def spied(q, k, v):
         lengths.append((q.shape[2], k.shape[2]))
         return real(q, k, v)
 
-    monkeypatch.setattr(i2vedit, "attended", spied)
+    monkeypatch.setattr(_matched, "attended", spied)
     cfg = dataclasses.replace(QUICK, matching=False, motion="none")
     with_first = last(i2vedit.edit(backbone, given, cfg))
     layers = backbone.door.layers("self", "temporal")
@@ -102,7 +102,7 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
 def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
     """Run again, the first clip's layers hold what they held when it was edited."""
     cfg, seen = dataclasses.replace(QUICK, steps=3), {}
-    first = i2vedit.part_of(given, SPANS[0], given.source)
+    first = i2vedit.part_of(given, SPANS[0], given.source, QUICK)
     kept = {}
     with attention.record(backbone, i2vedit.over_time, lambda site, q, k, v: k) as found:
         for step in i2vedit.one(backbone, first, cfg, None):
@@ -154,11 +154,12 @@ def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
     assert clips.spans(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
     assert clips.spans(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
     cfg = dataclasses.replace(QUICK, interval=False)
-    key = backbone.condition(Prompt(image=torch.full((3, 32, 32), 0.5)))
+    key = torch.full((3, 32, 32), 0.5)
     keyed = dataclasses.replace(given, spans=((0, 3), (3, 5)), keys={3: key})
     z = last(i2vedit.edit(backbone, keyed, cfg))
-    second = i2vedit.part_of(keyed, (3, 5), z)
-    assert second.tgt is key
+    second = i2vedit.part_of(keyed, (3, 5), z, cfg)
+    told = backbone.condition(Prompt(image=key)).positive
+    assert all(torch.equal(a, b) for a, b in zip(second.tgt.positive, told, strict=True))
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))
 
 
@@ -176,16 +177,16 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
         return (q @ k.mT / 8**0.5).softmax(-1) @ v
 
     about = Given(None, None, None)
-    rule = i2vedit.matched(seen, there, about, cfg, 4)
+    rule = _matched.matched(seen, there, about, cfg, 4)
     values = torch.cat((first[2], v), 2)
     expected = naive(q0, torch.cat((source[1], k0), 2), values)
     assert torch.allclose(rule(site, q, k, v), expected, atol=1e-5)
-    late = i2vedit.matched(seen, there, about, cfg, 9)
+    late = _matched.matched(seen, there, about, cfg, 9)
     expected = naive(q, torch.cat((first[1], k), 2), values)
     assert torch.allclose(late(site, q, k, v), expected, atol=1e-5)
-    alone = i2vedit.matched(seen, {}, about, cfg, 4)
+    alone = _matched.matched(seen, {}, about, cfg, 4)
     assert torch.allclose(alone(site, q, k, v), naive(q0, k0, v), atol=1e-5)
-    assert i2vedit.matched(seen, {}, about, cfg, 9)(site, q, k, v) is None
+    assert _matched.matched(seen, {}, about, cfg, 9)(site, q, k, v) is None
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
@@ -198,3 +199,46 @@ def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
         with field.with_adapters(other, own):
             assert all(torch.equal(a, other[n]) for n, a in adapters.tensors().items())
         assert all(torch.equal(a, own[n]) for n, a in adapters.tensors().items())
+
+
+def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
+    """Inversion: rate 8, a first frame of eight bits with noise of its own; tuning: swapped numbers and samples; the
+    edit: noise in the latent, of a handed-on one too.
+    """
+    asked, encoded = [], []
+
+    def condition(prompt):
+        asked.append(prompt)
+        return backbone.condition(prompt)
+
+    def encode(frames, eps=None):
+        encoded.append(eps)
+        return backbone.encode(frames, eps)
+
+    flat = [torch.full((3, 32, 32), 0.3) for _ in range(5)]
+    ways = dataclasses.replace(
+        given.pixels, condition=condition, encode=encode, frames=lambda: flat
+    )
+    about = dataclasses.replace(given, pixels=ways, shown=1 - flat[0])
+    cfg = i2vedit.Config(steps=2, tune=1, rank=2, sarp=0.005, interval=False, variant="released")
+    last(i2vedit.edit(backbone, about, cfg))
+    edit, tune, invert = asked[:3]
+    assert (edit.noise, edit.ids) == ("latent", None)
+    assert torch.equal(edit.image, 1 - flat[0])
+    assert (tune.noise, tune.ids) == ("sample", (6, 0.02, 127))
+    assert torch.equal(tune.image, flat[0])
+    assert (invert.noise, invert.ids) == ("pixels", (8, 127, 0.02))
+    assert torch.equal((invert.image * 255).round() / 255, invert.image)
+    assert not torch.equal(invert.image, flat[0])
+    assert encoded
+    assert all(eps is not None for eps in encoded)
+    handed = [p for p in asked if p.latent is not None]
+    assert len(handed) == 1
+    assert handed[0].noise == "latent"
+
+
+def test_the_released_first_frame_has_noise_of_its_own():
+    flat = torch.full((1, 3, 32, 32), 0.3)
+    clip, first = (i2vedit.noised(flat, 0, draw, 0.005) for draw in (0, 1))
+    assert not torch.equal(clip, first)
+    assert (clip - first).abs().max() < 0.02

@@ -5,6 +5,8 @@ the two outputs: two fused attentions. Only the number itself needs both rows of
 Shapes: q B heads N d; k and v B heads L d; q0 and k0 are the source's.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
@@ -57,17 +59,33 @@ def thresholds(pair: tuple[float, float], frames: int) -> Tensor:
     return low + (high - low) * torch.arange(frames) / frames
 
 
-def replaces(site: Site, step: int, steps: int, pair: tuple[float, float], coarse: int = 4) -> bool:
+def replaces(
+    site: Site,
+    step: int,
+    steps: int,
+    pair: tuple[float, float],
+    coarse: int = 4,
+    left_out: str | None = None,
+) -> bool:
     """Whether the source's temporal attention stands in for the edited one's at a layer and step.
 
     In three stages: all layers in the first `b1 steps`; up to `b2 steps` those at `coarse` latent cells a token or
-    more; none after that. pair: (b1, b2).
+    more, but for the one at the path `left_out`; none after that. pair: (b1, b2).
     """
     first, second = (int(b * steps) for b in pair)
-    return step < first or (step < second and site.scale >= coarse)
+    chosen = site.scale >= coarse and site.path != left_out
+    return step < first or (step < second and chosen)
 
 
-def coarse(sites) -> int:
+def coarse(sites: Iterable[Site]) -> int:
     """Where the coarser half of a network's levels begins, in latent cells a token: 4 of SVD's 1, 2, 4 and 8."""
     scales = sorted({site.scale for site in sites})
     return scales[len(scales) // 2]
+
+
+def last_coarse(sites: Iterable[Site], coarse: int) -> str | None:
+    """The path of the last temporal layer at that level, on the way up, which the released code leaves out of its
+    second stage. sites: in the order in which they are called.
+    """
+    paths = [s.path for s in sites if s.axis == "temporal" and s.scale == coarse]
+    return paths[-1] if paths else None

@@ -80,19 +80,29 @@ class StableVideo(Backbone):
         image = prompt.image.to(self.device, torch.float32)[None] * 2 - 1
         with self.on("image_encoder"):
             embedding = self.part("image_encoder")(self._looked_at(image)).image_embeds[:, None]
-        latents = self._latents(image) if prompt.latent is None else self._unscaled(prompt.latent)
-        ids = torch.tensor([self.ids], device=self.device)
+        known = prompt.latent
+        latents = self._latents(image, prompt.noise) if known is None else self._unscaled(known)
+        if prompt.noise != "pixels":
+            latents = latents + self._noise(latents)
+        ids = torch.tensor([prompt.ids or self.ids], device=self.device)
         seen = Seen(embedding.float(), latents, ids)
         nothing = Seen(torch.zeros_like(seen.embedding), torch.zeros_like(latents), ids)
         return Condition(seen, nothing)
 
-    def _latents(self, image: Tensor) -> Tensor:
-        """An image 1 3 H W in [-1, 1] with a little noise, encoded: 1 c h w, not scaled."""
-        *_, augment = self.ids
-        # one draw for every image, so that two that are equal outside an edit stay so
-        eps = diffusion.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
+    def _latents(self, image: Tensor, noise: str) -> Tensor:
+        """An image 1 3 H W in [-1, 1] encoded: 1 c h w, not scaled. With a little noise, if that goes into pixels."""
         with self.on("vae"):
-            return self.part("vae").encode(image + augment * eps).latent_dist.mode()
+            if noise == "pixels":
+                image = image + self._noise(image)
+            found = self.part("vae").encode(image).latent_dist
+        if noise != "sample":
+            return found.mode()
+        return found.mean + found.std * diffusion.noise(found.mean[:, :, None], 0, 1)[:, :, 0]
+
+    def _noise(self, image: Tensor) -> Tensor:
+        """One draw for every image, so that two that are equal outside an edit stay so."""
+        *_, augment = self.ids
+        return augment * diffusion.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
 
     def _unscaled(self, latent: Tensor) -> Tensor:
         return latent[:, :, 0].to(self.device) / self.part("vae").config.scaling_factor

@@ -4,7 +4,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoise
 class Prompt:
     """What a condition is made from. words: which words of the text, by index, drive the edit; image: 3 H W in [0, 1];
     latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
+
+    ids: the numbers that a model is told beside an image; None: its own. noise: what the image's noise is added to:
+    its pixels, its latent, or a sample of its latent in place of the mode. A latent that is given gets none with
+    "pixels".
     """
 
     text: str = ""
@@ -26,6 +30,8 @@ class Prompt:
     words: tuple[int, ...] = ()
     image: Tensor | None = None
     latent: Tensor | None = None
+    ids: tuple[float, float, float] | None = None
+    noise: Literal["pixels", "latent", "sample"] = "pixels"
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,15 @@ time see the first clip too (Eq. 3), by running it again beside.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention as attended
 
 from .. import attention, diffusion, inversion, sarp, tuning
-from ..attention import matching
-from ..attention.door import Site
 from ..backbones.base import Prompt
 from ..settings import (
     Count,
@@ -35,6 +32,7 @@ from ..settings import (
     check,
 )
 from ..step import Field, Given, Step, left, opened, resumed
+from ._matched import Beside, beside, extended, matching_in, over_time, recorded
 
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
 FITTED = ("tune", "rank", "rate", "targets")  # settings that what is fitted to the clip depends on
@@ -62,6 +60,8 @@ class Config:
     # when the source's attention over time stands in (b1, b2): by what is edited; or never
     motion: Literal["local", "style", "shape", "none"] = "local"
     interval: bool = True  # later clips look at the first one too; doubles their evaluations
+    # clean: conditions as the model was trained; released: as in the authors' code (docs/i2vedit.md)
+    variant: Literal["clean", "released"] = "clean"
     shift: Shift = None  # of the grid of levels; None: the backbone's own
     grid: LevelGrid = "own"  # of levels, by name
     timesteps: Timesteps = "exact"  # what the model is told
@@ -79,6 +79,8 @@ class First:
 
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+    if cfg.variant == "released" and given.shown is not None:
+        given = replace(given, tgt=wanted(given.shown, given, cfg))
     spans = given.spans or ((0, given.source.shape[2]),)
     if len(spans) == 1:
         yield from one(field, given, cfg, start)
@@ -87,7 +89,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     begun = int(state.get("clip", torch.tensor(0)))
     kept = _under("first.", state)
     for n in range(begun, len(spans)):
-        part, count = part_of(given, spans[n], whole), len(spans)
+        part, count = part_of(given, spans[n], whole, cfg), len(spans)
         inner = None
         if start and n == begun:
             per_clip = start.count // count
@@ -124,7 +126,7 @@ def placed(whole: Tensor, part: Tensor, span: tuple[int, int], own: bool) -> Ten
     return torch.cat((whole[:, :, : begin + shared], part[:, :, shared:], whole[:, :, end:]), 2)
 
 
-def part_of(given: Given, span: tuple[int, int], whole: Tensor) -> Given:
+def part_of(given: Given, span: tuple[int, int], whole: Tensor, cfg: Config) -> Given:
     """One clip. A later one's wanted first frame is the last latent of the one before, as it is, or its own."""
     begin, end = span
     ways, mask = given.pixels, given.mask
@@ -137,10 +139,16 @@ def part_of(given: Given, span: tuple[int, int], whole: Tensor) -> Given:
     shown = next(islice(ways.frames(), begin, None))
     src = ways.condition(Prompt(image=shown))
     if begin in given.keys:
-        return replace(part, src=src, tgt=given.keys[begin])
+        return replace(part, src=src, tgt=wanted(given.keys[begin], given, cfg))
     latent = whole[:, :, begin : begin + 1]
     shown = next(iter(ways.decode(latent)))[0]
-    return replace(part, src=src, tgt=ways.condition(Prompt(image=shown, latent=latent)))
+    return replace(part, src=src, tgt=wanted(shown, given, cfg, latent))
+
+
+def wanted(image: Tensor, given: Given, cfg: Config, latent: Tensor | None = None) -> Any:
+    """The condition of the target's calls; as released, its noise goes into the latent."""
+    noise = {"noise": "latent"} if cfg.variant == "released" else {}
+    return given.pixels.condition(Prompt(image=image, latent=latent, **noise))
 
 
 def remembered(step: Step, cfg: Config) -> dict[str, Tensor]:
@@ -158,7 +166,7 @@ def remembered(step: Step, cfg: Config) -> dict[str, Tensor]:
 def _first(given: Given, span: tuple[int, int], kept: dict[str, Tensor], cfg: Config) -> First:
     latents = {name: value for name, value in kept.items() if not _of_adapters(name)}
     adapters = {name: value for name, value in kept.items() if _of_adapters(name)}
-    part = part_of(given, span, given.source)
+    part = part_of(given, span, given.source, cfg)
     _, src = perturbed(part, cfg)
     return First(replace(part, src=src), latents, adapters)
 
@@ -184,8 +192,8 @@ def one(
             state = given.adapters
             adapters.load(state)
         elif start is None or start.stage == "tune":
-            clip, begun = (given.source, given.src), start.index if start else 0
-            for i, found in tuning.tuned(tuned, adapters, clip, fit, state, begun):
+            begun = start.index if start else 0
+            for i, found in tuning.tuned(tuned, adapters, shown(given, cfg), fit, state, begun):
                 yield Step("tune", i, cfg.tune, given.source, found)
             state = adapters.tensors()
         else:
@@ -258,29 +266,47 @@ def refined(
         yield Step("edit", j + 1, cfg.steps, z, state)
 
 
-def perturbed(given: Given, cfg: Config) -> tuple[Tensor, Any]:
-    """The clip's latent and its first frame's condition, where it is flat perturbed a little."""
-    if not cfg.sarp:
+def shown(given: Given, cfg: Config) -> tuple[Tensor, Any]:
+    """What tuning looks at: the clip's latent and its condition.
+
+    As released: a sample of either, and the numbers beside the image in another order than the model was trained with.
+    """
+    if cfg.variant == "clean":
         return given.source, given.src
-    frames = torch.stack(list(given.pixels.frames())).to(given.source) * 2 - 1
+    first = next(iter(given.pixels.frames()))
+    condition = given.pixels.condition(Prompt(image=first, ids=(6, 0.02, 127), noise="sample"))
+    return sampled(given, given.pixels.frames()), condition
+
+
+def perturbed(given: Given, cfg: Config) -> tuple[Tensor, Any]:
+    """What is inverted: the clip's latent and its first frame's condition, where it is flat perturbed a little.
+
+    As released: the first frame is perturbed by a draw of its own and cut to eight bits, and the latent is a sample.
+    """
+    released = cfg.variant == "released"
+    if not cfg.sarp and not released:
+        return given.source, given.src
+    frames = torch.stack(list(given.pixels.frames())).to(given.source)
     # one draw for the clip, so that its first frame and the condition stay the same picture
-    eps = diffusion.noise(frames.transpose(0, 1)[None], given.seed, 0)[0].transpose(0, 1)
-    frames = sarp.perturbed(frames, eps, scale=cfg.sarp) / 2 + 0.5
-    src = given.pixels.condition(Prompt(image=frames[0]))
-    return given.pixels.encode(frames), src
+    noisy = noised(frames, given.seed, 0, cfg.sarp)
+    if not released:
+        src = given.pixels.condition(Prompt(image=noisy[0]))
+        return given.pixels.encode(noisy), src
+    first = noised(frames[:1], given.seed, 1, cfg.sarp)[0]
+    first = (first * 255).floor() / 255
+    return sampled(given, noisy), given.pixels.condition(Prompt(image=first, ids=(8, 127, 0.02)))
 
 
-# q, k and v of the first clip's layers over time, by path and branch
-Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
-Seen = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
+def noised(frames: Tensor, seed: int, draw: int, scale: float) -> Tensor:
+    """Frames f 3 H W in [0, 1], perturbed where they are flat."""
+    eps = diffusion.noise(frames.transpose(0, 1)[None], seed, draw)[0].transpose(0, 1)
+    return sarp.perturbed(frames * 2 - 1, eps, scale=scale) / 2 + 0.5
 
 
-def over_time(site: Site) -> bool:
-    return site.kind == "self" and site.axis == "temporal"
-
-
-def beside(seen: Seen) -> Beside:
-    return {(s.path, s.branch): found for s, found in seen.items() if s.axis == "temporal"}
+def sampled(given: Given, frames: Iterable[Tensor]) -> Tensor:
+    """A latent drawn from what the VAE says of the frames, in place of its mode."""
+    eps = diffusion.noise(given.source, given.seed, 0)[0].transpose(0, 1)
+    return given.pixels.encode(frames, eps)
 
 
 def of_source(field: Branches, first: First | None, rising: list[float], i: int) -> Beside:
@@ -307,85 +333,3 @@ def of_both(
         z = first.latents[f"edited{j}"]
         diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
     return beside(seen or {}) | beside(edited)
-
-
-def recorded(
-    field: Field, cfg: Config, step: int, everything: bool = False
-) -> contextlib.AbstractContextManager[Seen | None]:
-    """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
-    _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
-    wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
-    if not any(wanted.values()):
-        return contextlib.nullcontext()
-    wanted["temporal"] |= everything
-
-    def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return (
-            q,
-            k,
-            v if site.axis == "temporal" else None,
-        )  # over space it would be held for nothing
-
-    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis], keep)
-
-
-def extended(field: Field, there: Beside) -> contextlib.AbstractContextManager[None]:
-    """Have the layers over time see the first clip's keys and values too, in the source's calls."""
-    if not there:
-        return contextlib.nullcontext()
-
-    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attended(q, *longer(k, v, there[site.path, "src+"]))
-
-    return attention.edit(field, rule, over_time)
-
-
-def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Keys and values with the first clip's before them."""
-    _, k_first, v_first = first
-    return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
-
-
-def matching_in(
-    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: Config, step: int
-) -> contextlib.AbstractContextManager[None]:
-    """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
-    if not (seen or there):
-        return contextlib.nullcontext()
-    return attention.edit(field, matched(seen or {}, there, given, cfg, step))
-
-
-def matched(
-    seen: Seen, there: Beside, given: Given, cfg: Config, step: int
-) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
-    """The rule of the target's calls at an edit step.
-
-    seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
-    """
-    pair = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
-    coarse = matching.coarse(seen) if seen else 0
-
-    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        if site.kind != "self":
-            return None
-        first = there.get((site.path, site.branch))
-        if first:
-            k, v = longer(k, v, first)
-        known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
-        if known and site.axis == "spatial":
-            within = None if given.mask is None else site.covered(given.mask)
-            bound = thresholds_of(site, cfg).to(q.device)
-            return matching.blended(q, k, v, *known[:2], bound, within)
-        if known and matching.replaces(site, step, cfg.steps, pair, coarse):
-            q0, k0, v0 = known
-            if first:
-                k0, _ = longer(k0, v0, there[site.path, "src+"])
-            return attended(q0, k0, v)
-        return attended(q, k, v) if first else None
-
-    return rule
-
-
-def thresholds_of(site: Site, cfg: Config) -> Tensor:
-    """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
-    return matching.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]

@@ -1,0 +1,114 @@
+"""What I2VEdit does inside attention: the source's over space and time in the target's calls, and the first clip's keys
+and values in all of a later clip's."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as attended
+
+from .. import attention
+from ..attention import matching
+from ..attention.door import Site
+from ..step import Field, Given
+
+if TYPE_CHECKING:
+    from .i2vedit import Config
+
+# q, k and v of the first clip's layers over time, by path and branch
+Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
+Seen = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
+
+
+def over_time(site: Site) -> bool:
+    return site.kind == "self" and site.axis == "temporal"
+
+
+def beside(seen: Seen) -> Beside:
+    return {(s.path, s.branch): found for s, found in seen.items() if s.axis == "temporal"}
+
+
+def recorded(
+    field: Field, cfg: "Config", step: int, everything: bool = False
+) -> contextlib.AbstractContextManager[Seen | None]:
+    """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
+    _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
+    wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
+    if not any(wanted.values()):
+        return contextlib.nullcontext()
+    wanted["temporal"] |= everything
+
+    def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return (
+            q,
+            k,
+            v if site.axis == "temporal" else None,
+        )  # over space it would be held for nothing
+
+    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis], keep)
+
+
+def extended(field: Field, there: Beside) -> contextlib.AbstractContextManager[None]:
+    """Have the layers over time see the first clip's keys and values too, in the source's calls."""
+    if not there:
+        return contextlib.nullcontext()
+
+    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attended(q, *longer(k, v, there[site.path, "src+"]))
+
+    return attention.edit(field, rule, over_time)
+
+
+def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values with the first clip's before them."""
+    _, k_first, v_first = first
+    return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
+
+
+def matching_in(
+    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: "Config", step: int
+) -> contextlib.AbstractContextManager[None]:
+    """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
+    if not (seen or there):
+        return contextlib.nullcontext()
+    return attention.edit(field, matched(seen or {}, there, given, cfg, step))
+
+
+def matched(
+    seen: Seen, there: Beside, given: Given, cfg: "Config", step: int
+) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
+    """The rule of the target's calls at an edit step.
+
+    seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
+    """
+    pair = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
+    coarse = matching.coarse(seen) if seen else 0
+    left_out = matching.last_coarse(seen, coarse) if cfg.variant == "released" else None
+
+    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        if site.kind != "self":
+            return None
+        first = there.get((site.path, site.branch))
+        if first:
+            k, v = longer(k, v, first)
+        known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
+        if known and site.axis == "spatial":
+            within = None if given.mask is None else site.covered(given.mask)
+            bound = thresholds_of(site, cfg).to(q.device)
+            return matching.blended(q, k, v, *known[:2], bound, within)
+        if known and matching.replaces(site, step, cfg.steps, pair, coarse, left_out):
+            q0, k0, v0 = known
+            if first:
+                k0, _ = longer(k0, v0, there[site.path, "src+"])
+            return attended(q0, k0, v)
+        return attended(q, k, v) if first else None
+
+    return rule
+
+
+def thresholds_of(site: Site, cfg: "Config") -> Tensor:
+    """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
+    return matching.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]
