@@ -2,8 +2,6 @@
 
 import dataclasses
 import inspect
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .bench.cli import bench
-from .console import CANCELLED, exit_codes, screen, settings_of, shown_progress
+from .console import exit_codes, going_on, screen, settings_of, shown_progress
+from .places import store_of
 from .settings import kind_of
 from .task import EditTask
 
@@ -71,35 +70,26 @@ def edit(**values: Any) -> None:
     resume, as_json = values.pop("resume"), values.pop("json")
     with exit_codes():
         settings, words = settings_of(values.pop("settings")), tuple(values.pop("words"))
-        run_task(EditTask(**values, settings=settings, words=words), resume, as_json)
+        task = EditTask(**values, settings=settings, words=words)
+        store = store_of(task)
+    with going_on(store.holds), exit_codes():
+        run_task(task, resume, as_json)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
+    from .intake import taken
+
+    known = taken(task)  # first, for what follows imports torch, and that takes seconds
     from . import editing
     from .files import as_json as to_json
-    from .result import latents_path
 
-    try:
-        with shown_progress(quiet=as_json or not screen.is_terminal) as report:
-            result = editing.edit(task, resume=resume, report=report)
-            result.save(report=report)
-    except KeyboardInterrupt as error:  # Cancelled, or while writing
-        screen.print(str(error) or "stopped", highlight=False)
-        cancelled = isinstance(error, editing.Cancelled)
-        if error.saved if cancelled else latents_path(Path(task.output)).exists():
-            screen.print(
-                f"go on with: {resume_command()}", highlight=False, soft_wrap=True, markup=False
-            )
-        raise typer.Exit(CANCELLED) from error
+    with shown_progress(quiet=as_json or not screen.is_terminal) as report:
+        result = editing.edit(task, resume=resume, report=report, known=known)
+        result.save(report=report)
     if as_json:
         print(to_json(result.manifest))
     else:
         summarise(result.manifest)
-
-
-def resume_command() -> str:
-    arguments = [a for a in sys.argv[1:] if a != "--resume"]
-    return shlex.join(["holdfast", *arguments, "--resume"])
 
 
 def summarise(manifest: dict) -> None:
@@ -224,6 +214,7 @@ def frame(
     """Write the frame that an image editor is to edit, for --first-frame."""
     from itertools import islice
 
+    from .files import whole
     from .media import images, video
 
     with exit_codes():
@@ -235,7 +226,8 @@ def frame(
         if output.exists() and output.samefile(clip):
             raise ValueError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
-        images.write(output, images.to_tensor(array))
+        with whole(output) as part:
+            images.write(part, images.to_tensor(array))
         screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)
 
 

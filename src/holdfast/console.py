@@ -1,6 +1,12 @@
 """What all commands of the command line share: exit codes, notes, progress bars, key=value pairs."""
 
 import contextlib
+import errno
+import os
+import shlex
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -18,7 +24,20 @@ from rich.progress import (
 
 from .notes import Notice
 
-BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 2, 3, 4, 130
+FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
+# What the system says of a name that a user gave; anything else (a full disk, say) came while the work was done.
+NAMES = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EROFS,
+    errno.ENXIO,
+}
+LESS = "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
 screen = Console(stderr=True)
 
 
@@ -30,29 +49,78 @@ def exit_codes() -> Iterator[None]:
     from .registry import Missing
 
     try:
-        with our_warnings():
+        with our_warnings(), stoppable():
             yield
+            sys.stdout.flush()  # a broken pipe shows here, not while Python ends
     except Missing as error:
         fail(error, MISSING)
     except KeyboardInterrupt as error:
-        fail(str(error) or "stopped", CANCELLED)
-    except (
-        ValueError,
-        FileNotFoundError,
-        PermissionError,
-        IsADirectoryError,
-        NotADirectoryError,
-    ) as error:
+        stop(error)
+    except BrokenPipeError:  # who read what we print has enough of it
+        silence()
+        raise typer.Exit(FAILED) from None
+    except ValueError as error:
         fail(error, BAD_INPUT)
-    except OSError as error:
-        fail(error, 1)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+    except Exception as error:  # libraries have errors of their own for memory that ran out
+        if out_of_memory(error):
+            fail(LESS, NO_MEMORY)
+        if not isinstance(error, OSError):
             raise
-        fail(
-            "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less",
-            NO_MEMORY,
-        )
+        fail(said(error), BAD_INPUT if error.errno in NAMES else FAILED)
+
+
+def said(error: OSError) -> str:
+    """What the system says, as a sentence that begins with the file."""
+    if not (error.filename and error.strerror):
+        return str(error.strerror or error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP end a command as Ctrl-C does, with everything saved."""
+    signals = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    # Signals come to the main thread alone; one that somebody ignores (nohup) or handles stays as it is.
+    free = threading.current_thread() is threading.main_thread()
+    changed = [s for s in signals if s and free and signal.getsignal(s) is signal.SIG_DFL]
+    try:
+        for number in changed:
+            signal.signal(number, _stop)
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(number: int, _frame) -> None:
+    # A second one must not end the saving that the first began.
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def going_on(can: Callable[[], bool]) -> Iterator[None]:
+    """Around `exit_codes`: say how to go on after a stop or a failure, where there is something to go on from."""
+    try:
+        yield
+    except typer.Exit as error:
+        if error.exit_code in (FAILED, NO_MEMORY, CANCELLED) and can():
+            again = f"go on with: {command('--resume')}"
+            screen.print(again, highlight=False, soft_wrap=True, markup=False)
+        raise
+
+
+def command(*extra: str) -> str:
+    """The command that is running, to be typed again."""
+    arguments = [a for a in sys.argv[1:] if a not in extra]
+    return shlex.join(["holdfast", *arguments, *extra])
+
+
+def silence() -> None:
+    """Let what is still to be printed go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -72,7 +140,8 @@ def _show_once() -> Callable[..., None]:
     def show(message: Warning, *_) -> None:
         text = str(message)
         if text not in shown:
-            screen.print(f"[yellow]note:[/] {escape(text)}", highlight=False, soft_wrap=True)
+            shown_text = escape(one_line(text))
+            screen.print(f"[yellow]note:[/] {shown_text}", highlight=False, soft_wrap=True)
         shown.add(text)
 
     return show
@@ -87,8 +156,19 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def fail(message: object, code: int) -> None:
-    screen.print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+    screen.print(f"[red]error:[/] {escape(one_line(message))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def stop(error: KeyboardInterrupt) -> None:
+    screen.print(str(error) or "stopped", highlight=False)
+    raise typer.Exit(CANCELLED)
+
+
+def one_line(message: object) -> str:
+    """One line whatever a file is called: control characters would move the cursor, or worse."""
+    text = " ".join(str(message).splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from . import registry, walk
 from .backbones.base import Backbone
-from .files import Store, load_tensors, save_tensors
+from .files import Store, load_tensors, save_tensors, tidy, whole
+from .intake import Taken, placed, taken
 from .media import first, images, masks, video
 from .media.images import to_tensor
 from .notes import Notice, gathered, note
+from .places import adapters_path, all_paths, first_path, store_of
 from .plan import Plan, plan
-from .result import Clock, Report, Result, check_output, describe, latents_path
+from .result import Clock, Report, Result, check_effect, describe
 from .step import Step
-from .task import EditTask, part_of
+from .task import EditTask
 from .walk import Done, Event, Note, Painted, Progress
 
 SAVE_EVERY = 20.0  # seconds between two saves of a running edit
@@ -38,14 +40,15 @@ def edit(
     backbone: Backbone | None = None,
     resume: bool = False,
     report: Report | None = None,
+    known: Taken | None = None,
 ) -> Result:
     """Run an edit up to the saved latent. `Result.save` decodes and writes it.
 
     backbone: one that is loaded already; else the task's is loaded. resume: go on from the latents beside the output.
-    report: told (stage, done, count) as it goes. Raises ValueError for bad input, registry.Missing for missing
-    weights, Cancelled after Ctrl-C.
+    report: told (stage, done, count) as it goes. known: the task as it was taken in, where that is done already.
+    Raises ValueError for bad input, registry.Missing for missing weights, Cancelled after Ctrl-C.
     """
-    running, step = events(task, backbone, resume), None
+    running, step = events(task, backbone, resume, known), None
     try:
         for event in running:
             if isinstance(event, Note):
@@ -61,18 +64,22 @@ def edit(
         where = "before a step was done"
         if step:
             where = f"after step {step.index} of {step.count}"
-        raise Cancelled(f"stopped {where}", step is not None and bool(task.output)) from error
+        saved = bool(task.output) and store_of(task).holds()
+        raise Cancelled(f"stopped {where}", saved) from error
     return event
 
 
 def events(
-    task: EditTask, backbone: Backbone | None = None, resume: bool = False
+    task: EditTask,
+    backbone: Backbone | None = None,
+    resume: bool = False,
+    known: Taken | None = None,
 ) -> Iterator[Event | Result]:
     """An edit as it goes: Progress, Note and Step; the Result is the last. Closing it cancels the edit and saves its
     latents.
     """
     notes: list[str] = []
-    for event in gathered(_events(task, backbone, resume), Note):
+    for event in gathered(_events(task, backbone, resume, known), Note):
         if isinstance(event, Note):
             notes.append(event.text)
         elif isinstance(event, Result):
@@ -97,9 +104,9 @@ class Opened:
         """Say that an image model made the wanted first frame, and write it beside the output."""
         said = f"{self.plan.painter.name} made the first frame from the prompts"
         if self.task.output:
-            path = Path(self.task.output)
-            path = path.with_name(path.name + ".first.png")
-            images.write(path, made.frame)
+            path = first_path(Path(self.task.output))
+            with whole(path) as part:
+                images.write(part, made.frame)
             said += f": {path}"
         note(f"{said} ({made.evaluations} evaluations)")
 
@@ -108,9 +115,8 @@ class Opened:
         names = getattr(self.plan.method, "FITTED", ())
         if not (names and self.task.output) or self.plan.spans.count > 1:  # each clip has its own
             return None
-        output = Path(self.task.output)
         settings = {name: getattr(self.plan.cfg, name) for name in names}
-        return output.with_name(output.name + ".adapters.safetensors"), self.task.fit_key(settings)
+        return adapters_path(Path(self.task.output)), self.task.fit_key(settings)
 
     def frames(self) -> Iterator[Tensor]:
         """The part's frames as the model takes them."""
@@ -124,17 +130,16 @@ class Opened:
         return self.mask.frames
 
 
-def opened(task: EditTask, backbone: Backbone | None) -> Opened:
+def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None) -> Opened:
     """Read the clip and choose everything, so that what cannot work fails before any of it is paid for."""
-    clip = video.probe(task.input)
-    part = part_of(task.frames, clip.frames)
+    known = known or taken(task, backbone)
+    clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
     mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
-    check_output(task, clip)
-    about = backbone or registry.about(task.backbone, task.weights)
+    check_effect(task)
     keys = placed(task, part)
-    chosen = plan(task, about, len(part), (clip.size[1], clip.size[0]), keys)
-    store = Store(latents_path(Path(task.output)), task.key()) if task.output else None
+    chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
+    store = store_of(task) if task.output else None
     edit = Opened(task, clip, part, mask, chosen, store)
     if task.first_frame:
         edit.first = first.read(task.first_frame, chosen.fit, next(edit.frames()))
@@ -144,22 +149,13 @@ def opened(task: EditTask, backbone: Backbone | None) -> Opened:
     return edit
 
 
-def placed(task: EditTask, part: range) -> dict[int, str]:
-    """The images of the key frames by their place in the part that is edited. Raises ValueError for one that is not
-    in it, or is its first.
-    """
-    for at in task.key_frames():
-        if at not in part[1:]:
-            raise ValueError(
-                f"--keyframe {at}=... is not within frames {part.start + 1} to {part.stop - 1}, "
-                "which follow the first one that is edited"
-            )
-    return {at - part.start: path for at, path in task.key_frames().items()}
-
-
-def _events(task: EditTask, backbone: Backbone | None, resume: bool) -> Iterator[Event | Result]:
+def _events(
+    task: EditTask, backbone: Backbone | None, resume: bool, known: Taken | None
+) -> Iterator[Event | Result]:
     clock = Clock()
-    edit = opened(task, backbone)
+    edit = opened(task, backbone, known)
+    if task.output:
+        tidy(all_paths(Path(task.output)))
     saved = edit.store.load() if resume and edit.store and not task.same else None
     clock.lap("read")
     yield Progress("read", 1, 1)
@@ -230,12 +226,12 @@ def _walked(
                     last = time.monotonic()
             yield event
             clock.restart()
+        if (
+            edit.store and step
+        ):  # before anything is decoded: an edit is never lost to what comes after it
+            edit.store.save(step)
     except (KeyboardInterrupt, GeneratorExit):
         if edit.store and step:
             edit.store.save(step)
         raise
-    if (
-        edit.store and step
-    ):  # before anything is decoded: an edit is never lost to what comes after it
-        edit.store.save(step)
     return event

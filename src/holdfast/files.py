@@ -1,17 +1,98 @@
 """Files that are whole or not there: published under their name when they are finished; JSON; the store of latents."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+try:
+    import fcntl
+except (
+    ImportError
+):  # Windows: nothing says there whether a folder is still in use, so nothing is tidied up
+    fcntl = None
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .step import Step
+
+SCRATCH = ".holdfast"  # ends the name of a folder that only a running command uses
+REPLACED = "old"  # in such a folder: a folder of frames that is about to be replaced
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to make it in, gone when the block ends. Until then it is locked: a killed run's is not,
+    which is how the next one knows it (`tidy`).
+    """
+    # A whole path, so that no part of it can look to FFmpeg like a protocol ("take:2.mp4").
+    beside = path.parent.absolute()
+    with tempfile.TemporaryDirectory(SCRATCH, f".{path.name}.", beside) as folder:
+        lock = _lock(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """An open descriptor that holds the folder's lock as long as this process lives; None where it is not to be had."""
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else's, or a file system without locks
+        os.close(lock)
+        return None
+    return lock
+
+
+def tidy(paths: Iterable[Path]) -> None:
+    """Remove what killed runs left of their work on these files: folders of `scratch` that nobody holds."""
+    for path in paths:
+        ours = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(SCRATCH)}")
+        for folder in _folders(path.parent):
+            if ours.fullmatch(folder.name):
+                _remove_unused(folder, path)
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    with os.scandir(parent) as entries:
+        return [Path(e) for e in entries if e.is_dir(follow_symlinks=False)]
+
+
+def _remove_unused(folder: Path, path: Path) -> None:
+    lock = _lock(folder)
+    if lock is None:
+        return
+    try:
+        if (folder / REPLACED).exists() and not path.exists():
+            (folder / REPLACED).rename(
+                path
+            )  # the run was killed between taking it away and putting the new one there
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that has its name only once the block has ended without an error."""
+    with scratch(path) as folder:
+        yield folder / path.name
+        publish(folder / path.name, path)
 
 
 def publish(part: Path, path: Path) -> None:
@@ -38,9 +119,8 @@ def _finite(value):
 
 
 def write_json(path: Path, data: dict) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(as_json(data) + "\n")
-    publish(part, path)
+    with whole(path) as part:
+        part.write_text(as_json(data) + "\n")
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
@@ -50,12 +130,12 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str
 
     # A state may be the latent itself, and safetensors refuses two names for one memory.
     tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
-    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(tensors, part, dict(about))
+        with whole(path) as part:
+            save_file(tensors, part, dict(about))
     except SafetensorError as error:
         raise OSError(f"could not save {path}: {error}") from error
-    publish(part, path)
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
@@ -113,6 +193,16 @@ class Store:
             _under("state.", tensors),
         )
         return step, _under("found.", tensors)
+
+    def holds(self) -> bool:
+        """Whether there is something of this task to go on from."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "np") as file:
+                return (file.metadata() or {}).get("key") == self.key
+        except (SafetensorError, OSError):
+            return False
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

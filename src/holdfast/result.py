@@ -18,10 +18,12 @@ from torch import Tensor
 
 from .backbones.base import Backbone
 from .files import Store, write_json
+from .intake import sources
 from .media import masks, video
 from .media.images import to_array
 from .metrics.base import psnr
 from .notes import note
+from .places import check_place, manifest_path
 from .plan import Plan
 from .task import EditTask
 from .walk import Done
@@ -97,7 +99,7 @@ class Result:
         if not (path or self.task.output):
             raise ValueError("give a file name to save to")
         path = Path(path or self.task.output)
-        check_place(path, self.task)
+        check_place(path, sources(self.task))
         measure = Preservation()
         self.clock.restart()
         frames = reported(self.frames(measure), "decode and write", self.clip.frames, report)
@@ -214,33 +216,17 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
     }
 
 
-def check_output(task: EditTask, clip: video.Clip) -> None:
-    """Refuse what could only fail after the work is done, and note what has no effect."""
-    if task.output:
-        path = Path(task.output)
-        check_place(path, task)
-        video.check_output(path, clip, task.codec, task.crf)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encoded = task.codec != "auto" or task.crf is not None
-        if path.suffix.lower() not in video.CONTAINERS and encoded:
-            note(f"codec and crf have no effect on {path.name}")
+def check_effect(task: EditTask) -> None:
+    """Note what has no effect."""
+    path = Path(task.output)
+    encoded = task.codec != "auto" or task.crf is not None
+    if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
+        note(f"codec and crf have no effect on {path.name}")
     if task.crf is not None and task.codec in ("lossless", "ffv1"):
         note(f"crf has no effect with codec {task.codec}")
     shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and shaped:
         note("feather, grow, outline and invert-mask have no effect without a mask")
-
-
-def check_place(path: Path, task: EditTask) -> None:
-    """Refuse to overwrite what the edit was made from, or a folder that is not an earlier result."""
-    made_from = (task.input, task.mask, task.first_frame, *task.key_frames().values())
-    for name in filter(None, made_from):
-        if path.exists() and path.resolve() == Path(name).resolve():
-            raise ValueError(f"the result would replace {path}; give another --output")
-    if path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
-        raise ValueError(
-            f"{path} is a folder that holds other things; give a file name, or a folder of its own"
-        )
 
 
 def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:
@@ -263,11 +249,3 @@ def peak_memory_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
-
-
-def manifest_path(output: Path) -> Path:
-    return output.with_name(output.name + ".json")
-
-
-def latents_path(output: Path) -> Path:
-    return output.with_name(output.name + ".latents.safetensors")

@@ -1,7 +1,6 @@
 """Write frames: a video file, a GIF, an image or a folder of images, whole or not at all."""
 
 import io
-import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import av
 from numpy import ndarray
 
-from ..files import publish
+from ..files import REPLACED, publish, scratch
 from . import images
 from .encoding import CODECS, sound_streams, write_video
 from .reading import Clip, opened
@@ -29,8 +28,8 @@ def write(
     check_output(path, clip, codec, crf)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        part = Path(folder) / (path.name or "frames")
+    with scratch(path) as folder:
+        part = folder / (path.name or "frames")
         if not suffix:
             _write_folder(part, clip, frames)
         elif suffix in images.SUFFIXES:
@@ -41,7 +40,7 @@ def write(
         else:
             write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
         if path.is_dir() and not suffix:
-            path.rename(Path(folder) / "old")  # a folder cannot be replaced in one step
+            path.rename(folder / REPLACED)  # a folder cannot be replaced in one step
         publish(part, path)
 
 
