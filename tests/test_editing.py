@@ -96,7 +96,7 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
     assert manifest["settings"]["n_avg"]["from"] == "the method's default"
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
-    stages = {"read", "load", "condition", "encode", "edit", "decode and write"}
+    stages = {"read", "load", "condition", "encode", "edit", "decode and write", "check"}
     assert set(manifest["seconds"]) == stages
     assert manifest["notes"] == []
     assert manifest["peak_memory_mb"] > 50

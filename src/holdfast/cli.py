@@ -95,9 +95,7 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
 def summarise(manifest: dict) -> None:
     measured, size = manifest["preservation"], manifest["plan"]["fit"]
     output = escape(manifest["output"])
-    outside = "no mask, so nothing was held exactly"
-    if measured["psnr_outside"] is not None:
-        outside = f"outside the edit {measured['psnr_outside']} dB"
+    outside = kept_outside(manifest)
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest["seconds"].items())
     lines = (
         f"  {size['reason']}",
@@ -109,6 +107,18 @@ def summarise(manifest: dict) -> None:
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
     for line in lines:
         screen.print(line, highlight=False)
+
+
+def kept_outside(manifest: dict) -> str:
+    """What is kept where nothing was to change, of the file that was written."""
+    file = manifest["delivered"]
+    if file["samples_equal_outside"]:
+        return "outside the edit every sample of the file is the source's"
+    if file["psnr_outside"] is not None:
+        return f"outside the edit {file['psnr_outside']} dB in the file"
+    if manifest["task"]["mask"]:
+        return "the mask covers everything, so nothing was held exactly"
+    return "no mask, so nothing was held exactly"
 
 
 def _register_edit() -> None:

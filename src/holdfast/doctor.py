@@ -73,7 +73,7 @@ def _weights() -> dict[str, str]:
     for name, module in registry.backbones().items():
         try:
             found[name] = f"here: {module.find(name)}"
-        except registry.Missing as error:
+        except (registry.Missing, ValueError) as error:
             found[name] = str(error)
     return found
 
@@ -101,6 +101,6 @@ def _codecs() -> dict[str, str]:
     from .media.video import CODECS
 
     return {
-        name: "here" if codec in av.codecs_available else "missing from this build of PyAV"
+        name: "here" if codec.encoder in av.codecs_available else "missing from this build of PyAV"
         for name, codec in CODECS.items()
     }

@@ -7,15 +7,18 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from . import delivered
 from .backbones.base import Backbone
 from .files import Store, write_json
 from .intake import sources
@@ -70,20 +73,35 @@ class Result:
     def task(self) -> EditTask:
         return self.plan.task
 
-    def frames(self, measure: "Preservation | None" = None) -> Iterator[np.ndarray]:
+    def frames(self) -> Iterator[np.ndarray]:
         """The result's frames before encoding: H W 3, uint8, or uint16 for a source above 8 bits. All of the clip's."""
+        return (shown.rgb() for shown in self.pictures(Preservation()))
+
+    def alphas(self) -> Iterator[np.ndarray]:
+        """The edit's weight at each pixel of every frame, float32 H W: 0 where nothing was to change."""
+        inside = self.mask.alphas() if self.mask else None
+        shape = self.clip.size[::-1]
+        for i in range(self.clip.frames):
+            if i not in self.part:
+                yield np.zeros(shape, np.float32)
+            else:
+                yield next(inside) if inside else np.ones(shape, np.float32)
+
+    def pictures(self, measure: "Preservation") -> Iterator[video.Picture]:
+        """The same with what each was made from. An untouched one is turned into RGB only where somebody asks."""
         edited = self.edited()
-        alphas = self.mask.alphas() if self.mask else None
-        for i, source in enumerate(video.read(self.clip)):
-            alpha = np.zeros(source.shape[:2], np.float32)
-            result = source
-            if i in self.part:
-                alpha = next(alphas) if alphas else np.ones(source.shape[:2], np.float32)
-                if self.z is not None:
-                    result = masks.composite(source, next(edited), alpha)
-            if measure:
-                measure.add(source, result, alpha)
-            yield result
+        converter = VideoReformatter()
+        frames = zip(video.stored(self.clip), self.alphas(), strict=True)
+        for i, (own, alpha) in enumerate(frames):
+            kept = None if isinstance(own, np.ndarray) else own
+            if i not in self.part or self.z is None:
+                measure.add_same(alpha)
+                yield video.Picture(partial(video.upright, own, self.clip, converter), kept)
+                continue
+            source, made = video.upright(own, self.clip, converter), next(edited)
+            result = masks.composite(source, made, alpha)
+            measure.add(source, result, alpha)
+            yield replace(video.picture(result), own=kept, edited=made, alpha=alpha)
 
     @torch.no_grad()
     def edited(self) -> Iterator[np.ndarray]:
@@ -102,10 +120,12 @@ class Result:
         check_place(path, sources(self.task))
         measure = Preservation()
         self.clock.restart()
-        frames = reported(self.frames(measure), "decode and write", self.clip.frames, report)
+        frames = reported(self.pictures(measure), "decode and write", self.clip.frames, report)
         video.write(path, self.clip, frames, self.task.codec, self.task.crf)
         self.clock.lap("decode and write")
         self.manifest["preservation"] = measure.figures()
+        self.manifest["delivered"] = delivered.figures(self.clip, path, self.alphas())
+        self.clock.lap("check")
         self.manifest |= self._written(path)
         write_json(manifest_path(path), self.manifest)
         if self.store:
@@ -137,7 +157,7 @@ class Result:
         """The preservation figures of this result, measured before encoding."""
         if "preservation" not in self.manifest:
             measure = Preservation()
-            for _ in self.frames(measure):
+            for _ in self.pictures(measure):
                 pass
             self.manifest["preservation"] = measure.figures()
         return self.manifest["preservation"]
@@ -166,6 +186,11 @@ class Preservation:
         self.count_outside += 3 * int(outside.sum())
         self.worst = max(self.worst, float(difference[outside].max(initial=0.0)))
         self.changed += 3 * int((difference.max(axis=2) > 2.001 / 255).sum())
+
+    def add_same(self, alpha: np.ndarray) -> None:
+        """A frame of which nothing moved."""
+        self.count += 3 * alpha.size
+        self.count_outside += 3 * int((alpha == 0).sum())
 
     def figures(self) -> dict[str, float | None]:
         """psnr and psnr_outside in dB (infinite where not a bit moved); the outside ones are None where nothing is
@@ -222,7 +247,7 @@ def check_effect(task: EditTask) -> None:
     encoded = task.codec != "auto" or task.crf is not None
     if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
         note(f"codec and crf have no effect on {path.name}")
-    if task.crf is not None and task.codec in ("lossless", "ffv1"):
+    if task.crf is not None and task.codec in ("lossless", "ffv1", "prores"):
         note(f"crf has no effect with codec {task.codec}")
     shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and shaped:

@@ -95,9 +95,9 @@ class EditTask:
     dtype: Literal["auto", "bfloat16", "float32"] = _field(
         "auto is bfloat16 on a GPU, float32 on a CPU.", "auto"
     )
-    codec: Literal["auto", "h264", "h265", "vp9", "ffv1", "lossless"] = _field(
-        "How the result is encoded; auto goes by its container and depth.", "auto"
-    )
+    codec: Literal[
+        "auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"
+    ] = _field("How the result is encoded; auto goes by its container and depth.", "auto")
     crf: Annotated[int, Range(0, 63)] | None = _field(
         "Quality of the codec; lower is better. The default is visually lossless.", None
     )

@@ -1,49 +1,70 @@
 """Encode frames as a video file with PyAV: a stream with the source's tags, its frames, and its sound beside them."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from .reading import SCALING, UNTAGGED, Clip, colour_range, matrix
+from .reading import UNTAGGED, Clip, colour_range
+from .samples import Picture, frame_of, is_yuv, picture, plain
 
 ROTATES = {".mp4", ".mov", ".m4v"}  # containers that carry a rotation tag
-CODECS = {
-    "h264": "libx264",
-    "h265": "libx265",
-    "vp9": "libvpx-vp9",
-    "ffv1": "ffv1",
-    "lossless": "libx264rgb",
-}
-CRF = {"h264": 15, "h265": 18, "vp9": 20}  # visually lossless
+MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to write a picture. crf: its quality, where it has one, from 0 to worst."""
+
+    encoder: str  # FFmpeg's name
+    suffixes: tuple[str, ...]  # of files that take it
+    crf: int | None = None
+    worst: int = 51
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def formats(self) -> frozenset[str]:
+        return frozenset(f.name for f in av.Codec(self.encoder, "w").video_formats)
+
+
+# What is written without a quality keeps at least 50 dB of luma outside an edit on every clip tried (docs/limits.md).
 # No B-frames: with them the last packet is not the last frame, and the container's duration and rate drift from
 # the source's.
-_LOSSY = {
-    "h264": {"bf": "0", "preset": "medium"},
-    "h265": {"x265-params": "bframes=0:log-level=error"},
-    "vp9": {"b:v": "0"},
+CODECS = {
+    "h264": Codec("libx264", ANY, 9, options={"bf": "0", "preset": "medium"}),
+    "h265": Codec("libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}),
+    "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
+    "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}),
+    "prores": Codec("prores_ks", (".mov", ".mkv")),
+    "ffv1": Codec("ffv1", (".mkv",), options={"level": "3"}),
+    "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}),
+    "lossless-rgb": Codec("libx264rgb", ANY, options={"qp": "0", "bf": "0"}),
 }
 
 
 def write_video(
-    part: Path, clip: Clip, frames: Iterable[ndarray], codec: str, crf: int | None
+    part: Path, clip: Clip, frames: Iterable[ndarray | Picture], codec: str, crf: int | None
 ) -> None:
-    """Encode upright frames with the times, tags and sound of `clip`. codec: of CODECS. Raises OSError."""
+    """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
     flags = {"movflags": "+faststart"} if part.suffix in ROTATES else {}
     keep_rotation = part.suffix.lower() in ROTATES
     turn = clip.rotation // 90 if keep_rotation else 0
+    as_stored = keep_rotation or not clip.rotation
     try:
         with av.open(str(part), "w", options=flags) as out:
             stream = _video_stream(out, clip, codec, crf, keep_rotation)
             sound = _Sound(out, clip) if clip.audio else None
             converter = VideoReformatter()
             for i, frame in enumerate(frames):
-                turned = np.rot90(frame, -turn)
-                picture = _converted(turned, clip, stream.codec_context.pix_fmt, converter)
-                out.mux(stream.encode(_timed(picture, i, clip)))
+                shown = picture(frame)
+                if not as_stored:
+                    shown = Picture(shown.rgb)
+                made = frame_of(shown, clip, stream.codec_context.pix_fmt, turn, converter)
+                out.mux(stream.encode(_timed(made, i, clip)))
                 if sound:
                     sound.until(float(clip.times[i] * clip.time_base))
             out.mux(stream.encode(None))
@@ -55,7 +76,7 @@ def write_video(
 
 
 def _video_stream(out, clip: Clip, codec: str, crf: int | None, keep_rotation: bool):
-    stream = out.add_stream(CODECS[codec], rate=clip.rate)
+    stream = out.add_stream(CODECS[codec].encoder, rate=clip.rate)
     context = stream.codec_context
     sideways = bool(clip.rotation % 180)
     context.width, context.height = clip.size[::-1] if sideways and keep_rotation else clip.size
@@ -82,53 +103,64 @@ def _tag_colours(context, clip: Clip) -> None:
 
 
 def _options(codec: str, crf: int | None) -> dict[str, str]:
-    if codec == "ffv1":
-        return {"level": "3"}
-    if codec == "lossless":
-        return {"qp": "0", "bf": "0"}
-    quality = CRF[codec] if crf is None else crf
-    return {"crf": str(quality)} | _LOSSY[codec]
+    known = CODECS[codec]
+    quality = known.crf if crf is None else crf
+    return dict(known.options) | ({} if known.crf is None else {"crf": str(quality)})
+
+
+def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
+    """The codec's name in CODECS: by default H.264 (VP9 in webm); for "lossless", the one that holds the clip's own
+    samples. Raises ValueError for one that the file does not take.
+    """
+    if codec == "auto":
+        return "vp9" if suffix == ".webm" else "h264"
+    if codec not in CODECS:
+        raise ValueError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
+    chosen = _lossless(clip) if codec == "lossless" else codec
+    known = CODECS[chosen]
+    if suffix not in known.suffixes:
+        what = codec if chosen == codec else f"{codec} of {clip.pixel_format}, which is {chosen},"
+        raise ValueError(f"{what} is written to {' or '.join(known.suffixes)}, not {suffix}")
+    return chosen
+
+
+def _lossless(clip: Clip) -> str:
+    """H.264 where it has the clip's own samples, the same in RGB for eight bits of it, else FFV1."""
+    if plain(clip.pixel_format) in CODECS["lossless"].formats:
+        return "lossless"
+    return "lossless-rgb" if clip.bits == 8 and not is_yuv(clip.pixel_format) else "ffv1"
 
 
 def _pixel_format(clip: Clip, codec: str) -> str:
-    """The source's chroma and depth where the codec has them; full chroma where an odd side allows no halving."""
-    if codec == "lossless":
-        return "rgb24"
-    if codec == "ffv1":
-        return "bgr0" if clip.bits == 8 else "gbrp16le"
-    depth = "10le" if clip.bits > 8 else ""
-    return f"yuv{_chroma(clip)}p{depth}"
+    """The source's own layout of samples where the codec has it, else the nearest; full chroma where an odd side allows
+    no halving.
+    """
+    known, own = CODECS[codec].formats, plain(clip.pixel_format)
+    if codec in ("ffv1", "lossless") and own in known:
+        return own
+    if not is_yuv(clip.pixel_format) and codec in ("ffv1", "lossless-rgb"):
+        return "rgb24" if codec == "lossless-rgb" else "bgr0" if clip.bits == 8 else "gbrp16le"
+    opacity = ("a", "") if "a" in own.removeprefix("yuv")[:1] else ("",)
+    depths = (
+        ("12le", "10le", "") if clip.bits > 10 else ("10le", "") if clip.bits > 8 else ("", "10le")
+    )
+    for a, chroma, depth in itertools.product(opacity, _chromas(clip), depths):
+        if f"yuv{a}{chroma}p{depth}" in known:
+            return f"yuv{a}{chroma}p{depth}"
+    raise ValueError(f"{codec} does not take pictures of {clip.size[0]}x{clip.size[1]}")
 
 
-def _chroma(clip: Clip) -> str:
+def _chromas(clip: Clip) -> tuple[str, ...]:
+    """In the order of what keeps most."""
     width, height = clip.size
     if width % 2 or height % 2:
-        return "444"
+        return ("444",)
     if not clip.colour or clip.path.suffix.lower() == ".gif":  # no video before: as players like it
-        return "420"
-    for known in ("444", "422"):
-        if known in clip.pixel_format:
-            return known
-    return "444" if clip.pixel_format.startswith(("gbr", "rgb", "bgr", "pal")) else "420"
-
-
-def _converted(
-    array: ndarray, clip: Clip, target: str, converter: VideoReformatter
-) -> av.VideoFrame:
-    """A frame in the stream's pixel format."""
-    layout = "rgb24" if array.dtype == np.uint8 else "rgb48le"
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), layout)
-    if not target.startswith("yuv"):
-        return converter.reformat(frame, format=target, interpolation=SCALING)
-    space = matrix(clip)
-    return converter.reformat(
-        frame,
-        format=target,
-        src_colorspace=space,
-        dst_colorspace=space,
-        dst_color_range=colour_range(clip),
-        interpolation=SCALING,
-    )
+        return ("420", "422", "444")
+    own = plain(clip.pixel_format)
+    if "444" in own or not is_yuv(own):
+        return ("444", "422", "420")
+    return ("422", "444", "420") if "422" in own else ("420", "422", "444")
 
 
 def _timed(frame: av.VideoFrame, index: int, clip: Clip) -> av.VideoFrame:

@@ -208,23 +208,33 @@ def _decoded(container, stream, path: Path) -> Iterator:
 
 def read(clip: Clip) -> Iterator[np.ndarray]:
     """The clip's frames in order, upright."""
-    if clip.files:
-        for file in clip.files:
-            yield images.read(file)
-        return
-    layout = "rgb24" if clip.bits == 8 else "rgb48le"
     converter = VideoReformatter()  # one for all frames: making it takes longer than a small frame
+    return (upright(frame, clip, converter) for frame in stored(clip))
+
+
+def stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
+    """The frames in order as they lie in the file: of a video in its own samples, of images as arrays."""
+    if clip.files:
+        yield from map(images.read, clip.files)
+        return
     with opened(clip.path) as container:
-        for frame in _decoded(container, container.streams.best("video"), clip.path):
-            rgb = converter.reformat(
-                frame,
-                format=layout,
-                src_colorspace=matrix(clip),
-                src_color_range=colour_range(clip),
-                interpolation=SCALING,
-            )
-            upright = np.rot90(rgb.to_ndarray(), clip.rotation // 90)
-            yield np.ascontiguousarray(upright)
+        yield from _decoded(container, container.streams.best("video"), clip.path)
+
+
+def upright(
+    frame: av.VideoFrame | np.ndarray, clip: Clip, converter: VideoReformatter
+) -> np.ndarray:
+    """A frame as it is shown, H W 3 in RGB."""
+    if isinstance(frame, np.ndarray):
+        return frame
+    rgb = converter.reformat(
+        frame,
+        format="rgb24" if clip.bits == 8 else "rgb48le",
+        src_colorspace=matrix(clip),
+        src_color_range=colour_range(clip),
+        interpolation=SCALING,
+    )
+    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), clip.rotation // 90))
 
 
 def matrix(clip: Clip) -> Colorspace:

@@ -5,19 +5,24 @@ tracks. Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel
 This is the door: `reading.py` and `writing.py` do the work.
 """
 
-from .encoding import CODECS
-from .reading import Clip, probe, read
-from .writing import CONTAINERS, check_output, clip_of, pick_codec, write, write_frames
+from .encoding import CODECS, pick_codec
+from .reading import Clip, probe, read, stored, upright
+from .samples import Picture, picture
+from .writing import CONTAINERS, check_output, clip_of, write, write_frames
 
 __all__ = [
     "CODECS",
     "CONTAINERS",
     "Clip",
+    "Picture",
     "check_output",
     "clip_of",
     "pick_codec",
+    "picture",
     "probe",
     "read",
+    "stored",
+    "upright",
     "write",
     "write_frames",
 ]

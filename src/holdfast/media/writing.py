@@ -10,8 +10,9 @@ from numpy import ndarray
 
 from ..files import REPLACED, publish, scratch
 from . import images
-from .encoding import CODECS, sound_streams, write_video
+from .encoding import CODECS, pick_codec, sound_streams, write_video
 from .reading import Clip, opened
+from .samples import Picture, picture
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -19,7 +20,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", "
 def write(
     path: str | Path,
     clip: Clip,
-    frames: Iterable[ndarray],
+    frames: Iterable[ndarray | Picture],
     codec: str = "auto",
     crf: int | None = None,
 ) -> None:
@@ -30,15 +31,10 @@ def write(
     suffix = path.suffix.lower()
     with scratch(path) as folder:
         part = folder / (path.name or "frames")
-        if not suffix:
-            _write_folder(part, clip, frames)
-        elif suffix in images.SUFFIXES:
-            _write_image(part, frames)
-        elif suffix == ".gif":
-            hundredths = [round(100 * t * clip.time_base) for t in clip.times]
-            images.write_gif(part, clip.size, hundredths, frames)
-        else:
+        if suffix in CONTAINERS:
             write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
+        else:
+            _write_images(part, clip, (picture(frame).rgb() for frame in frames))
         if path.is_dir() and not suffix:
             path.rename(folder / REPLACED)  # a folder cannot be replaced in one step
         publish(part, path)
@@ -83,7 +79,7 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
     if suffix not in CONTAINERS:
         return
     codec = pick_codec(codec, suffix, clip)
-    worst = 63 if codec == "vp9" else 51
+    worst = CODECS[codec].worst
     if crf is not None and not 0 <= crf <= worst:
         raise ValueError(f"crf is between 0 and {worst} for {codec}, not {crf}")
     if clip.audio:
@@ -95,19 +91,14 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
             sound_streams(out, source)
 
 
-def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
-    """The codec's name in CODECS: by default H.264 (VP9 in webm). Lossless above 8 bits is FFV1."""
-    if codec == "auto":
-        return "vp9" if suffix == ".webm" else "h264"
-    if codec not in CODECS:
-        raise ValueError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
-    if codec == "lossless" and clip.bits > 8:
-        codec = "ffv1"
-    if codec == "ffv1" and suffix != ".mkv":
-        raise ValueError("ffv1 (also what lossless means above 8 bits) is written to .mkv")
-    if suffix == ".webm" and codec != "vp9":
-        raise ValueError(f"a .webm takes vp9, not {codec}")
-    return codec
+def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
+    if not part.suffix:
+        _write_folder(part, clip, frames)
+    elif part.suffix.lower() in images.SUFFIXES:
+        _write_image(part, frames)
+    else:
+        hundredths = [round(100 * t * clip.time_base) for t in clip.times]
+        images.write_gif(part, clip.size, hundredths, frames)
 
 
 def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:

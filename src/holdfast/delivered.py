@@ -1,0 +1,78 @@
+"""What of a source is kept in the file that was written: decoded again and compared where nothing was to change."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy import ndarray
+
+from .media import samples, video
+from .metrics.base import capped, mean
+
+Figures = dict[str, float | bool | None]
+
+
+def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figures:
+    """Of a written file, where the edit's weight, H W a frame, is 0; None where it is 0 nowhere.
+
+    psnr_outside: as the metric masked_psnr has it, in RGB, mean over frames; max_abs_outside: the largest difference
+    there, of 1. luma_psnr_outside: of the first plane; samples_equal_outside: whether every plane's own samples are
+    the source's (one counts as outside where any of the pixels that it covers is); both None where the two files'
+    samples are not laid out alike.
+    """
+    written = video.probe(path)
+    ways = [(clip, VideoReformatter()) for clip in (source, written)]
+    found = Outside(alike(source, written))
+    for one, other, alpha in zip(video.stored(source), video.stored(written), alphas, strict=True):
+        if (alpha == 0).any():
+            rgb = [video.upright(f, *way) for f, way in zip((one, other), ways, strict=True)]
+            found.add(rgb, alpha == 0)
+            if found.laid_alike:
+                found.add_samples(one, other, np.rot90(alpha, -(source.rotation // 90)))
+    return found.figures()
+
+
+def alike(source: video.Clip, written: video.Clip) -> bool:
+    """Whether two videos' samples can be compared one by one."""
+    if source.files or written.files:
+        return False
+    names = [samples.plain(clip.pixel_format) for clip in (source, written)]
+    return names[0] == names[1] and source.rotation == written.rotation
+
+
+class Outside:
+    """Sums over frames."""
+
+    def __init__(self, laid_alike: bool):
+        self.laid_alike = laid_alike
+        self.decibels: list[float] = []
+        self.luma: list[float] = []
+        self.worst, self.equal = 0.0, True
+
+    def add(self, pair: list[ndarray], outside: ndarray) -> None:
+        one, other = (array.astype(np.float32) / np.iinfo(array.dtype).max for array in pair)
+        difference = (one - other)[outside]
+        self.decibels.append(capped(float(np.square(difference).mean())))
+        self.worst = max(self.worst, float(np.abs(difference).max()))
+
+    def add_samples(self, own: av.VideoFrame, made: av.VideoFrame, alpha: ndarray) -> None:
+        """alpha: as the frames are stored."""
+        for number in range(len(own.planes)):
+            here, there = (samples.plane_of(frame, number) for frame in (own, made))
+            outside = samples.at_plane(alpha, here.shape) == 0
+            self.equal &= bool((here == there)[outside].all())
+            if number == 0 and outside.any():
+                peak = 2 ** own.format.components[0].bits - 1
+                difference = here[outside].astype(np.float32) - there[outside]
+                self.luma.append(capped(float(np.square(difference / peak).mean())))
+
+    def figures(self) -> Figures:
+        seen, laid = bool(self.decibels), bool(self.decibels) and self.laid_alike
+        return {
+            "psnr_outside": round(mean(self.decibels), 3) if seen else None,
+            "max_abs_outside": self.worst if seen else None,
+            "luma_psnr_outside": round(mean(self.luma), 3) if laid and self.luma else None,
+            "samples_equal_outside": self.equal if laid else None,
+        }

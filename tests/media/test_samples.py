@@ -1,0 +1,150 @@
+"""What an edit did not touch leaves as it came: the file's own samples, read back by PyAV and not by our reader."""
+
+import av
+import numpy as np
+import pytest
+
+from holdfast.media import samples, video
+
+BOX = (slice(7, 21), slice(9, 30))  # rows and columns, neither on the chroma's grid
+
+
+def planes(path):
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return frames[0].format.name, [
+        [samples.plane_of(f, n).copy() for n in range(len(f.planes))] for f in frames
+    ]
+
+
+def edited(clip, box=BOX):
+    """The clip with noise in a box, which is where the edit shows in the frames as they are seen."""
+    generator = np.random.default_rng(0)
+    width, height = clip.size
+    kind = np.uint8 if clip.bits == 8 else np.uint16
+    alpha = np.zeros((height, width), np.float32)
+    alpha[box] = 1
+    for own, rgb in zip(video.stored(clip), video.read(clip), strict=True):
+        made = generator.integers(0, np.iinfo(kind).max, rgb.shape, kind)
+        whole = np.where(alpha[..., None] > 0, made, rgb)
+        yield video.Picture(lambda whole=whole: whole, own, made, alpha)
+
+
+def outside(shape, size, box=BOX):
+    """Samples of a plane of which some pixel is outside the box; as they are stored."""
+    inside = np.zeros(size, bool)
+    inside[box] = True
+    rows, columns = (np.arange(n) * -(-side // n) for n, side in zip(shape, size, strict=True))
+    steps = [-(-side // n) for n, side in zip(shape, size, strict=True)]
+    found = np.zeros(shape, bool)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            cell = inside[rows[i] : rows[i] + steps[0], columns[j] : columns[j] + steps[1]]
+            found[i, j] = not cell.all()
+    return found
+
+
+LOSSLESS = {
+    "8-bit 4:2:0": ({}, "mp4"),
+    "8-bit 4:2:2": ({"pixels": "yuv422p"}, "mp4"),
+    "8-bit 4:4:4, odd": ({"pixels": "yuv444p", "size": (51, 37)}, "mp4"),
+    "10-bit 4:2:0": ({"pixels": "yuv420p10le"}, "mp4"),
+    "10-bit 4:2:2": ({"pixels": "yuv422p10le"}, "mp4"),
+    "10-bit 4:4:4": ({"pixels": "yuv444p10le"}, "mkv"),
+    "full range": ({"colour": {"color_range": 2, "colorspace": 1}}, "mp4"),
+    "full range in its name": ({"pixels": "yuvj420p", "codec": "mjpeg"}, "mov"),
+    "12-bit": ({"pixels": "yuv420p12le", "codec": "ffv1"}, "mkv"),
+    "grey": ({"pixels": "gray", "codec": "ffv1"}, "mp4"),
+    "4:1:1": ({"pixels": "yuv411p", "codec": "ffv1"}, "mkv"),
+    "with opacity": ({"pixels": "yuva444p", "codec": "ffv1"}, "mkv"),
+}
+
+
+@pytest.mark.parametrize("case", LOSSLESS)
+def test_lossless_keeps_every_sample_outside(case, make_clip, tmp_path):
+    about, suffix = LOSSLESS[case]
+    about = {"frames": 3} | about
+    source = make_clip(f"a.{'mkv' if about.get('codec') == 'ffv1' else 'mp4'}", **about)
+    clip = video.probe(source)
+    result = tmp_path / f"out.{suffix}"
+    video.write(result, clip, edited(clip), codec="lossless")
+    (name, before), (after_name, after) = planes(source), planes(result)
+    if case != "grey":  # which FFmpeg decodes from H.264 with neutral chroma beside it
+        assert samples.plain(after_name) == samples.plain(name)
+    height, width = before[0][0].shape
+    for one, other in zip(before, after, strict=True):
+        for n, (a, b) in enumerate(zip(one, other, strict=case != "grey")):
+            keep = outside(a.shape, (height, width))
+            assert np.array_equal(a[keep], b[keep])
+            if n == 0:
+                assert not np.array_equal(a, b)  # and the edit is there
+    if "opacity" in case:
+        assert all(np.array_equal(a[3], b[3]) for a, b in zip(before, after, strict=True))
+
+
+def test_untouched_frames_are_the_sources_whatever_is_in_them(make_clip, tmp_path):
+    source = make_clip(frames=3)
+    clip = video.probe(source)
+    untouched = (video.Picture(None, own) for own in video.stored(clip))  # never asked for RGB
+    video.write(tmp_path / "out.mp4", clip, untouched, codec="lossless")
+    for one, other in zip(planes(source)[1], planes(tmp_path / "out.mp4")[1], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_rotated_clip_keeps_its_stored_orientation(rotation, make_clip, tmp_path):
+    source = make_clip(rotation=rotation, frames=3)
+    clip = video.probe(source)
+    result = tmp_path / "out.mp4"
+    video.write(result, clip, edited(clip), codec="lossless")
+    (_, before), (_, after) = planes(source), planes(result)
+    assert video.probe(result).rotation == rotation
+    width, height = clip.size
+    inside = np.zeros((height, width), bool)
+    inside[BOX] = True
+    stored = np.rot90(inside, -(rotation // 90))
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one[0][~stored], other[0][~stored])
+        changed = one[0][stored] != other[0][stored]
+        assert changed.mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pixels"),
+    [
+        ("h264", "mp4", "yuv420p"),
+        ("h265", "mp4", "yuv420p"),
+        ("vp9", "webm", "yuv420p"),
+        ("av1", "mp4", "yuv420p10le"),
+        ("prores", "mov", "yuv422p10le"),
+    ],
+)
+def test_codecs_keep_layout_and_come_close_outside(codec, suffix, pixels, make_clip, tmp_path):
+    source = make_clip(frames=3, pixels=pixels, size=(128, 96))
+    clip = video.probe(source)
+    result = tmp_path / f"out.{suffix}"
+    video.write(result, clip, edited(clip), codec=codec)
+    (name, before), (after_name, after) = planes(source), planes(result)
+    assert after_name == name
+    peak = 2 ** max(c.bits for c in av.VideoFormat(name).components) - 1
+    keep = outside((96, 128), (96, 128))
+    square = [
+        np.square((a[0].astype(float) - b[0])[keep] / peak).mean()
+        for a, b in zip(before, after, strict=True)
+    ]
+    assert -10 * np.log10(np.mean(square)) > 42  # noise beside it is the worst there is
+
+
+def test_a_feathered_edit_mixes_in_the_samples():
+    alpha = np.array([[0, 0.5, 1, 1]] * 2, np.float32)
+    assert samples.at_plane(alpha, (2, 4)) is alpha
+    assert samples.at_plane(alpha, (1, 2)).tolist() == [[0, 1]]
+    assert samples.at_plane(np.ones((3, 5), np.float32), (2, 3)).min() == 1
+    own, made = (av.VideoFrame(4, 2, "yuv420p") for _ in range(2))
+    for frame, value in ((own, 100), (made, 200)):
+        for n in range(3):
+            samples.plane_of(frame, n)[:] = value
+    samples._lay(own, made, alpha)
+    assert samples.plane_of(made, 0).tolist() == [[100, 150, 200, 200]] * 2
+    assert samples.plane_of(made, 1).tolist() == [[100, 200]]
+    assert samples.plane_of(own, 0).min() == samples.plane_of(own, 0).max() == 100
