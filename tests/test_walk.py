@@ -87,6 +87,15 @@ def test_the_walk_builds_no_graph_and_counts_every_evaluation():
     assert torch.is_grad_enabled()
 
 
+def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
+    backbone = tiny.wan()  # its own: it is broken
+    backbone.transformer.proj_out.bias.data.fill_(torch.inf)
+    walked, steps = walk.walk(job(backbone), backbone), []
+    with pytest.raises(ValueError, match="the latent after step 1 of 2 holds numbers that are not"):
+        steps.extend(event for event in walked if isinstance(event, Step))
+    assert not steps  # or it would be saved
+
+
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
     made = job(tiny_wan)
     *_, last, done = walk.walk(made, tiny_wan)

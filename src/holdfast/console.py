@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .memory import ran_out
 from .notes import Notice
 
 FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
@@ -62,7 +63,7 @@ def exit_codes() -> Iterator[None]:
     except ValueError as error:
         fail(error, BAD_INPUT)
     except Exception as error:  # libraries have errors of their own for memory that ran out
-        if out_of_memory(error):
+        if ran_out(error):
             fail(LESS, NO_MEMORY)
         if not isinstance(error, OSError):
             raise
@@ -145,14 +146,6 @@ def _show_once() -> Callable[..., None]:
         shown.add(text)
 
     return show
-
-
-def out_of_memory(error: Exception) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error)
-        or "not enough memory" in str(error)
-    )
 
 
 def fail(message: object, code: int) -> None:

@@ -157,6 +157,7 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
         given = _masked(given, job.mask, backbone)
     step = None
     for step in job.plan.method.edit(over, given, job.plan.cfg, on_device(job.start, given.source)):
+        finite(step.z, f"the latent after step {step.index} of {step.count}")
         yield step
     beside = given.guide.field.evaluations if given.guide else 0
     yield Done(step.z if step else _where_it_was(job, given), metered.evaluations, beside)
@@ -175,6 +176,7 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames())
+    finite(source, "the encoded clip")
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)
     ways = (backbone.encode, backbone.decode, backbone.condition)
@@ -222,6 +224,15 @@ def _guide(plan: Plan, backbone: Backbone) -> Guide:
 def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:
     inside = masks.to_latent(frames(), backbone.grid, given.source.shape[2:])
     return replace(given, mask=inside.to(given.source))
+
+
+def finite(z: Tensor, what: str) -> None:
+    """Raises ValueError for numbers that no clip can be made of: they would be saved, and written as black."""
+    if not z.isfinite().all():
+        raise ValueError(
+            f"{what} holds numbers that are not finite: lower the guidance, try --dtype float32, "
+            "or check the weights"
+        )
 
 
 def _where_it_was(job: Job, given: Given) -> Tensor:

@@ -17,6 +17,11 @@ def test_frames_come_back_from_tensors_exactly(kind, bits):
     assert np.array_equal(images.to_array(tensor, bits), frame)
 
 
+def test_a_frame_that_is_not_finite_is_never_written():
+    with pytest.raises(ValueError, match="not finite"):
+        images.to_array(torch.full((3, 2, 2), torch.nan), 8)
+
+
 def test_values_are_rounded_and_not_cut():
     half = torch.full((3, 1, 1), 0.4999)
     assert images.to_array(half, 8).ravel().tolist() == [127] * 3

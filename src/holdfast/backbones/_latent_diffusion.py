@@ -22,7 +22,7 @@ from ..attention.door import Call, Door
 from ..diffusion import shifted
 from ..notes import note
 from ..words import tokens as word_tokens
-from . import _weights
+from . import _parts, _weights
 from ._cards import Model, unet_grid
 from ._unet_attention import door_of, residual_blocks
 from .base import Backbone, Condition, Prompt, device_of, placed
@@ -42,6 +42,7 @@ class Schedule:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Schedule":
         """From diffusers' configuration. Raises ValueError for a kind that there is not."""
+        config = {name: value for name, value in config.items() if value is not None}
         count = config.get("num_train_timesteps", 1000)
         start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
         kind = config.get("beta_schedule", "scaled_linear")
@@ -288,21 +289,28 @@ def carried(door: Door | None) -> frozenset[str]:
 def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> LatentDiffusion:
     """Load the parts that lie in a folder."""
     import diffusers
-    from transformers import AutoTokenizer, CLIPTextModel
+    from transformers import CLIPTextModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
     where = _weights.pick_device(device)
     kind = _weights.pick_dtype(dtype, where)
-    options = {"use_safetensors": True, "local_files_only": True}
     clips = "temporal_attention" in model.carries
     network = diffusers.UNet3DConditionModel if clips else diffusers.UNet2DConditionModel
     vae = diffusers.AutoencoderKL
+    classes = {"unet": network, "vae": vae, "text_encoder": CLIPTextModel}
+    _parts.check(folder, classes)
+    unet, latents, texts = (_weights.config(folder, part) for part in classes)
+    _parts.agree(folder, "latent channels", unet.get("in_channels"), latents.get("latent_channels"))
+    width = texts.get("hidden_size")
+    _parts.agree(folder, "widths of a text", unet.get("cross_attention_dim"), width)
+    encoder = _parts.load(CLIPTextModel, folder / "text_encoder", dtype=kind)
+    known = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
-        network.from_pretrained(folder / "unet", torch_dtype=kind, **options),
-        vae.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
-        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=kind, **options),
-        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        _parts.load(network, folder / "unet", torch_dtype=kind),
+        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
+        encoder,
+        _parts.tokenizer(folder, *known),
         schedule=_weights.config(folder, "scheduler"),
         model=model,
         name=name,

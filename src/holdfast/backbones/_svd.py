@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import diffusion, features
 from ..attention.door import Call
-from . import _weights, svd
+from . import _parts, _weights, svd
 from ._cards import Model, unet_grid
 from ._latent_diffusion import encode_frames
 from ._unet_attention import door_of, residual_blocks
@@ -210,15 +210,24 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Stab
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
     where = _weights.pick_device(device)
     kind = _weights.pick_dtype(dtype, where)
-    options = {"use_safetensors": True, "local_files_only": True}
     network = diffusers.UNetSpatioTemporalConditionModel
     vae = getattr(diffusers, _vae_class(folder))
     encoder = CLIPVisionModelWithProjection
+    classes = {"unet": network, "vae": vae, "image_encoder": encoder}
+    _parts.check(folder, classes)
+    unet, latents, looks = (_weights.config(folder, part) for part in classes)
+    channels = unet.get("in_channels"), 2 * latents.get("latent_channels", 4)
+    _parts.agree(folder, "latent channels, two for each,", *channels)
+    widths = unet.get("cross_attention_dim"), looks.get("projection_dim")
+    _parts.agree(folder, "widths of an image's embedding", *widths)
+    ids = 3 * (unet.get("addition_time_embed_dim") or 256)
+    told = unet.get("projection_class_embeddings_input_dim") or 768
+    _parts.agree(folder, "widths of the numbers beside an image", ids, told)
     return StableVideo(
-        network.from_pretrained(folder / "unet", torch_dtype=kind, **options),
-        vae.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
-        encoder.from_pretrained(folder / "image_encoder", dtype=kind, **options),
-        CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True),
+        _parts.load(network, folder / "unet", torch_dtype=kind),
+        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
+        _parts.load(encoder, folder / "image_encoder", dtype=kind),
+        _parts.processor(folder, CLIPImageProcessorPil),
         schedule=_weights.config(folder, "scheduler"),
         model=model,
         name=name,

@@ -19,7 +19,7 @@ from ..attention.door import Call
 from ..diffusion import grid_of as level_grid
 from ..notes import note
 from ..words import tokens as word_tokens
-from . import _weights, wan
+from . import _parts, _weights, wan
 from ._wan_attention import door_of, features_of, remounted
 from .base import Backbone, Condition, Prompt, device_of, placed
 
@@ -248,30 +248,44 @@ def clean(text: str) -> str:
 def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
     """Load the parts that lie in a folder."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
-    from transformers import AutoTokenizer, UMT5EncoderModel
+    from transformers import UMT5EncoderModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
     where = _weights.pick_device(device)
     kind = _weights.pick_dtype(dtype, where)
-    options = {"use_safetensors": True, "local_files_only": True}
     scheduler = _weights.config(folder, "scheduler")
-    network = partial(WanTransformer3DModel.from_pretrained, torch_dtype=kind, **options)
+    vae, encoder = AutoencoderKLWan, UMT5EncoderModel
+    denoisers = ("transformer", wan.SECOND) if name in wan.BOUNDARIES else ("transformer",)
+    classes = dict.fromkeys(denoisers, WanTransformer3DModel)
+    _parts.check(folder, classes | {"vae": vae, "text_encoder": encoder})
+    _agree(folder, denoisers)
+    network = partial(_parts.load, WanTransformer3DModel, torch_dtype=kind)
     if name in wan.BOUNDARIES:
         waiting = [
             Later(_weights.config(folder, part), kind, partial(network, folder / part))
-            for part in ("transformer", wan.SECOND)
+            for part in denoisers
         ]
         denoiser = Experts(*waiting, wan.boundary(name, folder))
     else:
         denoiser = network(folder / "transformer")
+    texts = _parts.load(encoder, folder / "text_encoder", dtype=kind)
     return Wan(
         denoiser,
-        AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options),
-        UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=kind, **options),
-        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift", scheduler.get("shift", 3.0)),
+        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
+        texts,
+        _parts.tokenizer(folder, texts.config.vocab_size),
+        shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift") or scheduler.get("shift") or 3.0,
         model=wan.MODELS[name],
         name=name,
         device=where,
     )
+
+
+def _agree(folder: Path, denoisers: Sequence[str]) -> None:
+    """Raises ValueError where the parts are of different models."""
+    vae, texts = (_weights.config(folder, part) for part in ("vae", "text_encoder"))
+    for part in denoisers:
+        network = _weights.config(folder, part)
+        _parts.agree(folder, "latent channels", network.get("in_channels"), vae.get("z_dim"))
+        _parts.agree(folder, "widths of a text", network.get("text_dim"), texts.get("d_model"))

@@ -2,15 +2,25 @@
 downloaded.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..registry import Missing
+from . import _headers
 from ._cards import Model
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+# What goes with a part, in any of these ways.
+BESIDE = {
+    "text_encoder": (
+        "tokenizer/tokenizer.json",
+        "tokenizer/vocab.json",
+        "tokenizer/spiece.model",
+    ),
+    "image_encoder": ("feature_extractor/preprocessor_config.json",),
+}
 
 
 def find(model: Model, weights: str | None, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
@@ -37,14 +47,29 @@ def _checked(folder: Path, parts: Sequence[str], pipelines: Sequence[str]) -> Pa
     kind = index(folder).get("_class_name")
     if kind not in pipelines:
         raise ValueError(f"{folder} holds a {kind}, not a {' or '.join(pipelines)}")
-    absent = [p for p in parts if not _there(folder / p)]
+    absent = _lacking(folder, parts)
     if absent:
         raise ValueError(f"{folder} lacks {', '.join(absent)} (only safetensors are read)")
+    _whole(folder, parts)
     return folder
 
 
-def _there(part: Path) -> bool:
-    return any(part.glob("*.safetensors"))
+def _lacking(folder: Path, parts: Sequence[str]) -> list[str]:
+    """What of a folder is not there."""
+    absent = [name for part in parts for name in _headers.lacking(folder / part)]
+    for part in parts:
+        beside = BESIDE.get(part, ())
+        if beside and not any((folder / name).is_file() for name in beside):
+            absent.append(beside[0])
+    if not (folder / SCHEDULER).is_file():
+        absent.append(SCHEDULER)
+    return absent
+
+
+def _whole(folder: Path, parts: Sequence[str]) -> None:
+    """Raises ValueError for a part whose files are damaged, or whose configuration is absurd."""
+    for part in parts:
+        _headers.plausible(folder / part)
 
 
 def _downloaded(hub_id: str, size: str, parts: Sequence[str]) -> Path:
@@ -61,33 +86,23 @@ def _downloaded(hub_id: str, size: str, parts: Sequence[str]) -> Path:
             f"the weights {hub_id}{size} are not on this machine; get them with: {command}"
         ) from error
     absent = [] if (folder / INDEX).exists() else [INDEX]
-    absent += [p for p in parts if not _there(folder / p)]
+    absent += _lacking(folder, parts)
     if absent:
         raise Missing(
             f"the download of {hub_id} is not complete (no {', '.join(absent)}); go on with: {command}"
         )
+    _whole(folder, parts)
     return folder
 
 
 def index(folder: Path) -> dict:
     """What a folder says of itself as a whole: its parts' classes, and its pipeline's own settings."""
-    return read(folder / INDEX)
-
-
-def read(file: Path) -> dict:
-    """A JSON file of a checkpoint. Raises ValueError where it is none."""
-    try:
-        return json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    return _headers.read(folder / INDEX)
 
 
 def config(folder: Path, part: str) -> dict:
-    """A part's configuration, read without loading it."""
-    file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
-    if not file.exists():
-        raise ValueError(f"{folder} lacks {file.relative_to(folder)}")
-    return read(file)
+    """A part's configuration, read without loading it. Raises ValueError for one that is none."""
+    return _headers.read(folder / (SCHEDULER if part == "scheduler" else f"{part}/config.json"))
 
 
 def pick_device(device: str):

@@ -90,8 +90,8 @@ def find(name: str, weights: str | None = None) -> Path:
 
 def _names_second(folder: Path) -> bool:
     """Whether a folder says that it has a second denoiser. A model of one may name it as none: [null, null]."""
-    library, *_ = _weights.index(folder).get(SECOND) or (None,)
-    return library is not None
+    named = _weights.index(folder).get(SECOND) or [None]
+    return not isinstance(named, list) or named[0] is not None
 
 
 def boundary(name: str, folder: Path) -> float:
@@ -102,6 +102,9 @@ def boundary(name: str, folder: Path) -> float:
 def grid(name: str, folder: Path) -> Grid:
     """The clips that the model in a folder takes, from its configuration alone."""
     parts = [_weights.config(folder, part) for part in ("transformer", "vae")]
+    patch = parts[0].get("patch_size")
+    if patch is not None and not (isinstance(patch, list) and len(patch) == 3):
+        raise ValueError(f"{folder / 'transformer'} has a patch_size that is not three numbers")
     return grid_of(MODELS[name], *parts)
 
 

@@ -87,6 +87,11 @@ def to_array(frame: "Tensor", bits: int) -> ndarray:
     """3 H W in [0, 1] to H W 3, uint8 or (above 8 bits) uint16."""
     kind = np.uint8 if bits == 8 else np.uint16
     values = frame.permute(1, 2, 0).float().cpu().numpy() * np.iinfo(kind).max
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "a decoded frame holds numbers that are not finite: check the weights of the VAE, "
+            "or try --dtype float32"
+        )
     return np.rint(values).astype(kind)
 
 

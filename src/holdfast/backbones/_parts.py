@@ -1,0 +1,235 @@
+"""Load the parts of a diffusers folder: seen to fit their configurations before anything is allocated, and to be whole
+and finite afterwards.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..memory import ran_out
+from ..notes import note
+from . import _headers
+
+# What a library raises of files that were damaged or made up: nothing here is ours, so all of it is the folder's.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+SPARE = 64  # registrations beyond one a tensor: layers that share a weight
+
+
+class _TooMany(Exception):
+    """More parameters are made than there are tensors for them."""
+
+
+def check(folder: Path, classes: Mapping[str, type]) -> None:
+    """Raises ValueError for a part that is of another class or another structure than its files. Nothing is
+    allocated.
+
+    classes: each part's class, of diffusers or transformers.
+    """
+    for name, cls in classes.items():
+        part = folder / name
+        config = _headers.read(part / "config.json")
+        _same_class(part, config, cls)
+        _headers.plausible(part)
+        _same_shapes(part, _described(part, config, cls), _headers.shapes(part))
+
+
+def _same_class(part: Path, config: Mapping[str, Any], cls: type) -> None:
+    said = config.get("_class_name") or config.get("architectures")
+    kinds = said if isinstance(said, list) else [said]
+    if said and cls.__name__ not in kinds:
+        raise ValueError(f"{part} is of class {kinds[0]}, not {cls.__name__}")
+
+
+def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
+    """The part as it is configured, without memory for its weights."""
+    tensors = len(_headers.shapes(part))
+    try:
+        with _at_most(2 * tensors + SPARE), torch.device("meta"):
+            if issubclass(cls, PreTrainedModel):
+                return cls(cls.config_class.from_pretrained(part, local_files_only=True))
+            return cls.from_config(dict(config))
+    except _TooMany as error:
+        raise ValueError(
+            f"{part / 'config.json'} is damaged, or of other weights: it describes more layers "
+            f"than the {tensors} tensors beside it are for"
+        ) from error
+    except BROKEN as error:
+        raise ValueError(
+            f"{part / 'config.json'} describes no {cls.__name__}: {_first_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Stop a module in the making at so many parameters: a hundred thousand layers would take hours."""
+    made, here = [], threading.get_ident()
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and threading.get_ident() == here:
+            made.append(name)
+        if len(made) > count:
+            raise _TooMany
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError for a tensor of another shape, or more numbers than the files have: libraries rename old
+    tensors, so that names alone do not tell.
+    """
+    wanted = {name: tuple(value.shape) for name, value in made.named_parameters()}
+    for name, shape in wanted.items():
+        if found.get(name, shape) != shape:
+            raise ValueError(
+                f"{part} does not fit its config.json: {name} is {_text(found[name])}, "
+                f"and should be {_text(shape)}"
+            )
+    held, count = sum(b.numel() for b in made.buffers()), _headers.size(wanted)
+    fits = 0.9 < count / _headers.size(found) < 1.1
+    if not fits or held > max(count, 2**24):
+        raise ValueError(
+            f"{part / 'config.json'} is damaged, or of other weights: it describes {count} "
+            f"numbers, and the files beside it hold {_headers.size(found)}"
+        )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n")[0][:200]
+
+
+def load(cls: type, part: Path, **options: Any) -> nn.Module:
+    """A part from its safetensors. Raises ValueError where a tensor is missing or not finite; notes what is left over.
+
+    options: of `from_pretrained`.
+    """
+    try:
+        with _quiet():
+            made, said = cls.from_pretrained(
+                part,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except BROKEN as error:
+        if ran_out(error):
+            raise
+        raise ValueError(f"{part} cannot be loaded: {_first_line(error)}") from error
+    absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
+    if absent:
+        raise ValueError(
+            f"{part} is not whole: it lacks {_some(absent)}; get its weights anew, or check "
+            "that config.json is theirs"
+        )
+    if spare:
+        note(f"{part} holds {_some(spare)}, which its config.json has no place for: not used")
+    _refuse_not_finite(part, made)
+    return made
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return names[0] + more
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers would print a table of what one sentence says."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _refuse_not_finite(part: Path, made: nn.Module) -> None:
+    for name, value in made.named_parameters():
+        ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
+        if not ends.isfinite().all():
+            raise ValueError(
+                f"{part} is damaged: {name} holds numbers that are not finite; get it anew"
+            )
+
+
+def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
+    """A folder's tokenizer. rows: how many tokens the text encoder knows; length: how many it takes at once.
+
+    Raises ValueError where it cannot be read, or is of another encoder. Code that a folder brings is never run.
+    """
+    from transformers import AutoTokenizer
+
+    place = folder / "tokenizer"
+    try:
+        with _quiet():
+            made = AutoTokenizer.from_pretrained(
+                place, local_files_only=True, trust_remote_code=False
+            )
+            most = max(made.get_vocab().values(), default=-1)
+    except Exception as error:  # tokenizers, in Rust, raises nothing narrower
+        if ran_out(error):
+            raise
+        raise ValueError(f"{place} cannot be loaded: {_first_line(error)}") from error
+    if not 0 <= most < rows:
+        raise ValueError(
+            f"{place} is of another text encoder: it has tokens up to {most}, "
+            f"and {folder / 'text_encoder'} knows {rows}"
+        )
+    most = made.model_max_length
+    if not (isinstance(most, (int, float)) and most >= 2):  # a token and the mark of the end
+        raise ValueError(f"{place} is damaged: its model_max_length is {most!r}")
+    made.model_max_length = most if length is None else min(most, length)
+    return made
+
+
+def processor(folder: Path, cls: type) -> Any:
+    """What an image encoder's pictures are brought to. Raises ValueError where it cannot be read."""
+    file = folder / "feature_extractor" / "preprocessor_config.json"
+    config = _headers.read(file)
+    for name in ("image_mean", "image_std"):
+        if len(config.get(name) or (0, 0, 0)) != 3:
+            raise ValueError(f"{file} is damaged: {name} is not three numbers")
+    try:
+        return cls.from_pretrained(file.parent, local_files_only=True)
+    except BROKEN as error:
+        raise ValueError(f"{file} cannot be used: {_first_line(error)}") from error
+
+
+def agree(folder: Path, what: str, *numbers: Any) -> None:
+    """Raises ValueError where two parts differ in what they share; what is no number is not compared."""
+    known = {n for n in numbers if isinstance(n, (int, float))}
+    if len(known) > 1:
+        first, second = sorted(known)
+        raise ValueError(
+            f"{folder} mixes parts of different models: their {what} are {first} and {second}"
+        )
