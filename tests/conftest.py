@@ -57,6 +57,7 @@ def make_clip(tmp_path):
         times=None,
         codec="libx264",
         colour=None,
+        options=None,
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w") as out:
@@ -65,7 +66,7 @@ def make_clip(tmp_path):
             if (
                 codec == "libx264"
             ):  # at its default, a bit rate, the encoder's threads make every file a little different
-                stream.codec_context.options = {"crf": "18"}
+                stream.codec_context.options = options or {"crf": "18"}
             for key, value in (colour or {}).items():
                 setattr(stream.codec_context, key, value)
             stream.codec_context.time_base = stream.time_base = (

@@ -121,11 +121,13 @@ class Result:
         measure = Preservation()
         self.clock.restart()
         frames = reported(self.pictures(measure), "decode and write", self.clip.frames, report)
-        video.write(path, self.clip, frames, self.task.codec, self.task.crf)
+        edited = self.part if self.z is not None else range(0)
+        how = video.write(path, self.clip, frames, self.task.codec, self.task.crf, edited)
         self.clock.lap("decode and write")
         self.manifest["preservation"] = measure.figures()
         self.manifest["delivered"] = delivered.figures(self.clip, path, self.alphas())
         self.clock.lap("check")
+        self.manifest["copied"] = how
         self.manifest |= self._written(path)
         write_json(manifest_path(path), self.manifest)
         if self.store:

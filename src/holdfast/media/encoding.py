@@ -1,7 +1,8 @@
 """Encode frames as a video file with PyAV: a stream with the source's tags, its frames, and its sound beside them."""
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from numpy import ndarray
 from .reading import UNTAGGED, Clip, colour_range
 from .samples import Picture, frame_of, is_yuv, picture, plain
 
-ROTATES = {".mp4", ".mov", ".m4v"}  # containers that carry a rotation tag
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
 
 
@@ -35,7 +35,7 @@ class Codec:
 # No B-frames: with them the last packet is not the last frame, and the container's duration and rate drift from
 # the source's.
 CODECS = {
-    "h264": Codec("libx264", ANY, 9, options={"bf": "0", "preset": "medium"}),
+    "h264": Codec("libx264", ANY, 8, options={"bf": "0", "preset": "medium"}),
     "h265": Codec("libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
     "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}),
@@ -46,53 +46,49 @@ CODECS = {
 }
 
 
-def write_video(
-    part: Path, clip: Clip, frames: Iterable[ndarray | Picture], codec: str, crf: int | None
-) -> None:
-    """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
-    flags = {"movflags": "+faststart"} if part.suffix in ROTATES else {}
-    keep_rotation = part.suffix.lower() in ROTATES
-    turn = clip.rotation // 90 if keep_rotation else 0
-    as_stored = keep_rotation or not clip.rotation
+@contextlib.contextmanager
+def written(part: Path) -> Iterator:
+    """A container to write into. Raises OSError."""
+    flags = {"movflags": "+faststart"} if part.suffix.lower() in MP4 else {}
     try:
         with av.open(str(part), "w", options=flags) as out:
-            stream = _video_stream(out, clip, codec, crf, keep_rotation)
-            sound = _Sound(out, clip) if clip.audio else None
-            converter = VideoReformatter()
-            for i, frame in enumerate(frames):
-                shown = picture(frame)
-                if not as_stored:
-                    shown = Picture(shown.rgb)
-                made = frame_of(shown, clip, stream.codec_context.pix_fmt, turn, converter)
-                out.mux(stream.encode(_timed(made, i, clip)))
-                if sound:
-                    sound.until(float(clip.times[i] * clip.time_base))
-            out.mux(stream.encode(None))
-            if sound:
-                sound.until(float("inf"))
-                sound.close()
+            yield out
     except av.FFmpegError as error:
         raise OSError(error.errno, f"could not write {part.name}: {error.strerror}") from error
 
 
-def _video_stream(out, clip: Clip, codec: str, crf: int | None, keep_rotation: bool):
+def write_video(
+    part: Path, clip: Clip, frames: Iterable[ndarray | Picture], codec: str, crf: int | None
+) -> None:
+    """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
+    with written(part) as out:
+        stream = _video_stream(out, clip, codec, crf)
+        sound = Sound(out, clip)
+        converter = VideoReformatter()
+        for i, frame in enumerate(frames):
+            made = frame_of(picture(frame), clip, stream.codec_context.pix_fmt, converter)
+            out.mux(stream.encode(timed(made, i, clip)))
+            sound.until(float(clip.times[i] * clip.time_base))
+        out.mux(stream.encode(None))
+        sound.close()
+
+
+def _video_stream(out, clip: Clip, codec: str, crf: int | None):
     stream = out.add_stream(CODECS[codec].encoder, rate=clip.rate)
     context = stream.codec_context
-    sideways = bool(clip.rotation % 180)
-    context.width, context.height = clip.size[::-1] if sideways and keep_rotation else clip.size
-    context.pix_fmt = _pixel_format(clip, codec)
+    context.width, context.height = clip.stored_size
+    context.pix_fmt = pixel_format(clip, codec)
     context.time_base = stream.time_base = clip.time_base
-    _tag_colours(context, clip)
+    tag_colours(context, clip)
     if clip.aspect:
-        turned_by_us = sideways and not keep_rotation
-        context.sample_aspect_ratio = 1 / clip.aspect if turned_by_us else clip.aspect
-    if keep_rotation and clip.rotation:
+        context.sample_aspect_ratio = clip.aspect
+    if clip.rotation:
         stream.set_display_rotation(clip.rotation)
-    context.options = _options(codec, crf)
+    context.options = options_of(codec, crf)
     return stream
 
 
-def _tag_colours(context, clip: Clip) -> None:
+def tag_colours(context, clip: Clip) -> None:
     has_range = clip.colour.get("range") or clip.pixel_format.startswith("yuvj")
     is_rgb = context.pix_fmt.startswith(("rgb", "gbr"))
     context.color_range = colour_range(clip) if has_range else 0
@@ -102,7 +98,7 @@ def _tag_colours(context, clip: Clip) -> None:
     context.colorspace = 0 if is_rgb else clip.colour.get("space") or UNTAGGED
 
 
-def _options(codec: str, crf: int | None) -> dict[str, str]:
+def options_of(codec: str, crf: int | None) -> dict[str, str]:
     known = CODECS[codec]
     quality = known.crf if crf is None else crf
     return dict(known.options) | ({} if known.crf is None else {"crf": str(quality)})
@@ -131,7 +127,7 @@ def _lossless(clip: Clip) -> str:
     return "lossless-rgb" if clip.bits == 8 and not is_yuv(clip.pixel_format) else "ffv1"
 
 
-def _pixel_format(clip: Clip, codec: str) -> str:
+def pixel_format(clip: Clip, codec: str) -> str:
     """The source's own layout of samples where the codec has it, else the nearest; full chroma where an odd side allows
     no halving.
     """
@@ -163,7 +159,7 @@ def _chromas(clip: Clip) -> tuple[str, ...]:
     return ("422", "444", "420") if "422" in own else ("420", "422", "444")
 
 
-def _timed(frame: av.VideoFrame, index: int, clip: Clip) -> av.VideoFrame:
+def timed(frame: av.VideoFrame, index: int, clip: Clip) -> av.VideoFrame:
     frame.pts = clip.times[index]
     frame.time_base = clip.time_base
     if clip.durations:
@@ -191,15 +187,14 @@ def sound_streams(out, source) -> dict:
     return streams
 
 
-class _Sound:
-    """Copies the audio tracks of a clip, packet by packet, in step with the picture."""
+class Sound:
+    """Copies the audio tracks of a clip, where it has some, packet by packet, in step with the picture."""
 
     def __init__(self, out, clip: Clip):
-        self.out = out
-        self.source = av.open(str(clip.path))
-        self.streams = sound_streams(out, self.source)
-        self.packets = self.source.demux(*self.source.streams.audio)
-        self.waiting = None
+        self.out, self.waiting = out, None
+        self.source = av.open(str(clip.path)) if clip.audio else None
+        self.streams = sound_streams(out, self.source) if self.source else {}
+        self.packets = self.source.demux(*self.source.streams.audio) if self.source else iter(())
 
     def until(self, seconds: float) -> None:
         while True:
@@ -216,4 +211,7 @@ class _Sound:
             self.out.mux(packet)
 
     def close(self) -> None:
-        self.source.close()
+        """Copy the rest."""
+        self.until(float("inf"))
+        if self.source:
+            self.source.close()

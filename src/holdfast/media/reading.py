@@ -53,6 +53,11 @@ class Clip:
         return len(self.times)
 
     @property
+    def stored_size(self) -> tuple[int, int]:
+        """Before the rotation."""
+        return self.size[::-1] if self.rotation % 180 else self.size
+
+    @property
     def variable(self) -> bool:
         return len({b - a for a, b in itertools.pairwise(self.times)}) > 1
 

@@ -34,10 +34,9 @@ def is_yuv(pixel_format: str) -> bool:
     return not (known.is_rgb or known.has_palette)
 
 
-def frame_of(
-    shown: Picture, clip: Clip, target: str, turn: int, converter: VideoReformatter
-) -> av.VideoFrame:
-    """A picture in a pixel format, turned clockwise by `turn` right angles to how its source is stored."""
+def frame_of(shown: Picture, clip: Clip, target: str, converter: VideoReformatter) -> av.VideoFrame:
+    """A picture in a pixel format, turned back to how its source is stored."""
+    turn = clip.rotation // 90
     if shown.own is None or not (is_yuv(target) and is_yuv(clip.pixel_format)):
         return from_rgb(np.rot90(shown.rgb(), -turn), clip, target, converter)
     own = _in_format(shown.own, clip, target, converter)

@@ -9,7 +9,7 @@ import av
 from numpy import ndarray
 
 from ..files import REPLACED, publish, scratch
-from . import images
+from . import images, splicing
 from .encoding import CODECS, pick_codec, sound_streams, write_video
 from .reading import Clip, opened
 from .samples import Picture, picture
@@ -23,21 +23,49 @@ def write(
     frames: Iterable[ndarray | Picture],
     codec: str = "auto",
     crf: int | None = None,
-) -> None:
-    """Write frames with the times, tags and audio of `clip`. The file appears under its name only when it is whole."""
+    edited: range | None = None,
+) -> dict:
+    """Write frames with the times, tags and audio of `clip`. The file appears under its name only when it is whole.
+
+    edited: the frames that are not the source's own; where the container allows it the others are copied as they lie in
+    the source. Returns what was copied, or why nothing could be.
+    """
     path = Path(path)
     check_output(path, clip, codec, crf)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
     with scratch(path) as folder:
         part = folder / (path.name or "frames")
+        how: dict = {}
         if suffix in CONTAINERS:
-            write_video(part, clip, frames, pick_codec(codec, suffix, clip), crf)
+            how = _write_contained(part, clip, frames, (codec, crf), edited)
         else:
             _write_images(part, clip, (picture(frame).rgb() for frame in frames))
         if path.is_dir() and not suffix:
             path.rename(folder / REPLACED)  # a folder cannot be replaced in one step
         publish(part, path)
+    return how
+
+
+def _write_contained(
+    part: Path,
+    clip: Clip,
+    frames: Iterable[ndarray | Picture],
+    quality: tuple[str, int | None],
+    edited: range | None,
+) -> dict:
+    codec, crf = quality
+    codec, how = pick_codec(codec, part.suffix.lower(), clip), {}
+    if edited is not None and len(edited) < clip.frames:
+        try:
+            splice = splicing.plan(clip, part.suffix.lower(), codec, edited)
+        except splicing.Unfit as reason:
+            how = {"copied_frames": 0, "why": f"{reason}; all frames were encoded anew"}
+        else:
+            splicing.write_spliced(part, clip, frames, splice, crf)
+            return splice.describe(clip.frames)
+    write_video(part, clip, frames, codec, crf)
+    return how
 
 
 def write_frames(

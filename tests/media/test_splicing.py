@@ -1,0 +1,131 @@
+"""An edit of some frames leaves the other groups of pictures as they lie in the source, packet by packet."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from holdfast.media import avc, splicing, video
+
+from ..conftest import audio_packets
+from .test_samples import planes
+from .test_video import described
+
+KINDS = {
+    "B-frames": {},
+    "no B-frames": {"options": {"bf": "0"}},
+    "baseline": {"options": {"profile": "baseline"}},
+    "10-bit": {"pixels": "yuv420p10le"},
+    "4:2:2": {"pixels": "yuv422p"},
+    "rotated": {"rotation": 90},
+    "sound": {"audio": 1},
+    "29.97": {"rate": Fraction(30000, 1001)},
+    "tagged": {"colour": {"color_range": 2, "colorspace": 1, "color_primaries": 1, "color_trc": 1}},
+}
+
+
+def grouped(make_clip, name="a.mp4", **about):
+    """40 frames in groups of 8, closed ones."""
+    options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "crf": "18"}
+    options |= about.pop("options", {})
+    return make_clip(name, frames=40, options=options, **about)
+
+
+def edited(clip, part):
+    for i, own in enumerate(video.stored(clip)):
+        if i in part:
+            made = np.full((*clip.size[::-1], 3), 200, np.uint8 if clip.bits == 8 else np.uint16)
+            alpha = np.ones(made.shape[:2], np.float32)
+            yield video.Picture(lambda made=made: made, own, made, alpha)
+        else:
+            yield video.Picture(None, own)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_untouched_frames_decode_identical_and_all_else_is_kept(kind, suffix, make_clip, tmp_path):
+    source = grouped(make_clip, **KINDS[kind])
+    clip, part = video.probe(source), range(18, 21)
+    result = tmp_path / f"out.{suffix}"
+    how = video.write(result, clip, edited(clip, part), edited=part)
+    assert how == {"copied_frames": 32, "encoded_frames": [16, 24]}
+    (name, before), (after_name, after) = planes(source), planes(result)
+    assert after_name == name
+    assert len(after) == 40
+    for i, (one, other) in enumerate(zip(before, after, strict=True)):
+        same = all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        assert same == (not 16 <= i < 24), i
+        if i in part:
+            assert abs(int(other[0].mean()) - int(one[0].mean())) > 2
+    if suffix == "mp4":
+        known, now = described(source), described(result)
+        assert now | {"rate": 0} == known | {"rate": 0}
+        assert now["rate"] == pytest.approx(known["rate"], rel=0.02)
+        assert audio_packets(result) == audio_packets(source)
+
+
+@pytest.mark.parametrize("part", [range(2), range(39, 40), range(8, 16), range(30)])
+def test_the_ends_are_found(part, make_clip, tmp_path):
+    source = grouped(make_clip)
+    clip = video.probe(source)
+    how = video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
+    begin, stop = part.start // 8 * 8, -(-part.stop // 8) * 8
+    assert how["encoded_frames"] == [begin, stop]
+    (_, before), (_, after) = planes(source), planes(tmp_path / "out.mp4")
+    for i in set(range(40)) - set(range(begin, stop)):
+        assert np.array_equal(before[i][0], after[i][0]), i
+
+
+def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, tmp_path):
+    """A strict player sets itself up by the header alone, and looks for no parameter sets in packets."""
+    clip = video.probe(grouped(make_clip))
+    part = range(18, 21)
+    video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        track = container.streams.video[0]
+        header = avc.Header.parsed(bytes(track.codec_context.extradata))
+        packets = [p for p in container.demux(track) if p.size]
+    announced = {avc._golomb(unit[1:]) for unit in header.pps}
+    assert len(announced) == len(header.sps) == 2
+    assert all(unit[1] == header.profile and unit[3] <= header.level for unit in header.sps)
+    used = []
+    for packet in packets:
+        found = [u for u in avc.units(bytes(packet)) if avc.kind(u) in (1, avc.IDR)]
+        assert not {avc.kind(u) for u in avc.units(bytes(packet))} & {avc.SPS, avc.PPS}
+        used.append(_pps(found[0]))
+    assert set(used) == announced
+    assert [n != used[0] for n in used] == [16 <= i < 24 for i in range(40)]
+    dts = [p.dts for p in packets]
+    assert dts == sorted(set(dts))
+    assert all(p.dts <= p.pts for p in packets)
+
+
+def _pps(unit):
+    """The third number of a slice's header."""
+    bits = "".join(f"{byte:08b}" for byte in unit[1:9])
+    for _ in range(3):
+        zeros = bits.index("1")
+        value, bits = int(bits[zeros : 2 * zeros + 1], 2) - 1, bits[2 * zeros + 1 :]
+    return value
+
+
+def test_what_cannot_be_copied_says_why_and_is_encoded(make_clip, tmp_path):
+    part = range(18, 21)
+    open_groups = {"x264-params": "open-gop=1:keyint=8:min-keyint=8:scenecut=0:bframes=3"}
+    cases = {
+        "not H.264": video.probe(make_clip("m.mp4", frames=40, codec="mpeg4")),
+        "every group of pictures": video.probe(make_clip("one.mp4", frames=40)),
+        "overlap|every group": video.probe(grouped(make_clip, "open.mp4", options=open_groups)),
+        "not of MP4's kind": video.probe(grouped(make_clip, "a.avi", options={"bf": "0"})),
+    }
+    for why, clip in cases.items():
+        how = video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
+        assert how["copied_frames"] == 0
+        with pytest.raises(splicing.Unfit, match=why):
+            splicing.plan(clip, ".mp4", "h264", part)
+        assert video.probe(tmp_path / "out.mp4").frames == 40
+    clip = video.probe(grouped(make_clip))
+    with pytest.raises(splicing.Unfit, match=r"only H\.264"):
+        splicing.plan(clip, ".webm", "vp9", part)
+    assert video.write(tmp_path / "all.mp4", clip, edited(clip, range(40)), edited=range(40)) == {}
