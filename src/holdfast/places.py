@@ -1,5 +1,6 @@
 """Where a result goes, what lies beside it, and whether it can be written there: asked before any work is paid for."""
 
+import os
 import re
 import shutil
 import stat
@@ -64,9 +65,9 @@ def check_place(output: str | Path, made_from: Iterable[str]) -> None:
     Whether a place takes a file is tried, for no flag tells it of every file system.
     """
     path = named(output)
-    _check_replaced(path)
-    _check_sources(path, made_from)
     try:
+        _check_replaced(path)
+        _check_sources(path, made_from)
         _try(path)
     except OSError as error:
         raise ValueError(
@@ -103,10 +104,11 @@ def _ours(folder: Path) -> bool:
 
 
 def _check_sources(path: Path, made_from: Iterable[str]) -> None:
-    written = {place.resolve() for place in all_paths(path)}
+    written = {os.path.realpath(place) for place in all_paths(path)}
     for name in made_from:
-        source = Path(name).resolve()
-        if source.exists() and (source in written or path.resolve() in source.parents):
+        source = Path(os.path.realpath(name))  # which bears a link to itself
+        within = Path(os.path.realpath(path)) in source.parents
+        if source.exists() and (str(source) in written or within):
             raise ValueError(f"the result would replace {name}; give another --output")
 
 

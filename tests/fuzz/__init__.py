@@ -1,0 +1,1 @@
+"""Fuzzing of the command line by broken inputs (`inputs`) and by kills (`crashes`)."""
