@@ -305,14 +305,15 @@ MUTATIONS = [
         ("group = -(-i // grid.stride[0])", "group = i // grid.stride[0]"),
         ("min(-(-i // grid.stride[0]), shape[0] - 1)", "min(i // grid.stride[0], shape[0] - 1)"),
         ("source * (1 - weight) + edited * weight", "edited * (1 - weight) + source * weight"),
-        ("np.clip(1 - distance / (width + 1), 0, 1)", "np.clip(1 - distance / width, 0, 1)"),
+        ("_distance(inside) / (width + 1)", "_distance(inside) / width"),
+        ("_distance(inside) <= reach", "_distance(inside) < reach"),
     ),
     *of(
         "words.py",
         WORDS,
         ("words[i] not in _ARTICLES", "True"),
         ("stood.update(run.before[run.after.index(j)] for j in here)", "pass"),
-        ("first < stop and end > start", "first <= stop and end >= start"),
+        ("first < chosen[before - 1][1]", "first <= chosen[before - 1][1]"),
         ("if new.intersection(range(i, i + len(wanted)))", "if True"),
     ),
     *of(

@@ -45,6 +45,16 @@ def test_latents_without_their_metadata_are_refused(tmp_path):
         Store(path, "a").load()
 
 
+@pytest.mark.parametrize(
+    "about", [{"key": "a"}, {"key": "a", "stage": "edit", "index": "x", "count": "2"}]
+)
+def test_latents_that_do_not_say_where_they_stand_are_refused(about, tmp_path):
+    path = tmp_path / "l.safetensors"
+    files.save_tensors(path, {"z": torch.zeros(1)}, about)
+    with pytest.raises(ValueError, match="does not say where its run stopped"):
+        Store(path, "a").load()
+
+
 def test_json_has_no_bare_infinity(tmp_path):
     files.write_json(tmp_path / "m.json", {"a": math.inf, "b": [{"c": math.inf, "d": 1.5}]})
     text = (tmp_path / "m.json").read_text()

@@ -96,6 +96,17 @@ def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
     assert not steps  # or it would be saved
 
 
+def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
+    plain = job(tiny_wan)
+    with pytest.raises(ValueError, match=r"the saved latents are .* run without --resume"):
+        walk.finished(
+            dataclasses.replace(plain, start=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
+        )
+    z = torch.full_like(tiny_wan.encode(CLIP), torch.nan)
+    with pytest.raises(ValueError, match="the saved latent holds"):
+        walk.finished(dataclasses.replace(plain, start=Step("edit", 1, 2, z)), tiny_wan)
+
+
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
     made = job(tiny_wan)
     *_, last, done = walk.walk(made, tiny_wan)

@@ -1,5 +1,6 @@
 """The words that drive an edit, and their tokens."""
 
+import time
 import warnings
 
 import pytest
@@ -73,6 +74,34 @@ def test_a_word_that_occurs_twice_is_the_one_that_differs_or_both_with_a_warning
     ).target == (6,)
     with pytest.warns(UserWarning, match="'box' occurs 2 times"):
         assert words.changed("a box and a box", "a box and a box", ["box"]).target == (1, 4)
+
+
+def test_long_prompts_are_compared_quickly_and_well_where_little_changes():
+    text = ["the red ball and the blue box roll over the lawn"] * 300  # 3,300 words
+    source = " ".join(text)
+    text[150] = "the red ball and the green box roll over the lawn"
+    began = time.perf_counter()
+    change = words.changed(source, " ".join(text))
+    assert change == words.Change((1655,), (1655,))
+    inside = words.changed(f"{source} one {source}", f"{source} two {source}")
+    assert inside == words.Change((3300,), (3300,))
+    every = words.changed(source, " ".join(reversed(source.split())))
+    assert len(every.target) > 1000  # nothing is known but that they differ
+    assert time.perf_counter() - began < 2
+
+
+def test_what_begins_and_ends_alike_is_the_same_by_both_ways(monkeypatch):
+    pairs = [
+        ("a red ball on a lawn", "a blue ball on a lawn"),
+        ("a ball", "a ball with a hat"),
+        ("one two three four", "one four"),
+        ("a b a b", "a b"),
+        ("same", "same"),
+        ("", "new"),
+    ]
+    ordinary = [words.changed(*pair) for pair in pairs]
+    monkeypatch.setattr(words, "LONG", 0)
+    assert [words.changed(*pair) for pair in pairs] == ordinary
 
 
 def test_tokens_are_all_the_sub_words_of_a_word(shapeworld):

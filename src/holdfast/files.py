@@ -185,13 +185,13 @@ class Store:
             raise ValueError(
                 f"{self.path} was saved by another task or other settings; delete it, or run without --resume"
             )
-        step = Step(
-            about["stage"],
-            int(about["index"]),
-            int(about["count"]),
-            tensors["z"],
-            _under("state.", tensors),
-        )
+        try:
+            place = about["stage"], int(about["index"]), int(about["count"])
+            step = Step(*place, tensors["z"], _under("state.", tensors))
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} does not say where its run stopped; delete it to start over"
+            ) from error
         return step, _under("found.", tensors)
 
     def holds(self) -> bool:

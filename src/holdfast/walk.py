@@ -155,6 +155,8 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
         given = _masked(given, job.locate(cells), backbone)
     elif job.mask:
         given = _masked(given, job.mask, backbone)
+    if job.start:
+        fits(job.start, given.source)
     step = None
     for step in job.plan.method.edit(over, given, job.plan.cfg, on_device(job.start, given.source)):
         finite(step.z, f"the latent after step {step.index} of {step.count}")
@@ -224,6 +226,16 @@ def _guide(plan: Plan, backbone: Backbone) -> Guide:
 def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:
     inside = masks.to_latent(frames(), backbone.grid, given.source.shape[2:])
     return replace(given, mask=inside.to(given.source))
+
+
+def fits(start: Step, source: Tensor) -> None:
+    """Raises ValueError where saved latents are not of this clip, or of no use."""
+    if start.z.shape != source.shape:
+        raise ValueError(
+            f"the saved latents are {tuple(start.z.shape)}, the clip's are {tuple(source.shape)}: "
+            "run without --resume"
+        )
+    finite(start.z, "the saved latent")
 
 
 def finite(z: Tensor, what: str) -> None:

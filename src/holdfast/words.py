@@ -8,6 +8,7 @@ do not count. Words are told by their index, which is what a backbone maps to it
 import difflib
 import re
 import string
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ NO_WORD = (
 )
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Han
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+LONG = 400  # words: more are not compared each with each, which takes minutes
 _ARTICLES = {"a", "an", "the"}
 
 
@@ -72,8 +74,33 @@ class Run:
 
 
 def _aligned(before: list[str], after: list[str]) -> list[Run]:
+    if max(len(before), len(after)) > LONG:
+        return _aligned_ends(before, after)
     opcodes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     return [Run(range(a, b), range(c, d), kind == "equal") for kind, a, b, c, d in opcodes]
+
+
+def _aligned_ends(before: list[str], after: list[str]) -> list[Run]:
+    """What two texts begin and end with alike, and what lies between: in linear time."""
+    least = min(len(before), len(after))
+    same = [a == b for a, b in zip(before, after, strict=False)]
+    head = same.index(False) if False in same else least
+    tail = 0
+    while tail < least - head and before[-1 - tail] == after[-1 - tail]:
+        tail += 1
+    ends = (len(before) - tail, len(after) - tail)
+    inner = (before[head : ends[0]], after[head : ends[1]])
+    middle = [Run(range(head, ends[0]), range(head, ends[1]), False)]
+    if max(map(len, inner)) <= LONG:
+        middle = [_moved(run, head) for run in _aligned(*inner)]
+    first = Run(range(head), range(head), True)
+    last = Run(range(ends[0], len(before)), range(ends[1], len(after)), True)
+    return [first, *middle, last]
+
+
+def _moved(run: Run, by: int) -> Run:
+    before, after = (range(r.start + by, r.stop + by) for r in (run.before, run.after))
+    return Run(before, after, run.equal)
 
 
 def _in_place_of(meant: set[int], runs: list[Run]) -> set[int]:
@@ -124,12 +151,14 @@ def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
 def tokens(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
     """Positions of all sub-word tokens of some words of a text, by the tokenizer's own offsets."""
     spans = _spans(text)
-    chosen = [spans[i] for i in indices if i < len(spans)]
+    chosen = sorted(spans[i] for i in indices if i < len(spans))
+    starts = [start for start, _ in chosen]
     offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
     found = []
     for position, (first, end) in enumerate(offsets):
         real = end > first and text[first:end].strip()
-        if real and any(first < stop and end > start for start, stop in chosen):
+        before = bisect_left(starts, end)  # how many begin before the token ends
+        if real and before and first < chosen[before - 1][1]:
             found.append(position)
     return tuple(found)
 

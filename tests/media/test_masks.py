@@ -1,5 +1,7 @@
 """Masks of any size, length and colour mode; the latent grid; the exact composite."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,38 @@ def test_grow_shrink_hull_and_box():
     assert (disc() >= shrunk).all()
     assert not masks.Shape(outline="hull").of(0 * ring).any()  # an empty frame stays empty
     assert np.array_equal(masks.Shape(invert=True, outline="box").of(~ring), box)  # inverted first
+
+
+@pytest.mark.parametrize("reach", [1, 2, 5, 13, 300, 100000])
+def test_growing_takes_every_pixel_within_reach_and_shrinking_is_its_reverse(reach):
+    rng = np.random.default_rng(reach)
+    inside = rng.random((40, 60)) > 0.995
+    inside[20, 30] = True
+    rows, columns = np.nonzero(inside)
+    y, x = np.mgrid[0:40, 0:60]
+    squares = (y[..., None] - rows) ** 2 + (x[..., None] - columns) ** 2
+    near = squares.min(-1) <= reach**2
+    assert np.array_equal(masks.Shape(grow=reach).of(inside), near)
+    assert np.array_equal(masks.Shape(grow=-reach).of(~inside), ~near)
+    empty = np.zeros((40, 60), bool)  # and a full one, of which nothing is near an edge
+    assert np.array_equal(masks.Shape(grow=reach).of(empty), empty)
+    assert np.array_equal(masks.Shape(grow=-reach).of(~empty), ~empty)
+
+
+def test_a_large_reach_costs_no_more_than_a_small_one():
+    large = np.zeros((1080, 1920), bool)
+    large[500:600, 900:1000] = True
+    began = time.perf_counter()
+    grown = masks.Shape(grow=300).of(large)
+    assert time.perf_counter() - began < 1
+    assert grown[500, 1299]
+    assert not grown[500, 1300]
+
+
+def test_a_mask_of_another_aspect_ratio_is_said_to_be_stretched(clip, tmp_path):
+    with pytest.warns(UserWarning, match="is 32x32, the clip 48x32: it is stretched to fit"):
+        masks.bind(save(tmp_path / "m.png", half(32, 32)), clip, range(6))
+    masks.bind(save(tmp_path / "m.png", half(97, 64)), clip, range(6))  # rounded: no word of it
 
 
 def test_cells_of_latents_become_a_mask_of_the_clips_own_size_and_length():

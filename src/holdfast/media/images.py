@@ -1,8 +1,12 @@
 """Image files as frames: which ones a folder holds, their size, reading them upright at eight bits; GIFs; tensors."""
 
+import contextlib
 import itertools
 import re
-from collections.abc import Iterable
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +16,18 @@ import numpy as np
 from numpy import ndarray
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
+PIXELS = 2**26  # of a frame, at most: four times 4K twice over; a small file can unpack to far more
+# What Pillow's readers raise of files that are cut off or made up.
+DAMAGE = (OSError, SyntaxError, ValueError, LookupError, OverflowError, TypeError)
+DAMAGE += (struct.error, zlib.error, EOFError)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class _TooLarge(Exception):
+    """An image of more than PIXELS."""
 
 
 def listed(path: Path) -> tuple[list[Path], tuple[int, int]]:
@@ -43,30 +56,40 @@ def _natural(file: Path) -> list[int | str]:
     return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", file.name)]
 
 
-def size(file: Path) -> tuple[int, int]:
+@contextlib.contextmanager
+def _opened(file: Path) -> "Iterator[Image.Image]":
+    """An image, whole and upright. Raises ValueError for what is none, is damaged, or would fill the memory."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own: what matters is refused here
+            with Image.open(file) as image:
+                if image.width * image.height > PIXELS:
+                    raise _TooLarge(f"{image.width}x{image.height} pixels")
+                upright = ImageOps.exif_transpose(image)  # a copy, so all of it was read
+        yield upright
     except UnidentifiedImageError as error:
         raise ValueError(f"{file} is not an image that can be read") from error
-    except OSError as error:
+    except (Image.DecompressionBombError, _TooLarge) as error:
+        raise ValueError(
+            f"{file} is too large to be a frame ({error}); at most {PIXELS} pixels are read"
+        ) from error
+    except DAMAGE as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def size(file: Path) -> tuple[int, int]:
+    with _opened(file) as image:
+        return image.size
 
 
 def read(file: Path) -> ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
-                grey = eight_bits(np.asarray(upright))
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    with _opened(file) as upright:
+        if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
+            grey = eight_bits(np.asarray(upright))
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.asarray(upright.convert("RGB"))
 
 
 def eight_bits(frame: ndarray) -> ndarray:
@@ -115,7 +138,7 @@ def write(path: Path, frame: "Tensor") -> None:
 def write_gif(
     path: Path, size: tuple[int, int], times: list[int], frames: Iterable[ndarray]
 ) -> None:
-    """A GIF with a palette for each frame; times in hundredths of a second, as the format has them.
+    """A GIF with a palette for each frame; times in hundredths of a second, as the format has them, with the end's.
 
     size: width, height.
     """
@@ -128,7 +151,9 @@ def write_gif(
             frame = _with_palette(array)
             frame.pts = times[i]
             frame.time_base = stream.time_base
-            out.mux(stream.encode(frame))
+            for packet in stream.encode(frame):  # each at once, or the last frame's delay is lost
+                packet.duration = times[i + 1] - times[i]
+                out.mux(packet)
         out.mux(stream.encode(None))
 
 

@@ -4,6 +4,7 @@ A mask says where an edit may show. A file is a video, a folder of frames or one
 inside. It may have any size, length one or the clip's, and any colour mode. Values above half are inside.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ..backbones._cards import Grid
 from ..notes import note
 from . import video
 from .fit import Fit
+
+ASPECT = 0.02  # by how much the ratio of a mask's sides may differ in silence: sizes are rounded
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,22 @@ class Shape:
                 else _corners(cv2.boundingRect(points))
             )
             inside = cv2.fillConvexPoly(np.zeros(inside.shape, np.uint8), corners, 1) > 0
-        if self.grow:
-            side = 2 * abs(self.grow) + 1
-            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-            change = cv2.dilate if self.grow > 0 else cv2.erode
-            inside = change(inside.astype(np.uint8), disc) > 0
-        return inside
+        if self.grow > 0:
+            return _within(inside, self.grow)
+        return ~_within(~inside, -self.grow) if self.grow else inside
+
+
+def _within(inside: np.ndarray, reach: int) -> np.ndarray:
+    """The pixels that lie at most so far from one that is inside: as fast for any reach."""
+    return _distance(inside) <= reach if inside.any() else inside
+
+
+def _distance(inside: np.ndarray) -> np.ndarray:
+    """How far each pixel is from the nearest one inside, of which there is one; float32 H W, 0 within."""
+    import cv2
+
+    outside = (~inside).astype(np.uint8)
+    return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _corners(box: tuple[int, int, int, int]) -> np.ndarray:
@@ -75,12 +88,9 @@ class Mask:
 
 
 def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
-    import cv2
-
     if not width or inside.all() or not inside.any():
         return inside.astype(np.float32)
-    distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.clip(1 - distance / (width + 1), 0, 1).astype(np.float32)
+    return np.clip(1 - _distance(inside) / (width + 1), 0, 1).astype(np.float32)
 
 
 def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = None) -> Mask:
@@ -106,6 +116,9 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
         )
     if file.frames in (whole[1], part_only[1]) and file.frames != clip.frames:
         note(f"the mask {path} has one frame too many; the last is dropped")
+    if abs(math.log(file.size[0] * clip.size[1] / (file.size[1] * clip.size[0]))) > ASPECT:
+        sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
+        note(f"the mask {path} is {sizes[0]}, the clip {sizes[1]}: it is stretched to fit")
     skip = part.start if file.frames > 1 and file.frames in whole else 0
     return sensible(Mask(lambda: _read(file, clip.size, skip, len(part)), shape), path)
 
