@@ -32,7 +32,7 @@ def taken(task: EditTask, backbone: Any = None) -> Taken:
     if task.output:
         check_place(task.output, sources(task))
     about = backbone or registry.about(task.backbone, task.weights)
-    clip = video.probe(task.input)
+    clip = video.treated(video.probe(task.input), task.deinterlace, task.background)
     part = part_of(task.frames, clip.frames)
     placed(task, part)
     if task.output:

@@ -147,11 +147,13 @@ class Result:
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
             "peak_memory_mb": peak_memory_mb(),
         }
-        if self.clip.audio and not contained:
-            text = f"{path.name} cannot hold the source's audio; it was left out"
+        lost = video.losses(path, self.clip, self.task.codec)
+        for text in lost:
             note(text)
-            self.of_files.append(text)
-            said |= {"audio_tracks": 0, "notes": [*notes, text]}
+        self.of_files += lost
+        said["notes"] += lost
+        if not contained:
+            said["audio_tracks"] = 0
         return said
 
     @property

@@ -95,6 +95,13 @@ class EditTask:
     dtype: Literal["auto", "bfloat16", "float32"] = _field(
         "auto is bfloat16 on a GPU, float32 on a CPU.", "auto"
     )
+    deinterlace: bool = _field(
+        "Make whole frames of an interlaced clip's fields; else they are kept.", False
+    )
+    background: str | None = _field(
+        "A colour (black, #rrggbb) that a clip that is seen through is laid over; else it stays so.",
+        None,
+    )
     codec: Literal[
         "auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"
     ] = _field("How the result is encoded; auto goes by its container and depth.", "auto")
@@ -159,6 +166,7 @@ class EditTask:
         settings: those of the method that they depend on, with their values.
         """
         names = ("backbone", "weights", "frames", "window", "seed", "device", "dtype")
+        names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,6 +16,10 @@ from .samples import Picture, frame_of, is_yuv, picture, plain
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
 
 
+INTERLACED = 1 << 18 | 1 << 29  # FFmpeg's flags: interlaced transform and motion
+FIELD_ORDERS = {"top": 2, "bottom": 3}
+
+
 @dataclass(frozen=True)
 class Codec:
     """One way to write a picture. crf: its quality, where it has one, from 0 to worst."""
@@ -25,6 +29,7 @@ class Codec:
     crf: int | None = None
     worst: int = 51
     options: Mapping[str, str] = field(default_factory=dict)
+    fields: bool = False  # whether it codes interlaced frames as such
 
     @property
     def formats(self) -> frozenset[str]:
@@ -35,13 +40,13 @@ class Codec:
 # No B-frames: with them the last packet is not the last frame, and the container's duration and rate drift from
 # the source's.
 CODECS = {
-    "h264": Codec("libx264", ANY, 8, options={"bf": "0", "preset": "medium"}),
+    "h264": Codec("libx264", ANY, 8, options={"bf": "0", "preset": "medium"}, fields=True),
     "h265": Codec("libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
     "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}),
-    "prores": Codec("prores_ks", (".mov", ".mkv")),
+    "prores": Codec("prores_ks", (".mov", ".mkv"), fields=True),
     "ffv1": Codec("ffv1", (".mkv",), options={"level": "3"}),
-    "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}),
+    "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}, fields=True),
     "lossless-rgb": Codec("libx264rgb", ANY, options={"qp": "0", "bf": "0"}),
 }
 
@@ -63,13 +68,13 @@ def write_video(
     """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
     with written(part) as out:
         stream = _video_stream(out, clip, codec, crf)
-        sound = Sound(out, clip)
+        sound, durations = Sound(out, clip), dict(zip(clip.times, clip.durations, strict=False))
         converter = VideoReformatter()
         for i, frame in enumerate(frames):
             made = frame_of(picture(frame), clip, stream.codec_context.pix_fmt, converter)
-            out.mux(stream.encode(timed(made, i, clip)))
+            out.mux(lasting(stream.encode(timed(made, i, clip)), durations))
             sound.until(float(clip.times[i] * clip.time_base))
-        out.mux(stream.encode(None))
+        out.mux(lasting(stream.encode(None), durations))
         sound.close()
 
 
@@ -85,7 +90,28 @@ def _video_stream(out, clip: Clip, codec: str, crf: int | None):
     if clip.rotation:
         stream.set_display_rotation(clip.rotation)
     context.options = options_of(codec, crf)
+    tag_fields(context, clip, codec)
     return stream
+
+
+def tag_fields(context, clip: Clip, codec: str) -> None:
+    """Have interlaced frames coded as what they are."""
+    if not (clip.fields and CODECS[codec].fields):
+        return
+    context.flags |= INTERLACED
+    context.field_order = FIELD_ORDERS[clip.fields]
+    if CODECS[codec].encoder == "libx264":  # which does not look at the field order
+        known = context.options.get("x264-params")
+        first = "tff=1" if clip.fields == "top" else "bff=1"
+        joined = ":".join(filter(None, (known, first)))
+        context.options = dict(context.options) | {"x264-params": joined}
+
+
+def lasting(packets: list[av.Packet], durations: Mapping[int, int]) -> list[av.Packet]:
+    """Packets with their frames' durations, by time: without, the last one's is a guess."""
+    for packet in packets:
+        packet.duration = durations.get(packet.pts, packet.duration)
+    return packets
 
 
 def tag_colours(context, clip: Clip) -> None:
@@ -135,8 +161,10 @@ def pixel_format(clip: Clip, codec: str) -> str:
     if codec in ("ffv1", "lossless") and own in known:
         return own
     if not is_yuv(clip.pixel_format) and codec in ("ffv1", "lossless-rgb"):
-        return "rgb24" if codec == "lossless-rgb" else "bgr0" if clip.bits == 8 else "gbrp16le"
-    opacity = ("a", "") if "a" in own.removeprefix("yuv")[:1] else ("",)
+        deep = clip.bits > 8
+        plain_rgb = "rgb24" if codec == "lossless-rgb" else "gbrp16le" if deep else "bgr0"
+        return "bgra" if clip.opacity and not deep and "bgra" in known else plain_rgb
+    opacity = ("a", "") if clip.opacity else ("",)
     depths = (
         ("12le", "10le", "") if clip.bits > 10 else ("10le", "") if clip.bits > 8 else ("", "10le")
     )

@@ -1,9 +1,9 @@
-"""Learn what a clip is, and stream its frames in, with PyAV: video files, GIFs, image folders and single images."""
+"""Stream the frames of a clip in, with PyAV: video files, GIFs, image folders and single images."""
 
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from . import images
+from . import images, opacity
 
 SCALING = (
     Interpolation.LANCZOS
@@ -46,7 +46,12 @@ class Clip:
     aspect: Fraction | None = None  # of a pixel
     audio: int = 0
     files: tuple[Path, ...] = ()  # of an image folder
+    opacity: bool = False  # whether some of it is seen through
+    fields: str = ""  # of interlaced frames, which field is first: top or bottom
     notes: tuple[str, ...] = ()
+    # on request: what lies behind a picture that is seen through, and whether fields become frames
+    background: tuple[int, int, int] | None = None
+    deinterlaced: bool = False
 
     @property
     def frames(self) -> int:
@@ -62,135 +67,21 @@ class Clip:
         return len({b - a for a, b in itertools.pairwise(self.times)}) > 1
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What is noted of a frame while a file is read for the first time."""
-
-    time: int | None
-    duration: int | None
-    damaged: bool
-
-
-def probe(path: str | Path) -> Clip:
-    """Read a clip once to learn all of Clip. Raises ValueError, with the file's name, for what cannot be read whole."""
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
-    if path.is_dir() or path.suffix.lower() in images.SUFFIXES:
-        return _probe_images(path)
-    with opened(path) as container:
-        stream = container.streams.best("video")
-        first = None
-        seen = []
-        for frame in _decoded(container, stream, path):
-            first = first or frame
-            seen.append(_Seen(frame.pts, frame.duration, frame.is_corrupt))
-        if first is None:
-            raise ValueError(f"{path} has no frames")
-        _refuse_truncated(path, container, stream, seen)
-        return _described(path, container, stream, first, seen)
-
-
-def _probe_images(path: Path) -> Clip:
-    files, size = images.listed(path)
-    return Clip(
-        path=path,
-        size=size,
-        rate=Fraction(25),
-        time_base=Fraction(1, 25),
-        times=tuple(range(len(files))),
-        files=tuple(files),
-    )
-
-
-def _refuse_truncated(path: Path, container, stream, seen: list[_Seen]) -> None:
-    """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration."""
-    if stream.frames > len(seen) and stream.frames > len(seen) + _hidden(path):
-        raise ValueError(
-            f"{path} is truncated: it announces {stream.frames} frames, "
-            f"but only {len(seen)} can be read"
-        )
-    last = seen[-1]
-    if not stream.frames and last.time is not None:
-        announced = _announced_seconds(container, stream)
-        end = float((last.time + (last.duration or 0)) * stream.time_base)
-        if end < 0.98 * announced - 0.2:
-            raise ValueError(
-                f"{path} is truncated: it announces {announced:.2f} seconds, "
-                f"but only {end:.2f} can be read"
-            )
-
-
-def _hidden(path: Path) -> int:
-    """How many frames an edit list cuts off: they are announced, but not meant to be seen."""
-    with opened(path) as container:
-        packets = container.demux(container.streams.best("video"))
-        return sum(p.is_discard for p in packets if p.size)
-
-
-def _announced_seconds(container, stream) -> float:
-    """How long the file says that its picture is; 0 where it says nothing of the picture alone."""
-    tag = stream.metadata.get("DURATION")
-    if tag:
-        parts = reversed(tag.split(":"))  # seconds, minutes, hours
-        return sum(float(part) * 60**i for i, part in enumerate(parts))
-    if container.duration and not container.streams.audio:
-        return container.duration / av.time_base
-    return 0.0
-
-
-def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
-    context = stream.codec_context
-    turned = round(first.rotation / 90) * 90 % 360
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    step = round(1 / (rate * stream.time_base)) or 1
-    times = tuple(s.time if s.time is not None else i * step for i, s in enumerate(seen))
-    if any(b <= a for a, b in itertools.pairwise(times)):
-        raise ValueError(f"{path} has frames whose times do not rise; remux it first")
-    bits = max(c.bits for c in first.format.components)
-    return Clip(
-        path=path,
-        size=(first.height, first.width) if turned % 180 else (first.width, first.height),
-        rate=Fraction(rate),
-        time_base=stream.time_base,
-        times=times,
-        durations=tuple(s.duration or step for s in seen),
-        rotation=turned,
-        bits=bits,
-        pixel_format=first.format.name,
-        colour={
-            "range": context.color_range,
-            "primaries": context.color_primaries,
-            "trc": context.color_trc,
-            "space": context.colorspace,
-        },
-        aspect=stream.sample_aspect_ratio,
-        audio=len(container.streams.audio),
-        notes=tuple(_notes(container, stream, seen, turned, bits)),
-    )
-
-
-def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list[str]:
-    """What is unusual about a file, for its manifest."""
-    notes = []
-    damaged = sum(s.damaged for s in seen)
-    if damaged:
-        notes.append(f"{damaged} damaged frames were repaired")
-    if turned:
-        notes.append(f"rotation tag of {turned} degrees")
-    if bits > 8:
-        notes.append(f"{bits} bits a channel")
-    others = {s.type for s in container.streams if s.type != "audio" and s.index != stream.index}
-    if others:
-        notes.append(f"left out: {', '.join(sorted(others))} tracks")
-    return notes
+# What is opened: files on this machine, of kinds that hold their own picture. A playlist, a list of parts or a script
+# would have FFmpeg open whatever it names.
+_KINDS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,"
+    "flv,asf,ogg,mxf,nut,dv,rm,yuv4mpegpipe,webp_pipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe"
+)
+_LOCAL = {"protocol_whitelist": "file", "format_whitelist": _KINDS}
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator:
     """A PyAV container with a picture. Raises ValueError for a file that is none."""
     try:
-        container = av.open(str(path))
+        # with its protocol said, a name with a colon in it is a name
+        container = av.open(f"file:{path}", container_options=_LOCAL)
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or error
         raise ValueError(f"{path} is not a video that can be read: {reason}") from error
@@ -200,15 +91,36 @@ def opened(path: Path) -> Iterator:
         yield container
 
 
-def _decoded(container, stream, path: Path) -> Iterator:
+def pictures(container, stream, path: Path) -> Iterator[av.VideoFrame]:
+    """Decode a video. Raises ValueError where it is damaged."""
     stream.thread_type = "AUTO"
     count = 0
     try:
-        for frame in container.decode(stream):
+        for frame in _with_opacity(container, stream) or container.decode(stream):
             yield frame
             count += 1
     except av.FFmpegError as error:
         raise ValueError(f"{path} is damaged after frame {count}: {error.strerror}") from error
+
+
+def _with_opacity(container, stream) -> Iterator[av.VideoFrame] | None:
+    """Of a track whose opacity lies beside it (WebM), which FFmpeg's own decoder passes over; None for others."""
+    other = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if other is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    decoder = av.CodecContext.create(other, "r")
+    packets = (packet if packet.size else None for packet in container.demux(stream))
+    return itertools.chain.from_iterable(map(decoder.decode, packets))
+
+
+def treated(clip: Clip, deinterlace: bool, background: str | None) -> Clip:
+    """A clip whose fields become frames, and which is laid over a colour, as far as it has any of that."""
+    behind = opacity.colour(background) if background is not None else None
+    if clip.opacity and behind:
+        clip = replace(clip, background=behind, opacity=False)
+    if clip.fields and deinterlace:
+        clip = replace(clip, deinterlaced=True, fields="")
+    return clip
 
 
 def read(clip: Clip) -> Iterator[np.ndarray]:
@@ -220,10 +132,31 @@ def read(clip: Clip) -> Iterator[np.ndarray]:
 def stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
     """The frames in order as they lie in the file: of a video in its own samples, of images as arrays."""
     if clip.files:
-        yield from map(images.read, clip.files)
+        yield from (_image(file, clip) for file in clip.files)
         return
     with opened(clip.path) as container:
-        yield from _decoded(container, container.streams.best("video"), clip.path)
+        stream = container.streams.best("video")
+        frames = pictures(container, stream, clip.path)
+        yield from _deinterlaced(frames, stream) if clip.deinterlaced else frames
+
+
+def _image(file: Path, clip: Clip) -> np.ndarray:
+    array, alpha = images.read(file), opacity.of_image(file) if clip.background else None
+    if alpha is None:
+        return array
+    return opacity.over(np.dstack((array, alpha)), clip.background)
+
+
+def _deinterlaced(frames: Iterator[av.VideoFrame], stream) -> Iterator[av.VideoFrame]:
+    """One frame for each, both of its fields from the same moment (FFmpeg's bwdif)."""
+    graph = av.filter.Graph()
+    ends = graph.add_buffer(template=stream), graph.add("bwdif", "mode=send_frame")
+    graph.link_nodes(*ends, graph.add("buffersink")).configure()
+    for frame in itertools.chain(frames, [None]):
+        graph.push(frame)
+        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                yield graph.pull()
 
 
 def upright(
@@ -232,14 +165,20 @@ def upright(
     """A frame as it is shown, H W 3 in RGB."""
     if isinstance(frame, np.ndarray):
         return frame
+    layout = "rgb24" if clip.bits == 8 else "rgb48le"
+    if clip.background:
+        layout = "rgba" if clip.bits == 8 else "rgba64le"
     rgb = converter.reformat(
         frame,
-        format="rgb24" if clip.bits == 8 else "rgb48le",
+        format=layout,
         src_colorspace=matrix(clip),
         src_color_range=colour_range(clip),
         interpolation=SCALING,
     )
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), clip.rotation // 90))
+    array = rgb.to_ndarray()
+    if clip.background:
+        array = opacity.over(array, clip.background)
+    return np.ascontiguousarray(np.rot90(array, clip.rotation // 90))
 
 
 def matrix(clip: Clip) -> Colorspace:

@@ -37,14 +37,35 @@ def is_yuv(pixel_format: str) -> bool:
 def frame_of(shown: Picture, clip: Clip, target: str, converter: VideoReformatter) -> av.VideoFrame:
     """A picture in a pixel format, turned back to how its source is stored."""
     turn = clip.rotation // 90
-    if shown.own is None or not (is_yuv(target) and is_yuv(clip.pixel_format)):
+    if shown.own is None or clip.background:
         return from_rgb(np.rot90(shown.rgb(), -turn), clip, target, converter)
+    if not (is_yuv(target) and is_yuv(clip.pixel_format)):
+        made = from_rgb(np.rot90(shown.rgb(), -turn), clip, target, converter)
+        return _with_opacity(made, shown.own, converter)
     own = _in_format(shown.own, clip, target, converter)
-    if shown.edited is None:
-        return own
-    edited = from_rgb(np.rot90(shown.edited, -turn), clip, target, converter)
-    _lay(own, edited, np.rot90(shown.alpha, -turn))
-    return edited
+    if shown.edited is not None:
+        edited = from_rgb(np.rot90(shown.edited, -turn), clip, target, converter)
+        lay(edited, own, np.rot90(shown.alpha, -turn))
+    return own
+
+
+def _with_opacity(
+    made: av.VideoFrame, own: av.VideoFrame, converter: VideoReformatter
+) -> av.VideoFrame:
+    """Opacity is no business of an edit: it is the source's."""
+    if not all(has_opacity(frame.format.name) for frame in (made, own)):
+        return made
+    known = converter.reformat(own, format=made.format.name, interpolation=SCALING)
+    if len(made.planes) == 4:
+        plane_of(made, 3)[:] = plane_of(known, 3)
+        return made
+    array, alpha = made.to_ndarray(), known.to_ndarray()
+    array[..., 3] = alpha[..., 3]
+    return av.VideoFrame.from_ndarray(array, made.format.name)
+
+
+def has_opacity(pixel_format: str) -> bool:
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)
 
 
 def from_rgb(array: ndarray, clip: Clip, target: str, converter: VideoReformatter) -> av.VideoFrame:
@@ -79,11 +100,9 @@ def _in_format(
             dst_color_range=span,
             interpolation=SCALING,
         )
-    # a copy: the decoder still predicts from its own frame, whose kind would be forced on the encoder too
-    copied = av.VideoFrame(frame.width, frame.height, target)
-    for number in range(len(frame.planes)):
-        plane_of(copied, number)[:] = plane_of(frame, number)
-    return copied
+    frame.make_writable()  # a copy where the decoder still predicts from it
+    frame.pict_type = 0  # the source's kinds of frames are not forced on the encoder
+    return frame
 
 
 def plain(pixel_format: str) -> str:
@@ -101,15 +120,13 @@ def plane_of(frame: av.VideoFrame, number: int) -> ndarray:
     return rows[: per_row * plane.height].reshape(plane.height, per_row)[:, : plane.width]
 
 
-def _lay(own: av.VideoFrame, edited: av.VideoFrame, alpha: ndarray) -> None:
-    """Put the source's samples over an edited frame's where the edit has no weight, and mix them where it has some."""
-    for number in range(len(edited.planes)):
-        here, there = plane_of(edited, number), plane_of(own, number)
+def lay(edited: av.VideoFrame, own: av.VideoFrame, alpha: ndarray) -> None:
+    """Put an edited frame's samples into the source's, as far as the edit has weight there."""
+    for number in range(min(3, len(own.planes))):  # the fourth is opacity, no business of an edit
+        here, there = plane_of(own, number), plane_of(edited, number)
         weight = at_plane(alpha, here.shape)
-        if number == 3:  # opacity is no business of an edit
-            weight = np.zeros_like(weight)
-        mixed = np.rint(there * (1 - weight) + here * weight).astype(here.dtype)
-        here[:] = np.where(weight == 0, there, np.where(weight == 1, here, mixed))
+        mixed = np.rint(here * (1 - weight) + there * weight).astype(here.dtype)
+        here[:] = np.where(weight == 0, here, np.where(weight == 1, there, mixed))
 
 
 def at_plane(alpha: ndarray, shape: tuple[int, int]) -> ndarray:

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
 from . import avc
-from .encoding import ANY, Sound, options_of, pixel_format, tag_colours, timed, written
+from .encoding import ANY, Sound, options_of, pixel_format, tag_colours, tag_fields, timed, written
 from .reading import Clip, opened
 from .samples import Picture, frame_of, picture
 
@@ -128,6 +128,7 @@ def _encoder(clip: Clip, header: avc.Header, crf: int | None) -> av.VideoCodecCo
         encoder.sample_aspect_ratio = clip.aspect
     own = {"profile": avc.PROFILES[header.profile], "x264-params": f"sps-id={header.free_id()}"}
     encoder.options = options_of("h264", crf) | own
+    tag_fields(encoder, clip, "h264")
     encoder.flags |= GLOBAL_HEADER
     encoder.open()
     return encoder

@@ -6,9 +6,10 @@ This is the door: `reading.py` and `writing.py` do the work.
 """
 
 from .encoding import CODECS, pick_codec
-from .reading import Clip, probe, read, stored, upright
+from .probing import probe
+from .reading import Clip, read, stored, treated, upright
 from .samples import Picture, picture
-from .writing import CONTAINERS, check_output, clip_of, write, write_frames
+from .writing import CONTAINERS, check_output, clip_of, losses, write, write_frames
 
 __all__ = [
     "CODECS",
@@ -17,11 +18,13 @@ __all__ = [
     "Picture",
     "check_output",
     "clip_of",
+    "losses",
     "pick_codec",
     "picture",
     "probe",
     "read",
     "stored",
+    "treated",
     "upright",
     "write",
     "write_frames",

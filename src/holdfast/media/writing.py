@@ -4,16 +4,21 @@ import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from numpy import ndarray
 
 from ..files import REPLACED, publish, scratch
-from . import images, splicing
-from .encoding import CODECS, pick_codec, sound_streams, write_video
+from . import images, opacity, splicing
+from .encoding import CODECS, pick_codec, pixel_format, sound_streams, write_video
 from .reading import Clip, opened
-from .samples import Picture, picture
+from .samples import Picture, has_opacity, picture
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+SEEN_THROUGH = {"", ".png", ".webp", ".tif", ".tiff"}  # images, and the folder of them
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
@@ -123,27 +128,56 @@ def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
     if not part.suffix:
         _write_folder(part, clip, frames)
     elif part.suffix.lower() in images.SUFFIXES:
-        _write_image(part, frames)
+        _write_image(part, clip, frames)
     else:
-        hundredths = [round(100 * t * clip.time_base) for t in clip.times]
+        ends = (*clip.times, clip.times[-1] + (clip.durations or (1,))[-1])
+        hundredths = [round(100 * t * clip.time_base) for t in ends]
         images.write_gif(part, clip.size, hundredths, frames)
 
 
-def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
-    from PIL import Image
+def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
+    """What of a clip the file cannot hold, in a sentence each."""
+    suffix, said = path.suffix.lower(), []
+    chosen = pick_codec(codec, suffix, clip) if suffix in CONTAINERS else ""
+    images_hold = bool(clip.files) and suffix in SEEN_THROUGH
+    held = has_opacity(pixel_format(clip, chosen)) if chosen else images_hold
+    if clip.opacity and not held:
+        said.append(
+            f"{path.name} cannot hold what is seen through (alpha), which is left out; write .webm, .mov with "
+            "--codec prores or .mkv with --codec ffv1, or give a --background"
+        )
+    if clip.fields and not (chosen and CODECS[chosen].fields):
+        said.append(
+            f"{path.name} does not say that its frames are interlaced; write H.264, or give --deinterlace"
+        )
+    if clip.audio and not chosen:
+        said.append(f"{path.name} cannot hold the source's audio; it was left out")
+    return said
 
+
+def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
     part.mkdir()
     for i, frame in enumerate(frames):
         name = clip.files[i].stem if clip.files else f"{i:05d}"
-        Image.fromarray(images.eight_bits(frame)).save(part / f"{name}.png")
+        _seen_through(frame, clip, i).save(part / f"{name}.png")
 
 
-def _write_image(part: Path, frames: Iterable[ndarray]) -> None:
+def _seen_through(frame: ndarray, clip: Clip, index: int) -> "Image.Image":
+    """An image with the opacity that the source's has."""
     from PIL import Image
 
+    made = Image.fromarray(images.eight_bits(frame))
+    alpha = opacity.of_image(clip.files[index]) if clip.opacity and clip.files else None
+    if alpha is not None:
+        made.putalpha(Image.fromarray(alpha))
+    return made
+
+
+def _write_image(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
     for i, frame in enumerate(frames):
         if i:
             raise ValueError(
                 f"{part.name} takes one frame; give a video name or a folder for a clip"
             )
-        Image.fromarray(images.eight_bits(frame)).save(part)
+        made = _seen_through(frame, clip, i)
+        (made if part.suffix.lower() in SEEN_THROUGH else made.convert("RGB")).save(part)

@@ -1,0 +1,178 @@
+"""Learn what a clip is by reading it once from end to end: what it holds, what is unusual, whether it is whole."""
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from . import images, opacity
+from .reading import Clip, opened, pictures
+
+BOTTOM_FIRST = {
+    3,
+    4,
+}  # of FFmpeg's AVFieldOrder: by how fields are stored, and by how they are shown
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is noted of a frame while a file is read for the first time."""
+
+    time: int | None
+    duration: int | None
+    damaged: bool
+    clear: bool  # whether some of it is seen through
+    fields: bool  # whether it is interlaced
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "_Seen":
+        about = (frame.pts, frame.duration, frame.is_corrupt)
+        return cls(*about, _is_clear(frame), frame.interlaced_frame)
+
+
+def probe(path: str | Path) -> Clip:
+    """Read a clip once to learn all of Clip. Raises ValueError, with the file's name, for what cannot be read whole."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    if path.is_dir() or path.suffix.lower() in images.SUFFIXES:
+        return _probe_images(path)
+    with opened(path) as container:
+        stream = container.streams.best("video")
+        first = None
+        seen = []
+        for frame in pictures(container, stream, path):
+            first = first or frame
+            seen.append(_Seen.of(frame))
+        if first is None:
+            raise ValueError(f"{path} has no frames")
+        _refuse_truncated(path, container, stream, seen)
+        if path.suffix.lower() == ".gif":
+            _refuse_without_end(path, len(seen))
+        return _described(path, container, stream, first, seen)
+
+
+def _probe_images(path: Path) -> Clip:
+    files, size = images.listed(path)
+    return Clip(
+        path=path,
+        size=size,
+        rate=Fraction(25),
+        time_base=Fraction(1, 25),
+        times=tuple(range(len(files))),
+        files=tuple(files),
+        opacity=any(opacity.of_image(file) is not None for file in files),
+    )
+
+
+def _refuse_truncated(path: Path, container, stream, seen: list[_Seen]) -> None:
+    """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration."""
+    if stream.frames > len(seen) and stream.frames > len(seen) + _hidden(path):
+        raise ValueError(
+            f"{path} is truncated: it announces {stream.frames} frames, "
+            f"but only {len(seen)} can be read"
+        )
+    last = seen[-1]
+    if not stream.frames and last.time is not None:
+        announced = _announced_seconds(container, stream)
+        end = float((last.time + (last.duration or 0)) * stream.time_base)
+        if end < 0.98 * announced - 0.2:
+            missing = round((announced - end) * (stream.average_rate or 25))
+            raise ValueError(
+                f"{path} is truncated: it announces {announced:.2f} seconds, but only {end:.2f} can "
+                f"be read; about {missing} of {len(seen) + missing} frames are missing"
+            )
+
+
+def _refuse_without_end(path: Path, count: int) -> None:
+    """A GIF announces nothing; but it has an end mark."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 16))
+        if b";" not in file.read():
+            raise ValueError(f"{path} is truncated: it breaks off after {count} frames")
+
+
+def _hidden(path: Path) -> int:
+    """How many frames an edit list cuts off: they are announced, but not meant to be seen."""
+    with opened(path) as container:
+        packets = container.demux(container.streams.best("video"))
+        return sum(p.is_discard for p in packets if p.size)
+
+
+def _announced_seconds(container, stream) -> float:
+    """How long the file says that its picture is; 0 where it says nothing of the picture alone."""
+    tag = stream.metadata.get("DURATION")
+    if tag:
+        parts = reversed(tag.split(":"))  # seconds, minutes, hours
+        return sum(float(part) * 60**i for i, part in enumerate(parts))
+    if container.duration and not container.streams.audio:
+        return container.duration / av.time_base
+    return 0.0
+
+
+def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
+    context = stream.codec_context
+    turned = round(first.rotation / 90) * 90 % 360
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    step = round(1 / (rate * stream.time_base)) or 1
+    times = tuple(s.time if s.time is not None else i * step for i, s in enumerate(seen))
+    if any(b <= a for a, b in itertools.pairwise(times)):
+        raise ValueError(f"{path} has frames whose times do not rise; remux it first")
+    bits = max(c.bits for c in first.format.components)
+    return Clip(
+        path=path,
+        size=(first.height, first.width) if turned % 180 else (first.width, first.height),
+        rate=Fraction(rate),
+        time_base=stream.time_base,
+        times=times,
+        durations=tuple(s.duration or step for s in seen),
+        rotation=turned,
+        bits=bits,
+        pixel_format=first.format.name,
+        colour={
+            "range": context.color_range,
+            "primaries": context.color_primaries,
+            "trc": context.color_trc,
+            "space": context.colorspace,
+        },
+        aspect=stream.sample_aspect_ratio,
+        audio=len(container.streams.audio),
+        opacity=any(s.clear for s in seen),
+        fields=_fields(context, seen),
+        notes=tuple(_notes(container, stream, seen, turned, bits)),
+    )
+
+
+def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list[str]:
+    """What is unusual about a file, for its manifest."""
+    notes = []
+    damaged = sum(s.damaged for s in seen)
+    if damaged:
+        notes.append(f"{damaged} damaged frames were repaired")
+    if turned:
+        notes.append(f"rotation tag of {turned} degrees")
+    if bits > 8:
+        notes.append(f"{bits} bits a channel")
+    if any(s.clear for s in seen):
+        notes.append("seen through in places (alpha)")
+    if any(s.fields for s in seen):
+        notes.append(f"interlaced, {_fields(stream.codec_context, seen)} field first")
+    others = {s.type for s in container.streams if s.type != "audio" and s.index != stream.index}
+    if others:
+        notes.append(f"left out: {', '.join(sorted(others))} tracks")
+    return notes
+
+
+def _is_clear(frame: av.VideoFrame) -> bool:
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    return bool(frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
+
+
+def _fields(context, seen: list[_Seen]) -> str:
+    """Which field is first; where the file does not say, the top one."""
+    if not any(s.fields for s in seen):
+        return ""
+    return "bottom" if context.field_order in BOTTOM_FIRST else "top"
