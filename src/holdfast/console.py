@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import shlex
 import signal
@@ -126,12 +127,16 @@ def silence() -> None:
 
 @contextlib.contextmanager
 def our_warnings() -> Iterator[None]:
-    """Show Holdfast's own warnings as notes, each once; a library's are for developers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", Notice)
-        warnings.showwarning = _show_once()
-        yield
+    """Show Holdfast's own warnings as notes, each once; a library's, and what it logs, are for developers."""
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", Notice)
+            warnings.showwarning = _show_once()
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _show_once() -> Callable[..., None]:

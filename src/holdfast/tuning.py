@@ -77,17 +77,24 @@ class Adapters:
 
     def tensors(self) -> dict[str, Tensor]:
         """`PATH.down` (rank, in) and `PATH.up` (out, rank): the weight is `up @ down`. Copies."""
-        found = {}
-        for path, layer in self.layers.items():
-            found[f"{path}.down"] = layer.lora_A[NAME].weight.detach().clone()
-            found[f"{path}.up"] = layer.lora_B[NAME].weight.detach().clone()
-        return found
+        return {name: own.detach().clone() for name, own in self._weights()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """Raises ValueError for tensors of another network or rank, or that lack some."""
+        for name, own in self._weights():
+            given = tensors.get(name)
+            if given is None or given.shape != own.shape:
+                raise ValueError(
+                    f"the adapters that an earlier run saved beside the output do not fit at {name}; "
+                    "delete the .safetensors files there to fit them anew"
+                )
+            own.copy_(given)
+
+    def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         for path, layer in self.layers.items():
-            layer.lora_A[NAME].weight.copy_(tensors[f"{path}.down"])
-            layer.lora_B[NAME].weight.copy_(tensors[f"{path}.up"])
+            yield f"{path}.down", layer.lora_A[NAME].weight
+            yield f"{path}.up", layer.lora_B[NAME].weight
 
     def parameters(self) -> list[nn.Parameter]:
         pairs = [(layer.lora_A[NAME], layer.lora_B[NAME]) for layer in self.layers.values()]

@@ -7,6 +7,7 @@ saved at every step here, and not every 20 seconds: so that there are some.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import signal
@@ -15,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+
+from holdfast.media import video
 
 from . import seeds
 from .case import Case
@@ -27,6 +30,17 @@ EDIT += ["--backbone", "shapeworld-wan", "--mask", "mask.png"]
 OUTPUTS = ("out.mp4", "out.mkv", "out", "out.gif")
 
 
+def looked(folder: Path) -> dict[str, str]:
+    """Every file's content; of Matroska, whose files have a number of their own each, that of the frames."""
+    found = seen(folder)
+    for path in folder.glob("*.mkv"):
+        digest = hashlib.sha256()
+        for frame in video.read(video.probe(path)):
+            digest.update(frame)
+        found[path.name] = digest.hexdigest()
+    return found
+
+
 class Trials:
     """Runs of one command in one folder, and what an undisturbed one of it makes."""
 
@@ -34,11 +48,10 @@ class Trials:
         self.server, self.folder, self.output = server, folder, output
         self.argv = ["edit", "clip.mp4", "-o", output, *EDIT]
         self.begin()
-        self.before = seen(folder)
         ran = server.run(self.argv, folder, 120, COMMAND)
         if ran.code:
             raise RuntimeError(ran.err)
-        self.seconds, self.whole = ran.seconds, seen(folder)
+        self.seconds, self.whole = ran.seconds, looked(folder)
         self.told = self.manifest()
 
     def begin(self) -> None:
@@ -73,7 +86,7 @@ class Trials:
     def after(self, stop: int, ran) -> list[str]:
         """What lies there once it was stopped: nothing half-written; after SIGTERM only latents are left."""
         found = []
-        now = {name: what for name, what in seen(self.folder).items() if ".holdfast" not in name}
+        now = {name: what for name, what in looked(self.folder).items() if ".holdfast" not in name}
         for name, what in now.items():
             if name.startswith(self.output) and not name.endswith((".json", ".safetensors")):
                 found += [f"{name} is half-written"] if self.whole.get(name) != what else []
@@ -90,7 +103,7 @@ class Trials:
 
     def different(self) -> list[str]:
         """What is not as an undisturbed run leaves it."""
-        now, own = seen(self.folder), f"{self.output}.json"
+        now, own = looked(self.folder), f"{self.output}.json"
         names = sorted(set(now) | set(self.whole))
         found = [n for n in names if n != own and now.get(n) != self.whole.get(n)]
         if self.manifest() != self.told:

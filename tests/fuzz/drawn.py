@@ -1,6 +1,7 @@
 """Draw a case: a kind, a seed file that is broken, and a command that meets it."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from random import Random
 
@@ -103,14 +104,12 @@ def bench(draw: Random, grown: Grown) -> Case:
 
 
 def study(draw: Random, grown: Grown) -> Case:
-    key = {"study": "a", "trials": [{"left": "x", "right": "y", "case": "1"}]}
-    answers = {"study": "a", "answers": [{"trial": 0, "question": "alignment", "choice": "left"}]}
-    import json
-
-    files = {
-        "study-key.json": json.dumps(key).encode(),
-        "answers.json": json.dumps(answers).encode(),
-    }
+    trial = {"id": 0, "case": "1", "left": "flowedit", "right": "sdedit"}
+    answer = {"trial": 0, "question": "alignment", "choice": "left"}
+    key = {"study": "a", "questions": ["alignment"], "trials": [trial]}
+    answers = {"study": "a", "answers": [answer]}
+    files = {"study-key.json": json.dumps(key), "answers.json": json.dumps(answers)}
+    files = {name: text.encode() for name, text in files.items()}
     name = draw.choice(sorted(files))
     files[name] = broken_json(files[name], draw)
     return Case("study", ["bench", "tally", "study-key.json", "answers.json"], files)
@@ -156,7 +155,7 @@ def places(draw: Random, grown: Grown) -> Case:
     clip, output = "clip.mp4", draw.choice(PLACES)
     if draw.random() < 0.3:
         clip, output = draw.choice(PLACES), "out.mp4"
-    if "/" not in output and draw.random() < 0.1:
+    if "/" not in output and len(output) < 200 and draw.random() < 0.1:
         special[output + draw.choice([".json", ".latents.safetensors"])] = "folder"
     argv = ["edit", clip, "-o", output, *SAME]
     if draw.random() < 0.2:

@@ -71,13 +71,14 @@ def _left(case: Case, ran: Ran, changed: list[str], new: list[str]) -> list[str]
         loose = [n for n in new if ".holdfast" in n]
         lost = [n for n in changed if not n.startswith(KEPT)] if ran.code else []
         return [f"left or changed {n}" for n in loose + lost]
+    saved = {os.path.normpath(output + ".latents.safetensors")}  # also where decoding failed
     if ran.code:
-        return [f"left {n}" for n in new] + [f"changed {n}" for n in changed]
+        touched = {f"left {n}": n for n in new} | {f"changed {n}": n for n in changed}
+        return [text for text, name in touched.items() if name not in saved]
     allowed = {os.path.normpath(output + end) for end in RESULT}
     parents = {str(p) for p in Path(os.path.normpath(output)).parents}
-    gone = {os.path.normpath(output + ".latents.safetensors")}
     stray = [n for n in new if not _within(n, allowed) and n not in parents]
-    lost = [n for n in changed if not _within(n, allowed | gone)]
+    lost = [n for n in changed if not _within(n, allowed | saved)]
     return [f"left {n}" for n in stray] + [f"changed {n}" for n in lost]
 
 

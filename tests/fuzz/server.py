@@ -4,6 +4,7 @@ A run so costs what it does, not the seconds that importing torch takes. Request
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -74,6 +75,8 @@ class Server:
 
 def serve() -> None:
     warm()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all of the parent's memory
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin:
