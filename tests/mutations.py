@@ -21,6 +21,7 @@ ORACLE, CONTRACT = "tests/methods/test_oracle.py", "tests/methods/test_contract.
 ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/attention/test_affine.py"
 DOOR, MAPS = "tests/attention/test_door.py", "tests/attention/test_maps.py"
 EDITING, WAN = "tests/test_editing.py", "tests/test_wan.py"
+PLACES = "tests/test_places.py"
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
     "tests/test_files.py",
@@ -86,7 +87,12 @@ MUTATIONS = [
         ('{"seed": task.seed', '{"seed": 0'),
         ("@torch.no_grad()\ndef walk", "def walk"),
     ),
-    *of("plan.py", EDITING, ('require({"text_attention"}, about, "--mask auto")', "pass")),
+    *of(
+        "plan.py",
+        EDITING,
+        ('task.mask == "auto" and "text_attention" not in about.carries', "False"),
+        ("cfg.grid not in known", "False"),
+    ),
     *of(
         "editing.py",
         EDITING,
@@ -287,6 +293,28 @@ MUTATIONS = [
         ("except (KeyboardInterrupt, GeneratorExit):", "except KeyboardInterrupt:"),
         ("notes.append(event.text)", "pass"),
         ("        start=step,\n", "        start=None,\n"),
+    ),
+    *of(
+        "places.py",
+        PLACES,
+        ("if PROTOCOL.match(str(output)):", "if False:"),
+        ("if not stat.S_ISREG(place.stat().st_mode):", "if False:"),
+        ("known and all(f.suffix", "known and any(f.suffix"),
+        ("(str(source) in written or within)", "str(source) in written"),
+        ("                folder.rmdir()\n", "                pass\n"),
+        ("if free < needed:", "if False:"),
+    ),
+    *of(
+        "files.py",
+        PLACES,
+        ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+        ("if ours.fullmatch(folder.name):", "if True:"),
+        ("(folder / REPLACED).exists() and", "False and"),
+    ),
+    *of(
+        "cli.py",
+        PLACES,
+        ("known = taken(task)", "from . import editing\n\n    known = taken(task)"),
     ),
     *of("walk.py", EDITING, ("elif job.mask:", "elif False:")),
     *of("walk.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),

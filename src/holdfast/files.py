@@ -34,11 +34,16 @@ def scratch(path: Path) -> Iterator[Path]:
     which is how the next one knows it (`tidy`).
     """
     # A whole path, so that no part of it can look to FFmpeg like a protocol ("take:2.mp4").
-    beside = path.parent.absolute()
-    with tempfile.TemporaryDirectory(SCRATCH, f".{path.name}.", beside) as folder:
-        lock = _lock(Path(folder))
+    folder = Path(tempfile.mkdtemp(SCRATCH, f".{path.name}.", path.parent.absolute()))
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
         try:
-            yield Path(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        except KeyboardInterrupt:  # not a reason to leave half of it
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             if lock is not None:
                 os.close(lock)
