@@ -318,6 +318,30 @@ def test_bench_runs_reports_and_says_what_is_wrong(tmp_path):
     )
 
 
+def test_every_help_is_shown_with_its_brackets():
+    for command in ("edit", "demo", "frame", "metrics", "list", "doctor", "bench"):
+        assert call(command, "--help").exit_code == 0
+    for command in ("run", "report", "study", "tally"):
+        shown = call("bench", command, "--help")
+        assert shown.exit_code == 0
+        if command == "run":
+            plain = re.sub(r"\x1b\[[0-9;]*m|[\s│]", "", shown.output)
+            assert "shapeworld[:SETS[/KINDS]],five:FOLDER[/TYPES]orFILE.jsonl" in plain
+
+
+def test_a_bare_list_says_what_there_is_to_list():
+    said = call("list")
+    assert said.exit_code == 2
+    assert "say what to list: methods, backbones" in " ".join(said.stderr.split())
+
+
+def test_an_unknown_option_of_a_metric_is_called_one(make_clip):
+    clip = make_clip()
+    said = call("metrics", clip, clip, "--set", "nope=1")
+    assert said.exit_code == 2
+    assert "no option of the metrics is called 'nope'" in said.stderr
+
+
 @pytest.mark.parametrize("what", ["methods", "backbones", "metrics", "datasets"])
 def test_list_lists(what):
     assert json.loads(call("list", what, "--json").stdout)

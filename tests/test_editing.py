@@ -1,5 +1,7 @@
 """Whole edits over real files, on a tiny random model: what is kept, what the manifest says, stopping and going on."""
 
+import dataclasses
+import itertools
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 import holdfast
 from holdfast import editing, plan, registry
 from holdfast.backbones.wan import CARRIES
-from holdfast.files import load_tensors
+from holdfast.files import load_tensors, save_tensors
 from holdfast.media import video, writing
 from holdfast.notes import Notice
 from holdfast.step import Step
@@ -348,9 +350,24 @@ def test_an_automatic_mask_is_refused_before_anything_is_loaded(task, make_clip,
     bare = type("Bare", (), {"name": "bare", "grid": tiny_wan.grid, "prefers": {}})()
     bare.carries = frozenset({"text"})
     with pytest.raises(
-        ValueError, match="--mask auto needs text_attention, which bare does not carry"
+        ValueError, match="which bare does not look at: give --mask a file or a box"
     ):
         plan.plan(task(clip, mask="auto"), bare, 6, (32, 48))
+
+
+def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(task, make_clip):
+    has = {"shapeworld-wan": "wan", "shapeworld-sd": "ddim", "shapeworld-svd": "karras"}
+    for name, own in has.items():
+        about = registry.about(name)
+        assert {"own", own} <= set(about.grid.levels)
+        made = task(make_clip(), backbone=name, settings={"grid": own})
+        if "text" not in about.carries:
+            made = dataclasses.replace(made, method="sdedit", first_frame="none.png")
+        plan.plan(made, about, 5, (32, 48))
+        other = "ddim" if own != "ddim" else "karras"
+        wrong = dataclasses.replace(made, settings={"grid": other})
+        with pytest.raises(ValueError, match=f"{name} has no grid of levels called '{other}'.*own"):
+            plan.plan(wrong, about, 5, (32, 48))
 
 
 def test_a_second_file_of_the_same_result_has_a_manifest_of_its_own(
@@ -596,6 +613,30 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
+@pytest.mark.parametrize("how", ["cut off", "not finite"])
+def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
+    how, make_clip, tmp_path
+):
+    task, backbone = moved(make_clip, tmp_path, 10), tiny.stable_video()
+    first = editing.edit(task, backbone)
+    first.store.remove()
+    file = tmp_path / "out.mkv.adapters.safetensors"
+    tensors, about = load_tensors(file)
+    if how == "cut off":
+        file.write_bytes(file.read_bytes()[:-10])
+    else:
+        broken = {name: value * torch.nan for name, value in tensors.items()}
+        save_tensors(file, broken, about)
+    events = editing.events(task, backbone)
+    before = itertools.takewhile(lambda event: event != Progress("load", 1, 1), events)
+    said = [event.text for event in before if isinstance(event, Note)]
+    assert any("is damaged: the clip's motion is learnt anew" in text for text in said)
+    (*_, again) = events
+    assert torch.equal(again.z, first.z)
+    assert load_tensors(file)[0].keys() == tensors.keys()  # whole again
+
+
+@pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
 def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_path):
     base = moved(make_clip, tmp_path, 10, tune=0).to_dict()
     image = base["first_frame"]
@@ -608,7 +649,7 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
         ({"keyframes": ("frame",)}, "takes N=IMAGE"),
         ({"keyframes": (f"0={image}",)}, "is not within frames 1 to 4"),
         ({"keyframes": (f"5={image}",)}, "is not within frames 1 to 4"),
-        ({"keyframes": ("2=none.png",)}, "there is no image none.png"),
+        ({"keyframes": ("2=none.png",)}, "there is no file none.png"),
         ({"keyframes": (f"2={image}",), "method": "flowedit", "settings": {}}, "does not take"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -290,7 +290,7 @@ def list_names(
         typer.Argument(
             help="methods, backbones, pairs of both, metrics, datasets; or a method: its settings."
         ),
-    ],
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List what there is, and what each needs."""
@@ -300,6 +300,8 @@ def list_names(
 
     with exit_codes():
         lists = all_lists()
+        if not what:
+            raise ValueError(f"say what to list: {', '.join(lists)}")
         rows = lists[registry.choose(what, lists, "list")]()
         if json:
             print(as_json(rows))

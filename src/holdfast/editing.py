@@ -157,6 +157,7 @@ def _events(
     if task.output:
         tidy(all_paths(Path(task.output)))
     saved = edit.store.load() if resume and edit.store and not task.same else None
+    adapters = reused(edit.fitted()) if saved is None and not task.same else None
     clock.lap("read")
     yield Progress("read", 1, 1)
     clock.restart()
@@ -171,7 +172,7 @@ def _events(
     else:
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")
-        done = yield from _walked(edit, backbone, saved, clock)
+        done = yield from _walked(edit, backbone, saved, adapters, clock)
     manifest = describe(edit.plan, edit.clip, backbone, done)
     yield Result(
         edit.plan, edit.clip, edit.part, edit.mask, backbone, done.z, manifest, edit.store, clock
@@ -179,10 +180,18 @@ def _events(
 
 
 def reused(fitted: tuple[Path, str] | None) -> dict[str, Tensor] | None:
-    """Adapters that lie beside the output, if they were fitted to this clip with these settings."""
+    """Adapters that lie beside the output, if they were fitted to this clip with these settings. Broken ones count as
+    none: they are a saving, which the edit can do without.
+    """
     if fitted is None or not fitted[0].exists():
         return None
-    tensors, about = load_tensors(fitted[0])
+    try:
+        tensors, about = load_tensors(fitted[0])
+    except ValueError:
+        tensors, about = {}, {"key": fitted[1]}
+    if not tensors or not all(value.isfinite().all() for value in tensors.values()):
+        note(f"{fitted[0]} is damaged: the clip's motion is learnt anew")
+        return None
     if about.get("key") != fitted[1]:
         return None
     note(f"the clip's motion is known from an earlier run: {fitted[0]}")
@@ -190,7 +199,11 @@ def reused(fitted: tuple[Path, str] | None) -> dict[str, Tensor] | None:
 
 
 def _walked(
-    edit: Opened, backbone: Backbone, saved: tuple[Step, dict] | None, clock: Clock
+    edit: Opened,
+    backbone: Backbone,
+    saved: tuple[Step, dict] | None,
+    adapters: dict[str, Tensor] | None,
+    clock: Clock,
 ) -> Iterator[Event]:
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
@@ -205,7 +218,7 @@ def _walked(
         cells=found["mask"] > 0 if "mask" in found else None,
         first=edit.first,
         keys=edit.keys,
-        adapters=reused(fitted) if step is None else None,
+        adapters=adapters,
         start=step,
     )
     last = time.monotonic()

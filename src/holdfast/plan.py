@@ -83,9 +83,17 @@ def plan(
     method = registry.method(task.method)
     require(method.NEEDS, about, task.method)
     steered(task, about)
-    if task.mask == "auto":
-        require({"text_attention"}, about, "--mask auto")
+    if task.mask == "auto" and "text_attention" not in about.carries:
+        raise ValueError(
+            f"--mask auto follows words, which {about.name} does not look at: "
+            "give --mask a file or a box x,y,w,h"
+        )
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
+    known = about.grid.levels
+    if known and "grid" in origin and cfg.grid not in known:
+        raise ValueError(
+            f"{about.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
+        )
     fitted = fit.plan(about.grid, frames, size)
     spans = long(task, method, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)

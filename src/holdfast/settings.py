@@ -181,12 +181,17 @@ _DESCENT = {"steps": kind_of(Iterations)}  # settings of a shared name that mean
 
 
 def configure(
-    config: type, prefers: Mapping[str, Any], strength: float | None, given: Mapping[str, Any]
+    config: type,
+    prefers: Mapping[str, Any],
+    strength: float | None,
+    given: Mapping[str, Any],
+    what: str = "setting of this method",
 ) -> tuple[Any, dict[str, str]]:
     """A method's Config: its own defaults, then what the backbone prefers, then the user's. Returns it and each
     value's origin.
 
-    Raises ValueError for an unknown setting (with the nearest names) and for a value that does not fit.
+    what: how a message calls one of them. Raises ValueError for an unknown setting (with the nearest names) and for a
+    value that does not fit.
     """
     from .registry import choose
 
@@ -196,7 +201,7 @@ def configure(
     origin |= dict.fromkeys(values, "suits this backbone")
     given = dict(given) if strength is None else {**given, "strength": strength}
     for key, value in given.items():
-        name = choose(str(key), known, "setting of this method")
+        name = choose(str(key), known, what)
         values[name], origin[name] = value, "given"
     return config(**{k: parsed(k, v, known[k]) for k, v in values.items()}), origin
 

@@ -97,6 +97,32 @@ def test_the_mask_is_seen_only_by_rows_that_say_so(tmp_path):
     assert manifest["task"]["mask"] is None
 
 
+def jobs(folder, make_clip, masks):
+    """A dataset of one clip under as many names as there are masks; empty: none."""
+    base = {"clip": str(make_clip(frames=3)), "source": "a red ball", "target": "a blue ball"}
+    lines = [base | {"name": str(i)} | ({"mask": m} if m else {}) for i, m in enumerate(masks)]
+    (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return str(folder / "jobs.jsonl")
+
+
+def test_a_row_of_masks_leaves_out_what_has_none_or_is_refused(make_clip, tmp_path):
+    methods = ["flowedit", "flowedit+mask"]
+    with pytest.raises(ValueError, match=r"has no masks: leave \+mask out"):
+        bench(tmp_path / "a", methods, dataset=jobs(tmp_path, make_clip, ["", ""]))
+    named = jobs(tmp_path, make_clip, ["8,8,16,16", ""])
+    with pytest.warns(UserWarning, match=r"1 of 2 clips have no mask: rows of \+mask leave them"):
+        made = bench(tmp_path / "b", methods, dataset=named, metrics=["masked_psnr"])
+    assert made.run()["edited"] == 3
+    results = tables.Results(tmp_path / "b")
+    blind, seeing = results.rows
+    assert results.counts(blind) == {"done": 2, "failed": 0, "not done": 0}
+    assert results.counts(seeing) == {"done": 1, "failed": 0, "not done": 0}
+    assert [case.mask for case in results.cases] == ["8,8,16,16", None]  # a box stays one
+    figures = [name for name in results.figures if name.startswith("psnr_outside")]
+    assert figures
+    assert all(results.estimate(row, figures[0]).n == 1 for row in (blind, seeing))
+
+
 def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
     rows = runner.rows(
         ["flowedit", "sdedit"], ["shapeworld-wan"], {"steps": ["2", "3"], "n_avg": ["1", "2"]}

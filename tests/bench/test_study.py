@@ -99,6 +99,27 @@ def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
         study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"questions": None},
+        {"study": None},
+        {"trials": [{"id": 0, "left": "x"}]},
+        {"trials": [5]},
+        {"trials": None},
+    ],
+)
+def test_a_key_that_lacks_something_is_refused(change, tmp_path):
+    trials = [{"id": 0, "case": "c", "left": "x", "right": "y"}]
+    key = {"study": "s", "questions": ["alignment"], "trials": trials} | change
+    (tmp_path / "key.json").write_text(json.dumps({k: v for k, v in key.items() if v is not None}))
+    answer = {"trial": 0, "question": "alignment", "choice": "left"}
+    answers = {"study": key["study"], "answers": [answer]}
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    with pytest.raises(ValueError, match=r"key\.json is no key of a study"):
+        study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
+
+
 def test_who_saved_twice_is_counted_once_with_the_later_file(tmp_path):
     key = {
         "study": "s",

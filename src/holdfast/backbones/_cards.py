@@ -18,6 +18,7 @@ class Grid:
     multiple: tuple[int, int] = (1, 1)  # pixels, height and width
     step: int = 1
     first: int = 1
+    levels: tuple[str, ...] = ()  # names of its grids of noise levels; none: they are not known yet
 
     @property
     def rule(self) -> str:
@@ -65,6 +66,9 @@ class Model:
     guide: str = ""  # an image model over the same latents, for methods that take a second field
 
 
+LEVELS_OF_NOISE = ("own", "ddim")  # grids of levels, by name: of models that predict noise
+
+
 # What `prefers` may name: of the walk down the levels, and (the last three) of descents by score distillation.
 SHARED = {"steps", "shift", "grid", "source_guidance", "target_guidance"}
 SHARED |= {"guidance", "joint_guidance", "rate"}
@@ -77,7 +81,7 @@ def space_of(vae: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unet_grid(
-    model: Model, unet: Mapping[str, Any], vae: Mapping[str, Any], most_frames: int = 10**6
+    model: Model, unet: Mapping[str, Any], vae: Mapping[str, Any], levels: tuple[str, ...]
 ) -> Grid:
     """The clips of a U-Net over a VAE of single frames, from their configurations; an empty
     one stands for the published.
@@ -90,6 +94,7 @@ def unet_grid(
         rate=model.rate,
         area=model.area,
         frames=model.frames,
-        most_frames=most_frames,
+        most_frames=10**6,
         multiple=(multiple, multiple),
+        levels=levels,
     )

@@ -23,7 +23,7 @@ from ..diffusion import shifted
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights
-from ._cards import Model, unet_grid
+from ._cards import LEVELS_OF_NOISE, Model, unet_grid
 from ._unet_attention import door_of, residual_blocks
 from .base import Backbone, Condition, Prompt, device_of, placed
 
@@ -83,9 +83,10 @@ class Schedule:
 
     def levels(self, steps: int, shift: float | None, grid: str) -> list[float]:
         """DDIM's grid ("ddim", leading: every so many timesteps from the first on), then 0."""
-        if grid not in ("own", "ddim"):
+        if grid not in LEVELS_OF_NOISE:
+            known = ", ".join(LEVELS_OF_NOISE)
             raise ValueError(
-                f"this model has no grid of levels called {grid!r}; there are: own, ddim"
+                f"this model has no grid of levels called {grid!r}; there are: {known}"
             )
         count = len(self.ratios)
         if steps > count:
@@ -193,7 +194,7 @@ class LatentDiffusion(Backbone):
         self.device = device or device_of(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         configs = [part.config if part else {} for part in (unet, vae)]
-        self.grid = unet_grid(model, *configs)
+        self.grid = unet_grid(model, *configs, LEVELS_OF_NOISE)
         self.schedule = Schedule.of(schedule or {})
         self.texts = Texts(tokenizer, name)
         self.network = unet

@@ -64,7 +64,7 @@ class StableVideo(Backbone):
         self.device = device or device_of(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         configs = [part.config if part else {} for part in (unet, vae)]
-        self.grid = unet_grid(model, *configs)
+        self.grid = unet_grid(model, *configs, svd.LEVELS)
         self.least, self.most = ((schedule or {}).get(k) or v for k, v in LAST.items())
         self.ids = (model.rate - 1, MOTION, AUGMENT)
         self.network = unet
@@ -141,9 +141,10 @@ class StableVideo(Backbone):
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """Karras' spacing of s with rho 7, then 0; a shift multiplies s."""
-        if grid not in ("own", "karras"):
+        if grid not in svd.LEVELS:
+            known = ", ".join(svd.LEVELS)
             raise ValueError(
-                f"this model has no grid of levels called {grid!r}; there are: own, karras"
+                f"this model has no grid of levels called {grid!r}; there are: {known}"
             )
         ends = self.most ** (1 / 7), self.least ** (1 / 7)
         spreads = np.linspace(*ends, steps) ** 7 * (1 if shift is None else shift)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from . import _weights
-from ._cards import Grid, Model, unet_grid
+from ._cards import LEVELS_OF_NOISE, Grid, Model, unet_grid
 
 CARRIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
 PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
@@ -52,7 +52,7 @@ def find(name: str, weights: str | None = None) -> Path:
 def grid(name: str, folder: Path) -> Grid:
     """The clips that the model in a folder takes, from its configuration alone."""
     unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
-    return unet_grid(MODELS[name], unet, vae)
+    return unet_grid(MODELS[name], unet, vae, LEVELS_OF_NOISE)
 
 
 def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):

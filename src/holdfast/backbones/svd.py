@@ -35,6 +35,7 @@ MODELS = {
         guide="shapeworld-sd",
     ),
 }
+LEVELS = ("own", "karras")  # its grids of noise levels, by name
 PARTS = ("unet", "vae", "image_encoder")
 
 
@@ -48,7 +49,7 @@ def find(name: str, weights: str | None = None) -> Path:
 def grid(name: str, folder: Path) -> Grid:
     """The clips that the model in a folder takes, from its configuration alone."""
     unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
-    return unet_grid(MODELS[name], unet, vae)
+    return unet_grid(MODELS[name], unet, vae, LEVELS)
 
 
 def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):

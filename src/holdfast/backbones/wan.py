@@ -123,6 +123,7 @@ def grid_of(model: Model, transformer: Mapping[str, Any], vae: Mapping[str, Any]
         most_frames=(reach - 1) * time + 1,
         multiple=(side * patch[1], side * patch[2]),
         step=time,
+        levels=("own", "wan", "euler"),
     )
 
 

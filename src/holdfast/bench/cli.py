@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..console import exit_codes, screen, settings_of, shown_progress
@@ -23,7 +24,7 @@ bench = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="The folder of bench run.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-DATASET = (
+DATASET = escape(  # or its brackets would be read as styles
     "shapeworld[:SETS[/KINDS]], five:FOLDER[/TYPES] or FILE.jsonl (see: holdfast list datasets)."
 )
 OUTPUT = "Folder for results; the same command goes on where it stopped."
@@ -183,7 +184,7 @@ def measuring(metrics: str, options: list[str]) -> tuple["Tools", list[str] | No
     from ..metrics.base import Options, Tools
     from ..settings import configure
 
-    chosen, _ = configure(Options, {}, None, settings_of(options))
+    chosen, _ = configure(Options, {}, None, settings_of(options), "option of the metrics")
     if metrics == "all":
         return Tools(chosen), None
     only = [registry.choose(name, names(), "metric") for name in _names(metrics)]

@@ -26,11 +26,12 @@ from .. import editing, metrics, registry
 from ..files import write_json
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
+from ..notes import note
 from ..result import Report
 from ..settings import configure
 from ..task import EditTask
 from .datasets import judge
-from .datasets.base import FILES, Case, file_name
+from .datasets.base import FILES, Case, file_name, is_box
 
 MASK_RULE = (
     "A method sees the benchmark's mask only where its name ends in +mask; the metrics always do."
@@ -90,7 +91,16 @@ class Contest:
         """By backbone first, so that each is loaded once."""
         backbones = [row.backbone for row in self.rows]
         rows = sorted(self.rows, key=lambda row: backbones.index(row.backbone))
-        return itertools.product(rows, self.cases)
+        return (cell for cell in itertools.product(rows, self.cases) if due(*cell))
+
+    def check_masks(self) -> None:
+        """Raises ValueError for rows that are to see a mask where no case has one; notes how many cases have none."""
+        without = sum(case.mask is None for case in self.cases)
+        seeing = any(row.sees_mask for row in self.rows)
+        if seeing and without == len(self.cases):
+            raise ValueError(f"{self.dataset} has no masks: leave +mask out of --methods")
+        if seeing and without:
+            note(f"{without} of {len(self.cases)} clips have no mask: rows of +mask leave them out")
 
     def task(self, row: Row, case: Case, output: Path) -> EditTask:
         return EditTask(
@@ -108,6 +118,11 @@ class Contest:
             dtype=self.dtype,
             codec="ffv1",
         )
+
+
+def due(row: Row, case: Case) -> bool:
+    """Whether a row has this case: without its mask the row's name would not be true."""
+    return case.mask is not None or not row.sees_mask
 
 
 def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) -> tuple[Row, ...]:
@@ -176,6 +191,7 @@ class Bench:
 
     def begin(self, command: str) -> None:
         """Write down what this folder is for. Raises ValueError where it holds another benchmark."""
+        self.contest.check_masks()
         file = self.folder / "bench.json"
         now = json.loads(json.dumps(dataclasses.asdict(self.contest)))
         now["cases"] = [stored(case, self.folder) for case in self.contest.cases]
@@ -305,15 +321,21 @@ def stored(case: Case, folder: Path) -> dict:
     """A case as bench.json holds it: files below the folder by their way from it, others by their whole path."""
     data = json.loads(json.dumps(dataclasses.asdict(case)))
     root = folder.resolve()
-    for key in FILES:
+    for key in _files(data):
         if data[key]:
             path = Path(data[key]).resolve()
             data[key] = str(path.relative_to(root) if path.is_relative_to(root) else path)
     return data
 
 
+def _files(data: dict) -> list[str]:
+    """Under which keys a case has files: a mask may be a box."""
+    box = data["mask"] and is_box(data["mask"])
+    return [key for key in FILES if not (key == "mask" and box)]
+
+
 def restored(data: dict, folder: Path) -> Case:
-    files = {key: str(folder / data[key]) for key in FILES if data[key]}
+    files = {key: str(folder / data[key]) for key in _files(data) if data[key]}
     scene = tuple(data["scene"]) if data["scene"] else None
     return Case(**data | files | {"scene": scene})
 

@@ -117,7 +117,7 @@ def votes(key: Path, answers: list[Path]) -> list[Vote]:
 
     Who saved twice is counted once, with the later file. Raises ValueError for a file that is none or of another study.
     """
-    secret = _json(key)
+    secret = _key(key)
     by_person: dict[str, list[Vote]] = {}
     for path in answers:
         data = _json(path)
@@ -133,7 +133,7 @@ def votes(key: Path, answers: list[Path]) -> list[Vote]:
 
 def _votes_of(person: str, answers: list, secret: dict, path: Path) -> list[Vote]:
     """One person's votes; each trial and question is answered once at most."""
-    trials = {trial["id"]: trial for trial in secret.get("trials", [])}
+    trials = {trial["id"]: trial for trial in secret["trials"]}
     cast = {}
     for answer in answers:
         vote = _vote(person, answer, trials, secret["questions"])
@@ -154,6 +154,22 @@ def _vote(
     if trial is None or question not in questions or choice not in CHOICES:
         return None
     return Vote(question, trial["left"], trial["right"], choice, person)
+
+
+def _key(path: Path) -> dict:
+    """What bench study kept. Raises ValueError for another file."""
+    secret = _json(path)
+    trials, questions = secret.get("trials"), secret.get("questions")
+    whole = isinstance(trials, list) and isinstance(questions, list)
+    if not (whole and "study" in secret and all(map(_is_trial, trials))):
+        raise ValueError(f"{path} is no key of a study; give the study-key.json of: bench study")
+    return secret
+
+
+def _is_trial(trial: object) -> bool:
+    if not isinstance(trial, dict) or not isinstance(trial.get("id"), int):
+        return False
+    return all(isinstance(trial.get(side), str) for side in ("left", "right"))
 
 
 def _json(path: Path) -> dict:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..metrics import bare, better
 from .datasets.base import Case
-from .runner import Row, cell_folder, read_record, restored
+from .runner import Row, cell_folder, due, read_record, restored
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -142,7 +142,7 @@ class Results:
         return {
             "done": finished,
             "failed": len(records) - finished,
-            "not done": len(self.cases) - len(records),
+            "not done": sum(due(row, c) and not self.record(row, c) for c in self.cases),
         }
 
     def counts_text(self, row: Row) -> str:

@@ -21,6 +21,7 @@ from ..notes import note
 from . import video
 from .fit import Fit
 
+BOX = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")  # x, y, width, height
 ASPECT = 0.02  # by how much the ratio of a mask's sides may differ in silence: sizes are rounded
 
 
@@ -103,7 +104,7 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
     shape = shape or Shape()
     if shape.feather < 0:
         raise ValueError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
-    box = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", str(path))
+    box = BOX.fullmatch(str(path))
     if box:
         inside = _box(tuple(int(n) for n in box.groups()), clip.size)
         return sensible(Mask(lambda: repeat(inside, len(part)), shape), path)

@@ -150,7 +150,8 @@ def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list
     notes = []
     damaged = sum(s.damaged for s in seen)
     if damaged:
-        notes.append(f"{damaged} damaged frames were repaired")
+        frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
+        notes.append(f"{frames} repaired")
     if turned:
         notes.append(f"rotation tag of {turned} degrees")
     if bits > 8:

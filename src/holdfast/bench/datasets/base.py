@@ -15,7 +15,7 @@ class Case:
     target: str
     kind: str = ""  # of edit: colour, shape, ...
     group: str = ""  # of clip: a difficulty, a part of the dataset
-    mask: str | None = None  # of the edited thing
+    mask: str | None = None  # of the edited thing: a file, or a box x,y,w,h
     local: str = ""  # the words of the edited thing alone
     truth: str | None = None  # the true result
     scene: tuple[int, str, str] | None = None  # shapeworld: seed, kind, set
@@ -24,6 +24,13 @@ class Case:
 def file_name(text: str) -> str:
     """Letters, digits and . + = _ - of a text; the rest becomes one underscore."""
     return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", text).strip("_.")[:150] or "_"
+
+
+def is_box(mask: str) -> bool:
+    """Whether a mask is a box x,y,w,h, no file."""
+    from ...media.masks import BOX
+
+    return BOX.fullmatch(mask) is not None
 
 
 def existing(path: Path, what: str) -> str:

@@ -1,14 +1,14 @@
 """What a user has: `folder:FILE.jsonl` (or just FILE.jsonl), one edit a line, paths from the file's own folder.
 
 {"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep"}
-clip, source and target must be there; name, kind, group, mask, local and truth may.
+clip, source and target must be there; name, kind, group, mask (a file or a box x,y,w,h), local and truth may.
 """
 
 import dataclasses
 import json
 from pathlib import Path
 
-from .base import FILES, Case, existing, file_name
+from .base import FILES, Case, existing, file_name, is_box
 
 MUST = ("clip", "source", "target")
 
@@ -35,7 +35,7 @@ def _case(path: Path, line: int, text: str) -> Case:
     where = f"{path}, line {line}"
     record = _record(text, where)
     for key in FILES:
-        if record.get(key):
+        if record.get(key) and not (key == "mask" and is_box(record[key])):
             record[key] = existing(path.parent / record[key], where)
     name = record.pop("name", "") or f"{line:04d}-{Path(record['clip']).stem}"
     return Case(file_name(name), **record)
