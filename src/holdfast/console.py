@@ -73,9 +73,10 @@ def exit_codes() -> Iterator[None]:
 
 def said(error: OSError) -> str:
     """What the system says, as a sentence that begins with the file."""
+    cure = "; free some" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     if not (error.filename and error.strerror):
-        return str(error.strerror or error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return f"{error.strerror or error}{cure}"
+    return f"{os.fsdecode(error.filename)}: {error.strerror}{cure}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A whole edit of a file: read, plan, load, walk, and what is saved on the way. `events` is it; `edit` exhausts it."""
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -123,11 +124,26 @@ class Opened:
         arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
         return self.plan.fit.forward(to_tensor(array) for array in arrays)
 
+    def keep(self, step: Step | None) -> None:
+        """Save a step, where there is one and a place for it."""
+        if self.store and step:
+            with spared(self.store.path):
+                self.store.save(step)
+
     def located(self, grid, cells: Tensor) -> walk.MaskFrames:
         """The automatic mask of these cells, from now on the edit's own."""
         self.mask = walk.cells_mask(self.plan, grid, cells)
         self.store = self.store and dataclasses.replace(self.store, found={"mask": cells.byte()})
         return self.mask.frames
+
+
+@contextlib.contextmanager
+def spared(path: Path) -> Iterator[None]:
+    """What cannot be saved is noted. A full disk does not end the edit: its result may still fit."""
+    try:
+        yield
+    except OSError as error:
+        note(f"{path} cannot be saved ({error.strerror or error}): a stop would lose what is done")
 
 
 def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None) -> Opened:
@@ -233,18 +249,15 @@ def _walked(
             if isinstance(event, Step):
                 step = event
                 if fitted and event.stage == "tune" and event.index == event.count:
-                    save_tensors(fitted[0], event.state, {"key": fitted[1]})
-                if edit.store and time.monotonic() - last > SAVE_EVERY:
-                    edit.store.save(step)
+                    with spared(fitted[0]):
+                        save_tensors(fitted[0], event.state, {"key": fitted[1]})
+                if time.monotonic() - last > SAVE_EVERY:
+                    edit.keep(step)
                     last = time.monotonic()
             yield event
             clock.restart()
-        if (
-            edit.store and step
-        ):  # before anything is decoded: an edit is never lost to what comes after it
-            edit.store.save(step)
+        edit.keep(step)  # before anything is decoded: an edit is never lost to what comes after it
     except (KeyboardInterrupt, GeneratorExit):
-        if edit.store and step:
-            edit.store.save(step)
+        edit.keep(step)
         raise
     return event

@@ -1,6 +1,7 @@
 """Files that are whole or not there: published under their name when they are finished; JSON; the store of latents."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -31,13 +32,19 @@ REPLACED = "old"  # in such a folder: a folder of frames that is about to be rep
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """A folder beside `path` to make it in, gone when the block ends. Until then it is locked: a killed run's is not,
-    which is how the next one knows it (`tidy`).
+    which is how the next one knows it (`tidy`). An OSError within names `path`.
     """
     # A whole path, so that no part of it can look to FFmpeg like a protocol ("take:2.mp4").
     folder = Path(tempfile.mkdtemp(SCRATCH, f".{path.name}.", path.parent.absolute()))
     lock = _lock(folder)
     try:
         yield folder
+    except OSError as error:
+        named = os.fsdecode(error.filename or "")
+        ours = named.startswith(str(folder)) if named else path.name not in str(error)
+        if error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -53,11 +60,13 @@ def _lock(folder: Path) -> int | None:
     """An open descriptor that holds the folder's lock as long as this process lives; None where it is not to be had."""
     if fcntl is None:
         return None
-    lock = os.open(folder, os.O_RDONLY)
+    lock = None
     try:
+        lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # somebody else's, or a file system without locks
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         return None
     return lock
 
@@ -140,7 +149,9 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str
         with whole(path) as part:
             save_file(tensors, part, dict(about))
     except SafetensorError as error:
-        raise OSError(f"could not save {path}: {error}") from error
+        said = re.search(r"os error (\d+)", str(error))
+        number = int(said[1]) if said else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
