@@ -1,14 +1,17 @@
 """A case of the fuzzer: a command and the files that it finds. It is kept as one small zip, to be run again."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import seeds
 from .server import ROOT
 
 CHECKPOINTS = ROOT / "src" / "holdfast" / "checkpoints"
@@ -39,6 +42,8 @@ class Case:
             path.unlink(missing_ok=True)  # not through a link into the checkpoint
             path.write_bytes(content)
             os.utime(path, (WHEN, WHEN))
+        if self.kind == "latents":
+            self._key(folder)
         for name, what in self.special.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +53,18 @@ class Case:
                 path.mkdir()
             else:
                 path.symlink_to(what.removeprefix("link "))
+
+    def _key(self, folder: Path) -> None:
+        """Say in the latents that they are this task's: a key changes whenever a task has one field more."""
+        from holdfast.task import EditTask
+
+        with contextlib.chdir(folder):
+            key = EditTask(**seeds.RESUMED).key()
+        for path in folder.glob("*.latents.safetensors"):
+            content = path.read_bytes()
+            path.write_bytes(
+                re.sub(rb'("key": ?")[0-9a-f]{16}"', rb'\g<1>%b"' % key.encode(), content)
+            )
 
     def save(self, folder: Path) -> Path:
         """As KIND-HASH.zip."""

@@ -101,11 +101,11 @@ FIT += ["--set", "steps=1", "--first-frame", "first.png"]
 
 RESUME = ["edit", "clip.mp4", "-o", "out.mp4", "--source", SOURCE, "--target", TARGET, "--resume"]
 RESUME += ["--set", "steps=2", "--backbone", "shapeworld-wan"]
+RESUMED = {"input": "clip.mp4", "output": "out.mp4", "source": SOURCE, "target": TARGET}
+RESUMED |= {"backbone": "shapeworld-wan", "settings": {"steps": "2"}}
 HALF = f"""
 from holdfast import editing, step, task
-told = {{"source": {SOURCE!r}, "target": {TARGET!r}, "settings": {{"steps": "2"}}}}
-made = task.EditTask("clip.mp4", "out.mp4", backbone="shapeworld-wan", **told)
-running = editing.events(made)
+running = editing.events(task.EditTask(**{RESUMED!r}))
 next(event for event in running if isinstance(event, step.Step))
 running.close()
 """
