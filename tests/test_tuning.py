@@ -155,3 +155,17 @@ def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
             (after[n] != t).float().mean().item() for n, t in before.items() if n.endswith(".down")
         ]
         assert min(moved) > 0.95
+
+
+@pytest.mark.parametrize("how", ["lacks one", "another shape"])
+def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
+    paths = tuning.targets(backbone.network, backbone.door.sites, "published")
+    with tuning.mounted(backbone.network, paths, 2, 0) as adapters:
+        tensors = adapters.tensors()
+        name = list(tensors)[-1]
+        if how == "lacks one":
+            del tensors[name]
+        else:
+            tensors[name] = tensors[name][:1]
+        with pytest.raises(ValueError, match=r"do not fit at .*; delete the \.safetensors files"):
+            adapters.load(tensors)
