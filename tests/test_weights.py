@@ -114,6 +114,8 @@ def test_every_familys_parts_are_looked_at_before_anything_is_loaded(name, copie
         ({"vocab_size": 500}, r"embedding.weight is 202x128, and should be 500x128"),
         ({"architectures": ["T5EncoderModel"]}, "is of class T5EncoderModel, not CLIPTextModel"),
         ({"layer_norm_eps": math.nan}, "layer_norm_eps"),
+        ({"num_attention_heads": 1.5}, "num_attention_heads is a whole number"),
+        ({"num_attention_heads": True}, "num_attention_heads is a whole number"),
     ],
 )
 def test_an_absurd_configuration_is_compared_with_the_files_first(change, said, copied):
@@ -150,6 +152,20 @@ def test_a_tensor_too_many_is_said_to_be_unused(copied):
     tensors(folder / "unet" / WEIGHTS, lambda held: held.update(more=torch.zeros(2)))
     with pytest.warns(UserWarning, match="unet holds more, which its config.json has no place for"):
         registry.load_backbone("shapeworld-t2v", str(folder), "cpu")
+
+
+def test_a_shared_weight_may_be_saved_twice(copied):
+    folder = copied("shapeworld-wan")
+
+    def double(held):
+        held["shared.weight"] = held["shared.weight"].repeat(
+            500, 1
+        )  # most of the encoder's numbers
+        held["encoder.embed_tokens.weight"] = held["shared.weight"].clone()
+
+    tensors(folder / "text_encoder" / "model.safetensors", double)
+    write(folder / "text_encoder" / "config.json", vocab_size=79 * 500)
+    assert registry.load_backbone("shapeworld-wan", str(folder), "cpu").tokenizer is not None
 
 
 def test_files_in_parts_are_read_and_one_that_is_absent_is_named(copied):

@@ -20,6 +20,7 @@ LARGEST = 16 * 2**20  # bytes of a JSON file: the index of the largest model is 
 SMALL = 2**20  # a number that any configuration may hold, however small its weights are
 
 # Numbers that are used before weights are looked at, or that a library counts up to: far from what any model has.
+# Where both limits are whole numbers, so is what lies between.
 LIMITS = {
     "num_train_timesteps": Range(2, 10**5),
     "beta_start": Range(1e-9, 0.999),
@@ -29,7 +30,7 @@ LIMITS = {
     "shift": Range(0.01, 1000),
     "sigma_min": Range(1e-9, 1e6),
     "sigma_max": Range(1e-9, 1e6),
-    "boundary_ratio": Range(0, 1),
+    "boundary_ratio": Range(0.0, 1.0),
     "scaling_factor": Range(1e-6, 1e6),
     "latents_mean": Range(),
     "latents_std": Range(1e-9, 1e9),
@@ -46,15 +47,16 @@ LIMITS = {
     "norm_num_groups": Range(1, 2**16),
     "layers_per_block": Range(0, 1000),
     "downsample_padding": Range(0, 8),
+    "freq_shift": Range(-10.0, 10.0),
     "mid_block_scale_factor": Range(1e-3, 1e3),
     "norm_eps": Range(0, 0.1),
     "layer_norm_eps": Range(0, 0.1),
     "layer_norm_epsilon": Range(0, 0.1),
     "eps": Range(0, 0.1),
     "addition_time_embed_dim": Range(1, 2**16),
-    "dropout": Range(0, 1),
-    "dropout_rate": Range(0, 1),
-    "attention_dropout": Range(0, 1),
+    "dropout": Range(0.0, 1.0),
+    "dropout_rate": Range(0.0, 1.0),
+    "attention_dropout": Range(0.0, 1.0),
     "eos_token_id": Range(0, 10**7),
     "image_mean": Range(),
     "image_std": Range(1e-6, 1e6),
@@ -96,10 +98,13 @@ def _within(file: Path, name: str, value: object) -> None:
     numbers = value if listed else [value]
     if not 0 < len(numbers) <= MANY.get(name, 1):
         raise ValueError(f"{file} is damaged: {name} has {len(numbers)} entries")
+    limits = LIMITS[name]
+    whole = isinstance(limits.low, int) and isinstance(limits.high, int)
+    kinds = (int,) if whole else (int, float)
     for number in numbers:
-        plain = isinstance(number, (int, float)) and not isinstance(number, bool)
-        if not (plain and number in LIMITS[name]):
-            raise ValueError(f"{file} is damaged: {name} is {LIMITS[name]}, not {_shown(number)}")
+        if type(number) not in kinds or number not in limits:
+            what = "a whole number " if whole else ""
+            raise ValueError(f"{file} is damaged: {name} is {what}{limits}, not {_shown(number)}")
 
 
 def _shown(value: object) -> str:
