@@ -97,3 +97,10 @@ def test_parts():
     ):
         with pytest.raises(ValueError, match=words):
             part_of(wrong, 9)
+
+
+@pytest.mark.parametrize("field", ["source", "target", "negative", "words"])
+def test_what_is_no_text_is_refused(field):
+    text = b"a \xff ball".decode(errors="surrogateescape")
+    with pytest.raises(ValueError, match=r"UTF-8 text, and 'a \\udcff ball' is not"):
+        EditTask("a.mp4", "b.mp4", **{field: (text,) if field == "words" else text})

@@ -113,6 +113,10 @@ class EditTask:
         check(self)
         if self.mask is not None and not self.mask.strip():
             raise ValueError("mask is a file, a box x,y,w,h or auto, not an empty text")
+        for text in (self.source, self.target, self.negative, *self.words):
+            # Surrogates are what a command line has in place of wrong bytes.
+            if any("\ud800" <= c <= "\udfff" for c in text):
+                raise ValueError(f"prompts and words are UTF-8 text, and {text!r} is not")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
