@@ -44,7 +44,7 @@ CODECS = {
     "h265": Codec("libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
     "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}),
-    "prores": Codec("prores_ks", (".mov", ".mkv"), fields=True),
+    "prores": Codec("prores_ks", (".mov", ".mkv"), options={"bits_per_mb": "8000"}, fields=True),
     "ffv1": Codec("ffv1", (".mkv",), options={"level": "3"}),
     "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}, fields=True),
     "lossless-rgb": Codec("libx264rgb", ANY, options={"qp": "0", "bf": "0"}),
