@@ -235,13 +235,14 @@ def said(value) -> object:
     return None if value in usual else value
 
 
-def row(name: str, path: Path, folder: Path, backbone) -> None:
+def row(name: str, path: Path, folder: Path, backbone, crf: int | None) -> None:
     suffix = OUT.get(path.suffix, path.suffix) or ".mkv"
     source = seen(path) if path.is_file() else None
     width, height = size_of(path, source)
     spoken, inside = box(width, height)
     about = {"source": "a red square moves left", "target": "a blue square moves left"}
     asked = {"backbone": backbone.name, "mask": spoken, "settings": {"steps": 2}}
+    asked["crf"] = crf
     files = {}
     for codec in ("auto", "lossless"):
         if name == "ProRes" and codec == "auto":
@@ -288,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=Path, default=None, help="a folder of clips besides")
     parser.add_argument("--only", default="", help="kinds and clips whose name has this word")
+    parser.add_argument("--crf", type=int, default=None, help="in place of the default quality")
     options = parser.parse_args()
     if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
         raise SystemExit("this checks with FFmpeg's own programs; install ffmpeg first")
@@ -298,11 +300,11 @@ def main() -> None:
         folder = Path(name)
         for kind in MADE:
             if options.only in kind:
-                row(kind, made(kind, folder), folder, backbone)
+                row(kind, made(kind, folder), folder, backbone, options.crf)
         clips = sorted(options.clips.glob("*.mp4")) if options.clips else []
         for path in clips:
             if options.only in path.name:
-                row(path.name, path, folder, backbone)
+                row(path.name, path, folder, backbone, options.crf)
 
 
 if __name__ == "__main__":

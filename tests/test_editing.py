@@ -654,3 +654,38 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
     ):
         with pytest.raises(ValueError, match=words):
             editing.edit(EditTask(**base | wrong), backbone)
+
+
+def test_the_manifest_says_what_was_delivered_and_the_metrics_agree(task, tiny_wan, tmp_path):
+    from holdfast.measuring import Pair, compare
+    from holdfast.metrics.base import Tools
+
+    mask = half_mask(tmp_path)
+    made = task(mask=mask)
+    path = editing.edit(made, tiny_wan).save()
+    delivered = json.loads(Path(f"{path}.json").read_text())["delivered"]
+    figures, _ = compare(Pair(made.input, str(path), mask), Tools(), ["masked_psnr"])
+    assert delivered["psnr_outside"] == pytest.approx(figures["psnr_outside@true"], abs=0.002)
+    assert delivered["max_abs_outside"] == pytest.approx(figures["max_abs_outside"], abs=1e-5)
+    assert 45 < delivered["luma_psnr_outside"] < 100
+    assert delivered["samples_equal_outside"] is False
+    exact = editing.edit(task(mask=mask, codec="lossless"), tiny_wan)
+    exact.save()
+    assert exact.manifest["delivered"]["samples_equal_outside"] is True
+    assert exact.manifest["delivered"]["luma_psnr_outside"] == 100
+    everywhere = editing.edit(task(), tiny_wan)
+    everywhere.save()
+    assert set(everywhere.manifest["delivered"].values()) == {None}
+
+
+@pytest.mark.filterwarnings("ignore:the prompts are equal")
+def test_groups_of_pictures_without_an_edited_frame_are_copied(task, make_clip, tiny_wan):
+    options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "crf": "18"}
+    source = make_clip(frames=24, options=options)
+    result = editing.edit(task(source, frames="9:11"), tiny_wan)
+    result.save()
+    assert result.manifest["copied"] == {"copied_frames": 16, "encoded_frames": [8, 16]}
+    same = editing.edit(task(source, target=task(source).source), tiny_wan)
+    same.save()
+    assert same.manifest["copied"]["copied_frames"] == 24
+    assert same.manifest["delivered"]["samples_equal_outside"] is None  # all of it was to be edited

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.media import avc, splicing, video
 
+from ..bench.test_pages import ARGUMENTS, BROWSER, needs_browser
 from ..conftest import audio_packets
 from .test_samples import planes
 from .test_video import described
@@ -99,6 +100,31 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
     dts = [p.dts for p in packets]
     assert dts == sorted(set(dts))
     assert all(p.dts <= p.pts for p in packets)
+
+
+PLAYED = """async () => {
+  const video = document.querySelector('video');
+  video.muted = true; video.playbackRate = 4;
+  const end = new Promise(done => { video.onended = done; video.onerror = done; });
+  await video.play(); await end;
+  return [video.error && video.error.message, video.ended, video.videoWidth];
+}"""
+
+
+@needs_browser
+def test_a_browser_plays_the_joined_clip_to_its_end(make_clip, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    clip = video.probe(grouped(make_clip, size=(128, 96)))
+    part = range(18, 21)
+    assert video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)["copied_frames"]
+    (tmp_path / "page.html").write_text('<video src="out.mp4"></video>')
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
+        page = opened.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.evaluate(PLAYED) == [None, True, 128]
+        opened.close()
 
 
 def _pps(unit):
