@@ -173,8 +173,9 @@ def metrics(draw: Random, grown: Grown) -> Case:
 
 def frame(draw: Random, grown: Grown) -> Case:
     name = draw.choice(list(seeds.CLIPS))
-    at = str(draw.choice([0, 1, -1, *NUMBERS]))
-    argv = ["frame", name, "-o", draw.choice(["f.png", "f.jpg", *PLACES]), f"--at={at}"]
+    at = draw.choice([0, 0, 1, -1, *NUMBERS])
+    output = "f.png" if draw.random() < 0.7 else draw.choice(PLACES)
+    argv = ["frame", name, "-o", output, f"--at={at}"]
     return Case("frame", argv, {name: broken(seeds.clip(name), draw)})
 
 
