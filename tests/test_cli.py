@@ -238,9 +238,10 @@ def test_every_field_of_the_task_is_a_flag():
     flags = set(re.findall(r"--[a-z][a-z-]+", text))
     expected = "source target negative method backbone weights mask invert-mask outline grow"
     expected += " feather words guide first-frame keyframe frames window strength set seed device"
-    expected += " dtype codec crf output"
+    expected += " dtype codec crf output deinterlace background"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
+        "--no-deinterlace",
         "--resume",
         "--json",
         "--help",
@@ -270,6 +271,7 @@ def test_metrics_of_one_pair_as_a_table_and_as_json(make_clip):
     assert set(found["figures"]) == {
         "psnr_outside@true",
         "psnr_outside@zero_filled",
+        "max_abs_outside",
         "flow_epe@pixels/dis",
         "flow_epe@diagonal/dis",
     }

@@ -27,7 +27,9 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
     found = Outside(alike(source, written))
     for one, other, alpha in zip(video.stored(source), video.stored(written), alphas, strict=True):
         if found.laid_alike and not alpha.any() and same(one, other):
-            found.decibels.append(CAP)  # what is equal in samples is in RGB too, and that costs more to see
+            found.decibels.append(
+                CAP
+            )  # what is equal in samples is in RGB too, and that costs more to see
             found.luma.append(CAP)
         elif (alpha == 0).any():
             rgb = [video.upright(f, *way) for f, way in zip((one, other), ways, strict=True)]

@@ -54,8 +54,7 @@ def check_there(task: EditTask) -> None:
             continue
         if not Path(name).exists():
             raise ValueError(f"there is no file {name}")
-        if not (Path(name).is_file() or Path(name).is_dir()):  # reading a pipe could wait for ever
-            raise ValueError(f"{name} is no file but a device or a pipe; copy it to a file first")
+        video.check_regular(Path(name))
 
 
 def placed(task: EditTask, part: range) -> dict[int, str]:

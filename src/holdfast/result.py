@@ -125,7 +125,9 @@ class Result:
         how = video.write(path, self.clip, frames, self.task.codec, self.task.crf, edited)
         self.clock.lap("decode and write")
         self.manifest["preservation"] = measure.figures()
-        self.manifest["delivered"] = delivered.figures(self.clip, path, self.alphas())
+        self.manifest["delivered"] = delivered.figures(
+            self.clip, path, reported(self.alphas(), "check", self.clip.frames, report)
+        )
         self.clock.lap("check")
         self.manifest["copied"] = how
         self.manifest |= self._written(path)

@@ -45,6 +45,8 @@ def made_of(folder, figures):
     write_json(
         folder / "bench.json",
         {
+            **{"dataset": "d", "seed": 0, "weights": None, "dtype": "auto", "commands": ["run"]},
+            "rules": {"mask": "m", "not a number": "n"},
             "rows": [vars(row) for row in rows],
             "cases": [vars(case) for case in cases],
         },
@@ -57,6 +59,7 @@ def made_of(folder, figures):
             record = {
                 "row": row.label,
                 "case": case.name,
+                **{"kind": "", "group": "", "left_out": {}},
                 "figures": found or {"truth_psnr@all": 99.0},
             }
             write_json(place / "cell.json", record | {"error": None if found else "why"})

@@ -25,7 +25,7 @@ def test_what_once_failed(path, server, tmp_path):
 
 def test_broken_inputs_get_one_sentence_and_leave_nothing(server, tmp_path):
     """Other numbers by command: python -m tests.fuzz.inputs --count 10000."""
-    asked = argparse.Namespace(count=90, start=0, seed=7, minutes=1.5, only="", keep=tmp_path)
+    asked = argparse.Namespace(count=90, start=0, seed=0, minutes=1.5, only="", keep=tmp_path)
     counts = inputs.fuzz(server, asked, tmp_path)
     assert counts.total() > 10
     assert not [(kind, end) for kind, end in counts if end == "failed"]

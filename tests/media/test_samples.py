@@ -147,3 +147,26 @@ def test_a_feathered_edit_mixes_in_the_samples():
     samples.lay(made, own, alpha)
     assert samples.plane_of(own, 0).tolist() == [[100, 150, 200, 200]] * 2
     assert samples.plane_of(own, 1).tolist() == [[100, 200]]
+
+
+def test_odd_sides_of_halved_chroma_are_kept_where_a_codec_has_them(make_clip, tmp_path):
+    source = make_clip("a.mkv", frames=3, size=(51, 37), codec="ffv1")
+    clip = video.probe(source)
+    with pytest.raises(
+        ValueError, match=r"lossless of yuv420p, which is ffv1, is written to \.mkv"
+    ):
+        video.check_output(tmp_path / "out.mp4", clip, "lossless")
+    video.write(tmp_path / "out.mkv", clip, edited(clip), codec="lossless")
+    for one, other in zip(planes(source)[1], planes(tmp_path / "out.mkv")[1], strict=True):
+        keep = outside((37, 51), (37, 51))
+        assert np.array_equal(one[0][keep], other[0][keep])
+
+
+def test_what_an_encoder_cannot_take_is_said_before_any_work(make_clip, tmp_path):
+    clip = video.probe(make_clip(size=(48, 32)))
+    for codec in ("h265", "av1"):
+        with pytest.raises(ValueError, match="64 pixels a side"):
+            video.check_output(tmp_path / "out.mp4", clip, codec)
+    odd = video.probe(make_clip("b.mp4", size=(97, 73), pixels="yuv444p"))
+    with pytest.raises(ValueError, match="av1 does not take pictures of 97x73"):
+        video.check_output(tmp_path / "out.mp4", odd, "av1")

@@ -30,6 +30,7 @@ from ..notes import note
 from ..result import Report
 from ..settings import configure
 from ..task import EditTask
+from . import records
 from .datasets import judge
 from .datasets.base import FILES, Case, file_name, is_box
 
@@ -167,11 +168,6 @@ def cell_folder(folder: Path, row: Row, case: Case) -> Path:
     return folder / "cells" / file_name(row.label) / case.name
 
 
-def read_record(place: Path) -> dict | None:
-    file = place / "cell.json"
-    return json.loads(file.read_text()) if file.exists() else None
-
-
 def _provenance() -> dict[str, str | None]:
     return {"commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
 
@@ -197,8 +193,7 @@ class Bench:
         now["cases"] = [stored(case, self.folder) for case in self.contest.cases]
         fixed = {key: now[key] for key in ("dataset", "seed", "weights", "dtype")}
         before = {"rows": [], "cases": [], "commands": [], **fixed}
-        if file.exists():
-            before = json.loads(file.read_text())
+        before = records.bench(self.folder) or before
         for key, value in fixed.items():
             if before[key] != value:
                 raise ValueError(
@@ -226,7 +221,7 @@ class Bench:
         counts = dict.fromkeys(outcomes, 0)
         todo = []
         for row, case in self.contest.cells():
-            record = read_record(cell_folder(self.folder, row, case))
+            record = records.cell(cell_folder(self.folder, row, case))
             if record and record["error"] and not retry:
                 counts["failed before"] += 1
             elif record and not record["error"] and not again:

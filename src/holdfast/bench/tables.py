@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ..metrics import bare, better
+from . import records
 from .datasets.base import Case
-from .runner import Row, cell_folder, due, read_record, restored
+from .runner import Row, cell_folder, due, restored
 
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -75,12 +75,12 @@ class Results:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        file = folder / "bench.json"
-        if not file.exists():
+        about = records.bench(folder)
+        if about is None:
             raise ValueError(
                 f"{folder} holds no benchmark; make one with: holdfast bench run DATASET -o {folder}"
             )
-        self.about = json.loads(file.read_text())
+        self.about = about
         self.rows = [_row(data) for data in self.about["rows"]]
         self.cases = [restored(data, folder) for data in self.about["cases"]]
 
@@ -90,7 +90,7 @@ class Results:
         found = {}
         for row in self.rows:
             for case in self.cases:
-                record = read_record(cell_folder(self.folder, row, case))
+                record = records.cell(cell_folder(self.folder, row, case))
                 if record:
                     found[row.label, case.name] = record
         return found

@@ -30,6 +30,7 @@ class Codec:
     worst: int = 51
     options: Mapping[str, str] = field(default_factory=dict)
     fields: bool = False  # whether it codes interlaced frames as such
+    least: int = 1  # pixels of a side: under it x265 writes beside its memory, and SVT-AV1 refuses
 
     @property
     def formats(self) -> frozenset[str]:
@@ -41,9 +42,11 @@ class Codec:
 # the source's.
 CODECS = {
     "h264": Codec("libx264", ANY, 8, options={"bf": "0", "preset": "medium"}, fields=True),
-    "h265": Codec("libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}),
+    "h265": Codec(
+        "libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}, least=64
+    ),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
-    "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}),
+    "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}, least=64),
     "prores": Codec("prores_ks", (".mov", ".mkv"), options={"bits_per_mb": "8000"}, fields=True),
     "ffv1": Codec("ffv1", (".mkv",), options={"level": "3"}),
     "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}, fields=True),
@@ -140,6 +143,8 @@ def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
         raise ValueError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
     chosen = _lossless(clip) if codec == "lossless" else codec
     known = CODECS[chosen]
+    if min(clip.size) < known.least:
+        raise ValueError(f"{codec} takes pictures of {known.least} pixels a side or more")
     if suffix not in known.suffixes:
         what = codec if chosen == codec else f"{codec} of {clip.pixel_format}, which is {chosen},"
         raise ValueError(f"{what} is written to {' or '.join(known.suffixes)}, not {suffix}")
@@ -148,7 +153,7 @@ def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
 
 def _lossless(clip: Clip) -> str:
     """H.264 where it has the clip's own samples, the same in RGB for eight bits of it, else FFV1."""
-    if plain(clip.pixel_format) in CODECS["lossless"].formats:
+    if _own_layout(clip, "lossless"):
         return "lossless"
     return "lossless-rgb" if clip.bits == 8 and not is_yuv(clip.pixel_format) else "ffv1"
 
@@ -158,7 +163,7 @@ def pixel_format(clip: Clip, codec: str) -> str:
     no halving.
     """
     known, own = CODECS[codec].formats, plain(clip.pixel_format)
-    if codec in ("ffv1", "lossless") and own in known:
+    if codec in ("ffv1", "lossless") and _own_layout(clip, codec):
         return own
     if not is_yuv(clip.pixel_format) and codec in ("ffv1", "lossless-rgb"):
         deep = clip.bits > 8
@@ -172,6 +177,18 @@ def pixel_format(clip: Clip, codec: str) -> str:
         if f"yuv{a}{chroma}p{depth}" in known:
             return f"yuv{a}{chroma}p{depth}"
     raise ValueError(f"{codec} does not take pictures of {clip.size[0]}x{clip.size[1]}")
+
+
+def _own_layout(clip: Clip, codec: str) -> bool:
+    """Whether a codec takes the clip's very samples: planes of their own, and H.264 halves no odd side."""
+    own = plain(clip.pixel_format)
+    halved = av.VideoFormat(own).chroma_width(2) == 1 or av.VideoFormat(own).chroma_height(2) == 1
+    odd = any(side % 2 for side in clip.size)
+    return (
+        own in CODECS[codec].formats
+        and not own.startswith("nv")
+        and not (codec == "lossless" and halved and odd)
+    )
 
 
 def _chromas(clip: Clip) -> tuple[str, ...]:

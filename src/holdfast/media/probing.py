@@ -37,6 +37,7 @@ def probe(path: str | Path) -> Clip:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no file {path}")
+    check_regular(path)
     if path.is_dir() or path.suffix.lower() in images.SUFFIXES:
         return _probe_images(path)
     with opened(path) as container:
@@ -52,6 +53,12 @@ def probe(path: str | Path) -> Clip:
         if path.suffix.lower() == ".gif":
             _refuse_without_end(path, len(seen))
         return _described(path, container, stream, first, seen)
+
+
+def check_regular(path: Path) -> None:
+    """Raises ValueError for what reading could wait for ever on."""
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is no file but a device or a pipe; copy it to a file first")
 
 
 def _probe_images(path: Path) -> Clip:
@@ -114,7 +121,7 @@ def _announced_seconds(container, stream) -> float:
 
 def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
     context = stream.codec_context
-    turned = round(first.rotation / 90) * 90 % 360
+    turned = _turned(first)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = round(1 / (rate * stream.time_base)) or 1
     times = tuple(s.time if s.time is not None else i * step for i, s in enumerate(seen))
@@ -141,13 +148,13 @@ def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
         audio=len(container.streams.audio),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
-        notes=tuple(_notes(container, stream, seen, turned, bits)),
+        notes=tuple(_notes(container, stream, first, seen)),
     )
 
 
-def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list[str]:
+def _notes(container, stream, first, seen: list[_Seen]) -> list[str]:
     """What is unusual about a file, for its manifest."""
-    notes = []
+    notes, turned, bits = [], _turned(first), max(c.bits for c in first.format.components)
     damaged = sum(s.damaged for s in seen)
     if damaged:
         frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
@@ -156,6 +163,8 @@ def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list
         notes.append(f"rotation tag of {turned} degrees")
     if bits > 8:
         notes.append(f"{bits} bits a channel")
+    if first.side_data.get("MASTERING_DISPLAY_METADATA") is not None:
+        notes.append("left out: the mastering display's metadata; transfer and primaries are kept")
     if any(s.clear for s in seen):
         notes.append("seen through in places (alpha)")
     if any(s.fields for s in seen):
@@ -164,6 +173,10 @@ def _notes(container, stream, seen: list[_Seen], turned: int, bits: int) -> list
     if others:
         notes.append(f"left out: {', '.join(sorted(others))} tracks")
     return notes
+
+
+def _turned(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) * 90 % 360
 
 
 def _is_clear(frame: av.VideoFrame) -> bool:

@@ -81,13 +81,15 @@ def opened(path: Path) -> Iterator:
     """A PyAV container with a picture. Raises ValueError for a file that is none."""
     try:
         # with its protocol said, a name with a colon in it is a name
-        container = av.open(f"file:{path}", container_options=_LOCAL)
+        container = av.open(f"file:{path.absolute()}", container_options=_LOCAL)
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or error
         raise ValueError(f"{path} is not a video that can be read: {reason}") from error
     with container:
         if not container.streams.video:
             raise ValueError(f"{path} has no video track")
+        if any(track.codec_context is None for track in container.streams.video):
+            raise ValueError(f"{path} has a picture in a codec that nobody knows")
         yield container
 
 

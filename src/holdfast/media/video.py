@@ -6,7 +6,7 @@ This is the door: `reading.py` and `writing.py` do the work.
 """
 
 from .encoding import CODECS, pick_codec
-from .probing import probe
+from .probing import check_regular, probe
 from .reading import Clip, read, stored, treated, upright
 from .samples import Picture, picture
 from .writing import CONTAINERS, check_output, clip_of, losses, write, write_frames
@@ -17,6 +17,7 @@ __all__ = [
     "Clip",
     "Picture",
     "check_output",
+    "check_regular",
     "clip_of",
     "losses",
     "pick_codec",

@@ -112,6 +112,7 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
     if suffix not in CONTAINERS:
         return
     codec = pick_codec(codec, suffix, clip)
+    pixel_format(clip, codec)
     worst = CODECS[codec].worst
     if crf is not None and not 0 <= crf <= worst:
         raise ValueError(f"crf is between 0 and {worst} for {codec}, not {crf}")
