@@ -66,7 +66,9 @@ def make_clip(tmp_path):
             if (
                 codec == "libx264"
             ):  # at its default, a bit rate, the encoder's threads make every file a little different
-                stream.codec_context.options = options or {"crf": "18"}
+                stream.codec_context.options = {"crf": "18"}
+            if options:
+                stream.codec_context.options = options
             for key, value in (colour or {}).items():
                 setattr(stream.codec_context, key, value)
             stream.codec_context.time_base = stream.time_base = (

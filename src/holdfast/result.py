@@ -141,11 +141,12 @@ class Result:
         suffix = path.suffix.lower()
         contained = suffix in video.CONTAINERS
         notes = [text for text in self.manifest["notes"] if text not in self.of_files]
+        usual = video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix
         said = {
             "output": str(path),
             "audio_tracks": self.clip.audio,
             "notes": notes,
-            "codec": video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix,
+            "codec": self.manifest["copied"].get("codec", usual),
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
             "peak_memory_mb": peak_memory_mb(),
         }

@@ -13,7 +13,21 @@ from ..conftest import audio_packets
 from .test_samples import planes
 from .test_video import described
 
+X265 = "bframes=0:keyint=8:min-keyint=8:scenecut=0:open-gop=0:log-level=error"
+X265_B = X265.replace("bframes=0", "bframes=3")
 KINDS = {
+    "H.265": {"codec": "libx265", "options": {"x265-params": X265}, "size": (128, 96)},
+    "H.265 with B-frames": {
+        "codec": "libx265",
+        "options": {"x265-params": X265_B},
+        "size": (128, 96),
+    },
+    "H.265 of 10 bits": {
+        "codec": "libx265",
+        "options": {"x265-params": X265},
+        "size": (128, 96),
+        "pixels": "yuv420p10le",
+    },
     "B-frames": {},
     "no B-frames": {"options": {"bf": "0"}},
     "baseline": {"options": {"profile": "baseline"}},
@@ -28,6 +42,8 @@ KINDS = {
 
 def grouped(make_clip, name="a.mp4", **about):
     """40 frames in groups of 8, closed ones."""
+    if about.get("codec") == "libx265":
+        return make_clip(name, frames=40, **about)
     options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "crf": "18"}
     options |= about.pop("options", {})
     return make_clip(name, frames=40, options=options, **about)
@@ -50,7 +66,8 @@ def test_untouched_frames_decode_identical_and_all_else_is_kept(kind, suffix, ma
     clip, part = video.probe(source), range(18, 21)
     result = tmp_path / f"out.{suffix}"
     how = video.write(result, clip, edited(clip, part), edited=part)
-    assert how == {"copied_frames": 32, "encoded_frames": [16, 24]}
+    codec = "h265" if kind.startswith("H.265") else "h264"
+    assert how == {"copied_frames": 32, "encoded_frames": [16, 24], "codec": codec}
     (name, before), (after_name, after) = planes(source), planes(result)
     assert after_name == name
     assert len(after) == 40
@@ -89,7 +106,7 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
         packets = [p for p in container.demux(track) if p.size]
     announced = {avc._golomb(unit[1:]) for unit in header.pps}
     assert len(announced) == len(header.sps) == 2
-    assert all(unit[1] == header.profile and unit[3] <= header.level for unit in header.sps)
+    assert all(unit[1] == header.number and unit[3] <= header.level for unit in header.sps)
     used = []
     for packet in packets:
         found = [u for u in avc.units(bytes(packet)) if avc.kind(u) in (1, avc.IDR)]
@@ -149,9 +166,9 @@ def test_what_cannot_be_copied_says_why_and_is_encoded(make_clip, tmp_path):
         how = video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
         assert how["copied_frames"] == 0
         with pytest.raises(splicing.Unfit, match=why):
-            splicing.plan(clip, ".mp4", "h264", part)
+            splicing.plan(clip, ".mp4", "auto", part)
         assert video.probe(tmp_path / "out.mp4").frames == 40
     clip = video.probe(grouped(make_clip))
-    with pytest.raises(splicing.Unfit, match=r"only H\.264"):
+    with pytest.raises(splicing.Unfit, match=r"only H\.264 and H\.265"):
         splicing.plan(clip, ".webm", "vp9", part)
     assert video.write(tmp_path / "all.mp4", clip, edited(clip, range(40)), edited=range(40)) == {}

@@ -13,7 +13,8 @@ PROFILES = {66: "baseline", 77: "main", 100: "high", 110: "high10", 122: "high42
 class Header:
     """An AVCDecoderConfigurationRecord with lengths of four bytes."""
 
-    profile: int
+    codec = "h264"
+    number: int  # of the profile
     compatible: int  # flags of what else may play it
     level: int
     sps: tuple[bytes, ...]
@@ -38,6 +39,22 @@ class Header:
             raise ValueError("its header holds no parameter sets")
         return cls(*data[1:4], *found, bytes(data[at:]))
 
+    @property
+    def profile(self) -> str | None:
+        return PROFILES.get(self.number)
+
+    def options(self) -> dict[str, str]:
+        """Of the other encoder: the same profile, and parameter sets under a number that none here has."""
+        return {"profile": self.profile, "x264-params": f"sps-id={self.free_id()}"}
+
+    def starts(self, packet: bytes) -> bool:
+        """Whether a group of pictures begins that looks at nothing before it."""
+        return any(kind(unit) == IDR for unit in units(packet) if unit)
+
+    def joined(self, extradata: bytes) -> tuple[bytes, bytes, bytes]:
+        """The track's header with both encoders' parameter sets; nothing of them has to stand in the packets."""
+        return self.with_sets(units_of_stream(extradata)).packed(), b"", b""
+
     def with_sets(self, units: list[bytes]) -> "Header":
         """One that announces another encoder's parameter sets too."""
         sps, pps = ([u for u in units if kind(u) == which] for which in (SPS, PPS))
@@ -50,7 +67,7 @@ class Header:
             b"".join(len(unit).to_bytes(2) + unit for unit in units)
             for units in (self.sps, self.pps)
         ]
-        head = bytes((1, self.profile, self.compatible, self.level, 0xFF, 0xE0 | len(self.sps)))
+        head = bytes((1, self.number, self.compatible, self.level, 0xFF, 0xE0 | len(self.sps)))
         return head + sets[0] + bytes((len(self.pps),)) + sets[1] + self.rest
 
     def free_id(self) -> int:
@@ -78,8 +95,12 @@ def units_of_stream(data: bytes) -> list[bytes]:
     return [part for part in parts if part]
 
 
+def with_length(unit: bytes) -> bytes:
+    return len(unit).to_bytes(4) + unit
+
+
 def with_lengths(data: bytes) -> bytes:
-    return b"".join(len(unit).to_bytes(4) + unit for unit in units_of_stream(data))
+    return b"".join(map(with_length, units_of_stream(data)))
 
 
 def _golomb(data: bytes) -> int:

@@ -1,5 +1,5 @@
 """Copy what an edit does not touch: whole groups of pictures as they lie in the source, packet by packet, around those
-that are encoded anew. H.264 in MP4 and Matroska.
+that are encoded anew. H.264 and H.265 in MP4 and Matroska.
 """
 
 import itertools
@@ -11,11 +11,22 @@ import av
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from . import avc
-from .encoding import ANY, Sound, options_of, pixel_format, tag_colours, tag_fields, timed, written
+from . import avc, hevc
+from .encoding import (
+    ANY,
+    CODECS,
+    Sound,
+    options_of,
+    pixel_format,
+    tag_colours,
+    tag_fields,
+    timed,
+    written,
+)
 from .reading import Clip, opened
 from .samples import Picture, frame_of, picture
 
+KINDS = {"h264": avc.Header, "hevc": hevc.Header}  # by FFmpeg's names
 GLOBAL_HEADER = 1 << 22  # the encoder's flag: parameter sets beside the packets, not in them
 
 
@@ -31,38 +42,49 @@ class Splice:
     stop: int
     groups: tuple[int, ...]  # at which frame each begins, and the last one's end
     dts: tuple[int, ...]  # of each packet in the order of decoding
-    header: avc.Header
+    header: avc.Header | hevc.Header
 
     def describe(self, frames: int) -> dict:
         anew = self.stop - self.begin
-        return {"copied_frames": frames - anew, "encoded_frames": [self.begin, self.stop]}
+        copied = {"copied_frames": frames - anew, "encoded_frames": [self.begin, self.stop]}
+        return copied | {"codec": self.header.codec}
 
 
 def plan(clip: Clip, suffix: str, codec: str, edited: range) -> Splice:
-    """What can be copied of a clip of which only some frames were edited. Raises Unfit."""
-    if clip.files or suffix not in ANY or codec != "h264":
-        raise Unfit("only H.264 in .mp4, .mov or .mkv is copied")
+    """What can be copied of a clip of which only some frames were edited. codec: "auto" is the source's own. Raises
+    Unfit.
+    """
+    if clip.files or suffix not in ANY or codec not in ("auto", "h264", "h265"):
+        raise Unfit("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
     with opened(clip.path) as container:
         track = container.streams.best("video")
-        if track.codec_context.name != "h264":
-            raise Unfit(f"the source is {track.codec_context.name}, not H.264")
-        try:
-            header = avc.Header.parsed(bytes(track.codec_context.extradata or b""))
-        except (ValueError, IndexError) as error:
-            raise Unfit("the source's header of H.264 is not of MP4's kind") from error
-        if header.profile not in avc.PROFILES:
-            raise Unfit(f"the source is of H.264's profile {header.profile}")
-        groups, dts = _groups(container.demux(track), clip)
+        header = _header(track, codec)
+        if header.profile is None or min(clip.size) < CODECS[header.codec].least:
+            raise Unfit("the source is of a profile or size that is not encoded here")
+        groups, dts = _groups(container.demux(track), clip, header)
     begin = max((g for g in groups if g <= edited.start), default=0)
     stop = min(g for g in groups if g >= edited.stop)
     if begin == 0 and stop == clip.frames:
         raise Unfit("every group of pictures holds an edited frame")
-    if pixel_format(clip, "h264") != clip.pixel_format.replace("yuvj", "yuv"):
+    if pixel_format(clip, header.codec) != clip.pixel_format.replace("yuvj", "yuv"):
         raise Unfit(f"{clip.pixel_format} is encoded as another layout")
     return Splice(begin, stop, tuple(groups), tuple(dts), header)
 
 
-def _groups(packets: Iterable[av.Packet], clip: Clip) -> tuple[list[int], list[int]]:
+def _header(track, codec: str) -> avc.Header | hevc.Header:
+    name = track.codec_context.name
+    kind = KINDS.get(name)
+    if kind is None or codec not in ("auto", kind.codec):
+        raise Unfit(f"the source is {name}, not {'H.264 or H.265' if codec == 'auto' else codec}")
+    try:
+        return kind.parsed(bytes(track.codec_context.extradata or b""))
+    except (ValueError, IndexError) as error:
+        raise Unfit(f"the source's header of {name} is not of MP4's kind") from error
+
+
+def _groups(
+    packets: Iterable[av.Packet], clip: Clip, header: avc.Header | hevc.Header
+) -> tuple[list[int], list[int]]:
     """At which frame each group of pictures begins, with the clip's end, and the packets' times of decoding."""
     groups, dts, seen = [], [], []
     for packet in packets:
@@ -70,8 +92,7 @@ def _groups(packets: Iterable[av.Packet], clip: Clip) -> tuple[list[int], list[i
             continue
         if packet.dts is None or packet.pts is None or packet.is_discard:
             raise Unfit("the source has packets without times, or that are not meant to be seen")
-        kinds = {avc.kind(unit) for unit in avc.units(bytes(packet)) if unit}
-        if avc.IDR in kinds:
+        if header.starts(bytes(packet)):
             if seen and max(seen) >= packet.pts:
                 raise Unfit("the source's groups of pictures overlap")
             groups.append(len(seen))
@@ -92,13 +113,13 @@ def write_spliced(
         track = source.streams.best("video")
         stream = out.add_stream_from_template(track)
         encoder = _encoder(clip, splice.header, crf)
-        anew = splice.header.with_sets(avc.units_of_stream(bytes(encoder.extradata)))
-        stream.codec_context.extradata = anew.packed()
+        header, *before = splice.header.joined(bytes(encoder.extradata))
+        stream.codec_context.extradata = header
         if clip.rotation:
             stream.set_display_rotation(clip.rotation)
         sound = Sound(out, clip)
         copied = (packet for packet in source.demux(track) if packet.size)
-        made = _Encoded(encoder, clip, splice)
+        made = _Encoded(encoder, clip, splice, before[0])
         for i, frame in enumerate(frames):
             if splice.begin <= i < splice.stop:
                 packets = made.packets(picture(frame), i)
@@ -107,9 +128,13 @@ def write_spliced(
                 packets = itertools.islice(copied, splice.groups[here + 1] - i)
             else:
                 packets = ()
-            for packet in packets:
-                packet.stream = stream
-                out.mux(packet)
+            for n, packet in enumerate(packets):
+                again = (
+                    i == splice.stop > splice.begin and n == 0
+                )  # the source's encoder from here on
+                joined = _like(packet, before[1] + bytes(packet)) if again else packet
+                joined.stream = stream
+                out.mux(joined)
             if i == splice.stop - 1:  # what these frames were in the source
                 for _ in itertools.islice(copied, splice.stop - splice.begin):
                     pass
@@ -117,18 +142,26 @@ def write_spliced(
         sound.close()
 
 
-def _encoder(clip: Clip, header: avc.Header, crf: int | None) -> av.VideoCodecContext:
-    """Its profile is the source's, and its parameter sets have a number that the source's have not."""
-    encoder = av.CodecContext.create("libx264", "w")
+def _like(packet: av.Packet, data: bytes) -> av.Packet:
+    """A packet with the times of another."""
+    made = av.Packet(data)
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
+    return made
+
+
+def _encoder(clip: Clip, header: avc.Header | hevc.Header, crf: int | None) -> av.VideoCodecContext:
+    """Its profile is the source's."""
+    encoder = av.CodecContext.create(CODECS[header.codec].encoder, "w")
     encoder.width, encoder.height = clip.stored_size
-    encoder.pix_fmt = pixel_format(clip, "h264")
+    encoder.pix_fmt = pixel_format(clip, header.codec)
     encoder.time_base, encoder.framerate = clip.time_base, clip.rate
     tag_colours(encoder, clip)
     if clip.aspect:
         encoder.sample_aspect_ratio = clip.aspect
-    own = {"profile": avc.PROFILES[header.profile], "x264-params": f"sps-id={header.free_id()}"}
-    encoder.options = options_of("h264", crf) | own
-    tag_fields(encoder, clip, "h264")
+    known, own = options_of(header.codec, crf), header.options()
+    encoder.options = known | {k: f"{known[k]}:{v}" if k in known else v for k, v in own.items()}
+    tag_fields(encoder, clip, header.codec)
     encoder.flags |= GLOBAL_HEADER
     encoder.open()
     return encoder
@@ -137,8 +170,8 @@ def _encoder(clip: Clip, header: avc.Header, crf: int | None) -> av.VideoCodecCo
 class _Encoded:
     """Packets of the frames that are encoded, at the times at which the source's were decoded."""
 
-    def __init__(self, encoder: av.VideoCodecContext, clip: Clip, splice: Splice):
-        self.encoder, self.clip, self.splice = encoder, clip, splice
+    def __init__(self, encoder: av.VideoCodecContext, clip: Clip, splice: Splice, before: bytes):
+        self.encoder, self.clip, self.splice, self.before = encoder, clip, splice, before
         self.converter = VideoReformatter()
         self.next = splice.begin
 
@@ -149,9 +182,8 @@ class _Encoded:
         if index == self.splice.stop - 1:
             found += self.encoder.encode(None)
         for packet in found:
-            joined = av.Packet(avc.with_lengths(bytes(packet)))
-            joined.pts, joined.dts = packet.pts, self.splice.dts[self.next]
-            joined.time_base, joined.is_keyframe = clip.time_base, packet.is_keyframe
-            joined.duration = clip.durations[self.next]
+            joined = _like(packet, self.before + avc.with_lengths(bytes(packet)))
+            joined.dts, joined.time_base = self.splice.dts[self.next], clip.time_base
+            joined.duration, self.before = clip.durations[self.next], b""
             self.next += 1
             yield joined

@@ -59,8 +59,7 @@ def _write_contained(
     quality: tuple[str, int | None],
     edited: range | None,
 ) -> dict:
-    codec, crf = quality
-    codec, how = pick_codec(codec, part.suffix.lower(), clip), {}
+    codec, crf, how = *quality, {}
     if edited is not None and len(edited) < clip.frames:
         try:
             splice = splicing.plan(clip, part.suffix.lower(), codec, edited)
@@ -69,7 +68,7 @@ def _write_contained(
         else:
             splicing.write_spliced(part, clip, frames, splice, crf)
             return splice.describe(clip.frames)
-    write_video(part, clip, frames, codec, crf)
+    write_video(part, clip, frames, pick_codec(codec, part.suffix.lower(), clip), crf)
     return how
 
 
