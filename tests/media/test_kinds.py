@@ -140,7 +140,7 @@ def test_the_range_is_said_in_every_container(name, make_clip, tmp_path):
 
 
 def test_only_files_that_hold_their_own_picture_are_opened(make_clip, tmp_path, monkeypatch):
-    clip = make_clip(frames=4)
+    clip = make_clip(frames=4, audio=1)
     lists = {
         "list.mp4": f"ffconcat version 1.0\nfile {clip.name}\n",
         "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip.name}\n#EXT-X-ENDLIST\n",

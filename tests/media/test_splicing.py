@@ -1,5 +1,6 @@
 """An edit of some frames leaves the other groups of pictures as they lie in the source, packet by packet."""
 
+import dataclasses
 from fractions import Fraction
 
 import av
@@ -169,6 +170,8 @@ def test_what_cannot_be_copied_says_why_and_is_encoded(make_clip, tmp_path):
             splicing.plan(clip, ".mp4", "auto", part)
         assert video.probe(tmp_path / "out.mp4").frames == 40
     clip = video.probe(grouped(make_clip))
+    with pytest.raises(splicing.Unfit, match="made of fields"):
+        splicing.plan(dataclasses.replace(clip, deinterlaced=True), ".mp4", "auto", part)
     with pytest.raises(splicing.Unfit, match=r"only H\.264 and H\.265"):
         splicing.plan(clip, ".webm", "vp9", part)
     assert video.write(tmp_path / "all.mp4", clip, edited(clip, range(40)), edited=range(40)) == {}

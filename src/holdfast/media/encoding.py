@@ -10,12 +10,10 @@ import av
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from .reading import UNTAGGED, Clip, colour_range
+from .reading import UNTAGGED, Clip, colour_range, container_of
 from .samples import Picture, frame_of, is_yuv, picture, plain
 
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
-
-
 INTERLACED = 1 << 18 | 1 << 29  # FFmpeg's flags: interlaced transform and motion
 FIELD_ORDERS = {"top": 2, "bottom": 3}
 
@@ -37,7 +35,7 @@ class Codec:
         return frozenset(f.name for f in av.Codec(self.encoder, "w").video_formats)
 
 
-# What is written without a quality keeps at least 50 dB of luma outside an edit on every clip tried (docs/limits.md).
+# What is written without a quality keeps at least 50 dB of luma outside an edit on every clip tried (docs/kept.md).
 # No B-frames: with them the last packet is not the last frame, and the container's duration and rate drift from
 # the source's.
 CODECS = {
@@ -237,7 +235,7 @@ class Sound:
 
     def __init__(self, out, clip: Clip):
         self.out, self.waiting = out, None
-        self.source = av.open(str(clip.path)) if clip.audio else None
+        self.source = container_of(clip.path) if clip.audio else None
         self.streams = sound_streams(out, self.source) if self.source else {}
         self.packets = self.source.demux(*self.source.streams.audio) if self.source else iter(())
 

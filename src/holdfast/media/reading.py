@@ -76,12 +76,16 @@ _KINDS = (
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": _KINDS}
 
 
+def container_of(path: Path):
+    """With its protocol said, a name with a colon in it is a name."""
+    return av.open(f"file:{path.absolute()}", container_options=_LOCAL)
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator:
     """A PyAV container with a picture. Raises ValueError for a file that is none."""
     try:
-        # with its protocol said, a name with a colon in it is a name
-        container = av.open(f"file:{path.absolute()}", container_options=_LOCAL)
+        container = container_of(path)
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or error
         raise ValueError(f"{path} is not a video that can be read: {reason}") from error

@@ -56,6 +56,8 @@ def plan(clip: Clip, suffix: str, codec: str, edited: range) -> Splice:
     """
     if clip.files or suffix not in ANY or codec not in ("auto", "h264", "h265"):
         raise Unfit("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
+    if clip.background or clip.deinterlaced:
+        raise Unfit("every frame is laid over a colour, or made of fields")
     with opened(clip.path) as container:
         track = container.streams.best("video")
         header = _header(track, codec)
