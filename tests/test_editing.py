@@ -271,7 +271,8 @@ def test_progress_is_told_for_every_stage(task, tiny_wan):
     result.save(report=lambda *a: seen.append(a))
     assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
-    assert seen[6:] == [("decode and write", i, 6) for i in range(1, 7)]
+    assert seen[6:12] == [("decode and write", i, 6) for i in range(1, 7)]
+    assert seen[12:] == [("check", i, 6) for i in range(1, 7)]
 
 
 def test_an_edit_is_a_generator_of_events(task, tiny_wan):
