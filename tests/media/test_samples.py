@@ -170,3 +170,25 @@ def test_what_an_encoder_cannot_take_is_said_before_any_work(make_clip, tmp_path
     odd = video.probe(make_clip("b.mp4", size=(97, 73), pixels="yuv444p"))
     with pytest.raises(ValueError, match="av1 does not take pictures of 97x73"):
         video.check_output(tmp_path / "out.mp4", odd, "av1")
+
+
+def test_an_edited_frame_does_not_show_in_those_predicted_from_it(make_clip, tmp_path):
+    source = make_clip(frames=40, size=(128, 96), options={"crf": "18", "bf": "0", "g": "40"})
+    clip = video.probe(source)
+
+    def every_second():
+        for i, shown in enumerate(edited(clip, (slice(0, 96), slice(0, 128)))):
+            yield shown if i % 2 == 0 else video.Picture(None, shown.own)
+
+    video.write(tmp_path / "out.mp4", clip, every_second(), codec="lossless")
+    (_, before), (_, after) = planes(source), planes(tmp_path / "out.mp4")
+    for one, other in list(zip(before, after, strict=True))[1::2]:
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_kinds_of_frames_are_the_encoders_own(make_clip, tmp_path):
+    clip = video.probe(make_clip(frames=12, options={"g": "1", "crf": "18"}))
+    untouched = (video.Picture(None, own) for own in video.stored(clip))
+    video.write(tmp_path / "out.mp4", clip, untouched)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [p.is_keyframe for p in container.demux(video=0) if p.size].count(True) == 1

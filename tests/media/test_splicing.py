@@ -14,7 +14,8 @@ from ..conftest import audio_packets
 from .test_samples import planes
 from .test_video import described
 
-X265 = "bframes=0:keyint=8:min-keyint=8:scenecut=0:open-gop=0:log-level=error"
+# other tools than ours, so that its parameter sets are not ours by chance
+X265 = "bframes=0:keyint=8:min-keyint=8:scenecut=0:open-gop=0:log-level=error:ctu=32:no-sao=1:ref=1"
 X265_B = X265.replace("bframes=0", "bframes=3")
 KINDS = {
     "H.265": {"codec": "libx265", "options": {"x265-params": X265}, "size": (128, 96)},
@@ -118,6 +119,13 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
     dts = [p.dts for p in packets]
     assert dts == sorted(set(dts))
     assert all(p.dts <= p.pts for p in packets)
+
+
+def test_the_header_tells_of_the_higher_level():
+    known = avc.Header(100, 0, 10, (b"\x67\x64\x00\x0a\xac",), (b"\x68\xee",))
+    other = known.with_sets([b"\x67\x64\x00\x1e\xac", b"\x68\xee"])
+    assert other.level == 30
+    assert avc.Header.parsed(other.packed()) == other
 
 
 PLAYED = """async () => {

@@ -125,8 +125,7 @@ def lay(edited: av.VideoFrame, own: av.VideoFrame, alpha: ndarray) -> None:
     for number in range(min(3, len(own.planes))):  # the fourth is opacity, no business of an edit
         here, there = plane_of(own, number), plane_of(edited, number)
         weight = at_plane(alpha, here.shape)
-        mixed = np.rint(here * (1 - weight) + there * weight).astype(here.dtype)
-        here[:] = np.where(weight == 0, here, np.where(weight == 1, there, mixed))
+        here[:] = np.rint(here * (1 - weight) + there * weight)  # exact where the weight is 0 or 1
 
 
 def at_plane(alpha: ndarray, shape: tuple[int, int]) -> ndarray:
