@@ -305,11 +305,11 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Late
     _parts.agree(folder, "latent channels", unet.get("in_channels"), latents.get("latent_channels"))
     width = texts.get("hidden_size")
     _parts.agree(folder, "widths of a text", unet.get("cross_attention_dim"), width)
-    encoder = _parts.load(CLIPTextModel, folder / "text_encoder", dtype=kind)
+    encoder = _parts.load(CLIPTextModel, folder / "text_encoder", kind)
     known = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
-        _parts.load(network, folder / "unet", torch_dtype=kind),
-        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
+        _parts.load(network, folder / "unet", kind),
+        _parts.load(vae, folder / "vae", torch.float32),
         encoder,
         _parts.tokenizer(folder, *known),
         schedule=_weights.config(folder, "scheduler"),

@@ -127,11 +127,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).strip().split("\n")[0][:200]
 
 
-def load(cls: type, part: Path, **options: Any) -> nn.Module:
-    """A part from its safetensors. Raises ValueError where a tensor is missing or not finite; notes what is left over.
+def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
+    """A part from its safetensors. Raises ValueError where a tensor is missing or not finite; notes what is not used."""
+    from diffusers import ModelMixin
 
-    options: of `from_pretrained`.
-    """
+    told = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers has renamed it
     try:
         with _quiet():
             made, said = cls.from_pretrained(
@@ -139,7 +139,7 @@ def load(cls: type, part: Path, **options: Any) -> nn.Module:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                **options,
+                **{told: kind},
             )
     except BROKEN as error:
         if ran_out(error):

@@ -225,9 +225,9 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Stab
     told = unet.get("projection_class_embeddings_input_dim") or 768
     _parts.agree(folder, "widths of the numbers beside an image", ids, told)
     return StableVideo(
-        _parts.load(network, folder / "unet", torch_dtype=kind),
-        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
-        _parts.load(encoder, folder / "image_encoder", dtype=kind),
+        _parts.load(network, folder / "unet", kind),
+        _parts.load(vae, folder / "vae", torch.float32),
+        _parts.load(encoder, folder / "image_encoder", kind),
         _parts.processor(folder, CLIPImageProcessorPil),
         schedule=_weights.config(folder, "scheduler"),
         model=model,

@@ -260,7 +260,7 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
     classes = dict.fromkeys(denoisers, WanTransformer3DModel)
     _parts.check(folder, classes | {"vae": vae, "text_encoder": encoder})
     _agree(folder, denoisers)
-    network = partial(_parts.load, WanTransformer3DModel, torch_dtype=kind)
+    network = partial(_parts.load, WanTransformer3DModel, kind=kind)
     if name in wan.BOUNDARIES:
         waiting = [
             Later(_weights.config(folder, part), kind, partial(network, folder / part))
@@ -269,10 +269,10 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
         denoiser = Experts(*waiting, wan.boundary(name, folder))
     else:
         denoiser = network(folder / "transformer")
-    texts = _parts.load(encoder, folder / "text_encoder", dtype=kind)
+    texts = _parts.load(encoder, folder / "text_encoder", kind)
     return Wan(
         denoiser,
-        _parts.load(vae, folder / "vae", torch_dtype=torch.float32),
+        _parts.load(vae, folder / "vae", torch.float32),
         texts,
         _parts.tokenizer(folder, texts.config.vocab_size),
         shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift") or scheduler.get("shift") or 3.0,
