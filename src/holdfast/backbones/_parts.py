@@ -128,7 +128,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
-    """A part from its safetensors. Raises ValueError where a tensor is missing or not finite; notes what is not used."""
+    """A part from its safetensors. Raises ValueError where a tensor lacks or is not finite; notes what is not used."""
     from diffusers import ModelMixin
 
     told = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers has renamed it
