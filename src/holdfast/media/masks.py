@@ -106,7 +106,7 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
         raise ValueError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
     box = BOX.fullmatch(str(path))
     if box:
-        inside = _box(tuple(int(n) for n in box.groups()), clip.size)
+        inside = boxed(tuple(int(n) for n in box.groups()), clip.size)
         return sensible(Mask(lambda: repeat(inside, len(part)), shape), path)
     file = video.probe(path)
     whole, part_only = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
@@ -124,7 +124,8 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
     return sensible(Mask(lambda: _read(file, clip.size, skip, len(part)), shape), path)
 
 
-def _box(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """A box x, y, width, height as boolean H W, of a frame of this width and height. Raises ValueError."""
     x, y, width, height = numbers
     if not (width and height) or x + width > size[0] or y + height > size[1]:
         raise ValueError(
@@ -138,17 +139,18 @@ def _box(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
 def _read(file: video.Clip, size: tuple[int, int], skip: int, count: int) -> Iterator[np.ndarray]:
     inside = None
     for array in islice(video.read(file), skip, skip + count):
-        inside = _bright(array, size)
+        inside = bright(array, size)
         yield inside
     if file.frames == 1:
         yield from repeat(inside, count - 1)
 
 
-def _bright(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def bright(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where a picture H W 3 is above half, boolean, at a size (width, height)."""
     import cv2
 
-    bright = array.max(axis=2) > (127 if array.dtype == np.uint8 else 32767)
-    return cv2.resize(bright.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    above = array.max(axis=2) > (127 if array.dtype == np.uint8 else 32767)
+    return cv2.resize(above.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
 def sensible(mask: Mask, name: str | Path) -> Mask:
