@@ -4,17 +4,18 @@ import dataclasses
 import inspect
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import summary
 from .bench.cli import bench
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
 from .places import store_of
-from .settings import kind_of
+from .settings import kind_of, without_limits
 from .task import EditTask
 
 app = typer.Typer(
@@ -52,11 +53,7 @@ def _limits(annotation: Any) -> str:
 
 def _typed(annotation: Any) -> Any:
     """A field's type as typer takes it. Ranges stay with EditTask, which says the same from JSON and from Python."""
-    kind = kind_of(annotation)
-    if kind.base in (dict, tuple):
-        return list[str]
-    plain = Literal[kind.choices] if kind.choices else kind.base
-    return plain | None if kind.optional else plain
+    return list[str] if kind_of(annotation).base in (dict, tuple) else without_limits(annotation)
 
 
 def _default(f: dataclasses.Field) -> Any:
@@ -93,32 +90,10 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
 
 
 def summarise(manifest: dict) -> None:
-    measured, size = manifest["preservation"], manifest["plan"]["fit"]
     output = escape(manifest["output"])
-    outside = kept_outside(manifest)
-    seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest["seconds"].items())
-    lines = (
-        f"  {size['reason']}",
-        f"  kept: {outside}; whole clip {measured['psnr']} dB; "
-        f"{measured['changed_share']:.1%} of the pixels changed",
-        f"  seconds: {seconds}; {manifest['evaluations']} evaluations; "
-        f"{manifest['peak_memory_mb']:.0f} MB",
-    )
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
-    for line in lines:
-        screen.print(line, highlight=False)
-
-
-def kept_outside(manifest: dict) -> str:
-    """What is kept where nothing was to change, of the file that was written."""
-    file = manifest["delivered"]
-    if file["samples_equal_outside"]:
-        return "outside the edit every sample of the file is the source's"
-    if file["psnr_outside"] is not None:
-        return f"outside the edit {file['psnr_outside']} dB in the file"
-    if manifest["task"]["mask"]:
-        return "the mask covers everything, so nothing was held exactly"
-    return "no mask, so nothing was held exactly"
+    for line in summary.lines(manifest):
+        screen.print(f"  {escape(line)}", highlight=False)
 
 
 def _register_edit() -> None:

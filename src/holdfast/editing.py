@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -49,19 +49,26 @@ def edit(
     report: told (stage, done, count) as it goes. known: the task as it was taken in, where that is done already.
     Raises ValueError for bad input, registry.Missing for missing weights, Cancelled after Ctrl-C.
     """
-    running, step = events(task, backbone, resume, known), None
+    return exhausted(events(task, backbone, resume, known), task, report)
+
+
+def exhausted(
+    running: Generator[Event | Result], task: EditTask, report: Report | None = None
+) -> Result:
+    """The last of a task's events. Likewise, and what the report itself raises cancels the edit."""
+    step = None
     try:
-        for event in running:
-            if isinstance(event, Note):
-                warnings.warn(event.text, Notice, stacklevel=2)
-            elif isinstance(event, Step):
-                step = event
-            if report and isinstance(event, Progress):
-                report(event.stage, event.done, event.count)
-            elif report and isinstance(event, Step):
-                report(event.stage, event.index, event.count)
+        with contextlib.closing(running):
+            for event in running:
+                if isinstance(event, Note):
+                    warnings.warn(event.text, Notice, stacklevel=3)
+                elif isinstance(event, Step):
+                    step = event
+                if report and isinstance(event, Progress):
+                    report(event.stage, event.done, event.count)
+                elif report and isinstance(event, Step):
+                    report(event.stage, event.index, event.count)
     except KeyboardInterrupt as error:
-        running.close()
         where = "before a step was done"
         if step:
             where = f"after step {step.index} of {step.count}"

@@ -1,7 +1,8 @@
 """Notes: what a user should know of a run and would not see in its result. They are shown, and kept in the manifest."""
 
+import contextlib
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 
 
@@ -19,6 +20,17 @@ def note(text: str) -> None:
         warnings.warn(text, Notice, stacklevel=3)
     else:
         collected.append(text)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[str]]:
+    """What is noted within the block, in place of warnings."""
+    texts: list[str] = []
+    token = _collecting.set(texts)
+    try:
+        yield texts
+    finally:
+        _collecting.reset(token)
 
 
 def gathered(events: Generator, wrap: Callable[[str], object]) -> Generator:

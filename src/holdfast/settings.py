@@ -105,6 +105,13 @@ def kind_of(annotation: Any) -> Kind:
     return Kind(origin or annotation)
 
 
+def without_limits(annotation: Any) -> Any:
+    """A type as other libraries know it: its Range left out."""
+    kind = kind_of(annotation)
+    plain = Literal[kind.choices] if kind.choices else kind.base
+    return plain | None if kind.optional else plain
+
+
 def check(self) -> None:
     """Bring every field of a dataclass to its type, or raise ValueError saying what it takes.
     As its `__post_init__`.

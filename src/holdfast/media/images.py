@@ -86,10 +86,15 @@ def size(file: Path) -> tuple[int, int]:
 
 def read(file: Path) -> ndarray:
     with _opened(file) as upright:
-        if upright.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
-            grey = eight_bits(np.asarray(upright))
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(upright.convert("RGB"))
+        return rgb(upright)
+
+
+def rgb(image: "Image.Image") -> ndarray:
+    """H W 3, uint8."""
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey, not scale it
+        grey = eight_bits(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def eight_bits(frame: ndarray) -> ndarray:

@@ -1,7 +1,7 @@
 """Write frames: a video file, a GIF, an image or a folder of images, whole or not at all."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,8 +74,8 @@ def _write_contained(
 
 def write_frames(
     path: str | Path,
-    frames: list[ndarray],
-    rate: int,
+    frames: Sequence[ndarray],
+    rate: int | Fraction,
     codec: str = "auto",
     crf: int | None = None,
 ) -> None:
@@ -83,16 +83,17 @@ def write_frames(
     write(path, clip_of(frames, rate), frames, codec, crf)
 
 
-def clip_of(frames: list[ndarray], rate: int) -> Clip:
+def clip_of(frames: Sequence[ndarray], rate: int | Fraction) -> Clip:
     """The description of a clip that exists only as frames."""
     height, width = frames[0].shape[:2]
     return Clip(
         path=Path(),
         size=(width, height),
         rate=Fraction(rate),
-        time_base=Fraction(1, rate),
+        time_base=1 / Fraction(rate),
         times=tuple(range(len(frames))),
         durations=(1,) * len(frames),
+        bits=8 * frames[0].dtype.itemsize,
     )
 
 
