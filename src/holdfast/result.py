@@ -28,7 +28,7 @@ from .metrics.base import psnr
 from .notes import note
 from .places import check_place, manifest_path
 from .plan import Plan
-from .task import EditTask
+from .task import EditTask, stamp
 from .walk import Done
 
 Report = Callable[[str, int, int], None]  # stage, done, count
@@ -144,6 +144,8 @@ class Result:
         usual = video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix
         said = {
             "output": str(path),
+            "key": self.store.key if self.store else None,
+            "stamp": stamp(path),
             "audio_tracks": self.clip.audio,
             "notes": notes,
             "codec": self.manifest["copied"].get("codec", usual),

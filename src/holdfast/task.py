@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from .settings import Range, Share, check
 
+WRITTEN = ("codec", "crf", "feather")  # fields that change the written clip and not the edited latents
+
 
 def _field(
     text: str,
@@ -156,13 +158,13 @@ class EditTask:
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""
-        written = ("output", "codec", "crf", "feather")
-        data = {k: v for k, v in self.to_dict().items() if k not in written}
+        left_out = ("output", *WRITTEN)
+        data = {k: v for k, v in self.to_dict().items() if k not in left_out}
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        return _hash(data)
 
     def fit_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
@@ -173,10 +175,19 @@ class EditTask:
         names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        return _hash(data)
 
 
-def _fingerprint(path: str | None) -> list:
+def stamp(path: str | Path) -> str:
+    """A hash of a file's name, size and time, or of those in a folder: whether it is still what it was."""
+    return _hash(_fingerprint(path))
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fingerprint(path: str | Path | None) -> list:
     """Name, size and time of a file, or of all files in a folder."""
     if not path or not Path(path).exists():  # a box, or auto
         return []
