@@ -59,7 +59,8 @@ class Step:
     """Where an edit stands after an update: all that going on from there needs.
 
     stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
-    latent, 1 c f h w; state: named tensors that the method needs besides.
+    latent, 1 c f h w; state: named tensors that the method needs besides. clean: how the wanted clip looks from here, 1 c
+    f h w, for a preview; whoever drives adds it.
     """
 
     stage: str
@@ -67,6 +68,7 @@ class Step:
     count: int
     z: Tensor
     state: dict[str, Tensor] = field(default_factory=dict)
+    clean: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,27 @@ class Metered:
         return result
 
 
+class Watched:
+    """A velocity field that keeps what its last calls say of the wanted clip: `clean`, 1 c f h w, at first the source."""
+
+    def __init__(self, inner: Field, source: Tensor):
+        self.inner, self.clean = inner, source
+        self.door, self.features, self.network = inner.door, inner.features, inner.network
+        self.levels, self.whole = inner.levels, inner.whole
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        if branch == "tgt+":
+            clean = (z[:1] - sigma * velocity[:1]).detach().to(self.clean)
+            if clean.shape == self.clean.shape:
+                self.clean = clean
+            elif frames is not None:
+                self.clean = self.clean.index_copy(
+                    2, torch.as_tensor(frames, device=clean.device), clean
+                )
+        return velocity
+
+
 @torch.no_grad()
 def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     """Walk a job to its end, which is a Done. Raises what the method or the backbone raises."""
@@ -157,8 +178,8 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
         given = _masked(given, job.mask, backbone)
     if job.start:
         fits(job.start, given.source)
-    step = None
-    for step in job.plan.method.edit(over, given, job.plan.cfg, on_device(job.start, given.source)):
+    step, seen = None, Watched(over, given.source)
+    for step in job.plan.method.edit(seen, given, job.plan.cfg, on_device(job.start, given.source)):
         finite(step.z, f"the latent after step {step.index} of {step.count}")
         yield step
     beside = given.guide.field.evaluations if given.guide else 0

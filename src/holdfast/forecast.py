@@ -1,0 +1,178 @@
+"""What an edit will cost, before it is paid for: its evaluations counted on the family's embedded member, which asks as
+often and takes seconds, and its time and memory from one evaluation of the real model at the real size.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import registry, walk
+from .backbones.base import Backbone, Prompt
+from .diffusion import noise
+from .editing import opened
+from .intake import Taken
+from .media import fit
+from .notes import Notice
+from .plan import Plan
+from .result import peak_memory_mb
+from .task import EditTask
+
+LATENTS = (3, 5)  # latent frames of the two clips that are counted: in one window, and in several of it
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an edit will do and cost. Seconds and memory are None until the model was asked (`measured`)."""
+
+    what: dict  # frames, size, part, and the plan with its reasons
+    kept: str
+    evaluations: int | None  # None: the family has no embedded member to count on
+    seconds: float | None = None
+    memory_mb: float | None = None
+    basis: str = "not measured: the model is not loaded"
+
+
+def forecast(task: EditTask, known: Taken | None = None, backbone: Backbone | None = None) -> Forecast:
+    """What an edit will do. backbone: the loaded one, where its time and memory are to be measured.
+
+    Raises as `editing.events` does for what cannot work.
+    """
+    edit = opened(task, backbone, known)
+    plan, clip = edit.plan, edit.clip
+    what = {
+        "frames": clip.frames,
+        "edited": [edit.part.start, edit.part.stop],
+        "size": list(clip.size),
+        "rate": str(clip.rate),
+        "audio_tracks": clip.audio,
+        "plan": plan.describe(),
+        "settings": plan.settings(),
+    }
+    said = Forecast(what, kept(task), 0 if task.same else evaluations(plan))
+    return measured(said, plan, next(edit.frames()), backbone) if backbone else said
+
+
+def kept(task: EditTask) -> str:
+    """What will be as it was."""
+    if task.same:
+        return "everything: nothing is to change"
+    whole = "frame count, timestamps, size, sound and colour tags"
+    if task.mask == "auto":
+        return f"{whole}; every pixel outside the mask that the words find"
+    if task.mask:
+        return f"{whole}; every pixel outside the mask"
+    return f"{whole}; no pixel is held exactly, for there is no mask"
+
+
+def evaluations(plan: Plan) -> int | None:
+    """How often an edit evaluates its network; None where nothing tells."""
+    name = plan.task.backbone
+    module = registry.backbones()[registry.choose(name, registry.backbones(), "backbone")]
+    members = [n for n, card in module.MODELS.items() if not card.gigabytes]
+    if not members:
+        return None
+    settings = json.dumps({k: v for k, v in dataclasses.asdict(plan.cfg).items() if v is not None})
+    asked = (members[0], plan.task.method, settings, _masked(plan.task), plan.guide.name is not None)
+    one, spans = counted(*asked, several=False)
+    if plan.spans.count == 1:
+        return one
+    many, spans = counted(*asked, several=True)
+    return round(one + (plan.spans.count - 1) * (many - one) / (spans - 1))
+
+
+def _masked(task: EditTask) -> str:
+    return "auto" if task.mask == "auto" else "given" if task.mask else ""
+
+
+@functools.lru_cache(maxsize=64)
+def counted(
+    member: str, method: str, settings: str, mask: str, guided: bool, several: bool
+) -> tuple[int, int]:
+    """Evaluations of a very small clip on an embedded model, and in how many windows or clips it went."""
+    backbone = _member(member)
+    grid = backbone.grid
+    sizes = [grid.legal_frames((count - 1) * grid.stride[0] + 1) for count in LATENTS]
+    frames = torch.zeros(sizes[several], 3, 64, 64)
+    chosen = {"method": method, "settings": json.loads(settings), "window": sizes[0]}
+    asked = EditTask(
+        "", "", "a red ball", "a blue ball", **chosen, mask="auto" if mask == "auto" else None
+    )
+    inside = [torch.ones(64, 64).bool().numpy()] * len(frames) if mask == "given" else None
+    shown = frames[0] if "image" in backbone.carries else None
+    asked = dataclasses.replace(asked, first_frame=None if shown is None else "given")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)
+        job = walk.job(asked, backbone, frames, inside, shown)
+        small = fit.Fit(len(frames), (64, 64), len(frames), _least(grid), "")
+        job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=small))
+        for event in walk.walk(job, Idle(backbone)):  # noqa: B007
+            pass
+    return event.evaluations, job.plan.spans.count
+
+
+class Idle(Backbone):
+    """A backbone whose network only runs where somebody looks into it or learns from it: all else is still there."""
+
+    def __init__(self, inner: Backbone):
+        self.inner = inner
+        self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
+        self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
+        self.door, self.features, self.parts = inner.door, inner.features, inner.parts
+        self.network, self.guide = inner.network, inner.guide
+        self.condition, self.encode, self.decode = inner.condition, inner.encode, inner.decode
+        self.levels, self.whole = inner.levels, inner.whole
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        doors = [door for door in (self.door, self.features) if door]
+        if torch.is_grad_enabled() or any(door.rules for door in doors):
+            return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        return torch.zeros_like(z)
+
+
+def _least(grid) -> tuple[int, int]:
+    """A size that the network takes: a few cells of its coarsest grid."""
+    return tuple(max(16, 2 * side) for side in grid.multiple)
+
+
+@functools.lru_cache(maxsize=1)
+def _member(name: str) -> Backbone:
+    return registry.load_backbone(name, None, "cpu")
+
+
+@torch.no_grad()
+def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> Forecast:
+    """The same with time and memory: one frame encoded and decoded, and one evaluation at the size of a window."""
+    if not said.evaluations:
+        return said
+    stage = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
+    latent, encoding = stage
+    coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
+    frames = max(end - begin for begin, end in plan.spans.spans)
+    z = noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
+    told = backbone.condition(Prompt(plan.task.target, plan.task.negative, image=frame))
+    sigma = backbone.levels(2)[1]
+
+    def once() -> Tensor:
+        return backbone.velocity(z, sigma, told, branch="tgt+")
+
+    once()  # the first one also chooses kernels and takes memory
+    each = _seconds(once)[1]
+    total = said.evaluations * each + coding * plan.fit.model_frames / backbone.grid.first
+    basis = f"one evaluation of {frames} latent frames took {each:.2f} s here"
+    return dataclasses.replace(said, seconds=total, memory_mb=peak_memory_mb(), basis=basis)
+
+
+def _seconds(work) -> tuple[Any, float]:
+    """What some work gives, and how long it takes on the device."""
+    begun = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - begun
