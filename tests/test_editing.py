@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import holdfast
 from holdfast import editing, plan, registry
@@ -216,11 +217,17 @@ def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over
 
 def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
     made = task(strength=0.0)
-    first = editing.edit(made, tiny_wan)
+    with pytest.warns(
+        UserWarning, match="nothing to walk with these settings: the result is the so"
+    ):
+        first = editing.edit(made, tiny_wan)
     assert first.store.load() is None
     assert first.manifest["evaluations"] == 0
-    with pytest.warns(UserWarning, match="nothing was saved"):
-        assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, first.z)
+    own = list(video.read(first.clip))
+    assert all(np.array_equal(a, b) for a, b in zip(own, first.frames(), strict=True))
+    with pytest.warns(UserWarning, match="nothing was saved|nothing to walk"):
+        again = editing.edit(made, tiny_wan, resume=True)
+    assert again.preservation["psnr"] == float("inf")
 
 
 def test_the_folder_of_a_result_is_made(task, tiny_wan, tmp_path):
@@ -635,6 +642,35 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     (*_, again) = events
     assert torch.equal(again.z, first.z)
     assert load_tensors(file)[0].keys() == tensors.keys()  # whole again
+
+
+@pytest.mark.parametrize("part", ["z", "state.last", "state.inverted1", "index"])
+def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loaded(
+    part, task, tiny_wan
+):
+    """Whatever is changed: a number, a shape, a tensor's name, or the step that they stand at."""
+    made = task(method="uniedit", mask="0,0,9,9", settings={"steps": "4", "strength": "1"})
+    running = editing.events(made, tiny_wan)
+    next(event for event in running if isinstance(event, Step) and event.index == 2)
+    running.close()
+    file = Path(f"{made.output}.latents.safetensors")
+    whole = file.read_bytes()
+    tensors, about = load_tensors(file)
+    rest = {name: value for name, value in tensors.items() if name != part}
+    ways = [(rest, about)]
+    if part == "index":
+        ways = [(tensors, about | {part: "3"})]
+    else:
+        ways += [(rest | {part: tensors[part] * 1e30}, about)]
+        ways += [(rest | {part: tensors[part][..., :1].contiguous()}, about)]
+    for held, said in ways:
+        save_file(held, file, said)
+        with pytest.raises(
+            ValueError, match=r"out\.mp4\.latents\.safetensors .*; delete it to start"
+        ):
+            next(editing.events(made, tiny_wan, resume=True))
+    file.write_bytes(whole)
+    assert editing.edit(made, tiny_wan, resume=True).z is not None
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")

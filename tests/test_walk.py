@@ -102,9 +102,13 @@ def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
         walk.finished(
             dataclasses.replace(plain, start=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
         )
-    z = torch.full_like(tiny_wan.encode(CLIP), torch.nan)
-    with pytest.raises(ValueError, match="the saved latent holds"):
-        walk.finished(dataclasses.replace(plain, start=Step("edit", 1, 2, z)), tiny_wan)
+    z = torch.zeros_like(tiny_wan.encode(CLIP))
+    for broken in (torch.nan, 1e30):
+        for start in (Step("edit", 1, 2, z + broken), Step("edit", 1, 2, z, {"last": z + broken})):
+            with pytest.raises(
+                ValueError, match=r"the saved latents' (z|last) .* run without --res"
+            ):
+                walk.finished(dataclasses.replace(plain, start=start), tiny_wan)
 
 
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
@@ -139,7 +143,7 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     """The clip's first frame, edited by FlowEdit on the partner over the same latents; the mask counts there too."""
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
     painter = tiny.ADAPTERS["sd"]()
-    monkeypatch.setattr(walk, "_loaded", lambda *asked: painter)
+    monkeypatch.setattr(walk, "loaded", lambda *asked: painter)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
     task = EditTask(**asked, source="a red ball", target="a blue ball")

@@ -147,6 +147,27 @@ def test_tensors_that_are_missing_misshapen_or_not_finite(change, said, copied):
     refused("shapeworld-t2v", folder, said)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64])
+def test_weights_of_whole_numbers_are_refused(kind, copied):
+    """A library would take them for the weights as they are."""
+    folder = copied()
+    tensors(folder / "unet" / WEIGHTS, lambda held: held.update(as_kind(held, kind)))
+    refused("shapeworld-t2v", folder, "as whole numbers, as quantised weights are, which are not")
+
+
+def test_other_kinds_of_fractions_are_read_and_what_counts_places_is_no_weight(copied):
+    folder = copied()
+    tensors(folder / "unet" / WEIGHTS, lambda held: held.update(as_kind(held, torch.float16)))
+    places = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    tensors(folder / "text_encoder" / "model.safetensors", lambda held: held.update(places))
+    registry.load_backbone("shapeworld-t2v", str(folder), "cpu")
+
+
+def as_kind(held, kind):
+    name = next(n for n in sorted(held) if n.endswith("to_q.weight"))
+    return {name: held[name].to(kind)}
+
+
 def test_a_tensor_too_many_is_said_to_be_unused(copied):
     folder = copied()
     tensors(folder / "unet" / WEIGHTS, lambda held: held.update(more=torch.zeros(2)))

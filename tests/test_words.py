@@ -90,6 +90,21 @@ def test_long_prompts_are_compared_quickly_and_well_where_little_changes():
     assert time.perf_counter() - began < 2
 
 
+def test_a_phrase_without_end_is_refused_at_once():
+    text = "a ball " * 30_000
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="a phrase of at most 400 words, not 60000"):
+        words.changed("a", text, [text])
+    with pytest.warns(UserWarning, match="occurs"):
+        words.changed("a", text, ["a ball " * 200])
+    assert time.monotonic() - began < 5
+
+
+def test_a_phrase_that_begins_within_itself_is_meant_once():
+    with pytest.warns(UserWarning, match="occurs 2 times"):
+        assert words.changed("", "x a b a b a", ["a b a"]).target == (1, 2, 3, 4, 5)
+
+
 def test_what_begins_and_ends_alike_is_the_same_by_both_ways(monkeypatch):
     pairs = [
         ("a red ball on a lawn", "a blue ball on a lawn"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import registry, walk
 from .backbones.base import Backbone
+from .claims import claimed
 from .files import Store, load_tensors, save_tensors, tidy, whole
 from .intake import Taken, placed, taken
 from .media import first, images, masks, video
@@ -117,6 +118,12 @@ class Opened:
                 images.write(part, made.frame)
             said += f": {path}"
         note(f"{said} ({made.evaluations} evaluations)")
+        self.find(first=made.frame)
+
+    def find(self, **found: Tensor) -> None:
+        """What is from now on saved with every step, so that a resumed run goes on with the same."""
+        if self.store:
+            self.store = dataclasses.replace(self.store, found=self.store.found | found)
 
     def fitted(self) -> tuple[Path, str] | None:
         """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
@@ -140,7 +147,7 @@ class Opened:
     def located(self, grid, cells: Tensor) -> walk.MaskFrames:
         """The automatic mask of these cells, from now on the edit's own."""
         self.mask = walk.cells_mask(self.plan, grid, cells)
-        self.store = self.store and dataclasses.replace(self.store, found={"mask": cells.byte()})
+        self.find(mask=cells.byte())
         return self.mask.frames
 
 
@@ -177,8 +184,19 @@ def _events(
 ) -> Iterator[Event | Result]:
     clock = Clock()
     edit = opened(task, backbone, known)
-    if task.output:
+    if not task.output:
+        yield (yield from _alone(edit, backbone, resume, clock))
+        return
+    with claimed(task.output) as claim:
         tidy(all_paths(Path(task.output)))
+        result = yield from _alone(edit, backbone, resume, clock)
+    result.claim = claim
+    yield result
+
+
+def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) -> Iterator[Event]:
+    """Load and walk; returns the Result. Nobody else works on its output meanwhile."""
+    task = edit.task
     saved = edit.store.load() if resume and edit.store and not task.same else None
     adapters = reused(edit.fitted()) if saved is None and not task.same else None
     clock.lap("read")
@@ -196,10 +214,11 @@ def _events(
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")
         done = yield from _walked(edit, backbone, saved, adapters, clock)
+        if not done.walked:
+            note(f"{task.method} has nothing to walk with these settings: the result is the source")
     manifest = describe(edit.plan, edit.clip, backbone, done)
-    yield Result(
-        edit.plan, edit.clip, edit.part, edit.mask, backbone, done.z, manifest, edit.store, clock
-    )
+    about = (edit.plan, edit.clip, edit.part, edit.mask, backbone)
+    return Result(*about, done.z if done.walked else None, manifest, edit.store, clock)
 
 
 def reused(fitted: tuple[Path, str] | None) -> dict[str, Tensor] | None:
@@ -231,15 +250,14 @@ def _walked(
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
     fitted = edit.fitted()
-    if edit.store and found:
-        edit.store = dataclasses.replace(edit.store, found=found)
+    edit.find(**found)
     job = walk.Job(
         edit.plan,
         frames=edit.frames,
         mask=edit.mask.frames if edit.mask else None,
         locate=lambda cells: edit.located(backbone.grid, cells),
         cells=found["mask"] > 0 if "mask" in found else None,
-        first=edit.first,
+        first=found.get("first", edit.first),
         keys=edit.keys,
         adapters=adapters,
         start=step,

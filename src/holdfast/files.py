@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -138,16 +139,19 @@ def write_json(path: Path, data: dict) -> None:
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all. Raises OSError where it cannot be written."""
+    """Write a safetensors file, whole or not at all, with a digest of what it holds. Raises OSError where it cannot be
+    written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # A state may be the latent itself, and safetensors refuses two names for one memory.
-    tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
+    tensors = {name: value.contiguous().clone().cpu() for name, value in tensors.items()}
+    about = dict(about) | {"digest": _digest(tensors, about)}
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with whole(path) as part:
-            save_file(tensors, part, dict(about))
+            save_file(tensors, part, about)
     except SafetensorError as error:
         said = re.search(r"os error (\d+)", str(error))
         number = int(said[1]) if said else errno.EIO
@@ -155,15 +159,35 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The tensors of a safetensors file and what it says of itself. Raises ValueError where it cannot be read."""
+    """The tensors of a safetensors file and what it says of itself. Raises ValueError where it cannot be read, or does
+    not hold what was saved.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-            return tensors, file.metadata() or {}
+            about = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to start over") from error
+    if "digest" in about and about["digest"] != _digest(tensors, about):
+        raise ValueError(
+            f"{path} is damaged: it does not hold what was saved; delete it to start over"
+        )
+    return tensors, about
+
+
+def _digest(tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> str:
+    """A hash of all numbers, and of what is said of them but for whose they are."""
+    import torch
+
+    found = hashlib.blake2b(digest_size=16)
+    said = {name: text for name, text in about.items() if name not in ("key", "digest")}
+    found.update(json.dumps(said, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -204,6 +228,8 @@ class Store:
         try:
             place = about["stage"], int(about["index"]), int(about["count"])
             step = Step(*place, tensors["z"], _under("state.", tensors))
+            if "digest" not in about:
+                raise KeyError("digest")
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{self.path} does not say where its run stopped; delete it to start over"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import delivered
 from .backbones.base import Backbone
+from .claims import Claim, claimed
 from .files import Store, write_json
 from .intake import sources
 from .media import masks, video
@@ -68,6 +69,7 @@ class Result:
     store: Store | None = None
     clock: Clock = field(default_factory=Clock)
     of_files: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
+    claim: Claim | None = None  # on the task's output, until a file is written
 
     @property
     def task(self) -> EditTask:
@@ -113,11 +115,20 @@ class Result:
             yield to_array(frame, self.clip.bits)
 
     def save(self, path: str | Path | None = None, report: Report | None = None) -> Path:
-        """Write the clip and, beside it, its manifest; then the saved latents are no longer needed and go."""
+        """Write the clip and, beside it, its manifest; then the saved latents are no longer needed and go.
+
+        Raises ValueError for a place where it cannot be written, or where another run works.
+        """
         if not (path or self.task.output):
             raise ValueError("give a file name to save to")
         path = Path(path or self.task.output)
         check_place(path, sources(self.task))
+        with claimed(path):
+            self._write(path, report)
+        self.claim = None
+        return path
+
+    def _write(self, path: Path, report: Report | None) -> None:
         measure = Preservation()
         self.clock.restart()
         frames = reported(self.pictures(measure), "decode and write", self.clip.frames, report)
@@ -134,7 +145,6 @@ class Result:
         write_json(manifest_path(path), self.manifest)
         if self.store:
             self.store.remove()
-        return path
 
     def _written(self, path: Path) -> dict:
         """What the manifest says of the file."""

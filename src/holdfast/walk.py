@@ -6,6 +6,7 @@ z = walk.finished(job, backbone)
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from .plan import Plan, Second, plan
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
+LARGEST = 1e6  # of a latent, whose numbers are about 1: far from what a VAE can decode, or a float can square
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W, one a frame, anew at each call
 
 
@@ -58,6 +60,7 @@ class Done:
     evaluations: int
     beside: int = 0  # those of the second model
     stage: str = "edit"
+    walked: bool = True  # whether there was anything to walk; else the latent is the clip's own
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
         finite(step.z, f"the latent after step {step.index} of {step.count}")
         yield step
     beside = given.guide.field.evaluations if given.guide else 0
-    yield Done(step.z if step else _where_it_was(job, given), metered.evaluations, beside)
+    z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
+    yield Done(z, metered.evaluations, beside, walked=walked)
 
 
 def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
@@ -211,30 +215,39 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
 
 
 def painted(known: Job, backbone: Backbone) -> "Painted":
-    """The clip's first frame edited by the plan's image model: FlowEdit from one prompt to the other."""
-    task, model = known.plan.task, second_model(known.plan.painter, backbone)
-    told = {"method": "flowedit", "settings": {}, "strength": None, "keyframes": ()}
+    """The clip's first frame edited by the plan's image model from one prompt to the other, by the method that a task
+    has where none is named. The model goes again: the clip's own needs the room.
+    """
+    task, model = known.plan.task, loaded(known.plan.painter, backbone)
+    told = {"method": EditTask.method, "settings": {}, "strength": None, "keyframes": ()}
     still = replace(task, **told, guide=None, frames=None, window=None)
     frame = torch.stack(list(islice(known.frames(), 1)))
     mask = list(islice(known.mask(), 1)) if known.mask else None
-    asked = job(still, model, frame, mask)
-    for event in walk(asked, model):  # noqa: B007
+    to_do = job(still, model, frame, mask)
+    for event in walk(to_do, model):  # noqa: B007
         pass
-    (made,) = asked.plan.fit.back(model.decode(event.z))
+    (made,) = to_do.plan.fit.back(model.decode(event.z))
     return Painted(made, event.evaluations)
 
 
 def second_model(chosen: Second, backbone: Backbone) -> Backbone | None:
-    """A plan's second model, on the backbone's device. The last one stays loaded, for the next edit."""
-    if chosen.name is None:
-        return None
-    kind = str(backbone.dtype).removeprefix("torch.")
-    return _loaded(chosen.name, chosen.weights, backbone.device.type, kind)
+    """The model that guides a plan. The last one stays loaded, for the next edit."""
+    return None if chosen.name is None else _kept(*asked(chosen, backbone))
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(*asked: str | None) -> Backbone:
+def _kept(*asked: str | None) -> Backbone:
     return registry.load_backbone(*asked)
+
+
+def loaded(chosen: Second, backbone: Backbone) -> Backbone:
+    """A plan's second model, on the backbone's device."""
+    return registry.load_backbone(*asked(chosen, backbone))
+
+
+def asked(chosen: Second, backbone: Backbone) -> tuple[str | None, ...]:
+    kind = str(backbone.dtype).removeprefix("torch.")
+    return chosen.name, chosen.weights, backbone.device.type, kind
 
 
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
@@ -256,16 +269,21 @@ def fits(start: Step, source: Tensor) -> None:
             f"the saved latents are {tuple(start.z.shape)}, the clip's are {tuple(source.shape)}: "
             "run without --resume"
         )
-    finite(start.z, "the saved latent")
+    for name, value in ({"z": start.z} | start.state).items():
+        finite(value, f"the saved latents' {name}", "delete them, or run without --resume")
 
 
-def finite(z: Tensor, what: str) -> None:
+def finite(
+    z: Tensor,
+    what: str,
+    cure: str = "lower the guidance, try --dtype float32, or check the weights",
+) -> None:
     """Raises ValueError for numbers that no clip can be made of: they would be saved, and written as black."""
-    if not z.isfinite().all():
-        raise ValueError(
-            f"{what} holds numbers that are not finite: lower the guidance, try --dtype float32, "
-            "or check the weights"
-        )
+    largest = z.abs().max().item() if z.numel() else 0.0
+    if not math.isfinite(largest):
+        raise ValueError(f"{what} holds numbers that are not finite: {cure}")
+    if largest > LARGEST:
+        raise ValueError(f"{what} holds numbers as large as {largest:.0e}: {cure}")
 
 
 def _where_it_was(job: Job, given: Given) -> Tensor:

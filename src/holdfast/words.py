@@ -134,17 +134,24 @@ def noted(change: Change, source: str) -> Change:
 def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
     """Where a phrase stands among the target's words: where it is new, if it is anywhere."""
     wanted = split(phrase)
+    if len(wanted) > LONG:
+        raise ValueError(
+            f"--words takes a word or a phrase of at most {LONG} words, not {len(wanted)}"
+        )
     last = len(words) - len(wanted)
     starts = [i for i in range(last + 1) if wanted and words[i : i + len(wanted)] == wanted]
     if not starts:
         known = ", ".join(dict.fromkeys(words))
         raise ValueError(f"{phrase!r} is not in the target prompt; its words are: {known}")
-    meant = [i for i in starts if new.intersection(range(i, i + len(wanted)))] or starts
+    ordered, size = sorted(new), len(wanted)
+    meant = [i for i in starts if bisect_left(ordered, i) < bisect_left(ordered, i + size)]
+    meant = meant or starts
     if len(meant) > 1:
         note(f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant")
-    found = []
+    found, end = [], 0
     for i in meant:
-        found.extend(range(i, i + len(wanted)))
+        found.extend(range(max(i, end), i + size))  # a phrase may begin within itself
+        end = i + size
     return found
 
 

@@ -5,6 +5,7 @@ the names and shapes in the headers of safetensors files.
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from ..settings import Range
 
@@ -15,6 +16,7 @@ WHOLE = (
     "model.safetensors",
     "model.safetensors.index.json",
 )
+FLOATS = ("F", "BF")  # how the kinds of a safetensors header begin that hold fractions
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 LARGEST = 16 * 2**20  # bytes of a JSON file: the index of the largest model is a hundredth of it
 SMALL = 2**20  # a number that any configuration may hold, however small its weights are
@@ -148,14 +150,25 @@ def lacking(part: Path) -> list[str]:
 
 def shapes(part: Path) -> dict[str, tuple[int, ...]]:
     """Every tensor of a part by name, from the headers alone. Raises ValueError for a file that is not whole."""
+    return {name: tuple(tensor.get_shape()) for name, tensor in _tensors(part).items()}
+
+
+def whole_numbers(part: Path) -> set[str]:
+    """Names of the tensors that hold no fractions, as weights that were made smaller do."""
+    kinds = {name: str(tensor.get_dtype()) for name, tensor in _tensors(part).items()}
+    return {name for name, kind in kinds.items() if not kind.startswith(FLOATS)}
+
+
+def _tensors(part: Path) -> dict[str, Any]:
+    """What the headers say of each tensor, by name."""
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[str, Any] = {}
     for file in files(part):
         try:
             with safe_open(file, "np") as opened:
                 for name in opened.keys():  # noqa: SIM118  not a dict
-                    found[name] = tuple(opened.get_slice(name).get_shape())
+                    found[name] = opened.get_slice(name)
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{file} is damaged, so that it cannot be loaded ({error}); get it anew"

@@ -50,7 +50,9 @@ def check(folder: Path, classes: Mapping[str, type]) -> None:
         config = _headers.read(part / "config.json")
         _same_class(part, config, cls)
         _headers.plausible(part)
-        _same_shapes(part, _described(part, config, cls), _headers.shapes(part))
+        made = _described(part, config, cls)
+        _same_shapes(part, made, _headers.shapes(part))
+        _fractions(part, made)
 
 
 def _same_class(part: Path, config: Mapping[str, Any], cls: type) -> None:
@@ -116,6 +118,17 @@ def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]])
         raise ValueError(
             f"{part / 'config.json'} is damaged, or of other weights: it describes {count} "
             f"numbers, and the files beside it hold {_headers.size(found)}"
+        )
+
+
+def _fractions(part: Path, made: nn.Module) -> None:
+    """Raises ValueError for a weight that holds whole numbers: a library would take them for the weights themselves."""
+    found, weights = _headers.whole_numbers(part), {name for name, _ in made.named_parameters()}
+    wrong = sorted(n for n in found if n in weights or n.endswith((".weight", ".bias")))
+    if wrong:
+        raise ValueError(
+            f"{part} holds {_some(wrong)} as whole numbers, as quantised weights are, which are not read; "
+            "get them as float32, float16 or bfloat16"
         )
 
 
