@@ -478,7 +478,8 @@ def test_python_interface(make_clip, tiny_wan, tmp_path):
             target="a star",
             backbone=tiny_wan,
             method="FlowEdit",
-            settings={"steps": 2, "feather": 0},
+            settings={"steps": 2},
+            feather=0,
         )
         assert callable(holdfast.edit)
     assert result.preservation["changed_share"] > 0

@@ -2,6 +2,7 @@
 of the source it keeps.
 """
 
+import functools
 import math
 import platform
 import sys
@@ -18,12 +19,12 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from . import delivered
+from . import delivered, notebook
 from .backbones.base import Backbone
 from .claims import Claim, claimed
 from .files import Store, write_json
 from .intake import sources
-from .media import masks, video
+from .media import arrays, masks, video
 from .media.images import to_array
 from .metrics.base import psnr
 from .notes import note
@@ -53,7 +54,7 @@ class Clock:
         self.began = now
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """An edited latent and all that brings it back to the clip it came from. Frames are made
     when they are asked for.
@@ -69,6 +70,7 @@ class Result:
     store: Store | None = None
     clock: Clock = field(default_factory=Clock)
     of_files: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
+    made_from: object = None  # what holds the clip's files, where it came from memory
     claim: Claim | None = None  # on the task's output, until a file is written
 
     @property
@@ -77,7 +79,30 @@ class Result:
 
     def frames(self) -> Iterator[np.ndarray]:
         """The result's frames before encoding: H W 3, uint8, or uint16 for a source above 8 bits. All of the clip's."""
-        return (shown.rgb() for shown in self.pictures(Preservation()))
+        return (shown.rgb() for shown in self._measured())
+
+    def array(self) -> np.ndarray:
+        """All frames as one array f H W 3, uint8 or uint16."""
+        return arrays.array(self.frames())
+
+    def images(self) -> list:
+        """All frames as PIL images, eight bits."""
+        return arrays.pictures(self.frames())
+
+    def tensor(self) -> Tensor:
+        """All frames as one tensor f 3 H W, float32 in [0, 1]."""
+        return arrays.tensor(self.frames())
+
+    @functools.cached_property
+    def look(self) -> str:
+        """The clip and a strip as HTML."""
+        return notebook.look(self)
+
+    def __repr__(self) -> str:
+        return notebook.sentence(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
 
     def alphas(self) -> Iterator[np.ndarray]:
         """The edit's weight at each pixel of every frame, float32 H W: 0 where nothing was to change."""
@@ -104,6 +129,12 @@ class Result:
             result = masks.composite(source, made, alpha)
             measure.add(source, result, alpha)
             yield replace(video.picture(result), own=kept, edited=made, alpha=alpha)
+
+    def _measured(self) -> Iterator[video.Picture]:
+        """All pictures; when they have passed, the preservation figures are known."""
+        measure = Preservation()
+        yield from self.pictures(measure)
+        self.manifest["preservation"] = measure.figures()
 
     @torch.no_grad()
     def edited(self) -> Iterator[np.ndarray]:
@@ -175,10 +206,8 @@ class Result:
     def preservation(self) -> dict:
         """The preservation figures of this result, measured before encoding."""
         if "preservation" not in self.manifest:
-            measure = Preservation()
-            for _ in self.pictures(measure):
+            for _ in self._measured():
                 pass
-            self.manifest["preservation"] = measure.figures()
         return self.manifest["preservation"]
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..media.showing import playing
 from . import plots, tables
 from .datasets.base import Case
-from .pages import filled, frames_of, picture, playing, sized, write_text
+from .pages import filled, frames_of, picture, sized, write_text
 from .runner import Row, cell_folder
 
 # The first there is goes into the plots.

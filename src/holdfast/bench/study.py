@@ -16,8 +16,9 @@ import numpy as np
 from numpy import ndarray
 
 from ..files import write_json
+from ..media.showing import playing
 from .datasets.base import Case
-from .pages import filled, frames_of, playing, write_text
+from .pages import filled, frames_of, write_text
 from .runner import Row, cell_folder
 from .tables import INTERVAL, Estimate, Results, done, resamples
 

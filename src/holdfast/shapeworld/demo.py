@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import editing, registry
-from ..media import images, video
+from ..media import images, showing, video
 from ..task import EditTask
 from .render import render
 from .scenes import Edit
@@ -68,7 +68,9 @@ def demo(
     rows = {"source": arrays(source), "edited": edited, "truth": arrays(target)}
     together = [np.hstack(moment) for moment in zip(*rows.values(), strict=True)]
     write_clip(folder / "side-by-side.mp4", [enlarged(frame) for frame in together])
-    strip(folder / "strip.png", rows)
+    some = showing.evenly(len(edited))
+    columns = {name: [frames[i] for i in some] for name, frames in rows.items()}
+    showing.strip(columns, ZOOM).save(folder / "strip.png")
     return result.manifest
 
 
@@ -76,25 +78,3 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
     import cv2
 
     return cv2.resize(frame, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC)
-
-
-def strip(path: Path, rows: dict[str, list[np.ndarray]], columns: int = 5) -> None:
-    """A picture with a labelled row for each clip and a column for each of some evenly spaced frames."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    count = len(next(iter(rows.values())))
-    chosen = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
-
-    def framed(frame: np.ndarray) -> np.ndarray:
-        return np.pad(enlarged(frame), ((3, 3), (3, 3), (0, 0)), constant_values=255)
-
-    pictures = [np.hstack([framed(frames[i]) for i in chosen]) for frames in rows.values()]
-    body = np.vstack(pictures)
-    margin = np.full((body.shape[0], 110, 3), 255, np.uint8)
-    image = Image.fromarray(np.hstack([margin, body]))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(22)
-    for i, name in enumerate(rows):
-        draw.text(
-            (12, int((i + 0.5) * pictures[0].shape[0]) - 12), name, fill=(40, 40, 40), font=font
-        )
-    image.save(path)
