@@ -58,6 +58,7 @@ def exhausted(
 ) -> Result:
     """The last of a task's events. Likewise, and what the report itself raises cancels the edit."""
     step = None
+    store = store_of(task) if task.output else None  # now: its key is of files that may go
     try:
         with contextlib.closing(running):
             for event in running:
@@ -73,7 +74,7 @@ def exhausted(
         where = "before a step was done"
         if step:
             where = f"after step {step.index} of {step.count}"
-        saved = bool(task.output) and store_of(task).holds()
+        saved = store is not None and store.holds()
         raise Cancelled(f"stopped {where}", saved) from error
     return event
 

@@ -32,10 +32,7 @@ def frames(given: Any, what: str = "the clip") -> ndarray:
     """A clip as integers f H W 3. Floats become eight bits. Raises ValueError, with the cure, for what is none."""
     if isinstance(given, (list, tuple)):
         return _together([image(one, f"frame {i} of {what}") for i, one in enumerate(given)], what)
-    array = _levels(_colours_last(given, what, CLIP, 4), what)
-    if not len(array):
-        raise ValueError(f"{what} has no frames")
-    return array
+    return _levels(_colours_last(given, what, CLIP, 4), what)
 
 
 def image(given: Any, what: str = "the image") -> ndarray:
@@ -117,6 +114,8 @@ def _colours_last(given: Any, what: str, takes: str, axes: int) -> ndarray:
     array = _numbers(given, what, takes)
     channel = -3 if _is_tensor(given) else -1
     if array.ndim == axes and array.shape[channel] == 3:
+        if not array.size:
+            raise ValueError(f"{what} is empty: {_sides(array)}")
         return np.moveaxis(array, channel, -1)
     kind, form = ("a tensor", "3 H W") if channel == -3 else ("an array", "H W 3")
     form = f"f {form}" if axes == 4 else form
@@ -160,7 +159,7 @@ def _levels(array: ndarray, what: str) -> ndarray:
             f"{what} holds floats from {array.min():g} to {array.max():g}, and those of pixels are "
             "in [0, 1]: divide them by their range, or give uint8"
         )
-    if np.abs(scaled - levels).max(initial=0) > ROUNDED:
+    if np.abs(scaled - levels).max() > ROUNDED:
         note(f"{what} was rounded from floats to eight bits; give uint16 to keep more")
     return levels.astype(np.uint8)
 
