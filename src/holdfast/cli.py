@@ -13,6 +13,7 @@ from rich.table import Table
 
 from . import summary
 from .bench.cli import bench
+from .commands.batch import batch
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
 from .places import store_of
 from .settings import kind_of, without_limits
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="Edit a clip by words. What you did not name holds fast.",
 )
 app.add_typer(bench, name="bench")
+app.command()(batch)
 
 
 def task_parameters() -> list[inspect.Parameter]:

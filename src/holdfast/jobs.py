@@ -1,10 +1,35 @@
 """One job: an edit from a task to its file, done once. For whoever runs many of them: a batch, the page."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+import cv2
+
+from . import registry
+from .claims import Claim, claimed
 from .places import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
+
+Report = Callable[[str, int, int], None]  # stage, done, count
+WAIT = 0.5  # seconds between two looks whether another run has ended
+# Whatever a clip, a method or a library can do wrong. A method's bug is its failure too: other jobs go on.
+FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    av.FFmpegError,
+    cv2.error,
+    registry.Missing,
+)
 
 
 def done(task: EditTask) -> dict | None:
@@ -30,15 +55,33 @@ def _read(path: Path) -> dict:
     return found if isinstance(found, dict) and isinstance(found.get("task"), dict) else {}
 
 
-def perform(task: EditTask, backbone=None, report=None) -> dict:
-    """Edit and save, from the latents that a stopped run of this task left, if there are any. Returns the manifest.
+def perform(task: EditTask, backbone=None, report: Report | None = None) -> dict:
+    """Edit and save, from the latents that a stopped run of this task left, if there are any. Returns the manifest. A
+    job that is done is left as it is; another run that works on it is waited for.
 
     backbone: one that is loaded already; else the task's is loaded. report: told (stage, done, count) as it goes; what
     it raises stops the edit, with its latents saved. Raises as `editing.edit` and `Result.save` do.
     """
     from . import editing
 
-    resume = store_of(task).holds()
-    result = editing.edit(task, backbone, resume=resume, report=report)
-    result.save(report=report)
-    return result.manifest
+    claim = _alone(task, report)
+    manifest = done(task)
+    if manifest is None:
+        resume = store_of(task).holds()
+        result = editing.edit(task, backbone, resume=resume, report=report)
+        result.save(report=report)
+        manifest = result.manifest
+    claim.release()
+    return manifest
+
+
+def _alone(task: EditTask, report: Report | None) -> Claim:
+    """A claim on the task's output, as soon as nobody else has one."""
+    while True:
+        try:
+            with claimed(task.output) as claim:
+                return claim
+        except ValueError:  # another run makes it
+            if report:
+                report("wait", 0, 1)
+            time.sleep(WAIT)

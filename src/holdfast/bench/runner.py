@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import av
-import cv2
 import torch
 
 from .. import editing, metrics, registry
 from ..files import write_json
+from ..jobs import FAILURES
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
 from ..notes import note
@@ -41,21 +40,6 @@ NAN_RULE = (
     "A figure that is not defined for a clip (one frame has no next one, a full mask no outside) "
     "is empty and left out of the mean; n says how many clips a mean is of. "
     "PSNR counts as at most 100 dB. A failed cell has no figures and is counted under failed."
-)
-# Whatever a clip, a method or a library can do wrong. A method's bug is its failure too: the others go on.
-FAILURES = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    av.FFmpegError,
-    cv2.error,
-    registry.Missing,
 )
 COST = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
 

@@ -1,0 +1,102 @@
+"""What became of every row of a batch, in memory and as DIR/batch.json."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import write_json
+from ..task import EditTask
+
+NAME = "batch.json"
+SHOWN = ("line", "output", "status", "sentence", "code", "seconds", "node", "pid", "attempts")
+OPEN = ("waiting", "running", "stopped")  # nothing came of it yet
+WRITE_EVERY = 2.0  # seconds between two writings of a running batch
+
+
+@dataclass
+class Job:
+    """A row and what became of it."""
+
+    line: int  # of the file, from 1
+    task: EditTask | None = None  # None: the row is none
+    status: str = "waiting"  # waiting, running, done, skipped (was done before), failed, stopped
+    sentence: str = ""  # why it failed
+    code: int = 0  # as the exit codes of `holdfast edit`
+    seconds: float | None = None  # on the worker, with loading and writing
+    node: str | None = None  # the machine, and the process on it, of the last attempt
+    pid: int | None = None
+    attempts: int = 0
+
+    @property
+    def output(self) -> str | None:
+        return self.task.output if self.task else None
+
+    @property
+    def kind(self) -> tuple:
+        """What a worker has to load for it."""
+        task = self.task
+        return task.backbone, task.weights, task.guide, task.device, task.dtype
+
+    def fail(self, sentence: object, code: int) -> None:
+        self.status, self.code = "failed", code
+        self.sentence = " ".join(str(sentence).split())
+
+    def described(self) -> dict:
+        return {name: getattr(self, name) for name in SHOWN}
+
+
+def exit_code(jobs: Iterable[Job]) -> int:
+    """0 where every row is done; the code that all failed rows share; 1 where they differ."""
+    codes = {job.code for job in jobs if job.status == "failed"}
+    return 0 if not codes else codes.pop() if len(codes) == 1 else 1
+
+
+@dataclass
+class Record:
+    """DIR/batch.json while a batch runs."""
+
+    folder: Path
+    jobs: list[Job]
+    about: dict[str, Any]  # how it is run
+    began: float = field(default_factory=time.time)
+    written: float = 0.0
+
+    def counts(self) -> Counter:
+        return Counter(job.status for job in self.jobs)
+
+    def finished(self) -> int:
+        return sum(job.status not in OPEN for job in self.jobs)
+
+    def data(self) -> dict:
+        counts = self.counts()
+        kinds = ("done", "skipped", "failed")
+        return {
+            **self.about,
+            "seconds": round(time.time() - self.began, 1),
+            "count": len(self.jobs),
+            **{kind: counts[kind] for kind in kinds},
+            "open": sum(counts[kind] for kind in OPEN),
+            "rows": [job.described() for job in self.jobs],
+        }
+
+    def write(self) -> None:
+        write_json(self.folder / NAME, self.data())
+        self.written = time.monotonic()
+
+    def write_now_and_then(self) -> None:
+        if time.monotonic() - self.written > WRITE_EVERY:
+            self.write()
+
+
+def left(finished: int, count: int, seconds: float) -> str:
+    """The time that is left, as long as each took until now: " 4 min left"; empty before the first is finished."""
+    if not finished or finished >= count:
+        return ""
+    rest = (count - finished) * seconds / finished
+    for unit, size in (("h", 3600), ("min", 60)):
+        if rest >= 1.5 * size:
+            return f", {rest / size:.0f} {unit} left"
+    return f", {rest:.0f} s left"

@@ -1,0 +1,206 @@
+"""A batch in the driver: which job a worker gets, what is tried again, what is written down; and a worker by itself."""
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from holdfast import editing, jobs, registry
+from holdfast.batch import crew, rows, run
+from holdfast.batch.crew import Dead, Hand
+from holdfast.batch.record import Job, Record, exit_code, left
+from holdfast.batch.worker import Worker
+from holdfast.claims import claimed
+from holdfast.commands import batch as command
+from holdfast.places import store_of
+from holdfast.task import EditTask
+
+
+def job(line: int = 1, backbone: str = "one", **fields) -> Job:
+    return Job(line, EditTask(f"{line}.mp4", f"/out/{line}.mp4", backbone=backbone), **fields)
+
+
+def test_a_worker_keeps_its_backbone_and_workers_share_out_the_others():
+    waiting = [job(1, "one"), job(2, "two"), job(3, "two"), job(4, "two"), job(5, "one")]
+    one, two = waiting[0].kind, waiting[1].kind
+    assert run.chosen(waiting, Hand(None, None, kind=one), Counter()).line == 1
+    assert run.chosen(waiting, Hand(None, None, kind=two), Counter()).line == 2
+    new = Hand(None, None)
+    assert run.chosen(waiting, new, Counter()).line == 2
+    assert run.chosen(waiting, new, Counter({two: 1})).line == 1
+    gone = Hand(None, None, kind=job(9, "three").kind)
+    assert run.chosen(waiting, gone, Counter({one: 3})).line == 2
+
+
+def test_a_dead_worker_and_lack_of_memory_are_tried_again_and_bad_input_is_not():
+    for outcome, code in ((Dead("gone"), 1), (Dead("", memory=True), 4), (MemoryError(), 4)):
+        tried = job(attempts=1)
+        assert run._again(tried, outcome, retries=1)
+        assert tried.status == "waiting"
+        tried.attempts = 2
+        assert not run._again(tried, outcome, retries=1)
+        assert (tried.status, tried.code) == ("failed", code)
+    lost = registry.Missing("the weights are not here")
+    for outcome, code in ((ValueError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
+        tried = job(attempts=1)
+        assert not run._again(tried, outcome, retries=1)
+        assert (tried.status, tried.code) == ("failed", code)
+        assert "\n" not in tried.sentence
+    for outcome, status in ((3.5, "done"), (None, "stopped")):
+        tried = job(attempts=1)
+        assert not run._again(tried, outcome, retries=1)
+        assert tried.status == status
+
+
+def test_the_exit_code_is_what_the_failed_rows_share():
+    done = job(status="done")
+    assert exit_code([done, job(status="skipped")]) == 0
+    assert exit_code([done, job(status="failed", code=2)]) == 2
+    assert exit_code([job(status="failed", code=2), job(status="failed", code=3)]) == 1
+    assert exit_code([job(status="failed", code=1), job(status="failed", code=1)]) == 1
+
+
+def test_the_time_left_goes_by_what_is_finished():
+    assert left(0, 10, 5.0) == left(10, 10, 5.0) == ""
+    assert left(1, 3, 10.0) == ", 20 s left"
+    assert left(50, 100, 240.0) == ", 4 min left"
+    assert left(1, 13, 3600.0) == ", 12 h left"
+
+
+def test_the_record_says_what_became_of_every_row(tmp_path):
+    found = [job(1, status="done", seconds=2.5), job(2, status="stopped"), Job(3)]
+    found[2].fail("bad\nrow", 2)
+    record = Record(tmp_path, found, {"workers": 2})
+    record.write()
+    said = json.loads((tmp_path / "batch.json").read_text())
+    assert (said["count"], said["done"], said["failed"], said["skipped"], said["open"]) == (
+        3, 1, 1, 0, 1,
+    )  # fmt: skip
+    assert said["workers"] == 2
+    assert [row["status"] for row in said["rows"]] == ["done", "stopped", "failed"]
+    assert said["rows"][2]["sentence"] == "bad row"
+    assert said["rows"][2]["output"] is None
+    assert record.finished() == 2
+
+
+def test_what_is_printed_without_a_terminal(tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(command, "say", said.append)
+    monkeypatch.setattr(command, "SAY_EVERY", 0.0)
+    found = [job(i) for i in range(1, 5)]
+    found[0].status = "skipped"
+    record = Record(tmp_path, found, {})
+    shown = command.Shown(lambda *_: None, quiet=False)
+    shown(record)
+    found[1].fail("no clip", 2)
+    found[2].status, found[2].node = "done", "there"
+    shown(record)
+    shown(record)
+    assert said[:2] == ["1 of 4 are done already", "0 done, 1 skipped of 4"]
+    assert said[2] == "line 2 failed: no clip"
+    assert said[3].startswith("1 done, 1 skipped, 1 failed of 4, ")
+    assert len([line for line in said if line.startswith("line 2")]) == 1
+    quiet = command.Shown(lambda *_: None, quiet=True)
+    quiet(record)
+    assert len(said) <= 5
+
+
+def task_of(clip: Path, name: str, **fields) -> EditTask:
+    told = {"source": "a plain red ball", "target": "a plain blue ball"}
+    settings = {"steps": 3}
+    return EditTask(str(clip), str(clip.parent / name), backbone="shapeworld-wan", **told, **fields,
+                    settings=settings, device="cpu")  # fmt: skip
+
+
+def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make_clip, shapeworld):
+    clip = make_clip()
+    first, second = task_of(clip, "a.mp4"), task_of(clip, "b.mp4", seed=1)
+    worker = Worker(1)
+    assert worker.run(first.to_dict(), Job(1, first).kind) > 0
+    warm = worker.backbone
+    assert worker.run(second.to_dict(), Job(2, second).kind) > 0
+    assert worker.backbone is warm
+    single = task_of(clip, "single.mp4", seed=1)
+    editing.edit(single, shapeworld).save()
+    assert Path(second.output).read_bytes() == Path(single.output).read_bytes()
+    other = task_of(clip, "c.mp4", dtype="bfloat16")
+    worker.run(other.to_dict(), Job(3, other).kind)
+    assert worker.backbone is not warm
+    with pytest.raises(ValueError, match="no file"):
+        worker.run(task_of(clip.parent / "none.mp4", "d.mp4").to_dict(), Job(4, first).kind)
+
+
+def test_a_worker_that_is_stopped_saves_its_latents(make_clip):
+    task = task_of(make_clip(), "a.mp4")
+    worker = Worker(1)
+    worker.stop()
+    kind = Job(1, task).kind
+    worker._report = lambda stage, done, count: Worker._report(worker) if stage == "edit" else None
+    assert worker.run(task.to_dict(), kind) is None
+    assert store_of(task).holds()
+    assert not Path(task.output).exists()
+
+
+def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("holdfast.batch.worker.PATIENCE", 0.0)
+    Record(tmp_path, [job()], {"run": "mine"}).write()
+    worker = Worker(1)
+    assert worker.ready(str(tmp_path), "mine")["seen"]
+    assert worker.ready(str(tmp_path), "mine")["pid"] == os.getpid()
+    assert not worker.ready(str(tmp_path), "another's")["seen"]
+    assert not worker.ready(str(tmp_path / "none"), "mine")["seen"]
+
+
+def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
+    file = tmp_path / "jobs.jsonl"
+    file.write_text(json.dumps({"input": str(make_clip()), "source": "a", "target": "b"}))
+    with claimed(tmp_path / "out" / "batch.json"), pytest.raises(ValueError, match="another run"):
+        run.run(file, tmp_path / "out", run.Options())
+
+
+def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(registry.Missing, match=r"pip install 'holdfast\[batch\]'"),
+        crew.session(None, 1),
+    ):
+        pass
+    with pytest.raises(ValueError, match="--ray auto"), crew.session("ray://host:10001", 1):
+        pass
+
+
+def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
+    make_clip, shapeworld, monkeypatch
+):
+    monkeypatch.setattr(jobs, "WAIT", 0.0)
+    task = task_of(make_clip(), "a.mp4")
+    waits: list[str] = []
+
+    def report(stage: str, done: int, count: int) -> None:
+        waits.append(stage)
+        if len(waits) == 3:
+            other.__exit__(None, None, None)
+
+    other = claimed(task.output)
+    other.__enter__()
+    jobs.perform(task, shapeworld, report)
+    assert waits[:3] == ["wait"] * 3
+    assert "edit" in waits
+    before = os.stat(task.output)
+    waits.clear()
+    assert jobs.perform(task, shapeworld, report)["key"] == task.key()
+    assert waits == []
+    assert os.stat(task.output) == before
+
+
+def test_rows_with_equal_outputs_never_reach_a_worker(tmp_path, make_clip):
+    clip = make_clip()
+    file = tmp_path / "jobs.jsonl"
+    line = json.dumps({"input": str(clip), "source": "a", "target": "b"})
+    file.write_text(f"{line}\n{line}\n")
+    record = run.run(file, tmp_path / "out", run.Options())
+    assert [found.status for found in record.jobs] == ["failed", "failed"]
+    assert rows.NAME in os.listdir(tmp_path / "out")
