@@ -702,8 +702,24 @@ MUTATIONS = [
         ("g <= edited.start", "g < edited.start"),
         ("g >= edited.stop", "g > edited.stop"),
         ("self.splice.dts[self.next], clip.time_base", "packet.dts, clip.time_base"),
-        ("before[1] + bytes(packet)", "bytes(packet)"),
-        ("self.before + avc.with_lengths", "avc.with_lengths"),
+        ("self.splice.header.packet(bytes(packet))", "bytes(packet)"),
+        ("stream.codec_context.codec_tag = splice.header.tag", "pass"),
+    ),
+    *of(
+        "media/hevc.py",
+        "tests/media/test_splicing.py",
+        ("2 if kind(unit) in REFRESHING else 1", "1"),
+        ('f"{number + 1:09b}"', 'f"{number:09b}"'),
+        ("(9, OURS, 1)", "(9, 14, 1)"),
+        ("made[i] &= known[2 + i]", "pass"),
+        ("max(made[12], known[14])", "made[12]"),
+        ("self.inside.update(sets)", "pass"),
+        ("if OURS in taken or not free", "if not free"),
+    ),
+    *of(
+        "media/encoding.py",
+        "tests/media/test_splicing.py",
+        ("context.codec_tag = CODECS[codec].tag", "pass"),
     ),
     *of(
         "media/encoding.py",
@@ -714,7 +730,7 @@ MUTATIONS = [
     *of(
         "media/probing.py",
         "tests/media/test_kinds.py",
-        ("BOTTOM_FIRST = {3, 4}", "BOTTOM_FIRST = {2, 5}"),
+        ("if context.field_order in BOTTOM_FIRST", "if context.field_order not in BOTTOM_FIRST"),
         ('if b";" not in file.read()', "if False"),
     ),
     *of(

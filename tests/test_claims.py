@@ -118,7 +118,7 @@ def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(ta
     next(event for event in running if isinstance(event, Step))
     with pytest.raises(ValueError, match="another run is making"):
         editing.edit(task, tiny_wan)
-    assert not next(running) == Progress("load", 1, 1)  # it goes on
+    assert next(running) != Progress("load", 1, 1)  # it goes on
     running.close()
     assert left(task) == ["out.mp4.latents.safetensors"]
     (*_, result) = editing.events(task, tiny_wan, resume=True)
@@ -130,14 +130,16 @@ def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch)
     with pytest.raises(registry.Missing, match="nowhere"):
         editing.edit(wrong)
     broken = editing.events(task, tiny_wan)
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patched:
         patched.setattr(editing.walk, "walk", lambda *_: (_ for _ in ()).throw(RuntimeError))
-        list(broken)
+        with pytest.raises(RuntimeError):
+            list(broken)
     assert not Path(task.output).parent.exists()
     result = editing.edit(task, tiny_wan)
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+    with monkeypatch.context() as patched:
         patched.setattr(editing.Result, "_write", lambda *_: (_ for _ in ()).throw(OSError("full")))
-        result.save()
+        with pytest.raises(OSError, match="full"):
+            result.save()
     assert left(task) == ["out.mp4.latents.safetensors"]
     result.save()
 

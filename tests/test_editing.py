@@ -1,8 +1,10 @@
 """Whole edits over real files, on a tiny random model: what is kept, what the manifest says, stopping and going on."""
 
 import dataclasses
+import gc
 import itertools
 import json
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -643,6 +645,32 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     (*_, again) = events
     assert torch.equal(again.z, first.z)
     assert load_tensors(file)[0].keys() == tensors.keys()  # whole again
+
+
+@pytest.mark.filterwarnings("ignore:.*made the first frame")
+def test_who_paints_the_first_frame_goes_again_and_a_resumed_run_has_the_same_one(
+    make_clip, tmp_path, monkeypatch
+):
+    """The image model holds no memory while the clip is edited, and its frame is kept to the bit with the latents."""
+    made, backbone = [], tiny.stable_video()
+
+    def loaded(*_):
+        painter = tiny.ADAPTERS["sd"]()
+        made.append(weakref.ref(painter))
+        return painter
+
+    monkeypatch.setattr(editing.walk, "loaded", loaded)
+    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    told = {"source": "a red ball", "target": "a blue ball", "first_frame": None}
+    task = EditTask(**moved(make_clip, tmp_path, 10, tune=0).to_dict() | told)
+    whole = editing.edit(task, backbone).z
+    running = editing.events(task, backbone)
+    next(event for event in running if isinstance(event, Step))
+    gc.collect()
+    assert [painter() for painter in made] == [None, None]
+    running.close()
+    assert torch.equal(editing.edit(task, backbone, resume=True).z, whole)
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("part", ["z", "state.last", "state.inverted1", "index"])

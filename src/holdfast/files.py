@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     import fcntl
@@ -121,6 +121,14 @@ def publish(part: Path, path: Path) -> None:
 def as_json(data: dict) -> str:
     """JSON that every reader takes: an infinite figure becomes "inf"."""
     return json.dumps(_finite(data), indent=2)
+
+
+def from_json(text: str) -> Any:
+    """What a JSON text says. Raises ValueError for what is none, or is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _finite(value):

@@ -97,6 +97,12 @@ def test_five_in_its_published_layout(five, tmp_path):
     [
         (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{"), "is not JSON"),
         (
+            lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("[" * 100_000),
+            "nested too deeply",
+        ),
+        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{}"), "is no list"),
+        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("[5]"), "is missing"),
+        (
             lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text(
                 '[{"video_name": "jeep"}]'
             ),
@@ -136,6 +142,7 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
     ("line", "message"),
     [
         ('{"clip": "jeep.mp4"', "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON: it is nested too deeply"),
         ('{"clip": "jeep.mp4", "source": "a"}', "line 1: target is missing"),
         (
             '{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}',

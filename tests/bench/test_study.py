@@ -57,6 +57,7 @@ def test_the_interval_is_over_people_where_there_are_several():
     ("answers", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON: it is nested too deeply"),
         ({"study": "other", "answers": []}, "holds no answers"),
         (
             {"study": "s", "answers": [{"trial": 5, "question": "alignment", "choice": "left"}]},

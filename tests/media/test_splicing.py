@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from holdfast.media import avc, splicing, video
+from holdfast.media import avc, hevc, splicing, video
 
 from ..bench.test_pages import ARGUMENTS, BROWSER, needs_browser
 from ..conftest import audio_packets
@@ -78,11 +78,103 @@ def test_untouched_frames_decode_identical_and_all_else_is_kept(kind, suffix, ma
         assert same == (not 16 <= i < 24), i
         if i in part:
             assert abs(int(other[0].mean()) - int(one[0].mean())) > 2
+    if codec == "h265" and suffix != "mkv":
+        assert tag_of(result) == "hvc1"  # Apple's players take no other
     if suffix == "mp4":
         known, now = described(source), described(result)
         assert now | {"rate": 0} == known | {"rate": 0}
         assert now["rate"] == pytest.approx(known["rate"], rel=0.02)
         assert audio_packets(result) == audio_packets(source)
+
+
+def tag_of(path):
+    with av.open(str(path)) as container:
+        return container.streams.video[0].codec_context.codec_tag
+
+
+def h265_units(path):
+    """The header's parameter sets, by kind, and the units of each packet, in the order of decoding."""
+    with av.open(str(path)) as container:
+        track = container.streams.video[0]
+        header = hevc.Header.parsed(bytes(track.codec_context.extradata))
+        packets = [bytes(p) for p in container.demux(track) if p.size]
+    return header, [list(avc.units(packet)) for packet in packets]
+
+
+def test_of_h265_too_all_parameter_sets_are_announced_and_each_slice_names_its_own(
+    make_clip, tmp_path
+):
+    """As the sample entry hvc1 promises: none in the packets, and numbers that two encoders do not share."""
+    clip = video.probe(grouped(make_clip, **KINDS["H.265 with B-frames"]))
+    part = range(18, 21)
+    video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
+    header, packets = h265_units(tmp_path / "out.mp4")
+    assert not {hevc.kind(unit) for units in packets for unit in units} & set(hevc.SETS)
+    announced = {avc.golomb(unit[2:]) for unit in header.sets(hevc.PPS)}
+    assert announced == {0, 30}
+    assert [unit[2] >> 4 for unit in header.sets(hevc.VPS)] == [0, 15]
+    assert [hevc._number_of(unit) for unit in header.sets(hevc.SPS)] == [0, 15]
+    used = []
+    for units in packets:
+        (first, *_) = (unit for unit in units if hevc.kind(unit) in hevc.SLICES)
+        skipped = 2 if hevc.kind(first) in hevc.REFRESHING else 1
+        bits = "".join(f"{byte:08b}" for byte in first[2:6])[skipped:]
+        used.append(avc.golomb(int(bits.ljust(32, "0"), 2).to_bytes(4)))
+    assert [n == 30 for n in used] == [16 <= i < 24 for i in range(40)]
+    source = hevc.Header.parsed(header_of(clip.path))
+    assert header.head[12] >= source.head[12]
+    assert not any(a & ~b for a, b in zip(header.head[2:12], source.head[2:12], strict=True))
+
+
+def header_of(path):
+    with av.open(str(path)) as container:
+        return bytes(container.streams.video[0].codec_context.extradata)
+
+
+def test_parameter_sets_in_a_sources_packets_stay_and_are_not_denied(make_clip, tmp_path):
+    options = {"x265-params": f"{X265}:repeat-headers=1"}
+    source = grouped(make_clip, codec="libx265", options=options, size=(128, 96))
+    again = tmp_path / "inband.mp4"
+    header, _ = h265_units(source)
+    sets = b"".join(avc.with_length(u) for which in hevc.SETS for u in header.sets(which))
+    with av.open(str(source)) as known, av.open(str(again), "w") as out:
+        track = known.streams.video[0]
+        stream = out.add_stream_from_template(track)
+        for packet in (p for p in known.demux(track) if p.size):
+            made = packet
+            if packet.is_keyframe:
+                made = splicing._like(packet, sets + bytes(packet))
+            made.stream = stream
+            out.mux(made)
+    clip, part = video.probe(again), range(18, 21)
+    how = video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
+    assert how["copied_frames"] == 32
+    assert tag_of(tmp_path / "out.mp4") == "hev1"
+    (_, before), (_, after) = planes(again), planes(tmp_path / "out.mp4")
+    same = [np.array_equal(a[0], b[0]) for a, b in zip(before, after, strict=True)]
+    assert same == [not 16 <= i < 24 for i in range(40)]
+
+
+def test_numbers_that_are_taken_and_sets_that_change_are_not_copied(make_clip):
+    clip = video.probe(grouped(make_clip, **KINDS["H.265"]))
+    header = hevc.Header.parsed(header_of(clip.path))
+    units = b"".join(b"\0\0\0\1" + u for which in hevc.SETS for u in header.sets(which))
+    twice = hevc.Header.parsed(header.joined(units))
+    with pytest.raises(ValueError, match="no number is free"):
+        twice.joined(units)
+    other = hevc._changed(header.sets(hevc.PPS)[0], (0, 20, 1))
+    with pytest.raises(ValueError, match="change on the way"):
+        header.starts(avc.with_length(other))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "m4v"])
+def test_h265_that_is_encoded_anew_is_hvc1_too(suffix, make_clip, tmp_path):
+    clip = video.probe(make_clip(size=(128, 96)))
+    result = tmp_path / f"out.{suffix}"
+    video.write(result, clip, video.read(clip), "h265")
+    assert tag_of(result) == "hvc1"
+    _, packets = h265_units(result)
+    assert not {hevc.kind(unit) for units in packets for unit in units} & set(hevc.SETS)
 
 
 @pytest.mark.parametrize("part", [range(2), range(39, 40), range(8, 16), range(30)])
@@ -106,7 +198,7 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
         track = container.streams.video[0]
         header = avc.Header.parsed(bytes(track.codec_context.extradata))
         packets = [p for p in container.demux(track) if p.size]
-    announced = {avc._golomb(unit[1:]) for unit in header.pps}
+    announced = {avc.golomb(unit[1:]) for unit in header.pps}
     assert len(announced) == len(header.sps) == 2
     assert all(unit[1] == header.number and unit[3] <= header.level for unit in header.sps)
     used = []

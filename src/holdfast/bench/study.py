@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..files import write_json
+from ..files import from_json, write_json
 from ..media.showing import playing
 from .datasets.base import Case
 from .pages import filled, frames_of, write_text
@@ -175,8 +175,8 @@ def _is_trial(trial: object) -> bool:
 
 def _json(path: Path) -> dict:
     try:
-        data = json.loads(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = from_json(Path(path).read_text())
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not what it should be: an object")

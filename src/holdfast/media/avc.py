@@ -13,7 +13,7 @@ PROFILES = {66: "baseline", 77: "main", 100: "high", 110: "high10", 122: "high42
 class Header:
     """An AVCDecoderConfigurationRecord with lengths of four bytes."""
 
-    codec = "h264"
+    codec, tag = "h264", "avc1"
     number: int  # of the profile
     compatible: int  # flags of what else may play it
     level: int
@@ -51,9 +51,13 @@ class Header:
         """Whether a group of pictures begins that looks at nothing before it."""
         return any(kind(unit) == IDR for unit in units(packet) if unit)
 
-    def joined(self, extradata: bytes) -> tuple[bytes, bytes, bytes]:
+    def joined(self, extradata: bytes) -> bytes:
         """The track's header with both encoders' parameter sets; nothing of them has to stand in the packets."""
-        return self.with_sets(units_of_stream(extradata)).packed(), b"", b""
+        return self.with_sets(units_of_stream(extradata)).packed()
+
+    def packet(self, data: bytes) -> bytes:
+        """A packet of the other encoder as it lies in the track."""
+        return b"".join(map(with_length, units_of_stream(data)))
 
     def with_sets(self, units: list[bytes]) -> "Header":
         """One that announces another encoder's parameter sets too."""
@@ -72,7 +76,7 @@ class Header:
 
     def free_id(self) -> int:
         """A number that none of the parameter sets has."""
-        used = {_golomb(unit[4:]) for unit in self.sps} | {_golomb(unit[1:]) for unit in self.pps}
+        used = {golomb(unit[4:]) for unit in self.sps} | {golomb(unit[1:]) for unit in self.pps}
         return next(n for n in range(1, 32) if n not in used)
 
 
@@ -99,11 +103,7 @@ def with_length(unit: bytes) -> bytes:
     return len(unit).to_bytes(4) + unit
 
 
-def with_lengths(data: bytes) -> bytes:
-    return b"".join(map(with_length, units_of_stream(data)))
-
-
-def _golomb(data: bytes) -> int:
+def golomb(data: bytes) -> int:
     """The first number of a unit's payload (ue(v))."""
     bits = "".join(f"{byte:08b}" for byte in data[:8])
     zeros = bits.index("1")

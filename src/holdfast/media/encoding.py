@@ -28,6 +28,7 @@ class Codec:
     worst: int = 51
     options: Mapping[str, str] = field(default_factory=dict)
     fields: bool = False  # whether it codes interlaced frames as such
+    tag: str = ""  # of MP4's sample entry, where FFmpeg's own choice is played by fewer
     least: int = 1  # pixels of a side: under it x265 writes beside its memory, and SVT-AV1 refuses
 
     @property
@@ -41,7 +42,12 @@ class Codec:
 CODECS = {
     "h264": Codec("libx264", ANY, 8, options={"bf": "0", "preset": "medium"}, fields=True),
     "h265": Codec(
-        "libx265", ANY, 5, options={"x265-params": "bframes=0:log-level=error"}, least=64
+        "libx265",
+        ANY,
+        5,
+        options={"x265-params": "bframes=0:log-level=error"},
+        tag="hvc1",
+        least=64,
     ),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
     "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}, least=64),
@@ -55,9 +61,11 @@ CODECS = {
 @contextlib.contextmanager
 def written(part: Path) -> Iterator:
     """A container to write into. Raises OSError."""
-    flags = {"movflags": "+faststart"} if part.suffix.lower() in MP4 else {}
+    suffix = part.suffix.lower()
+    flags = {"movflags": "+faststart"} if suffix in MP4 else {}
+    form = "mp4" if suffix == ".m4v" else None  # FFmpeg takes it for one that holds H.264 alone
     try:
-        with av.open(str(part), "w", options=flags) as out:
+        with av.open(str(part), "w", format=form, options=flags) as out:
             yield out
     except av.FFmpegError as error:
         raise OSError(error.errno, f"could not write {part.name}: {error.strerror}") from error
@@ -91,6 +99,8 @@ def _video_stream(out, clip: Clip, codec: str, crf: int | None):
     if clip.rotation:
         stream.set_display_rotation(clip.rotation)
     context.options = options_of(codec, crf)
+    if CODECS[codec].tag and Path(out.name).suffix.lower() in MP4:
+        context.codec_tag = CODECS[codec].tag
     tag_fields(context, clip, codec)
     return stream
 

@@ -15,6 +15,7 @@ from . import avc, hevc
 from .encoding import (
     ANY,
     CODECS,
+    MP4,
     Sound,
     options_of,
     pixel_format,
@@ -94,7 +95,7 @@ def _groups(
             continue
         if packet.dts is None or packet.pts is None or packet.is_discard:
             raise Unfit("the source has packets without times, or that are not meant to be seen")
-        if header.starts(bytes(packet)):
+        if _starts(packet, header):
             if seen and max(seen) >= packet.pts:
                 raise Unfit("the source's groups of pictures overlap")
             groups.append(len(seen))
@@ -107,6 +108,13 @@ def _groups(
     return [*groups, len(seen)], dts
 
 
+def _starts(packet: av.Packet, header: avc.Header | hevc.Header) -> bool:
+    try:
+        return header.starts(bytes(packet))
+    except ValueError as error:
+        raise Unfit(f"of the source {error}") from error
+
+
 def write_spliced(
     part: Path, clip: Clip, frames: Iterable[ndarray | Picture], splice: Splice, crf: int | None
 ) -> None:
@@ -115,13 +123,14 @@ def write_spliced(
         track = source.streams.best("video")
         stream = out.add_stream_from_template(track)
         encoder = _encoder(clip, splice.header, crf)
-        header, *before = splice.header.joined(bytes(encoder.extradata))
-        stream.codec_context.extradata = header
+        stream.codec_context.extradata = splice.header.joined(bytes(encoder.extradata))
+        if part.suffix.lower() in MP4:
+            stream.codec_context.codec_tag = splice.header.tag
         if clip.rotation:
             stream.set_display_rotation(clip.rotation)
         sound = Sound(out, clip)
         copied = (packet for packet in source.demux(track) if packet.size)
-        made = _Encoded(encoder, clip, splice, before[0])
+        made = _Encoded(encoder, clip, splice)
         for i, frame in enumerate(frames):
             if splice.begin <= i < splice.stop:
                 packets = made.packets(picture(frame), i)
@@ -130,13 +139,9 @@ def write_spliced(
                 packets = itertools.islice(copied, splice.groups[here + 1] - i)
             else:
                 packets = ()
-            for n, packet in enumerate(packets):
-                again = (
-                    i == splice.stop > splice.begin and n == 0
-                )  # the source's encoder from here on
-                joined = _like(packet, before[1] + bytes(packet)) if again else packet
-                joined.stream = stream
-                out.mux(joined)
+            for packet in packets:
+                packet.stream = stream
+                out.mux(packet)
             if i == splice.stop - 1:  # what these frames were in the source
                 for _ in itertools.islice(copied, splice.stop - splice.begin):
                     pass
@@ -172,8 +177,8 @@ def _encoder(clip: Clip, header: avc.Header | hevc.Header, crf: int | None) -> a
 class _Encoded:
     """Packets of the frames that are encoded, at the times at which the source's were decoded."""
 
-    def __init__(self, encoder: av.VideoCodecContext, clip: Clip, splice: Splice, before: bytes):
-        self.encoder, self.clip, self.splice, self.before = encoder, clip, splice, before
+    def __init__(self, encoder: av.VideoCodecContext, clip: Clip, splice: Splice):
+        self.encoder, self.clip, self.splice = encoder, clip, splice
         self.converter = VideoReformatter()
         self.next = splice.begin
 
@@ -184,8 +189,8 @@ class _Encoded:
         if index == self.splice.stop - 1:
             found += self.encoder.encode(None)
         for packet in found:
-            joined = _like(packet, self.before + avc.with_lengths(bytes(packet)))
+            joined = _like(packet, self.splice.header.packet(bytes(packet)))
             joined.dts, joined.time_base = self.splice.dts[self.next], clip.time_base
-            joined.duration, self.before = clip.durations[self.next], b""
+            joined.duration = clip.durations[self.next]
             self.next += 1
             yield joined

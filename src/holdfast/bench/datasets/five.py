@@ -5,10 +5,10 @@ target prompt mark the edited words: they are taken out, and what they held is t
 inside is above half (its own code takes above 0, and so compression noise too).
 """
 
-import json
 import re
 from pathlib import Path
 
+from ...files import from_json
 from .base import Case, existing, file_name
 
 TYPES = {
@@ -51,11 +51,16 @@ def _root(what: str) -> tuple[Path, list[int]]:
 def _records(path: Path) -> list[dict]:
     existing(path, "FiVE-Bench")
     try:
-        records = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        records = from_json(path.read_text())
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(records, list):
+        raise ValueError(f"{path} is no list of records")
     for i, record in enumerate(records):
-        absent = {"video_name", "source_prompt", "target_prompt"} - set(record)
+        texts = (
+            {k for k, v in record.items() if isinstance(v, str)} if type(record) is dict else set()
+        )
+        absent = {"video_name", "source_prompt", "target_prompt"} - texts
         if absent:
             raise ValueError(f"{path}, record {i}: {', '.join(sorted(absent))} is missing")
     return records

@@ -5,9 +5,9 @@ clip, source and target must be there; name, kind, group, mask (a file or a box 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
+from ...files import from_json
 from .base import FILES, Case, existing, file_name, is_box
 
 MUST = ("clip", "source", "target")
@@ -44,8 +44,8 @@ def _case(path: Path, line: int, text: str) -> Case:
 def _record(text: str, where: str) -> dict[str, str]:
     """A line as keys and texts. Raises ValueError for what is no case."""
     try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
+        record = from_json(text)
+    except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from error
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
     if not isinstance(record, dict) or any(not isinstance(v, str) for v in record.values()):
