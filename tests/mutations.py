@@ -55,6 +55,7 @@ LATENT = "tests/test_latent_diffusion.py"
 WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
 MATCHING = "tests/attention/test_matching.py"
+PYTHON, ARRAYS = "tests/test_python.py", "tests/media/test_arrays.py"
 MUTATIONS = [
     *of(
         "step.py",
@@ -769,6 +770,56 @@ MUTATIONS = [
         ("> ASPECT", "> 10"),
         ("moved.float().mean() > 0.9", "False"),
     ),
+    *of(
+        "python.py",
+        PYTHON,
+        ("undone.callback(asked.scratch.remove)", "pass"),
+        ("event.made_from = asked.scratch", "pass"),
+        ("                    undone.pop_all()", "                    pass"),
+        ('even = {"times": tuple(range(count)), ', "even = {"),
+        ('"durations": (1,) * count, "colour": {}}', '"durations": (1,) * count}'),
+        ('event.manifest["notes"][:0] = asked.notes', "pass"),
+        ("        undone.callback(scratch.remove)\n", ""),
+        ("default=default, annotation", "default=None, annotation"),
+        ("known = taken(task, backbone)\n", "known = taken(task)\n"),
+        ("if key not in signature.parameters:", "if False:"),
+    ),
+    *of("editing.py", PYTHON, ("with contextlib.closing(running):", "if True:")),
+    *of(
+        "media/arrays.py",
+        ARRAYS,
+        ("np.moveaxis(array, channel, -1)", "np.moveaxis(array, -1, channel)"),
+        ("levels = np.rint(scaled)", "levels = np.floor(scaled)"),
+        ("array > peak / 2", "array > 0"),
+        ("array > 0 if whole and high <= 1 else", ""),
+        ("ImageOps.exif_transpose(given)", "given"),
+        ("found.update(np.ascontiguousarray(array))", "pass"),
+        ("os.utime(path, (0, 0))", "pass"),
+        ("(levels >= 0) & (levels <= 255)", "levels <= 255"),
+        ("> ROUNDED", "> 1"),
+        (
+            "order = (2, 0, 1) if tensor else (1, 2, 0)",
+            "order = (1, 2, 0) if tensor else (2, 0, 1)",
+        ),
+        ("getextrema()[3][0] < 255", "getextrema()[3][0] < 0"),
+    ),
+    *of("media/writing.py", ARRAYS, ("bits=8 * frames[0].dtype.itemsize", "bits=8")),
+    *of(
+        "notebook.py",
+        PYTHON,
+        ("begin = result.part.start if", "begin = 0 if"),
+        ("    for _ in edited:", "    for _ in ():"),
+        ("_clip(data) * (count > 1)", "_clip(data)"),
+        ("map(escape, said)", "said"),
+    ),
+    *of(
+        "media/showing.py",
+        PYTHON,
+        ("file.stat().st_size <= BYTES", "True"),
+        ("WIDTH / (count * size[0])", "WIDTH / size[0]"),
+    ),
+    *of("result.py", PYTHON, ("@functools.cached_property", "@property")),
+    *of("summary.py", PYTHON, ('["max_abs_outside"] == 0', '["max_abs_outside"] != 0')),
 ]
 
 
