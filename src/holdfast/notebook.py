@@ -34,7 +34,7 @@ def html(result: "Result") -> str:
     pictures = result.look  # first: with the frames come the figures
     seconds = {"seconds": result.clock.seconds, "preservation": result.preservation}
     said = [
-        f"{result.task.source} → {result.task.target}",
+        f"{result.task.source} -> {result.task.target}",
         *summary.lines(result.manifest | seconds),
     ]
     return f"<div>{pictures}<p>{'<br>'.join(map(escape, said))}</p></div>"
@@ -56,7 +56,10 @@ def look(result: "Result") -> str:
         pass
     width = showing.WIDTH / COLUMNS
     strip = showing.as_data(showing.strip(rows, width / clip.size[0]))
-    return _clip(data) * (count > 1) + f'<img src="{strip}"><br>{_caption(result, begin, count)}'
+    return (
+        _clip(data) * (count > 1)
+        + f'<img src="{strip}" style="max-width:100%"><br>{_caption(result, begin, count)}'
+    )
 
 
 def _kept(frames: Iterator[ndarray], count: int, row: list[ndarray]) -> Iterator[ndarray]:
