@@ -24,7 +24,8 @@ import sys
 from ray.cluster_utils import Cluster
 nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 second = nodes.add_node(num_cpus=1)
-print(nodes.address, flush=True)
+(raylet,) = second.all_processes["raylet"]
+print(nodes.address, raylet.process.pid, flush=True)
 for line in sys.stdin:
     if line == "remove\\n":
         nodes.remove_node(second, allow_graceful=False)
@@ -45,7 +46,10 @@ class Nodes:
             env=os.environ | ENVIRONMENT,
             text=True,
         )
-        self.address = self.process.stdout.readline().strip()
+        self.address, pid = self.process.stdout.readline().split()
+        self.second = int(
+            pid
+        )  # the process of the second node whose children the workers there are
 
     def remove(self) -> None:
         self.process.stdin.write("remove\n")

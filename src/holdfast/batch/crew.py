@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,11 +86,13 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _same_signals() -> Iterator[None]:
     """Ray takes SIGTERM for itself; it is to stop a batch as Ctrl-C does."""
+    ours = threading.current_thread() is threading.main_thread()  # the only one that may say
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if ours and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(eq=False)

@@ -13,7 +13,8 @@ from ..task import EditTask
 NAME = "batch.json"
 SHOWN = ("line", "output", "status", "sentence", "code", "seconds", "node", "pid", "attempts")
 OPEN = ("waiting", "running", "stopped")  # nothing came of it yet
-WRITE_EVERY = 2.0  # seconds between two writings of a running batch
+WRITE_EVERY = 0.5  # seconds between two writings of a running batch, at least
+SHARE = 0.02  # of the time that writing may take, at most
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Record:
     jobs: list[Job]
     about: dict[str, Any]  # how it is run
     began: float = field(default_factory=time.time)
-    written: float = 0.0
+    next: float = 0.0  # not to be written again before
 
     def counts(self) -> Counter:
         return Counter(job.status for job in self.jobs)
@@ -83,11 +84,13 @@ class Record:
         }
 
     def write(self) -> None:
+        begin = time.monotonic()
         write_json(self.folder / NAME, self.data())
-        self.written = time.monotonic()
+        end = time.monotonic()
+        self.next = end + max(WRITE_EVERY, (end - begin) / SHARE)
 
     def write_now_and_then(self) -> None:
-        if time.monotonic() - self.written > WRITE_EVERY:
+        if time.monotonic() > self.next:
             self.write()
 
 

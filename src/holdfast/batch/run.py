@@ -11,6 +11,7 @@ from typing import Any
 from ..claims import claimed
 from ..console import FAILED, LESS, NO_MEMORY
 from ..memory import ran_out
+from ..notes import note
 from . import rows
 from .crew import Crew, Dead, Hand, session
 from .record import NAME, Job, Record
@@ -37,6 +38,8 @@ def run(file: Path, folder: Path, options: Options, told: Told = lambda record: 
     works in, or workers that cannot start; Missing without Ray. Ctrl-C saves what is under way, and is raised.
     """
     jobs = rows.read(file, folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; results go into a folder")
     folder.mkdir(parents=True, exist_ok=True)
     about = {"jobs": str(file.absolute()), "run": uuid.uuid4().hex}
     record = Record(folder, jobs, about)
@@ -75,11 +78,16 @@ def _work(record: Record, options: Options, told: Told) -> None:
 def _crew(ray, record: Record, options: Options, waiting: list[Job]) -> Crew:
     import torch
 
-    there = ray.cluster_resources().get("GPU", 0.0)
+    there = ray.cluster_resources()
     wanted = any(job.task.device != "cpu" for job in waiting)
-    gpus = options.gpus if there and wanted else 0.0
-    usual = int(there / gpus) if gpus else 1
-    size, threads = options.workers or max(1, usual), options.threads or torch.get_num_threads()
+    gpus = options.gpus if there.get("GPU") and wanted else 0.0
+    room = int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 0))
+    size = options.workers or (max(1, room) if gpus else 1)
+    if size > room:
+        note(f"there is room for {room} of {size} workers; the others wait")
+    if options.gpus != Options.gpus and not gpus:
+        note("no GPU is used, so --gpus has no effect")
+    threads = options.threads or torch.get_num_threads()
     record.about |= {"workers": size, "threads": threads, "gpus": gpus}
     return Crew(ray, size, threads, gpus, (str(record.folder.absolute()), record.about["run"]))
 
