@@ -146,9 +146,10 @@ def test_events_come_one_by_one_and_the_result_is_the_last(tiny_wan):
 
 def test_bad_input_is_told_at_the_call_and_leaves_nothing(scratch, tiny_wan):
     for wrong in ({"mask": MASK.astype(float) * 9}, {"frames": "9:12"}, {"outline": "round"}):
-        with pytest.raises(ValueError, match=r"mask|frame|outline"):
+        with pytest.raises(ValueError, match=r"mask|frame|outline") as held:
             holdfast.events(CLIP, **TEXTS, backbone=tiny_wan, rate=8, **wrong)
-        assert list(scratch.iterdir()) == []  # while the error is still held
+        assert list(scratch.iterdir()) == []
+        assert held.value.__traceback__  # what it holds is not there any longer
 
 
 def test_closing_the_events_cancels_and_leaves_nothing(scratch, tiny_wan):
@@ -163,6 +164,15 @@ def test_closing_the_events_cancels_and_leaves_nothing(scratch, tiny_wan):
     del unused
     gc.collect()
     assert list(scratch.iterdir()) == []
+
+
+def test_a_failed_edit_leaves_nothing_while_its_error_is_held(scratch, tiny_wan, monkeypatch):
+    """As a notebook holds it, for its debugger."""
+    monkeypatch.setattr(tiny_wan, "encode", lambda frames: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as held:
+        holdfast.edit(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
+    assert list(scratch.iterdir()) == []
+    assert held.value.__traceback__
 
 
 def test_files_live_as_long_as_the_result(scratch, tiny_wan):
