@@ -21,7 +21,7 @@ ORACLE, CONTRACT = "tests/methods/test_oracle.py", "tests/methods/test_contract.
 ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/attention/test_affine.py"
 DOOR, MAPS = "tests/attention/test_door.py", "tests/attention/test_maps.py"
 EDITING, WAN = "tests/test_editing.py", "tests/test_wan.py"
-PLACES = "tests/test_places.py"
+PLACES, CLAIMS = "tests/test_places.py", "tests/test_claims.py"
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
     "tests/test_files.py",
@@ -706,6 +706,52 @@ MUTATIONS = [
         ("self.splice.header.packet(bytes(packet))", "bytes(packet)"),
         ("stream.codec_context.codec_tag = splice.header.tag", "pass"),
     ),
+    *of(
+        "claims.py",
+        CLAIMS,
+        ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+        ("if os.path.samestat(os.fstat(lock), place.stat())", "if True"),
+        ("if claim and claim.busy", "if False"),
+        ("claim.release()", "pass"),
+        ("folder.rmdir()", "pass"),
+    ),
+    *of("result.py", CLAIMS, ("with claimed(path):", "if path:")),
+    *of(
+        "files.py",
+        EDITING,
+        ('about["digest"] != _digest(tensors, about)', "False"),
+        ("found.update(json.dumps(said, sort_keys=True).encode())", "pass"),
+    ),
+    *of(
+        "editing.py",
+        EDITING,
+        ("done.z if done.walked else None", "done.z"),
+        ("self.find(first=made.frame)", "pass"),
+        ('found.get("first", edit.first)', "edit.first"),
+    ),
+    *of(
+        "walk.py",
+        EDITING,
+        ("loaded(known.plan.painter, backbone)", "_kept(*asked(known.plan.painter, backbone))"),
+    ),
+    *of(
+        "walk.py",
+        WALK,
+        ("if largest > LARGEST", "if False"),
+        ('({"z": start.z} | start.state)', '({"z": start.z})'),
+    ),
+    *of(
+        "backbones/_parts.py",
+        "tests/test_weights.py",
+        ("        _fractions(part, made)\n", ""),
+    ),
+    *of("words.py", WORDS, ("max(i, end)", "i"), ("if len(wanted) > LONG", "if False")),
+    *of(
+        "bench/pages.py",
+        "tests/bench/test_pages.py",
+        ("with whole(path) as part", "for part in [path]"),
+    ),
+    *of("plan.py", EDITING, ('found["grid"]["is"] = self.own', "pass")),
     *of(
         "media/hevc.py",
         "tests/media/test_splicing.py",

@@ -100,6 +100,8 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     assert manifest["evaluations"] == 2 * 4
     assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
     assert manifest["settings"]["n_avg"]["from"] == "the method's default"
+    grid = {"value": "own", "from": "the method's default", "is": "wan"}
+    assert manifest["settings"]["grid"] == grid
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
     stages = {"read", "load", "condition", "encode", "edit", "decode and write", "check"}
     assert set(manifest["seconds"]) == stages

@@ -305,6 +305,18 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
     assert torch.allclose(svd.to_model(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
 
 
+def test_inversion_begins_at_its_first_level_with_the_clean_latent_as_it_is():
+    """x = clean + s noise of the lowest level is taken for the clean latent: z = x / (1 + s)."""
+
+    class Still:
+        def velocity(self, z, sigma, condition, *, branch):
+            return torch.zeros_like(z)
+
+    source = torch.ones(1, 4, 1, 2, 2)
+    (z,) = inversion.euler(Still(), source, None, [0.5, 0.9])
+    assert torch.equal(z, 0.5 * source)
+
+
 def test_inverted_and_denoised_with_its_own_first_frame_the_source_returns(backbone):
     """Nearer, the more steps there are."""
     condition, source = backbone.condition(Prompt(image=image())), torch.randn(1, 4, 3, 4, 6)

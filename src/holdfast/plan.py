@@ -34,6 +34,7 @@ class Plan:
     fit: fit.Fit
     spans: windows.Spans
     guide: "Second"  # guides the edit beside the backbone
+    own: str  # what the backbone's own grid of levels is called
     painter: "Second"  # makes the wanted first frame from the prompts, where none is given
 
     def describe(self) -> dict:
@@ -64,7 +65,10 @@ class Plan:
     def settings(self) -> dict:
         """The method's settings and where each comes from."""
         values = dataclasses.asdict(self.cfg)
-        return {k: {"value": v, "from": self.origin[k]} for k, v in values.items()}
+        found = {k: {"value": v, "from": self.origin[k]} for k, v in values.items()}
+        if self.own and values.get("grid") == "own":
+            found["grid"]["is"] = self.own
+        return found
 
 
 def _named(text: str, indices: tuple[int, ...]) -> str:
@@ -97,7 +101,8 @@ def plan(
     fitted = fit.plan(about.grid, frames, size)
     spans = long(task, method, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
-    return Plan(task, method, cfg, origin, change, fitted, spans, guide, painter(task, about))
+    own = known[1] if known else ""
+    return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, painter(task, about))
 
 
 def long(task: EditTask, method: ModuleType, grid, frames: int, keys: Iterable[int]) -> Any:

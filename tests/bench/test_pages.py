@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from holdfast.bench import datasets, runner, study, tables
+from holdfast.bench import datasets, pages, runner, study, tables
 from holdfast.bench.report import report
 from holdfast.metrics.base import Tools
 from tests.bench import toy
@@ -146,6 +146,15 @@ def test_a_study_asks_every_pair_as_often_and_shuffles_the_sides(results):
     pairs = [frozenset((t["left"], t["right"])) for t in trials]
     assert {pairs.count(p) for p in pairs} == {2}
     assert len({t["left"] for t in trials}) > 1
+
+
+def test_a_page_that_cannot_be_finished_leaves_what_was_there(tmp_path):
+    page = tmp_path / "page.html"
+    pages.write_text(page, "whole")
+    with pytest.raises(UnicodeEncodeError):
+        pages.write_text(page, "a" * 10**6 + "\ud800")
+    assert page.read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_csv_and_markdown_hold_the_same_means_as_the_cells(results):

@@ -225,6 +225,17 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
         assert not torch.equal(split, plain)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_walk_of_one_or_two_steps_is_sound_and_one_of_none_does_nothing(steps, case):
+    """Inversions walk from a level below the lowest, solvers look back: there must be one to look at."""
+    for strength in (0.0, 0.01):
+        assert list(case.steps(case.config(steps=steps, strength=strength))) == []
+    for conditions in ({}, {"tgt": case.given.src}):
+        edited = last(case.steps(case.config(steps=steps, tune=1), **conditions))
+        assert edited.isfinite().all()
+        assert edited.abs().max() < 1000
+
+
 SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 50))]
 
 

@@ -222,6 +222,13 @@ def test_a_gradient_that_moves_with_the_picture_is_kept_by_smoothing_along_the_f
     assert moved < 0.3 * fixed
 
 
+def test_smoothing_along_the_flow_weighs_only_what_is_seen_and_keeps_an_even_change():
+    """At the ends there is one neighbour, and where something is uncovered none."""
+    along = flows(moving_clip(), (1, 8, 8))
+    even = torch.ones(1, 2, 5, 8, 8)
+    assert torch.allclose(flowdistill.smoothed(even, along, 0.165), even, atol=1e-5)
+
+
 def test_the_consistency_gradient_is_the_slope_of_its_loss():
     def loss(clean):
         pooled = clean.mean((3, 4)).transpose(1, 2)

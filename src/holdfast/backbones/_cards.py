@@ -18,7 +18,8 @@ class Grid:
     multiple: tuple[int, int] = (1, 1)  # pixels, height and width
     step: int = 1
     first: int = 1
-    levels: tuple[str, ...] = ()  # names of its grids of noise levels; none: they are not known yet
+    # names of its grids of noise levels: own, and first of the others what own is; none: they are not known yet
+    levels: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..files import publish
+from ..files import whole
 from ..media import images, video
 from ..registry import Missing
 
@@ -30,9 +30,8 @@ def filled(template: str, values: dict) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """A file that is whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    publish(part, path)
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def picture(svg: str) -> str:

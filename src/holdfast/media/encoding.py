@@ -10,6 +10,7 @@ import av
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
+from ..notes import note
 from .reading import UNTAGGED, Clip, colour_range, container_of
 from .samples import Picture, frame_of, is_yuv, picture, plain
 
@@ -248,6 +249,8 @@ class Sound:
         self.source = container_of(clip.path) if clip.audio else None
         self.streams = sound_streams(out, self.source) if self.source else {}
         self.packets = self.source.demux(*self.source.streams.audio) if self.source else iter(())
+        self.last: dict[int, int] = {}  # each track's time of decoding
+        self.mended = 0
 
     def until(self, seconds: float) -> None:
         while True:
@@ -260,11 +263,24 @@ class Sound:
             if float(packet.dts * packet.time_base) > seconds:
                 self.waiting = packet
                 return
+            self._in_order(packet)
             packet.stream = self.streams[packet.stream.index]
             self.out.mux(packet)
+
+    def _in_order(self, packet: av.Packet) -> None:
+        """Times that go backwards are found in damaged files, and no container takes them."""
+        track = packet.stream.index
+        least = self.last.get(track, packet.dts - 1) + 1
+        if packet.dts < least or packet.pts is None:
+            packet.dts = max(packet.dts, least)
+            packet.pts = max(packet.pts or packet.dts, packet.dts)
+            self.mended += 1
+        self.last[track] = packet.dts
 
     def close(self) -> None:
         """Copy the rest."""
         self.until(float("inf"))
+        if self.mended:
+            note(f"packets of the source's sound whose times go backwards: {self.mended}; now they follow one another")
         if self.source:
             self.source.close()

@@ -95,6 +95,8 @@ def _groups(
             continue
         if packet.dts is None or packet.pts is None or packet.is_discard:
             raise Unfit("the source has packets without times, or that are not meant to be seen")
+        if dts and packet.dts <= dts[-1]:
+            raise Unfit("the source's times of decoding go backwards")
         if _starts(packet, header):
             if seen and max(seen) >= packet.pts:
                 raise Unfit("the source's groups of pictures overlap")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import editing, registry
+from ..files import whole
 from ..media import images, showing, video
 from ..task import EditTask
 from .render import render
@@ -50,7 +51,8 @@ def demo(
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(folder / "mask.mkv", arrays(mask), "lossless")
     if shown:
-        images.write(folder / "first.png", target[0])
+        with whole(folder / "first.png") as part:
+            images.write(part, target[0])
     task = EditTask(
         input=str(folder / "source.mp4"),
         output=str(folder / "edited.mp4"),
@@ -70,7 +72,8 @@ def demo(
     write_clip(folder / "side-by-side.mp4", [enlarged(frame) for frame in together])
     some = showing.evenly(len(edited))
     columns = {name: [frames[i] for i in some] for name, frames in rows.items()}
-    showing.strip(columns, ZOOM).save(folder / "strip.png")
+    with whole(folder / "strip.png") as part:
+        showing.strip(columns, ZOOM).save(part)
     return result.manifest
 
 
