@@ -12,6 +12,8 @@ from numpy import ndarray
 from . import images, masks, video
 
 PLACED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
+ROUGH = 0.12  # of its breadth, how far a painted edge may be off
+RUNS = 24  # steps of a channel of Lab, of 255, that one colour runs over
 POINT = re.compile(r"(!?)(\d+),(\d+)")
 
 
@@ -101,23 +103,69 @@ def at(clip: video.Clip, number: int) -> ndarray:
 
 def marked(frame: ndarray, marks: Marks) -> ndarray:
     """The mask, boolean H W, of what is marked on a frame uint8 H W 3, tightened to its edges."""
-    from . import cut
-
-    size = frame.shape[1::-1]
-    filled = np.zeros(frame.shape[:2], bool) if marks.brush is None else marks.brush
-    for box in marks.boxes:
-        filled = filled | masks.boxed(box, size)
-    if marks.exact and filled.any():
-        return filled
-    sketch = np.full(frame.shape[:2], cut.OUT, np.uint8)
-    sketch[filled] = cut.PERHAPS_IN
-    if not filled.any():
-        sketch[:] = cut.PERHAPS_OUT
-    radius = max(2, round(min(size) / 60))
     import cv2
 
-    for place in marks.points:
-        cv2.circle(sketch, place, radius, cut.IN, -1)
-    for place in marks.beside:
-        cv2.circle(sketch, place, radius, cut.OUT, -1)
-    return cut.cut(frame, sketch, rounds=5)
+    from . import cut
+
+    whole = np.zeros(frame.shape[:2], bool) if marks.brush is None else marks.brush
+    for box in marks.boxes:
+        whole = whole | masks.boxed(box, frame.shape[1::-1])
+    if marks.exact and whole.any():
+        return whole
+    sketch = _sketched(frame, marks)
+    inside = cut.cut(frame, sketch)
+    if whole.any() or not marks.points:
+        return inside
+    _, parts = cv2.connectedComponents(inside.astype(np.uint8))  # alike, but elsewhere: not meant
+    meant = {int(parts[y, x]) for x, y in marks.points} - {0}
+    return np.isin(parts, list(meant))
+
+
+def _sketched(frame: ndarray, marks: Marks) -> ndarray:
+    """What the marks say of each pixel, as `cut` takes it."""
+    import cv2
+
+    from . import cut
+
+    sketch = np.full(frame.shape[:2], cut.OUT, np.uint8)
+    if marks.brush is not None:
+        sketch = _brushed(marks.brush)
+    for box in marks.boxes:
+        of_box = cut.boxed(frame, masks.boxed(box, frame.shape[1::-1]))
+        sketch = np.where(sketch == cut.OUT, of_box, sketch)
+    if not (sketch != cut.OUT).any():
+        sketch[:] = cut.PERHAPS_OUT
+    radius = max(1, round(min(frame.shape[:2]) / 80))
+    for places, perhaps, sure in (
+        (marks.points, cut.PERHAPS_IN, cut.IN),
+        (marks.beside, cut.PERHAPS_OUT, cut.OUT),
+    ):
+        for place in places:
+            sketch[_alike(frame, place) & (sketch != cut.OUT) & (sketch != cut.IN)] = perhaps
+        for place in places:
+            cv2.circle(sketch, place, radius, sure, -1)
+    return sketch
+
+
+def _brushed(painted_over: ndarray) -> ndarray:
+    """Paint is rough: its edge may lie some way off."""
+    from . import cut
+
+    rough = ROUGH * cut.breadth(painted_over)
+    sketch = np.where(painted_over, np.uint8(cut.PERHAPS_IN), np.uint8(cut.PERHAPS_OUT))
+    sketch[cut.shrunk(painted_over, rough)] = cut.IN
+    sketch[~cut.grown(painted_over, rough)] = cut.OUT
+    return sketch
+
+
+def _alike(frame: ndarray, place: tuple[int, int]) -> ndarray:
+    """The pixels around a place that its colour runs into, boolean H W."""
+    import cv2
+
+    smooth = cv2.cvtColor(cv2.GaussianBlur(frame, (0, 0), 1), cv2.COLOR_RGB2LAB)
+    height, width = frame.shape[:2]
+    filled = np.zeros((height + 2, width + 2), np.uint8)
+    flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (1 << 8)
+    steps = (RUNS,) * 3
+    cv2.floodFill(smooth, filled, place, 0, steps, steps, flags)
+    return filled[1:-1, 1:-1] > 0

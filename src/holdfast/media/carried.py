@@ -1,44 +1,143 @@
-"""Masks of a few frames carried through a clip: along optical flow, tightened to each frame's edges."""
+"""Masks of a few frames carried through a whole clip, both ways, a frame at a time.
 
+A clip is followed at a small size (`layers.py`); what is found there is tightened to the edges of the frame itself. In
+memory are one frame and, where a mask is carried back, a run of small frames and the packed maps up to the next mark.
+"""
+
+import zlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
+import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from . import images, motion, video
+from . import images, video
+from .cut import tightened
+from .layers import Layers
+
+SIDE = 256  # pixels of the shorter side that a clip is followed at, at most
+RUN = 128  # small frames that are held to be gone through backwards
 
 
-def carried(clip: video.Clip, anchors: Mapping[int, ndarray]) -> Iterator[ndarray]:
-    """One boolean H W for each frame of a clip. anchors: the masks of some frames, boolean H W at the clip's size.
+def carried(
+    clip: video.Clip, anchors: Mapping[int, ndarray], part: range | None = None
+) -> Iterator[ndarray]:
+    """One boolean H W for each frame of a clip, or of a part of it. anchors: the masks of some frames, boolean H W at
+    the clip's size; on those frames they are the result.
 
-    Between two anchors the mask is carried forward from one and backward from the other, and joined. Raises ValueError
-    for no anchor, or one that is not of the clip.
+    Between two anchors the mask is carried forward from one and backward from the other, and joined; before the first
+    it is carried back alone, after the last forward. Raises ValueError for no anchor, or one that is not of the clip.
     """
-    from .cut import IN, OUT, PERHAPS_IN, PERHAPS_OUT, breadth, cut, grown, shrunk
-
     check(clip, anchors)
-    before, inside = None, anchors[min(anchors)]
-    for i, array in enumerate(video.read(clip)):
+    part = range(clip.frames)[:] if part is None else part
+    marked = sorted(anchors)
+    first = min(part.start, marked[0])
+    layers, last, back = None, first - 1, _back(clip, anchors, first, marked[0])
+    frames = islice(video.read(clip), first, part.stop)
+    for i, array in enumerate(frames, first):
         frame = images.eight_bits(array)
+        small = _small(frame)
         if i in anchors:
-            inside = anchors[i]
-        elif before is not None and inside.any():
-            here, there = frame.astype(np.float32) / 255, before.astype(np.float32) / 255
-            moved = motion.warp(inside.astype(np.float32), motion.sharp_dis(here, there)) > 0.5
-            reach = max(1, breadth(moved) / 20)
-            sketch = np.where(moved, np.uint8(PERHAPS_IN), np.uint8(PERHAPS_OUT))
-            sketch[shrunk(moved, reach)] = IN
-            sketch[~grown(moved, reach)] = OUT
-            inside = cut(frame, sketch)
-        before = frame
-        yield inside
+            inside, last = anchors[i], i
+            layers = _marked(layers, small, inside)
+            onward = next((n for n in marked if n > i), None)
+            back = {} if onward is None else _back(clip, anchors, i + 1, onward)
+        else:
+            ahead = layers.follow(_floats(small)) if layers else None
+            inside = _tight(_joined(ahead, back, i, last), frame)
+        if i in part:
+            yield inside
 
 
 def check(clip: video.Clip, anchors: Mapping[int, ndarray]) -> None:
+    """Raises ValueError for masks that are not of this clip."""
     if not anchors:
         raise ValueError("a mask is carried from a frame on which it is marked, and none is")
     for n, inside in anchors.items():
         if n not in range(clip.frames):
             raise ValueError(f"there is no frame {n} in a clip of {clip.frames}")
         if inside.shape != clip.size[::-1]:
-            raise ValueError(f"the mask of frame {n} is not of the clip's size")
+            sizes = "{}x{}".format(*inside.shape[::-1]), "{}x{}".format(*clip.size)
+            raise ValueError(f"the mask of frame {n} is {sizes[0]}, the clip {sizes[1]}")
+
+
+def _small(frame: ndarray) -> ndarray:
+    height, width = frame.shape[:2]
+    scale = SIDE / min(height, width)
+    if scale >= 1:
+        return frame
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def _floats(small: ndarray) -> ndarray:
+    return small.astype(np.float32) / 255
+
+
+def _marked(layers: Layers | None, small: ndarray, inside: ndarray) -> Layers:
+    """Layers that begin with a mark."""
+    size = small.shape[1::-1]
+    share = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    if layers is None:
+        return Layers(_floats(small), share >= 0.5)
+    layers.mark(_floats(small), share >= 0.5)
+    return layers
+
+
+def _back(
+    clip: video.Clip, anchors: Mapping[int, ndarray], first: int, anchor: int
+) -> dict[int, bytes]:
+    """Packed maps of the frames from `first` up to an anchor, carried back from it."""
+    found: dict[int, bytes] = {}
+    layers = None
+    for stop in range(anchor + 1, first, -RUN):
+        start = max(first, stop - RUN)
+        run = list(_run(clip, start, stop))
+        for i in range(stop - 1, start - 1, -1):
+            if layers is None:
+                layers = _marked(None, run[i - start], anchors[anchor])
+            else:
+                found[i] = _packed(layers.follow(_floats(run[i - start])))
+    return found
+
+
+def _run(clip: video.Clip, start: int, stop: int) -> Iterator[ndarray]:
+    """Small frames of a part. Those before it are decoded and no more."""
+    converter = VideoReformatter()
+    for frame in islice(video.stored(clip), start, stop):
+        yield _small(images.eight_bits(video.upright(frame, clip, converter)))
+
+
+def _packed(seen: ndarray) -> bytes:
+    """A map in 255 steps, with its height."""
+    steps = np.rint(255 * seen).astype(np.uint8)
+    return zlib.compress(len(steps).to_bytes(4) + steps.tobytes(), 1)
+
+
+def _unpacked(data: bytes) -> ndarray:
+    plain = zlib.decompress(data)
+    steps = np.frombuffer(plain[4:], np.uint8).reshape(int.from_bytes(plain[:4]), -1)
+    return steps.astype(np.float32) / 255
+
+
+def _joined(ahead: ndarray | None, back: dict[int, bytes], i: int, last: int) -> ndarray:
+    """What both ways say of frame i, nearer marks more. last: the mark before it; back ends before the next."""
+    if i not in back:
+        return ahead
+    onward = max(back) + 1
+    behind = _unpacked(back.pop(i))
+    if ahead is None:
+        return behind
+    way = (i - last) / (onward - last)
+    return (1 - way) * ahead + way * behind
+
+
+def _tight(seen: ndarray, frame: ndarray) -> ndarray:
+    """A small map as the frame's mask, boolean H W: tightened to the frame's edges where the map is coarser."""
+    scale = frame.shape[0] / seen.shape[0]
+    if scale <= 1:
+        return seen > 0.5
+    inside = cv2.resize(seen, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    return tightened(frame, inside, scale / 2)

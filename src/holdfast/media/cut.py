@@ -9,40 +9,128 @@ import numpy as np
 from numpy import ndarray
 
 OUT, IN, PERHAPS_OUT, PERHAPS_IN = cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD
-LEAST = 256  # pixels of a side: smaller pictures are enlarged, for edges lie between pixels
+# Pixels of a thing's breadth: below the first it is enlarged to the second, above the third shrunk to it. Clusters of
+# colours need some pixels, and a large picture takes long.
+FEW, WANTED, MANY = 40, 128, 192
+SAMPLES = 1500  # pixels of the surroundings that a box is compared with
+PLACE = 40.0  # how much a box's breadth of distance counts, in steps of Lab (255)
+ALIKE = (
+    6.0,
+    30.0,
+)  # steps of Lab below which a pixel is like its surroundings, at least and at most
 
 
-def cut(frame: ndarray, sketch: ndarray, rounds: int = 3) -> ndarray:
-    """The mask, boolean H W, of a frame uint8 H W 3. Where a sketch leaves nothing open it is the sketch's own."""
-    sure = (sketch == IN) | (sketch == PERHAPS_IN)
-    near = _near((sketch != OUT).astype(np.uint8))
-    if near is None or not sure[near].any() or sure[near].all():
-        return sure
-    found = sure.copy()
-    found[near] = _cut(frame[near], sketch[near], rounds)
+def cut(frame: ndarray, sketch: ndarray, rounds: int = 5) -> ndarray:
+    """The mask, boolean H W, of a frame uint8 H W 3: found at a size that suits the thing, then at the frame's own.
+
+    Where a sketch leaves nothing open it is the sketch's own.
+    """
+    near = around(sketch != OUT)
+    if near is None:
+        return sketch == IN
+    found = np.zeros(sketch.shape, bool)
+    part, known = np.ascontiguousarray(frame[near]), np.ascontiguousarray(sketch[near])
+    scale = _scale(breadth(known != OUT))
+    if scale == 1:
+        found[near] = _cut(part, known, rounds)
+        return found
+    size = tuple(max(1, round(scale * side)) for side in known.shape[::-1])
+    shape = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    other = cv2.resize(part, size, interpolation=shape)
+    rough = _cut(other, cv2.resize(known, size, interpolation=cv2.INTER_NEAREST), rounds)
+    share = cv2.resize(rough.astype(np.float32), known.shape[::-1], interpolation=cv2.INTER_AREA)
+    found[near] = tightened(part, share >= 0.5, max(1.0, 1 / scale), known)
     return found
 
 
-def _near(open_: ndarray) -> tuple[slice, slice] | None:
-    """The part of a picture around what is not certainly outside, with as much again beside it."""
-    x, y, width, height = cv2.boundingRect(open_)
+def tightened(
+    frame: ndarray, inside: ndarray, reach: float, sketch: ndarray | None = None
+) -> ndarray:
+    """A mask, boolean H W, whose outline lies at most so many pixels from that of `inside`; what a sketch is certain of
+    stays.
+    """
+    certain = np.where(inside, np.uint8(PERHAPS_IN), np.uint8(PERHAPS_OUT))
+    certain[shrunk(inside, reach)] = IN
+    certain[~grown(inside, reach)] = OUT
+    if sketch is not None:
+        sure = (sketch == IN) | (sketch == OUT)
+        certain[sure] = sketch[sure]
+    near = around(certain != OUT)
+    if near is None:
+        return certain == IN
+    found = np.zeros(inside.shape, bool)
+    found[near] = _cut(np.ascontiguousarray(frame[near]), certain[near], 2)
+    return found
+
+
+def _cut(frame: ndarray, sketch: ndarray, rounds: int) -> ndarray:
+    """As the picture is, all of it."""
+    sure = (sketch == IN) | (sketch == PERHAPS_IN)
+    if not sure.any() or sure.all():
+        return sure
+    cv2.setRNGSeed(0)  # its clusters begin at random
+    marks, back, front = sketch.copy(), np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(frame, marks, None, back, front, rounds, cv2.GC_INIT_WITH_MASK)
+    return (marks == IN) | (marks == PERHAPS_IN)
+
+
+def boxed(frame: ndarray, inside: ndarray) -> ndarray:
+    """The sketch of a box, boolean H W: what in it is like its surroundings is perhaps no part of the thing."""
+    sketch = np.where(inside, np.uint8(PERHAPS_IN), np.uint8(OUT))
+    near = around(inside)
+    if near is None or inside[near].all():
+        return sketch
+    part, within = np.ascontiguousarray(frame[near]), inside[near].astype(np.uint8)
+    scale = WANTED / breadth(inside)
+    size = tuple(max(1, round(scale * side)) for side in within.shape[::-1])
+    shape = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    picture = cv2.resize(part, size, interpolation=shape)
+    like = _like_beside(picture, cv2.resize(within, size, interpolation=cv2.INTER_NEAREST) > 0)
+    large = cv2.resize(like, within.shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
+    sketch[near][large & (within > 0)] = PERHAPS_OUT
+    return sketch
+
+
+def _like_beside(frame: ndarray, within: ndarray) -> ndarray:
+    """1 for each pixel within a colour like whose own is found beside, and not far away, else 0: float32 H W."""
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)  # all three up to 255
+    rows, columns = np.mgrid[0 : lab.shape[0], 0 : lab.shape[1]].astype(np.float32)
+    far = PLACE / breadth(within)
+    about = np.dstack((lab, far * rows, far * columns))
+    others = about[~within]
+    drawn = np.random.default_rng(0).permutation(len(others))[:SAMPLES]
+    apart = np.zeros(within.shape, np.float32)
+    apart[within] = _apart(about[within], others[drawn])
+    apart = cv2.GaussianBlur(apart, (0, 0), 1.5)
+    steps = np.clip(3 * apart[within], 0, 255).astype(np.uint8)[None]
+    split, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return (within & (apart <= np.clip(0.8 * split / 3, *ALIKE))).astype(np.float32)
+
+
+def _apart(points: ndarray, others: ndarray) -> ndarray:
+    """How far each point, n d, is from its third nearest among some others, m d."""
+    found = []
+    for some in np.array_split(points, 1 + len(points) // 2048):
+        squared = (some**2).sum(1)[:, None] - 2 * some @ others.T + (others**2).sum(1)
+        third = min(2, len(others) - 1)
+        found.append(np.partition(squared, third, axis=1)[:, third])
+    return np.sqrt(np.maximum(np.concatenate(found), 0))
+
+
+def around(some: ndarray) -> tuple[slice, slice] | None:
+    """The part of a picture with some pixels, boolean H W, and half as much again beside; None for none."""
+    x, y, width, height = cv2.boundingRect(some.astype(np.uint8))
     if not width:
         return None
-    beside = max(8, max(width, height) // 2)
+    beside = max(8, round(0.6 * max(width, height)))
     rows = slice(max(0, y - beside), y + height + beside)
     return rows, slice(max(0, x - beside), x + width + beside)
 
 
-def _cut(frame: ndarray, sketch: ndarray, rounds: int) -> ndarray:
-    scale = max(1, -(-LEAST // max(frame.shape[:2])))
-    size = (frame.shape[1] * scale, frame.shape[0] * scale)
-    large = cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_LINEAR)
-    marks = cv2.resize(sketch, size, interpolation=cv2.INTER_NEAREST)
-    cv2.setRNGSeed(0)  # its clusters begin at random
-    back, front = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(large, marks, None, back, front, rounds, cv2.GC_INIT_WITH_MASK)
-    inside = ((marks == IN) | (marks == PERHAPS_IN)).astype(np.float32)
-    return cv2.resize(inside, frame.shape[1::-1], interpolation=cv2.INTER_AREA) >= 0.5
+def _scale(broad: float) -> int | float:
+    if broad < FEW:
+        return -(-WANTED // max(1, int(broad)))
+    return min(1, MANY / broad)
 
 
 def disc(radius: float) -> ndarray:
@@ -56,8 +144,8 @@ def grown(inside: ndarray, radius: float) -> ndarray:
 
 
 def shrunk(inside: ndarray, radius: float) -> ndarray:
-    padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    return cv2.erode(padded, disc(radius))[1:-1, 1:-1] > 0
+    """What lies beyond the frame counts as inside where its edge is."""
+    return cv2.erode(inside.astype(np.uint8), disc(radius)) > 0
 
 
 def breadth(inside: ndarray) -> float:
