@@ -14,6 +14,8 @@ from rich.table import Table
 from . import summary
 from .bench.cli import bench
 from .commands.batch import batch
+from .commands.mask import mask
+from .commands.ui import ui
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
 from .places import store_of
 from .settings import kind_of, without_limits
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
+app.command()(mask)
+app.command()(ui)
 
 
 def task_parameters() -> list[inspect.Parameter]:
@@ -66,13 +70,32 @@ def _default(f: dataclasses.Field) -> Any:
 
 def edit(**values: Any) -> None:
     """Edit a clip by two prompts: one that describes it, one that describes the wanted clip."""
-    resume, as_json = values.pop("resume"), values.pop("json")
+    resume, as_json, only_check = (values.pop(name) for name in ("resume", "json", "check"))
     with exit_codes():
         settings, words = settings_of(values.pop("settings")), tuple(values.pop("words"))
         task = EditTask(**values, settings=settings, words=words)
         store = store_of(task)
     with going_on(store.holds), exit_codes():
-        run_task(task, resume, as_json)
+        if only_check:
+            check_task(task, as_json)
+        else:
+            run_task(task, resume, as_json)
+
+
+def check_task(task: EditTask, as_json: bool) -> None:
+    from .intake import taken
+
+    known = taken(task)
+    from . import forecast, registry
+    from .files import as_json as to_json
+
+    backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
+    said = forecast.forecast(task, known, backbone)
+    if as_json:
+        print(to_json(dataclasses.asdict(said)))
+        return
+    for line in forecast.lines(said):
+        screen.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
@@ -82,7 +105,7 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
     from . import editing
     from .files import as_json as to_json
 
-    with shown_progress(quiet=as_json or not screen.is_terminal) as report:
+    with shown_progress(quiet=as_json) as report:
         result = editing.edit(task, resume=resume, report=report, known=known)
         result.save(report=report)
     if as_json:
@@ -95,11 +118,12 @@ def summarise(manifest: dict) -> None:
     output = escape(manifest["output"])
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
     for line in summary.lines(manifest):
-        screen.print(f"  {escape(line)}", highlight=False)
+        screen.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _register_edit() -> None:
     texts = {
+        "check": "Say what the edit would do, take and keep, and stop.",
         "resume": "Go on from the latents that a stopped run saved.",
         "json": "Print the manifest as JSON on standard output, and nothing else there.",
     }
@@ -150,7 +174,7 @@ def demo(
         from .shapeworld.scenes import sample_edit
 
         change = sample_edit(scene, kind, difficulty)
-        with shown_progress(quiet=json or not screen.is_terminal) as progress:
+        with shown_progress(quiet=json) as progress:
             begin = time.perf_counter()
             manifest = run_demo(change, method, output, with_mask, progress, backbone)
             seconds = time.perf_counter() - begin

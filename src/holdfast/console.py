@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -40,6 +41,7 @@ NAMES = {
     errno.ENXIO,
 }
 LESS = "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
+EVERY = 10.0  # seconds between two lines of progress, where it is lines
 screen = Console(stderr=True)
 
 
@@ -171,8 +173,19 @@ def one_line(message: object) -> str:
 
 
 @contextlib.contextmanager
-def shown_progress(quiet: bool) -> Iterator:
-    """Bars with the time left, one for each stage; yields the function that moves them."""
+def shown_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """How far a command is: bars with the time left, one for each stage, and plain lines where there is no terminal.
+    Yields the function that moves them.
+    """
+    if quiet:
+        yield lambda stage, done, count: None
+    elif screen.is_terminal:
+        yield from _bars()
+    else:
+        yield Lines()
+
+
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
     counted = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *counted,
@@ -180,7 +193,6 @@ def shown_progress(quiet: bool) -> Iterator:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=screen,
-        disable=quiet,
         speed_estimate_period=3600.0,
     ) as bars:
         known: dict[str, int] = {}
@@ -191,6 +203,43 @@ def shown_progress(quiet: bool) -> Iterator:
             bars.update(known[stage], completed=done, total=count)
 
         yield report
+
+
+class Lines:
+    """Progress for a log: a line when a stage ends, and one every now and then while it lasts."""
+
+    def __init__(self, show: Callable[[str], None] | None = None):
+        self.show = show or _plain
+        self.stage, self.begun, self.told, self.first = "", time.monotonic(), 0.0, 0
+
+    def __call__(self, stage: str, done: int, count: int) -> None:
+        now = time.monotonic()
+        if stage != self.stage:
+            # What is told first is told after it was done: the stage began when the last one ended.
+            self.stage, self.told, self.first = stage, now, done - 1
+        spent = now - self.begun
+        if done == count:
+            self.show(f"{stage}: {count} of {count}, {duration(spent)}")
+            self.begun, self.told = now, now
+        elif now - self.told >= EVERY and done > self.first:
+            left = spent / (done - self.first) * (count - done)
+            self.show(f"{stage}: {done} of {count}, about {duration(left)} left")
+            self.told = now
+
+
+def _plain(text: str) -> None:
+    screen.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def settings_of(pairs: list[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import registry, walk
 from .backbones.base import Backbone, Prompt
+from .console import duration
 from .diffusion import noise
 from .editing import opened
 from .intake import Taken
@@ -24,7 +25,10 @@ from .plan import Plan
 from .result import peak_memory_mb
 from .task import EditTask
 
-LATENTS = (3, 5)  # latent frames of the two clips that are counted: in one window, and in several of it
+LATENTS = (
+    3,
+    5,
+)  # latent frames of the two clips that are counted: in one window, and in several of it
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Forecast:
     basis: str = "not measured: the model is not loaded"
 
 
-def forecast(task: EditTask, known: Taken | None = None, backbone: Backbone | None = None) -> Forecast:
+def forecast(
+    task: EditTask, known: Taken | None = None, backbone: Backbone | None = None
+) -> Forecast:
     """What an edit will do. backbone: the loaded one, where its time and memory are to be measured.
 
     Raises as `editing.events` does for what cannot work.
@@ -57,6 +63,29 @@ def forecast(task: EditTask, known: Taken | None = None, backbone: Backbone | No
     }
     said = Forecast(what, kept(task), 0 if task.same else evaluations(plan))
     return measured(said, plan, next(edit.frames()), backbone) if backbone else said
+
+
+def lines(said: Forecast) -> list[str]:
+    """A forecast in a person's words."""
+    plan, (width, height), (begin, end) = said.what["plan"], said.what["size"], said.what["edited"]
+    driving = plan["words"]
+    told = [
+        f"{end - begin} of {said.what['frames']} frames, {width}x{height}: {plan['fit']['reason']}",
+        plan["windows"]["reason"],
+    ]
+    if driving["source"] or driving["target"]:
+        words = f"{driving['source'] or '-'} → {driving['target'] or '-'}"
+        told.append(f"words that drive it ({driving['reason']}): {words}")
+    return [*told, _cost(said), f"kept: {said.kept}"]
+
+
+def _cost(said: Forecast) -> str:
+    count = f"about {said.evaluations} evaluations of the network"
+    if said.evaluations is None:
+        count = "how often the network will be evaluated is not known"
+    if said.seconds is None:
+        return f"{count}; time and memory {said.basis}"
+    return f"{count}, about {duration(said.seconds)}, {said.memory_mb:.0f} MB ({said.basis})"
 
 
 def kept(task: EditTask) -> str:
@@ -79,7 +108,13 @@ def evaluations(plan: Plan) -> int | None:
     if not members:
         return None
     settings = json.dumps({k: v for k, v in dataclasses.asdict(plan.cfg).items() if v is not None})
-    asked = (members[0], plan.task.method, settings, _masked(plan.task), plan.guide.name is not None)
+    asked = (
+        members[0],
+        plan.task.method,
+        settings,
+        _masked(plan.task),
+        plan.guide.name is not None,
+    )
     one, spans = counted(*asked, several=False)
     if plan.spans.count == 1:
         return one
@@ -126,8 +161,21 @@ class Idle(Backbone):
         self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
         self.door, self.features, self.parts = inner.door, inner.features, inner.parts
         self.network, self.guide = inner.network, inner.guide
-        self.condition, self.encode, self.decode = inner.condition, inner.encode, inner.decode
-        self.levels, self.whole = inner.levels, inner.whole
+
+    def condition(self, prompt):
+        return self.inner.condition(prompt)
+
+    def encode(self, frames, *eps):
+        return self.inner.encode(frames, *eps)
+
+    def decode(self, z):
+        return self.inner.decode(z)
+
+    def levels(self, steps, shift=None, grid="own", shape=None):
+        return self.inner.levels(steps, shift, grid, shape)
+
+    def whole(self, sigma):
+        return self.inner.whole(sigma)
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         doors = [door for door in (self.door, self.features) if door]
@@ -151,8 +199,7 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
     """The same with time and memory: one frame encoded and decoded, and one evaluation at the size of a window."""
     if not said.evaluations:
         return said
-    stage = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
-    latent, encoding = stage
+    latent, encoding = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
     coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
     frames = max(end - begin for begin, end in plan.spans.spans)
     z = noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
@@ -163,7 +210,7 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
         return backbone.velocity(z, sigma, told, branch="tgt+")
 
     once()  # the first one also chooses kernels and takes memory
-    each = _seconds(once)[1]
+    each = min(_seconds(once)[1] for _ in range(2))  # another program may have been in the way
     total = said.evaluations * each + coding * plan.fit.model_frames / backbone.grid.first
     basis = f"one evaluation of {frames} latent frames took {each:.2f} s here"
     return dataclasses.replace(said, seconds=total, memory_mb=peak_memory_mb(), basis=basis)

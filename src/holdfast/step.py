@@ -59,8 +59,8 @@ class Step:
     """Where an edit stands after an update: all that going on from there needs.
 
     stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
-    latent, 1 c f h w; state: named tensors that the method needs besides. clean: how the wanted clip looks from here, 1 c
-    f h w, for a preview; whoever drives adds it.
+    latent, 1 c f h w; state: named tensors that the method needs besides.
+    clean: how the wanted clip looks from here, for a preview, 1 c f h w; whoever drives adds it.
     """
 
     stage: str

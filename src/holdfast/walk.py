@@ -142,7 +142,7 @@ class Metered:
 
 
 class Watched:
-    """A velocity field that keeps what its last calls say of the wanted clip: `clean`, 1 c f h w, at first the source."""
+    """A velocity field that keeps how the wanted clip looks from its last calls: `clean`, 1 c f h w."""
 
     def __init__(self, inner: Field, source: Tensor):
         self.inner, self.clean = inner, source
@@ -184,7 +184,7 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     step, seen = None, Watched(over, given.source)
     for step in job.plan.method.edit(seen, given, job.plan.cfg, on_device(job.start, given.source)):
         finite(step.z, f"the latent after step {step.index} of {step.count}")
-        yield step
+        yield replace(step, clean=seen.clean)
     beside = given.guide.field.evaluations if given.guide else 0
     z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
     yield Done(z, metered.evaluations, beside, walked=walked)

@@ -73,7 +73,7 @@ def run_bench(
 def _run(made: "Bench", retry: bool, again: bool) -> dict[str, int]:
     """Run with bars; where the user stops it, say how to go on."""
     try:
-        with shown_progress(quiet=not screen.is_terminal) as report:
+        with shown_progress(quiet=False) as report:
             return made.run(report, retry, again)
     except KeyboardInterrupt:
         _say(f"stopped; the same command goes on: {_command()}")

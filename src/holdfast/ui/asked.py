@@ -1,0 +1,188 @@
+"""From what the page holds to an EditTask: the clip, the mask in all its ways, the settings that somebody changed."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from .. import registry, walk
+from ..files import whole
+from ..intake import Taken, taken
+from ..media import anchors, images, masks, overlaid, showing, video
+from ..media.carried import carried
+from ..plan import plan
+from ..settings import kinds
+from ..task import EditTask
+from . import widgets
+from .desk import Desk, Limits
+
+NO_MASK, AUTO, BOX, BRUSH, FILE = "none", "automatic", "box", "brush", "file"
+WAYS = (NO_MASK, AUTO, BOX, BRUSH, FILE)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What stands on the page."""
+
+    clip: str
+    fields: Mapping[str, Any]  # of EditTask, as the widgets hold them
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that somebody changed
+    way: str = NO_MASK
+    box: str = ""
+    file: str | None = None
+    marks: Mapping[int, str] = field(default_factory=dict)  # painted pictures by their frame
+    follow: bool = True  # a box or a painted picture is carried through the clip
+
+
+def clip_of(upload: str | None, path: str, desk: Desk, limits: Limits) -> video.Clip:
+    """The clip that is meant. Raises ValueError with the sentence that the command line gives."""
+    named = path.strip() or upload or ""
+    if not named:
+        raise ValueError("give a clip: upload one, or type its path")
+    inside = desk.root.resolve() in Path(named).resolve().parents
+    if not (limits.anywhere or inside):
+        raise ValueError("this page takes uploads only: it listens to other machines too")
+    if not Path(named).exists():
+        raise ValueError(f"there is no file {named}")
+    video.check_regular(Path(named))
+    clip = video.probe(named)
+    if clip.frames > limits.frames:
+        raise ValueError(
+            f"{Path(named).name} has {clip.frames} frames, and this page takes {limits.frames}: "
+            "cut it, or start the page with a higher --most-frames"
+        )
+    return clip
+
+
+def described(clip: video.Clip) -> str:
+    """A clip in a line."""
+    width, height = clip.size
+    seconds = float(clip.frames / clip.rate) if clip.rate else 0
+    sound = f", {clip.audio} audio track{'s' * (clip.audio > 1)}" if clip.audio else ", no sound"
+    rate = float(Fraction(clip.rate))
+    return f"{width}x{height}, {clip.frames} frames, {rate:.4g} a second ({seconds:.1f} s){sound}"
+
+
+def task_of(asked: Asked, desk: Desk) -> EditTask:
+    """The task that is asked for. Raises ValueError as EditTask and the marks do."""
+    known = kinds(EditTask)
+    values = {name: widgets.given(known[name], value) for name, value in asked.fields.items()}
+    values = {name: value for name, value in values.items() if value is not None}
+    settings = {name: value for name, value in asked.settings.items() if value not in ("", None)}
+    strength = settings.pop("strength", None)
+    return EditTask(
+        input=asked.clip,
+        output="",
+        **values,
+        settings=settings,
+        strength=strength,
+        mask=mask_of(asked, desk),
+    )
+
+
+def mask_of(asked: Asked, desk: Desk) -> str | None:
+    """The mask as a task names it. What is carried through the clip, or painted, becomes a file."""
+    if asked.way == NO_MASK:
+        return None
+    if asked.way == AUTO:
+        return "auto"
+    if asked.way == FILE:
+        if not asked.file:
+            raise ValueError("upload the mask, or choose another way to give one")
+        return asked.file
+    if asked.way == BOX:
+        texts = [asked.box.strip()]
+        if not texts[0]:
+            raise ValueError("type the box as x,y,width,height in pixels of the clip")
+        if not asked.follow:
+            return texts[0]
+    else:
+        texts = [f"{frame}={path}" for frame, path in sorted(asked.marks.items())]
+        if not texts:
+            raise ValueError("paint over what is to change, on any frame of the clip")
+        if not asked.follow:
+            return asked.marks[min(asked.marks)]
+    return followed(asked.clip, texts, desk)
+
+
+def followed(name: str, texts: list[str], desk: Desk) -> str:
+    """A mask file of marks that are carried through the clip; made once for the same marks."""
+    clip = video.probe(name)
+    told = [name, *(path.partition("=")[2] or path for path in texts)]
+    stamps = [str(Path(path).stat().st_mtime_ns) for path in told if Path(path).exists()]
+    key = hashlib.sha256("\n".join([*told, *texts, *stamps]).encode()).hexdigest()[:16]
+    path = desk.uploads / f"mask-{key}.mkv"
+    if not path.exists():
+        found = anchors.anchors(texts, clip)
+        frames = [
+            np.repeat(m[..., None], 3, 2).astype(np.uint8) * 255 for m in carried(clip, found)
+        ]
+        video.write_frames(path, frames, clip.rate, "lossless")
+    return str(path)
+
+
+def painted(editor: Mapping[str, Any] | None, desk: Desk) -> str | None:
+    """What was painted over a frame as a picture's file, white inside; None where nothing was."""
+    layers = [np.asarray(layer) for layer in (editor or {}).get("layers", [])]
+    alphas = [layer[..., 3] > 0 for layer in layers if layer.ndim == 3 and layer.shape[2] == 4]
+    inside = np.logical_or.reduce(alphas) if alphas else np.zeros((1, 1), bool)
+    if not inside.any():
+        return None
+    from PIL import Image
+
+    key = hashlib.sha256(np.packbits(inside).tobytes()).hexdigest()[:16]
+    path = desk.uploads / f"brush-{key}.png"
+    with whole(path) as part:
+        Image.fromarray(inside.astype(np.uint8) * 255).save(part)
+    return str(path)
+
+
+def frame_of(clip: video.Clip, at: int) -> ndarray:
+    """A frame of a clip, uint8 H W 3."""
+    return anchors.at(clip, min(max(0, int(at)), clip.frames - 1))
+
+
+def shown_mask(task: EditTask, desk: Desk) -> str:
+    """The mask over the clip, as a small clip that every browser plays; a file's name."""
+    known = taken(task)
+    inside = (found_mask(task, known, desk) if task.mask == "auto" else bound(task, known)).frames()
+    frames = islice(video.read(known.clip), known.part.start, known.part.stop)
+    tinted = (overlaid.overlay(*pair) for pair in zip(frames, inside, strict=False))
+    path = desk.uploads / f"mask-shown-{task.key()}.mp4"
+    with whole(path) as part:
+        part.write_bytes(showing.small([tinted], known.clip.size, float(known.clip.rate)))
+    return str(path)
+
+
+def bound(task: EditTask, known: Taken) -> masks.Mask:
+    return masks.bind(task.mask, known.clip, known.part, walk.shape_of(task))
+
+
+def found_mask(task: EditTask, known: Taken, desk: Desk) -> masks.Mask:
+    """The mask that the words find: an edit up to there."""
+    size = known.clip.size[::-1]
+    chosen = plan(task, known.about, len(known.part), size)
+
+    def frames() -> Iterator:
+        arrays = islice(video.read(known.clip), known.part.start, known.part.stop)
+        return chosen.fit.forward(images.to_tensor(array) for array in arrays)
+
+    with desk.using:
+        backbone = desk.backbone(task)
+        job = walk.Job(chosen, frames, locate=lambda cells: lambda: iter(()))
+        for event in walk.walk(job, backbone):
+            if isinstance(event, walk.Found):
+                return walk.cells_mask(chosen, backbone.grid, event.cells)
+    raise AssertionError("an edit with an automatic mask finds one")
+
+
+def fitting(backbone: str) -> list[str]:
+    """The methods that a backbone carries."""
+    module = registry.backbones()[backbone]
+    return registry.fitting(module.MODELS[backbone].carries)

@@ -1,0 +1,71 @@
+"""Widgets made from the schemas: one for each field of EditTask and each setting of a method, by what it takes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from ..settings import Kind, described, kind_of, kinds
+from ..task import EditTask
+
+FINE = 1000  # a range with more whole numbers than this is typed, not slid
+LISTS = "One a line."
+
+
+def of_task(name: str, **changes: Any) -> gr.components.Component:
+    """The widget of a field of EditTask, with its help."""
+    (f,) = (f for f in dataclasses.fields(EditTask) if f.name == name)
+    kind, default = kind_of(f.type), f.default
+    if kind.base in (dict, tuple) or default is dataclasses.MISSING:
+        default = None
+    return widget(name, kind, default, f.metadata["help"], **changes)
+
+
+def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.components.Component]:
+    """A widget for each setting of a method, by name, at what the backbone prefers or else the method's own value."""
+    about, found = described(config), {}
+    for f in dataclasses.fields(config):
+        value = prefers.get(f.name, f.default)
+        found[f.name] = widget(f.name, kinds(config)[f.name], value, about[f.name]["about"])
+    return found
+
+
+def widget(
+    name: str, kind: Kind, value: Any, about: str, **changes: Any
+) -> gr.components.Component:
+    """What fits a kind of value: a box to tick, a choice, a slider where the range is narrow, else a line to type."""
+    label = {"label": name.replace("_", " "), "info": about, "elem_id": f"field-{name}"} | changes
+    if kind.base is bool:
+        return gr.Checkbox(value=bool(value), **label)
+    if kind.choices:
+        none = [("none", None)] if kind.optional else []
+        return gr.Dropdown([*none, *((c, c) for c in kind.choices)], value=value, **label)
+    if kind.base is tuple:
+        return gr.Textbox(lines=2, **label | {"info": f"{about} {LISTS}"})
+    narrow = kind.range and None not in (kind.range.low, kind.range.high)
+    if kind.base in (int, float) and narrow and not kind.optional and not kind.pair:
+        low, high = kind.range.low, kind.range.high
+        if high - low <= FINE:
+            step = 1 if kind.base is int else (high - low) / 100
+            return gr.Slider(low, high, value=value, step=step, **label)
+    if kind.base in (int, float) and not kind.pair:
+        whole = {"precision": 0} if kind.base is int else {}
+        return gr.Number(value=value, **whole, **label)
+    return gr.Textbox(value=written(value), **label)
+
+
+def written(value: Any) -> str:
+    """A value as one types it."""
+    if isinstance(value, tuple):
+        return ":".join(f"{part:g}" for part in value)
+    return "" if value is None else str(value)
+
+
+def given(kind: Kind, value: Any) -> Any:
+    """What a widget holds, as the schema takes it: nothing typed is nothing given."""
+    if kind.base is tuple:
+        return tuple(line.strip() for line in (value or "").splitlines() if line.strip())
+    if value == "" or value is None:
+        return None
+    return value

@@ -1,0 +1,160 @@
+"""The desk behind the page: one run at a time, what was stopped goes on to the same result, and a restart finds all."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from holdfast import editing
+from holdfast.media import video
+from holdfast.task import EditTask
+from holdfast.ui import desk as desks
+from holdfast.ui.desk import DONE, FAILED, STOPPED, WAITING, Desk
+from tests import tiny
+
+
+@pytest.fixture
+def clip(tmp_path):
+    moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
+    video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
+    return tmp_path / "clip.mkv"
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    made = Desk(tmp_path / "page", load=lambda *_: tiny.wan())
+    yield made
+    made.close()
+
+
+def task(clip, **changes):
+    asked = EditTask(str(clip), "", "a red ball", "a blue ball", backbone="shapeworld-wan")
+    return replace(asked, settings={"steps": 6}, codec="ffv1", **changes)
+
+
+def until(run, *statuses):
+    for _ in range(1200):
+        if run.status in statuses:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run.status}: {run.said}")
+
+
+def frames(path):
+    return list(video.read(video.probe(path)))
+
+
+def test_a_run_gives_what_the_command_line_gives(desk, clip, tmp_path):
+    run = desk.submit(task(clip), ".mkv")
+    until(run, DONE, FAILED)
+    assert run.status == DONE, run.said
+    alone = editing.edit(replace(task(clip), output=str(tmp_path / "alone.mkv")), tiny.wan())
+    alone.save()
+    pairs = zip(frames(run.output), frames(tmp_path / "alone.mkv"), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert run.manifest()["evaluations"] == alone.manifest["evaluations"]
+    assert {"strip.png", "side-by-side.mp4", "run.json"} <= {f.name for f in run.folder.iterdir()}
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(desk, clip, monkeypatch):
+    whole = desk.submit(task(clip), ".mkv")
+    until(whole, DONE, FAILED)
+    seen = Desk._seen
+
+    def stop_in_the_middle(self, run, event, *rest):
+        seen(self, run, event, *rest)
+        if run.stage == "edit" and run.done == 4 and not run.notes:
+            run.stop = True
+
+    monkeypatch.setattr(Desk, "_seen", stop_in_the_middle)
+    run = desk.submit(task(clip), ".mkv")
+    until(run, STOPPED, DONE, FAILED)
+    assert run.status == STOPPED
+    assert not run.output.exists()
+    monkeypatch.setattr(Desk, "_seen", seen)
+    again = desk.resume(run)
+    until(again, DONE, FAILED)
+    pairs = zip(frames(whole.output), frames(again.output), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert again.manifest()["evaluations"] < whole.manifest()["evaluations"]  # it did go on
+
+
+def test_one_at_a_time_in_order_and_one_that_waits_can_be_taken_out(desk, clip):
+    with desk.using:  # as if an edit were on
+        first, second, third = (desk.submit(task(clip, seed=n), ".mkv") for n in range(3))
+        assert desk.ahead(third) == 2
+        desk.cancel(second)
+        assert (second.status, desk.ahead(third)) == (STOPPED, 1)
+    for run in (first, third):
+        until(run, DONE, FAILED)
+    assert second.status == STOPPED
+    assert first.output.stat().st_mtime_ns < third.output.stat().st_mtime_ns
+
+
+def test_a_restart_finds_the_runs(desk, clip):
+    done = desk.submit(task(clip), ".mkv")
+    until(done, DONE, FAILED)
+    with desk.using:
+        waiting = desk.submit(task(clip, seed=1), ".mkv")
+        again = Desk(desk.root)  # as after a power cut
+        found = {run.name: run.status for run in again.runs()}
+        again.close()
+        desk.cancel(waiting)
+    assert found == {done.name: DONE, waiting.name: STOPPED}
+
+
+def test_records_that_are_not_ours_are_passed_over(tmp_path):
+    for name, text in {"a": "{", "b": "[]", "c": json.dumps({"task": {"nope": 1}})}.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text(text)
+    desk = Desk(tmp_path)
+    assert desk.runs() == []
+    desk.close()
+
+
+def test_what_cannot_work_is_told_at_once_and_leaves_no_folder(desk, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    with pytest.raises(ValueError, match=r"broken\.mp4"):
+        desk.submit(task(tmp_path / "broken.mp4"))
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_run_that_fails_says_why_and_the_next_one_runs(tmp_path, clip):
+    def load(*_):
+        raise ValueError("no such weights")
+
+    desk = Desk(tmp_path / "page", load)
+    run = desk.submit(task(clip), ".mkv")
+    until(run, FAILED)
+    assert run.said == "no such weights"
+    desk.load = lambda *_: tiny.wan()
+    again = desk.resume(run)
+    until(again, DONE, FAILED)
+    assert again.status == DONE
+    desk.close()
+
+
+def test_uploads_stay_with_their_run(desk, clip):
+    upload = desk.uploads / "clip.mkv"
+    upload.write_bytes(clip.read_bytes())
+    with desk.using:
+        run = desk.submit(task(upload), ".mkv")
+        assert run.status == WAITING
+        assert run.folder in desks.Path(run.task.input).parents
+        upload.unlink()
+    until(run, DONE, FAILED)
+    desk.remove(run)
+    assert not run.folder.exists()
+    assert desk.runs() == []
+
+
+def test_only_what_does_not_run_is_removed_and_only_what_was_stopped_goes_on(desk, clip):
+    with desk.using:
+        run = desk.submit(task(clip), ".mkv")
+        with pytest.raises(ValueError, match="stop it first"):
+            desk.remove(run)
+        with pytest.raises(ValueError, match="only a run that was stopped"):
+            desk.resume(run)
+        desk.cancel(run)
