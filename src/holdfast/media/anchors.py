@@ -61,22 +61,38 @@ def anchors(
     return {n: marked(at(clip, n), replace(found[n], exact=exact)) for n in sorted(found)}
 
 
-def parsed(text: str | Path, clip: video.Clip) -> tuple[int, Marks]:
-    """A text as marks, and the number of the frame that they are on. Raises ValueError."""
-    placed = None if Path(text).exists() else PLACED.fullmatch(str(text))
-    frame, rest = (int(placed[1]), placed[2].strip()) if placed else (0, str(text).strip())
+FORMS = {
+    "box": "--box takes [N=]x,y,width,height",
+    "points": '--points takes "[N=]x,y x,y !x,y"',
+    "brush": "--brush takes [N=]FILE",
+}
+
+
+def split(text: str) -> tuple[int, str]:
+    """The frame that a text begins with, N=, else 0; and the rest."""
+    placed = None if Path(text).exists() else PLACED.fullmatch(text)
+    return (int(placed[1]), placed[2].strip()) if placed else (0, text.strip())
+
+
+def parsed(text: str | Path, clip: video.Clip, kind: str = "") -> tuple[int, Marks]:
+    """A text as marks, and the number of the frame that they are on. kind: box, points or brush, where it must be one.
+
+    Raises ValueError.
+    """
+    frame, rest = split(str(text))
     if frame >= clip.frames:
         raise ValueError(f"{text!r} is of frame {frame}, and the clip has {clip.frames}, from 0 on")
     box = masks.BOX.fullmatch(rest)
-    if box:
+    points = [POINT.fullmatch(word) for word in rest.replace(";", " ").split()]
+    if box and kind in ("", "box"):
         numbers = tuple(int(n) for n in box.groups())
         masks.boxed(numbers, clip.size)
         return frame, Marks(boxes=(numbers,))
-    words = rest.replace(";", " ").split()
-    points = [POINT.fullmatch(word) for word in words]
-    if points and all(points):
+    if points and all(points) and kind in ("", "points"):
         return frame, _points(points, clip.size)
-    return frame, Marks(brush=painted(rest, clip.size))
+    if kind in ("", "brush"):
+        return frame, Marks(brush=painted(rest, clip.size))
+    raise ValueError(f"{FORMS[kind]}, not {str(text)!r}")
 
 
 def _points(found: list[re.Match], size: tuple[int, int]) -> Marks:
@@ -92,7 +108,7 @@ def painted(path: str | Path, size: tuple[int, int]) -> ndarray:
     """A painted picture as boolean H W at the clip's size (width, height): bright is inside."""
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"{str(path)!r} is no box x,y,w,h, no points x,y and no file")
+        raise ValueError(f"there is no file {path}, and it is no box x,y,w,h and no points x,y")
     return masks.bright(images.read(file), size)
 
 

@@ -5,8 +5,10 @@ memory are one frame and, where a mask is carried back, a run of small frames an
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,12 +19,32 @@ from . import images, video
 from .cut import tightened
 from .layers import Layers
 
-SIDE = 256  # pixels of the shorter side that a clip is followed at, at most
-RUN = 128  # small frames that are held to be gone through backwards
+HELD = 2**26  # bytes of small frames that are held to be gone through backwards
+
+
+class Follower(Protocol):
+    """What goes along with a marked thing. Frames are H W 3 float32 in [0, 1]."""
+
+    def mark(self, frame: ndarray, inside: ndarray) -> None:
+        """Begin anew with another mark, boolean H W."""
+
+    def follow(self, frame: ndarray) -> ndarray:
+        """How surely each pixel of the next frame is the thing, float32 H W in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Followers:
+    """Where a follower comes from, of a frame and its mark, and the size that it works at."""
+
+    begin: Callable[[ndarray, ndarray], Follower] = Layers
+    side: int = 256  # pixels of the frame's shorter side, at most
 
 
 def carried(
-    clip: video.Clip, anchors: Mapping[int, ndarray], part: range | None = None
+    clip: video.Clip,
+    anchors: Mapping[int, ndarray],
+    part: range | None = None,
+    using: Followers | None = None,
 ) -> Iterator[ndarray]:
     """One boolean H W for each frame of a clip, or of a part of it. anchors: the masks of some frames, boolean H W at
     the clip's size; on those frames they are the result.
@@ -31,21 +53,26 @@ def carried(
     it is carried back alone, after the last forward. Raises ValueError for no anchor, or one that is not of the clip.
     """
     check(clip, anchors)
-    part = range(clip.frames)[:] if part is None else part
+    part = range(clip.frames) if part is None else part
+    using = using or Followers()
     marked = sorted(anchors)
     first = min(part.start, marked[0])
-    layers, last, back = None, first - 1, _back(clip, anchors, first, marked[0])
+    along, last, back = (
+        None,
+        first - 1,
+        _back(clip, anchors[marked[0]], range(first, marked[0]), using),
+    )
     frames = islice(video.read(clip), first, part.stop)
     for i, array in enumerate(frames, first):
         frame = images.eight_bits(array)
-        small = _small(frame)
+        small = _small(frame, using.side)
         if i in anchors:
             inside, last = anchors[i], i
-            layers = _marked(layers, small, inside)
-            onward = next((n for n in marked if n > i), None)
-            back = {} if onward is None else _back(clip, anchors, i + 1, onward)
+            along = _marked(along, small, inside, using)
+            onward = next((n for n in marked if n > i), i)
+            back = _back(clip, anchors[onward], range(i + 1, onward), using)
         else:
-            ahead = layers.follow(_floats(small)) if layers else None
+            ahead = along.follow(_floats(small)) if along else None
             inside = _tight(_joined(ahead, back, i, last), frame)
         if i in part:
             yield inside
@@ -63,9 +90,9 @@ def check(clip: video.Clip, anchors: Mapping[int, ndarray]) -> None:
             raise ValueError(f"the mask of frame {n} is {sizes[0]}, the clip {sizes[1]}")
 
 
-def _small(frame: ndarray) -> ndarray:
+def _small(frame: ndarray, side: int) -> ndarray:
     height, width = frame.shape[:2]
-    scale = SIDE / min(height, width)
+    scale = side / min(height, width)
     if scale >= 1:
         return frame
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
@@ -76,38 +103,38 @@ def _floats(small: ndarray) -> ndarray:
     return small.astype(np.float32) / 255
 
 
-def _marked(layers: Layers | None, small: ndarray, inside: ndarray) -> Layers:
-    """Layers that begin with a mark."""
+def _marked(along: Follower | None, small: ndarray, inside: ndarray, using: Followers) -> Follower:
+    """A follower that goes on from a mark."""
     size = small.shape[1::-1]
     share = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    if layers is None:
-        return Layers(_floats(small), share >= 0.5)
-    layers.mark(_floats(small), share >= 0.5)
-    return layers
+    if along is None:
+        return using.begin(_floats(small), share >= 0.5)
+    along.mark(_floats(small), share >= 0.5)
+    return along
 
 
-def _back(
-    clip: video.Clip, anchors: Mapping[int, ndarray], first: int, anchor: int
-) -> dict[int, bytes]:
-    """Packed maps of the frames from `first` up to an anchor, carried back from it."""
+def _back(clip: video.Clip, inside: ndarray, over: range, using: Followers) -> dict[int, bytes]:
+    """Packed maps of some frames in a row, carried back from the mask of the one that follows them."""
     found: dict[int, bytes] = {}
-    layers = None
-    for stop in range(anchor + 1, first, -RUN):
-        start = max(first, stop - RUN)
-        run = list(_run(clip, start, stop))
+    if not over:
+        return found
+    along, longest = None, max(8, HELD // (4 * using.side**2))
+    for stop in range(over.stop + 1, over.start, -longest):
+        start = max(over.start, stop - longest)
+        run = list(_run(clip, range(start, stop), using.side))
         for i in range(stop - 1, start - 1, -1):
-            if layers is None:
-                layers = _marked(None, run[i - start], anchors[anchor])
+            if along is None:
+                along = _marked(None, run[i - start], inside, using)
             else:
-                found[i] = _packed(layers.follow(_floats(run[i - start])))
+                found[i] = _packed(along.follow(_floats(run[i - start])))
     return found
 
 
-def _run(clip: video.Clip, start: int, stop: int) -> Iterator[ndarray]:
+def _run(clip: video.Clip, part: range, side: int) -> Iterator[ndarray]:
     """Small frames of a part. Those before it are decoded and no more."""
     converter = VideoReformatter()
-    for frame in islice(video.stored(clip), start, stop):
-        yield _small(images.eight_bits(video.upright(frame, clip, converter)))
+    for frame in islice(video.stored(clip), part.start, part.stop):
+        yield _small(images.eight_bits(video.upright(frame, clip, converter)), side)
 
 
 def _packed(seen: ndarray) -> bytes:
