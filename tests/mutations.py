@@ -745,6 +745,19 @@ MUTATIONS = [
         "tests/test_weights.py",
         ("        _fractions(part, made)\n", ""),
     ),
+    *of(
+        "effects.py",
+        "tests/test_effects.py",
+        ('origin[name] == "given" and not wanted', "not wanted"),
+        ("now == value if value else now not in OFF", "now not in OFF"),
+        ("and not beside", ""),
+    ),
+    *of(
+        "walk.py",
+        "tests/test_effects.py",
+        ("ids.told & {id(who.src.negative), id(who.tgt.negative)}", "ids.told"),
+        ('if "text" in backbone.carries else []', ""),
+    ),
     *of("words.py", WORDS, ("max(i, end)", "i"), ("if len(wanted) > LONG", "if False")),
     *of(
         "bench/pages.py",

@@ -316,7 +316,7 @@ def test_the_interface_is_there_without_torch():
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
 def test_first_and_key_frames_may_be_in_memory(tmp_path):
     backbone, shown = tiny.stable_video(), np.stack([255 - frame for frame in CLIP[:5]])
-    settings = {"steps": 2, "tune": 0, "rank": 2}
+    settings = {"steps": 2, "tune": 0}
     asked = {"method": "i2vedit", "backbone": backbone, "settings": settings, "rate": 8}
     for name, frame in (("a", shown[0]), ("b", shown[3])):
         Image.fromarray(frame).save(tmp_path / f"{name}.png")

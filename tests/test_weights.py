@@ -124,6 +124,15 @@ def test_an_absurd_configuration_is_compared_with_the_files_first(change, said, 
     refused("shapeworld-t2v", folder, said)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_blocks_that_are_not_as_many_as_their_widths(part, copied):
+    folder = copied("shapeworld-sd")
+    config = folder / part / "config.json"
+    kinds = json.loads(config.read_text())["up_block_types"]
+    write(config, up_block_types=kinds[:-1])
+    refused("shapeworld-sd", folder, "up_block_types has . entries, and block_out_channels")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, '{"a": ' + "9" * 5000 + "}"])
 def test_json_that_is_none(text, copied):
     folder = copied()

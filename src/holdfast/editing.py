@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import registry, walk
+from . import effects, registry, walk
 from .backbones.base import Backbone
 from .claims import claimed
 from .files import Store, load_tensors, save_tensors, tidy, whole
@@ -21,7 +21,7 @@ from .media.images import to_tensor
 from .notes import Notice, gathered, note
 from .places import adapters_path, all_paths, first_path, store_of
 from .plan import Plan, plan
-from .result import Clock, Report, Result, check_effect, describe
+from .result import Clock, Report, Result, describe
 from .step import Step
 from .task import EditTask
 from .walk import Done, Event, Note, Painted, Progress
@@ -167,7 +167,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
     mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
-    check_effect(task)
+    effects.of_files(task, clip)
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
     store = store_of(task) if task.output else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import clips, registry, windows, words
+from . import clips, effects, registry, windows, words
 from .media import fit
 from .notes import note
 from .settings import configure
@@ -93,6 +93,7 @@ def plan(
             "give --mask a file or a box x,y,w,h"
         )
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
+    effects.of_settings(task, method, cfg, origin)
     known = about.grid.levels
     if known and "grid" in origin and cfg.grid not in known:
         raise ValueError(
@@ -101,6 +102,7 @@ def plan(
     fitted = fit.plan(about.grid, frames, size)
     spans = long(task, method, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
+    effects.of_prompts(task, about, guide.name)
     own = known[1] if known else ""
     return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, painter(task, about))
 

@@ -289,19 +289,6 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
     }
 
 
-def check_effect(task: EditTask) -> None:
-    """Note what has no effect."""
-    path = Path(task.output)
-    encoded = task.codec != "auto" or task.crf is not None
-    if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
-        note(f"codec and crf have no effect on {path.name}")
-    if task.crf is not None and task.codec in ("lossless", "ffv1", "prores"):
-        note(f"crf has no effect with codec {task.codec}")
-    shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
-    if task.mask is None and shaped:
-        note("feather, grow, outline and invert-mask have no effect without a mask")
-
-
 def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:
     """The same items; how many of a stage's have passed is told."""
     for done, item in enumerate(items, 1):

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from . import registry, windows
 from .attention import maps
-from .backbones.base import Backbone, Prompt
+from .backbones.base import Backbone, Condition, Prompt
 from .media import masks
+from .notes import note
 from .plan import Plan, Second, plan
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
@@ -130,6 +131,7 @@ class Metered:
 
     def __init__(self, inner: Field):
         self.inner, self.evaluations, self.seconds = inner, 0, 0.0
+        self.told: set[int] = set()  # ids of the halves of conditions that steered a call
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
@@ -138,6 +140,8 @@ class Metered:
         result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
         self.seconds += time.perf_counter() - begin
         self.evaluations += 1
+        if isinstance(condition, Condition):
+            self.told.add(id(condition.half(branch)))
         return result
 
 
@@ -185,9 +189,21 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     for step in job.plan.method.edit(seen, given, job.plan.cfg, on_device(job.start, given.source)):
         finite(step.z, f"the latent after step {step.index} of {step.count}")
         yield replace(step, clean=seen.clean)
+    task, made = job.plan.task, metered.evaluations
+    if task.negative.strip() and made and not negated(job, given, metered, backbone):
+        note(f"the negative prompt has no effect: {task.method} made no call that it steers")
     beside = given.guide.field.evaluations if given.guide else 0
     z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
     yield Done(z, metered.evaluations, beside, walked=walked)
+
+
+def negated(job: Job, given: Given, metered: Metered, backbone: Backbone) -> bool:
+    """Whether the negative prompt steered any call, of the backbone or of a model beside it."""
+    told = [(given, metered)] if "text" in backbone.carries else []  # else the negative is no text
+    if given.guide:
+        told.append((given.guide, given.guide.field))
+    steered = [ids.told & {id(who.src.negative), id(who.tgt.negative)} for who, ids in told]
+    return any(steered) or (job.first is None and job.plan.painter.name is not None)
 
 
 def _given(job: Job, backbone: Backbone) -> Iterator[Event]:

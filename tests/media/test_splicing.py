@@ -167,6 +167,17 @@ def test_numbers_that_are_taken_and_sets_that_change_are_not_copied(make_clip):
         header.starts(avc.with_length(other))
 
 
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv420p10le"])
+def test_rgb_without_loss_is_written_of_any_clip(pixels, make_clip, tmp_path):
+    """What an edit made, to the bit, where the source halves chroma; eight bits of it."""
+    clip = video.probe(make_clip(pixels=pixels))
+    frames = [np.roll(frame, 5 * i, axis=1) for i, frame in enumerate(video.read(clip))]
+    video.write(tmp_path / "out.mp4", clip, frames, "lossless-rgb")
+    for made, back in zip(frames, video.read(video.probe(tmp_path / "out.mp4")), strict=True):
+        shown = made if clip.bits == 8 else made / 257
+        assert np.abs(shown - back.astype(float)).max() <= (0 if clip.bits == 8 else 2)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "m4v"])
 def test_h265_that_is_encoded_anew_is_hvc1_too(suffix, make_clip, tmp_path):
     clip = video.probe(make_clip(size=(128, 96)))

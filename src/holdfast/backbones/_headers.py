@@ -188,14 +188,29 @@ def plausible(part: Path) -> None:
     allocates by it.
     """
     file, found = part / "config.json", shapes(part)
+    config = read(file)
+    _blocks(file, config)
     most, layers = max(size(found), SMALL), len(found)
-    for name, number in _numbers(read(file)):
+    for name, number in _numbers(config):
         counts = "layers" in name or name.endswith("blocks")
         limit = layers if counts else most
         if abs(number) > limit:
             raise ValueError(
                 f"{file} is damaged, or of other weights: {name} is {_shown(number)}, "
                 f"and the files beside it hold {layers} tensors of {size(found)} numbers"
+            )
+
+
+def _blocks(file: Path, config: dict) -> None:
+    """Raises ValueError for kinds of blocks that are not as many as their widths: a library makes as many as it is told
+    of either, and they do not fit together.
+    """
+    widths = config.get("block_out_channels")
+    for name in ("down_block_types", "up_block_types"):
+        kinds = config.get(name)
+        if isinstance(widths, list) and isinstance(kinds, list) and len(kinds) != len(widths):
+            raise ValueError(
+                f"{file} is damaged: {name} has {len(kinds)} entries, and block_out_channels {len(widths)}"
             )
 
 

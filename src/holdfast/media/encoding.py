@@ -174,9 +174,11 @@ def pixel_format(clip: Clip, codec: str) -> str:
     known, own = CODECS[codec].formats, plain(clip.pixel_format)
     if codec in ("ffv1", "lossless") and _own_layout(clip, codec):
         return own
-    if not is_yuv(clip.pixel_format) and codec in ("ffv1", "lossless-rgb"):
+    if codec == "lossless-rgb":
+        return "rgb24"
+    if not is_yuv(clip.pixel_format) and codec == "ffv1":
         deep = clip.bits > 8
-        plain_rgb = "rgb24" if codec == "lossless-rgb" else "gbrp16le" if deep else "bgr0"
+        plain_rgb = "gbrp16le" if deep else "bgr0"
         return "bgra" if clip.opacity and not deep and "bgra" in known else plain_rgb
     opacity = ("a", "") if clip.opacity else ("",)
     depths = (
@@ -228,11 +230,12 @@ def sound_streams(out, source) -> dict:
     """
     streams = {}
     for track in source.streams.audio:
+        context = track.codec_context
         try:
             stream = out.add_stream_from_template(track)
         except ValueError as error:
             raise ValueError(
-                f"this container cannot hold the source's audio ({track.codec_context.name}); "
+                f"this container cannot hold the source's audio ({context.name if context else 'unknown'}); "
                 "write .mkv or the source's own kind"
             ) from error
         stream.metadata.update(track.metadata)
@@ -281,6 +284,8 @@ class Sound:
         """Copy the rest."""
         self.until(float("inf"))
         if self.mended:
-            note(f"packets of the source's sound whose times go backwards: {self.mended}; now they follow one another")
+            note(
+                f"packets of the source's sound whose times go backwards: {self.mended}; now they follow one another"
+            )
         if self.source:
             self.source.close()

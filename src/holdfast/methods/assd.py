@@ -23,6 +23,9 @@ from ..settings import Guidance, Number, Range, Share, Steps
 from ..step import Field, Given, Guide, Step, resumed
 
 NEEDS: set[str] = set()
+# settings that need another one
+ONLY_WITH = {"smooth_target": "window", "mask": "window", "tau": "mask", "fused": "fusion"}
+ONLY_WITH |= dict.fromkeys(("joint_guidance", "stride"), "joint")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..settings import Count, Guidance, LevelGrid, Number, Share, Shift, Steps, 
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
+ONLY_WITH = dict.fromkeys(("worse", "omega"), "averaging=published")  # settings that need another
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..settings import Range, Share
 from ..step import Field, Given, Step, resumed
 
 NEEDS: set[str] = set()
+ONLY_WITH = {"memory": "keep"}  # settings that need another one
 Weight = Annotated[float, Range(0, None)]
 
 

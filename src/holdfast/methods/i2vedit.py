@@ -37,6 +37,8 @@ from ._matched import Beside, beside, extended, matching_in, over_time, recorded
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
 FITTED = ("tune", "rank", "rate", "targets")  # settings that what is fitted to the clip depends on
 LONG = "clips"
+ONLY_WITH = dict.fromkeys(("rank", "rate", "targets"), "tune")  # settings that need another one
+ONLY_WITH |= dict.fromkeys(("low", "high"), "matching")
 
 
 @dataclass(frozen=True)

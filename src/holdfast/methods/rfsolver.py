@@ -19,6 +19,8 @@ from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timestep
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"joint_attention"}
+ONLY_WITH = {"depth": "inject"}  # settings that need another one
+SEEDED = False  # nothing is drawn
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..settings import LevelGrid, Number, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
+SEEDED = False  # nothing is drawn
 
 
 @dataclass(frozen=True)

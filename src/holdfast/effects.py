@@ -1,0 +1,54 @@
+"""Options without effect, each told with the reason: a wish that is silently not granted is taken for a fault."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .media import video
+from .notes import note
+from .task import EditTask
+
+OFF = (0, False, "off", "none")
+UNRATED = ("lossless", "lossless-rgb", "ffv1", "prores")  # codecs without a quality of their own
+
+
+def of_files(task: EditTask, clip: video.Clip) -> None:
+    """What does nothing to this clip or this kind of result. clip: as it was treated."""
+    path = Path(task.output)
+    encoded = task.codec != "auto" or task.crf is not None
+    if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
+        note(f"codec and crf have no effect on {path.name}")
+    if task.crf is not None and task.codec in UNRATED:
+        note(f"crf has no effect with codec {task.codec}")
+    shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
+    if task.mask is None and shaped:
+        note("feather, grow, outline and invert-mask have no effect without a mask")
+    if task.deinterlace and not clip.deinterlaced:
+        note(f"deinterlace has no effect: {clip.path.name} is not interlaced")
+    if task.background and clip.background is None:
+        note(f"background has no effect: {clip.path.name} is not seen through")
+
+
+def of_settings(task: EditTask, method: ModuleType, cfg: Any, origin: dict[str, str]) -> None:
+    """What a method makes no use of with these settings: it says in ONLY_WITH which need which, as NAME or
+    NAME=VALUE; and in SEEDED whether it draws anything.
+    """
+    if task.same:
+        return
+    for name, needed in getattr(method, "ONLY_WITH", {}).items():
+        other, _, value = needed.partition("=")
+        now = getattr(cfg, other)
+        wanted = now == value if value else now not in OFF
+        if origin[name] == "given" and not wanted:
+            note(f"{name} has no effect while {other} is {now}")
+    if task.seed and not getattr(method, "SEEDED", True) and task.mask != "auto":
+        note(f"{task.method} draws nothing at random: the seed has no effect")
+
+
+def of_prompts(task: EditTask, about: Any, beside: str | None) -> None:
+    """Prompts beside a first frame, which alone steers some models. beside: the name of the second model, which is told
+    them.
+    """
+    told = task.source.strip() or task.target.strip() or task.negative.strip()
+    if task.first_frame and told and "text" not in about.carries and not beside:
+        note(f"the prompts have no effect on {about.name}, which is steered by its first frame")

@@ -1,0 +1,119 @@
+"""An option without effect says so, and one with an effect is silent."""
+
+import warnings
+
+import pytest
+import torch
+
+from holdfast import editing, walk
+from holdfast.notes import Notice
+from holdfast.task import EditTask
+
+from . import tiny
+
+CLIP = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+TEXTS = {"source": "a plain red ball", "target": "a plain blue ball"}
+
+
+@pytest.fixture(scope="module")
+def backbones():
+    return {"wan": tiny.wan(), "svd": tiny.stable_video()}
+
+
+def said(backbone, **fields) -> str:
+    """All notes of an edit in memory."""
+    first = CLIP[0] if "first_frame" in fields else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Notice)
+        job = walk.job(EditTask(input="", output="", **fields), backbone, CLIP, first=first)
+        walk.finished(job, backbone)
+    return "\n".join(str(w.message) for w in caught if w.category is Notice)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("flowdirector", {"worse": "1", "averaging": "released"}, "worse has no effect while aver"),
+        ("flowdirector", {"worse": "1"}, ""),
+        (
+            "assd",
+            {"tau": "0.1", "mask": "off", "joint": "0"},
+            "tau has no effect while mask is off",
+        ),
+        ("assd", {"stride": "2", "joint": "0"}, "stride has no effect while joint is 0"),
+        ("assd", {"fused": "1", "fusion": "0", "joint": "0"}, "fused has no effect while fusion"),
+        ("flowdistill", {"memory": "0.5", "keep": "0"}, "memory has no effect while keep is 0"),
+        ("flowdistill", {"memory": "0.5"}, ""),
+        ("rfsolver", {"depth": "0.2", "inject": "0"}, "depth has no effect while inject is 0"),
+        ("rfsolver", {"depth": "0.2"}, ""),
+    ],
+)
+def test_settings_that_need_another_one(method, settings, words, backbones):
+    found = said(backbones["wan"], method=method, settings={"steps": "2"} | settings, **TEXTS)
+    assert words in found
+    assert bool(words) == ("has no effect" in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rank": "4", "tune": "0"}, "rank"),
+        ({"rank": "4"}, ""),
+        ({"low": "0.1", "matching": "no"}, "low"),
+    ],
+)
+def test_settings_of_what_is_carried_from_a_frame(settings, words, backbones):
+    told = {"method": "i2vedit", "first_frame": "x.png"}
+    found = said(backbones["svd"], settings={"steps": "2", "tune": "1"} | settings, **told)
+    assert (f"{words} has no effect while" in found) == bool(words)
+
+
+def test_a_seed_where_nothing_is_drawn(backbones):
+    for method in ("rfsolver", "uniedit"):
+        told = {"method": method, "settings": {"steps": "2"}, **TEXTS}
+        assert f"{method} draws nothing at random" in said(backbones["wan"], seed=3, **told)
+        assert "random" not in said(backbones["wan"], **told)
+    told = {"settings": {"steps": "2"}, **TEXTS}
+    assert "random" not in said(backbones["wan"], seed=3, **told)
+
+
+def test_prompts_beside_a_first_frame(backbones):
+    told = {"first_frame": "x.png", "settings": {"steps": "2"}}
+    assert "the prompts have no effect on tiny" in said(backbones["svd"], **told, **TEXTS)
+    assert "the prompts have no effect" in said(backbones["svd"], **told, negative="blurred")
+    assert "prompts" not in said(backbones["svd"], **told)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "used"),
+    [
+        ("flowedit", {}, True),
+        ("flowedit", {"source_guidance": "1", "target_guidance": "1"}, False),
+        ("flowalign", {}, False),
+        ("uniedit", {}, True),
+        ("uniedit", {"source_prompt": "yes"}, False),
+        ("sdedit", {}, True),
+    ],
+)
+def test_a_negative_prompt_that_no_call_is_told(method, settings, used, backbones):
+    """FlowAlign has the source prompt in its place; guidance of 1 asks for none."""
+    told = {"method": method, "settings": {"steps": "2"} | settings, **TEXTS}
+    found = said(backbones["wan"], negative="blurred", **told)
+    assert ("the negative prompt has no effect" in found) != used
+    assert "negative" not in said(backbones["wan"], **told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"deinterlace": True}, "deinterlace has no effect: clip.mp4 is not interlaced"),
+        ({"background": "black"}, "background has no effect: clip.mp4 is not seen through"),
+        ({"codec": "lossless-rgb", "crf": 3}, "crf has no effect with codec lossless-rgb"),
+    ],
+)
+def test_what_does_nothing_to_this_clip(fields, words, make_clip, backbones, tmp_path):
+    about = {"input": str(make_clip()), "output": str(tmp_path / "out.mp4")}
+    task = EditTask(**about, source="a ball", target="a ball", **fields)
+    with pytest.warns(Notice) as caught:
+        editing.edit(task, backbones["wan"])
+    assert words in [str(warning.message) for warning in caught]
