@@ -920,6 +920,7 @@ MUTATIONS = [
         "tests/batch/test_run.py",
         ("if self.loaded != asked", "if True"),
         ("if self.stopping", "if False"),
+        ("torch.set_num_threads(self.threads)", "pass"),
         ('.get("run") == run', '.get("run")'),
     ),
     *of(

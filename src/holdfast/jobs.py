@@ -65,13 +65,15 @@ def perform(task: EditTask, backbone=None, report: Report | None = None) -> dict
     from . import editing
 
     claim = _alone(task, report)
-    manifest = done(task)
-    if manifest is None:
-        resume = store_of(task).holds()
-        result = editing.edit(task, backbone, resume=resume, report=report)
-        result.save(report=report)
-        manifest = result.manifest
-    claim.release()
+    try:
+        manifest = done(task)
+        if manifest is None:
+            resume = store_of(task).holds()
+            result = editing.edit(task, backbone, resume=resume, report=report)
+            result.save(report=report)
+            manifest = result.manifest
+    finally:
+        claim.release()
     return manifest
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from holdfast import editing, jobs, registry
 from holdfast.batch import crew, rows, run
@@ -133,6 +134,16 @@ def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make
         worker.run(task_of(clip.parent / "none.mp4", "d.mp4").to_dict(), Job(4, first).kind)
 
 
+def test_a_worker_has_as_many_threads_as_it_was_told(make_clip):
+    task = task_of(make_clip().parent / "none.mp4", "a.mp4")
+    try:
+        with pytest.raises(ValueError, match="no file"):
+            Worker(3).run(task.to_dict(), Job(1, task).kind)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_a_worker_that_is_stopped_saves_its_latents(make_clip):
     task = task_of(make_clip(), "a.mp4")
     worker = Worker(1)
@@ -169,6 +180,13 @@ def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     ):
         pass
     with pytest.raises(ValueError, match="--ray auto"), crew.session("ray://host:10001", 1):
+        pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", ":", "127.0.0.1:port"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address):
+    said = pytest.raises(ValueError, match=f"no Ray cluster can be joined at {address} ")
+    with said, crew.session(address, 1):
         pass
 
 

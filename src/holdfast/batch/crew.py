@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from .worker import Worker
 
 OBJECTS = 80 * 2**20  # bytes that Ray sets aside for results, of which ours are a number each
 STOP_WITHIN = 120.0  # seconds until a job that is stopped has saved its latents
+REACHED_WITHIN = 10.0  # seconds
 STARTS = 3  # so many workers in a row that do not start, and none will
 # Read by Ray when it is imported and when it starts: nothing is reported to its makers, its lines about dead workers
 # do not go to our standard output, and a worker without a GPU of its own sees what the machine has.
@@ -62,8 +64,11 @@ def _imported():
 
 def _connect(ray, address: str, how: dict[str, Any]) -> None:
     try:
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), REACHED_WITHIN).close()  # Ray asks for ever
         ray.init(address, **how)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines()[0]
         raise ValueError(
             f"no Ray cluster can be joined at {address} ({said}); "
