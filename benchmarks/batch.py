@@ -106,6 +106,7 @@ def alone(file: Path, folder: Path, backbone) -> Pace:
 
 
 def together(file: Path, folder: Path, options: argparse.Namespace, count: int) -> Pace:
+    (folder / "batch.json").unlink(missing_ok=True)  # of the turn before
     begin, batch = time.perf_counter(), Batch(file, folder, options)
     batch.until(options.workers)
     first, before = time.perf_counter(), batch.finished()
@@ -153,6 +154,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     one, two = single.warm / single.warm_seconds, many.warm / many.warm_seconds
     print(f"one after the other {one:.3f} jobs/s, {options.workers} workers {two:.3f} jobs/s warm")
     print(f"ratio warm {two / one:.2f}; with starting {single.seconds / many.seconds:.2f}")
+    print(f"seconds {single.seconds:.0f} and {many.seconds:.0f}, of which {options.turns} starts")
     print(equal(found, folder / "single", folder / "batch"))
     if options.kills:
         killed(written(folder / "all.jsonl", found), folder / "killed", options)
