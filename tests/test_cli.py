@@ -243,6 +243,7 @@ def test_every_field_of_the_task_is_a_flag():
         "--no-invert-mask",
         "--no-deinterlace",
         "--resume",
+        "--check",
         "--json",
         "--help",
     }

@@ -1,7 +1,6 @@
 """The command line: edit, demo, frame, metrics, bench, list, doctor. The flags of `edit` are made from EditTask."""
 
 import dataclasses
-import inspect
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +13,12 @@ from rich.table import Table
 from . import summary
 from .bench.cli import bench
 from .commands.batch import batch
+from .commands.flags import dressed, task_parameters
 from .commands.mask import mask
+from .commands.sheet import sheet
 from .commands.ui import ui
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
 from .places import store_of
-from .settings import kind_of, without_limits
 from .task import EditTask
 
 app = typer.Typer(
@@ -29,43 +29,8 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.command()(batch)
 app.command()(mask)
+app.command()(sheet)
 app.command()(ui)
-
-
-def task_parameters() -> list[inspect.Parameter]:
-    """One typer parameter for each field of EditTask."""
-    parameters = []
-    for f in dataclasses.fields(EditTask):
-        flags, text = f.metadata["flags"], f.metadata["help"] + _limits(f.type)
-        about = (
-            typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
-        )
-        parameters.append(
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=_default(f),
-                annotation=Annotated[_typed(f.type), about],
-            )
-        )
-    return parameters
-
-
-def _limits(annotation: Any) -> str:
-    """What a field's type says of its numbers, for its help."""
-    kind = kind_of(annotation)
-    return f" ({kind})" if kind.range else ""
-
-
-def _typed(annotation: Any) -> Any:
-    """A field's type as typer takes it. Ranges stay with EditTask, which says the same from JSON and from Python."""
-    return list[str] if kind_of(annotation).base in (dict, tuple) else without_limits(annotation)
-
-
-def _default(f: dataclasses.Field) -> Any:
-    if kind_of(f.type).base in (dict, tuple):
-        return []
-    return inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
 
 
 def edit(**values: Any) -> None:
@@ -121,24 +86,12 @@ def summarise(manifest: dict) -> None:
         screen.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def _register_edit() -> None:
-    texts = {
-        "check": "Say what the edit would do, take and keep, and stop.",
-        "resume": "Go on from the latents that a stopped run saved.",
-        "json": "Print the manifest as JSON on standard output, and nothing else there.",
-    }
-    parameters = task_parameters()
-    for name, text in texts.items():
-        kind = Annotated[bool, typer.Option(f"--{name}", help=text)]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        )
-    edit.__signature__ = inspect.Signature(parameters)
-    edit.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command()(edit)
-
-
-_register_edit()
+EDIT_FLAGS = {
+    "check": "Say what the edit would do, take and keep, and stop.",
+    "resume": "Go on from the latents that a stopped run saved.",
+    "json": "Print the manifest as JSON on standard output, and nothing else there.",
+}
+app.command()(dressed(edit, task_parameters(), EDIT_FLAGS))
 
 
 @app.command()

@@ -108,6 +108,7 @@ class Opened:
     plan: Plan
     store: Store | None
     first: Tensor | None = None  # the wanted first frame, as the model takes it
+    latent: Tensor | None = None  # the part, where it was encoded already
     keys: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # and others, by place
 
     def shown(self, made: Painted) -> None:
@@ -171,7 +172,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
     store = store_of(task) if task.output else None
-    edit = Opened(task, clip, part, mask, chosen, store)
+    edit = Opened(task, clip, part, mask, chosen, store, latent=known.latent)
     if task.first_frame:
         edit.first = first.read(task.first_frame, chosen.fit, next(edit.frames()))
     for at, path in keys.items():
@@ -262,6 +263,7 @@ def _walked(
         keys=edit.keys,
         adapters=adapters,
         start=step,
+        source=edit.latent,
     )
     last = time.monotonic()
     clock.restart()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import registry, walk
-from .backbones.base import Backbone, Prompt
+from .backbones.base import Backbone, Passing, Prompt
 from .console import duration
 from .diffusion import noise
 from .editing import opened
@@ -152,30 +152,8 @@ def counted(
     return event.evaluations, job.plan.spans.count
 
 
-class Idle(Backbone):
+class Idle(Passing):
     """A backbone whose network only runs where somebody looks into it or learns from it: all else is still there."""
-
-    def __init__(self, inner: Backbone):
-        self.inner = inner
-        self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
-        self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
-        self.door, self.features, self.parts = inner.door, inner.features, inner.parts
-        self.network, self.guide = inner.network, inner.guide
-
-    def condition(self, prompt):
-        return self.inner.condition(prompt)
-
-    def encode(self, frames, *eps):
-        return self.inner.encode(frames, *eps)
-
-    def decode(self, z):
-        return self.inner.decode(z)
-
-    def levels(self, steps, shift=None, grid="own", shape=None):
-        return self.inner.levels(steps, shift, grid, shape)
-
-    def whole(self, sigma):
-        return self.inner.whole(sigma)
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         doors = [door for door in (self.door, self.features) if door]

@@ -19,6 +19,9 @@ class Taken:
     clip: video.Clip
     part: range
     about: Any  # a backbone, loaded or not (registry.about)
+    latent: Any = (
+        None  # the part as the backbone encodes it, 1 c f h w, where that was done already
+    )
 
 
 def taken(task: EditTask, backbone: Any = None) -> Taken:

@@ -92,6 +92,7 @@ class Job:
     start: Step | None = None  # where an earlier run stopped
     adapters: dict[str, Tensor] | None = None  # what an earlier run fitted to this clip
     guide: Backbone | None = None  # the plan's second model, where it is loaded already
+    source: Tensor | None = None  # the clean latent of the frames, where they were encoded already
 
 
 def job(
@@ -218,7 +219,7 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
     tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
-    source = backbone.encode(job.frames())
+    source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)

@@ -61,11 +61,12 @@ def test_a_run_gives_what_the_command_line_gives(desk, clip, tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_result(desk, clip, monkeypatch):
     whole = desk.submit(task(clip), ".mkv")
     until(whole, DONE, FAILED)
-    seen = Desk._seen
+    seen, previews = Desk._seen, []
 
     def stop_in_the_middle(self, run, event, *rest):
         seen(self, run, event, *rest)
-        if run.stage == "edit" and run.done == 4 and not run.notes:
+        if run.stage == "edit" and run.done == 4:
+            previews.append(run.preview)
             run.stop = True
 
     monkeypatch.setattr(Desk, "_seen", stop_in_the_middle)
@@ -73,6 +74,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(desk, clip, monkeypatch):
     until(run, STOPPED, DONE, FAILED)
     assert run.status == STOPPED
     assert not run.output.exists()
+    assert previews[0].shape == (16, 24, 3)  # how it looked, at the clip's own size
     monkeypatch.setattr(Desk, "_seen", seen)
     again = desk.resume(run)
     until(again, DONE, FAILED)

@@ -159,3 +159,38 @@ def device_of(parts: Mapping[str, nn.Module]) -> torch.device:
             if name not in RESTING:
                 return parameter.device
     return torch.device("cpu")
+
+
+class Passing(Backbone):
+    """A backbone that hands everything on to another: for those that stand before one and change one thing."""
+
+    def __init__(self, inner: Backbone):
+        self.inner = inner
+        self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
+        self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
+        self.door, self.features, self.parts = inner.door, inner.features, inner.parts
+        self.network, self.guide = inner.network, inner.guide
+
+    def condition(self, prompt: Prompt) -> Condition:
+        return self.inner.condition(prompt)
+
+    def encode(self, frames: Iterable[Tensor], *eps: Tensor) -> Tensor:
+        return self.inner.encode(frames, *eps)
+
+    def decode(self, z: Tensor) -> Iterator[Tensor]:
+        return self.inner.decode(z)
+
+    def levels(
+        self,
+        steps: int,
+        shift: float | None = None,
+        grid: str = "own",
+        shape: Sequence[int] | None = None,
+    ) -> list[float]:
+        return self.inner.levels(steps, shift, grid, shape)
+
+    def whole(self, sigma: float) -> float:
+        return self.inner.whole(sigma)
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)

@@ -1,5 +1,6 @@
 """`holdfast ui`: the web page."""
 
+import contextlib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,8 @@ def ui(
         with serve(folder, limits, listen, port, browser) as (address, wait):
             shown = escape(f"{address} (runs are kept in {folder}; Ctrl-C ends it)")
             screen.print(f"[green]open[/] {shown}", highlight=False, soft_wrap=True)
-            wait()
+            with contextlib.suppress(KeyboardInterrupt):  # how one ends it
+                wait()
 
 
 def is_own(address: str) -> bool:

@@ -35,7 +35,8 @@ def widget(
     name: str, kind: Kind, value: Any, about: str, **changes: Any
 ) -> gr.components.Component:
     """What fits a kind of value: a box to tick, a choice, a slider where the range is narrow, else a line to type."""
-    label = {"label": name.replace("_", " "), "info": about, "elem_id": f"field-{name}"} | changes
+    label = {"label": name.replace("_", " "), "info": about, "elem_id": f"field-{name}"}
+    label |= {"interactive": True} | changes
     if kind.base is bool:
         return gr.Checkbox(value=bool(value), **label)
     if kind.choices:

@@ -1,0 +1,133 @@
+"""A contact sheet: each clip is what a single edit makes, the clip is encoded once, the preference can be traced."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from holdfast import cli, editing, registry, sheet
+from holdfast.media import video
+from holdfast.task import EditTask
+
+from . import tiny
+
+
+@pytest.fixture
+def clip(tmp_path):
+    moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
+    video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
+    return str(tmp_path / "clip.mkv")
+
+
+def task(clip, folder):
+    told = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+    return EditTask(clip, str(folder / "x.mkv"), **told, settings={"steps": 3}, codec="ffv1")
+
+
+def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tmp_path):
+    model, calls = tiny.wan(), Counter()
+
+    class Counted(sheet.Passing):
+        def encode(self, frames, *eps):
+            calls["clip"] += 1
+            return super().encode(frames, *eps)
+
+        def condition(self, prompt):
+            calls[prompt.text] += 1
+            return super().condition(prompt)
+
+    ways = sheet.asked("flowedit,sdedit", "0.5,1", "0:2")
+    record = sheet.sheet(task(clip, tmp_path), ways, tmp_path / "out", Counted(model))
+    assert len(record["clips"]) == 8
+    assert calls["clip"] == 1
+    # with the words that drive the edit, and without: for the judgement
+    assert max(calls["a red ball"], calls["a blue ball"]) <= 2
+    name = "sdedit strength 0.5 seed 1"
+    alone = sheet.task_of(task(clip, tmp_path), sheet.Way("sdedit", 0.5, 1), tmp_path / "alone")
+    editing.edit(alone, model).save()
+    paths = (record["clips"][name]["output"], alone.output)
+    pairs = zip(*(video.read(video.probe(path)) for path in paths), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert json.loads((tmp_path / "out" / "sheet.json").read_text())["preferred"]
+    with Image.open(tmp_path / "out" / "sheet.png") as picture:
+        width, height = picture.size
+    assert width == 2 * (sheet.CELL + 2 * sheet.EDGE)
+    assert height == 5 * (160 + sheet.TEXT + 2 * sheet.EDGE)  # the source, and four rows
+
+
+def figures(**rows):
+    return {n: dict(zip(sheet.BETTER, values, strict=True)) for n, values in rows.items()}
+
+
+def test_the_least_mean_rank_wins_and_a_clip_that_changes_nothing_does_not():
+    found = sheet.preferred(
+        figures(nothing=(-0.1, 99.0, 0.0), good=(0.3, 30.0, 1.0), wild=(0.4, 10.0, 9.0))
+    )
+    assert found["preferred"] == "good"  # ranks 1 0 0 of the two that came nearer to the target
+    assert found["ranks"] == {"good": pytest.approx(1 / 3), "wild": pytest.approx(2 / 3)}
+    assert "2 of 3" in found["why"]
+
+
+def test_where_none_comes_nearer_to_the_target_that_is_said():
+    found = sheet.preferred(figures(a=(-0.1, 20.0, 1.0), b=(-0.2, 10.0, 2.0)))
+    assert found["preferred"] == "a"
+    assert "more strength may help" in found["why"]
+    unsteered = sheet.preferred(figures(a=(None, 20.0, 1.0), b=(None, 10.0, 2.0)))
+    assert "nothing here tells" in unsteered["why"]
+    assert sheet.preferred(figures(a=(0.1, 1.0, 1.0)))["preferred"] is None
+
+
+def test_a_measure_of_one_frame_alone_is_left_out():
+    found = sheet.preferred(figures(a=(0.2, 20.0, None), b=(0.1, 30.0, None)))
+    assert found["why"].startswith("least mean rank of agreement, kept,")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("flowedt", "", "0"), "nearest: flowedit"),
+        (("flowedit,flowedit", "", "0"), "--method takes different values"),
+        (("flowedit", "2", "0"), "strength"),
+        (("flowedit", "", "4:4"), "--seed 4:4 is no seed"),
+        (("flowedit", "", "a:b"), "seed is a whole number"),
+        (("flowedit", "", "0:999"), "at most 100 clips"),
+    ],
+)
+def test_what_a_sheet_does_not_take(asked, said):
+    with pytest.raises(ValueError, match=said):
+        sheet.asked(*asked)
+
+
+def test_seeds_and_strengths_as_one_types_them():
+    found = sheet.asked("FlowEdit", "", "2,0")
+    assert found == sheet.Asked(("flowedit",), (None,), (2, 0))
+    assert sheet.asked("sdedit", "0.5, 0.7", ":3").seeds == (0, 1, 2)
+
+
+def test_the_model_takes_its_own_target_for_the_target():
+    """On the embedded model: a red scene agrees with its caption, and not with that of a blue one."""
+    from holdfast.shapeworld.render import render
+    from holdfast.shapeworld.scenes import sample_edit
+
+    edit = sample_edit(5, "colour", "single")
+    model = registry.load_backbone("shapeworld-wan")
+    told = EditTask("", "", edit.source.caption(), edit.target.caption())
+    source, target = (model.encode(clip) for clip in render([edit.source, edit.target]))
+    assert sheet.agreement(told, source, model) < 0 < sheet.agreement(told, target, model)
+
+
+def test_the_command_makes_a_sheet(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "load_backbone", lambda *_: tiny.wan())
+    words = ["--source", "a red ball", "--target", "a blue ball", "--backbone", "shapeworld-wan"]
+    arguments = ["sheet", clip, "-o", str(tmp_path / "out"), *words, "--seed", "0:2"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--set", "steps=2", "--json"])
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert set(record["clips"]) == {"flowedit seed 0", "flowedit seed 1"}
+    assert (tmp_path / "out" / "flowedit seed 0.mp4.json").exists()
+    refused = CliRunner().invoke(cli.app, [*arguments, "--strength", "7"])
+    assert refused.exit_code == 2
+    assert "strength is a number between 0 and 1" in refused.output

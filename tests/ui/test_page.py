@@ -1,0 +1,193 @@
+"""The page in a real browser: what a person does from upload to download, at a desk and on a phone."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from holdfast import editing, registry
+from holdfast.media import video
+from holdfast.shapeworld.demo import arrays, write_clip
+from holdfast.shapeworld.render import render
+from holdfast.shapeworld.scenes import sample_edit
+from holdfast.task import EditTask
+from tests.bench.test_pages import ARGUMENTS, BROWSER, needs_browser
+
+pytestmark = needs_browser
+FEWER = 8  # steps
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A clip of the synthetic world, and its two prompts."""
+    edit = sample_edit(3, "colour", "several")
+    path = tmp_path_factory.mktemp("clip") / "scene.mp4"
+    write_clip(path, arrays(render([edit.source])[0]), "lossless")
+    return path, edit.source.caption(), edit.target.caption()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page's address and folder, served by the command, which ends with Ctrl-C."""
+    folder = tmp_path_factory.mktemp("page")
+    limits = ["--most-frames", "50", "--most-mb", "1"]
+    command = [sys.executable, "-m", "holdfast.cli", "ui", "-o", folder, "--port", "0", *limits]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        first = served.stderr.readline()
+        yield re.search(r"http://127\.0\.0\.1:\d+/", first)[0], folder
+        served.send_signal(signal.SIGINT)
+        assert served.wait(30) == 0, served.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
+        yield opened
+        opened.close()
+
+
+def opened(browser, site, width=1280):
+    """The page at a width; what it asked of other machines, and what went wrong in it."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
+    page.set_default_timeout(90_000)
+    strange = []
+    own = (site[0], "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(own) else strange.append(r.url))
+    page.on("pageerror", lambda e: strange.append(str(e)))
+    page.goto(site[0])
+    page.wait_for_selector("#clip input[type=file]", state="attached")
+    return page, strange
+
+
+def said(page, where, text):
+    """Wait until a place says something; all that it says then."""
+    page.locator(where).filter(has_text=re.compile(text)).wait_for()
+    return page.inner_text(where)
+
+
+def asked(page, scene):
+    path, source, target = scene
+    page.set_input_files("#clip input[type=file]", path)
+    said(page, "#clip-said", "64x64, 13 frames")
+    page.fill("#field-source textarea", source)
+    page.fill("#field-target textarea", target)
+
+
+def fewer_steps(page):
+    page.click("text=Settings of the method")
+    page.fill("#field-steps input[type=number]", str(FEWER))
+    page.press("#field-steps input[type=number]", "Tab")
+
+
+def painted(page):
+    """Paint over the ball below the middle."""
+    page.click("#way label:has-text('brush')")
+    canvas = page.locator("#brush canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)  # the editor fits the picture to its place
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2 - 40, box["y"] + box["height"] * 0.66
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for k in range(12):
+        page.mouse.move(x + 3 * k, y + 20 * (k % 2))
+    page.mouse.up()
+    page.wait_for_timeout(800)
+
+
+def test_from_upload_to_download(browser, site, scene, tmp_path):
+    page, strange = opened(browser, site)
+    asked(page, scene)
+    assert page.inner_text("#differences del") == "red"
+    assert page.inner_text("#differences ins") == "green"
+    fewer_steps(page)
+    painted(page)
+    page.click("#show-mask")
+    page.wait_for_selector("#mask-shown video")
+    page.click("#check")
+    check = said(page, "#said", "kept:")
+    assert "every pixel outside the mask" in check
+    assert re.search(r"about \d+ evaluations of the network, about .* MB", check)
+    page.click("#edit")
+    said(page, "#status", "Done")
+    figures = said(page, "#figures", "kept:")
+    with page.expect_download() as download:
+        page.locator("#files a[download='edited.mp4']").click()
+    download.value.save_as(tmp_path / "edited.mp4")
+    (run,) = (site[1] / "runs").iterdir()
+    manifest = json.loads((run / "edited.mp4.json").read_text())
+    assert (tmp_path / "edited.mp4").read_bytes() == (run / "edited.mp4").read_bytes()
+    assert f"{manifest['delivered']['psnr_outside']} dB in the file" in figures
+    assert manifest["settings"]["steps"] == {"value": FEWER, "from": "given"}
+    assert 0 < manifest["preservation"]["changed_share"] < 0.5  # within what was painted
+    page.wait_for_selector("#compare img")
+    page.click("button[role=tab]:has-text('Past runs')")
+    page.wait_for_selector("#gallery img")
+    assert strange == []
+    same_as_alone(EditTask.from_dict(manifest["task"]), tmp_path)
+    page.close()
+
+
+def same_as_alone(task, tmp_path):
+    """The same task without the page gives the same file, sample for sample."""
+    alone = replace(task, output=str(tmp_path / "alone.mp4"))
+    editing.edit(alone, registry.load_backbone(task.backbone)).save()
+    clips = [list(video.read(video.probe(path))) for path in (task.output, alone.output)]
+    assert all(np.array_equal(a, b) for a, b in zip(*clips, strict=True))
+
+
+def test_a_run_is_stopped_and_goes_on(browser, site, scene):
+    page, _ = opened(browser, site)
+    asked(page, scene)
+    page.click("#edit")
+    page.click("#cancel")
+    said(page, "#status", "Stopped|Done")
+    if "Stopped" in page.inner_text("#status"):
+        page.click("#resume")
+    said(page, "#status", "Done")
+    page.close()
+
+
+def test_on_a_phone_nothing_is_cut_off_and_mistakes_are_told(browser, site, scene, tmp_path):
+    page, _ = opened(browser, site, 390)
+    (tmp_path / "broken.mp4").write_bytes(b"no clip" * 100)
+    page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
+    assert "broken.mp4" in said(page, "#clip-said", "broken")
+    page.reload()
+    page.wait_for_selector("#clip input[type=file]", state="attached")
+    page.click("#edit")
+    said(page, "#said", "give a clip")
+    page.fill("#path textarea, #path input", "/nowhere/clip.mp4")
+    page.click("#edit")
+    said(page, "#said", "there is no file /nowhere/clip.mp4")
+    page.fill("#path textarea, #path input", "")
+    asked(page, scene)
+    page.click("#way label:has-text('box')")
+    page.fill("#box textarea, #box input", "60,60,20,20")
+    page.click("#show-mask")
+    said(page, "#said", "not within the 64x64 frame")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_nothing_outside_its_folder_is_served(site, scene):
+    address, folder = site
+    inside = folder / "runs" / "note.txt"
+    inside.write_text("kept")
+    with urllib.request.urlopen(f"{address}gradio_api/file={inside}") as answer:
+        assert answer.read() == b"kept"
+    inside.unlink()
+    for path in (scene[0], "/etc/passwd", folder / "runs" / ".." / ".." / "x"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{address}gradio_api/file={path}")
+        assert refused.value.code in (403, 404)
