@@ -20,8 +20,9 @@ TRUST = (0.5, 0.97)  # how far a memory is trusted: as often as it was right of 
 ODDS = 6.0  # the most that a pixel's own colour says, in nats
 FOLLOWED = 2.5  # what it says where flow came from, in nats
 DOUBT = 0.02  # that the thing is where it was not, beside it
+UNCOVERED = 0.004  # the same where the background was never seen: a thing that goes on uncovers it
 REACH = 0.15  # of the thing's breadth: how far from where it was expected it may be
-TIES = 1.5  # how much neighbours of one colour agree, in nats
+TIES = 2.5  # how much neighbours of one colour agree, in nats
 ROUNDS = 12  # in which they do
 AGAIN = 4  # frames after which what passes is taken for the background
 LEFT = 0.03  # of its area: less of a thing is none
@@ -64,7 +65,8 @@ class Layers:
         self._judge(errors, was_seen)
         own, rest, behind = self._densities(frame, errors, entered)
         odds = np.clip(np.log(own) - np.log(rest), -ODDS, ODDS) + self._followed(frame, ahead, back)
-        expected = np.clip(cv2.GaussianBlur(self.there, (0, 0), 1), DOUBT, 1 - DOUBT)
+        least = np.where(self.known > 0.5, DOUBT, UNCOVERED)
+        expected = np.clip(cv2.GaussianBlur(self.there, (0, 0), 1), least, 1 - DOUBT)
         odds += np.log(expected / (1 - expected))
         seen = self._near(agreed(odds.astype(np.float32), frame, self._box()))
         self._remember(frame, seen, was_seen, errors, behind / rest)
@@ -106,7 +108,7 @@ class Layers:
     ) -> tuple[ndarray, ndarray, ndarray]:
         """Of each pixel's colour: if it is the thing's, if it is not, and of the latter the background's own part."""
         as_seen, as_behind = (_normal(e, n) for e, n in zip(errors, self.noise, strict=True))
-        sure = self.trust[0] * np.clip(2 * self.there, 0, 1) * ~entered
+        sure = self.trust[0] * np.clip(2 * self.there - 0.5, 0, 1) * ~entered
         own = sure * as_seen + (1 - sure) * (0.95 * self.thing.density(frame) + 0.05)
         sure = self.trust[1] * self.known
         behind = sure * as_behind
