@@ -62,11 +62,11 @@ def figures(**rows):
     return {n: dict(zip(sheet.BETTER, values, strict=True)) for n, values in rows.items()}
 
 
-def test_the_least_mean_rank_wins_and_a_clip_that_changes_nothing_does_not():
+def test_the_least_mean_rank_wins_and_a_clip_that_goes_half_of_the_way_does_not():
     found = sheet.preferred(
-        figures(nothing=(-0.1, 99.0, 0.0), good=(0.3, 30.0, 1.0), wild=(0.4, 10.0, 9.0))
+        figures(half=(0.2, 99.0, 0.0), good=(0.3, 30.0, 1.0), wild=(0.4, 10.0, 9.0))
     )
-    assert found["preferred"] == "good"  # ranks 1 0 0 of the two that came nearer to the target
+    assert found["preferred"] == "good"  # ranks 1 0 0 of the two that agree well
     assert found["ranks"] == {"good": pytest.approx(1 / 3), "wild": pytest.approx(2 / 3)}
     assert "2 of 3" in found["why"]
 

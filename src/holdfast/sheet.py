@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LEVELS, DRAWS = (0.4, 0.6, 0.8), 2  # at which the model is asked, and noises a level
 MOST = 100  # clips of one sheet
+ENOUGH = 0.7  # of the best agreement
 BETTER = {"agreement": "higher", "kept": "higher", "flicker": "lower"}
 CELL, TEXT, EDGE = (
     240,
@@ -205,24 +206,26 @@ def agreement(task: EditTask, z: Tensor | None, model: Backbone) -> float | None
 
 
 def preferred(figures: dict[str, dict[str, float | None]]) -> dict[str, Any]:
-    """The clip of the least mean rank over the measures that all clips have; among those that came nearer to the target
-    than to the source, where there are any: the clip that changes nothing keeps most.
+    """The clip of the least mean rank over the measures that all clips have, among those that agree with the target
+    about as well as the best one does: a clip that goes half of the way keeps more of the source, and is not meant.
     """
     names = [m for m in BETTER if all(one[m] is not None for one in figures.values())]
     if len(figures) < 2 or not names:
         return {"preferred": None, "why": "there is nothing to compare", "ranks": {}}
-    able = {name: one for name, one in figures.items() if (one["agreement"] or 0) > 0}
+    best = max(one["agreement"] or 0 for one in figures.values())
+    enough = {n: (one["agreement"] or 0) >= ENOUGH * best > 0 for n, one in figures.items()}
+    able = {name: one for name, one in figures.items() if enough[name]}
     field = able or figures
     ranks = {name: sum(_rank(field, name, m) for m in names) / len(names) for name in field}
-    best = min(ranks, key=lambda name: ranks[name])
+    chosen = min(ranks, key=lambda name: ranks[name])
     why = f"least mean rank of {', '.join(names)}"
     if able:
-        why += f", among the {len(able)} of {len(figures)} that the model takes for the target"
+        why += f", among the {len(able)} of {len(figures)} that agree most with the target"
     elif "agreement" in names:
         why += "; the model takes none of them for the target: more strength may help"
     else:
         why += "; nothing here tells whether the target was reached"
-    return {"preferred": best, "why": why, "ranks": ranks}
+    return {"preferred": chosen, "why": why, "ranks": ranks}
 
 
 def _rank(figures: dict, name: str, measure: str) -> float:
@@ -234,14 +237,15 @@ def _rank(figures: dict, name: str, measure: str) -> float:
 
 
 def drawn(ways: Asked, record: dict, clip: video.Clip) -> "Image.Image":
-    """The middle frames: the source above, a row for each method and strength, a column for each seed."""
+    """The middle frames: the source above, below it a column for each seed; where there is one, for each strength."""
     from PIL import Image, ImageDraw, ImageFont
 
     middle, scale = clip.frames // 2, CELL / clip.size[0]
     high = round(clip.size[1] * scale) + TEXT + 2 * EDGE
     flat = list(ways.ways())
-    rows = [flat[i : i + len(ways.seeds)] for i in range(0, len(flat), len(ways.seeds))]
-    width = (CELL + 2 * EDGE) * max(2, len(ways.seeds))
+    columns = len(ways.seeds) if len(ways.seeds) > 1 else len(ways.strengths)
+    rows = [flat[i : i + columns] for i in range(0, len(flat), columns)]
+    width = (CELL + 2 * EDGE) * max(2, columns)
     picture = Image.new("RGB", (width, high * (len(rows) + 1)), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
 
@@ -256,7 +260,7 @@ def drawn(ways: Asked, record: dict, clip: video.Clip) -> "Image.Image":
             draw.text((x + EDGE, y + high - TEXT - EDGE + 2 + 14 * i), line, fill=ink, font=font)
 
     place(_frame(clip, middle), 0, 0, ["source", record["task"]["source"][:60]], False)
-    for row, column in itertools.product(range(len(rows)), range(len(ways.seeds))):
+    for row, column in itertools.product(range(len(rows)), range(columns)):
         way = rows[row][column]
         entry = record["clips"][way.name]
         frame = _frame(video.probe(entry["output"]), middle)

@@ -72,17 +72,20 @@ def wait_until(page, condition):
 def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
     path = report(results, baseline="flowedit steps=2", gallery=2)["report.html"]
     page, asked, wrong = open_page(browser, path)
-    column = page.locator("thead th", has_text="truth_psnr@all")
+    head = page.locator("#table th[scope=row]", has_text="truth_psnr@all")
+    labels = page.locator("#table thead th:not(:first-child)").all_inner_texts()
     for order in ("ascending", "descending"):
-        column.locator("button").click()
-        assert column.get_attribute("aria-sort") == order
-        at = page.evaluate("th => th.cellIndex", column.element_handle())
-        shown = page.evaluate(
-            "i => [...document.querySelectorAll('#table tbody tr')].map(r => Number(r.cells[i].dataset.sort))",
-            at,
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == order
+        shown = head.evaluate(
+            "th => [...th.parentElement.cells].slice(1).map(c => Number(c.dataset.sort))"
         )
         assert len(shown) == 4
         assert shown == sorted(shown, reverse=order == "descending")
+    sorted_labels = page.locator("#table thead th:not(:first-child)").all_inner_texts()
+    assert sorted(sorted_labels) == sorted(labels)  # the methods' names went with their figures
+    page.set_viewport_size({"width": 1300, "height": 800})
+    assert page.evaluate("table.scrollWidth <= table.parentElement.clientWidth")
     page.locator("details:not([open]) summary").first.click()
     page.click("#play")
     playing = "[...document.querySelectorAll('video')].every(v => v.currentTime > 0.1 && !v.error && v.videoWidth > 0)"

@@ -190,4 +190,5 @@ def test_nothing_outside_its_folder_is_served(site, scene):
     for path in (scene[0], "/etc/passwd", folder / "runs" / ".." / ".." / "x"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}gradio_api/file={path}")
+        refused.value.close()
         assert refused.value.code in (403, 404)

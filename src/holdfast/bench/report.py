@@ -67,7 +67,7 @@ def _line(results: tables.Results, row: Row, baseline: Row) -> dict:
     return {
         "label": row.label,
         "mask": "seen" if row.sees_mask else "unseen",
-        "cells": [_cell(results, row, baseline, figure) for figure in results.figures],
+        "cells": {f: _cell(results, row, baseline, f) for f in results.figures},
         **results.counts(row),
     }
 
