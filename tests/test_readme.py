@@ -1,0 +1,31 @@
+"""What the README tells a new user to type works as it stands."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast import cli
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_first_edit_works_on_the_clip_that_the_demo_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = shlex.split(re.search(r"^holdfast (edit .*)$", README, re.MULTILINE)[1])
+    for arguments in (["demo"], first):
+        done = CliRunner().invoke(cli.app, arguments)
+        assert done.exit_code == 0, done.output
+    demo = json.loads(Path("demo/edited.mp4.json").read_text())
+    edit = json.loads(Path("demo/green.mp4.json").read_text())
+    assert edit["task"]["source"] == demo["task"]["source"]  # the prompt does describe that clip
+    assert edit["preservation"]["changed_share"] > 0.01
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)", README))))
+def test_every_page_that_is_named_is_there(link):
+    assert (Path(__file__).parents[1] / link).exists()
