@@ -126,6 +126,18 @@ def test_of_h265_too_all_parameter_sets_are_announced_and_each_slice_names_its_o
     assert not any(a & ~b for a, b in zip(header.head[2:12], source.head[2:12], strict=True))
 
 
+def test_the_header_is_true_of_both_encoders_pictures():
+    """Flags that both have, the higher tier and level; nothing is said of slices and of decoding in parallel."""
+    head = b"\1\1" + b"\xf0" * 10 + b"\x3c" + b"\xff" * 9
+    sps = b"\x42\1" + b"\1" + b"\x21" + b"\x90" * 10 + b"\x5d" + b"\xff"
+    both = hevc._both(head, sps)
+    assert both[:2] == b"\1\x21"
+    assert both[2:12] == b"\x90" * 10
+    assert both[12:16] == b"\x5d\xf0\0\xfc"
+    assert hevc._both(head[:12] + b"\x7f" + head[13:], sps)[12] == 0x7F
+    assert both[16:] == head[16:]
+
+
 def header_of(path):
     with av.open(str(path)) as container:
         return bytes(container.streams.video[0].codec_context.extradata)
