@@ -1,0 +1,97 @@
+"""What an edit will cost is told before: the count is what the edit then asks for, whatever its method and length."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from holdfast import cli, editing, forecast, intake, registry, walk
+from holdfast.media import video
+from holdfast.task import EditTask
+
+from . import tiny
+
+CASES = {
+    "flowedit": ("shapeworld-wan", {"steps": 6}),
+    "flowanchor": ("shapeworld-wan", {"steps": 4}),  # looks into the network
+    "rfsolver": ("shapeworld-wan", {"steps": 4}),  # inverts first
+    "sds": ("shapeworld-t2v", {"steps": 5}),
+    "i2vedit": ("shapeworld-svd", {"steps": 4, "tune": 2}),  # goes in clips, tunes in each
+}
+
+
+@pytest.mark.parametrize("frames", [5, 9])
+@pytest.mark.parametrize("method", CASES)
+def test_the_count_is_what_the_edit_asks_for(method, frames):
+    name, settings = CASES[method]
+    model = registry.load_backbone(name)
+    clip = torch.rand(frames, 3, 16, 16)
+    task = EditTask("", "", "a red ball", "a blue ball", method=method, backbone=name)
+    task = dataclasses.replace(task, settings=settings, window=5, mask="0,0,8,8")
+    shown = clip[0] if "image" in model.carries else None
+    if shown is not None:
+        task = dataclasses.replace(task, first_frame="given", source="", target="")
+    inside = [np.ones((16, 16), bool)] * frames
+    job = walk.job(task, model, clip, inside, shown)
+    assert job.plan.spans.count == (1 if frames == 5 else 2)
+    for event in walk.walk(job, forecast.Idle(model)):  # noqa: B007
+        pass
+    assert forecast.evaluations(job.plan) == event.evaluations
+
+
+def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
+    model = registry.load_backbone("shapeworld-wan")
+    job = walk.job(
+        EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
+    )
+    cards = {"wan2.1-14b": registry.backbones()["wan2.1-14b"].MODELS["wan2.1-14b"]}
+    module = type("module", (), {"MODELS": cards})
+    monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": module})
+    assert forecast.evaluations(job.plan) is None
+
+
+@pytest.fixture
+def task(tmp_path):
+    moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
+    video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
+    told = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+    return EditTask(str(tmp_path / "clip.mkv"), str(tmp_path / "out.mp4"), **told)
+
+
+def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task, monkeypatch):
+    model, asked = tiny.wan(), []
+
+    class Timed(forecast.Passing):
+        def velocity(self, z, *rest, **named):
+            asked.append(tuple(z.shape[2:]))
+            return super().velocity(z, *rest, **named)
+
+    seconds = iter([0.5, 0.25, 3.0, 2.0])  # encode, decode, and two evaluations: the better counts
+    monkeypatch.setattr(forecast, "_seconds", lambda work: (work(), next(seconds)))
+    said = forecast.forecast(task, intake.taken(task, model), Timed(model))
+    latent = editing.opened(task, model).plan.fit
+    assert said.seconds == said.evaluations * 2.0 + 0.75 * latent.model_frames
+    assert len(set(asked)) == 1
+    assert asked[0][0] == model.grid.latent_frames(latent.model_frames)
+    assert said.memory_mb > 0
+
+
+def test_equal_prompts_cost_nothing(task):
+    said = forecast.forecast(dataclasses.replace(task, target=task.source), None, tiny.wan())
+    assert (said.evaluations, said.seconds) == (0, None)
+    assert said.kept == "everything: nothing is to change"
+
+
+def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
+    words = ["--source", task.source, "--target", task.target, "--backbone", task.backbone]
+    arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
+    said = CliRunner().invoke(cli.app, arguments)
+    assert said.exit_code == 0, said.output
+    assert "5 of 5 frames, 24x16" in said.output
+    assert "every pixel outside the mask" in said.output
+    found = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert found["evaluations"] > 0
+    assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]

@@ -1,0 +1,135 @@
+"""From the page's widgets to a task: a widget for every setting that gives back its default, every way to a mask."""
+
+import asyncio
+import dataclasses
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from holdfast import registry
+from holdfast.media import masks, video
+from holdfast.settings import kind_of, parsed
+from holdfast.task import EditTask
+from holdfast.ui import asked, form, told, widgets
+from holdfast.ui.asked import Asked
+from holdfast.ui.desk import Desk, Limits
+
+
+@pytest.fixture(autouse=True)
+def loops(monkeypatch):
+    """Gradio opens loops that it leaves open."""
+    made, new = [], asyncio.new_event_loop
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: made.append(new()) or made[-1])
+    yield
+    asyncio.set_event_loop(None)
+    for loop in made:
+        loop.close()
+
+
+@pytest.fixture
+def desk(tmp_path):
+    made = Desk(tmp_path / "page")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A white square on black that moves right, 2 pixels a frame."""
+    frames = [np.zeros((32, 48, 3), np.uint8) for _ in range(5)]
+    for i, frame in enumerate(frames):
+        frame[8:20, 6 + 2 * i : 18 + 2 * i] = 255
+    video.write_frames(tmp_path / "clip.mkv", frames, 8, "ffv1")
+    return str(tmp_path / "clip.mkv")
+
+
+FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+
+
+@pytest.mark.parametrize("method", registry.modules("holdfast.methods"))
+def test_every_setting_has_a_widget_that_gives_its_default_back(method):
+    config = registry.method(method).Config
+    with gr.Blocks():
+        made = widgets.of_method(config, {})
+    for f in dataclasses.fields(config):
+        kind, value = kind_of(f.type), widgets.given(kind_of(f.type), made[f.name].value)
+        assert value is None or parsed(f.name, value, kind) == parsed(f.name, f.default, kind)
+        assert (value is None) == (f.default is None)
+
+
+def test_every_field_of_a_task_is_on_the_page(desk):
+    with gr.Blocks():
+        made = form.Form(desk, Limits())
+    elsewhere = {"input", "output", "mask", "strength", "settings", "keyframes"}
+    assert {f.name for f in dataclasses.fields(EditTask)} - elsewhere == set(made.fields)
+
+
+def test_an_untouched_form_is_a_task_of_defaults(desk, clip):
+    with gr.Blocks():
+        made = form.Form(desk, Limits())
+    values = {name: widget.value for name, widget in made.fields.items()} | FIELDS
+    task = asked.task_of(Asked(clip, values), desk)
+    assert task == EditTask(clip, "", **FIELDS)
+
+
+def test_settings_that_somebody_changed_are_given_and_strength_is_the_task_s(desk, clip):
+    settings = {"steps": 7, "strength": 0.4, "shift": ""}
+    task = asked.task_of(Asked(clip, FIELDS, settings), desk)
+    assert (task.settings, task.strength) == ({"steps": 7}, 0.4)
+    keep = form.setter("steps", 25)
+    assert keep(7, {}) == {"steps": 7}
+    assert keep(25, {"steps": 7, "tau": 1}) == {"tau": 1}  # back to the usual is no setting
+
+
+def test_every_way_to_a_mask(desk, clip, tmp_path):
+    def mask(**ways):
+        return asked.task_of(Asked(clip, FIELDS, **ways), desk).mask
+
+    assert mask() is None
+    assert mask(way=asked.AUTO) == "auto"
+    assert mask(way=asked.BOX, box=" 6,8,12,12 ", follow=False) == "6,8,12,12"
+    assert mask(way=asked.FILE, file="m.png") == "m.png"
+    followed = mask(way=asked.BOX, box="6,8,12,12")
+    inside = list(masks.bind(followed, video.probe(clip), range(5)).frames())
+    truth = [frame[..., 0] > 0 for frame in video.read(video.probe(clip))]
+    for a, b in zip(inside, truth, strict=True):
+        assert (a & b).sum() / (a | b).sum() > 0.8
+    for way, said in {
+        asked.BOX: "type the box",
+        asked.BRUSH: "paint",
+        asked.FILE: "upload",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            mask(way=way)
+
+
+def test_what_is_painted_is_a_picture_and_nothing_painted_is_none(desk):
+    layer = np.zeros((32, 48, 4), np.uint8)
+    assert asked.painted({"layers": [layer]}, desk) is None
+    assert asked.painted(None, desk) is None
+    layer[4:9, 5:11, 3] = 200
+    with Image.open(asked.painted({"layers": [layer]}, desk)) as picture:
+        assert np.array_equal(np.asarray(picture) > 0, layer[..., 3] > 0)
+
+
+def test_a_clip_that_is_too_long_or_elsewhere_is_refused(desk, clip):
+    assert asked.clip_of(None, clip, desk, Limits(frames=5)).frames == 5
+    with pytest.raises(ValueError, match="5 frames, and this page takes 4"):
+        asked.clip_of(None, clip, desk, Limits(frames=4))
+    with pytest.raises(ValueError, match="takes uploads only"):
+        asked.clip_of(None, clip, desk, Limits(anywhere=False))
+    inside = desk.uploads / "clip.mkv"
+    inside.write_bytes(video.probe(clip).path.read_bytes())
+    assert asked.clip_of(str(inside), "", desk, Limits(anywhere=False)).frames == 5
+    outside = f"{desk.uploads}/../../clip.mkv"
+    with pytest.raises(ValueError, match="takes uploads only"):
+        asked.clip_of(outside, "", desk, Limits(anywhere=False))
+
+
+def test_words_that_differ_are_marked_and_nothing_is_taken_for_html():
+    shown = told.marked("a <b>red</b> ball", "a blue ball")
+    assert "<b>" not in shown
+    assert "<ins>blue</ins>" in shown
+    assert told.marked("", "a blue ball") == ""
