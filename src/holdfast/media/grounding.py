@@ -3,7 +3,8 @@
 import torch
 from numpy import ndarray
 
-from .sam2 import found, from_folder
+from ..hub import found
+from .sam2 import from_folder
 
 WEIGHTS = "IDEA-Research/grounding-dino-tiny"
 SURE = 0.3  # of a box and of its words, at least

@@ -4,9 +4,6 @@ A frame at a time: what the model remembers of a clip is bounded, whatever its l
 cache are read, and only safetensors.
 """
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from ..registry import Missing
+from ..hub import found, quiet
 from .anchors import Marks, marked
 from .carried import Followers
 
@@ -147,7 +144,7 @@ def from_folder(kind: type, named: str, place: str):
     folder = found(place)
     from transformers import AutoConfig
 
-    with _quiet():
+    with quiet():
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != named:
             raise ValueError(f"{place} holds {config.model_type}, not {named}")
@@ -163,36 +160,3 @@ def from_folder(kind: type, named: str, place: str):
         lacking = ", ".join(sorted(about["missing_keys"])[:3])
         raise ValueError(f"{place} lacks weights of {named}: {lacking}")
     return model
-
-
-def found(place: str) -> Path:
-    """The folder of some weights: itself, or in the hub cache. Raises Missing, ValueError."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    folder = Path(place)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(place, local_files_only=True))
-        except HFValidationError as error:
-            raise ValueError(f"{place!r} is neither a folder nor a hub id") from error
-        except LocalEntryNotFoundError as error:
-            raise Missing(
-                f"the weights {place} are not on this machine; get them with: hf download {place}"
-            ) from error
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{place} has no config.json: it is no folder of a transformers model")
-    return folder
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

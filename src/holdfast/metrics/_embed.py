@@ -1,11 +1,9 @@
 """CLIP and DINO through transformers, from a folder or the local hub cache. Images are H W 3 float32 in [0, 1]."""
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 from numpy import ndarray
 
+from .. import hub
 from ..registry import Missing
 
 
@@ -19,28 +17,16 @@ def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
     kind = getattr(transformers, kind)
     processor = getattr(transformers, processor)
     try:
-        with _quiet():
-            model = kind.from_pretrained(place, local_files_only=True, use_safetensors=True)
+        folder = hub.found(place)
+        with hub.quiet():
+            model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             model = model.eval().requires_grad_(False)
-            return model, processor.from_pretrained(place, local_files_only=True)
-    except OSError as error:
+            return model, processor.from_pretrained(folder, local_files_only=True)
+    except (OSError, Missing) as error:
         raise Missing(
             f"{option} needs {place}, which is not on this machine; get it with: "
             f"hf download {place} (or set the metrics' option {option} to a folder)"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def _pixels(processor, image: ndarray):
@@ -62,7 +48,7 @@ class Clip:
         from transformers import AutoTokenizer
 
         self.model, self.processor = _loaded("CLIPModel", "CLIPImageProcessor", place, "clip")
-        self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(hub.found(place), local_files_only=True)
 
     def image(self, image: ndarray) -> ndarray:
         pixels = _pixels(self.processor, image)
