@@ -100,17 +100,22 @@ def plan(
             f"{about.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
         )
     fitted = fit.plan(about.grid, frames, size)
-    spans = long(task, method, about.grid, fitted.model_frames, keys)
+    spans = long(task, method, cfg, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
     effects.of_prompts(task, about, guide.name)
     own = known[1] if known else ""
     return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, painter(task, about))
 
 
-def long(task: EditTask, method: ModuleType, grid, frames: int, keys: Iterable[int]) -> Any:
+def long(
+    task: EditTask, method: ModuleType, cfg: Any, grid, frames: int, keys: Iterable[int]
+) -> windows.Spans:
     """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
     if getattr(method, "LONG", "windows") == "clips":
-        return clips.spans(grid, frames, task.window, keys)
+        spans = clips.spans(grid, frames, task.window, keys)
+        if spans.count == 1:
+            return spans
+        return dataclasses.replace(spans, reason=f"{spans.reason}; {method.longer(cfg)}")
     if task.keyframes:
         raise ValueError(f"{task.method} does not take --keyframe: it knows no frame but the first")
     return windows.spans(grid, frames, task.window)

@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from holdfast import attention, clips
+from holdfast import attention, clips, plan
 from holdfast.attention.door import Site
 from holdfast.backbones._cards import Grid
 from holdfast.backbones.base import Prompt
 from holdfast.files import Store
 from holdfast.methods import _matched, i2vedit
 from holdfast.step import Given, Pixels
+from holdfast.task import EditTask
 
 from .. import tiny
 from .analytic import last
@@ -245,3 +246,16 @@ def test_the_released_first_frame_has_noise_of_its_own():
     clip, first = (i2vedit.noised(flat, 0, draw, 0.005) for draw in (0, 1))
     assert not torch.equal(clip, first)
     assert (clip - first).abs().max() < 0.02
+
+
+def test_the_plan_says_how_later_clips_see_the_first():
+    grid = Grid((1, 8, 8), (1, 1, 1), 8, 4096, 14, 10**6, (16, 16))
+    task = EditTask("", "", method="i2vedit")
+
+    def reason(frames, interval):
+        cfg = i2vedit.Config(interval=interval)
+        return plan.long(task, i2vedit, cfg, grid, frames, ()).reason
+
+    assert "twice their evaluations" in reason(20, True)
+    assert "do not look at the first" in reason(20, False)
+    assert "later clips" not in reason(14, True)

@@ -71,6 +71,13 @@ class Config:
     __post_init__ = check
 
 
+def longer(cfg: Config) -> str:
+    """How the clips of a long one see each other, for the plan."""
+    if not cfg.interval:
+        return "later clips do not look at the first one"
+    return "later clips look at the first one, which is run again beside them: twice their evaluations"
+
+
 @dataclass(frozen=True)
 class First:
     """The first clip, as later ones look at it: its conditions, its latents at every level, and its adapters."""
