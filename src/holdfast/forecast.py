@@ -61,7 +61,7 @@ def forecast(
         "plan": plan.describe(),
         "settings": plan.settings(),
     }
-    said = Forecast(what, kept(task), 0 if task.same else evaluations(plan))
+    said = Forecast(what, kept(task), 0 if task.same else evaluations(plan, backbone))
     return measured(said, plan, next(edit.frames()), backbone) if backbone else said
 
 
@@ -100,21 +100,19 @@ def kept(task: EditTask) -> str:
     return f"{whole}; no pixel is held exactly, for there is no mask"
 
 
-def evaluations(plan: Plan) -> int | None:
-    """How often an edit evaluates its network; None where nothing tells."""
+def evaluations(plan: Plan, backbone: Backbone | None = None) -> int | None:
+    """How often an edit evaluates its network; None where nothing tells. backbone: the loaded one, which may be the
+    member that is counted on.
+    """
     name = plan.task.backbone
     module = registry.backbones()[registry.choose(name, registry.backbones(), "backbone")]
     members = [n for n, card in module.MODELS.items() if not card.gigabytes]
     if not members:
         return None
     settings = json.dumps({k: v for k, v in dataclasses.asdict(plan.cfg).items() if v is not None})
-    asked = (
-        members[0],
-        plan.task.method,
-        settings,
-        _masked(plan.task),
-        plan.guide.name is not None,
-    )
+    here = backbone is not None and backbone.name == members[0]
+    member = backbone if here else _member(members[0])
+    asked = (member, plan.task.method, settings, _masked(plan.task))
     one, spans = counted(*asked, several=False)
     if plan.spans.count == 1:
         return one
@@ -126,12 +124,11 @@ def _masked(task: EditTask) -> str:
     return "auto" if task.mask == "auto" else "given" if task.mask else ""
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def counted(
-    member: str, method: str, settings: str, mask: str, guided: bool, several: bool
+    backbone: Backbone, method: str, settings: str, mask: str, several: bool
 ) -> tuple[int, int]:
     """Evaluations of a very small clip on an embedded model, and in how many windows or clips it went."""
-    backbone = _member(member)
     grid = backbone.grid
     sizes = [grid.legal_frames((count - 1) * grid.stride[0] + 1) for count in LATENTS]
     frames = torch.zeros(sizes[several], 3, 64, 64)

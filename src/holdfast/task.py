@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from .settings import Range, Share, check
 
-WRITTEN = ("codec", "crf", "feather")  # fields that change the written clip and not the edited latents
+# fields that change the written clip and not the edited latents
+WRITTEN = ("codec", "crf", "feather")
 
 
 def _field(
