@@ -17,7 +17,11 @@ PACKAGES = (
     "opencv-python-headless",
     "numpy",
 )
-BENCH = ("torchmetrics", "matplotlib", "jinja2")  # of the extra `bench`
+EXTRAS = {  # packages of an extra, and what needs it
+    "bench": (("torchmetrics", "matplotlib", "jinja2"), "metrics and benchmarks"),
+    "ui": (("gradio",), "holdfast ui"),
+    "batch": (("ray",), "holdfast batch"),
+}
 
 
 def report() -> dict[str, dict[str, str]]:
@@ -33,12 +37,11 @@ def report() -> dict[str, dict[str, str]]:
 
 def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in (*PACKAGES, *BENCH):
-        command = (
-            f"pip install {name}"
-            if name in PACKAGES
-            else "pip install 'holdfast[bench]' (only metrics and benchmarks need it)"
-        )
+    commands = {name: f"pip install {name}" for name in PACKAGES}
+    for extra, (names, what) in EXTRAS.items():
+        command = f"pip install 'holdfast[{extra}]' (only for {what})"
+        commands |= dict.fromkeys(names, command)
+    for name, command in commands.items():
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
