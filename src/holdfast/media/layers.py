@@ -25,6 +25,7 @@ REACH = 0.15  # of the thing's breadth: how far from where it was expected it ma
 TIES = 2.5  # how much neighbours of one colour agree, in nats
 ROUNDS = 12  # in which they do
 AGAIN = 4  # frames after which what passes is taken for the background
+EMPTY = 0.6  # of the belief that the thing is there, what goes each frame that shows the background instead
 LEFT = 0.03  # of its area: less of a thing is none
 
 
@@ -138,7 +139,7 @@ class Layers:
         on, like = seen > 0.5, errors < 9 * self.noise[:, None, None] ** 2
         fresh = (self.there < 0.3) | (on & (was_seen < 0.3) & ~like[0])
         self.look += (np.where(fresh, 1, 0.5) * seen)[..., None] * (frame - self.look)
-        hidden = 0.985 * self.there * (1 - 0.6 * shows * (1 - seen))
+        hidden = 0.985 * self.there * (1 - EMPTY * shows * (1 - seen))
         self.there = np.where(on, (1 + self.there) / 2, hidden).astype(np.float32)
         self._remember_behind(frame, on, like[1])
         if on.sum() > 0.3 * self.area:
