@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -15,6 +15,10 @@ from .media.anchors import Marks
 from .notes import note
 from .places import check_place, manifest_path, named
 from .task import EditTask, part_of
+
+if TYPE_CHECKING:
+    from .backbones.base import Backbone
+    from .editing import Opened
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 LOSSLESS = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
@@ -144,19 +148,21 @@ def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
 
 def automatic(task: EditTask, output: str, preview: str | None, report: Report) -> dict:
     """Write the mask that `edit --mask auto` would use. task: with the mask "auto" and no output."""
+    from . import editing, registry
+
     place = placed(task.input, output, preview, task.frames)
-    found = _located(task, report)
-    return _said(place, written(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
-
-
-def _located(task: EditTask, report: Report) -> Iterator[ndarray]:
-    """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
-    from . import editing, registry, walk
-
     edit = editing.opened(task, None)
     report("read", 1, 1)
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     report("load", 1, 1)
+    found = located(edit, backbone, report)
+    return _said(place, written(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
+
+
+def located(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
+    """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
+    from . import walk
+
     job = walk.Job(
         edit.plan,
         frames=edit.frames,

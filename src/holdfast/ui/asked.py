@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from .. import registry, walk
+from .. import editing, masking, registry, walk
 from ..files import whole
 from ..intake import Taken, taken
-from ..media import anchors, images, masks, overlaid, showing, video
-from ..media.carried import carried
-from ..plan import plan
+from ..masking import MaskTask
+from ..media import anchors, masks, overlaid, showing, video
 from ..settings import kinds
 from ..task import EditTask
 from . import widgets
@@ -113,18 +112,18 @@ def mask_of(asked: Asked, desk: Desk) -> str | None:
 
 def followed(name: str, texts: list[str], desk: Desk) -> str:
     """A mask file of marks that are carried through the clip; made once for the same marks."""
-    clip = video.probe(name)
     told = [name, *(path.partition("=")[2] or path for path in texts)]
     stamps = [str(Path(path).stat().st_mtime_ns) for path in told if Path(path).exists()]
     key = hashlib.sha256("\n".join([*told, *texts, *stamps]).encode()).hexdigest()[:16]
     path = desk.uploads / f"mask-{key}.mkv"
     if not path.exists():
-        found = anchors.anchors(texts, clip)
-        frames = [
-            np.repeat(m[..., None], 3, 2).astype(np.uint8) * 255 for m in carried(clip, found)
-        ]
-        video.write_frames(path, frames, clip.rate, "lossless")
+        kind = "boxes" if masks.BOX.fullmatch(texts[0]) else "brushes"
+        masking.made(MaskTask(name, str(path), **{kind: tuple(texts)}), _unheard)
     return str(path)
+
+
+def _unheard(stage: str, done: int, count: int) -> None:
+    """Nobody watches how far a mask is."""
 
 
 def painted(editor: Mapping[str, Any] | None, desk: Desk) -> str | None:
@@ -151,7 +150,7 @@ def frame_of(clip: video.Clip, at: int) -> ndarray:
 def shown_mask(task: EditTask, desk: Desk) -> str:
     """The mask over the clip, as a small clip that every browser plays; a file's name."""
     known = taken(task)
-    inside = (found_mask(task, known, desk) if task.mask == "auto" else bound(task, known)).frames()
+    inside = found_mask(task, desk) if task.mask == "auto" else bound(task, known)
     frames = islice(video.read(known.clip), known.part.start, known.part.stop)
     tinted = (overlaid.overlay(*pair) for pair in zip(frames, inside, strict=False))
     path = desk.uploads / f"mask-shown-{task.key()}.mp4"
@@ -160,26 +159,15 @@ def shown_mask(task: EditTask, desk: Desk) -> str:
     return str(path)
 
 
-def bound(task: EditTask, known: Taken) -> masks.Mask:
-    return masks.bind(task.mask, known.clip, known.part, walk.shape_of(task))
+def bound(task: EditTask, known: Taken) -> Iterator[ndarray]:
+    return masks.bind(task.mask, known.clip, known.part, walk.shape_of(task)).frames()
 
 
-def found_mask(task: EditTask, known: Taken, desk: Desk) -> masks.Mask:
+def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
     """The mask that the words find: an edit up to there."""
-    size = known.clip.size[::-1]
-    chosen = plan(task, known.about, len(known.part), size)
-
-    def frames() -> Iterator:
-        arrays = islice(video.read(known.clip), known.part.start, known.part.stop)
-        return chosen.fit.forward(images.to_tensor(array) for array in arrays)
-
     with desk.using:
         backbone = desk.backbone(task)
-        job = walk.Job(chosen, frames, locate=lambda cells: lambda: iter(()))
-        for event in walk.walk(job, backbone):
-            if isinstance(event, walk.Found):
-                return walk.cells_mask(chosen, backbone.grid, event.cells)
-    raise AssertionError("an edit with an automatic mask finds one")
+        return masking.located(editing.opened(task, backbone), backbone, _unheard)
 
 
 def fitting(backbone: str) -> list[str]:

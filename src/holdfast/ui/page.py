@@ -1,13 +1,16 @@
 """The page: what it shows and what happens when somebody touches it. Widgets are made from the schemas."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from numpy import ndarray
 
-from ..forecast import forecast
+from ..forecast import Forecast, forecast
 from ..intake import taken
 from ..media import video
+from ..notes import collected
+from ..task import EditTask
 from . import asked, told
 from .desk import DONE, FAILED, SIDE, STOPPED, STRIP, Desk, Limits, Run, errors
 from .form import PRIVATE, QUIET, Form
@@ -118,24 +121,28 @@ class Page:
 
     def _mask_clip(self, *values) -> tuple:
         said: dict[str, str] = {}
-        with errors(said):
+        with errors(said), collected() as notes:
             task = asked.task_of(self.form.asked(values), self.desk)
             shown = asked.shown_mask(task, self.desk)
-            return gr.Video(shown, visible=True), ""
+            return gr.Video(shown, visible=True), told.noted(notes)
         return gr.Video(visible=False), said["error"]
 
     def _forecast(self, *values) -> str:
         said: dict[str, str] = {}
-        with errors(said):
+        with errors(said), collected() as notes:
             task = asked.task_of(self.form.asked(values), self.desk)
-            known = taken(task)
-            if not self.desk.using.acquire(blocking=False):
-                return f"{told.costs(forecast(task, known))}\n- another edit runs"
-            try:
-                return told.costs(forecast(task, known, self.desk.backbone(task)))
-            finally:
-                self.desk.using.release()
+            return told.costs(self._expected(task), notes)
         return said["error"]
+
+    def _expected(self, task: EditTask) -> Forecast:
+        """Measured, where no edit is using the model."""
+        known = taken(task)
+        if not self.desk.using.acquire(blocking=False):
+            return replace(forecast(task, known), basis="not measured: another edit runs")
+        try:
+            return forecast(task, known, self.desk.backbone(task))
+        finally:
+            self.desk.using.release()
 
     def _submit(self, *values) -> tuple:
         said: dict[str, str] = {}

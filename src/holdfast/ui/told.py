@@ -1,6 +1,7 @@
 """What the page says in words: which words differ, how far a run is, what an edit will cost, what a result kept."""
 
 import time
+from collections.abc import Iterable
 from html import escape
 
 from .. import summary, words
@@ -65,9 +66,14 @@ def title(run: Run) -> str:
     return f"{run.task.source} → {run.task.target}" if run.task.target else run.name
 
 
-def costs(said: Forecast) -> str:
+def costs(said: Forecast, notes: Iterable[str] = ()) -> str:
     """A forecast as Markdown."""
-    return "\n".join(f"- {line}" for line in lines(said))
+    return "\n".join([*(f"- {line}" for line in lines(said)), noted(notes)])
+
+
+def noted(notes: Iterable[str]) -> str:
+    """Notes as Markdown."""
+    return "\n".join(f"- note: {text}" for text in notes)
 
 
 def figures(run: Run) -> str:
