@@ -151,3 +151,4 @@ def test_what_is_hidden_for_a_while_or_marked_again_is_not_lost():
     assert masking.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
     assert masking.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
     assert masking.notes([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
+    assert masking.notes([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []
