@@ -1,5 +1,7 @@
 """What an edit did not touch leaves as it came: the file's own samples, read back by PyAV and not by our reader."""
 
+import os
+
 import av
 import numpy as np
 import pytest
@@ -192,3 +194,10 @@ def test_kinds_of_frames_are_the_encoders_own(make_clip, tmp_path):
     video.write(tmp_path / "out.mp4", clip, untouched)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [p.is_keyframe for p in container.demux(video=0) if p.size].count(True) == 1
+
+
+def test_writing_av1_leaves_the_process_as_it_was_scheduled(tmp_path):
+    """Run by root, SVT-AV1 makes the thread that opens it a real-time one."""
+    before = os.sched_getscheduler(0)
+    video.write_frames(tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2, 8, "av1")
+    assert os.sched_getscheduler(0) == before

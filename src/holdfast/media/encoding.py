@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,10 +84,28 @@ def write_video(
         converter = VideoReformatter()
         for i, frame in enumerate(frames):
             made = frame_of(picture(frame), clip, stream.codec_context.pix_fmt, converter)
-            out.mux(lasting(stream.encode(timed(made, i, clip)), durations))
+            with own_scheduling():  # the first frame opens the encoder
+                packets = stream.encode(timed(made, i, clip))
+            out.mux(lasting(packets, durations))
             sound.until(float(clip.times[i] * clip.time_base))
         out.mux(lasting(stream.encode(None), durations))
         sound.close()
+
+
+@contextlib.contextmanager
+def own_scheduling() -> Iterator[None]:
+    """This thread is scheduled afterwards as it was before: SVT-AV1, opened by root, makes the thread that opens it a
+    real-time one, which from then on goes before everything else on the machine.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, param)
 
 
 def _video_stream(out, clip: Clip, codec: str, crf: int | None):
