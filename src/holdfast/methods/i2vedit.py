@@ -75,7 +75,9 @@ def longer(cfg: Config) -> str:
     """How the clips of a long one see each other, for the plan."""
     if not cfg.interval:
         return "later clips do not look at the first one"
-    return "later clips look at the first one, which is run again beside them: twice their evaluations"
+    return (
+        "later clips look at the first one, which is run again beside them: twice their evaluations"
+    )
 
 
 @dataclass(frozen=True)
