@@ -16,7 +16,7 @@ RESULT = (
     ".first.png",
     ".adapters.safetensors",
 )  # what a finished edit may leave, after its output's name
-LINE = re.compile(r"(note|error|left out): \S")
+LINE = re.compile(r"(note|error|left out): \S|[a-z ]+: \d+ of \d+, ")  # the last is progress
 KEPT = (
     "bench",
     "weights",
