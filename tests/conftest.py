@@ -19,6 +19,18 @@ import torch
 torch.set_num_threads(1)  # two files run at once, and tiny networks gain nothing by more
 
 
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    from .browser import ARGUMENTS, BROWSER
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
+        yield opened
+        opened.close()
+
+
 @pytest.fixture(scope="session")
 def tiny_wan():
     from . import tiny

@@ -83,18 +83,15 @@ def _weights() -> dict[str, str]:
 
 def _networks() -> dict[str, str]:
     """The networks that metrics take by default, and how to get them."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    from . import hub
     from .metrics.base import Options
 
     found = {}
     for option in ("clip", "dino", "structure"):
         name = getattr(Options(), option)
-        try:
-            found[option] = f"here: {snapshot_download(name, local_files_only=True)}"
-        except LocalEntryNotFoundError:
-            found[option] = f"{name} is not on this machine; get it with: hf download {name}"
+        folder = hub.cached(name)
+        absent = f"{name} is not on this machine; get it with: hf download {name}"
+        found[option] = absent if folder is None else f"here: {folder}"
     return found
 
 

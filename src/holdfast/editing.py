@@ -120,9 +120,9 @@ class Opened:
                 images.write(part, made.frame)
             said += f": {path}"
         note(f"{said} ({made.evaluations} evaluations)")
-        self.find(first=made.frame)
+        self.find({"first": made.frame})
 
-    def find(self, **found: Tensor) -> None:
+    def find(self, found: dict[str, Tensor]) -> None:
         """What is from now on saved with every step, so that a resumed run goes on with the same."""
         if self.store:
             self.store = dataclasses.replace(self.store, found=self.store.found | found)
@@ -149,7 +149,7 @@ class Opened:
     def located(self, grid, cells: Tensor) -> walk.MaskFrames:
         """The automatic mask of these cells, from now on the edit's own."""
         self.mask = walk.cells_mask(self.plan, grid, cells)
-        self.find(mask=cells.byte())
+        self.find({"mask": cells.byte()})
         return self.mask.frames
 
 
@@ -252,7 +252,7 @@ def _walked(
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
     fitted = edit.fitted()
-    edit.find(**found)
+    edit.find(found)
     job = walk.Job(
         edit.plan,
         frames=edit.frames,

@@ -1,4 +1,4 @@
-"""Where the weights of a transformers model lie: in a folder, or in the hub's local cache. Nothing is fetched, or asked
+"""Where weights lie: in a folder, or in the hub's local cache. Nothing is fetched, or asked
 for: a library that is given a hub id looks for optional files on the net, and waits for it.
 """
 
@@ -9,21 +9,26 @@ from pathlib import Path
 from .registry import Missing
 
 
-def found(place: str) -> Path:
-    """The folder of some weights: itself, or in the hub cache. Raises Missing, ValueError."""
+def cached(hub_id: str) -> Path | None:
+    """The folder of a hub id in the cache; None where it is not there. Raises ValueError for what is no hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    folder = Path(place)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(place, local_files_only=True))
-        except HFValidationError as error:
-            raise ValueError(f"{place!r} is neither a folder nor a hub id") from error
-        except LocalEntryNotFoundError as error:
-            raise Missing(
-                f"the weights {place} are not on this machine; get them with: hf download {place}"
-            ) from error
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True))
+    except HFValidationError as error:
+        raise ValueError(f"{hub_id!r} is neither a folder nor a hub id") from error
+    except LocalEntryNotFoundError:
+        return None
+
+
+def found(place: str) -> Path:
+    """The folder of some weights: itself, or in the hub cache. Raises Missing, ValueError."""
+    folder = Path(place) if Path(place).is_dir() else cached(place)
+    if folder is None:
+        raise Missing(
+            f"the weights {place} are not on this machine; get them with: hf download {place}"
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(f"{place} has no config.json: it is no folder of a transformers model")
     return folder
@@ -31,7 +36,7 @@ def found(place: str) -> Path:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Transformers says nothing while it loads."""
+    """Transformers says nothing while it loads: it would print a table of what one sentence says."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -1,8 +1,6 @@
 """The report and the study in a real browser: they open from disk, sort, play, save, and ask no other machine."""
 
 import json
-import os
-import shutil
 
 import pytest
 
@@ -10,13 +8,7 @@ from holdfast.bench import datasets, pages, runner, study, tables
 from holdfast.bench.report import report
 from holdfast.metrics.base import Tools
 from tests.bench import toy
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-needs_browser = pytest.mark.skipif(not BROWSER and "CI" not in os.environ, reason="needs Chromium")
+from tests.browser import needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +27,6 @@ def results(tmp_path_factory):
         toy.install(patch)
         made.run()
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
-        yield opened
-        opened.close()
 
 
 def open_page(browser, path, width=1200):

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.media import avc, hevc, splicing, video
 
-from ..bench.test_pages import ARGUMENTS, BROWSER, needs_browser
+from ..browser import ARGUMENTS, BROWSER, needs_browser
 from ..conftest import audio_packets
 from .test_samples import planes
 from .test_video import described

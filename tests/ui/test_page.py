@@ -18,7 +18,7 @@ from holdfast.shapeworld.demo import arrays, write_clip
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.task import EditTask
-from tests.bench.test_pages import ARGUMENTS, BROWSER, needs_browser
+from tests.browser import needs_browser
 
 pytestmark = needs_browser
 FEWER = 8  # steps
@@ -44,16 +44,6 @@ def site(tmp_path_factory):
         yield re.search(r"http://127\.0\.0\.1:\d+/", first)[0], folder
         served.send_signal(signal.SIGINT)
         assert served.wait(30) == 0, served.stderr.read()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=BROWSER, args=ARGUMENTS.split())
-        yield opened
-        opened.close()
 
 
 def opened(browser, site, width=1280):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from .. import hub
 from ..memory import ran_out
 from ..notes import note
 from . import _headers
@@ -146,7 +147,7 @@ def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
 
     told = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers has renamed it
     try:
-        with _quiet():
+        with hub.quiet():
             made, said = cls.from_pretrained(
                 part,
                 use_safetensors=True,
@@ -175,19 +176,6 @@ def _some(names: list[str]) -> str:
     return names[0] + more
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers would print a table of what one sentence says."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
 def _refuse_not_finite(part: Path, made: nn.Module) -> None:
     for name, value in made.named_parameters():
         ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
@@ -206,7 +194,7 @@ def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
 
     place = folder / "tokenizer"
     try:
-        with _quiet():
+        with hub.quiet():
             made = AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False
             )

@@ -5,6 +5,7 @@ downloaded.
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import hub
 from ..registry import Missing
 from . import _headers
 from ._cards import Model
@@ -73,18 +74,11 @@ def _whole(folder: Path, parts: Sequence[str]) -> None:
 
 
 def _downloaded(hub_id: str, size: str, parts: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    command = f"hf download {hub_id}"
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except HFValidationError as error:
-        raise ValueError(f"{hub_id!r} is neither a folder nor a hub id") from error
-    except LocalEntryNotFoundError as error:
+    command, folder = f"hf download {hub_id}", hub.cached(hub_id)
+    if folder is None:
         raise Missing(
             f"the weights {hub_id}{size} are not on this machine; get them with: {command}"
-        ) from error
+        )
     absent = [] if (folder / INDEX).exists() else [INDEX]
     absent += _lacking(folder, parts)
     if absent:

@@ -1,11 +1,14 @@
 """`holdfast mask`: a mask from marks on a few frames, and a clip to look at."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 from ..console import exit_codes, screen, shown_progress
+
+if TYPE_CHECKING:
+    from ..masking import MaskTask
 
 OUTPUT = "The mask: .mkv, .mp4, .mov or a folder, without loss; what `edit --mask` takes."
 BOX = "A box around the thing, [N=]x,y,w,h in pixels, on frame N (else 0); may be repeated."
@@ -49,39 +52,33 @@ def mask(
     with exit_codes():
         from .. import masking
         from ..files import as_json
-        from ..notes import note
         from ..task import EditTask
 
         marks = {"boxes": tuple(box), "points": tuple(points), "brushes": tuple(brush)}
-        by_hand = [name for name, texts in marks.items() if texts]
-        with shown_progress(quiet=json or not screen.is_terminal) as report:
+        asked = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
+        own = {"exact": exact, "preview": preview, "by": by, "detector": detector}
+        by_hand = masking.MaskTask(clip, output, **marks, **asked, **own)
+        tell(by_hand, auto, bool(source or target))
+        with shown_progress(quiet=json) as report:
             if auto:
-                if by_hand or exact or detector or by != "grabcut":
-                    note("--auto looks by itself: marks, --exact, --with and --detector do nothing")
-                task = EditTask(
-                    input=clip,
-                    output="",
-                    source=source,
-                    target=target,
-                    words=tuple(words),
-                    backbone=backbone,
-                    weights=weights,
-                    frames=frames,
-                    mask="auto",
-                    seed=seed,
-                    device=device,
-                )
+                words_of = {"source": source, "target": target, "backbone": backbone, "seed": seed}
+                task = EditTask(clip, "", **words_of, **asked, mask="auto")
                 manifest = masking.automatic(task, output, preview, report)
             else:
-                if source or target:
-                    note("--source and --target have no effect without --auto")
-                asked = {"words": tuple(words), "exact": exact, "frames": frames}
-                asked |= {"preview": preview, "by": by, "weights": weights}
-                asked |= {"detector": detector, "device": device}
-                task = masking.MaskTask(clip, output, **marks, **asked)
-                manifest = masking.made(task, report)
+                manifest = masking.made(by_hand, report)
         if json:
             print(as_json(manifest))
             return
         wrote = escape(f"{manifest['output']}; look at it: {manifest['preview']}")
         screen.print(f"[green]wrote[/] {wrote}", highlight=False, soft_wrap=True)
+
+
+def tell(asked: "MaskTask", auto: bool, prompts: bool) -> None:
+    """Note what has no effect."""
+    from ..notes import note
+
+    marked = asked.boxes or asked.points or asked.brushes
+    if auto and (marked or asked.exact or asked.detector or asked.by != "grabcut"):
+        note("--auto looks by itself: marks, --exact, --with and --detector do nothing")
+    if prompts and not auto:
+        note("--source and --target have no effect without --auto")

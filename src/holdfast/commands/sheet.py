@@ -34,7 +34,7 @@ def sheet(**values: Any) -> None:
         settings, words = settings_of(values.pop("settings")), tuple(values.pop("words"))
         # Each method is asked for by name below; the task holds what all have in common.
         named = {"method": ways.methods[0], "settings": settings, "words": words}
-        task = EditTask(output=str(folder / "clip.mp4"), **values, **named)
+        task = EditTask.from_dict(values | named | {"output": str(folder / "clip.mp4")})
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; give another --output")
         with shown_progress(quiet=as_json) as report:

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import intake, registry
 from ..files import whole, write_json
+from ..jobs import FAILURES
 from ..media import showing, video
 from ..media.images import eight_bits, to_array
 from ..memory import ran_out
@@ -210,7 +211,7 @@ class Desk:
             run.status, run.said = DONE, ""
         except Stopped:
             run.status, run.said = STOPPED, ""
-        except Exception as error:  # the page's worker outlives any one edit, whatever went wrong
+        except FAILURES as error:  # the page's worker outlives any one edit
             run.status, run.said = FAILED, sentence(error)
         run.preview = None
         run.keep()
@@ -323,7 +324,7 @@ def errors(said: dict[str, str]) -> Iterator[None]:
     """What goes wrong for a user as the sentence that the command line gives, in said["error"]."""
     try:
         yield
-    except (ValueError, OSError, registry.Missing, MemoryError, RuntimeError) as error:
+    except FAILURES as error:
         said["error"] = f"**{sentence(error)}**"
 
 

@@ -12,7 +12,7 @@ from ..media import video
 from ..notes import collected
 from ..task import EditTask
 from . import asked, told
-from .desk import DONE, FAILED, SIDE, STOPPED, STRIP, Desk, Limits, Run, errors
+from .desk import DONE, FAILED, RUNNING, SIDE, STOPPED, STRIP, WAITING, Desk, Limits, Run, errors
 from .form import PRIVATE, QUIET, Form
 
 TICK = 1.0  # seconds between two looks at how far a run is
@@ -169,7 +169,7 @@ class Page:
         """How far the run is. Its pictures only once, when it is done."""
         run = self._run(name) or next(iter(self._busy()), None)
         state = f"{run.name} {run.status}" if run else ""
-        on = run is not None and run.status in ("waiting", "running")
+        on = run is not None and run.status in (WAITING, RUNNING)
         ended = run is not None and run.status in (STOPPED, FAILED)
         picture = run.preview if run else None
         head = (
@@ -184,7 +184,7 @@ class Page:
 
     def _busy(self) -> list[Run]:
         """A run that is on, for a page that was opened meanwhile."""
-        return [run for run in self.desk.runs() if run.status in ("waiting", "running")]
+        return [run for run in self.desk.runs() if run.status in (WAITING, RUNNING)]
 
     def _result(self, run: Run | None) -> tuple:
         if run is None or run.status != DONE:

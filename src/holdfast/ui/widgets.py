@@ -13,13 +13,13 @@ FINE = 1000  # a range with more whole numbers than this is typed, not slid
 LISTS = "One a line."
 
 
-def of_task(name: str, **changes: Any) -> gr.components.Component:
-    """The widget of a field of EditTask, with its help."""
+def of_task(name: str, lines: int = 1) -> gr.components.Component:
+    """The widget of a field of EditTask, with its help. lines: how high it is, of a text."""
     (f,) = (f for f in dataclasses.fields(EditTask) if f.name == name)
     kind, default = kind_of(f.type), f.default
     if kind.base in (dict, tuple) or default is dataclasses.MISSING:
         default = None
-    return widget(name, kind, default, f.metadata["help"], **changes)
+    return widget(name, kind, default, f.metadata["help"], lines)
 
 
 def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.components.Component]:
@@ -32,11 +32,11 @@ def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.componen
 
 
 def widget(
-    name: str, kind: Kind, value: Any, about: str, **changes: Any
+    name: str, kind: Kind, value: Any, about: str, lines: int = 1
 ) -> gr.components.Component:
     """What fits a kind of value: a box to tick, a choice, a slider where the range is narrow, else a line to type."""
     label = {"label": name.replace("_", " "), "info": about, "elem_id": f"field-{name}"}
-    label |= {"interactive": True} | changes
+    label |= {"interactive": True}
     if kind.base is bool:
         return gr.Checkbox(value=bool(value), **label)
     if kind.choices:
@@ -53,7 +53,7 @@ def widget(
     if kind.base in (int, float) and not kind.pair:
         whole = {"precision": 0} if kind.base is int else {}
         return gr.Number(value=value, **whole, **label)
-    return gr.Textbox(value=written(value), **label)
+    return gr.Textbox(value=written(value), lines=lines, **label)
 
 
 def written(value: Any) -> str:
