@@ -3,21 +3,24 @@
 places: scenes of two or three actors, of which one is edited (colour, shape, material in turn). Per method: error
 against the true edited clip, inside and outside what the true edit changes, share of the change that falls outside,
 success: as the model leaves the clip; and the error once more as it is delivered, where a mask holds the source's
-pixels outside. Wan-Edit + mask and FlowAnchor are given the edited actor's mask. lengths: scenes of one actor from 1
-latent frame on. Mean magnitude of the edit's signal and success with and without AMM. open: what the paper leaves
-open, each choice against the default, on scenes that are not reported. Prints Markdown.
+pixels outside; then differences between methods, scene by scene. Wan-Edit + mask and FlowAnchor are given the edited
+actor's mask. lengths: scenes of one actor from 1 latent frame on. Mean magnitude of the edit's signal and success with
+and without AMM. open: what the paper leaves open, each choice against the default, on scenes that are not reported.
+Prints Markdown: means with the half width of their 95 % interval.
 """
 
 import argparse
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
+from tables import differences, head, intervals, line
 from torch import Tensor
 
-from holdfast import registry, walk
+from holdfast import walk
 from holdfast.backbones.base import Backbone
+from holdfast.shapeworld.evaluate import TUNING, Model, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
@@ -95,56 +98,27 @@ def delivered(edit: Edit, result: Tensor, sees_mask: bool) -> dict[str, float]:
     return {"delivered": figures["psnr"], "delivered_outside": outside}
 
 
-def measured(backbone: Backbone, row: Row, seed: int) -> dict:
+def measured(backbone: Backbone, seed: int, row: Row) -> dict:
     edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
     result = walk.edited(job(backbone, edit, row, seed), backbone)
     return judge(edit, result) | delivered(edit, result, row.sees_mask)
 
 
-@dataclass(frozen=True)
-class Mean:
-    value: float
-    error: float  # standard error
-
-    def text(self, form: str = ".3g") -> str:
-        return f"{self.value:{form}} ± {self.error:.2g}"
+Measuring = Callable[..., list[dict]]  # (measure, first seed, scenes, *arguments)
 
 
-def mean(values: list[float]) -> Mean:
-    tensor = torch.tensor([float(v) for v in values])
-    error = (tensor.std() / len(values) ** 0.5).item() if len(values) > 1 else 0.0
-    return Mean(tensor.mean().item(), error)
-
-
-def head(*columns: str) -> None:
-    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-
-
-def line(*cells: object) -> None:
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
-def summarised(rows: list[dict]) -> list[str]:
-    return [mean([row[figure] for row in rows]).text() for figure in FIGURES]
-
-
-def places(backbone: Backbone, start: int, count: int, others: int) -> dict[str, list[dict]]:
+def places(measuring: Measuring, start: int, count: int, others: int) -> None:
     head("method", "scenes", *FIGURES.values())
     found = {}
     for rows, scenes in ((MAIN, count), (OTHERS, others)):
         for row in rows:
-            seeds = range(start, start + scenes)
-            found[row.name] = [measured(backbone, row, seed) for seed in seeds]
-            line(row.name, scenes, *summarised(found[row.name]))
-    return found
-
-
-def paired(found: dict[str, list[dict]], first: str, second: str, figure: str) -> None:
-    """The difference over the scenes that both have."""
-    pairs = zip(found[first], found[second], strict=False)
-    difference = mean([a[figure] - b[figure] for a, b in pairs])
-    said = f"{difference.value:+.2f} ± {difference.error:.2f}"
-    print(f"\n{first} over {second}, {figure}, scene by scene: {said}.")
+            found[row.name] = measuring(measured, start, scenes, row)
+            line(row.name, scenes, *intervals(found[row.name], FIGURES))
+    head("FlowAnchor less", "scenes", *FIGURES.values())
+    for name, rows in found.items():
+        if name != "FlowAnchor":
+            own = found["FlowAnchor"][: len(rows)]
+            line(name, len(rows), *differences(own, rows, FIGURES))
 
 
 class Listening:
@@ -180,72 +154,72 @@ def resized(edit: Edit, frames: int) -> Edit:
     return dataclasses.replace(edit, source=source, target=target)
 
 
-def lengths(backbone: Backbone, start: int, count: int) -> None:
-    head(
-        "frames",
-        "latent frames",
-        "signal",
-        "gain of AMM",
-        "success",
-        "success without AMM",
-        "PSNR to truth",
-        "without AMM",
-    )
+def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
+    """Of one scene at a length: the signal, and what comes of it with and without AMM."""
+    edit, found = resized(sample_edit(seed, "colour"), frames), {}
+    for name, gamma in (("", 1.0), (" without AMM", 0.0)):
+        made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
+        cfg = made.plan.cfg
+        field = Listening(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
+        figures = judge(edit, walk.edited(made, field))
+        found |= {f"success{name}": figures["success"], f"PSNR to truth{name}": figures["psnr"]}
+        found["signal"] = sum(field.sizes) / len(field.sizes)  # the last one's: before AMM
+    latent = backbone.grid.latent_frames(frames)
+    gain = 1 + math.log(latent) / math.log(cfg.base_frames)  # at gamma = 1
+    return found | {"latent frames": latent, "gain of AMM": gain}
+
+
+SIGNAL = ("latent frames", "gain of AMM")  # one for all scenes of a length
+OUTCOMES = (
+    "signal",
+    "success",
+    "success without AMM",
+    "PSNR to truth",
+    "PSNR to truth without AMM",
+)
+
+
+def lengths(measuring: Measuring, start: int, count: int) -> None:
+    head("frames", "scenes", *SIGNAL, *OUTCOMES)
     for frames in LENGTHS:
-        sizes, results = [], {1.0: [], 0.0: []}
-        for seed in range(start, start + count):
-            edit = resized(sample_edit(seed, "colour"), frames)
-            for gamma, figures in results.items():
-                made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
-                cfg = made.plan.cfg
-                guidance = {"src": cfg.source_guidance, "tgt": cfg.target_guidance}
-                field = Listening(backbone, guidance)
-                figures.append(judge(edit, walk.edited(made, field)))
-                sizes += [] if gamma else field.sizes
-        latent = backbone.grid.latent_frames(frames)
-        gain = 1 + math.log(latent) / math.log(cfg.base_frames)  # at gamma = 1
-        cells = [f"{mean(sizes).value:.4f}", f"up to {gain:.2f}"]
-        for figure in ("success", "psnr"):
-            cells += [mean([row[figure] for row in results[g]]).text(".2f") for g in results]
-        line(frames, latent, *cells)
+        rows = measuring(at_length, start, count, frames)
+        line(
+            frames, count, *(f"{rows[0][name]:.3g}" for name in SIGNAL), *intervals(rows, OUTCOMES)
+        )
 
 
-def choices(backbone: Backbone, count: int) -> None:
+def choices(measuring: Measuring, count: int) -> None:
     head("setting", *FIGURES.values())
     for settings in OPEN:
         row = Row("", "flowanchor", True, settings)
-        seeds = range(500_000, 500_000 + count)
-        figures = [measured(backbone, row, seed) for seed in seeds]
         name = ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "defaults"
-        line(name, *summarised(figures))
+        line(name, *intervals(measuring(measured, TUNING, count, row), FIGURES))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--count", type=int, default=100)
     parser.add_argument(
-        "--others", type=int, default=20, help="scenes for FlowDirector and ablations"
+        "--others", type=int, default=40, help="scenes for FlowDirector, ablations and choices"
     )
-    parser.add_argument("--lengths-count", type=int, default=5)
+    parser.add_argument("--lengths-count", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=["places", "lengths", "open"])
     parser.add_argument(
-        "--start", type=int, default=0, help="first seed; from 500000 on to choose settings"
+        "--start", type=int, default=0, help=f"first seed; from {TUNING} on to choose settings"
     )
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    backbone = registry.load_backbone("shapeworld-wan")
+    model = Model("shapeworld-wan")
+
+    def measuring(measure: Callable, start: int, count: int, *arguments: object) -> list[dict]:
+        return over(measure, model, range(start, start + count), arguments, options.workers)
+
     if "places" in options.only:
-        found = places(backbone, options.start, options.count, options.others)
-        for figure in ("psnr", "delivered"):
-            paired(found, "FlowAnchor", "FlowEdit", figure)
-        for figure in ("psnr_outside", "delivered_outside"):
-            paired(found, "FlowAnchor", "Wan-Edit + mask", figure)
-        for other in OTHERS:
-            for figure in ("psnr", "delivered", "outside_share"):
-                paired(found, "FlowAnchor", other.name, figure)
+        places(measuring, options.start, options.count, options.others)
     if "open" in options.only:
-        choices(backbone, options.others)
+        choices(measuring, options.others)
     if "lengths" in options.only:
-        lengths(backbone, options.start, options.lengths_count)
+        lengths(measuring, options.start, options.lengths_count)
 
 
 if __name__ == "__main__":

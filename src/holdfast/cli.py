@@ -1,6 +1,7 @@
 """The command line: edit, demo, frame, metrics, bench, list, doctor. The flags of `edit` are made from EditTask."""
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,6 +290,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fals
 
 
 def main() -> None:
+    # OpenMP's threads wait for one another without rest: on a machine that has other work, an edit took half as long
+    # again. So short a spin costs nothing on one that is idle. torch reads this when it is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     app()
 
 

@@ -1,6 +1,5 @@
 """One job: an edit from a task to its file, done once. For whoever runs many of them: a batch, the page."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import cv2
 
 from . import registry
 from .claims import Claim, claimed
+from .files import from_json
 from .places import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
 
@@ -49,7 +49,7 @@ def done(task: EditTask) -> dict | None:
 def _read(path: Path) -> dict:
     """A manifest; empty where there is none, or it is damaged."""
     try:
-        found = json.loads(path.read_text())
+        found = from_json(path.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("task"), dict) else {}

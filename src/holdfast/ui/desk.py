@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import intake, registry
-from ..files import whole, write_json
+from ..files import from_json, whole, write_json
 from ..jobs import FAILURES
 from ..media import showing, video
 from ..media.images import eight_bits, to_array
@@ -309,7 +309,7 @@ def found(folder: Path) -> Iterator[Run]:
     """The runs that lie in a folder. One that was on when the page ended was stopped by that."""
     for record in sorted(folder.glob(f"*/{RECORD}")):
         try:
-            said = json.loads(record.read_text())
+            said = from_json(record.read_text())
             run = Run(record.parent, EditTask.from_dict(said["task"]))
             run.status, run.said = said["status"], said["said"]
         except (OSError, ValueError, KeyError, TypeError):  # not ours, or of a newer version
