@@ -65,10 +65,12 @@ MUTATIONS = [
     *of(
         "forecast.py",
         "tests/test_forecast.py",
-        ("(plan.spans.count - 1) * (many - one)", "plan.spans.count * (many - one)"),
+        ("(plan.spans.count - 1) / (spans - 1)", "plan.spans.count / (spans - 1)"),
         ("if torch.is_grad_enabled() or any(", "if any("),
-        ("said.evaluations * each + coding", "said.evaluations * each - coding"),
-        ("0 if task.same else evaluations(plan)", "evaluations(plan)"),
+        ("(said.evaluations - said.learning) * each", "said.evaluations * each"),
+        ("total += said.learning * learning", "total += said.learning * each"),
+        ("total += coding", "total -= coding"),
+        ("Count(0, 0, 0) if task.same else counts(plan", "counts(plan"),
     ),
     *of(
         "sheet.py",

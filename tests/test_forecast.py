@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from holdfast import cli, editing, forecast, intake, registry, walk
-from holdfast.media import video
+from holdfast.media import images, video
 from holdfast.task import EditTask
 
 from . import tiny
@@ -18,6 +18,7 @@ CASES = {
     "flowedit": ("shapeworld-wan", {"steps": 6}),
     "flowanchor": ("shapeworld-wan", {"steps": 4}),  # looks into the network
     "rfsolver": ("shapeworld-wan", {"steps": 4}),  # inverts first
+    "assd": ("shapeworld-t2v", {"steps": 3}),  # asks a second model too
     "sds": ("shapeworld-t2v", {"steps": 5}),
     "i2vedit": ("shapeworld-svd", {"steps": 4, "tune": 2}),  # goes in clips, tunes in each
 }
@@ -37,9 +38,13 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     inside = [np.ones((16, 16), bool)] * frames
     job = walk.job(task, model, clip, inside, shown)
     assert job.plan.spans.count == (1 if frames == 5 else 2)
-    for event in walk.walk(job, forecast.Idle(model)):  # noqa: B007
+    idle = forecast.Idle(model)
+    for event in walk.walk(job, idle):  # noqa: B007
         pass
-    assert forecast.evaluations(job.plan) == event.evaluations
+    count = forecast.counts(job.plan)
+    assert count == (event.evaluations, idle.learning, event.beside)
+    assert count.learning == settings.get("tune", 0) * job.plan.spans.count
+    assert bool(count.beside) == (method == "assd")
 
 
 def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
@@ -50,7 +55,7 @@ def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     cards = {"wan2.1-14b": registry.backbones()["wan2.1-14b"].MODELS["wan2.1-14b"]}
     module = type("module", (), {"MODELS": cards})
     monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": module})
-    assert forecast.evaluations(job.plan) is None
+    assert forecast.counts(job.plan) is None
 
 
 @pytest.fixture
@@ -77,6 +82,27 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     assert len(set(asked)) == 1
     assert asked[0][0] == model.grid.latent_frames(latent.model_frames)
     assert said.memory_mb > 0
+
+
+def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
+    model = registry.load_backbone("shapeworld-svd")
+    shown = tmp_path / "shown.png"
+    images.write(shown, torch.zeros(3, 16, 24))
+    told = {"source": "", "target": "", "backbone": "shapeworld-svd", "first_frame": str(shown)}
+    task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tune": 3}, **told)
+    gradients = []
+
+    def timed(work):
+        result = work()
+        gradients.append(result)
+        return result, {2: 4.0, 3: 2.0, 4: 16.0, 5: 8.0}.get(len(gradients) - 1, 0.0)
+
+    monkeypatch.setattr(forecast, "_seconds", timed)
+    said = forecast.forecast(task, None, model)
+    assert said.learning == 3
+    assert said.seconds == (said.evaluations - 3) * 2.0 + 3 * 8.0
+    assert gradients[5].abs().sum() > 0
+    assert "3 of them to learn from" in forecast.lines(said)[-2]
 
 
 def test_equal_prompts_cost_nothing(task):

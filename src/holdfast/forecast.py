@@ -1,5 +1,5 @@
 """What an edit will cost, before it is paid for: its evaluations counted on the family's embedded member, which asks as
-often and takes seconds, and its time and memory from one evaluation of the real model at the real size.
+often and takes seconds, and its time and memory from one evaluation of each sort of the real model at the real size.
 """
 
 import dataclasses
@@ -7,8 +7,9 @@ import functools
 import json
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,14 @@ LATENTS = (
 )  # latent frames of the two clips that are counted: in one window, and in several of it
 
 
+class Count(NamedTuple):
+    """How often networks are evaluated."""
+
+    evaluations: int  # of the backbone's
+    learning: int  # of these, with a gradient
+    beside: int  # of a second model's
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What an edit will do and cost. Seconds and memory are None until the model was asked (`measured`)."""
@@ -38,6 +47,8 @@ class Forecast:
     what: dict  # frames, size, part, and the plan with its reasons
     kept: str
     evaluations: int | None  # None: the family has no embedded member to count on
+    learning: int = 0  # of these, with a gradient
+    beside: int = 0  # of a second model, whose time is not in the seconds
     seconds: float | None = None
     memory_mb: float | None = None
     basis: str = "not measured: the model is not loaded"
@@ -61,7 +72,8 @@ def forecast(
         "plan": plan.describe(),
         "settings": plan.settings(),
     }
-    said = Forecast(what, kept(task), 0 if task.same else evaluations(plan, backbone))
+    count = Count(0, 0, 0) if task.same else counts(plan, backbone)
+    said = Forecast(what, kept(task), *(count or (None,)))
     return measured(said, plan, next(edit.frames()), backbone) if backbone else said
 
 
@@ -83,6 +95,10 @@ def _cost(said: Forecast) -> str:
     count = f"about {said.evaluations} evaluations of the network"
     if said.evaluations is None:
         count = "how often the network will be evaluated is not known"
+    if said.learning:
+        count += f", {said.learning} of them to learn from"
+    if said.beside:
+        count += f", {said.beside} of a second model (not in the time)"
     if said.seconds is None:
         return f"{count}; time and memory {said.basis}"
     return f"{count}, about {duration(said.seconds)}, {said.memory_mb:.0f} MB ({said.basis})"
@@ -100,8 +116,8 @@ def kept(task: EditTask) -> str:
     return f"{whole}; no pixel is held exactly, for there is no mask"
 
 
-def evaluations(plan: Plan, backbone: Backbone | None = None) -> int | None:
-    """How often an edit evaluates its network; None where nothing tells. backbone: the loaded one, which may be the
+def counts(plan: Plan, backbone: Backbone | None = None) -> Count | None:
+    """How often an edit evaluates its networks; None where nothing tells. backbone: the loaded one, which may be the
     member that is counted on.
     """
     name = plan.task.backbone
@@ -113,11 +129,12 @@ def evaluations(plan: Plan, backbone: Backbone | None = None) -> int | None:
     here = backbone is not None and backbone.name == members[0]
     member = backbone if here else _member(members[0])
     asked = (member, plan.task.method, settings, _masked(plan.task))
-    one, spans = counted(*asked, several=False)
+    one, _ = counted(*asked, several=False)
     if plan.spans.count == 1:
         return one
     many, spans = counted(*asked, several=True)
-    return round(one + (plan.spans.count - 1) * (many - one) / (spans - 1))
+    more = (plan.spans.count - 1) / (spans - 1)
+    return Count(*(round(a + more * (b - a)) for a, b in zip(one, many, strict=True)))
 
 
 def _masked(task: EditTask) -> str:
@@ -127,8 +144,8 @@ def _masked(task: EditTask) -> str:
 @functools.lru_cache(maxsize=16)
 def counted(
     backbone: Backbone, method: str, settings: str, mask: str, several: bool
-) -> tuple[int, int]:
-    """Evaluations of a very small clip on an embedded model, and in how many windows or clips it went."""
+) -> tuple[Count, int]:
+    """Of a very small clip on an embedded model, and in how many windows or clips it went."""
     grid = backbone.grid
     sizes = [grid.legal_frames((count - 1) * grid.stride[0] + 1) for count in LATENTS]
     frames = torch.zeros(sizes[several], 3, 64, 64)
@@ -144,15 +161,21 @@ def counted(
         job = walk.job(asked, backbone, frames, inside, shown)
         small = fit.Fit(len(frames), (64, 64), len(frames), _least(grid), "")
         job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=small))
-        for event in walk.walk(job, Idle(backbone)):  # noqa: B007
+        idle = Idle(backbone)
+        for event in walk.walk(job, idle):  # noqa: B007
             pass
-    return event.evaluations, job.plan.spans.count
+    return Count(event.evaluations, idle.learning, event.beside), job.plan.spans.count
 
 
 class Idle(Passing):
     """A backbone whose network only runs where somebody looks into it or learns from it: all else is still there."""
 
+    def __init__(self, inner: Backbone):
+        super().__init__(inner)
+        self.learning = 0  # evaluations with a gradient
+
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+        self.learning += torch.is_grad_enabled()
         doors = [door for door in (self.door, self.features) if door]
         if torch.is_grad_enabled() or any(door.rules for door in doors):
             return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
@@ -184,10 +207,24 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
     def once() -> Tensor:
         return backbone.velocity(z, sigma, told, branch="tgt+")
 
-    once()  # the first one also chooses kernels and takes memory
-    each = min(_seconds(once)[1] for _ in range(2))  # another program may have been in the way
-    total = said.evaluations * each + coding * plan.fit.model_frames / backbone.grid.first
+    def learnt() -> Tensor:
+        with torch.enable_grad():
+            return torch.autograd.grad(once().square().sum(), z)[0]
+
+    def least(work: Callable[[], Tensor]) -> float:
+        work()  # the first one also chooses kernels and takes memory
+        return min(_seconds(work)[1] for _ in range(2))  # another program may have been in the way
+
+    each = least(once)
+    total = (said.evaluations - said.learning) * each
     basis = f"one evaluation of {frames} latent frames took {each:.2f} s here"
+    if said.learning:
+        # To the latent in place of the adapters: it goes through the whole network, as theirs does.
+        z.requires_grad_()
+        learning = least(learnt)
+        total += said.learning * learning
+        basis += f", one to learn from {learning:.2f} s"
+    total += coding * plan.fit.model_frames / backbone.grid.first
     return dataclasses.replace(said, seconds=total, memory_mb=peak_memory_mb(), basis=basis)
 
 

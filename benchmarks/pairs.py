@@ -1,0 +1,88 @@
+"""How each method does on each embedded model: `python benchmarks/pairs.py --rows FILE`.
+
+One actor of a held-out scene is recoloured, with each method's own settings as the backbone prefers them. Wan-Edit and
+FlowAnchor, which are about a mask, are given the actor's; a model that goes on from an image is given the true edited
+first frame. Success is of the clip as the model leaves it. What is measured is kept in FILE, line by line, and a run
+that was stopped goes on from there. Prints Markdown: successes of so many scenes, with the mean gain in dB towards the
+truth over the unedited source.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from tables import head, line
+
+from holdfast import methods, registry, walk
+from holdfast.backbones.base import Backbone
+from holdfast.shapeworld.evaluate import Model, loaded
+from holdfast.shapeworld.render import render
+from holdfast.shapeworld.scenes import sample_edit
+from holdfast.shapeworld.truth import actor_mask, judge
+from holdfast.task import EditTask
+
+MODELS = ("shapeworld-t2v", "shapeworld-sd", "shapeworld-svd", "shapeworld-wan")
+MASKED = ("wanedit", "flowanchor")
+
+
+def runs(method: str, name: str) -> bool:
+    """Whether the model carries what the method needs."""
+    return registry.backbones()[name].MODELS[name].carries >= registry.method(method).NEEDS
+
+
+def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
+    edit = sample_edit(seed, "colour", "single")
+    source, target = render([edit.source, edit.target])
+    words = {"source": edit.source.caption(), "target": edit.target.caption()}
+    task = EditTask(input="", output="", method=method, seed=seed, **words)
+    mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
+    first = target[0] if "image" in backbone.carries else None
+    began = time.process_time()
+    result = walk.edited(walk.job(task, backbone, source, mask, first), backbone)
+    figures = judge(edit, result)
+    gain = figures["psnr"] - figures["psnr_source"]
+    success = float(figures["success"])
+    return {"success": success, "gain": gain, "seconds": time.process_time() - began}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20, help="scenes, from seed 0 on")
+    parser.add_argument("--rows", type=Path, required=True, help="where figures are kept")
+    parser.add_argument("--backbones", nargs="*", default=MODELS)
+    parser.add_argument("--methods", nargs="*", default=methods.names())
+    options = parser.parse_args()
+    known = {}
+    if options.rows.exists():
+        for text in options.rows.read_text().splitlines():
+            *key, figures = json.loads(text)
+            known[tuple(key)] = figures
+    asked = [(m, b) for b in options.backbones for m in options.methods if runs(m, b)]
+    with options.rows.open("a") as file:
+        for seed in range(options.count):  # scene by scene, so that every pair has something soon
+            for method, name in asked:
+                if (method, name, seed) not in known:
+                    known[method, name, seed] = measured(loaded(Model(name)), seed, method)
+                    row = [method, name, seed, known[method, name, seed]]
+                    print(json.dumps(row), file=file, flush=True)
+    head("", *(f"`{name}`" for name in options.backbones))
+    for method in options.methods:
+        cells = []
+        for name in options.backbones:
+            rows = [known[method, name, s] for s in range(options.count) if (method, name) in asked]
+            cells.append(cell(rows))
+        line(f"`{method}`", *cells)
+
+
+def cell(rows: list[dict[str, float]]) -> str:
+    if not rows:
+        return "–"
+    share = sum(row["success"] for row in rows)
+    gain = statistics.fmean(row["gain"] for row in rows)
+    return f"{share:.0f} of {len(rows)}, {gain:+.1f} dB"
+
+
+if __name__ == "__main__":
+    main()
