@@ -17,7 +17,7 @@ lint: $(VENV)/.installed
 
 # All methods on held-out scenes of every difficulty, measured against the exact results; goes on where it was stopped.
 results: $(VENV)/.installed
-	$(BIN)/holdfast bench run shapeworld:single,several,crossing,fast,long -o runs/results --limit 15 --metrics truth,scene_truth,masked_psnr,ssim,warp_error,motion_fidelity,flow_error --methods flowanchor+mask,flowedit,flowedit+mask,wanedit+mask,flowdirector,flowalign,dfvedit,rfsolver,uniedit,sdedit
+	$(BIN)/holdfast bench run shapeworld:single,several,crossing,fast,long -o runs/results --limit 60 --metrics truth,scene_truth,masked_psnr,ssim,warp_error,motion_fidelity,flow_error --methods flowanchor+mask,flowedit,flowedit+mask,wanedit+mask,flowdirector,flowalign,dfvedit,rfsolver,uniedit,sdedit
 	$(BIN)/holdfast bench report runs/results
 	( echo '# Results'; echo; cat runs/results/table.md ) > docs/results.md
 
