@@ -7,6 +7,7 @@ Cases that fail are kept as small files in tests/fuzz/corpus, or where --keep sa
 
 import argparse
 import collections
+import contextlib
 import os
 import shutil
 import sys
@@ -52,21 +53,22 @@ def fuzz(server: Server, asked: argparse.Namespace, home: Path) -> collections.C
     grown = seeds.grow(server, home / "grown")
     counts, seconds = collections.Counter(), collections.Counter()
     began, told = time.monotonic(), set()
-    for number in range(asked.start, asked.start + asked.count):
-        if time.monotonic() - began > 60 * asked.minutes:
-            break
-        case = drawn(asked.seed, number, grown, asked.only)
-        ran, found = tried(server, case, home / "case")
-        counts[case.kind, "failed" if found else f"exit code {ran.code}"] += 1
-        seconds[case.kind] += ran.seconds
-        if found:
-            sign = (case.kind, found[0], ran.err.strip().rpartition("\n")[2][:60])
-            if sign not in told:  # one of a sort is enough
-                told.add(sign)
-                print(
-                    f"{number} {case.save(asked.keep)}: {'; '.join(found)}\n{ran.err[-1500:]}\n",
-                    flush=True,
-                )
+    with contextlib.suppress(KeyboardInterrupt):  # what was run is told
+        for number in range(asked.start, asked.start + asked.count):
+            if time.monotonic() - began > 60 * asked.minutes:
+                break
+            case = drawn(asked.seed, number, grown, asked.only)
+            ran, found = tried(server, case, home / "case")
+            counts[case.kind, "failed" if found else f"exit code {ran.code}"] += 1
+            seconds[case.kind] += ran.seconds
+            if found:
+                sign = (case.kind, found[0], ran.err.strip().rpartition("\n")[2][:60])
+                if sign not in told:  # one of a sort is enough
+                    told.add(sign)
+                    print(
+                        f"{number} {case.save(asked.keep)}: {'; '.join(found)}\n{ran.err[-1500:]}\n",
+                        flush=True,
+                    )
     print(*(f"{kind} {value:.1f} s" for kind, value in seconds.most_common()), sep=", ")
     return counts
 

@@ -1,5 +1,6 @@
 """How files, records and texts are broken. Everything is drawn from a `random.Random`, so that a seed says it all."""
 
+import copy
 import json
 from collections.abc import Callable
 from random import Random
@@ -95,7 +96,9 @@ def broken_json(data: bytes, draw: Random) -> bytes:
 def _changed(record: Any, draw: Random) -> Any:
     inside = isinstance(record, dict | list) and len(record)
     if not inside or draw.random() < 0.1:
-        return draw.choice(VALUES)
+        return copy.deepcopy(
+            draw.choice(VALUES)
+        )  # a case must not change what the next one is drawn from
     key = draw.choice(list(record)) if isinstance(record, dict) else draw.randrange(len(record))
     if draw.random() < 0.15:
         del record[key]
