@@ -628,6 +628,34 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
+def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_path):
+    """A run that was stopped in the second clip leaves the first one's; an earlier whole run leaves all."""
+    backbone = tiny.stable_video()
+    first, second = (
+        dataclasses.replace(moved(make_clip, tmp_path, shade), window=3) for shade in (10, 200)
+    )
+    running = editing.events(first, backbone)
+    next(e for e in running if isinstance(e, Step) and e.stage == "edit")
+    running.close()
+    file = tmp_path / "out.mkv.adapters.safetensors"
+    assert {name.split(".")[0] for name in load_tensors(file)[0]} == {"0"}
+    with pytest.warns(UserWarning, match="known from an earlier run"):
+        whole = editing.edit(first, backbone, resume=True)
+    tensors, _ = load_tensors(file)
+    assert {name.split(".")[0] for name in tensors} == {"0", "1"}
+    whole.store.remove()
+    with pytest.warns(UserWarning, match="known from an earlier run"):
+        again = editing.edit(second, backbone)
+    again.store.remove()
+    elsewhere = dataclasses.replace(second, output=str(tmp_path / "other.mkv"))
+    fresh = editing.edit(elsewhere, backbone)
+    assert torch.equal(again.z, fresh.z)
+    assert fresh.manifest["evaluations"] - again.manifest["evaluations"] == 2 * 3
+    third = dataclasses.replace(second, keyframes=("3=" + second.first_frame,))  # other clips
+    assert third.fit_key({}) != second.fit_key({})
+
+
+@pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
 @pytest.mark.parametrize("how", ["cut off", "not finite"])
 def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     how, make_clip, tmp_path

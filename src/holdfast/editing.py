@@ -130,7 +130,7 @@ class Opened:
     def fitted(self) -> tuple[Path, str] | None:
         """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
         names = getattr(self.plan.method, "FITTED", ())
-        if not (names and self.task.output) or self.plan.spans.count > 1:  # each clip has its own
+        if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.cfg, name) for name in names}
         return adapters_path(Path(self.task.output)), self.task.fit_key(settings)
@@ -200,7 +200,9 @@ def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) 
     """Load and walk; returns the Result. Nobody else works on its output meanwhile."""
     task = edit.task
     saved = edit.store.load() if resume and edit.store and not task.same else None
-    adapters = reused(edit.fitted()) if saved is None and not task.same else None
+    # What a stopped run saved has those of the clip that it was in.
+    known = task.same or (saved is not None and edit.plan.spans.count == 1)
+    adapters = None if known else reused(edit.fitted())
     clock.lap("read")
     yield Progress("read", 1, 1)
     clock.restart()
@@ -251,7 +253,7 @@ def _walked(
 ) -> Iterator[Event]:
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
-    fitted = edit.fitted()
+    place, fitted = edit.fitted(), adapters or {}
     edit.find(found)
     job = walk.Job(
         edit.plan,
@@ -276,9 +278,10 @@ def _walked(
                 edit.shown(event)
             if isinstance(event, Step):
                 step = event
-                if fitted and event.stage == "tune" and event.index == event.count:
-                    with spared(fitted[0]):
-                        save_tensors(fitted[0], event.state, {"key": fitted[1]})
+                if place and event.fitted:  # of a long clip's clips one after the other
+                    fitted |= {name: value.cpu() for name, value in event.fitted.items()}
+                    with spared(place[0]):
+                        save_tensors(place[0], fitted, {"key": place[1]})
                 if time.monotonic() - last > SAVE_EVERY:
                     edit.keep(step)
                     last = time.monotonic()

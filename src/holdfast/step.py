@@ -60,6 +60,7 @@ class Step:
 
     stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
     latent, 1 c f h w; state: named tensors that the method needs besides.
+    fitted: at the step at which something is fitted to the clip: that, by name, which is kept for other runs.
     clean: how the wanted clip looks from here, for a preview, 1 c f h w; whoever drives adds it.
     """
 
@@ -68,6 +69,7 @@ class Step:
     count: int
     z: Tensor
     state: dict[str, Tensor] = field(default_factory=dict)
+    fitted: dict[str, Tensor] = field(default_factory=dict)
     clean: Tensor | None = None
 
 

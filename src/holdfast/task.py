@@ -176,6 +176,7 @@ class EditTask:
         names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
+        data["clips"] = list(self.key_frames())  # where those of a long one begin
         return _hash(data)
 
 

@@ -35,7 +35,13 @@ from ..step import Field, Given, Step, left, opened, resumed
 from ._matched import Beside, beside, extended, matching_in, over_time, recorded
 
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
-FITTED = ("tune", "rank", "rate", "targets")  # settings that what is fitted to the clip depends on
+FITTED = (
+    "tune",
+    "rank",
+    "rate",
+    "targets",
+    "variant",
+)  # settings that what is fitted to the clip depends on
 LONG = "clips"
 ONLY_WITH = dict.fromkeys(("rank", "rate", "targets"), "tune")  # settings that need another one
 ONLY_WITH |= dict.fromkeys(("low", "high"), "matching")
@@ -101,6 +107,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     kept = _under("first.", state)
     for n in range(begun, len(spans)):
         part, count = part_of(given, spans[n], whole, cfg), len(spans)
+        part = replace(part, adapters=_under(f"{n}.", given.adapters or {}))
         inner = None
         if start and n == begun:
             per_clip = start.count // count
@@ -113,9 +120,10 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             if n == 0 and cfg.interval:
                 kept |= remembered(step, cfg)
             about = {"clip": torch.tensor(n), "part": step.z} | _named("own.", step.state)
+            about |= _named("first.", kept)
             z = placed(whole, step.z, spans[n], own) if step.stage == "edit" else whole
-            index = n * step.count + step.index
-            yield Step(step.stage, index, count * step.count, z, about | _named("first.", kept))
+            place = step.stage, n * step.count + step.index, count * step.count
+            yield Step(*place, z, about, fitted=_named(f"{n}.", step.fitted))
             last = z
         whole = last
 
@@ -146,7 +154,7 @@ def part_of(given: Given, span: tuple[int, int], whole: Tensor, cfg: Config) -> 
     part = replace(given, source=source, pixels=pixels, spans=(), adapters=None, keys={})
     part = replace(part, mask=None if mask is None else mask[:, :, begin:end])
     if begin == 0:
-        return replace(part, adapters=given.adapters)
+        return part
     shown = next(islice(ways.frames(), begin, None))
     src = ways.condition(Prompt(image=shown))
     if begin in given.keys:
@@ -205,7 +213,8 @@ def one(
         elif start is None or start.stage == "tune":
             begun = start.index if start else 0
             for i, found in tuning.tuned(tuned, adapters, shown(given, cfg), fit, state, begun):
-                yield Step("tune", i, cfg.tune, given.source, found)
+                fitted = found if i == cfg.tune else {}
+                yield Step("tune", i, cfg.tune, given.source, found, fitted)
             state = adapters.tensors()
         else:
             adapters.load(state)
