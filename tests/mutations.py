@@ -735,6 +735,17 @@ MUTATIONS = [
     ),
     *of(
         "methods/i2vedit.py",
+        EDITING,
+        ('_under(f"{n}.", given.adapters or {})', "{}"),
+        ('_named(f"{n}.", step.fitted)', "step.fitted"),
+    ),
+    *of(
+        "task.py",
+        EDITING,
+        ('data["clips"] = list(self.key_frames())', "pass"),
+    ),
+    *of(
+        "methods/i2vedit.py",
         "tests/methods/test_i2vedit.py",
         ('z = first.latents[f"inverted{paired}"]', 'z = first.latents["inverted0"]'),
         ("self.adapters.load(of_first)", "pass"),
