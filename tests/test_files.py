@@ -45,6 +45,18 @@ def test_latents_without_their_metadata_are_refused(tmp_path):
         Store(path, "a").load()
 
 
+def test_latents_of_another_version_are_refused(tmp_path, monkeypatch):
+    """What a method keeps beside the latent may have another name there."""
+    store = Store(tmp_path / "l.safetensors", "a")
+    monkeypatch.setattr(files, "__version__", "0.0.1")
+    store.save(Step("edit", 1, 2, torch.zeros(1, 2, 1, 1, 1)))
+    assert store.holds()
+    monkeypatch.undo()
+    assert not store.holds()
+    with pytest.raises(ValueError, match="by another version of Holdfast"):
+        store.load()
+
+
 @pytest.mark.parametrize(
     "about", [{"key": "a"}, {"key": "a", "stage": "edit", "index": "x", "count": "2"}]
 )

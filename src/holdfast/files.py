@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
+
 try:
     import fcntl
 except (
@@ -216,6 +218,7 @@ class Store:
             "stage": step.stage,
             "index": str(step.index),
             "count": str(step.count),
+            "version": __version__,
         }
         save_tensors(self.path, tensors, about)
 
@@ -242,6 +245,10 @@ class Store:
             raise ValueError(
                 f"{self.path} does not say where its run stopped; delete it to start over"
             ) from error
+        if about.get("version") != __version__:  # what a method keeps in its state may have changed
+            raise ValueError(
+                f"{self.path} was saved by another version of Holdfast; delete it, or run without --resume"
+            )
         return step, _under("found.", tensors)
 
     def holds(self) -> bool:
@@ -250,7 +257,8 @@ class Store:
 
         try:
             with safe_open(self.path, "np") as file:
-                return (file.metadata() or {}).get("key") == self.key
+                about = file.metadata() or {}
+                return (about.get("key"), about.get("version")) == (self.key, __version__)
         except (SafetensorError, OSError):
             return False
 
