@@ -169,7 +169,7 @@ def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
     return found | {"latent frames": latent, "gain of AMM": gain}
 
 
-SIGNAL = ("latent frames", "gain of AMM")  # one for all scenes of a length
+KNOWN = ("latent frames", "gain of AMM")  # one for all scenes of a length
 OUTCOMES = (
     "signal",
     "success",
@@ -180,12 +180,11 @@ OUTCOMES = (
 
 
 def lengths(measuring: Measuring, start: int, count: int) -> None:
-    head("frames", "scenes", *SIGNAL, *OUTCOMES)
+    head("frames", "scenes", *KNOWN, *OUTCOMES)
     for frames in LENGTHS:
         rows = measuring(at_length, start, count, frames)
-        line(
-            frames, count, *(f"{rows[0][name]:.3g}" for name in SIGNAL), *intervals(rows, OUTCOMES)
-        )
+        known = (f"{rows[0][name]:.3g}" for name in KNOWN)
+        line(frames, count, *known, *intervals(rows, OUTCOMES))
 
 
 def choices(measuring: Measuring, count: int) -> None:

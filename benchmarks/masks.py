@@ -26,9 +26,8 @@ from holdfast.shapeworld.scenes import RATE, SETS, sample
 
 FRAMES, AGAIN = 25, 16
 LEAST = 0.02  # of its area on frame 0: less of a thing is not judged
-QUARTER = (
-    0.25  # a sliver at the frame's edge is a few pixels, of which one more or less counts much
-)
+# a sliver at the frame's edge is a few pixels, of which one more or less counts much
+QUARTER = 0.25
 FIGURES = ("first", "mean", "last", "good", "large", "large_good", "mean_again", "large_again")
 FIGURES += ("mean_any", "seconds")
 NAMES = (

@@ -253,7 +253,7 @@ def _walked(
 ) -> Iterator[Event]:
     """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
     step, found = saved or (None, {})
-    place, fitted = edit.fitted(), adapters or {}
+    place, fitted = edit.fitted(), dict(adapters or {})
     edit.find(found)
     job = walk.Job(
         edit.plan,

@@ -96,9 +96,8 @@ def broken_json(data: bytes, draw: Random) -> bytes:
 def _changed(record: Any, draw: Random) -> Any:
     inside = isinstance(record, dict | list) and len(record)
     if not inside or draw.random() < 0.1:
-        return copy.deepcopy(
-            draw.choice(VALUES)
-        )  # a case must not change what the next one is drawn from
+        # a copy: a case must not change what the next one is drawn from
+        return copy.deepcopy(draw.choice(VALUES))
     key = draw.choice(list(record)) if isinstance(record, dict) else draw.randrange(len(record))
     if draw.random() < 0.15:
         del record[key]

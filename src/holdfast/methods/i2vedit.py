@@ -35,13 +35,8 @@ from ..step import Field, Given, Step, left, opened, resumed
 from ._matched import Beside, beside, extended, matching_in, over_time, recorded
 
 NEEDS = {"image", "spatial_attention", "temporal_attention"}
-FITTED = (
-    "tune",
-    "rank",
-    "rate",
-    "targets",
-    "variant",
-)  # settings that what is fitted to the clip depends on
+# settings that what is fitted to the clip depends on
+FITTED = ("tune", "rank", "rate", "targets", "variant")
 LONG = "clips"
 ONLY_WITH = dict.fromkeys(("rank", "rate", "targets"), "tune")  # settings that need another one
 ONLY_WITH |= dict.fromkeys(("low", "high"), "matching")
