@@ -7,7 +7,7 @@ import torch
 
 from holdfast.shapeworld import evaluate
 from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import edits, sample
+from holdfast.shapeworld.scenes import edits, sample, sample_edit
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,12 @@ def test_pairs_are_scenes_of_two():
     seeds = evaluate.pairs(0, 10)
     assert len(set(seeds)) == 10
     assert {len(sample(s, "several").actors) for s in seeds} == {2}
+
+
+def test_a_scene_without_room_is_passed_over_and_the_next_taken():
+    seeds = evaluate.editable(0, 20, "add", "single")
+    assert len(set(seeds)) == 20
+    assert 16 not in seeds
+    for seed in seeds:
+        sample_edit(seed, "add", "single")
+    assert evaluate.editable(5, 3, "shape", "several") == [5, 6, 7]

@@ -251,3 +251,15 @@ def test_edm_target_is_the_pipelines_v():
     assert unets.motion_bucket(scenes.sample(3, "single")) == 127
     assert unets.motion_bucket(scenes.sample(3, "fast")) == 254
     assert 9 <= unets.lengths(random.Random(0), unets.SVD_SHARES)[0] <= 25
+
+
+def test_noise_is_learned_as_v():
+    """Of an empty clip all is noise: off by a at every timestep, it is off by 1 in v."""
+    a, s = unets.signal_and_noise()
+
+    def off(x, t, words):
+        at = (-1, 1, 1, 1)
+        return type("Output", (), {"sample": x / s[t].view(at) + a[t].view(at)})
+
+    loss = unets.noise_loss(off, torch.zeros(32, 16, 8, 8), torch.zeros(32, 1, 128))
+    assert loss.item() == pytest.approx(1, abs=1e-4)
