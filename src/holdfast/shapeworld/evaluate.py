@@ -217,6 +217,20 @@ def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
     return holds
 
 
+def added(edit: Edit, result: Tensor) -> bool:
+    """Whether a clip shows the thing that an edit adds, wherever that is: words do not say the place.
+
+    With it at the place and of the size that fit best, the scene is nearer than without it, and than with it in any
+    other shape or colour.
+    """
+    looked, i = result[list(LOOK)], edit.actor
+    near = nudged(placed(edit.target, i, looked), i, looked, 0.035)[1]
+    own, match = settled(near, i, looked)
+    others = [rival for name in ("shape", "colour") for j, rival in rivals(match, name) if j == i]
+    nearest = min(settled(rival, i, looked)[0] for rival in others)
+    return own < min(nearest, *errors([edit.source], 0, looked))
+
+
 def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
     """Which attributes of a generated clip hold; "caption" is colour, shape and motion together."""
     scene = sample(seed, "single" if actors == 1 else "several")
@@ -242,11 +256,15 @@ def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: in
 def edit_figures(
     backbone: Backbone, seed: int, kind: str, name: str, method: str, settings: dict
 ) -> dict:
-    """Success, and the gain in dB towards the truth over the unedited source, of the edit of one seed."""
+    """Success, and the gain in dB towards the truth over the unedited source, of the edit of one seed. Of `add` also
+    whether the thing is there at any place.
+    """
     edit = sample_edit(seed, kind, name)
-    figures = judge(edit, edited(backbone, edit, method, settings, seed))
+    result = edited(backbone, edit, method, settings, seed)
+    figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
-    return {"success": figures["success"], "gain": gain, "psnr": figures["psnr"]}
+    found = {"success": figures["success"], "gain": gain, "psnr": figures["psnr"]}
+    return found | ({"anywhere": added(edit, result)} if kind == "add" else {})
 
 
 def summary(rows: list[dict]) -> dict[str, float]:
