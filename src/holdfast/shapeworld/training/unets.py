@@ -94,7 +94,7 @@ def noise_errors(unet: nn.Module, z: Tensor, words: Tensor, t: Tensor, noise: Te
 def noise_loss(unet: nn.Module, z: Tensor, words: Tensor) -> Tensor:
     """The noise's error as one of v = a noise - s clean, 1 / a times as large.
 
-    A model of so few parameters learns in the noise's own error next to nothing of what is made at its highest levels.
+    In the noise's own error the highest levels, where places and motion are made, weigh least.
     """
     t = torch.randint(BETAS["num_train_timesteps"], (len(z),)).to(z.device)
     a, _ = signal_and_noise()
