@@ -253,13 +253,20 @@ def test_edm_target_is_the_pipelines_v():
     assert 9 <= unets.lengths(random.Random(0), unets.SVD_SHARES)[0] <= 25
 
 
-def test_noise_is_learned_as_v():
-    """Of an empty clip all is noise: off by a at every timestep, it is off by 1 in v."""
+def test_noise_is_learned_as_v_and_high():
+    """Of an empty clip all is noise: off by a at every timestep, it is off by 1 in v. Half the timesteps are of the
+    highest quarter."""
     a, s = unets.signal_and_noise()
+    drawn = []
 
     def off(x, t, words):
+        drawn.append(t)
         at = (-1, 1, 1, 1)
         return type("Output", (), {"sample": x / s[t].view(at) + a[t].view(at)})
 
-    loss = unets.noise_loss(off, torch.zeros(32, 16, 8, 8), torch.zeros(32, 1, 128))
-    assert loss.item() == pytest.approx(1, abs=1e-4)
+    loss = unets.noise_loss(off, torch.zeros(4096, 1, 2, 2), torch.zeros(4096, 1, 128))
+    assert loss.item() == pytest.approx(1, abs=1e-3)
+    high = (drawn[0] >= 750).float().mean().item()
+    assert high == pytest.approx(0.5, abs=0.05)  # over six standard errors
+    assert 0 <= drawn[0].min() < 50
+    assert 950 < drawn[0].max() < 1000

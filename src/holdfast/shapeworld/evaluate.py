@@ -28,6 +28,7 @@ from .scenes import (
     DIRECTIONS,
     FRAMES,
     MATERIALS,
+    SETS,
     SHAPES,
     Edit,
     Scene,
@@ -354,7 +355,7 @@ def measure_all(options) -> None:
         print(json.dumps(line), flush=True)
 
     if "vae" in options.only:
-        for name in ("single", "several", "fast"):
+        for name in SETS:
             show(f"vae psnr, {name}", reconstruction, seeds, name)
     carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
     if "images" in options.only and "image" in carries:

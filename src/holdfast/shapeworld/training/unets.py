@@ -92,11 +92,13 @@ def noise_errors(unet: nn.Module, z: Tensor, words: Tensor, t: Tensor, noise: Te
 
 
 def noise_loss(unet: nn.Module, z: Tensor, words: Tensor) -> Tensor:
-    """The noise's error as one of v = a noise - s clean, 1 / a times as large.
+    """The noise's error as one of v = a noise - s clean, 1 / a times as large, at timesteps drawn high.
 
-    In the noise's own error the highest levels, where places and motion are made, weigh least.
+    In the noise's own error, and at timesteps drawn evenly, the highest levels count least: there places and motion
+    are made, and there an edit begins.
     """
-    t = torch.randint(BETAS["num_train_timesteps"], (len(z),)).to(z.device)
+    t = (BETAS["num_train_timesteps"] * (1 - torch.rand(len(z)) ** 2)).long()
+    t = t.clamp(max=BETAS["num_train_timesteps"] - 1).to(z.device)
     a, _ = signal_and_noise()
     return (noise_errors(unet, z, words, t, torch.randn(z.shape).to(z)) / a[t] ** 2).mean()
 
