@@ -70,6 +70,20 @@ def test_levels_and_timesteps_are_inverses_and_whole_cuts():
     assert levels[0] < 1
 
 
+@pytest.mark.parametrize("shift", [0.5, 1.0, 2.0, 1000.0])
+@pytest.mark.parametrize("steps", [1, 25, 999])
+def test_shifted_levels_fall_from_the_noisiest_down(shift, steps):
+    schedule = Schedule.of(CONFIG)
+    levels, top = schedule.levels(steps, shift, "own"), schedule.level(999)
+    assert len(levels) == steps + 1
+    assert top * (1 + 1e-6) >= levels[0] > levels[-1] == 0
+    assert all(above > below for above, below in itertools.pairwise(levels))
+    plain = schedule.levels(steps, None, "own")
+    for level, moved in zip(plain, levels, strict=True):
+        wanted = shift * level / (1 + (shift - 1) * level)
+        assert moved == pytest.approx(wanted) or wanted > top
+
+
 def test_what_a_schedule_cannot_be_is_said():
     for wrong, words in (
         ({"beta_schedule": "cosine"}, "scaled_linear or linear"),

@@ -82,7 +82,11 @@ class Schedule:
         return self.level(math.floor(self.timestep(sigma) + 1e-6)) if sigma > 0 else 0.0
 
     def levels(self, steps: int, shift: float | None, grid: str) -> list[float]:
-        """DDIM's grid ("ddim", leading: every so many timesteps from the first on), then 0."""
+        """DDIM's grid ("ddim", leading: every so many timesteps from the first on), then 0.
+
+        What a shift lifts above the model's noisiest level is spread between that and the first level below: a solver
+        of several steps divides by their length.
+        """
         if grid not in LEVELS_OF_NOISE:
             known = ", ".join(LEVELS_OF_NOISE)
             raise ValueError(
@@ -93,8 +97,11 @@ class Schedule:
             raise ValueError(f"steps is at most {count} for this model, not {steps}")
         timesteps = np.arange(steps)[::-1] * (count // steps) + self.offset
         found = torch.tensor([self.level(min(t, count - 1)) for t in timesteps] + [0.0])
-        top = self.level(count - 1)
-        return found.tolist() if shift is None else shifted(found, shift).clamp(max=top).tolist()
+        if shift is not None:
+            found, top = shifted(found, shift), self.level(count - 1)
+            above = int((found > top).sum())
+            found[:above] = torch.linspace(top, found[above].item(), above + 1)[:-1]
+        return found.tolist()
 
     def velocity(self, predict, z: Tensor, sigma: float) -> Tensor:
         """noise - clean at z. predict(x, timestep): what the network says of x = (a + s) z."""
