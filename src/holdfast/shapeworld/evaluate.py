@@ -233,11 +233,16 @@ def added(edit: Edit, result: Tensor) -> bool:
 
 
 def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
-    """Which attributes of a generated clip hold; "caption" is colour, shape and motion together."""
+    """Which attributes of a generated clip hold; "caption" is colour, shape and motion together, "frame" colour and
+    shape of its middle frame alone.
+    """
     scene = sample(seed, "single" if actors == 1 else "several")
     moving = {"temporal_attention", "joint_attention"} & backbone.carries
     frames = FRAMES if moving else 1
-    return matches(generate(backbone, Prompt(scene.caption()), seed, frames), scene)
+    clip = generate(backbone, Prompt(scene.caption()), seed, frames)
+    holds = matches(clip, scene)
+    frame = matches(clip[[frames // 2]], scene) if moving else holds
+    return holds | {"frame": frame["caption"]}
 
 
 def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
