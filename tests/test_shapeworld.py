@@ -11,7 +11,7 @@ from holdfast.media.flows import warped
 from holdfast.media.motion import sharp_dis
 from holdfast.shapeworld import scenes
 from holdfast.shapeworld.flow import figures
-from holdfast.shapeworld.render import compose, flow, render, variants
+from holdfast.shapeworld.render import compose, flow, nearest, render, variants
 from holdfast.shapeworld.scenes import KINDS, SETS, Actor, Scene, edits, sample, sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge, passage, psnr, region
 
@@ -92,6 +92,18 @@ def test_masks_are_exact_and_know_what_is_in_front():
     picture, empty = render([scene], 7)[0], render([Scene("desert", ())], 7)[0]
     untouched = visible.sum(0) == 0
     assert torch.equal(picture.transpose(0, 1)[:, untouched], empty.transpose(0, 1)[:, untouched])
+
+
+def test_every_pixel_of_an_actor_is_nearest_to_it():
+    scene = next(s for s in (sample(i, "several") for i in range(99)) if len(s.actors) == 3)
+    visible = compose([scene], 13)[1][0]
+    found = nearest(scene, range(13))
+    assert found.shape == (13, 64, 64)
+    for k in range(3):
+        there = visible[k] > 0.99
+        assert there.sum() > 1000
+        assert (found[there] == k).float().mean() > 0.95  # outlines may overlap by a little
+    assert torch.equal(nearest(scene, [7], (8, 8))[0], nearest(scene, range(13), (8, 8))[7])
 
 
 @pytest.mark.parametrize("pan", ["", "left", "right"])

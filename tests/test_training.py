@@ -1,6 +1,7 @@
 """Training at toy length: stages resume to the same weights, and what is written loads in its own pipeline class."""
 
 import json
+import math
 import random
 
 import pytest
@@ -12,6 +13,7 @@ from holdfast.shapeworld.training import (
     clip,
     image_vae,
     loop,
+    motion,
     pools,
     text,
     unet_folders,
@@ -37,7 +39,7 @@ FORMS = {
         "CONFIG": image_vae.CONFIG | {"block_out_channels": (8, 8, 8, 8)},
     },
     clip: {"TEXT_CONFIG": clip.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
-    unets: {"POOLS": {13: 3, 25: 2}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
+    unets: {"POOLS": {13: 4, 25: 2}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
 }
 
 
@@ -114,7 +116,8 @@ def test_a_stage_with_a_budget_of_seconds_ends():
 
 @pytest.fixture
 def trained(toy, tmp_path, monkeypatch):
-    """A folder with the three U-Nets' checkpoints; the run of the clip model was broken off and taken up again."""
+    """A folder with the three U-Nets' checkpoints; the run of the clip model was broken off twice and taken up
+    again."""
     budgets = dict.fromkeys(
         unet_folders.SHARES_OF_TIME["t2v"] | unet_folders.SHARES_OF_TIME["svd"], TOY
     )
@@ -124,10 +127,11 @@ def trained(toy, tmp_path, monkeypatch):
         if (tmp_path / f"{name}.pt").exists():
             (tmp_path / "again" / f"{name}.pt").write_bytes((tmp_path / f"{name}.pt").read_bytes())
     unet_folders.train("t2v", tmp_path, budgets)
-    with monkeypatch.context() as context:
-        dying(context, at=2)
-        with pytest.raises(KeyboardInterrupt):
-            unet_folders.train("t2v", tmp_path / "again", budgets)
+    for at in (2, 3):  # one step of the clips; the other and one of the words of motion
+        with monkeypatch.context() as context:
+            dying(context, at)
+            with pytest.raises(KeyboardInterrupt):
+                unet_folders.train("t2v", tmp_path / "again", budgets)
     unet_folders.train("t2v", tmp_path / "again", budgets)
     unet_folders.train("svd", tmp_path, budgets)
     return tmp_path
@@ -135,7 +139,8 @@ def trained(toy, tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_unets_resume_and_load_in_their_pipelines(trained):
-    same(trained / "t2v.pt", trained / "again" / "t2v.pt")
+    for stage in ("t2v", "motion"):
+        same(trained / f"{stage}.pt", trained / "again" / f"{stage}.pt")
     from diffusers import (
         StableDiffusionPipeline,
         StableVideoDiffusionPipeline,
@@ -270,3 +275,65 @@ def test_noise_is_learned_as_v_and_high():
     assert high == pytest.approx(0.5, abs=0.05)  # over six standard errors
     assert 0 <= drawn[0].min() < 50
     assert 950 < drawn[0].max() < 1000
+
+
+def test_a_cell_tells_the_motion_of_the_actor_nearest_to_it():
+    scene = scenes.Scene(
+        "lake",
+        (
+            scenes.Actor("ball", "red", "plain", "moves", "up", 0.2, 0.2, 0.8),
+            scenes.Actor("box", "blue", "plain", "races", "left", 0.2, 0.8, 0.2),
+        ),
+        "right",
+    )
+    found = motion.labels([scene, None], [range(2, 4), range(2)], (8, 8))
+    assert found.shape == (2, 2, 8, 8, 3)
+    names = list(motion.MOTION.items())
+    for corner, said in (((7, 0), ("up", "moves", "right")), ((0, 6), ("left", "races", "right"))):
+        values = [names[i][1].index(word) for i, word in enumerate(said)]
+        assert found[0, 0][corner].tolist() == values
+    assert (found[1] == text.UNTOLD).all()
+
+
+def test_tellers_read_what_every_attention_put_out(toy):
+    """Heads of nothing know nothing; a batch without captions tells nothing."""
+    unet = unets.new_t2v().eval()
+    tellers = motion.new_tellers(unet)
+    layers = motion.attentions(unet)
+    with motion.watched(layers) as found:
+        unet(torch.randn(2, 16, 3, 8, 8), torch.tensor([400, 9]), torch.randn(2, 32, 128))
+    assert len(found) == len(tellers) == 7  # two down, four up, the middle
+    assert {x.shape for x in found} == {(6, 32, 8, 8), (6, 32, 4, 4)}
+    assert not any(layer._forward_hooks for layer in layers)
+    shown = [scenes.sample(i, "train") for i in range(2)]
+    times = [range(3)] * 2
+    assert motion.tell_loss(tellers, found, [None, None], times) == 0
+    tell = motion.tell_loss(tellers, found, shown, times)
+    gradients = torch.autograd.grad(tell, [*tellers.parameters()])
+    assert all(g.abs().sum() > 0 for g in gradients)
+    for p in tellers.parameters():
+        torch.nn.init.zeros_(p)
+    chance = math.log(4 * 2 * 3)  # directions, verbs, pans
+    assert motion.tell_loss(tellers, found, shown, times).item() == pytest.approx(chance)
+
+
+def test_a_frame_is_given_and_the_others_are_noise_alone():
+    """Who knows the clip tells the noise that takes it to what is seen; who tells none of it is off by one in v where
+    the clip is empty, and the given frame does not count."""
+    a, s = (table[-1] for table in unets.signal_and_noise())
+    clean, at = torch.randn(2, 1, 5, 8, 8), [3, 0]
+
+    def knowing(x, t, words):
+        assert t.tolist() == [999, 999]
+        for i, f in enumerate(at):
+            assert torch.equal(x[i, :, f], clean[i, :, f])
+            assert (x[i] != clean[i]).sum() == 4 * 64
+        return type("Output", (), {"sample": (x - a * clean) / s})
+
+    assert motion.given_loss(knowing, clean, torch.zeros(2, 1, 128), at) < 1e-6
+
+    def off(x, t, words):
+        return type("Output", (), {"sample": x / s + a})
+
+    empty = torch.zeros(2, 1, 5, 8, 8)
+    assert motion.given_loss(off, empty, torch.zeros(2, 1, 128), at) == pytest.approx(1, abs=1e-4)

@@ -88,6 +88,13 @@ def flow(scene: Scene, frames: int | None = None, size: Size = SIZE) -> Tensor:
     return torch.stack((x, y), 1)
 
 
+def nearest(scene: Scene, times: Sequence[int], size: Size = SIZE) -> Tensor:
+    """Which actor's centre is nearest to each pixel, counted in its radii: f H W, indices of the scene's actors."""
+    pan = _axis([PANS[scene.pan]])
+    places = [_places([actor], pan, times, size) for actor in scene.actors]
+    return torch.cat([_length(u, v) for u, v in places]).argmin(0)
+
+
 def _axis(values: list[float]) -> Tensor:
     """One value a scene, n 1 1 1."""
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)

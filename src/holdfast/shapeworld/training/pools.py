@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..scenes import Scene, sample
 from .loop import clips, training_scenes, write
-from .text import labels, tokens
+from .text import UNTOLD, labels, tokens
 
 TUNING = 500_000  # held-out scenes from here on choose settings; those below are only for reported figures
 PROBES = 48  # scenes that the measure of binding looks at
@@ -25,6 +25,11 @@ class Pool:
     ids: Tensor  # n LENGTH
     mask: Tensor
     told: Tensor  # n LENGTH attributes: labels for the text encoder
+
+    def only(self, chosen: list[int]) -> "Pool":
+        scenes = [self.scenes[i] for i in chosen]
+        parts = (self.ids[chosen], self.mask[chosen], self.told[chosen])
+        return Pool(self.latents[chosen], scenes, *parts)
 
 
 def build_pool(
@@ -60,6 +65,7 @@ class Batch:
     ids: Tensor
     mask: Tensor
     told: Tensor
+    scenes: list[Scene | None]  # None where the caption is dropped
 
 
 def draw(
@@ -74,8 +80,11 @@ def draw(
         torch.where(gone, empty[0], pool.ids[chosen]),
         torch.where(gone, empty[1], pool.mask[chosen]),
     )
-    told = pool.told[chosen].masked_fill(gone[..., None], -100)
-    return Batch(pool.latents[chosen].to(pool.ids.device).float(), ids, mask, told)
+    told = pool.told[chosen].masked_fill(gone[..., None], UNTOLD)
+    named = [
+        None if g else pool.scenes[i] for i, g in zip(chosen, gone[:, 0].tolist(), strict=True)
+    ]
+    return Batch(pool.latents[chosen].to(pool.ids.device).float(), ids, mask, told, named)
 
 
 def exchanged(scene: Scene, name: str) -> Scene:

@@ -6,6 +6,7 @@ from torch import nn
 
 from .clip import new_image_processor, train_image_encoder
 from .loop import Budget
+from .motion import train_motion
 from .saving import save_folder, save_vocabulary
 from .text import new_clip_tokenizer
 from .unets import BETAS, Shared, shared, train_sd, train_svd, train_t2v
@@ -13,7 +14,8 @@ from .unets import BETAS, Shared, shared, train_sd, train_svd, train_t2v
 FRAME_SECONDS = {"vae": 0.3, "binding": 0.02, "sd": 0.68}
 SHARES_OF_TIME = {
     "sd": FRAME_SECONDS,
-    "t2v": {name: 0.4 * share for name, share in FRAME_SECONDS.items()} | {"t2v": 0.6},
+    "t2v": {name: 0.4 * share for name, share in FRAME_SECONDS.items()}
+    | {"t2v": 0.48, "motion": 0.12},
     "svd": {name: 0.4 * share for name, share in FRAME_SECONDS.items()}
     | {"image": 0.04, "svd": 0.56},
 }
@@ -67,6 +69,7 @@ def train(family: str, folder: Path, budgets: dict[str, Budget]) -> None:
         save_vocabulary(out)
     elif family == "t2v":
         unet = train_t2v(common, sd, budgets["t2v"])
+        unet = train_motion(common, sd["text_encoder"], unet, budgets["motion"])
         save_folder(out, "TextToVideoSDPipeline", with_words(common, sd["text_encoder"], unet))
         save_vocabulary(out)
     else:
