@@ -39,7 +39,7 @@ FORMS = {
         "CONFIG": image_vae.CONFIG | {"block_out_channels": (8, 8, 8, 8)},
     },
     clip: {"TEXT_CONFIG": clip.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
-    unets: {"POOLS": {13: 4, 25: 2}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
+    unets: {"POOLS": {13: 4, 25: 5}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
 }
 
 

@@ -34,9 +34,9 @@ from .unets import (
 MOTION = {name: ATTRIBUTES[name] for name in ("direction", "verb", "pan")}
 FRAMES_SHARE = 0.12  # of the stage's time: single frames, then clips
 FRAMES_BATCH = 40
-ALONE = 0.6  # of the single frames' steps: scenes of one actor, where every cell means the same
+ALONE = 0.6  # of the steps: scenes of one actor, whose cells all mean the same
 TELL_FRAMES, TELL_CLIPS = 3.0, 0.3  # weight of what the cells say beside the denoising
-GIVEN = 0.5  # of the clips' steps: one frame is given; that share falls to none at the end
+GIVEN = 0.5  # of the clips' steps: one frame is given
 
 
 def attentions(unet: nn.Module) -> list[nn.Module]:
@@ -123,35 +123,34 @@ def train_motion(
 ) -> nn.Module:
     """Go on from a clip model that has learned all but its words of motion."""
     pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
-    frames_of = pools[13]
-    alone = frames_of.only([i for i, s in enumerate(frames_of.scenes) if len(s.actors) == 1])
+    alone = {
+        f: p.only([i for i, s in enumerate(p.scenes) if len(s.actors) == 1])
+        for f, p in pools.items()
+    }
     parts = nn.ModuleDict({"unet": unet, "tellers": new_tellers(unet)}).to(device()).eval()
     optimiser = Optimiser(parts, lr=4e-4, matrix_lr=0.006)
     run = Run(parts, optimiser, common.folder, "motion", decay=0.998)
     with watched(attentions(unet)) as found:
         for i in run.steps(budget):
             rng = random.Random(f"motion/{i}")
+            left = 1 - run.share  # all that helps falls to none: the model ends at its own task
             single = run.share < FRAMES_SHARE
-            if single:
-                pool = alone if rng.random() < ALONE else frames_of
-                batch = draw(pool, rng, FRAMES_BATCH, empty)
-                starts = [rng.randrange(batch.latents.shape[1]) for _ in batch.scenes]
-                z, frames = batch.latents[range(len(starts)), starts][:, None], 1
-            else:
-                frames, length = lengths(rng, T2V_SHARES)
-                batch = draw(pools[length], rng, CLIPS_BATCH, empty)
-                starts, z = [0] * len(batch.scenes), batch.latents[:, :frames]
+            frames, length = (1, 13) if single else lengths(rng, T2V_SHARES)
+            chosen = alone if rng.random() < ALONE * left else pools
+            batch = draw(chosen[length], rng, FRAMES_BATCH if single else CLIPS_BATCH, empty)
+            starts = [rng.randrange(length) if single else 0 for _ in batch.scenes]
+            times = [range(start, start + frames) for start in starts]
+            z = torch.stack([c[list(t)] for c, t in zip(batch.latents, times, strict=True)])
+            z = z.transpose(1, 2)
             with torch.no_grad():
                 words = states(text_encoder, batch.ids, batch.mask)
-            z = z.transpose(1, 2)
-            if frames > 1 and rng.random() < GIVEN * (1 - run.share):
+            if frames > 1 and rng.random() < GIVEN * left:
                 at = [rng.randrange(frames) for _ in starts]
                 loss, name = given_loss(unet, z, words, at), "given"
             else:
                 loss, name = noise_loss(unet, z, words), "loss"
-            times = [range(start, start + frames) for start in starts]
             tell = tell_loss(parts["tellers"], found, batch.scenes, times)
-            run.descend(loss + (TELL_FRAMES if single else TELL_CLIPS) * tell)
+            run.descend(loss + (TELL_FRAMES if single else TELL_CLIPS) * left * tell)
             run.log({"frames": frames, name: loss.detach(), "tell": tell.detach()}, 20)
             if i % 500 == 0:
                 run.log(bound(unet, common, text_encoder, 5))
