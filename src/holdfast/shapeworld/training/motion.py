@@ -123,10 +123,7 @@ def train_motion(
 ) -> nn.Module:
     """Go on from a clip model that has learned all but its words of motion."""
     pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
-    alone = {
-        f: p.only([i for i, s in enumerate(p.scenes) if len(s.actors) == 1])
-        for f, p in pools.items()
-    }
+    alone = {f: pool.of_actors(1) for f, pool in pools.items()}
     parts = nn.ModuleDict({"unet": unet, "tellers": new_tellers(unet)}).to(device()).eval()
     optimiser = Optimiser(parts, lr=4e-4, matrix_lr=0.006)
     run = Run(parts, optimiser, common.folder, "motion", decay=0.998)

@@ -26,10 +26,11 @@ class Pool:
     mask: Tensor
     told: Tensor  # n LENGTH attributes: labels for the text encoder
 
-    def only(self, chosen: list[int]) -> "Pool":
-        scenes = [self.scenes[i] for i in chosen]
-        parts = (self.ids[chosen], self.mask[chosen], self.told[chosen])
-        return Pool(self.latents[chosen], scenes, *parts)
+    def of_actors(self, count: int) -> "Pool":
+        """Its clips of so many actors."""
+        at = [i for i, scene in enumerate(self.scenes) if len(scene.actors) == count]
+        words = self.ids[at], self.mask[at], self.told[at]
+        return Pool(self.latents[at], [self.scenes[i] for i in at], *words)
 
 
 def build_pool(
