@@ -40,6 +40,7 @@ FORMS = {
     },
     clip: {"TEXT_CONFIG": clip.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
     unets: {"POOLS": {13: 4, 25: 5}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
+    motion: {"FRAMES_BATCH": 2, "CLIPS_BATCH": 1},
 }
 
 
