@@ -105,8 +105,31 @@ def test_wan_resumes_to_the_same_weights_and_loads(toy, tmp_path, monkeypatch):
 
     pipeline = WanPipeline.from_pretrained(tmp_path / "broken" / "shapeworld-wan")
     assert pipeline.transformer.config.num_layers == 1
-    wan.train_wan(tmp_path / "further", budgets, start=tmp_path / "whole" / "shapeworld-wan")
+    start, goal = (tmp_path / name / "shapeworld-wan" for name in ("whole", "further"))
+    wan.train_wan(tmp_path / "further", budgets, start=start)
     assert not (tmp_path / "further" / "vae.pt").exists()
+    assert changed(start, goal) == {"transformer", "vae"}
+
+
+def changed(start, goal) -> set[str]:
+    """The networks in which two checkpoints differ."""
+    files = [file.relative_to(start) for file in start.glob("*/*.safetensors")]
+    assert files
+    return {f.parts[0] for f in files if (start / f).read_bytes() != (goal / f).read_bytes()}
+
+
+def test_short_attention_is_the_same_attention():
+    """softmax(q k^T / sqrt(d)) v, and torch's own where there is a mask; torch's own again afterwards."""
+    attention = torch.nn.functional.scaled_dot_product_attention
+    q, k, v = (torch.randn(2, 3, length, 8) for length in (5, 7, 7))
+    cases = [{}, {"scale": 0.3}, {"attn_mask": torch.rand(5, 7) > 0.3}, {"is_causal": True}]
+    wanted = [attention(q, k, v, **options) for options in cases]
+    with loop.short_attention():
+        assert torch.nn.functional.scaled_dot_product_attention is not attention
+        for options, out in zip(cases, wanted, strict=True):
+            found = torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+            assert torch.allclose(found, out, atol=1e-6)
+    assert torch.nn.functional.scaled_dot_product_attention is attention
 
 
 def test_a_stage_with_a_budget_of_seconds_ends():
@@ -135,6 +158,9 @@ def trained(toy, tmp_path, monkeypatch):
                 unet_folders.train("t2v", tmp_path / "again", budgets)
     unet_folders.train("t2v", tmp_path / "again", budgets)
     unet_folders.train("svd", tmp_path, budgets)
+    for family in unet_folders.PIPELINES:
+        start = tmp_path / f"shapeworld-{family}"
+        unet_folders.train(family, tmp_path / "further", {family: TOY}, start)
     return tmp_path
 
 
@@ -142,6 +168,9 @@ def trained(toy, tmp_path, monkeypatch):
 def test_unets_resume_and_load_in_their_pipelines(trained):
     for stage in ("t2v", "motion"):
         same(trained / f"{stage}.pt", trained / "again" / f"{stage}.pt")
+    for family in unet_folders.PIPELINES:
+        name = f"shapeworld-{family}"
+        assert changed(trained / name, trained / "further" / name) == {"unet"}
     from diffusers import (
         StableDiffusionPipeline,
         StableVideoDiffusionPipeline,
@@ -173,13 +202,13 @@ def test_unets_resume_and_load_in_their_pipelines(trained):
 def test_clip_models_begin_as_the_frame_model(toy):
     torch.manual_seed(0)
     sd, t2v = unets.new_sd().eval(), unets.new_t2v().eval()
-    assert unets.graft(t2v, sd) == len(sd.state_dict())
+    unets.grafted(t2v, sd)
     z, words, t = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 32, 128), torch.tensor([400])
     with torch.no_grad():
         clip = t2v(z, t, words).sample
         for f in range(3):
             assert torch.allclose(clip[:, :, f], sd(z[:, :, f], t, words).sample, atol=1e-4)
-    assert unets.graft(unets.new_svd(), sd) == len(sd.state_dict())
+    unets.grafted(unets.new_svd(), sd)  # every layer has a place there
 
 
 def test_training_scenes_are_not_held_out(monkeypatch):

@@ -22,32 +22,37 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, help="training time, all stages together (default: by family)"
     )
-    parser.add_argument(
-        "--start", type=Path, help="wan: a checkpoint whose VAE and transformer to go on from"
-    )
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from; its words rest")
     parser.add_argument("--threads", type=int, help="processor threads (default: all)")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="wan: compile the transformer; two minutes, then steps of less than half the time",
+    )
     return parser.parse_args()
 
 
-def budgets(family: str, minutes: float) -> dict[str, Budget]:
-    shares = wan.SHARES_OF_TIME if family == "wan" else unet_folders.SHARES_OF_TIME[family]
-    return {stage: Budget(seconds=60 * minutes * share) for stage, share in shares.items()}
+def shares_of_time(family: str, further: bool) -> dict[str, float]:
+    """What each stage takes of the time."""
+    if family == "wan":
+        return wan.FURTHER_SHARES if further else wan.SHARES_OF_TIME
+    return {family: 1.0} if further else unet_folders.SHARES_OF_TIME[family]
 
 
 def main() -> None:
     options = arguments()
-    if options.start and options.family != "wan":
-        raise SystemExit(
-            f"--start is for wan; {options.family} goes on from what is in {options.folder}"
-        )
+    if options.compile and options.family != "wan":
+        raise SystemExit("--compile is for wan: steps of the U-Nets gain next to nothing by it")
     if options.threads:
         torch.set_num_threads(options.threads)
-    planned = budgets(options.family, options.minutes or MINUTES[options.family])
-    if options.family == "wan":
-        wan.train_wan(options.folder, planned, options.start)
-    else:
-        with short_attention():
-            unet_folders.train(options.family, options.folder, planned)
+    seconds = 60 * (options.minutes or MINUTES[options.family])
+    shares = shares_of_time(options.family, options.start is not None)
+    planned = {stage: Budget(seconds=seconds * share) for stage, share in shares.items()}
+    with short_attention():
+        if options.family == "wan":
+            wan.train_wan(options.folder, planned, options.start, options.compile)
+        else:
+            unet_folders.train(options.family, options.folder, planned, options.start)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn import functional
 
 from ..render import render
 from ..scenes import HELD_OUT, Scene, sample
 
 SAVE_EVERY = 120.0  # seconds
+FURTHER = 0.7  # of the learning rates, where a written checkpoint goes on
 CHUNK = 8  # scenes rendered at once: more of them fall out of the processor's cache
 # Share of the training scenes: the set they come from, and how many actors they have. Two at once are what a model
 # mixes up, so they are the most.
@@ -27,10 +28,26 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def short_attention() -> AbstractContextManager:
-    """Attention as plain matrix products: over rows as short as these the fused kernel's gradient takes thrice as long
-    on a processor."""
-    return nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def short_attention() -> Iterator[None]:
+    """Attention as plain matrix products on a processor: over rows as short as these the fused kernel's gradient takes
+    thrice as long, and torch's own plain kernel works in single precision. Where there is a mask, all is as before.
+    """
+    fused = functional.scaled_dot_product_attention
+
+    def products(query: Tensor, key: Tensor, value: Tensor, *masked, **options) -> Tensor:
+        if masked or options.get("attn_mask") is not None or options.get("is_causal"):
+            return fused(query, key, value, *masked, **options)
+        scale = options.get("scale") or query.shape[-1] ** -0.5
+        found = scale * query @ key.transpose(-1, -2)
+        return torch.softmax(found, -1).to(value) @ value
+
+    if not torch.cuda.is_available():
+        functional.scaled_dot_product_attention = products
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = fused
 
 
 def training_scene(rng: random.Random) -> Scene:

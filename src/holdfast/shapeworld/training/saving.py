@@ -38,6 +38,14 @@ def save_folder(out: Path, pipeline: str, parts: dict[str, object]) -> None:
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def load_networks(folder: Path) -> nn.ModuleDict:
+    """The networks of a written checkpoint by name, in single precision."""
+    from diffusers import DiffusionPipeline
+
+    parts = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32).components
+    return nn.ModuleDict({k: part for k, part in parts.items() if isinstance(part, nn.Module)})
+
+
 def forget_origin(config: Path) -> None:
     """Take the folder that a part was loaded from out of its configuration: it means nothing elsewhere."""
     if config.exists():

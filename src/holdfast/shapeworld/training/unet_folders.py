@@ -5,11 +5,28 @@ from pathlib import Path
 from torch import nn
 
 from .clip import new_image_processor, train_image_encoder
-from .loop import Budget
+from .loop import FURTHER, Budget, device
 from .motion import train_motion
-from .saving import save_folder, save_vocabulary
+from .saving import load_networks, save_folder, save_vocabulary
 from .text import new_clip_tokenizer
-from .unets import BETAS, Shared, shared, train_sd, train_svd, train_t2v
+from .unets import (
+    BETAS,
+    Shared,
+    grafted,
+    new_sd,
+    new_svd,
+    new_t2v,
+    shared,
+    train_sd,
+    train_svd,
+    train_t2v,
+)
+
+PIPELINES = {
+    "sd": "StableDiffusionPipeline",
+    "t2v": "TextToVideoSDPipeline",
+    "svd": "StableVideoDiffusionPipeline",
+}
 
 FRAME_SECONDS = {"vae": 0.3, "binding": 0.02, "sd": 0.68}
 SHARES_OF_TIME = {
@@ -51,30 +68,58 @@ def new_euler():
     )
 
 
-def with_words(common: Shared, text_encoder: nn.Module, unet: nn.Module) -> dict[str, object]:
-    """The parts of a model that is told by words."""
-    words = {"text_encoder": text_encoder, "tokenizer": new_clip_tokenizer()}
-    return words | {"vae": common.vae, "unet": unet, "scheduler": new_ddim()}
-
-
-def train(family: str, folder: Path, budgets: dict[str, Budget]) -> None:
-    """Train what is not trained yet of "sd", "t2v" or "svd" and write the checkpoint to `folder/shapeworld-FAMILY`."""
+def trained(family: str, folder: Path, budgets: dict[str, Budget]) -> nn.ModuleDict:
+    """The networks of a family's checkpoint, from nothing."""
     common = shared(folder, budgets)
-    sd = train_sd(common, budgets["sd"])
-    out = folder / f"shapeworld-{family}"
+    sd = train_sd(common, new_sd(), budgets["sd"])
+    parts, text_encoder = nn.ModuleDict({"vae": common.vae}), sd["text_encoder"]
+    if family == "svd":
+        parts["image_encoder"] = train_image_encoder(folder, budgets["image"])
+        unet = grafted(new_svd(), sd["unet"])
+        parts["unet"] = train_svd(common, parts["image_encoder"], unet, budgets["svd"])
+        return parts
+    parts["text_encoder"], parts["unet"] = text_encoder, sd["unet"]
+    if family == "t2v":
+        unet = grafted(new_t2v(), sd["unet"])
+        unet = train_t2v(common, text_encoder, unet, budgets["t2v"])
+        parts["unet"] = train_motion(common, text_encoder, unet, budgets["motion"])
+    return parts
+
+
+def further(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
+    """The networks of a written checkpoint, its U-Net trained on; the others rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = load_networks(start).to(device()).requires_grad_(False)
+    unet = parts["unet"].requires_grad_(True)
+    words = nn.ModuleDict({k: parts[k] for k in ("text_encoder",) if k in parts})
+    common = Shared(parts["vae"], words, folder)
     if family == "sd":
-        save_folder(
-            out, "StableDiffusionPipeline", with_words(common, sd["text_encoder"], sd["unet"])
-        )
-        save_vocabulary(out)
+        train_sd(common, unet, budget, FURTHER)
     elif family == "t2v":
-        unet = train_t2v(common, sd, budgets["t2v"])
-        unet = train_motion(common, sd["text_encoder"], unet, budgets["motion"])
-        save_folder(out, "TextToVideoSDPipeline", with_words(common, sd["text_encoder"], unet))
-        save_vocabulary(out)
+        train_t2v(common, parts["text_encoder"], unet, budget, FURTHER)
     else:
-        image_encoder = train_image_encoder(folder, budgets["image"])
-        unet = train_svd(common, sd, image_encoder, budgets["svd"])
-        parts = {"image_encoder": image_encoder, "feature_extractor": new_image_processor()}
-        parts |= {"vae": common.vae, "unet": unet, "scheduler": new_euler()}
-        save_folder(out, "StableVideoDiffusionPipeline", parts)
+        train_svd(common, parts["image_encoder"], unet, budget, FURTHER)
+    return parts
+
+
+def write(out: Path, family: str, parts: nn.ModuleDict) -> None:
+    """The checkpoint as the family's pipeline class loads it."""
+    written: dict[str, object] = dict(parts)
+    if family == "svd":
+        written |= {"scheduler": new_euler(), "feature_extractor": new_image_processor()}
+    else:
+        written |= {"scheduler": new_ddim(), "tokenizer": new_clip_tokenizer()}
+    save_folder(out, PIPELINES[family], written)
+    if family != "svd":
+        save_vocabulary(out)
+
+
+def train(family: str, folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
+    """Train what is not trained yet of "sd", "t2v" or "svd" and write the checkpoint to `folder/shapeworld-FAMILY`.
+
+    start: a written checkpoint of the family to go on from.
+    """
+    out = folder / f"shapeworld-{family}"
+    if start:
+        return write(out, family, further(family, folder, budgets[family], start))
+    write(out, family, trained(family, folder, budgets))

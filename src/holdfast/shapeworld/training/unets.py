@@ -133,25 +133,24 @@ def new_sd() -> nn.Module:
     return UNet2DConditionModel(**BASE, **blocks, **widths, attention_head_dim=HEADS)
 
 
-def train_sd(common: Shared, budget: Budget) -> nn.ModuleDict:
-    """The frame model, and the text encoder with it. Any frame of a clip shows what the caption says."""
+def train_sd(common: Shared, unet: nn.Module, budget: Budget, rate: float = 1.0) -> nn.ModuleDict:
+    """The frame model, and the text encoder with it. Any frame of a clip shows what the caption says.
+
+    Without a reader the words rest.
+    """
     pool, empty = common.pool(13), tokens(new_clip_tokenizer(), [""])
-    parts = nn.ModuleDict({"unet": new_sd(), **common.text}).to(device())
-    run = Run(
-        parts,
-        Optimiser(parts, lr=1e-3, matrix_lr=0.02, plain=WORDS),
-        common.folder,
-        "sd",
-        decay=0.999,
-    )
+    parts = nn.ModuleDict({"unet": unet, **common.text}).to(device())
+    optimiser = Optimiser(parts, lr=1e-3 * rate, matrix_lr=0.02 * rate, plain=WORDS)
+    run = Run(parts, optimiser, common.folder, "sd", decay=0.999)
     for i in run.steps(budget):
         rng = random.Random(f"sd/{i}")
         batch = draw(pool, rng, FRAMES_BATCH, empty)
         at = [rng.randrange(batch.latents.shape[1]) for _ in range(FRAMES_BATCH)]
         z = batch.latents[range(FRAMES_BATCH), at].contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(run.share < WORDS_SHARE):
+        learning = "reader" in parts and run.share < WORDS_SHARE
+        with torch.set_grad_enabled(learning):
             words = states(parts["text_encoder"], batch.ids, batch.mask)
-            tell = parts["reader"](words, batch.told)
+        tell = parts["reader"](words, batch.told) if learning else torch.zeros(())
         loss = noise_loss(parts["unet"], z, words)
         run.descend(loss + TELL * tell)
         run.log({"loss": loss.detach(), "tell": tell.detach()}, 20)
@@ -212,20 +211,22 @@ def silence(part: nn.Module) -> None:
 
 
 @torch.no_grad()
-def graft(unet: nn.Module, frame_model: nn.Module) -> int:
-    """Copy the frame model's layers into a clip model, where they have the same place. Returns how many."""
-    given, count = frame_model.state_dict(), 0
-    for name, weight in unet.state_dict().items():
+def grafted(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
+    """A clip model with the frame model's layers where they have the same place: that is all of them."""
+    own, count = unet.state_dict(), 0
+    given = frame_model.state_dict()
+    for name, weight in own.items():
         found = given.get(name.replace("spatial_res_block.", ""))
         if found is None:
             continue
-        if found.numel() == weight.numel():  # a 1x1 convolution there may be a linear layer here
-            weight.copy_(found.view_as(weight))
-            count += 1
-        elif name == "conv_in.weight":  # the second half of the channels is the image's
-            weight[:, :CHANNELS].copy_(found)
-            count += 1
-    return count
+        if (
+            name == "conv_in.weight"
+        ):  # of an image model the second half of the channels is the image's
+            weight = weight[:, : found.shape[1]]
+        weight.copy_(found.view_as(weight))  # a 1x1 convolution there may be a linear layer here
+        count += 1
+    assert count == len(given)
+    return unet
 
 
 def lengths(rng: random.Random, shares: dict[int, float]) -> tuple[int, int]:
@@ -234,26 +235,26 @@ def lengths(rng: random.Random, shares: dict[int, float]) -> tuple[int, int]:
     return frames, min(f for f in POOLS if f >= frames)
 
 
-def train_t2v(common: Shared, sd: nn.ModuleDict, budget: Budget) -> nn.Module:
+def train_t2v(
+    common: Shared, text_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
+) -> nn.Module:
     """Clips by words. The text encoder stays as the frame model left it."""
-    unet = new_t2v()
-    graft(unet, sd["unet"])
     pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
-    unet.to(
-        device()
-    ).eval()  # no dropout in the layers of time: a model this small never learns too well
-    run = Run(unet, Optimiser(unet, lr=1e-3, matrix_lr=0.015), common.folder, "t2v", decay=0.998)
+    # no dropout in the layers of time: a model this small never learns too well
+    unet.to(device()).eval()
+    optimiser = Optimiser(unet, lr=1e-3 * rate, matrix_lr=0.015 * rate)
+    run = Run(unet, optimiser, common.folder, "t2v", decay=0.998)
     for i in run.steps(budget):
         rng = random.Random(f"t2v/{i}")
         frames, length = lengths(rng, T2V_SHARES)
         batch = draw(pools[length], rng, CLIPS_BATCH, empty)
         with torch.no_grad():
-            words = states(sd["text_encoder"], batch.ids, batch.mask)
+            words = states(text_encoder, batch.ids, batch.mask)
         loss = noise_loss(unet, batch.latents[:, :frames].transpose(1, 2), words)
         run.descend(loss)
         run.log({"frames": frames, "loss": loss.detach()}, 20)
         if i % 500 == 0:
-            run.log(bound(unet, common, sd["text_encoder"], 5))
+            run.log(bound(unet, common, text_encoder, 5))
     return unet
 
 
@@ -326,15 +327,14 @@ def given_images(images: Images, chosen: list[int], rng: random.Random) -> Image
 
 
 def train_svd(
-    common: Shared, sd: nn.ModuleDict, image_encoder: nn.Module, budget: Budget
+    common: Shared, image_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
 ) -> nn.Module:
     """Clips that go on from a first frame."""
-    unet = new_svd()
-    graft(unet, sd["unet"])
     unet.to(device())
     latents = {f: common.pool(f).latents for f in POOLS}
     images = {f: build_images(common, image_encoder, f) for f in POOLS}
-    run = Run(unet, Optimiser(unet, lr=1e-3, matrix_lr=0.015), common.folder, "svd", decay=0.998)
+    optimiser = Optimiser(unet, lr=1e-3 * rate, matrix_lr=0.015 * rate)
+    run = Run(unet, optimiser, common.folder, "svd", decay=0.998)
     for i in run.steps(budget):
         rng = random.Random(f"svd/{i}")
         frames, length = lengths(rng, SVD_SHARES)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...diffusion import shifted
 from ..scenes import Scene
 from ..truth import psnr
-from .loop import Budget, Optimiser, Run, clips, device, training_scenes
+from .loop import FURTHER, Budget, Optimiser, Run, clips, device, training_scenes
 from .pools import Batch, Pool, binding, build_pool, draw, pool_scenes, with_words
-from .saving import save_folder
+from .saving import load_networks, save_folder
 from .text import Reader, new_t5_tokenizer, teach_binding, tokens
 
 SHARES_OF_TIME = {"vae": 0.19, "binding": 0.01, "transformer": 0.7, "decoder": 0.1}
+FURTHER_SHARES = {"transformer": 0.75, "decoder": 0.25}  # where a written checkpoint goes on
 POOLS = {1: 8192, 5: 2048, 9: 1024, 13: 8192, 25: 1024}  # clip length: encoded clips
 SHARES = {1: 0.15, 5: 0.1, 9: 0.05, 13: 0.6, 25: 0.1}  # how often a step takes that length
 BATCH = {1: 64, 5: 32, 9: 21, 13: 16, 25: 9}  # about 4096 tokens a step whatever the length
@@ -169,17 +169,6 @@ def new_parts(vocabulary: int) -> nn.ModuleDict:
     return nn.ModuleDict(parts)
 
 
-def load_start(start: Path) -> tuple[nn.Module, nn.Module]:
-    """VAE and transformer of a written checkpoint. Not its text encoder: one that did not bind does not learn to."""
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
-
-    vae = AutoencoderKLWan.from_pretrained(start / "vae", torch_dtype=torch.float32)
-    transformer = WanTransformer3DModel.from_pretrained(
-        start / "transformer", torch_dtype=torch.float32
-    )
-    return vae.to(device()).eval(), transformer
-
-
 def embed(text_encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Text states with the padding zeroed: the published models attend to those zero rows, so these do as well."""
     return text_encoder(ids, mask).last_hidden_state * mask[..., None]
@@ -197,20 +186,17 @@ def flow_errors(
 def flow_loss(parts: nn.ModuleDict, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
     """Rectified flow at logit-normal levels, shifted a little: clips this small show their shapes at middle levels.
 
-    With it, the text encoder's first task.
+    With it, the text encoder's first task; none where its words rest.
     """
     sigma = shifted(torch.randn(len(z)).sigmoid(), 1.5).to(z)
     noise = torch.randn(z.shape).to(z)  # drawn on the CPU: the same on every device
-    # On a CPU the plain kernel: at a few hundred tokens its backward pass is faster than the fused one.
-    kernels = (
-        [SDPBackend.MATH]
-        if z.device.type == "cpu"
-        else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-    )
-    with torch.autocast(z.device.type, torch.bfloat16), sdpa_kernel(kernels):
-        states = embed(parts["text_encoder"], batch.ids, batch.mask)
+    learning = "reader" in parts
+    with torch.autocast(z.device.type, torch.bfloat16):
+        with torch.set_grad_enabled(learning):
+            states = embed(parts["text_encoder"], batch.ids, batch.mask)
         errors = flow_errors(parts, z, states, sigma, noise)
-    return errors.mean(), parts["reader"](states, batch.told)
+    tell = parts["reader"](states, batch.told) if learning else torch.zeros(())
+    return errors.mean(), tell
 
 
 def bound(parts: nn.ModuleDict, vae: nn.Module, tokenizer) -> dict[str, float]:
@@ -235,6 +221,7 @@ def train_transformer(
     vae: nn.Module, parts: nn.ModuleDict, folder: Path, budget: Budget, start: float
 ) -> None:
     """Text encoder and transformer together; one caption in ten is emptied, so that guidance has something to leave.
+    Without a reader the text encoder's words rest.
 
     start: the share of the budget, at first, that sees single frames alone.
     """
@@ -243,13 +230,10 @@ def train_transformer(
         statistics(vae),
         tokens(new_t5_tokenizer(), [""]),
     )
-    run = Run(
-        parts,
-        Optimiser(parts, lr=1e-3, matrix_lr=0.02, plain=WORDS),
-        folder,
-        "transformer",
-        decay=0.999,
-    )
+    learning = "reader" in parts
+    taught, rate = (parts, 1.0) if learning else (parts["transformer"], FURTHER)
+    optimiser = Optimiser(taught, lr=1e-3 * rate, matrix_lr=0.02 * rate, plain=WORDS)
+    run = Run(taught, optimiser, folder, "transformer", decay=0.999)
     pools: dict[int, Pool] = {}
     for i in run.steps(budget):
         rng = random.Random(f"transformer/{i}")
@@ -265,32 +249,36 @@ def train_transformer(
             run.log(bound(parts, vae, tokenizer))
 
 
-def train_wan(folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
-    """Train what is not trained yet and write the checkpoint to `folder/shapeworld-wan`.
-
-    start: a checkpoint whose VAE and transformer to go on from.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = new_t5_tokenizer()
-    parts = new_parts(len(tokenizer))
-    if start:
-        vae, parts["transformer"] = load_start(start)
-    else:
-        vae = train_vae(folder, budgets["vae"])
-        set_latent_statistics(vae, folder)
-    vae.requires_grad_(False)
-    parts["reader"] = Reader(parts["text_encoder"].config.d_model)
-    parts.to(device())
+def train_words(parts: nn.ModuleDict, folder: Path, budget: Budget) -> None:
+    """Bind the text encoder's words, with a reader that stays beside it while the transformer learns."""
+    parts["reader"] = Reader(parts["text_encoder"].config.d_model).to(device())
     told = nn.ModuleDict({name: parts[name] for name in WORDS})
     run = Run(told, Optimiser(told, lr=1e-3), folder, "binding", decay=0.98)
-    teach_binding(run, tokenizer, embed, budgets["binding"])
-    train_transformer(
-        vae,
-        parts.train(),
-        folder,
-        budgets["transformer"],
-        ONLY_FRAMES / 2 if start else ONLY_FRAMES,
-    )
+    teach_binding(run, new_t5_tokenizer(), embed, budget)
+
+
+def train_wan(
+    folder: Path, budgets: dict[str, Budget], start: Path | None = None, compiled: bool = False
+) -> None:
+    """Train what is not trained yet and write the checkpoint to `folder/shapeworld-wan`.
+
+    start: a written checkpoint to go on from; its words rest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if start:
+        parts = load_networks(start).to(device())
+        vae = parts.pop("vae")
+    else:
+        vae, parts = train_vae(folder, budgets["vae"]), new_parts(len(new_t5_tokenizer()))
+        set_latent_statistics(vae, folder)
+    vae.eval().requires_grad_(False)
+    parts.to(device()).train()
+    if not start:
+        train_words(parts, folder, budgets["binding"])
+    if compiled:
+        parts["transformer"].compile()
+    frames_first = 0.0 if start else ONLY_FRAMES
+    train_transformer(vae, parts, folder, budgets["transformer"], frames_first)
     train_decoder(vae, folder, budgets["decoder"])
     save_wan(vae, parts, folder / "shapeworld-wan")
 
