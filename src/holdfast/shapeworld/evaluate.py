@@ -16,37 +16,17 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .. import diffusion, inversion, registry, walk
 from ..backbones.base import Backbone, Condition, Prompt
 from ..diffusion import Scale
 from ..task import EditTask
-from .render import SIZE, render, variants
-from .scenes import (
-    COLOURS,
-    DIRECTIONS,
-    FRAMES,
-    MATERIALS,
-    SETS,
-    SHAPES,
-    Edit,
-    Scene,
-    edits,
-    sample,
-    sample_edit,
-)
+from .matching import added, matches
+from .render import SIZE, render
+from .scenes import FRAMES, SETS, Edit, edits, headings, sample, sample_edit
 from .truth import judge, psnr
 
 TUNING = 500_000
-LOOK = (0, 4, 8, 12)  # frames that the judge of captions looks at
-CHUNK = 16  # scenes rendered at once: more of them fall out of the processor's cache
-ATTRIBUTES = {
-    "shape": SHAPES,
-    "colour": COLOURS,
-    "material": MATERIALS,
-    "direction": tuple(DIRECTIONS),
-}
 
 
 def reconstruction(backbone: Backbone, seed: int, name: str) -> float:
@@ -92,6 +72,17 @@ def continued(backbone: Backbone, seed: int) -> dict:
     return nearer(result, truth[:1].expand_as(truth), truth)
 
 
+def foreseen(_backbone: Backbone, seed: int) -> dict[str, float]:
+    """How `continued` would turn out for one who knows this world but for the direction, which no first frame shows:
+    the chance that a clip drawn from all that may follow is nearer.
+    """
+    scene = sample(seed, "single")
+    ways = [replace(a, direction=way) for a in scene.actors for way in headings(a)]
+    truth, *clips = render([scene] + [replace(scene, actors=(a,)) for a in ways])
+    still = psnr(truth[:1].expand_as(truth), truth)
+    return {"nearer": sum(psnr(clip, truth) > still for clip in clips) / len(clips)}
+
+
 @torch.no_grad()
 def carried(backbone: Backbone, seed: int) -> dict:
     """The source's inverted latents denoised from the true edited first frame, against the source.
@@ -106,130 +97,6 @@ def carried(backbone: Backbone, seed: int) -> dict:
     rising = inversion.ascending(levels)
     *_, z = inversion.euler(backbone, backbone.encode(source), known, rising)
     return nearer(denoised(backbone, z, levels, wanted, 1.0), source, target)
-
-
-def times(looked: Tensor) -> tuple[int, ...]:
-    """Which frames the judge looks at; a single frame shows actors where they are in the middle of their clip."""
-    return LOOK if len(looked) > 1 else (FRAMES // 2,)
-
-
-def errors(scenes: list[Scene], index: int, looked: Tensor) -> list[float]:
-    """Mean squared error of each scene's rendering to the frames looked at, f 3 H W. The scenes differ in one actor
-    alone.
-    """
-    size = tuple(looked.shape[-2:])
-    found = []
-    for i in range(0, len(scenes), CHUNK):
-        pictures = variants(scenes[i : i + CHUNK], index, times(looked), size)
-        found += (pictures - looked).square().flatten(1).mean(1).tolist()
-    return found
-
-
-def centred(scene: Scene, index: int, x: float, y: float, size: float) -> Scene:
-    """The scene with one actor at (x, y) in the middle of the clip."""
-    actor = scene.actors[index]
-    (vx, vy), half = actor.velocity, (FRAMES - 1) / 2
-    moved = replace(actor, x=x - vx * half, y=y - vy * half, size=size)
-    return replace(scene, actors=(*scene.actors[:index], moved, *scene.actors[index + 1 :]))
-
-
-def middle(scene: Scene, index: int) -> tuple[float, float, float]:
-    """Where an actor is in the middle of the clip, and its size."""
-    actor = scene.actors[index]
-    (vx, vy), half = actor.velocity, (FRAMES - 1) / 2
-    return actor.x + vx * half, actor.y + vy * half, actor.size
-
-
-def best(scenes: list[Scene], index: int, looked: Tensor) -> tuple[float, Scene]:
-    values = errors(scenes, index, looked)
-    lowest = min(range(len(values)), key=values.__getitem__)
-    return values[lowest], scenes[lowest]
-
-
-def placed(scene: Scene, index: int, looked: Tensor) -> Scene:
-    """Find where one actor is by trying a grid of places, at half size."""
-    looked = functional.avg_pool2d(looked, 2)
-    places = [0.12 + 0.76 * i / 11 for i in range(12)]
-    tried = [centred(scene, index, x, y, 0.2) for x, y in itertools.product(places, places)]
-    return best(tried, index, looked)[1]
-
-
-def nudged(scene: Scene, index: int, looked: Tensor, reach: float) -> tuple[float, Scene]:
-    """The best of the places around an actor's own."""
-    x, y, size = middle(scene, index)
-    tried = []
-    for a, b, c in itertools.product((-1, 0, 1), repeat=3):
-        tried.append(centred(scene, index, x + a * reach, y + b * reach, size + c * 0.015))
-    return best(tried, index, looked)
-
-
-def settled(scene: Scene, index: int, looked: Tensor) -> tuple[float, Scene]:
-    """The last two nudges, which the caption's program and every rival get alike."""
-    near = nudged(scene, index, looked, 0.02)[1]
-    return nudged(near, index, looked, 0.01)
-
-
-def matched(scene: Scene, looked: Tensor) -> tuple[float, Scene]:
-    """A scene's places and sizes brought to a clip: each actor alone, then again beside the others, then finely."""
-    count = len(scene.actors)
-    alone = [placed(replace(scene, actors=(a,)), 0, looked).actors[0] for a in scene.actors]
-    scene = replace(scene, actors=tuple(alone))
-    for i in range(count if count > 1 else 0):
-        scene = placed(scene, i, looked)
-    for i in range(count):
-        scene = nudged(scene, i, looked, 0.035)[1]
-    for i in range(count):
-        error, scene = settled(scene, i, looked)
-    return error, scene
-
-
-def rivals(scene: Scene, name: str) -> list[tuple[int, Scene]]:
-    """Every scene in which one actor has another value of an attribute, with that actor's
-    index; it stays where it is.
-    """
-    found = []
-    for i, actor in enumerate(scene.actors):
-        for value in ATTRIBUTES[name]:
-            if value != getattr(actor, name):
-                other = replace(actor, **{name: value})
-                actors = (*scene.actors[:i], other, *scene.actors[i + 1 :])
-                changed = replace(scene, actors=actors)
-                found.append((i, centred(changed, i, *middle(scene, i))))
-    return found
-
-
-def matches(clip: Tensor, scene: Scene) -> dict[str, bool]:
-    """Whether a clip shows what a scene's caption says, by nearest re-rendering.
-
-    The caption's own program is brought to the clip first (place and size are not in the caption). An attribute holds
-    if no other value of it, in any actor, re-renders closer, with the place free to adjust.
-    """
-    looked = clip[list(LOOK)] if len(clip) > 1 else clip
-    own, match = matched(scene, looked)
-    holds = {"direction": True} if len(clip) == 1 else {}  # one frame shows no motion
-    for name in ATTRIBUTES.keys() - holds:
-        nearest = math.inf
-        for i, rival in rivals(match, name):
-            nearest = min(nearest, settled(rival, i, looked)[0])
-            if name == "direction":  # a wrong motion is not found near the best match of another
-                nearest = min(nearest, settled(placed(rival, i, looked), i, looked)[0])
-        holds[name] = own < nearest
-    holds["caption"] = holds["colour"] and holds["shape"] and holds["direction"]
-    return holds
-
-
-def added(edit: Edit, result: Tensor) -> bool:
-    """Whether a clip shows the thing that an edit adds, wherever that is: words do not say the place.
-
-    With it at the place and of the size that fit best, the scene is nearer than without it, and than with it in any
-    other shape or colour.
-    """
-    looked, i = result[list(LOOK)], edit.actor
-    near = nudged(placed(edit.target, i, looked), i, looked, 0.035)[1]
-    own, match = settled(near, i, looked)
-    others = [rival for name in ("shape", "colour") for j, rival in rivals(match, name) if j == i]
-    nearest = min(settled(rival, i, looked)[0] for rival in others)
-    return own < min(nearest, *errors([edit.source], 0, looked))
 
 
 def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
@@ -365,6 +232,7 @@ def measure_all(options) -> None:
     carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
     if "images" in options.only and "image" in carries:
         show("from the true first frame, nearer than it repeated", continued, seeds)
+        show("the same, drawn from all clips that may follow it", foreseen, seeds)
         show("edited first frame and inverted latents, nearer than the source", carried, seeds)
     if "text" not in carries:
         return

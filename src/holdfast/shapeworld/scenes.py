@@ -21,6 +21,7 @@ KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
 SETS = ("single", "several", "crossing", "fast", "long")
 RATE = 8  # frames per second
 FRAMES = 13  # a scene's usual length; the set "long" goes up to four times that
+_EDGE = 0.22  # no path lies nearer to the frame's side
 HELD_OUT = 1_000_000  # seeds below this one are never trained on
 
 
@@ -91,16 +92,34 @@ class Edit:
     seed: int = 0
 
 
+def _path(verb: str, size: float, frames: int) -> tuple[float, float]:
+    """How far an actor goes, and how much room that leaves."""
+    travel = SPEEDS[verb] * (min(frames, FRAMES) - 1)
+    return travel, max(0.0, 1 - travel - 1.5 * size)
+
+
 def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
     """Choose a start so that the actor's path over `frames` frames (at most 13) stays centred inside the frame."""
     dx, dy = DIRECTIONS[actor["direction"]]
-    travel = SPEEDS[actor["verb"]] * (min(frames, FRAMES) - 1)
-    spread = max(0.0, 1 - travel - 1.5 * actor["size"])  # how much room the path leaves
+    travel, spread = _path(actor["verb"], actor["size"], frames)
     along = (1 - travel) / 2 + (rng.random() - 0.5) * spread
-    across = 0.22 + 0.56 * rng.random()
+    across = _EDGE + (1 - 2 * _EDGE) * rng.random()
     start = along if dx + dy > 0 else 1 - along
     x, y = (start, across) if dx else (across, start)
     return Actor(**actor, x=round(x, 4), y=round(y, 4))
+
+
+def headings(actor: Actor, frames: int = FRAMES) -> list[str]:
+    """The directions that a lone actor who begins where this one does may have been given; each is as likely."""
+    travel, spread = _path(actor.verb, actor.size, frames)
+    found = []
+    for direction, (dx, dy) in DIRECTIONS.items():
+        along, across = (actor.x, actor.y) if dx else (actor.y, actor.x)
+        start = along if dx + dy > 0 else 1 - along
+        off = abs(start - (1 - travel) / 2) - spread / 2, abs(across - 0.5) - (0.5 - _EDGE)
+        if max(off) < 1e-4:  # places are rounded
+            found.append(direction)
+    return found
 
 
 def _gap(a: Actor, b: Actor, frames: int) -> float:
