@@ -15,6 +15,7 @@ from holdfast.shapeworld.training import (
     loop,
     motion,
     pools,
+    saving,
     text,
     unet_folders,
     unets,
@@ -88,11 +89,14 @@ def same(a, b) -> None:
 def test_wan_resumes_to_the_same_weights_and_loads(toy, tmp_path, monkeypatch):
     budgets = dict.fromkeys(wan.SHARES_OF_TIME, TOY)
     wan.train_wan(tmp_path / "whole", budgets)
-    dying(
-        monkeypatch, at=6
-    )  # in the transformer: two steps of the VAE, two of the words, one of its own
-    with pytest.raises(KeyboardInterrupt):
-        wan.train_wan(tmp_path / "broken", budgets)
+    for at in (
+        6,
+        3,
+    ):  # each after one step, of the transformer and of the polish; before: VAE, words
+        with monkeypatch.context() as context:
+            dying(context, at)
+            with pytest.raises(KeyboardInterrupt):
+                wan.train_wan(tmp_path / "broken", budgets)
     wan.train_wan(tmp_path / "broken", budgets)
     for stage in budgets:
         same(tmp_path / "whole" / f"{stage}.pt", tmp_path / "broken" / f"{stage}.pt")
@@ -122,10 +126,10 @@ def test_short_attention_is_the_same_attention():
     """softmax(q k^T / sqrt(d)) v, and torch's own where there is a mask; torch's own again afterwards."""
     attention = torch.nn.functional.scaled_dot_product_attention
     q, k, v = (torch.randn(2, 3, length, 8) for length in (5, 7, 7))
-    cases = [{}, {"scale": 0.3}, {"attn_mask": torch.rand(5, 7) > 0.3}, {"is_causal": True}]
+    masked = {"attn_mask": torch.rand(5, 7) > 0.3}
+    cases = [{}, {"scale": 0.3}, {"dropout_p": 0.0, "attn_mask": None}, masked, {"is_causal": True}]
     wanted = [attention(q, k, v, **options) for options in cases]
     with loop.short_attention():
-        assert torch.nn.functional.scaled_dot_product_attention is not attention
         for options, out in zip(cases, wanted, strict=True):
             found = torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
             assert torch.allclose(found, out, atol=1e-6)
@@ -136,6 +140,51 @@ def test_a_stage_with_a_budget_of_seconds_ends():
     budget = Budget(seconds=10.0)
     assert budget.share(1000, 5.0) == 0.5
     assert budget.share(0, 11.0) == 1.0
+
+
+def test_a_stage_without_a_budget_gives_what_there_is_and_goes_on_later(tmp_path):
+    def new_run():
+        torch.manual_seed(0)
+        part = torch.nn.Linear(2, 2)
+        return loop.Run(part, loop.Optimiser(part, lr=0.1), tmp_path, "part")
+
+    def stepped(run, budget) -> list[int]:
+        found = []
+        for i in run.steps(budget):
+            run.descend(run.model(torch.ones(2)).square().sum())
+            found.append(i)
+        return found
+
+    begun = new_run()
+    for _ in begun.steps(Budget(steps=4)):
+        begun.descend(begun.model(torch.ones(2)).square().sum())
+        if begun.index == 2:
+            begun.save()
+            break
+    shown = new_run()
+    assert stepped(shown, Budget()) == []
+    assert torch.equal(shown.model.weight, begun.average["weight"])
+    assert not torch.equal(shown.model.weight, begun.model.weight)
+    assert stepped(new_run(), Budget(steps=4)) == [2, 3]
+    assert stepped(new_run(), Budget(steps=9)) == []  # done stays done
+
+
+def test_a_work_folder_belongs_to_where_it_began(tmp_path):
+    start, work = tmp_path / "start", tmp_path / "work"
+    (start / "unet").mkdir(parents=True)
+    with pytest.raises(ValueError, match="start holds no checkpoint; --start takes a WanPipeline"):
+        saving.begin(work, start, "WanPipeline")
+    (start / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (start / "unet" / "a.safetensors").write_bytes(b"1")
+    saving.begin(work, start, "WanPipeline")
+    (work / "pool-13.pt").write_bytes(b"")
+    saving.begin(work, start, "WanPipeline")
+    (start / "unet" / "a.safetensors").write_bytes(b"2")
+    for other in (start, None):
+        with pytest.raises(ValueError, match="began elsewhere"):
+            saving.begin(work, other, "WanPipeline")
+    with pytest.raises(ValueError, match="holds WanPipeline; --start takes a StableDiffusionPipel"):
+        saving.begin(tmp_path / "new", start, "StableDiffusionPipeline")
 
 
 @pytest.fixture
@@ -160,7 +209,7 @@ def trained(toy, tmp_path, monkeypatch):
     unet_folders.train("svd", tmp_path, budgets)
     for family in unet_folders.PIPELINES:
         start = tmp_path / f"shapeworld-{family}"
-        unet_folders.train(family, tmp_path / "further", {family: TOY}, start)
+        unet_folders.train(family, tmp_path / f"{family}-on", {family: TOY}, start)
     return tmp_path
 
 
@@ -170,7 +219,7 @@ def test_unets_resume_and_load_in_their_pipelines(trained):
         same(trained / f"{stage}.pt", trained / "again" / f"{stage}.pt")
     for family in unet_folders.PIPELINES:
         name = f"shapeworld-{family}"
-        assert changed(trained / name, trained / "further" / name) == {"unet"}
+        assert changed(trained / name, trained / f"{family}-on" / name) == {"unet"}
     from diffusers import (
         StableDiffusionPipeline,
         StableVideoDiffusionPipeline,

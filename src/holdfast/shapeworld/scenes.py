@@ -21,7 +21,7 @@ KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
 SETS = ("single", "several", "crossing", "fast", "long")
 RATE = 8  # frames per second
 FRAMES = 13  # a scene's usual length; the set "long" goes up to four times that
-_EDGE = 0.22  # no path lies nearer to the frame's side
+_EDGE = 0.22  # how far a path keeps from the frame's sides along it
 HELD_OUT = 1_000_000  # seeds below this one are never trained on
 
 
@@ -109,9 +109,9 @@ def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
     return Actor(**actor, x=round(x, 4), y=round(y, 4))
 
 
-def headings(actor: Actor, frames: int = FRAMES) -> list[str]:
+def headings(actor: Actor) -> list[str]:
     """The directions that a lone actor who begins where this one does may have been given; each is as likely."""
-    travel, spread = _path(actor.verb, actor.size, frames)
+    travel, spread = _path(actor.verb, actor.size, FRAMES)
     found = []
     for direction, (dx, dy) in DIRECTIONS.items():
         along, across = (actor.x, actor.y) if dx else (actor.y, actor.x)

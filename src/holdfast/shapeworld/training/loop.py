@@ -17,7 +17,7 @@ from ..render import render
 from ..scenes import HELD_OUT, Scene, sample
 
 SAVE_EVERY = 120.0  # seconds
-FURTHER = 0.7  # of the learning rates, where a written checkpoint goes on
+RATE_ON = 0.7  # of the learning rates, where a written checkpoint is trained on
 CHUNK = 8  # scenes rendered at once: more of them fall out of the processor's cache
 # Share of the training scenes: the set they come from, and how many actors they have. Two at once are what a model
 # mixes up, so they are the most.
@@ -31,14 +31,18 @@ def device() -> torch.device:
 @contextmanager
 def short_attention() -> Iterator[None]:
     """Attention as plain matrix products on a processor: over rows as short as these the fused kernel's gradient takes
-    thrice as long, and torch's own plain kernel works in single precision. Where there is a mask, all is as before.
+    thrice as long, and torch's own plain kernel works in single precision. Where more is asked (a mask, dropout), all
+    is as before.
     """
     fused = functional.scaled_dot_product_attention
 
-    def products(query: Tensor, key: Tensor, value: Tensor, *masked, **options) -> Tensor:
-        if masked or options.get("attn_mask") is not None or options.get("is_causal"):
-            return fused(query, key, value, *masked, **options)
+    def products(query: Tensor, key: Tensor, value: Tensor, *more, **options) -> Tensor:
         scale = options.get("scale") or query.shape[-1] ** -0.5
+        given = {
+            name for name, value in options.items() if value is not None and value is not False
+        }
+        if more or given - {"scale", "dropout_p"} or options.get("dropout_p"):
+            return fused(query, key, value, *more, **options)
         found = scale * query @ key.transpose(-1, -2)
         return torch.softmax(found, -1).to(value) @ value
 
@@ -80,6 +84,8 @@ class Budget:
 
     def share(self, index: int, spent: float) -> float:
         """How much of it is used, 0 to 1: what the learning rate follows."""
+        if not (self.steps or self.seconds):
+            return 1.0
         return min(1.0, index / self.steps if self.steps else spent / self.seconds)
 
 
@@ -158,7 +164,8 @@ class Run:
     def steps(self, budget: Budget) -> Iterator[int]:
         """Yield the index of each step still to do; between two of them average, save now and then.
 
-        At the end the model holds its average. A stage that is done stays done, whatever budget it is given later.
+        At the end the model holds its average. A stage that is done stays done, whatever budget it is given later; one
+        that is given none is left as it is.
         """
         saved = then = time.monotonic()
         while not self.done and (share := budget.share(self.index, self.spent)) < 1:
@@ -172,7 +179,7 @@ class Run:
             if now - saved > SAVE_EVERY:
                 self.save()
                 saved = then = time.monotonic()
-        if not self.done:
+        if not self.done and budget != Budget():
             self.done = True
             self.save()
         self.model.load_state_dict(self.average)

@@ -1,6 +1,7 @@
 """Writing a checkpoint: an ordinary diffusers folder, weights in half precision."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -42,8 +43,32 @@ def load_networks(folder: Path) -> nn.ModuleDict:
     """The networks of a written checkpoint by name, in single precision."""
     from diffusers import DiffusionPipeline
 
-    parts = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32).components
-    return nn.ModuleDict({k: part for k, part in parts.items() if isinstance(part, nn.Module)})
+    loaded = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    parts = loaded.components.items()
+    return nn.ModuleDict({name: part for name, part in parts if isinstance(part, nn.Module)})
+
+
+def begin(folder: Path, start: Path | None, pipeline: str) -> None:
+    """Make a work folder, or go on in one. What is in it belongs to where it began: to nothing, or to one checkpoint.
+
+    Raises ValueError where it began elsewhere (its encoded clips and its stages would be taken for this one's), and
+    where the start is no checkpoint of that pipeline class.
+    """
+    digest = hashlib.sha256()
+    if start:
+        index = start / "model_index.json"
+        found = json.loads(index.read_text())["_class_name"] if index.exists() else "no checkpoint"
+        if found != pipeline:
+            raise ValueError(f"{start} holds {found}; --start takes a {pipeline}")
+        for file in sorted(start.glob("*/*.safetensors")):
+            digest.update(file.read_bytes())
+    mark, began = folder / "began", digest.hexdigest()
+    if folder.exists() and any(folder.glob("*.pt")):
+        known = mark.read_text() if mark.exists() else hashlib.sha256().hexdigest()
+        if known != began:
+            raise ValueError(f"{folder} holds a training that began elsewhere: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(began)
 
 
 def forget_origin(config: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from .clip import new_image_processor, train_image_encoder
-from .loop import FURTHER, Budget, device
+from .loop import RATE_ON, Budget, device
 from .motion import train_motion
 from .saving import load_networks, save_folder, save_vocabulary
 from .text import new_clip_tokenizer
@@ -86,19 +86,18 @@ def trained(family: str, folder: Path, budgets: dict[str, Budget]) -> nn.ModuleD
     return parts
 
 
-def further(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
+def trained_on(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
     """The networks of a written checkpoint, its U-Net trained on; the others rest."""
-    folder.mkdir(parents=True, exist_ok=True)
     parts = load_networks(start).to(device()).requires_grad_(False)
     unet = parts["unet"].requires_grad_(True)
     words = nn.ModuleDict({k: parts[k] for k in ("text_encoder",) if k in parts})
     common = Shared(parts["vae"], words, folder)
     if family == "sd":
-        train_sd(common, unet, budget, FURTHER)
+        train_sd(common, unet, budget, RATE_ON)
     elif family == "t2v":
-        train_t2v(common, parts["text_encoder"], unet, budget, FURTHER)
+        train_t2v(common, parts["text_encoder"], unet, budget, RATE_ON)
     else:
-        train_svd(common, parts["image_encoder"], unet, budget, FURTHER)
+        train_svd(common, parts["image_encoder"], unet, budget, RATE_ON)
     return parts
 
 
@@ -119,7 +118,8 @@ def train(family: str, folder: Path, budgets: dict[str, Budget], start: Path | N
 
     start: a written checkpoint of the family to go on from.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"shapeworld-{family}"
     if start:
-        return write(out, family, further(family, folder, budgets[family], start))
+        return write(out, family, trained_on(family, folder, budgets[family], start))
     write(out, family, trained(family, folder, budgets))

@@ -67,7 +67,6 @@ class Shared:
 
 
 def shared(folder: Path, budgets: dict[str, Budget]) -> Shared:
-    folder.mkdir(parents=True, exist_ok=True)
     vae = train_vae(folder, budgets["vae"]).requires_grad_(False)
     return Shared(vae, train_text_encoder(folder, budgets["binding"]), folder)
 
@@ -212,10 +211,9 @@ def silence(part: nn.Module) -> None:
 
 @torch.no_grad()
 def grafted(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
-    """A clip model with the frame model's layers where they have the same place: that is all of them."""
-    own, count = unet.state_dict(), 0
-    given = frame_model.state_dict()
-    for name, weight in own.items():
+    """The clip model, with the frame model's layers where they have the same place: that is all of them."""
+    given, count = frame_model.state_dict(), 0
+    for name, weight in unet.state_dict().items():
         found = given.get(name.replace("spatial_res_block.", ""))
         if found is None:
             continue

@@ -1,5 +1,6 @@
-"""`shapeworld-wan`: a causal video VAE, then text encoder and transformer together on rectified flow."""
+"""`shapeworld-wan`: a causal video VAE, then text encoder and transformer on rectified flow."""
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ from torch import Tensor, nn
 from ...diffusion import shifted
 from ..scenes import Scene
 from ..truth import psnr
-from .loop import FURTHER, Budget, Optimiser, Run, clips, device, training_scenes
+from .loop import RATE_ON, Budget, Optimiser, Run, clips, device, training_scenes
 from .pools import Batch, Pool, binding, build_pool, draw, pool_scenes, with_words
 from .saving import load_networks, save_folder
 from .text import Reader, new_t5_tokenizer, teach_binding, tokens
 
-SHARES_OF_TIME = {"vae": 0.19, "binding": 0.01, "transformer": 0.7, "decoder": 0.1}
-FURTHER_SHARES = {"transformer": 0.75, "decoder": 0.25}  # where a written checkpoint goes on
+PIPELINE = "WanPipeline"
+SHARES_OF_TIME = {"vae": 0.19, "binding": 0.01, "transformer": 0.7, "polish": 0.1}
+SHARES_ON = {"transformer": 0.75, "polish": 0.25}  # where a written checkpoint is trained on
 POOLS = {1: 8192, 5: 2048, 9: 1024, 13: 8192, 25: 1024}  # clip length: encoded clips
 SHARES = {1: 0.15, 5: 0.1, 9: 0.05, 13: 0.6, 25: 0.1}  # how often a step takes that length
 BATCH = {1: 64, 5: 32, 9: 21, 13: 16, 25: 9}  # about 4096 tokens a step whatever the length
 ONLY_FRAMES = 0.2  # share of the steps, at first, that see single frames alone: shapes and words are learned there
+HELD = 0.2  # weight of how far the latents move, squared, in their standard deviations, while the VAE is polished
 WORDS = ("text_encoder", "reader")
 TELL = 0.02  # weight of the text encoder's first task beside the flow
 VAE_CONFIG = {
@@ -114,21 +117,28 @@ def train_vae(folder: Path, budget: Budget) -> nn.Module:
     return vae
 
 
-def train_decoder(vae: nn.Module, folder: Path, budget: Budget) -> None:
-    """Polish the decoder on the latents as they are: the encoder, and so what the transformer learned, stays."""
-    half = nn.ModuleDict(
-        {"post_quant_conv": vae.post_quant_conv, "decoder": vae.decoder}
-    ).requires_grad_(True)
-    run = Run(half, Optimiser(half, lr=1.5e-3, matrix_lr=0.01), folder, "decoder")
+def polish_vae(vae: nn.Module, folder: Path, budget: Budget) -> None:
+    """Train the VAE on where it is. Its latents are held to what the transformer learned, and move by a few hundredths
+    of their spread: that much an encoder gives for a decibel.
+    """
+    before = copy.deepcopy(vae).eval().requires_grad_(False)
+    _, std = statistics(vae)
+    vae.train().requires_grad_(True)
+    run = Run(vae, Optimiser(vae, lr=1e-3, matrix_lr=0.006), folder, "polish")
     phase = VAE_PHASES[-1]
     for i in run.steps(budget):
-        x = video(training_scenes(phase.batch, f"decoder/{i}"), phase.frames)
+        x = video(training_scenes(phase.batch, f"polish/{i}"), phase.frames)
         with torch.autocast(x.device.type, torch.bfloat16):
             with torch.no_grad():
-                z = vae.encode(x).latent_dist.sample()
+                held = before.encode(x).latent_dist.mode().float()
+            posterior = vae.encode(x).latent_dist
+            spread = torch.rand(len(x), 1, 1, 1, 1).to(x) * posterior.std.detach()
+            z = posterior.mean + spread * torch.randn(held.shape).to(x)
             error = vae.decode(z).sample.float() - x
-        run.descend(error.abs().mean() + 4 * error.square().mean())
-        run.log({"psnr": psnr(error / 2, torch.zeros_like(error))})
+        moved = ((posterior.mean.float() - held) / std).square().mean()
+        run.descend(error.abs().mean() + 4 * error.square().mean() + HELD * moved)
+        figures = {"psnr": psnr(error / 2, torch.zeros_like(error)), "moved": moved.detach().sqrt()}
+        run.log(figures)
 
 
 def encoder(vae: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -220,8 +230,8 @@ def frames_of(share: float, rng: random.Random, start: float) -> int:
 def train_transformer(
     vae: nn.Module, parts: nn.ModuleDict, folder: Path, budget: Budget, start: float
 ) -> None:
-    """Text encoder and transformer together; one caption in ten is emptied, so that guidance has something to leave.
-    Without a reader the text encoder's words rest.
+    """The transformer, and beside a reader the text encoder; without one its words rest. One caption in ten is
+    emptied, so that guidance has something to leave.
 
     start: the share of the budget, at first, that sees single frames alone.
     """
@@ -231,7 +241,7 @@ def train_transformer(
         tokens(new_t5_tokenizer(), [""]),
     )
     learning = "reader" in parts
-    taught, rate = (parts, 1.0) if learning else (parts["transformer"], FURTHER)
+    taught, rate = (parts, 1.0) if learning else (parts["transformer"], RATE_ON)
     optimiser = Optimiser(taught, lr=1e-3 * rate, matrix_lr=0.02 * rate, plain=WORDS)
     run = Run(taught, optimiser, folder, "transformer", decay=0.999)
     pools: dict[int, Pool] = {}
@@ -266,8 +276,8 @@ def train_wan(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if start:
-        parts = load_networks(start).to(device())
-        vae = parts.pop("vae")
+        parts = load_networks(start)
+        vae = parts.pop("vae").to(device())
     else:
         vae, parts = train_vae(folder, budgets["vae"]), new_parts(len(new_t5_tokenizer()))
         set_latent_statistics(vae, folder)
@@ -279,7 +289,7 @@ def train_wan(
         parts["transformer"].compile()
     frames_first = 0.0 if start else ONLY_FRAMES
     train_transformer(vae, parts, folder, budgets["transformer"], frames_first)
-    train_decoder(vae, folder, budgets["decoder"])
+    polish_vae(vae, folder, budgets["polish"])
     save_wan(vae, parts, folder / "shapeworld-wan")
 
 
@@ -294,6 +304,4 @@ def save_wan(vae: nn.Module, parts: nn.ModuleDict, out: Path) -> None:
         "transformer": parts["transformer"],
         "text_encoder": parts["text_encoder"],
     }
-    save_folder(
-        out, "WanPipeline", written | {"scheduler": scheduler, "tokenizer": new_t5_tokenizer()}
-    )
+    save_folder(out, PIPELINE, written | {"scheduler": scheduler, "tokenizer": new_t5_tokenizer()})
