@@ -11,7 +11,7 @@ from holdfast.backbones._latent_diffusion import LatentDiffusion, Schedule
 from holdfast.backbones.base import Prompt
 from holdfast.registry import Missing
 
-from . import tiny
+from . import published, tiny
 
 CONFIG = {
     "beta_start": 0.00085,
@@ -153,13 +153,18 @@ def test_a_clip_that_does_not_fit_is_refused(backbone):
 
 
 PUBLISHED = {
-    "sd1.5": ({"cross_attention_dim": 768, "attention_head_dim": 8}, 859_520_964),
+    "sd1.5": (
+        {"cross_attention_dim": 768, "attention_head_dim": 8},
+        published.SD15,
+        859_520_964,
+    ),
     "sd2.1": (
         {
             "cross_attention_dim": 1024,
             "attention_head_dim": (5, 10, 20, 20),
             "use_linear_projection": True,
         },
+        published.SD21,
         865_910_724,
     ),
 }
@@ -169,7 +174,7 @@ PUBLISHED = {
 def test_published_image_models_on_the_meta_device(name):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    config, parameters = PUBLISHED[name]
+    config, written, parameters = PUBLISHED[name]
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
         vae = AutoencoderKL(
@@ -178,6 +183,8 @@ def test_published_image_models_on_the_meta_device(name):
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
         )
+    shapes = {key: tuple(p.shape) for key, p in unet.named_parameters()}
+    assert shapes == published.parameters(written)
     assert sum(p.numel() for p in unet.parameters()) == parameters
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     from holdfast.backbones import stable_diffusion
@@ -192,6 +199,8 @@ def test_the_published_clip_model_on_the_meta_device():
 
     with torch.device("meta"):
         unet = UNet3DConditionModel(cross_attention_dim=1024)
+    shapes = {key: tuple(p.shape) for key, p in unet.named_parameters()}
+    assert shapes == published.parameters(published.CLIP)
     assert 1.40e9 < sum(p.numel() for p in unet.parameters()) < 1.42e9  # "1.7b" with text and VAE
     backbone = LatentDiffusion(unet)
     assert "temporal_attention" in backbone.carries

@@ -85,7 +85,7 @@ class Grey(Backbone):
     def condition(self, prompt):
         return Condition(*(torch.tensor(len(t) / 100) for t in (prompt.text, prompt.negative)))
 
-    def encode(self, frames):
+    def encode(self, frames, eps=None):
         return torch.stack(list(frames), 1)[None]
 
     def decode(self, z):

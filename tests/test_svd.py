@@ -13,7 +13,7 @@ from holdfast.backbones._svd import Seen, StableVideo
 from holdfast.backbones.base import Condition, Prompt
 from holdfast.registry import Missing
 
-from . import tiny
+from . import published, tiny
 
 EULER = {
     "beta_start": 0.00085,
@@ -207,6 +207,8 @@ def test_the_published_model_on_the_meta_device(name):
             down_block_types=("DownEncoderBlock2D",) * 4,
             layers_per_block=2,
         )
+    shapes = {name: tuple(p.shape) for name, p in unet.named_parameters()}
+    assert shapes == published.parameters(published.IMAGE)
     assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082
     assert sum(p.numel() for p in vae.parameters()) == 97_742_847
     unet.to("meta")  # the mixing factors are made by a constructor that knows no default device

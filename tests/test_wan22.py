@@ -190,11 +190,15 @@ def test_the_residual_vae_streams_what_it_makes_of_the_whole_clip(frames):
         for values in (made.vae.config.latents_mean, made.vae.config.latents_std)
     )
     with torch.no_grad():
-        mode = made.vae.encode(clip.transpose(0, 1)[None] * 2 - 1).latent_dist.mode()
+        posterior = made.vae.encode(clip.transpose(0, 1)[None] * 2 - 1).latent_dist
+        mode = posterior.mode()
         z = made.encode(iter(clip))
+        eps = torch.randn(z[0].transpose(0, 1).shape)
+        sampled = made.encode(iter(clip), eps=eps)
         whole = made.vae.decode(z * std + mean).sample[0].transpose(0, 1) / 2 + 0.5
         chunks = list(made.decode(z))
     assert torch.equal(z, (mode - mean) / std)
+    assert torch.allclose(sampled - z, posterior.std * eps.transpose(0, 1) / std, atol=1e-5)
     assert tuple(z.shape[2:]) == (made.grid.latent_frames(frames), 2, 4)
     assert torch.allclose(torch.cat(chunks), whole, atol=1e-6)
     assert torch.cat(chunks).shape == clip.shape

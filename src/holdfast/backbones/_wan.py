@@ -158,8 +158,10 @@ class Wan(Backbone):
             states = encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
         return states * mask[..., None].to(states)
 
-    def encode(self, frames: Iterable[Tensor]) -> Tensor:
-        """As AutoencoderKLWan.encode(...).latent_dist.mode(), normalised, a group of frames at a time, in float32."""
+    def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
+        """As AutoencoderKLWan.encode(...).latent_dist, normalised, a group of frames at a time, in float32."""
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
         with self.on("vae"):
             source, cache = iter(frames), self._cache(self.vae.encoder)
             moments, count = [], 0
@@ -169,9 +171,12 @@ class Wan(Backbone):
                 self.grid.check(count, *x.shape[-2:])
                 x = self._patched(x.transpose(0, 1)[None] * 2 - 1)
                 moments.append(self.vae.encoder(x, feat_cache=cache, feat_idx=[0]))
-            mode = self.vae.quant_conv(torch.cat(moments, dim=2)).chunk(2, dim=1)[0]
+            posterior = DiagonalGaussianDistribution(self.vae.quant_conv(torch.cat(moments, dim=2)))
+        z = posterior.mode()
+        if eps is not None:
+            z = z + posterior.std * eps.transpose(0, 1).to(z)
         mean, std = self._statistics()
-        return (mode - mean) / std
+        return (z - mean) / std
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         mean, std = self._statistics()

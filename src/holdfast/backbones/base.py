@@ -82,8 +82,10 @@ class Backbone(ABC):
         """Encode a prompt and its negative."""
 
     @abstractmethod
-    def encode(self, frames: Iterable[Tensor]) -> Tensor:
-        """Frames `3 H W` in [0, 1], in order (a tensor `f 3 H W` is such an iterable), to a latent `1 c f h w`."""
+    def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
+        """Frames `3 H W` in [0, 1], in order (a tensor `f 3 H W` is such an iterable), to a latent `1 c f h w`: the
+        posterior's mode, or with `eps` (`f c h w`, of latent frames) a sample of it.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Iterator[Tensor]:
@@ -174,8 +176,8 @@ class Passing(Backbone):
     def condition(self, prompt: Prompt) -> Condition:
         return self.inner.condition(prompt)
 
-    def encode(self, frames: Iterable[Tensor], *eps: Tensor) -> Tensor:
-        return self.inner.encode(frames, *eps)
+    def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
+        return self.inner.encode(frames, eps)
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         return self.inner.decode(z)
