@@ -210,6 +210,16 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
     assert {"psnr", "psnr_source", "psnr_inside", "psnr_outside", "success"} <= set(truth)
 
 
+def test_demo_on_another_model(tmp_path):
+    options = ("--backbone", "shapeworld-t2v", "--method", "sdedit")  # the fewest evaluations
+    result = call("demo", "-o", tmp_path / "demo", *options)
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())
+    assert manifest["backbone"] == "shapeworld-t2v"
+    assert manifest["task"]["source"].count(" and ") == 1  # two actors, of which one is changed
+    assert "psnr" in manifest["truth"]
+
+
 def test_lists():
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert {"flowedit", "wanedit", "sdedit"} <= set(methods)

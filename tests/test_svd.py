@@ -4,8 +4,10 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from holdfast import inversion, registry
 from holdfast.backbones import svd
@@ -256,6 +258,21 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
         registry.about("wan2.1-1.3b", str(folder))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the pipeline's own
+def test_the_image_is_seen_as_in_diffusers_own_pipeline():
+    from diffusers import StableVideoDiffusionPipeline
+
+    folder = svd.find("shapeworld-svd")
+    pipe = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    theirs = pipe._encode_image(Image.fromarray(pixels), "cpu", 1, True)
+    x = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    ours = registry.load_backbone("svd", str(folder), "cpu").condition(Prompt(image=x))
+    both = torch.cat([ours.negative.embedding, ours.positive.embedding])
+    assert both[1].abs().max() > 0.1
+    assert torch.allclose(both, theirs, atol=1e-4)
 
 
 def saved(backbone, folder):
