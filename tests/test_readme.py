@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,19 @@ def test_the_first_edit_works_on_the_clip_that_the_demo_wrote(tmp_path, monkeypa
     edit = json.loads(Path("demo/green.mp4.json").read_text())
     assert edit["task"]["source"] == demo["task"]["source"]  # the prompt does describe that clip
     assert edit["preservation"]["changed_share"] > 0.01
+
+
+def test_the_page_on_backbones_has_the_pairs_as_they_are():
+    page = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text()
+    table = next(part for part in page.split("\n\n") if part.startswith("| | `modelscope`"))
+    head, _, *rows = ([c.strip() for c in row.strip("|").split("|")] for row in table.splitlines())
+    asked = CliRunner().invoke(cli.app, ["list", "pairs", "--json"])
+    pairs, named = json.loads(asked.stdout), [re.findall("`(.+?)`", cell) for cell in head[1:]]
+    assert sorted(chain.from_iterable(named)) == sorted(pairs["flowedit"])
+    assert [row[0].strip("`") for row in rows] == list(pairs)
+    for method, *cells in rows:
+        for cell, names in zip(cells, named, strict=True):
+            assert {pairs[method.strip("`")][name] for name in names} == {cell}, method
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)", README))))
