@@ -19,12 +19,12 @@ pytestmark = pytest.mark.slow
 
 def test_the_vae_reconstructs(shapeworld):
     figures = [evaluate.reconstruction(shapeworld, seed, "single") for seed in range(12)]
-    assert np.mean(figures) > 30  # dB
+    assert np.mean(figures) > 31  # dB
 
 
 @pytest.mark.parametrize(
     ("kind", "success", "gain"),
-    [("colour", 0.8, 3.0), ("backdrop", 0.9, 12.0), ("shape", 0.6, 2.5)],
+    [("colour", 0.8, 3.0), ("backdrop", 0.9, 15.0), ("shape", 0.7, 3.0)],
 )
 def test_edits_succeed(kind, success, gain, shapeworld):
     rows = [
@@ -40,8 +40,8 @@ def test_of_two_actors_the_named_one_is_recoloured(shapeworld):
         evaluate.edit_figures(shapeworld, seed, "colour", "several", "flowedit", {})
         for seed in evaluate.pairs(0, 8)
     ]
-    assert np.mean([row["success"] for row in rows]) >= 0.7
-    assert np.mean([row["gain"] for row in rows]) > 1.5
+    assert np.mean([row["success"] for row in rows]) >= 0.75
+    assert np.mean([row["gain"] for row in rows]) > 2.5
 
 
 def test_generated_clips_show_their_captions(shapeworld):

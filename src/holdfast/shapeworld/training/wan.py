@@ -118,8 +118,8 @@ def train_vae(folder: Path, budget: Budget) -> nn.Module:
 
 
 def polish_vae(vae: nn.Module, folder: Path, budget: Budget) -> None:
-    """Train the VAE on where it is. Its latents are held to what the transformer learned, and move by a few hundredths
-    of their spread: that much an encoder gives for a decibel.
+    """Train the VAE further, its latents held to those that the transformer learned: they move by a few hundredths of
+    their spread, which it does not notice.
     """
     before = copy.deepcopy(vae).eval().requires_grad_(False)
     _, std = statistics(vae)
