@@ -531,6 +531,50 @@ MUTATIONS = [
         ("all(gap > -0.06 for gap in gaps)", "all(gap > -0.3 for gap in gaps)"),
     ),
     *of(
+        "shapeworld/scenes.py",
+        "tests/test_evaluate.py",
+        ("start = along if dx + dy > 0 else 1 - along\n        off", "start = along\n        off"),
+    ),
+    *of(
+        "shapeworld/evaluate.py",
+        "tests/test_evaluate.py",
+        ("psnr(clip, truth) > still", "psnr(clip, truth) < still"),
+    ),
+    *of(
+        "shapeworld/captions.py",
+        "tests/test_captions.py",
+        ("holds[name] = own < nearest", "holds[name] = True"),
+        ("own < min(nearest, *errors", "own < max(nearest, *errors"),
+    ),
+    *of(
+        "shapeworld/training/loop.py",
+        "tests/test_training.py",
+        ("query.shape[-1] ** -0.5", "query.shape[-1] ** 0.5"),
+        ("if more or given - {", "if more and given - {"),
+        ("if not self.done and budget != Budget():", "if not self.done:"),
+    ),
+    *of(
+        "shapeworld/training/saving.py",
+        "tests/test_training.py",
+        ("if known != began:", "if False:"),
+        ("if found != pipeline:", "if False:"),
+    ),
+    *of(
+        "shapeworld/training/unet_folders.py",
+        "tests/test_training.py",
+        ("requires_grad_(False)\n    unet", "requires_grad_(True)\n    unet"),
+    ),
+    *of(
+        "shapeworld/training/wan.py",
+        "tests/test_training.py",
+        ("before = copy.deepcopy(vae)", "before = vae"),
+    ),
+    *of(
+        "backbones/_wan.py",
+        "tests/test_wan22.py",
+        ("posterior.std * eps.transpose(0, 1)", "posterior.var * eps.transpose(0, 1)"),
+    ),
+    *of(
         "bench/runner.py",
         "tests/bench/test_runner.py",
         ("mask=case.mask if row.sees_mask else None", "mask=case.mask"),

@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one message each, JSON alone on standard output, stop and resume."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -170,14 +171,14 @@ def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_
         str(stopped),
         *arguments,
     ]
-    process = subprocess.run(program, capture_output=True, text=True)
+    # as many threads as this process has (conftest.py): sums over more of them round otherwise
+    alike = {"capture_output": True, "text": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    process = subprocess.run(program, **alike)
     assert process.returncode == 130, process.stderr
     assert "stopped after step 2 of 6" in process.stderr
     assert not stopped.exists()
     command = shlex.split(process.stderr.split("go on with: ")[1])
-    resumed = subprocess.run(
-        [sys.executable, "-m", "holdfast.cli", *command[1:]], capture_output=True, text=True
-    )
+    resumed = subprocess.run([sys.executable, "-m", "holdfast.cli", *command[1:]], **alike)
     assert resumed.returncode == 0, resumed.stderr
     one, other = (np.stack(list(video.read(video.probe(p)))) for p in (stopped, whole))
     assert np.array_equal(one, other)

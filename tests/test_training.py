@@ -1,5 +1,6 @@
 """Training at toy length: stages resume to the same weights, and what is written loads in its own pipeline class."""
 
+import copy
 import json
 import math
 import random
@@ -113,6 +114,19 @@ def test_wan_resumes_to_the_same_weights_and_loads(toy, tmp_path, monkeypatch):
     wan.train_wan(tmp_path / "further", budgets, start=start)
     assert not (tmp_path / "further" / "vae.pt").exists()
     assert changed(start, goal) == {"transformer", "vae"}
+
+
+def test_a_polished_vae_keeps_its_latents(toy, tmp_path, monkeypatch):
+    vae = wan.new_vae().to(loop.device())
+    clip = loop.clips(loop.training_scenes(2, "polish"), 5)
+    before, moved = wan.encoder(vae)(clip).float(), []
+    for held in (0.0, 1e3):
+        monkeypatch.setattr(wan, "HELD", held)
+        (tmp_path / str(held)).mkdir()
+        polished = copy.deepcopy(vae)
+        wan.polish_vae(polished, tmp_path / str(held), Budget(steps=12))
+        moved.append((wan.encoder(polished)(clip).float() - before).square().mean())
+    assert moved[1] < 0.3 * moved[0]
 
 
 def changed(start, goal) -> set[str]:
