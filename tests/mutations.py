@@ -550,7 +550,7 @@ MUTATIONS = [
         "shapeworld/training/loop.py",
         "tests/test_training.py",
         ("query.shape[-1] ** -0.5", "query.shape[-1] ** 0.5"),
-        ("if more or given - {", "if more and given - {"),
+        ("or dropout_p or is_causal", "or dropout_p"),
         ("if not self.done and budget != Budget():", "if not self.done:"),
     ),
     *of(

@@ -36,14 +36,20 @@ def short_attention() -> Iterator[None]:
     """
     fused = functional.scaled_dot_product_attention
 
-    def products(query: Tensor, key: Tensor, value: Tensor, *more, **options) -> Tensor:
-        scale = options.get("scale") or query.shape[-1] ** -0.5
-        given = {
-            name for name, value in options.items() if value is not None and value is not False
-        }
-        if more or given - {"scale", "dropout_p"} or options.get("dropout_p"):
-            return fused(query, key, value, *more, **options)
-        found = scale * query @ key.transpose(-1, -2)
+    def products(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if attn_mask is not None or dropout_p or is_causal or enable_gqa:
+            more = {"scale": scale, "enable_gqa": enable_gqa}
+            return fused(query, key, value, attn_mask, dropout_p, is_causal, **more)
+        found = (scale or query.shape[-1] ** -0.5) * query @ key.transpose(-1, -2)
         return torch.softmax(found, -1).to(value) @ value
 
     if not torch.cuda.is_available():
