@@ -2,7 +2,8 @@
 
 Prints one table: reconstruction by the VAE, how often generated clips (of an image model: frames) match their caption,
 and how often edits succeed. Of a model that goes on from an image: how often its clip is nearer to the true one than
-the first frame repeated, and, with the source's inverted latents, nearer to the true edited clip than the source.
+the first frame repeated, how often one drawn from all that may follow that frame is, and, with the source's inverted
+latents, how often its clip is nearer to the true edited clip than the source.
 Seeds count from 0 (from 500000 with --tuning, for choosing settings without looking at the scenes that are reported).
 """
 
