@@ -217,9 +217,7 @@ def grafted(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
         found = given.get(name.replace("spatial_res_block.", ""))
         if found is None:
             continue
-        if (
-            name == "conv_in.weight"
-        ):  # of an image model the second half of the channels is the image's
+        if name == "conv_in.weight":  # an image model's has the image's channels after these
             weight = weight[:, : found.shape[1]]
         weight.copy_(found.view_as(weight))  # a 1x1 convolution there may be a linear layer here
         count += 1
