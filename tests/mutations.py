@@ -560,11 +560,6 @@ MUTATIONS = [
         ("if found != pipeline:", "if False:"),
     ),
     *of(
-        "shapeworld/training/unet_folders.py",
-        "tests/test_training.py",
-        ("requires_grad_(False)\n    unet", "requires_grad_(True)\n    unet"),
-    ),
-    *of(
         "shapeworld/training/wan.py",
         "tests/test_training.py",
         ("before = copy.deepcopy(vae)", "before = vae"),
