@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import editing, registry
+from holdfast import editing
 from holdfast.claims import claimed
+from holdfast.errors import Missing
 from holdfast.step import Step
 from holdfast.task import EditTask
 from holdfast.walk import Progress
@@ -127,7 +128,7 @@ def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(ta
 
 def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch):
     wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "nowhere"})
-    with pytest.raises(registry.Missing, match="nowhere"):
+    with pytest.raises(Missing, match="nowhere"):
         editing.edit(wrong)
     broken = editing.events(task, tiny_wan)
     with monkeypatch.context() as patched:

@@ -1,7 +1,13 @@
 """Progress where there is no terminal: a line when a stage ends, and now and then while it lasts."""
 
+import pickle
+
+import pytest
+import typer
+
 from holdfast import console
-from holdfast.console import Lines, duration
+from holdfast.console import BAD_INPUT, MISSING, Lines, duration
+from holdfast.errors import Missing, UserError
 
 
 def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatch):
@@ -31,3 +37,25 @@ def test_json_gets_no_progress(capsys):
     with console.shown_progress(quiet=True) as report:
         report("edit", 1, 1)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("a is 1", "give 2"), BAD_INPUT), (Missing("no"), MISSING)]
+)
+def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
+    with pytest.raises(typer.Exit) as ended, console.exit_codes():
+        raise error
+    assert ended.value.exit_code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("math domain error"), AssertionError()])
+def test_any_other_error_is_a_bug_and_keeps_its_traceback(error):
+    with pytest.raises(type(error)), console.exit_codes():
+        raise error
+
+
+def test_a_user_error_keeps_cause_and_remedy_apart():
+    error = pickle.loads(pickle.dumps(UserError("mask.png is 2x2", "use a mask of 4x4")))
+    assert (error.cause, error.remedy) == ("mask.png is 2x2", "use a mask of 4x4")
+    assert str(error) == "mask.png is 2x2: use a mask of 4x4"

@@ -9,7 +9,7 @@ from holdfast import registry
 from holdfast.backbones import _latent_diffusion
 from holdfast.backbones._latent_diffusion import LatentDiffusion, Schedule
 from holdfast.backbones.base import Prompt
-from holdfast.registry import Missing
+from holdfast.errors import Missing
 
 from . import published, tiny
 

@@ -13,7 +13,7 @@ from holdfast import inversion, registry
 from holdfast.backbones import svd
 from holdfast.backbones._svd import Seen, StableVideo
 from holdfast.backbones.base import Condition, Prompt
-from holdfast.registry import Missing
+from holdfast.errors import Missing
 
 from . import published, tiny
 

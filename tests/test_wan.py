@@ -10,7 +10,7 @@ import torch
 from holdfast import load_backbone
 from holdfast.backbones import _wan, wan
 from holdfast.backbones.base import Condition, Prompt
-from holdfast.registry import Missing
+from holdfast.errors import Missing
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
 TRANSFORMERS = {

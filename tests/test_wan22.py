@@ -14,6 +14,7 @@ from holdfast.backbones._cards import Model
 from holdfast.backbones._wan import Experts
 from holdfast.backbones.base import Condition, Prompt
 from holdfast.diffusion import guided
+from holdfast.errors import Missing
 from holdfast.task import EditTask
 
 from . import tiny
@@ -436,10 +437,10 @@ def test_a_download_without_its_second_denoiser_says_how_to_go_on(folder, monkey
     assert wan.find("wan2.2-14b") == folder
     shutil.rmtree(folder / "transformer_2")
     said = r"is not complete \(no transformer_2\).*hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"
-    with pytest.raises(registry.Missing, match=said):
+    with pytest.raises(Missing, match=said):
         wan.find("wan2.2-14b")
     (folder / "model_index.json").unlink()
-    with pytest.raises(registry.Missing, match=r"no model_index\.json"):
+    with pytest.raises(Missing, match=r"no model_index\.json"):
         wan.find("wan2.2-14b")
 
 
@@ -463,5 +464,5 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
 @pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", 34), ("wan2.2-14b", 126)])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
     said = rf"about {size} GB.*hf download {wan.MODELS[name].weights}"
-    with pytest.raises(registry.Missing, match=said):
+    with pytest.raises(Missing, match=said):
         load_backbone(name)

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import UserError
 from .files import SCRATCH
 
 try:
@@ -59,7 +60,7 @@ def _claim(path: Path) -> Claim:
             if claim is None or not claim.release.alive:
                 claim = _claims[path] = Claim(path)
         except BlockingIOError as error:
-            raise ValueError(
+            raise UserError(
                 f"another run is making {path.name} at this moment; wait for it, or give another --output"
             ) from error
         claim.busy = True

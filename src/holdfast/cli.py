@@ -19,6 +19,7 @@ from .commands.mask import mask
 from .commands.sheet import sheet
 from .commands.ui import ui
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
+from .errors import UserError
 from .places import store_of
 from .task import EditTask
 
@@ -186,10 +187,10 @@ def frame(
         known = video.probe(clip)
         where = at + known.frames if at < 0 else at
         if not 0 <= where < known.frames:
-            raise ValueError(f"{clip} has {known.frames} frames; there is none at {at}")
+            raise UserError(f"{clip} has {known.frames} frames; there is none at {at}")
         images.check_place(output)
         if output.exists() and output.samefile(clip):
-            raise ValueError(f"the frame would replace {output}; give another --output")
+            raise UserError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
         with whole(output) as part:
             images.write(part, images.to_tensor(array))
@@ -256,7 +257,7 @@ def list_names(
     with exit_codes():
         lists = all_lists()
         if not what:
-            raise ValueError(f"say what to list: {', '.join(lists)}")
+            raise UserError(f"say what to list: {', '.join(lists)}")
         rows = lists[registry.choose(what, lists, "list")]()
         if json:
             print(as_json(rows))

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .errors import Missing, UserError
 from .memory import ran_out
 from .notes import Notice
 
@@ -50,8 +51,6 @@ def exit_codes() -> Iterator[None]:
     """Turn what can go wrong for a user into one message and an exit code; everything else is
     a bug and shows itself.
     """
-    from .registry import Missing
-
     try:
         with our_warnings(), stoppable():
             yield
@@ -63,7 +62,7 @@ def exit_codes() -> Iterator[None]:
     except BrokenPipeError:  # who read what we print has enough of it
         silence()
         raise typer.Exit(FAILED) from None
-    except ValueError as error:
+    except UserError as error:
         fail(error, BAD_INPUT)
     except Exception as error:  # libraries have errors of their own for memory that ran out
         if ran_out(error):
@@ -245,5 +244,5 @@ def duration(seconds: float) -> str:
 def settings_of(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise ValueError(f"--set takes key=value, not {pair!r}")
+            raise UserError(f"--set takes key=value, not {pair!r}")
     return dict(pair.split("=", 1) for pair in pairs)

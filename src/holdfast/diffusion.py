@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 
 def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     """Standard normal noise of the shape, type and device of `like`, keyed by what it is for.
@@ -109,9 +111,7 @@ def grid_of(name: str, steps: int, shift: float, own: str) -> Tensor:
         ends = shifted(torch.tensor([1.0, 0.001], dtype=torch.float64), shift)
         even = torch.from_numpy(np.linspace(ends[0].item(), ends[1].item(), steps))
         return torch.cat((shifted(even, shift), torch.zeros(1, dtype=torch.float64)))
-    raise ValueError(
-        f"this model has no grid of levels called {name!r}; there are: own, wan, euler"
-    )
+    raise UserError(f"this model has no grid of levels called {name!r}; there are: own, wan, euler")
 
 
 def shifted(levels: Tensor, shift: float) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from . import diffusion
+from .errors import UserError
 from .settings import (
     Guidance,
     Iterations,
@@ -47,7 +48,7 @@ class Descent:
     def __post_init__(self) -> None:
         check(self)
         if self.low >= self.high:
-            raise ValueError(f"low is below high = {self.high}, not {self.low}")
+            raise UserError(f"low is below high = {self.high}, not {self.low}")
 
     def size(self, z: Tensor) -> float:
         """By what a gradient is multiplied before it is taken from a latent."""

@@ -6,6 +6,7 @@ import shutil
 from importlib import metadata
 
 from . import registry
+from .errors import Missing
 
 PACKAGES = (
     "holdfast",
@@ -76,7 +77,7 @@ def _weights() -> dict[str, str]:
     for name, module in registry.backbones().items():
         try:
             found[name] = f"here: {module.find(name)}"
-        except (registry.Missing, ValueError) as error:
+        except (Missing, ValueError) as error:
             found[name] = str(error)
     return found
 

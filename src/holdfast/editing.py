@@ -48,7 +48,7 @@ def edit(
 
     backbone: one that is loaded already; else the task's is loaded. resume: go on from the latents beside the output.
     report: told (stage, done, count) as it goes. known: the task as it was taken in, where that is done already.
-    Raises ValueError for bad input, registry.Missing for missing weights, Cancelled after Ctrl-C.
+    Raises ValueError for bad input, Missing for missing weights, Cancelled after Ctrl-C.
     """
     return exhausted(events(task, backbone, resume, known), task, report)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .errors import UserError
 
 try:
     import fcntl
@@ -130,7 +131,7 @@ def from_json(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise UserError("it is nested too deeply") from error
 
 
 def _finite(value):
@@ -179,9 +180,9 @@ def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
             about = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it to start over") from error
+        raise UserError(f"{path} cannot be read ({error}); delete it to start over") from error
     if "digest" in about and about["digest"] != _digest(tensors, about):
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: it does not hold what was saved; delete it to start over"
         )
     return tensors, about
@@ -233,7 +234,7 @@ class Store:
             return None
         tensors, about = load_tensors(self.path)
         if about.get("key") != self.key:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} was saved by another task or other settings; delete it, or run without --resume"
             )
         try:
@@ -242,11 +243,11 @@ class Store:
             if "digest" not in about:
                 raise KeyError("digest")
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} does not say where its run stopped; delete it to start over"
             ) from error
         if about.get("version") != __version__:  # what a method keeps in its state may have changed
-            raise ValueError(
+            raise UserError(
                 f"{self.path} was saved by another version of Holdfast; delete it, or run without --resume"
             )
         return step, _under("found.", tensors)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .registry import Missing
+from .errors import Missing, UserError
 
 
 def cached(hub_id: str) -> Path | None:
@@ -17,7 +17,7 @@ def cached(hub_id: str) -> Path | None:
     try:
         return Path(snapshot_download(hub_id, local_files_only=True))
     except HFValidationError as error:
-        raise ValueError(f"{hub_id!r} is neither a folder nor a hub id") from error
+        raise UserError(f"{hub_id!r} is neither a folder nor a hub id") from error
     except LocalEntryNotFoundError:
         return None
 
@@ -30,7 +30,7 @@ def found(place: str) -> Path:
             f"the weights {place} are not on this machine; get them with: hf download {place}"
         )
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{place} has no config.json: it is no folder of a transformers model")
+        raise UserError(f"{place} has no config.json: it is no folder of a transformers model")
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import registry
+from .errors import UserError
 from .media import video
 from .places import check_place, check_space
 from .task import EditTask, part_of
@@ -26,7 +27,7 @@ class Taken:
 
 def taken(task: EditTask, backbone: Any = None) -> Taken:
     """Read the clip once. Raises ValueError for files that are not there or cannot be read, for names that nobody has
-    and for an output that cannot be written; registry.Missing where the weights are not here.
+    and for an output that cannot be written; Missing where the weights are not here.
 
     backbone: one that is loaded already; else the task's is looked up.
     """
@@ -56,7 +57,7 @@ def check_there(task: EditTask) -> None:
         if spoken:
             continue
         if not Path(name).exists():
-            raise ValueError(f"there is no file {name}")
+            raise UserError(f"there is no file {name}")
         video.check_regular(Path(name))
 
 
@@ -66,7 +67,7 @@ def placed(task: EditTask, part: range) -> dict[int, str]:
     """
     for at in task.key_frames():
         if at not in part[1:]:
-            raise ValueError(
+            raise UserError(
                 f"--keyframe {at}=... is not within frames {part.start + 1} to {part.stop - 1}, "
                 "which follow the first one that is edited"
             )

@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import cv2
 
-from . import registry
 from .claims import Claim, claimed
+from .errors import Missing
 from .files import from_json
 from .places import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
@@ -28,7 +28,7 @@ FAILURES = (
     ValueError,
     av.FFmpegError,
     cv2.error,
-    registry.Missing,
+    Missing,
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy import ndarray
 
+from .errors import UserError
 from .files import whole, write_json
 from .media import anchors, masks, overlaid, video
 from .media.anchors import Marks
@@ -78,13 +79,13 @@ def placed(
     """
     for name in (source, *also):
         if not Path(name).exists():
-            raise ValueError(f"there is no file {name}")
+            raise UserError(f"there is no file {name}")
     path = named(output)
     beside = named(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
     if beside == path:
-        raise ValueError(f"the mask and its preview are both {path}; give another --preview")
+        raise UserError(f"the mask and its preview are both {path}; give another --preview")
     if path.suffix.lower() not in LOSSLESS:
-        raise ValueError(f"cannot write {path} without loss: use .mkv, .mp4, .mov or a folder")
+        raise UserError(f"cannot write {path} without loss: use .mkv, .mp4, .mov or a folder")
     for place in (path, beside):
         check_place(place, (source, *also))
     clip = video.probe(source)
@@ -97,7 +98,7 @@ def placed(
 def made(task: MaskTask, report: Report) -> dict:
     """Make a mask from marks. Returns what is written beside it as JSON.
 
-    Raises ValueError for bad input, registry.Missing where weights are not here.
+    Raises ValueError for bad input, Missing where weights are not here.
     """
     place = placed(task.input, task.output, task.preview, task.frames, _brush_files(task))
     marks = marked(task, place.clip)
@@ -139,10 +140,10 @@ def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
             boxes = grounding.boxes(anchors.at(clip, frame), words, task.detector, task.device)
             found[frame] = found.get(frame, Marks()) + Marks(boxes=boxes)
     if not found:
-        raise ValueError("say what to mask: --box, --points, --brush, --words or --auto")
+        raise UserError("say what to mask: --box, --points, --brush, --words or --auto")
     lacking = [n for n, m in found.items() if not (m.boxes or m.points or m.brush is not None)]
     if lacking:
-        raise ValueError(f"frame {lacking[0]} has only points beside the thing; mark one inside")
+        raise UserError(f"frame {lacking[0]} has only points beside the thing; mark one inside")
     return {n: replace(marks, exact=task.exact) for n, marks in found.items()}
 
 
@@ -175,7 +176,7 @@ def located(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[nd
                 report(event.stage, event.done, event.count)
             if isinstance(event, walk.Found):
                 return edit.located(backbone.grid, event.cells)()
-    raise ValueError("no mask was found: the prompts are equal")
+    raise UserError("no mask was found: the prompts are equal")
 
 
 def written(

@@ -8,10 +8,10 @@ import numpy as np
 from numpy import ndarray
 
 from . import metrics
+from .errors import Missing, UserError
 from .media import masks, video
 from .metrics.base import Judge, Metric, Moment, Subject, Tools
 from .notes import note
-from .registry import Missing
 
 Figures = dict[str, float]  # by name
 Reasons = dict[str, str]  # why a metric was left out, by its name
@@ -110,7 +110,7 @@ def measure(
             if moment.index % one.stride == 0:
                 one.metric.add(moment)
     if moment is None:
-        raise ValueError("there is no frame to measure")
+        raise UserError("there is no frame to measure")
     figures: Figures = {}
     for one in chosen:
         every = f" every {one.stride} frames" if one.stride > 1 else ""

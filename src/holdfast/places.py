@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from .errors import UserError
 from .files import Store, scratch
 from .media import video
 from .task import EditTask
@@ -50,12 +51,12 @@ def store_of(task: EditTask) -> Store:
 def named(output: str | Path) -> Path:
     """An output as a path. Raises ValueError for what is the name of no file or folder."""
     if PROTOCOL.match(str(output)):
-        raise ValueError(
+        raise UserError(
             f"{output} begins as an address does, and results go to files; write ./{output} for a file of that name"
         )
     path = Path(output)
     if path.name in ("", "..") or "\0" in str(output):
-        raise ValueError(f"{str(output)!r} is no name of a file; give another --output")
+        raise UserError(f"{str(output)!r} is no name of a file; give another --output")
     return path
 
 
@@ -70,7 +71,7 @@ def check_place(output: str | Path, made_from: Iterable[str]) -> None:
         _check_sources(path, made_from)
         _try(path)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be written: {error.strerror or error}; give another --output"
         ) from error
 
@@ -80,18 +81,16 @@ def _check_replaced(path: Path) -> None:
     for place in all_paths(path):
         folder = place == path and not path.suffix
         if place.is_dir() and not folder:
-            raise ValueError(f"{place} is a folder; give another --output")
+            raise UserError(f"{place} is a folder; give another --output")
         if place.exists() and not place.is_dir():
             if not stat.S_ISREG(place.stat().st_mode):
-                raise ValueError(
-                    f"{place} is no file but a device or a pipe; give another --output"
-                )
+                raise UserError(f"{place} is no file but a device or a pipe; give another --output")
             if folder:
-                raise ValueError(
+                raise UserError(
                     f"{place} is a file, and a name without an ending is a folder of frames; give another --output"
                 )
     if path.is_dir() and not _ours(path):
-        raise ValueError(
+        raise UserError(
             f"{path} is a folder that holds other things; give a file name, or a folder of its own"
         )
 
@@ -109,7 +108,7 @@ def _check_sources(path: Path, made_from: Iterable[str]) -> None:
         source = Path(os.path.realpath(name))  # which bears a link to itself
         within = Path(os.path.realpath(path)) in source.parents
         if source.exists() and (str(source) in written or within):
-            raise ValueError(f"the result would replace {name}; give another --output")
+            raise UserError(f"the result would replace {name}; give another --output")
 
 
 def _try(path: Path) -> None:
@@ -134,7 +133,7 @@ def check_space(path: Path, clip: video.Clip, codec: str) -> None:
     there = next(folder for folder in path.absolute().parents if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        raise ValueError(
+        raise UserError(
             f"{path} takes about {needed / 2**20:.0f} MB, and {free / 2**20:.0f} MB are free there; "
             "free some, or give another --output"
         )

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from . import clips, effects, registry, windows, words
+from .errors import UserError
 from .media import fit
 from .notes import note
 from .settings import configure
@@ -88,7 +89,7 @@ def plan(
     require(method.NEEDS, about, task.method)
     steered(task, about)
     if task.mask == "auto" and "text_attention" not in about.carries:
-        raise ValueError(
+        raise UserError(
             f"--mask auto follows words, which {about.name} does not look at: "
             "give --mask a file or a box x,y,w,h"
         )
@@ -96,7 +97,7 @@ def plan(
     effects.of_settings(task, method, cfg, origin)
     known = about.grid.levels
     if known and "grid" in origin and cfg.grid not in known:
-        raise ValueError(
+        raise UserError(
             f"{about.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
         )
     fitted = fit.plan(about.grid, frames, size)
@@ -117,14 +118,14 @@ def long(
             return spans
         return dataclasses.replace(spans, reason=f"{spans.reason}; {method.longer(cfg)}")
     if task.keyframes:
-        raise ValueError(f"{task.method} does not take --keyframe: it knows no frame but the first")
+        raise UserError(f"{task.method} does not take --keyframe: it knows no frame but the first")
     return windows.spans(grid, frames, task.window)
 
 
 def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
     """Which model guides the edit beside the backbone: only where the method's settings want one.
 
-    Raises ValueError for one over other latents, registry.Missing where it is not on this machine.
+    Raises ValueError for one over other latents, Missing where it is not on this machine.
     """
     wants = getattr(method, "wants_guide", None)
     if wants is None or not wants(cfg):
@@ -140,7 +141,7 @@ def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
         return found
     other = registry.about(found.name, found.weights)
     if other.space != about.space or other.grid.stride != about.grid.stride:
-        raise ValueError(f"{other.name} does not work over the latents of {about.name}")
+        raise UserError(f"{other.name} does not work over the latents of {about.name}")
     return found
 
 
@@ -154,7 +155,7 @@ def painter(task: EditTask, about) -> Second:
         return Second("given" if task.first_frame else "the prompts are equal")
     found = _other(task, about)
     if found.name is None:
-        raise ValueError(f"{found.reason}: give the edited first frame by --first-frame")
+        raise UserError(f"{found.reason}: give the edited first frame by --first-frame")
     return found
 
 
@@ -166,7 +167,7 @@ def _other(task: EditTask, about) -> Second:
     other = registry.about(name, weights or None)
     name = other.name
     if "text" not in other.carries or "image" in other.carries:
-        raise ValueError(f"{name} cannot be told by words what to do: give another --guide")
+        raise UserError(f"{name} cannot be told by words what to do: give another --guide")
     return Second("given" if task.guide else "over the same latents", name, weights or None)
 
 
@@ -174,7 +175,7 @@ def driving_words(task: EditTask, method: ModuleType) -> words.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     change = words.changed(task.source, task.target, task.words)
     if task.mask == "auto" and not task.same and not (change.source or change.target):
-        raise ValueError(words.NO_WORD)
+        raise UserError(words.NO_WORD)
     looks = "text_attention" in method.NEEDS
     if looks and not task.same:
         return words.noted(change, task.source)
@@ -188,14 +189,14 @@ def steered(task: EditTask, about) -> None:
     words, image = "text" in about.carries, "image" in about.carries
     told = task.source.strip() and task.target.strip()
     if image and not words and not (task.first_frame or told):
-        raise ValueError(
+        raise UserError(
             f"{about.name} is steered by its first frame: give the edited one by --first-frame, "
             "or --source and --target, from which an image model makes it"
         )
     if task.first_frame and not image:
-        raise ValueError(f"{about.name} is steered by words; it does not take --first-frame")
+        raise UserError(f"{about.name} is steered by words; it does not take --first-frame")
     if words and not image and not told:
-        raise ValueError(f"{about.name} is steered by words: give --source and --target")
+        raise UserError(f"{about.name} is steered by words: give --source and --target")
 
 
 def require(needs: set[str], about, what: str) -> None:
@@ -203,7 +204,7 @@ def require(needs: set[str], about, what: str) -> None:
     missing = needs - about.carries
     if missing:
         fitting = ", ".join(registry.fitting(about.carries)) or "none"
-        raise ValueError(
+        raise UserError(
             f"{what} needs {', '.join(sorted(missing))}, which {about.name} does not carry; "
             f"it carries: {fitting}"
         )

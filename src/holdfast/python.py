@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import registry
+from .errors import UserError
 from .notes import collected, note
 from .settings import kind_of, without_limits
 from .task import EditTask
@@ -117,7 +118,7 @@ def _asked(name: str, arguments: tuple, named: dict[str, Any]) -> Asked:
     for key in named:
         if key not in signature.parameters:
             near = registry.choose(key, signature.parameters, f"argument of {name}()")
-            raise ValueError(f"{name}() has no argument {key!r}; write {near}")
+            raise UserError(f"{name}() has no argument {key!r}; write {near}")
     bound = signature.bind(*arguments, **named).arguments
     values = {key: _plain(value) for key, value in bound.items()}
     own = {key: values.pop(key) for key in OWN if key in values}
@@ -190,7 +191,7 @@ def _rate(rate: Any, clip: Any) -> Fraction | None:
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         known = Fraction(0)
     if known <= 0:
-        raise ValueError(f"rate is frames a second, a number above 0, not {rate!r}")
+        raise UserError(f"rate is frames a second, a number above 0, not {rate!r}")
     return known
 
 
@@ -256,7 +257,7 @@ _dressed(
     """Edit a clip by two prompts. Returns a Result: `save("out.mp4")`, `array()`, `images()`, `tensor()`, `frames()`,
     `preservation`; in a notebook it shows itself.
 
-    Raises ValueError for bad input, registry.Missing for weights that are not here.""",
+    Raises ValueError for bad input, Missing for weights that are not here.""",
 )
 _dressed(
     events,

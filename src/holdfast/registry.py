@@ -9,9 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-
-class Missing(Exception):
-    """Weights or an optional package are not here. The message gives the command that brings them (exit code 3)."""
+from .errors import UserError
 
 
 def modules(package: str) -> list[str]:
@@ -37,7 +35,7 @@ def choose(name: str, known: Iterable[str], what: str) -> str:
         return same[plain(name)]
     near = [same[n] for n in difflib.get_close_matches(plain(name), same, n=3, cutoff=0.5)]
     hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
-    raise ValueError(f"no {what} is called {name!r}; {hint}")
+    raise UserError(f"no {what} is called {name!r}; {hint}")
 
 
 def method(name: str) -> ModuleType:

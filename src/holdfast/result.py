@@ -22,6 +22,7 @@ from torch import Tensor
 from . import delivered, notebook
 from .backbones.base import Backbone
 from .claims import Claim, claimed
+from .errors import UserError
 from .files import Store, write_json
 from .intake import sources
 from .media import arrays, masks, video
@@ -151,7 +152,7 @@ class Result:
         Raises ValueError for a place where it cannot be written, or where another run works.
         """
         if not (path or self.task.output):
-            raise ValueError("give a file name to save to")
+            raise UserError("give a file name to save to")
         path = Path(path or self.task.output)
         check_place(path, sources(self.task))
         with claimed(path):

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from .errors import UserError
+
 
 @dataclass(frozen=True)
 class Range:
@@ -181,7 +183,7 @@ def _number(name: str, value: Any, kind: Kind) -> int | float:
 
 
 def _wrong(name: str, value: Any, kind: Kind) -> ValueError:
-    return ValueError(f"{name} is {kind}, not {value!r}")
+    return UserError(f"{name} is {kind}, not {value!r}")
 
 
 _DESCENT = {"steps": kind_of(Iterations)}  # settings of a shared name that mean another thing

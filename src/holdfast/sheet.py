@@ -18,6 +18,7 @@ from torch import Tensor
 from . import editing, registry
 from .backbones.base import Backbone, Passing, Prompt
 from .diffusion import noise
+from .errors import UserError
 from .files import whole, write_json
 from .intake import Taken, taken
 from .measuring import Pair, compare
@@ -77,14 +78,14 @@ def asked(methods: str, strengths: str, seeds: str) -> Asked:
     found = Asked(names, levels, _seeds(seeds))
     count = len(names) * len(levels) * len(found.seeds)
     if count > MOST:
-        raise ValueError(f"a sheet has at most {MOST} clips, and this one would have {count}")
+        raise UserError(f"a sheet has at most {MOST} clips, and this one would have {count}")
     return found
 
 
 def _parts(text: str, flag: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts) or len(set(parts)) < len(parts):
-        raise ValueError(f"{flag} takes different values with commas, not {text!r}")
+        raise UserError(f"{flag} takes different values with commas, not {text!r}")
     return parts
 
 
@@ -98,7 +99,7 @@ def _seeds(text: str) -> tuple[int, ...]:
         return tuple(_number("seed", part) for part in _parts(text, "--seed"))
     seeds = tuple(range(_number("seed", first or "0"), _number("seed", last)))
     if not seeds:
-        raise ValueError(f"--seed {text} is no seed: it takes A:B with A below B, or A,B,C")
+        raise UserError(f"--seed {text} is no seed: it takes A:B with A below B, or A,B,C")
     return seeds
 
 
@@ -128,7 +129,7 @@ def sheet(
 ) -> dict:
     """Edit a clip in several ways into a folder; the record, which lies there as sheet.json beside sheet.png.
 
-    task: what all have in common; its output's ending is that of the clips. Raises ValueError and registry.Missing as
+    task: what all have in common; its output's ending is that of the clips. Raises ValueError and Missing as
     an edit does.
     """
     tasks = {way: task_of(task, way, folder) for way in ways.ways()}

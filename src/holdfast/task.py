@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from .errors import UserError
 from .settings import Range, Share, check
 
 # fields that change the written clip and not the edited latents
@@ -115,11 +116,11 @@ class EditTask:
     def __post_init__(self) -> None:
         check(self)
         if self.mask is not None and not self.mask.strip():
-            raise ValueError("mask is a file, a box x,y,w,h or auto, not an empty text")
+            raise UserError("mask is a file, a box x,y,w,h or auto, not an empty text")
         for text in (self.source, self.target, self.negative, *self.words):
             # Surrogates are what a command line has in place of wrong bytes.
             if any("\ud800" <= c <= "\udfff" for c in text):
-                raise ValueError(f"prompts and words are UTF-8 text, and {text!r} is not")
+                raise UserError(f"prompts and words are UTF-8 text, and {text!r} is not")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -130,13 +131,13 @@ class EditTask:
         known = {f.name: f.default for f in dataclasses.fields(cls)}
         unknown = set(data) - set(known)
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"an edit task has no {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
             )
         needed = ("input", "output")
         absent = [name for name in needed if name not in data]
         if absent:
-            raise ValueError(f"an edit task needs {', '.join(absent)}")
+            raise UserError(f"an edit task needs {', '.join(absent)}")
         return cls(**data)
 
     def key_frames(self) -> dict[int, str]:
@@ -145,9 +146,9 @@ class EditTask:
         for text in self.keyframes:
             place, _, path = text.partition("=")
             if not (place.strip().isdigit() and path):
-                raise ValueError(f"--keyframe takes N=IMAGE, such as 24=edited.png, not {text!r}")
+                raise UserError(f"--keyframe takes N=IMAGE, such as 24=edited.png, not {text!r}")
             if int(place) in found:
-                raise ValueError(f"--keyframe {place}=... is given twice")
+                raise UserError(f"--keyframe {place}=... is given twice")
             found[int(place)] = path
         return dict(sorted(found.items()))
 
@@ -205,8 +206,8 @@ def part_of(frames: str | None, count: int) -> range:
     try:
         first, last = (int(p) if p.strip() else None for p in frames.split(":"))
     except ValueError as error:
-        raise ValueError(f"--frames takes A:B, such as 12:48, not {frames!r}") from error
+        raise UserError(f"--frames takes A:B, such as 12:48, not {frames!r}") from error
     part = range(count)[first:last]
     if not part:
-        raise ValueError(f"--frames {frames} is no frame of a clip of {count}")
+        raise UserError(f"--frames {frames} is no frame of a clip of {count}")
     return part

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import diffusion
+from .errors import UserError
 from .step import Field
 
 NAME = "motion"
@@ -85,7 +86,7 @@ class Adapters:
         for name, own in self._weights():
             given = tensors.get(name)
             if given is None or given.shape != own.shape:
-                raise ValueError(
+                raise UserError(
                     f"the adapters that an earlier run saved beside the output do not fit at {name}; "
                     "delete the .safetensors files there to fit them anew"
                 )

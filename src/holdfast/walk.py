@@ -19,6 +19,7 @@ from torch import Tensor
 from . import registry, windows
 from .attention import maps
 from .backbones.base import Backbone, Condition, Prompt
+from .errors import UserError
 from .media import masks
 from .notes import note
 from .plan import Plan, Second, plan
@@ -282,7 +283,7 @@ def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:
 def fits(start: Step, source: Tensor) -> None:
     """Raises ValueError where saved latents are not of this clip, or of no use."""
     if start.z.shape != source.shape:
-        raise ValueError(
+        raise UserError(
             f"the saved latents are {tuple(start.z.shape)}, the clip's are {tuple(source.shape)}: "
             "run without --resume"
         )
@@ -298,9 +299,9 @@ def finite(
     """Raises ValueError for numbers that no clip can be made of: they would be saved, and written as black."""
     largest = z.abs().max().item() if z.numel() else 0.0
     if not math.isfinite(largest):
-        raise ValueError(f"{what} holds numbers that are not finite: {cure}")
+        raise UserError(f"{what} holds numbers that are not finite: {cure}")
     if largest > LARGEST:
-        raise ValueError(f"{what} holds numbers as large as {largest:.0e}: {cure}")
+        raise UserError(f"{what} holds numbers as large as {largest:.0e}: {cure}")
 
 
 def _where_it_was(job: Job, given: Given) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .backbones._cards import Grid
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ def size_of(grid: Grid, frames: int, wanted: int | None) -> int:
     size = frames if wanted == 0 else grid.latent_frames(wanted)
     if wanted < 0 or size < min(2, frames):
         least = grid.stride[0] + 1
-        raise ValueError(
+        raise UserError(
             f"a window has two latent frames or more, "
             f"so --window is {least} or more (0: one piece), not {wanted}"
         )
     if min(size, frames) > grid.latent_frames(grid.most_frames):
-        raise ValueError(
+        raise UserError(
             f"the model places at most {grid.most_frames} frames at once; give a smaller --window"
         )
     return size

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import UserError
 from .notes import note
 
 NO_WORD = (
@@ -135,14 +136,14 @@ def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
     """Where a phrase stands among the target's words: where it is new, if it is anywhere."""
     wanted = split(phrase)
     if len(wanted) > LONG:
-        raise ValueError(
+        raise UserError(
             f"--words takes a word or a phrase of at most {LONG} words, not {len(wanted)}"
         )
     last = len(words) - len(wanted)
     starts = [i for i in range(last + 1) if wanted and words[i : i + len(wanted)] == wanted]
     if not starts:
         known = ", ".join(dict.fromkeys(words))
-        raise ValueError(f"{phrase!r} is not in the target prompt; its words are: {known}")
+        raise UserError(f"{phrase!r} is not in the target prompt; its words are: {known}")
     ordered, size = sorted(new), len(wanted)
     meant = [i for i in starts if bisect_left(ordered, i) < bisect_left(ordered, i + size)]
     meant = meant or starts

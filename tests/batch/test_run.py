@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast import editing, jobs, registry
+from holdfast import editing, jobs
 from holdfast.batch import crew, rows, run
 from holdfast.batch.crew import Dead, Hand
 from holdfast.batch.record import Job, Record, exit_code, left
 from holdfast.batch.worker import Worker
 from holdfast.claims import claimed
 from holdfast.commands import batch as command
+from holdfast.errors import Missing, UserError
 from holdfast.places import store_of
 from holdfast.task import EditTask
 
@@ -44,8 +45,8 @@ def test_a_dead_worker_and_lack_of_memory_are_tried_again_and_bad_input_is_not()
         tried.attempts = 2
         assert not run._again(tried, outcome, retries=1)
         assert (tried.status, tried.code) == ("failed", code)
-    lost = registry.Missing("the weights are not here")
-    for outcome, code in ((ValueError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
+    lost = Missing("the weights are not here")
+    for outcome, code in ((UserError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
         tried = job(attempts=1)
         assert not run._again(tried, outcome, retries=1)
         assert (tried.status, tried.code) == ("failed", code)
@@ -175,7 +176,7 @@ def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
 def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(registry.Missing, match=r"pip install 'holdfast\[batch\]'"),
+        pytest.raises(Missing, match=r"pip install 'holdfast\[batch\]'"),
         crew.session(None, 1),
     ):
         pass

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import registry
+from holdfast.errors import Missing
 from holdfast.media import flows as module
 from holdfast.media import motion, raft
 from holdfast.media.flows import Flows, backend, flows, warped
@@ -105,18 +105,18 @@ def test_backends_by_name():
 
 def test_raft_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(registry.Missing, match=r"pip install 'holdfast\[raft\]'"):
+    with pytest.raises(Missing, match=r"pip install 'holdfast\[raft\]'"):
         backend("raft")
 
 
 def test_raft_names_the_command_that_brings_its_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(registry.Missing) as missing:
+    with pytest.raises(Missing) as missing:
         raft._file(None)
     file = tmp_path / "checkpoints" / raft.WEIGHTS
     url = f"https://download.pytorch.org/models/{raft.WEIGHTS}"
     assert f"curl --create-dirs -o '{file}' {url}" in str(missing.value)
-    with pytest.raises(registry.Missing, match=r"mine\.pth"):
+    with pytest.raises(Missing, match=r"mine\.pth"):
         raft._file(tmp_path / "mine.pth")
     file.parent.mkdir()
     file.touch()

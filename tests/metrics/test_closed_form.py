@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from holdfast import measuring, metrics
+from holdfast.errors import Missing
 from holdfast.metrics.base import Options, Subject, Tools
-from holdfast.registry import Missing
 from tests.media.test_motion import constant, shifted, texture
 
 FREE = (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from holdfast import editing
+from holdfast.errors import UserError
 from holdfast.media import video
 from holdfast.task import EditTask
 from holdfast.ui import desk as desks
@@ -125,7 +126,7 @@ def test_what_cannot_work_is_told_at_once_and_leaves_no_folder(desk, tmp_path):
 
 def test_a_run_that_fails_says_why_and_the_next_one_runs(tmp_path, clip):
     def load(*_):
-        raise ValueError("no such weights")
+        raise UserError("no such weights")
 
     desk = Desk(tmp_path / "page", load)
     run = desk.submit(task(clip), ".mkv")

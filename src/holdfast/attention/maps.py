@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import diffusion
+from ..errors import UserError
 from ..words import NO_WORD
 from .door import Site, cross, record
 
@@ -73,7 +74,7 @@ def automatic(field, given) -> Tensor:
     source = given.source
     condition, branch = (given.src, "src+") if given.src.words else (given.tgt, "tgt+")
     if not condition.words:
-        raise ValueError(NO_WORD)
+        raise UserError(NO_WORD)
     heat = torch.zeros_like(source[:, :1])
     for k, sigma in enumerate(LOOKS):
         noisy = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, 0, k))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -38,14 +40,14 @@ class Grid:
     def check(self, frames: int, height: int, width: int) -> None:
         near = self.legal_frames(frames)
         if near != frames:
-            raise ValueError(
+            raise UserError(
                 f"{frames} frames do not fit this model (needs {self.rule}): use {near - self.step} or {near}"
             )
         for side, name, multiple in zip(
             (height, width), ("height", "width"), self.multiple, strict=True
         ):
             if side % multiple or not side:
-                raise ValueError(
+                raise UserError(
                     f"{name} {side} does not fit this model: it needs a multiple of {multiple}"
                 )
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..settings import Range
 
 # Single file or index, in the order in which diffusers and transformers look for them.
@@ -75,15 +76,15 @@ LISTS = {"block_out_channels", "latents_mean", "latents_std", "image_mean", "ima
 def read(file: Path) -> dict:
     """A JSON file of a checkpoint, within LIMITS. Raises ValueError where it is none."""
     if not file.is_file():
-        raise ValueError(f"{file.parent.parent} lacks {file.parent.name}/{file.name}")
+        raise UserError(f"{file.parent.parent} lacks {file.parent.name}/{file.name}")
     if file.stat().st_size > LARGEST:
-        raise ValueError(f"{file} is too large to describe a model: {file.stat().st_size} bytes")
+        raise UserError(f"{file} is too large to describe a model: {file.stat().st_size} bytes")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+        raise UserError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file} is not valid JSON of a model: it holds no table of names")
+        raise UserError(f"{file} is not valid JSON of a model: it holds no table of names")
     for name in LIMITS.keys() & found.keys():
         _within(file, name, found[name])
     return found
@@ -96,17 +97,17 @@ def _within(file: Path, name: str, value: object) -> None:
     listed = isinstance(value, list)
     if (listed and name not in MANY) or (not listed and name in LISTS):
         kind = "a list of numbers" if name in LISTS else "a number"
-        raise ValueError(f"{file} is damaged: {name} is {kind}, not {_shown(value)}")
+        raise UserError(f"{file} is damaged: {name} is {kind}, not {_shown(value)}")
     numbers = value if listed else [value]
     if not 0 < len(numbers) <= MANY.get(name, 1):
-        raise ValueError(f"{file} is damaged: {name} has {len(numbers)} entries")
+        raise UserError(f"{file} is damaged: {name} has {len(numbers)} entries")
     limits = LIMITS[name]
     whole = isinstance(limits.low, int) and isinstance(limits.high, int)
     kinds = (int,) if whole else (int, float)
     for number in numbers:
         if type(number) not in kinds or number not in limits:
             what = "a whole number " if whole else ""
-            raise ValueError(f"{file} is damaged: {name} is {what}{limits}, not {_shown(number)}")
+            raise UserError(f"{file} is damaged: {name} is {what}{limits}, not {_shown(number)}")
 
 
 def _shown(value: object) -> str:
@@ -130,7 +131,7 @@ def _shards(index: Path) -> list[Path]:
     places = read(index).get("weight_map")
     names = set(places.values()) if isinstance(places, dict) and _texts(places) else set()
     if not names or any(Path(name).name != name for name in names):
-        raise ValueError(f"{index} is damaged: it does not say which file holds which tensor")
+        raise UserError(f"{index} is damaged: it does not say which file holds which tensor")
     return [index.parent / name for name in sorted(names)]
 
 
@@ -170,11 +171,11 @@ def _tensors(part: Path) -> dict[str, Any]:
                 for name in opened.keys():  # noqa: SIM118  not a dict
                     found[name] = opened.get_slice(name)
         except (SafetensorError, OSError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{file} is damaged, so that it cannot be loaded ({error}); get it anew"
             ) from error
     if not found:
-        raise ValueError(f"{part} holds no tensor; get its weights anew")
+        raise UserError(f"{part} holds no tensor; get its weights anew")
     return found
 
 
@@ -195,7 +196,7 @@ def plausible(part: Path) -> None:
         counts = "layers" in name or name.endswith("blocks")
         limit = layers if counts else most
         if abs(number) > limit:
-            raise ValueError(
+            raise UserError(
                 f"{file} is damaged, or of other weights: {name} is {_shown(number)}, "
                 f"and the files beside it hold {layers} tensors of {size(found)} numbers"
             )
@@ -209,7 +210,7 @@ def _blocks(file: Path, config: dict) -> None:
     for name in ("down_block_types", "up_block_types"):
         kinds = config.get(name)
         if isinstance(widths, list) and isinstance(kinds, list) and len(kinds) != len(widths):
-            raise ValueError(
+            raise UserError(
                 f"{file} is damaged: {name} has {len(kinds)} entries, and block_out_channels {len(widths)}"
             )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import features
 from ..attention.door import Call, Door
 from ..diffusion import shifted
+from ..errors import UserError
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights
@@ -51,13 +52,13 @@ class Schedule:
         elif kind == "linear":
             betas = np.linspace(start, end, count)
         else:
-            raise ValueError(
+            raise UserError(
                 f"a schedule of betas called {kind!r} is not known; scaled_linear or linear"
             )
         kept = np.cumprod(1 - betas)
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(
+            raise UserError(
                 f"a model that predicts {prediction!r} is not known; epsilon or v_prediction"
             )
         return cls(np.sqrt((1 - kept) / kept), prediction, config.get("steps_offset", 1))
@@ -89,12 +90,10 @@ class Schedule:
         """
         if grid not in LEVELS_OF_NOISE:
             known = ", ".join(LEVELS_OF_NOISE)
-            raise ValueError(
-                f"this model has no grid of levels called {grid!r}; there are: {known}"
-            )
+            raise UserError(f"this model has no grid of levels called {grid!r}; there are: {known}")
         count = len(self.ratios)
         if steps > count:
-            raise ValueError(f"steps is at most {count} for this model, not {steps}")
+            raise UserError(f"steps is at most {count} for this model, not {steps}")
         timesteps = np.arange(steps)[::-1] * (count // steps) + self.offset
         found = torch.tensor([self.level(min(t, count - 1)) for t in timesteps] + [0.0])
         if shift is not None:
@@ -108,7 +107,7 @@ class Schedule:
         scale = math.hypot(1 - sigma, sigma)
         a, s = (1 - sigma) / scale, sigma / scale
         if a == 0:
-            raise ValueError("pure noise says nothing to this model: its levels lie below 1")
+            raise UserError("pure noise says nothing to this model: its levels lie below 1")
         x = z * (a + s)
         found = predict(x, self.timestep(sigma))
         if self.prediction == "v_prediction":

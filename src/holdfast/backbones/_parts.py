@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .. import hub
+from ..errors import UserError
 from ..memory import ran_out
 from ..notes import note
 from . import _headers
@@ -60,7 +61,7 @@ def _same_class(part: Path, config: Mapping[str, Any], cls: type) -> None:
     said = config.get("_class_name") or config.get("architectures")
     kinds = said if isinstance(said, list) else [said]
     if said and cls.__name__ not in kinds:
-        raise ValueError(f"{part} is of class {kinds[0]}, not {cls.__name__}")
+        raise UserError(f"{part} is of class {kinds[0]}, not {cls.__name__}")
 
 
 def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
@@ -72,12 +73,12 @@ def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
                 return cls(cls.config_class.from_pretrained(part, local_files_only=True))
             return cls.from_config(dict(config))
     except _TooMany as error:
-        raise ValueError(
+        raise UserError(
             f"{part / 'config.json'} is damaged, or of other weights: it describes more layers "
             f"than the {tensors} tensors beside it are for"
         ) from error
     except BROKEN as error:
-        raise ValueError(
+        raise UserError(
             f"{part / 'config.json'} describes no {cls.__name__}: {_first_line(error)}"
         ) from error
 
@@ -107,7 +108,7 @@ def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]])
     wanted = {name: tuple(value.shape) for name, value in made.named_parameters()}
     for name, shape in wanted.items():
         if found.get(name, shape) != shape:
-            raise ValueError(
+            raise UserError(
                 f"{part} does not fit its config.json: {name} is {_text(found[name])}, "
                 f"and should be {_text(shape)}"
             )
@@ -116,7 +117,7 @@ def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]])
     held, count = sum(b.numel() for b in made.buffers()), _headers.size(wanted)
     fits = 0.9 < count / max(_headers.size(found), 1) < 1.1
     if not fits or held > max(count, 2**24):
-        raise ValueError(
+        raise UserError(
             f"{part / 'config.json'} is damaged, or of other weights: it describes {count} "
             f"numbers, and the files beside it hold {_headers.size(found)}"
         )
@@ -127,7 +128,7 @@ def _fractions(part: Path, made: nn.Module) -> None:
     found, weights = _headers.whole_numbers(part), {name for name, _ in made.named_parameters()}
     wrong = sorted(n for n in found if n in weights or n.endswith((".weight", ".bias")))
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{part} holds {_some(wrong)} as whole numbers, as quantised weights are, which are not read; "
             "get them as float32, float16 or bfloat16"
         )
@@ -158,10 +159,10 @@ def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
     except BROKEN as error:
         if ran_out(error):
             raise
-        raise ValueError(f"{part} cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{part} cannot be loaded: {_first_line(error)}") from error
     absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
     if absent:
-        raise ValueError(
+        raise UserError(
             f"{part} is not whole: it lacks {_some(absent)}; get its weights anew, or check "
             "that config.json is theirs"
         )
@@ -180,7 +181,7 @@ def _refuse_not_finite(part: Path, made: nn.Module) -> None:
     for name, value in made.named_parameters():
         ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
         if not ends.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 f"{part} is damaged: {name} holds numbers that are not finite; get it anew"
             )
 
@@ -202,15 +203,15 @@ def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
     except Exception as error:  # tokenizers, in Rust, raises nothing narrower
         if ran_out(error):
             raise
-        raise ValueError(f"{place} cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{place} cannot be loaded: {_first_line(error)}") from error
     if not 0 <= most < rows:
-        raise ValueError(
+        raise UserError(
             f"{place} is of another text encoder: it has tokens up to {most}, "
             f"and {folder / 'text_encoder'} knows {rows}"
         )
     most = made.model_max_length
     if not (isinstance(most, (int, float)) and most >= 2):  # a token and the mark of the end
-        raise ValueError(f"{place} is damaged: its model_max_length is {most!r}")
+        raise UserError(f"{place} is damaged: its model_max_length is {most!r}")
     made.model_max_length = most if length is None else min(most, length)
     return made
 
@@ -221,11 +222,11 @@ def processor(folder: Path, cls: type) -> Any:
     config = _headers.read(file)
     for name in ("image_mean", "image_std"):
         if len(config.get(name) or (0, 0, 0)) != 3:
-            raise ValueError(f"{file} is damaged: {name} is not three numbers")
+            raise UserError(f"{file} is damaged: {name} is not three numbers")
     try:
         return cls.from_pretrained(file.parent, local_files_only=True)
     except BROKEN as error:
-        raise ValueError(f"{file} cannot be used: {_first_line(error)}") from error
+        raise UserError(f"{file} cannot be used: {_first_line(error)}") from error
 
 
 def agree(folder: Path, what: str, *numbers: Any) -> None:
@@ -233,6 +234,6 @@ def agree(folder: Path, what: str, *numbers: Any) -> None:
     known = {n for n in numbers if isinstance(n, (int, float))}
     if len(known) > 1:
         first, second = sorted(known)
-        raise ValueError(
+        raise UserError(
             f"{folder} mixes parts of different models: their {what} are {first} and {second}"
         )

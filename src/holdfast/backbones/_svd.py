@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import diffusion, features
 from ..attention.door import Call
+from ..errors import UserError
 from . import _parts, _weights, svd
 from ._cards import Model, unet_grid
 from ._latent_diffusion import encode_frames
@@ -76,7 +77,7 @@ class StableVideo(Backbone):
     def condition(self, prompt: Prompt) -> Condition:
         """From the prompt's image; words say nothing to this model. The negative half has seen nothing."""
         if prompt.image is None:
-            raise ValueError(f"{self.name} is steered by its first frame, and was given none")
+            raise UserError(f"{self.name} is steered by its first frame, and was given none")
         image = prompt.image.to(self.device, torch.float32)[None] * 2 - 1
         with self.on("image_encoder"):
             embedding = self.part("image_encoder")(self._looked_at(image)).image_embeds[:, None]
@@ -143,9 +144,7 @@ class StableVideo(Backbone):
         """Karras' spacing of s with rho 7, then 0; a shift multiplies s."""
         if grid not in svd.LEVELS:
             known = ", ".join(svd.LEVELS)
-            raise ValueError(
-                f"this model has no grid of levels called {grid!r}; there are: {known}"
-            )
+            raise UserError(f"this model has no grid of levels called {grid!r}; there are: {known}")
         ends = self.most ** (1 / 7), self.least ** (1 / 7)
         spreads = np.linspace(*ends, steps) ** 7 * (1 if shift is None else shift)
         return [svd.level(s) for s in np.minimum(spreads, self.most).tolist()] + [0.0]
@@ -241,5 +240,5 @@ def _vae_class(folder: Path) -> str:
     known = ("AutoencoderKLTemporalDecoder", "AutoencoderKL")
     kind = _weights.config(folder, "vae").get("_class_name", known[0])
     if kind not in known:
-        raise ValueError(f"{folder / 'vae'} holds a {kind}, not a {' or '.join(known)}")
+        raise UserError(f"{folder / 'vae'} holds a {kind}, not a {' or '.join(known)}")
     return kind

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..attention.door import Call
 from ..diffusion import grid_of as level_grid
+from ..errors import UserError
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights, wan
@@ -128,7 +129,7 @@ class Wan(Backbone):
 
     def condition(self, prompt: Prompt) -> Condition:
         if self.tokenizer is None:
-            raise ValueError(f"{self.name} was built without its tokenizer, which this needs")
+            raise UserError(f"{self.name} was built without its tokenizer, which this needs")
         texts = (prompt.text, prompt.negative)
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import hub
-from ..registry import Missing
+from ..errors import Missing, UserError
 from . import _headers
 from ._cards import Model
 
@@ -28,7 +28,7 @@ def find(model: Model, weights: str | None, parts: Sequence[str], pipelines: Seq
     """The folder that holds a model's parts.
 
     weights: a folder or a hub id in place of the model's own. pipelines: class names that its index may have.
-    Raises ValueError for a wrong folder, registry.Missing for a hub id that is not on this machine.
+    Raises ValueError for a wrong folder, Missing for a hub id that is not on this machine.
     """
     place = Path(weights) if weights else CHECKPOINTS / model.weights
     if place.exists():
@@ -44,13 +44,13 @@ def find(model: Model, weights: str | None, parts: Sequence[str], pipelines: Seq
 def _checked(folder: Path, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
     """Raises ValueError for a folder of another kind, or one that lacks a part."""
     if not (folder / INDEX).exists():
-        raise ValueError(f"{folder} is not a diffusers folder: it has no {INDEX}")
+        raise UserError(f"{folder} is not a diffusers folder: it has no {INDEX}")
     kind = index(folder).get("_class_name")
     if kind not in pipelines:
-        raise ValueError(f"{folder} holds a {kind}, not a {' or '.join(pipelines)}")
+        raise UserError(f"{folder} holds a {kind}, not a {' or '.join(pipelines)}")
     absent = _lacking(folder, parts)
     if absent:
-        raise ValueError(f"{folder} lacks {', '.join(absent)} (only safetensors are read)")
+        raise UserError(f"{folder} lacks {', '.join(absent)} (only safetensors are read)")
     _whole(folder, parts)
     return folder
 
@@ -104,10 +104,10 @@ def pick_device(device: str):
     import torch
 
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is auto, cpu or cuda, not {device!r}")
+        raise UserError(f"device is auto, cpu or cuda, not {device!r}")
     here = torch.cuda.is_available()
     if device == "cuda" and not here:
-        raise ValueError("there is no CUDA device here; use --device cpu or auto")
+        raise UserError("there is no CUDA device here; use --device cpu or auto")
     return torch.device("cuda" if here and device != "cpu" else "cpu")
 
 
@@ -118,5 +118,5 @@ def pick_dtype(dtype: str, device):
     known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     known["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in known:
-        raise ValueError(f"dtype is auto, bfloat16 or float32, not {dtype!r}")
+        raise UserError(f"dtype is auto, bfloat16 or float32, not {dtype!r}")
     return known[dtype]

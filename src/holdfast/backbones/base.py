@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.door import Door
+from ..errors import UserError
 from ._cards import Grid, space_of
 
 RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoiser needs the room
@@ -127,7 +128,7 @@ class Backbone(ABC):
     def part(self, name: str) -> Any:
         """One of the parts. Raises ValueError where the backbone was built without it."""
         if name not in self.parts:
-            raise ValueError(f"{self.name} was built without its {name}, which this needs")
+            raise UserError(f"{self.name} was built without its {name}, which this needs")
         return self.parts[name]
 
     @contextlib.contextmanager

@@ -54,7 +54,7 @@ PARTS = ("unet", "vae", "text_encoder")
 
 def find(name: str, weights: str | None = None) -> Path:
     """The folder of a backbone's weights. Raises ValueError for a wrong folder,
-    registry.Missing for a hub id not here.
+    Missing for a hub id not here.
     """
     return _weights.find(MODELS[name], weights, PARTS, ("TextToVideoSDPipeline",))
 

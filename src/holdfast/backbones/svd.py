@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import UserError
 from . import _weights
 from ._cards import Grid, Model, unet_grid
 
@@ -40,7 +41,7 @@ PARTS = ("unet", "vae", "image_encoder")
 
 
 def find(name: str, weights: str | None = None) -> Path:
-    """The folder of a backbone's weights. Raises ValueError for a wrong folder, registry.Missing for a hub id that is
+    """The folder of a backbone's weights. Raises ValueError for a wrong folder, Missing for a hub id that is
     not here.
     """
     return _weights.find(MODELS[name], weights, PARTS, ("StableVideoDiffusionPipeline",))
@@ -67,7 +68,7 @@ def level(s: float) -> float:
 def spread(sigma: float) -> float:
     """The inverse of `level`. Raises ValueError for pure noise, which is no level of such a model."""
     if sigma >= 1:
-        raise ValueError("pure noise says nothing to this model: its levels lie below 1")
+        raise UserError("pure noise says nothing to this model: its levels lie below 1")
     return sigma / (1 - sigma)
 
 

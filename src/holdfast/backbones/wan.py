@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from . import _weights
 from ._cards import Grid, Model
 
@@ -70,18 +71,18 @@ PIPELINES = ("WanPipeline",)
 
 
 def find(name: str, weights: str | None = None) -> Path:
-    """The folder of a backbone's weights. Raises ValueError for a wrong folder, registry.Missing for a hub id that is
+    """The folder of a backbone's weights. Raises ValueError for a wrong folder, Missing for a hub id that is
     not here. A folder of two denoisers fits no backbone of one, nor the other way about.
     """
     folder = _weights.find(MODELS[name], weights, PARTS, PIPELINES)
     two = _names_second(folder)
     if two and name not in BOUNDARIES:
         fitting = ", ".join(BOUNDARIES)
-        raise ValueError(
+        raise UserError(
             f"{folder} holds two denoisers (the second is {SECOND}), and {name} has one; use {fitting}"
         )
     if name in BOUNDARIES and not two:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds one denoiser, and {name} has two: it names no {SECOND}; "
             f"use a backbone of one, such as wan2.1-14b"
         )
@@ -104,7 +105,7 @@ def grid(name: str, folder: Path) -> Grid:
     parts = [_weights.config(folder, part) for part in ("transformer", "vae")]
     patch = parts[0].get("patch_size")
     if patch is not None and not (isinstance(patch, list) and len(patch) == 3):
-        raise ValueError(f"{folder / 'transformer'} has a patch_size that is not three numbers")
+        raise UserError(f"{folder / 'transformer'} has a patch_size that is not three numbers")
     return grid_of(MODELS[name], *parts)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..registry import Missing
+from ..errors import Missing, UserError
 from .record import Job
 from .worker import Worker
 
@@ -36,7 +36,7 @@ def session(address: str | None, workers: int | None) -> Iterator[Any]:
     this machine alone, that ends with it. Raises Missing without the package, ValueError where no cluster answers.
     """
     if address and address.startswith("ray://"):
-        raise ValueError(
+        raise UserError(
             f"{address} is for Ray's client; run this on a machine of the cluster, with --ray auto"
         )
     fresh = {} if address else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -70,7 +70,7 @@ def _connect(ray, address: str, how: dict[str, Any]) -> None:
         ray.init(address, **how)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"no Ray cluster can be joined at {address} ({said}); "
             "start one with: ray start --head, and run this on one of its machines"
         ) from error
@@ -208,17 +208,17 @@ class Crew:
             self.dismiss(hand)
             self.stillborn += 1
             if self.stillborn >= STARTS:
-                raise ValueError(
+                raise UserError(
                     f"no worker starts; is holdfast installed on every machine? ({_first(error)})"
                 ) from error
             return
         if found["version"] != __version__:
-            raise ValueError(
+            raise UserError(
                 f"a worker on {found['node']} has holdfast {found['version']}, and this is {__version__}: "
                 "install the same on every machine"
             )
         if not found["seen"]:
-            raise ValueError(
+            raise UserError(
                 f"{found['node']} does not see {self.meeting[0]}: clips and results have to lie in folders that all "
                 "machines of the cluster share"
             )

@@ -10,11 +10,11 @@ from typing import Any
 
 from .. import jobs as single
 from ..console import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
+from ..errors import Missing, UserError
 from ..intake import sources
 from ..memory import ran_out
 from ..notes import Notice
 from ..places import all_paths, named
-from ..registry import Missing
 from ..task import EditTask
 from .record import NAME, Job
 
@@ -30,7 +30,7 @@ def read(file: Path, folder: Path) -> list[Job]:
     """
     found = [_job(line, raw, file.parent.absolute(), folder) for line, raw in _lines(file)]
     if not found:
-        raise ValueError(f"{file} holds no row; a row is a line such as {EXAMPLE}")
+        raise UserError(f"{file} holds no row; a row is a line such as {EXAMPLE}")
     _refuse_shared(found, (folder / NAME, file))
     return found
 
@@ -54,11 +54,11 @@ def _row(raw: bytes) -> dict[str, Any]:
     try:
         row = json.loads(raw.decode())
     except json.JSONDecodeError as error:
-        raise ValueError(f"the row is no JSON: {error.msg} at column {error.colno}") from error
+        raise UserError(f"the row is no JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the row is no JSON: {error}") from error
+        raise UserError(f"the row is no JSON: {error}") from error
     if not isinstance(row, dict):
-        raise ValueError(f"a row is one object, such as {EXAMPLE}")
+        raise UserError(f"a row is one object, such as {EXAMPLE}")
     return row
 
 
@@ -100,7 +100,7 @@ def _named(name: Any, row: dict[str, Any]) -> str:
         return f"{Path(row['input']).stem}.mp4"
     plain = isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip()
     if not plain or Path(str(name)).name != str(name) or str(name).startswith("."):
-        raise ValueError(f"id is a plain name for a file, not {name!r}")
+        raise UserError(f"id is a plain name for a file, not {name!r}")
     return f"{name}.mp4"
 
 
@@ -147,7 +147,7 @@ def why(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and its exit code, as the command line has them."""
     if isinstance(error, Missing):
         return str(error), MISSING
-    if isinstance(error, ValueError):
+    if isinstance(error, UserError):
         return str(error), BAD_INPUT
     if ran_out(error):
         return LESS, NO_MEMORY

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..claims import claimed
 from ..console import FAILED, LESS, NO_MEMORY
+from ..errors import UserError
 from ..memory import ran_out
 from ..notes import note
 from . import rows
@@ -39,7 +40,7 @@ def run(file: Path, folder: Path, options: Options, told: Told = lambda record: 
     """
     jobs = rows.read(file, folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; results go into a folder")
+        raise UserError(f"{folder} is a file; results go into a folder")
     folder.mkdir(parents=True, exist_ok=True)
     about = {"jobs": str(file.absolute()), "run": uuid.uuid4().hex}
     record = Record(folder, jobs, about)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from numpy import ndarray
 
+from ..errors import Missing
 from ..files import whole
 from ..media import images, video
-from ..registry import Missing
 
 
 def filled(template: str, values: dict) -> str:

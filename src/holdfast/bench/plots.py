@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..registry import Missing
+from ..errors import Missing
 from .tables import Estimate, Results, arrow, estimate
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
+
 TEXT, MAYBE, NUMBER = (str,), (str, type(None)), (int, float, type(None))
 ROW = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [[TEXT]]}
 CASE = {"name": TEXT, "clip": TEXT, "source": TEXT, "target": TEXT, "kind": TEXT, "group": TEXT}
@@ -35,7 +37,7 @@ def _read(file: Path, shape: dict) -> dict | None:
         found = json.loads(file.read_text())
         _check(found, shape, "it")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}; take it away, and run it again") from error
+        raise UserError(f"{file} is damaged: {error}; take it away, and run it again") from error
     return found
 
 
@@ -43,10 +45,10 @@ def _check(value: Any, shape: Any, where: str) -> None:
     """shape: kinds of a value, a list of one shape, or shapes by key; `...` stands for every key."""
     if isinstance(shape, tuple):
         if not isinstance(value, shape) or (isinstance(value, bool) and bool not in shape):
-            raise ValueError(f"{where} is not as a benchmark writes it")
+            raise UserError(f"{where} is not as a benchmark writes it")
         return
     if not isinstance(value, type(shape)):
-        raise ValueError(f"{where} is not as a benchmark writes it")
+        raise UserError(f"{where} is not as a benchmark writes it")
     if isinstance(shape, list):
         for item in value:
             _check(item, shape[0], where)
@@ -56,9 +58,9 @@ def _check(value: Any, shape: Any, where: str) -> None:
     else:
         for key in shape:
             if key not in value:
-                raise ValueError(f"{where} lacks {key}")
+                raise UserError(f"{where} lacks {key}")
             _check(value[key], shape[key], key)
         for key in value.keys() - shape.keys():
             if shape is not CELL:
-                raise ValueError(f"{where} has a {key}")
+                raise UserError(f"{where} has a {key}")
             _check(value[key], OPEN.get(key, (object,)), key)

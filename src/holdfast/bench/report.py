@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
 from ..media.showing import playing
 from . import plots, tables
 from .datasets.base import Case
@@ -27,7 +28,7 @@ def report(
     results = tables.Results(folder)
     if not results.records:
         last = results.about["commands"][-1]
-        raise ValueError(f"nothing is done in {folder} yet; go on with: {last}")
+        raise UserError(f"nothing is done in {folder} yet; go on with: {last}")
     against = results.row(baseline)
     shown = _quality(results, quality)
     write_text(folder / "table.csv", tables.table_csv(results, against))

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from .. import editing, metrics, registry
+from ..errors import UserError
 from ..files import write_json
 from ..jobs import FAILURES
 from ..measuring import Pair, compare
@@ -83,7 +84,7 @@ class Contest:
         without = sum(case.mask is None for case in self.cases)
         seeing = any(row.sees_mask for row in self.rows)
         if seeing and without == len(self.cases):
-            raise ValueError(f"{self.dataset} has no masks: leave +mask out of --methods")
+            raise UserError(f"{self.dataset} has no masks: leave +mask out of --methods")
         if seeing and without:
             note(f"{without} of {len(self.cases)} clips have no mask: rows of +mask leave them out")
 
@@ -126,7 +127,7 @@ def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) 
     used = {key for row in found for key, _ in row.settings}
     if set(sweep) - used:
         unused = ", ".join(sorted(set(sweep) - used))
-        raise ValueError(f"none of these methods has a setting {unused}")
+        raise UserError(f"none of these methods has a setting {unused}")
     return tuple(dict.fromkeys(found))
 
 
@@ -134,7 +135,7 @@ def _sight(method: str) -> tuple[str, bool]:
     """A method's own name, and whether it may see the mask."""
     name, plus, sight = method.partition("+")
     if plus and sight != "mask":
-        raise ValueError(f"{method}: only +mask can follow a method's name")
+        raise UserError(f"{method}: only +mask can follow a method's name")
     return registry.choose(name, registry.modules("holdfast.methods"), "method"), bool(plus)
 
 
@@ -180,7 +181,7 @@ class Bench:
         before = records.bench(self.folder) or before
         for key, value in fixed.items():
             if before[key] != value:
-                raise ValueError(
+                raise UserError(
                     f"{self.folder} holds a benchmark with {key} {before[key]}, not {value}; "
                     "give another folder"
                 )
@@ -338,7 +339,7 @@ def _refuse_changed(before: list[dict], now: list[dict]) -> None:
     gone = {case["name"] for case in before if case not in now}
     changed = sorted(case["name"] for case in now if case["name"] in gone)
     if changed:
-        raise ValueError(
+        raise UserError(
             f"the cases {', '.join(changed[:3])} are not what they were when this folder was begun; "
             "give another folder"
         )

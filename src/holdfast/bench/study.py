@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
 from ..files import from_json, write_json
 from ..media.showing import playing
 from .datasets.base import Case
@@ -98,7 +99,7 @@ def _trials(results: Results, rows: list[Row], count: int, rng: random.Random) -
     for turn in itertools.zip_longest(*queues):  # one of each pair
         turns += [item for item in turn if item]
     if not turns:
-        raise ValueError(f"{results.folder} holds no clip that two methods have finished")
+        raise UserError(f"{results.folder} holds no clip that two methods have finished")
     chosen = turns[:count]
     rng.shuffle(chosen)
     return [Trial(case, *rng.sample(pair, 2)) for case, pair in chosen]
@@ -123,12 +124,12 @@ def votes(key: Path, answers: list[Path]) -> list[Vote]:
     for path in answers:
         data = _json(path)
         if data.get("study") != secret.get("study") or not isinstance(data.get("answers"), list):
-            raise ValueError(f"{path} holds no answers to the study of {key}")
+            raise UserError(f"{path} holds no answers to the study of {key}")
         person = str(data.get("person") or path)
         by_person[person] = _votes_of(person, data["answers"], secret, path)
     found = list(itertools.chain.from_iterable(by_person.values()))
     if not found:
-        raise ValueError("there are no answers to count")
+        raise UserError("there are no answers to count")
     return found
 
 
@@ -139,7 +140,7 @@ def _votes_of(person: str, answers: list, secret: dict, path: Path) -> list[Vote
     for answer in answers:
         vote = _vote(person, answer, trials, secret["questions"])
         if vote is None or (answer["trial"], vote.question) in cast:
-            raise ValueError(f"{path} has an answer that does not fit the study: {answer}")
+            raise UserError(f"{path} has an answer that does not fit the study: {answer}")
         cast[answer["trial"], vote.question] = vote
     return list(cast.values())
 
@@ -163,7 +164,7 @@ def _key(path: Path) -> dict:
     trials, questions = secret.get("trials"), secret.get("questions")
     whole = isinstance(trials, list) and isinstance(questions, list)
     if not (whole and "study" in secret and all(map(_is_trial, trials))):
-        raise ValueError(f"{path} is no key of a study; give the study-key.json of: bench study")
+        raise UserError(f"{path} is no key of a study; give the study-key.json of: bench study")
     return secret
 
 
@@ -177,9 +178,9 @@ def _json(path: Path) -> dict:
     try:
         data = from_json(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path} is not what it should be: an object")
+        raise UserError(f"{path} is not what it should be: an object")
     return data
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from ..metrics import bare, better
 from . import records
 from .datasets.base import Case
@@ -77,7 +78,7 @@ class Results:
         self.folder = folder
         about = records.bench(folder)
         if about is None:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds no benchmark; make one with: holdfast bench run DATASET -o {folder}"
             )
         self.about = about
@@ -201,7 +202,7 @@ class Results:
         fitting = [r for r in self.rows if name in (r.label, r.label.partition(" on ")[0])]
         if len(fitting) != 1:
             labels = ", ".join(row.label for row in self.rows)
-            raise ValueError(f"no one row is called {name!r}; there are: {labels}")
+            raise UserError(f"no one row is called {name!r}; there are: {labels}")
         return fitting[0]
 
 

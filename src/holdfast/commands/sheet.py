@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..console import exit_codes, screen, settings_of, shown_progress
+from ..errors import UserError
 from ..task import EditTask
 from .flags import dressed, task_parameters
 
@@ -36,7 +37,7 @@ def sheet(**values: Any) -> None:
         named = {"method": ways.methods[0], "settings": settings, "words": words}
         task = EditTask.from_dict(values | named | {"output": str(folder / "clip.mp4")})
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; give another --output")
+            raise UserError(f"{folder} is a file; give another --output")
         with shown_progress(quiet=as_json) as report:
             record = make(task, ways, folder, report=report)
         if as_json:

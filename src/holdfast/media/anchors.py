@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
 from . import images, masks, video
 
 PLACED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
@@ -81,7 +82,7 @@ def parsed(text: str | Path, clip: video.Clip, kind: str = "") -> tuple[int, Mar
     """
     frame, rest = split(str(text))
     if frame >= clip.frames:
-        raise ValueError(f"{text!r} is of frame {frame}, and the clip has {clip.frames}, from 0 on")
+        raise UserError(f"{text!r} is of frame {frame}, and the clip has {clip.frames}, from 0 on")
     box = masks.BOX.fullmatch(rest)
     points = [POINT.fullmatch(word) for word in rest.replace(";", " ").split()]
     if box and kind in ("", "box"):
@@ -92,14 +93,14 @@ def parsed(text: str | Path, clip: video.Clip, kind: str = "") -> tuple[int, Mar
         return frame, _points(points, clip.size)
     if kind in ("", "brush"):
         return frame, Marks(brush=painted(rest, clip.size))
-    raise ValueError(f"{FORMS[kind]}, not {str(text)!r}")
+    raise UserError(f"{FORMS[kind]}, not {str(text)!r}")
 
 
 def _points(found: list[re.Match], size: tuple[int, int]) -> Marks:
     places = [(bool(sign), (int(x), int(y))) for sign, x, y in (m.groups() for m in found)]
     for _, (x, y) in places:
         if x >= size[0] or y >= size[1]:
-            raise ValueError(f"the point {x},{y} is not within the {size[0]}x{size[1]} frame")
+            raise UserError(f"the point {x},{y} is not within the {size[0]}x{size[1]} frame")
     inside = tuple(place for beside, place in places if not beside)
     return Marks(points=inside, beside=tuple(place for beside, place in places if beside))
 
@@ -108,7 +109,7 @@ def painted(path: str | Path, size: tuple[int, int]) -> ndarray:
     """A painted picture as boolean H W at the clip's size (width, height): bright is inside."""
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"there is no file {path}, and it is no box x,y,w,h and no points x,y")
+        raise UserError(f"there is no file {path}, and it is no box x,y,w,h and no points x,y")
     return masks.bright(images.read(file), size)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
 from ..notes import note
 from . import images, video
 
@@ -56,17 +57,17 @@ def mask(given: Any, what: str = "the mask") -> ndarray:
     if array.ndim == 4 and array.shape[channel] == 1:
         array = array.squeeze(channel)
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise ValueError(f"{what} is H W or f H W, not {_sides(array)}")
+        raise UserError(f"{what} is H W or f H W, not {_sides(array)}")
     return _inside(array if array.ndim == 3 else array[None], what)
 
 
 def _together(parts: list[ndarray], what: str) -> ndarray:
     if not parts:
-        raise ValueError(f"{what} is an empty list")
+        raise UserError(f"{what} is an empty list")
     for i, part in enumerate(parts):
         if (part.shape, part.dtype) != (parts[0].shape, parts[0].dtype):
             kinds = [f"{one.shape[1]}x{one.shape[0]} in {one.dtype}" for one in (part, parts[0])]
-            raise ValueError(f"{what} changes: frame {i} is {kinds[0]}, the first one {kinds[1]}")
+            raise UserError(f"{what} changes: frame {i} is {kinds[0]}, the first one {kinds[1]}")
     return np.stack(parts)
 
 
@@ -86,7 +87,7 @@ def _picture(given: "Image.Image", what: str) -> ndarray:
 
     upright = ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
-        raise ValueError(f'{what} is seen through; image.convert("RGB") leaves that out')
+        raise UserError(f'{what} is seen through; image.convert("RGB") leaves that out')
     return images.rgb(upright)
 
 
@@ -95,7 +96,7 @@ def _numbers(given: Any, what: str, takes: str) -> ndarray:
     if isinstance(given, ndarray):
         return given
     if not _is_tensor(given):
-        raise ValueError(f"{what} is {takes}, not {_kind(given)}")
+        raise UserError(f"{what} is {takes}, not {_kind(given)}")
     plain = given.detach().cpu()
     return (plain.float() if plain.is_floating_point() else plain).numpy()
 
@@ -115,12 +116,12 @@ def _colours_last(given: Any, what: str, takes: str, axes: int) -> ndarray:
     channel = -3 if _is_tensor(given) else -1
     if array.ndim == axes and array.shape[channel] == 3:
         if not array.size:
-            raise ValueError(f"{what} is empty: {_sides(array)}")
+            raise UserError(f"{what} is empty: {_sides(array)}")
         return np.moveaxis(array, channel, -1)
     kind, form = ("a tensor", "3 H W") if channel == -3 else ("an array", "H W 3")
     form = f"f {form}" if axes == 4 else form
     cure = _cure(array.shape, channel, axes)
-    raise ValueError(f"{what} in {kind} is {form}, not {_sides(array)}{cure and f'; try {cure}'}")
+    raise UserError(f"{what} in {kind} is {form}, not {_sides(array)}{cure and f'; try {cure}'}")
 
 
 def _cure(shape: Sequence[int], channel: int, axes: int) -> str:
@@ -148,14 +149,14 @@ def _levels(array: ndarray, what: str) -> ndarray:
     if array.dtype in (np.uint8, np.uint16):
         return array
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
+        raise UserError(
             f"{what} holds {array.dtype}; pixels are uint8, uint16 or floats in [0, 1]: "
             "try x.astype(np.uint8), or of a tensor x.to(torch.uint8)"
         )
     scaled = array * np.float32(255)
     levels = np.rint(scaled)
     if not ((levels >= 0) & (levels <= 255)).all():  # nor numbers that are none
-        raise ValueError(
+        raise UserError(
             f"{what} holds floats from {array.min():g} to {array.max():g}, and those of pixels are "
             "in [0, 1]: divide them by their range, or give uint8"
         )
@@ -171,7 +172,7 @@ def _inside(array: ndarray, what: str) -> ndarray:
     whole = np.issubdtype(array.dtype, np.integer)
     peak = np.iinfo(array.dtype).max if array.dtype in (np.uint8, np.uint16) else 1
     if not (low >= 0 and high <= peak):
-        raise ValueError(
+        raise UserError(
             f"{what} holds {array.dtype} from {low:g} to {high:g}; a mask is boolean, floats in [0, 1], "
             "or integers 0 and 1 or of eight bits"
         )

@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
+from ..errors import UserError
 from . import images, video
 from .cut import tightened
 from .layers import Layers
@@ -81,13 +82,13 @@ def carried(
 def check(clip: video.Clip, anchors: Mapping[int, ndarray]) -> None:
     """Raises ValueError for masks that are not of this clip."""
     if not anchors:
-        raise ValueError("a mask is carried from a frame on which it is marked, and none is")
+        raise UserError("a mask is carried from a frame on which it is marked, and none is")
     for n, inside in anchors.items():
         if n not in range(clip.frames):
-            raise ValueError(f"there is no frame {n} in a clip of {clip.frames}")
+            raise UserError(f"there is no frame {n} in a clip of {clip.frames}")
         if inside.shape != clip.size[::-1]:
             sizes = "{}x{}".format(*inside.shape[::-1]), "{}x{}".format(*clip.size)
-            raise ValueError(f"the mask of frame {n} is {sizes[0]}, the clip {sizes[1]}")
+            raise UserError(f"the mask of frame {n} is {sizes[0]}, the clip {sizes[1]}")
 
 
 def _small(frame: ndarray, side: int) -> ndarray:

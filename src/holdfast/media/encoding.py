@@ -12,6 +12,7 @@ import av
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
+from ..errors import UserError
 from ..notes import note
 from .reading import UNTAGGED, Clip, colour_range, container_of
 from .samples import Picture, frame_of, is_yuv, picture, plain
@@ -169,14 +170,14 @@ def pick_codec(codec: str, suffix: str, clip: Clip) -> str:
     if codec == "auto":
         return "vp9" if suffix == ".webm" else "h264"
     if codec not in CODECS:
-        raise ValueError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
+        raise UserError(f"no codec is called {codec!r}; there are: auto, {', '.join(CODECS)}")
     chosen = _lossless(clip) if codec == "lossless" else codec
     known = CODECS[chosen]
     if min(clip.size) < known.least:
-        raise ValueError(f"{codec} takes pictures of {known.least} pixels a side or more")
+        raise UserError(f"{codec} takes pictures of {known.least} pixels a side or more")
     if suffix not in known.suffixes:
         what = codec if chosen == codec else f"{codec} of {clip.pixel_format}, which is {chosen},"
-        raise ValueError(f"{what} is written to {' or '.join(known.suffixes)}, not {suffix}")
+        raise UserError(f"{what} is written to {' or '.join(known.suffixes)}, not {suffix}")
     return chosen
 
 
@@ -207,7 +208,7 @@ def pixel_format(clip: Clip, codec: str) -> str:
     for a, chroma, depth in itertools.product(opacity, _chromas(clip), depths):
         if f"yuv{a}{chroma}p{depth}" in known:
             return f"yuv{a}{chroma}p{depth}"
-    raise ValueError(f"{codec} does not take pictures of {clip.size[0]}x{clip.size[1]}")
+    raise UserError(f"{codec} does not take pictures of {clip.size[0]}x{clip.size[1]}")
 
 
 def _own_layout(clip: Clip, codec: str) -> bool:
@@ -254,7 +255,7 @@ def sound_streams(out, source) -> dict:
         try:
             stream = out.add_stream_from_template(track)
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"this container cannot hold the source's audio ({context.name if context else 'unknown'}); "
                 "write .mkv or the source's own kind"
             ) from error

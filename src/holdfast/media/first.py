@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import UserError
 from ..notes import note
 from . import images
 from .fit import Fit, resize
@@ -20,10 +21,10 @@ def read(path: str, fit: Fit, shown: Tensor) -> Tensor:
     Notes where the two differ everywhere: an edit of this frame is asked for, not another picture.
     """
     if not Path(path).is_file():
-        raise ValueError(f"there is no image {path}")
+        raise UserError(f"there is no image {path}")
     width, height = images.size(Path(path))
     if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT:
-        raise ValueError(
+        raise UserError(
             f"{path} is {width}x{height}; the clip's frames are {fit.size[1]}x{fit.size[0]}, "
             "and an edited frame needs their aspect ratio"
         )

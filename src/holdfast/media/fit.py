@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..backbones._cards import Grid
+from ..errors import UserError
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
 def plan(grid: Grid, frames: int, size: tuple[int, int]) -> Fit:
     """Choose the legal size of about the model's own area that distorts least, and the next legal length."""
     if frames < 1:
-        raise ValueError("the clip has no frames")
+        raise UserError("the clip has no frames")
     model_frames = grid.legal_frames(frames)
     model_size = size if _legal(grid, size) else _nearest(grid, size)
     reasons = [_reason_of_size(grid, size, model_size)]

@@ -10,6 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import UserError
 from ..registry import choose
 from .motion import Flow, dis, joined, occluded, sharp_dis
 from .raft import raft
@@ -91,7 +92,7 @@ def flows(frames: Iterable[Tensor], stride: tuple[int, int, int], flow: Flow = s
         _on_cells(ahead, back, stride[1:]) for ahead, back in _between(frames, stride[0], flow)
     ]
     if not parts:
-        raise ValueError("flow needs two latent frames or more; the clip has one")
+        raise UserError("flow needs two latent frames or more; the clip has one")
     return Flows(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
 

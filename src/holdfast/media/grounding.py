@@ -3,6 +3,7 @@
 import torch
 from numpy import ndarray
 
+from ..errors import UserError
 from ..hub import found
 from .sam2 import from_folder
 
@@ -25,7 +26,7 @@ def boxes(
     from ..backbones._weights import pick_device
 
     if not text.strip(" ."):
-        raise ValueError('--words takes "[N=]TEXT", such as "a red car"')
+        raise UserError('--words takes "[N=]TEXT", such as "a red car"')
     folder = found(weights or WEIGHTS)
     model = from_folder(GroundingDinoForObjectDetection, "grounding-dino", str(folder))
     model = model.eval().to(pick_device(device))
@@ -39,7 +40,7 @@ def boxes(
     )[0]
     kept = [_within(corners.tolist(), frame.shape) for corners in result["boxes"]]
     if not kept:
-        raise ValueError(f"nothing that is called {text!r} is found; give a --box, or other words")
+        raise UserError(f"nothing that is called {text!r} is found; give a --box, or other words")
     return tuple(kept)
 
 

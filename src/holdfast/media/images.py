@@ -15,6 +15,8 @@ import av
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
@@ -38,13 +40,13 @@ def listed(path: Path) -> tuple[list[Path], tuple[int, int]]:
     inside = [path] if path.is_file() else path.iterdir()
     files = sorted((f for f in inside if f.suffix.lower() in SUFFIXES), key=_natural)
     if not files:
-        raise ValueError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
     sizes = {size(f): f.name for f in reversed(files)}
     if len({f.stem for f in files}) < len(files):
-        raise ValueError(f"{path} has images of the same name and different kinds; keep one kind")
+        raise UserError(f"{path} has images of the same name and different kinds; keep one kind")
     if len(sizes) > 1:
         first, second = itertools.islice(sizes, 2)
-        raise ValueError(
+        raise UserError(
             f"the images of {path} differ in size: "
             f"{sizes[first]} is {first}, {sizes[second]} is {second}"
         )
@@ -70,13 +72,13 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
                 upright = ImageOps.exif_transpose(image)  # a copy, so all of it was read
         yield upright
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that can be read") from error
+        raise UserError(f"{file} is not an image that can be read") from error
     except (Image.DecompressionBombError, _TooLarge) as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is too large to be a frame ({error}); at most {PIXELS} pixels are read"
         ) from error
     except DAMAGE as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged: {error}") from error
 
 
 def size(file: Path) -> tuple[int, int]:
@@ -116,7 +118,7 @@ def to_array(frame: "Tensor", bits: int) -> ndarray:
     kind = np.uint8 if bits == 8 else np.uint16
     values = frame.permute(1, 2, 0).float().cpu().numpy() * np.iinfo(kind).max
     if not np.isfinite(values).all():
-        raise ValueError(
+        raise UserError(
             "a decoded frame holds numbers that are not finite: check the weights of the VAE, "
             "or try --dtype float32"
         )
@@ -126,11 +128,11 @@ def to_array(frame: "Tensor", bits: int) -> ndarray:
 def check_place(path: Path) -> None:
     """Raises ValueError where no image can be written."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
+        raise UserError(
             f"{path} is no image; its name ends in one of {', '.join(sorted(SUFFIXES))}"
         )
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{path} cannot be written: it is a folder, or its folder is not there")
+        raise UserError(f"{path} cannot be written: it is a folder, or its folder is not there")
 
 
 def write(path: Path, frame: "Tensor") -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..backbones._cards import Grid
+from ..errors import UserError
 from ..notes import note
 from . import video
 from .fit import Fit
@@ -103,7 +104,7 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
     """
     shape = shape or Shape()
     if shape.feather < 0:
-        raise ValueError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
+        raise UserError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
     box = BOX.fullmatch(str(path))
     if box:
         inside = boxed(tuple(int(n) for n in box.groups()), clip.size)
@@ -111,7 +112,7 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
     file = video.probe(path)
     whole, part_only = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
     if file.frames not in (1, *whole, *part_only):
-        raise ValueError(
+        raise UserError(
             f"the mask {path} has {file.frames} frames; "
             f"the clip has {clip.frames}, the edited part {len(part)}"
         )
@@ -128,7 +129,7 @@ def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     """A box x, y, width, height as boolean H W, of a frame of this width and height. Raises ValueError."""
     x, y, width, height = numbers
     if not (width and height) or x + width > size[0] or y + height > size[1]:
-        raise ValueError(
+        raise UserError(
             f"the box {x},{y},{width},{height} is not within the {size[0]}x{size[1]} frame; give x,y,width,height"
         )
     inside = np.zeros(size[::-1], bool)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
+
 
 def of_image(file: Path) -> ndarray | None:
     """The opacity of an image file, H W uint8, upright; None where it has none or is solid."""
@@ -33,4 +35,4 @@ def colour(text: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(text)[:3]
     except ValueError as error:
-        raise ValueError(f"{text!r} is no colour; give a name such as black, or #rrggbb") from error
+        raise UserError(f"{text!r} is no colour; give a name such as black, or #rrggbb") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 
+from ..errors import UserError
 from . import images, opacity
 from .reading import Clip, opened, pictures
 
@@ -36,7 +37,7 @@ def probe(path: str | Path) -> Clip:
     """Read a clip once to learn all of Clip. Raises ValueError, with the file's name, for what cannot be read whole."""
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"there is no file {path}")
+        raise UserError(f"there is no file {path}")
     check_regular(path)
     if path.is_dir() or path.suffix.lower() in images.SUFFIXES:
         return _probe_images(path)
@@ -48,7 +49,7 @@ def probe(path: str | Path) -> Clip:
             first = first or frame
             seen.append(_Seen.of(frame))
         if first is None:
-            raise ValueError(f"{path} has no frames")
+            raise UserError(f"{path} has no frames")
         _refuse_truncated(path, container, stream, seen)
         if path.suffix.lower() == ".gif":
             _refuse_without_end(path, len(seen))
@@ -58,7 +59,7 @@ def probe(path: str | Path) -> Clip:
 def check_regular(path: Path) -> None:
     """Raises ValueError for what reading could wait for ever on."""
     if not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is no file but a device or a pipe; copy it to a file first")
+        raise UserError(f"{path} is no file but a device or a pipe; copy it to a file first")
 
 
 def _probe_images(path: Path) -> Clip:
@@ -77,7 +78,7 @@ def _probe_images(path: Path) -> Clip:
 def _refuse_truncated(path: Path, container, stream, seen: list[_Seen]) -> None:
     """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration."""
     if stream.frames > len(seen) and stream.frames > len(seen) + _hidden(path):
-        raise ValueError(
+        raise UserError(
             f"{path} is truncated: it announces {stream.frames} frames, "
             f"but only {len(seen)} can be read"
         )
@@ -87,7 +88,7 @@ def _refuse_truncated(path: Path, container, stream, seen: list[_Seen]) -> None:
         end = float((last.time + (last.duration or 0)) * stream.time_base)
         if end < 0.98 * announced - 0.2:
             missing = round((announced - end) * (stream.average_rate or 25))
-            raise ValueError(
+            raise UserError(
                 f"{path} is truncated: it announces {announced:.2f} seconds, but only {end:.2f} can "
                 f"be read; about {missing} of {len(seen) + missing} frames are missing"
             )
@@ -98,7 +99,7 @@ def _refuse_without_end(path: Path, count: int) -> None:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 16))
         if b";" not in file.read():
-            raise ValueError(f"{path} is truncated: it breaks off after {count} frames")
+            raise UserError(f"{path} is truncated: it breaks off after {count} frames")
 
 
 def _hidden(path: Path) -> int:
@@ -126,7 +127,7 @@ def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
     step = round(1 / (rate * stream.time_base)) or 1
     times = tuple(s.time if s.time is not None else i * step for i, s in enumerate(seen))
     if any(b <= a for a, b in itertools.pairwise(times)):
-        raise ValueError(f"{path} has frames whose times do not rise; remux it first")
+        raise UserError(f"{path} has frames whose times do not rise; remux it first")
     bits = max(c.bits for c in first.format.components)
     return Clip(
         path=path,

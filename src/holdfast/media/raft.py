@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from ..registry import Missing
+from ..errors import Missing
 from .motion import Flow, enlargement, shrunk
 
 LEAST = 128  # pixels of a side; below, torchvision's has no room for its coarsest correlations

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
+from ..errors import UserError
 from . import images, opacity
 
 SCALING = (
@@ -88,12 +89,12 @@ def opened(path: Path) -> Iterator:
         container = container_of(path)
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or error
-        raise ValueError(f"{path} is not a video that can be read: {reason}") from error
+        raise UserError(f"{path} is not a video that can be read: {reason}") from error
     with container:
         if not container.streams.video:
-            raise ValueError(f"{path} has no video track")
+            raise UserError(f"{path} has no video track")
         if any(track.codec_context is None for track in container.streams.video):
-            raise ValueError(f"{path} has a picture in a codec that nobody knows")
+            raise UserError(f"{path} has a picture in a codec that nobody knows")
         yield container
 
 
@@ -106,7 +107,7 @@ def pictures(container, stream, path: Path) -> Iterator[av.VideoFrame]:
             yield frame
             count += 1
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is damaged after frame {count}: {error.strerror}") from error
+        raise UserError(f"{path} is damaged after frame {count}: {error.strerror}") from error
 
 
 def _with_opacity(container, stream) -> Iterator[av.VideoFrame] | None:

@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import UserError
 from ..hub import found, quiet
 from .anchors import Marks, marked
 from .carried import Followers
@@ -147,16 +148,16 @@ def from_folder(kind: type, named: str, place: str):
     with quiet():
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != named:
-            raise ValueError(f"{place} holds {config.model_type}, not {named}")
+            raise UserError(f"{place} holds {config.model_type}, not {named}")
         try:
             model, about = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"{place} has no weights in safetensors, which alone are read"
             ) from error
     if about["missing_keys"]:
         lacking = ", ".join(sorted(about["missing_keys"])[:3])
-        raise ValueError(f"{place} lacks weights of {named}: {lacking}")
+        raise UserError(f"{place} lacks weights of {named}: {lacking}")
     return model

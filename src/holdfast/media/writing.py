@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av
 from numpy import ndarray
 
+from ..errors import UserError
 from ..files import REPLACED, publish, scratch
 from . import images, opacity, splicing
 from .encoding import CODECS, pick_codec, pixel_format, sound_streams, write_video
@@ -101,11 +102,11 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
     """Refuse, before any work, a name, codec or quality that the clip cannot be written with."""
     suffix = path.suffix.lower()
     if suffix not in images.SUFFIXES | {"", ".gif"} | set(CONTAINERS):
-        raise ValueError(
+        raise UserError(
             f"cannot write {path}: use .mp4, .mov, .mkv, .webm, .gif, an image, or a folder"
         )
     if suffix in images.SUFFIXES and clip.frames > 1:
-        raise ValueError(
+        raise UserError(
             f"{path.name} takes one frame, and the clip has {clip.frames}; "
             "give a video name or a folder"
         )
@@ -115,7 +116,7 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
     pixel_format(clip, codec)
     worst = CODECS[codec].worst
     if crf is not None and not 0 <= crf <= worst:
-        raise ValueError(f"crf is between 0 and {worst} for {codec}, not {crf}")
+        raise UserError(f"crf is between 0 and {worst} for {codec}, not {crf}")
     if clip.audio:
         nowhere = io.BytesIO()
         with (
@@ -177,7 +178,7 @@ def _seen_through(frame: ndarray, clip: Clip, index: int) -> "Image.Image":
 def _write_image(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
     for i, frame in enumerate(frames):
         if i:
-            raise ValueError(
+            raise UserError(
                 f"{part.name} takes one frame; give a video name or a folder for a clip"
             )
         made = _seen_through(frame, clip, i)

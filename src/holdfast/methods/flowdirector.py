@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .. import attention, diffusion
 from ..attention import maps
+from ..errors import UserError
 from ..notes import note
 from ..settings import Count, Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
 from ..step import Field, Given, Step, left, opened, resumed
@@ -50,7 +51,7 @@ class Config:
         check(self)
         if self.averaging == "published" and self.n_avg > 1 and not 0 < self.worse < self.n_avg:
             most = self.n_avg - 1
-            raise ValueError(f"worse is between 1 and n_avg - 1 = {most}, not {self.worse}")
+            raise UserError(f"worse is between 1 and n_avg - 1 = {most}, not {self.worse}")
 
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import hub
-from ..registry import Missing
+from ..errors import Missing
 
 
 def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:

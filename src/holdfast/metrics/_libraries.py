@@ -2,7 +2,7 @@
 
 from numpy import ndarray
 
-from ..registry import Missing
+from ..errors import Missing
 
 
 def batch(frame: ndarray):

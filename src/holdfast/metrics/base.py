@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ..errors import UserError
 from ..media.motion import Flow, dis
 from ._embed import Clip, Dino
 
@@ -40,11 +41,11 @@ class Options:
         for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:
-                raise ValueError(f"{name} is {' or '.join(known)}, not {value!r}")
+                raise UserError(f"{name} is {' or '.join(known)}, not {value!r}")
         if not 1 <= self.tracks <= 64:
-            raise ValueError(f"tracks is between 1 and 64 points a side, not {self.tracks}")
+            raise UserError(f"tracks is between 1 and 64 points a side, not {self.tracks}")
         if self.stride < 1:
-            raise ValueError(f"stride is 1 or more, not {self.stride}")
+            raise UserError(f"stride is 1 or more, not {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Subject:
 class Tools:
     """The networks and the flow that metrics share, each loaded when one first asks for it.
 
-    Raises registry.Missing.
+    Raises Missing.
     """
 
     def __init__(self, options: Options | None = None, flow: Flow = dis):

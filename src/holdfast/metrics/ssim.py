@@ -3,6 +3,7 @@
 outside: the mean of the same map over pixels outside; the window sees a little of the inside near the edge of the mask.
 """
 
+from ..errors import UserError
 from ._libraries import batch, torchmetrics
 from .base import Metric, Moment, Subject, Tools, mean
 
@@ -16,7 +17,7 @@ class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
         height, width = subject.size
         if min(height, width) < LEAST:
-            raise ValueError(
+            raise UserError(
                 f"ssim needs frames of at least {LEAST} pixels a side, not {width}x{height}"
             )
         self.ssim = torchmetrics().functional.image.structural_similarity_index_measure

@@ -10,6 +10,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import UserError
+
 SHAPES = ("ball", "box", "star", "ring")
 MATERIALS = ("plain", "striped", "spotted")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
@@ -160,7 +162,7 @@ def _fits(actors: Sequence[Actor], new: Actor, name: str, frames: int) -> bool:
 def sample(seed: int, name: str = "single") -> Scene:
     """Draw the scene of a seed from a named set (`SETS`, or "train": one or two actors, any speed, sometimes a pan)."""
     if name not in _SETS:
-        raise ValueError(f"no set of scenes is called {name!r}; there are: {', '.join(SETS)}")
+        raise UserError(f"no set of scenes is called {name!r}; there are: {', '.join(SETS)}")
     drawn = _SETS[name]
     rng = random.Random(f"{name}/{seed}")
     frames = rng.choice(drawn.lengths)
@@ -204,7 +206,7 @@ def edits(scene: Scene, kind: str, seed: int = 0) -> list[Edit]:
     `remove` needs two actors or more, so it is empty for a scene of one.
     """
     if kind not in KINDS:
-        raise ValueError(f"no edit is of the kind {kind!r}; there are: {', '.join(KINDS)}")
+        raise UserError(f"no edit is of the kind {kind!r}; there are: {', '.join(KINDS)}")
     if kind == "backdrop":
         others = [b for b in BACKDROPS if b != scene.backdrop]
         return [Edit(kind, scene, replace(scene, backdrop=b), None) for b in others]
@@ -257,7 +259,7 @@ def sample_edit(seed: int, kind: str, name: str = "single") -> Edit:
         name = "several"
     found = edits(sample(seed, name), kind, seed)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"scene {seed} of the set {name!r} has no room to add an actor; take another number"
         )
     return random.Random(f"{kind}/{seed}").choice(found)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import editing, masking, registry, walk
+from ..errors import UserError
 from ..files import whole
 from ..intake import Taken, taken
 from ..masking import MaskTask
@@ -43,16 +44,16 @@ def clip_of(upload: str | None, path: str, desk: Desk, limits: Limits) -> video.
     """The clip that is meant. Raises ValueError with the sentence that the command line gives."""
     named = path.strip() or upload or ""
     if not named:
-        raise ValueError("give a clip: upload one, or type its path")
+        raise UserError("give a clip: upload one, or type its path")
     inside = desk.root.resolve() in Path(named).resolve().parents
     if not (limits.anywhere or inside):
-        raise ValueError("this page takes uploads only: it listens to other machines too")
+        raise UserError("this page takes uploads only: it listens to other machines too")
     if not Path(named).exists():
-        raise ValueError(f"there is no file {named}")
+        raise UserError(f"there is no file {named}")
     video.check_regular(Path(named))
     clip = video.probe(named)
     if clip.frames > limits.frames:
-        raise ValueError(
+        raise UserError(
             f"{Path(named).name} has {clip.frames} frames, and this page takes {limits.frames}: "
             "cut it, or start the page with a higher --most-frames"
         )
@@ -93,18 +94,18 @@ def mask_of(asked: Asked, desk: Desk) -> str | None:
         return "auto"
     if asked.way == FILE:
         if not asked.file:
-            raise ValueError("upload the mask, or choose another way to give one")
+            raise UserError("upload the mask, or choose another way to give one")
         return asked.file
     if asked.way == BOX:
         texts = [asked.box.strip()]
         if not texts[0]:
-            raise ValueError("type the box as x,y,width,height in pixels of the clip")
+            raise UserError("type the box as x,y,width,height in pixels of the clip")
         if not asked.follow:
             return texts[0]
     else:
         texts = [f"{frame}={path}" for frame, path in sorted(asked.marks.items())]
         if not texts:
-            raise ValueError("paint over what is to change, on any frame of the clip")
+            raise UserError("paint over what is to change, on any frame of the clip")
         if not asked.follow:
             return asked.marks[min(asked.marks)]
     return followed(asked.clip, texts, desk)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import intake, registry
+from ..errors import Missing, UserError
 from ..files import from_json, whole, write_json
 from ..jobs import FAILURES
 from ..media import showing, video
@@ -140,7 +141,7 @@ class Desk:
     def resume(self, run: Run) -> Run:
         """Queue a run again that was stopped or failed: it goes on from what it saved."""
         if run.status not in (STOPPED, FAILED):
-            raise ValueError(f"{run.name} is {run.status}; only a run that was stopped can go on")
+            raise UserError(f"{run.name} is {run.status}; only a run that was stopped can go on")
         return self._queue(Run(run.folder, run.task))
 
     def cancel(self, run: Run) -> None:
@@ -153,7 +154,7 @@ class Desk:
     def remove(self, run: Run) -> None:
         """Take a run and all of its files away."""
         if run.status in (WAITING, RUNNING):
-            raise ValueError(f"{run.name} is {run.status}; stop it first")
+            raise UserError(f"{run.name} is {run.status}; stop it first")
         with self.lock:
             self.all.pop(run.name, None)
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -336,6 +337,6 @@ def sentence(error: Exception) -> str:
         return LESS
     if isinstance(error, OSError):
         return one_line(said(error))
-    if isinstance(error, (ValueError, registry.Missing)):
+    if isinstance(error, (UserError, Missing)):
         return one_line(error)
     return f"a bug: {type(error).__name__}: {one_line(error)}"

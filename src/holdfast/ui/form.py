@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from .. import registry
+from ..errors import Missing
 from ..media import images, video
 from ..task import EditTask
 from . import asked, told, widgets
@@ -217,6 +218,6 @@ def is_here(name: str) -> bool:
     """Whether a backbone's weights are on this machine."""
     try:
         registry.about(name)
-    except (registry.Missing, ValueError):
+    except (Missing, ValueError):
         return False
     return True

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..registry import Missing
+from ..errors import Missing, UserError
 from .desk import Desk, Limits
 
 # Gradio reads these when it is imported: no counting of its users, and uploads where the page's own files are.
@@ -48,7 +48,7 @@ def serve(
             ssr_mode=False,
         )
     except OSError as error:
-        raise ValueError(f"port {port} of {listen} cannot be had; give another --port") from error
+        raise UserError(f"port {port} of {listen} cannot be had; give another --port") from error
     try:
         yield address, threading.Event().wait
     finally:
@@ -59,7 +59,7 @@ def serve(
 def _made(folder: Path) -> Path:
     """The folder. Raises ValueError for a file of that name."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give another --folder")
+        raise UserError(f"{folder} is a file; give another --folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ... import registry
+from ...errors import UserError
 from ...metrics.base import Judge
 from .base import Case
 
@@ -21,10 +22,10 @@ def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
         name, what = "folder", dataset
     module = importlib.import_module(f"{__name__}.{registry.choose(name, names(), 'dataset')}")
     if limit is not None and limit < 1:
-        raise ValueError(f"--limit is 1 or more, not {limit}")
+        raise UserError(f"--limit is 1 or more, not {limit}")
     cases = module.cases(what, folder, limit)[:limit]
     if not cases:
-        raise ValueError(f"the dataset {dataset} has no cases")
+        raise UserError(f"the dataset {dataset} has no cases")
     return cases
 
 

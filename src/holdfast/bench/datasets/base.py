@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import UserError
+
 FILES = ("clip", "mask", "truth")  # of a case
 
 
@@ -35,5 +37,5 @@ def is_box(mask: str) -> bool:
 
 def existing(path: Path, what: str) -> str:
     if not path.exists():
-        raise ValueError(f"{what}: there is no {path}")
+        raise UserError(f"{what}: there is no {path}")
     return str(path)

@@ -8,6 +8,7 @@ inside is above half (its own code takes above 0, and so compression noise too).
 import re
 from pathlib import Path
 
+from ...errors import UserError
 from ...files import from_json
 from .base import Case, existing, file_name
 
@@ -41,11 +42,11 @@ def _root(what: str) -> tuple[Path, list[int]]:
     if root.is_dir():
         present = [number for number in TYPES if _prompts(root, number).is_file()]
         if not present:
-            raise ValueError(f"{root} is not FiVE-Bench: it has no edit_prompt/edit1_FiVE.json")
+            raise UserError(f"{root} is not FiVE-Bench: it has no edit_prompt/edit1_FiVE.json")
         return root, present
     if re.fullmatch(r"[1-6](,[1-6])*", root.name) and root.parent.is_dir():
         return root.parent, [int(n) for n in root.name.split(",")]
-    raise ValueError(f"there is no folder {what}; give five:FOLDER with the FiVE-Bench data")
+    raise UserError(f"there is no folder {what}; give five:FOLDER with the FiVE-Bench data")
 
 
 def _records(path: Path) -> list[dict]:
@@ -53,16 +54,16 @@ def _records(path: Path) -> list[dict]:
     try:
         records = from_json(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(records, list):
-        raise ValueError(f"{path} is no list of records")
+        raise UserError(f"{path} is no list of records")
     for i, record in enumerate(records):
         texts = (
             {k for k, v in record.items() if isinstance(v, str)} if type(record) is dict else set()
         )
         absent = {"video_name", "source_prompt", "target_prompt"} - texts
         if absent:
-            raise ValueError(f"{path}, record {i}: {', '.join(sorted(absent))} is missing")
+            raise UserError(f"{path}, record {i}: {', '.join(sorted(absent))} is missing")
     return records
 
 

@@ -7,6 +7,7 @@ clip, source and target must be there; name, kind, group, mask (a file or a box 
 import dataclasses
 from pathlib import Path
 
+from ...errors import UserError
 from ...files import from_json
 from .base import FILES, Case, existing, file_name, is_box
 
@@ -16,7 +17,7 @@ MUST = ("clip", "source", "target")
 def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
     path = Path(what)
     if not path.is_file():
-        raise ValueError(f"there is no file {what}; give folder:FILE.jsonl")
+        raise UserError(f"there is no file {what}; give folder:FILE.jsonl")
     found: dict[int, Case] = {}
     for line, text in enumerate(path.read_text().splitlines(), 1):
         if text.strip():
@@ -24,7 +25,7 @@ def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
     seen: dict[str, int] = {}
     for line, case in found.items():
         if case.name in seen:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {line}: the name {case.name} is also that of line {seen[case.name]}"
             )
         seen[case.name] = line
@@ -46,16 +47,16 @@ def _record(text: str, where: str) -> dict[str, str]:
     try:
         record = from_json(text)
     except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
+        raise UserError(f"{where} is not JSON: {error}") from error
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
     if not isinstance(record, dict) or any(not isinstance(v, str) for v in record.values()):
-        raise ValueError(f"{where} must be an object of texts")
+        raise UserError(f"{where} must be an object of texts")
     unknown = set(record) - set(known)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{where}: there is no key {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
         )
     absent = [k for k in MUST if not record.get(k)]
     if absent:
-        raise ValueError(f"{where}: {', '.join(absent)} is missing")
+        raise UserError(f"{where}: {', '.join(absent)} is missing")
     return record

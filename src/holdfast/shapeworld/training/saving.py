@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...errors import UserError
 from .text import new_clip_vocabulary
 
 # A part that a pipeline can do without, and that is not here.
@@ -59,14 +60,14 @@ def begin(folder: Path, start: Path | None, pipeline: str) -> None:
         index = start / "model_index.json"
         found = json.loads(index.read_text())["_class_name"] if index.exists() else "no checkpoint"
         if found != pipeline:
-            raise ValueError(f"{start} holds {found}; --start takes a {pipeline}")
+            raise UserError(f"{start} holds {found}; --start takes a {pipeline}")
         for file in sorted(start.glob("*/*.safetensors")):
             digest.update(file.read_bytes())
     mark, began = folder / "began", digest.hexdigest()
     if folder.exists() and any(folder.glob("*.pt")):
         known = mark.read_text() if mark.exists() else hashlib.sha256().hexdigest()
         if known != began:
-            raise ValueError(f"{folder} holds a training that began elsewhere: name another folder")
+            raise UserError(f"{folder} holds a training that began elsewhere: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(began)
 
