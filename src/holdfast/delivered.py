@@ -35,16 +35,17 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
             rgb = [video.upright(f, *way) for f, way in zip((one, other), ways, strict=True)]
             found.add(rgb, alpha == 0)
             if found.laid_alike:
-                found.add_samples(one, other, np.rot90(alpha, -(source.rotation // 90)))
+                found.add_samples(one, other, source.orientation.turn_back(alpha))
     return found.figures()
 
 
 def alike(source: video.Clip, written: video.Clip) -> bool:
     """Whether two videos' samples can be compared one by one."""
-    if source.files or written.files:
+    if any(clip.files or clip.is_animation for clip in (source, written)):
         return False
     names = [samples.plain(clip.pixel_format) for clip in (source, written)]
-    return names[0] == names[1] and source.rotation == written.rotation
+    ways = [(o.quarters, o.is_mirrored) for o in (source.orientation, written.orientation)]
+    return names[0] == names[1] and ways[0] == ways[1]
 
 
 def same(one: av.VideoFrame, other: av.VideoFrame) -> bool:

@@ -182,13 +182,14 @@ class Result:
         """What the manifest says of the file."""
         suffix = path.suffix.lower()
         contained = suffix in video.CONTAINERS
-        notes = [text for text in self.manifest["notes"] if text not in self.of_files]
+        said_before = self.manifest["notes"]
+        notes = [text for text in said_before if text not in self._of_other_files()]
         usual = video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix
         said = {
             "output": str(path),
             "key": self.store.key if self.store else None,
             "stamp": stamp(path),
-            "audio_tracks": self.clip.audio,
+            "audio_tracks": video.count_audio(path, self.clip),
             "notes": notes,
             "codec": self.manifest["copied"].get("codec", usual),
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
@@ -196,12 +197,17 @@ class Result:
         }
         lost = video.losses(path, self.clip, self.task.codec)
         for text in lost:
-            note(text)
+            if text not in said_before:
+                note(text)
         self.of_files += lost
         said["notes"] += lost
-        if not contained:
-            said["audio_tracks"] = 0
         return said
+
+    def _of_other_files(self) -> list[str]:
+        """Notes of what a file cannot hold: of the task's output, and of those that were written."""
+        output = self.task.output
+        announced = video.losses(Path(output), self.clip, self.task.codec) if output else []
+        return [*announced, *self.of_files, *self.clip.changes]
 
     @property
     def preservation(self) -> dict:

@@ -1,4 +1,4 @@
-"""Encode frames as a video file with PyAV: a stream with the source's tags, its frames, and its sound beside them."""
+"""Encode frames as a video file with PyAV: a stream with the source's tags, its frames, and its other tracks."""
 
 import contextlib
 import itertools
@@ -13,8 +13,8 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
 from ..errors import UserError
-from ..notes import note
-from .reading import UNTAGGED, Clip, colour_range, container_of
+from .copying import CopiedTracks
+from .reading import UNTAGGED, Clip, colour_range
 from .samples import Picture, frame_of, is_yuv, picture, plain
 
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
@@ -67,6 +67,8 @@ def written(part: Path) -> Iterator:
     """A container to write into. Raises OSError."""
     suffix = part.suffix.lower()
     flags = {"movflags": "+faststart"} if suffix in MP4 else {}
+    if suffix in (".mkv", ".webm"):  # a time before zero would move all others
+        flags = {"avoid_negative_ts": "disabled"}
     form = "mp4" if suffix == ".m4v" else None  # FFmpeg takes it for one that holds H.264 alone
     try:
         with av.open(str(part), "w", format=form, options=flags) as out:
@@ -81,16 +83,17 @@ def write_video(
     """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
     with written(part) as out:
         stream = _video_stream(out, clip, codec, crf)
-        sound, durations = Sound(out, clip), dict(zip(clip.times, clip.durations, strict=False))
+        tracks = CopiedTracks(out, clip)
+        durations = dict(zip(clip.times, clip.durations, strict=False))
         converter = VideoReformatter()
         for i, frame in enumerate(frames):
             made = frame_of(picture(frame), clip, stream.codec_context.pix_fmt, converter)
             with own_scheduling():  # the first frame opens the encoder
                 packets = stream.encode(timed(made, i, clip))
             out.mux(lasting(packets, durations))
-            sound.until(float(clip.times[i] * clip.time_base))
+            tracks.until(float(clip.times[i] * clip.time_base))
         out.mux(lasting(stream.encode(None), durations))
-        sound.close()
+        tracks.close()
 
 
 @contextlib.contextmanager
@@ -118,13 +121,20 @@ def _video_stream(out, clip: Clip, codec: str, crf: int | None):
     tag_colours(context, clip)
     if clip.aspect:
         context.sample_aspect_ratio = clip.aspect
-    if clip.rotation:
-        stream.set_display_rotation(clip.rotation)
+    mark_stream(stream, clip)
     context.options = options_of(codec, crf)
     if CODECS[codec].tag and Path(out.name).suffix.lower() in MP4:
         context.codec_tag = CODECS[codec].tag
     tag_fields(context, clip, codec)
     return stream
+
+
+def mark_stream(stream, clip: Clip) -> None:
+    """Say how the picture is turned to be shown, and which time of day its first frame has."""
+    if clip.orientation.matrix:
+        stream.set_display_matrix(clip.orientation.matrix)
+    if clip.timecode:
+        stream.metadata["timecode"] = clip.timecode
 
 
 def tag_fields(context, clip: Clip, codec: str) -> None:
@@ -242,71 +252,3 @@ def timed(frame: av.VideoFrame, index: int, clip: Clip) -> av.VideoFrame:
     if clip.durations:
         frame.duration = clip.durations[index]
     return frame
-
-
-def sound_streams(out, source) -> dict:
-    """The source's audio tracks in another container, by the source's index, with their language and titles.
-
-    Raises ValueError where the container cannot hold them.
-    """
-    streams = {}
-    for track in source.streams.audio:
-        context = track.codec_context
-        try:
-            stream = out.add_stream_from_template(track)
-        except ValueError as error:
-            raise UserError(
-                f"this container cannot hold the source's audio ({context.name if context else 'unknown'}); "
-                "write .mkv or the source's own kind"
-            ) from error
-        stream.metadata.update(track.metadata)
-        stream.disposition = track.disposition
-        streams[track.index] = stream
-    return streams
-
-
-class Sound:
-    """Copies the audio tracks of a clip, where it has some, packet by packet, in step with the picture."""
-
-    def __init__(self, out, clip: Clip):
-        self.out, self.waiting = out, None
-        self.source = container_of(clip.path) if clip.audio else None
-        self.streams = sound_streams(out, self.source) if self.source else {}
-        self.packets = self.source.demux(*self.source.streams.audio) if self.source else iter(())
-        self.last: dict[int, int] = {}  # each track's time of decoding
-        self.mended = 0
-
-    def until(self, seconds: float) -> None:
-        while True:
-            packet = self.waiting or next(self.packets, None)
-            self.waiting = None
-            if packet is None:
-                return
-            if packet.dts is None:  # the end mark of a track
-                continue
-            if float(packet.dts * packet.time_base) > seconds:
-                self.waiting = packet
-                return
-            self._in_order(packet)
-            packet.stream = self.streams[packet.stream.index]
-            self.out.mux(packet)
-
-    def _in_order(self, packet: av.Packet) -> None:
-        """Times that go backwards are found in damaged files, and no container takes them."""
-        track = packet.stream.index
-        least = self.last.get(track, packet.dts - 1) + 1
-        if packet.dts < least or packet.pts is None:
-            packet.dts = max(packet.dts, least)
-            packet.pts = max(packet.pts or packet.dts, packet.dts)
-            self.mended += 1
-        self.last[track] = packet.dts
-
-    def close(self) -> None:
-        """Copy the rest."""
-        self.until(float("inf"))
-        if self.mended:
-            note(
-                f"packets of the source's sound whose times go backwards: {self.mended}; now they follow one another"
-            )
-        if self.source:
-            self.source.close()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..errors import UserError
+from .image_frames import check_still
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,8 +70,11 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
             with Image.open(file) as image:
                 if image.width * image.height > PIXELS:
                     raise _TooLarge(f"{image.width}x{image.height} pixels")
+                check_still(image, file)
                 upright = ImageOps.exif_transpose(image)  # a copy, so all of it was read
         yield upright
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
         raise UserError(f"{file} is not an image that can be read") from error
     except (Image.DecompressionBombError, _TooLarge) as error:

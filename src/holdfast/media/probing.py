@@ -1,20 +1,26 @@
 """Learn what a clip is by reading it once from end to end: what it holds, what is unusual, whether it is whole."""
 
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from ..errors import UserError
-from . import images, opacity
-from .reading import Clip, opened, pictures
+from . import animations, images, opacity, orientation, sizes, timeline, wholeness
+from .orientation import Orientation
+from .reading import Clip, opened, picture_of, pictures
+from .sizes import Shape
+from .tracks import list_tracks
 
 BOTTOM_FIRST = {
     3,
     4,
 }  # of FFmpeg's AVFieldOrder: by how fields are stored, and by how they are shown
+DECODING_TIMES = {"avi"}  # containers that store when a frame is decoded, and not when it is shown
+HIDDEN = {"vp8", "vp9", "av1"}  # codecs with packets that are not shown
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,30 @@ class _Seen:
     damaged: bool
     clear: bool  # whether some of it is seen through
     fields: bool  # whether it is interlaced
+    shape: Shape
+    orientation: Orientation
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "_Seen":
-        about = (frame.pts, frame.duration, frame.is_corrupt)
-        return cls(*about, _is_clear(frame), frame.interlaced_frame)
+        shape = Shape((frame.width, frame.height), frame.format.name)
+        return cls(
+            frame.pts,
+            frame.duration,
+            frame.is_corrupt,
+            _is_clear(frame),
+            frame.interlaced_frame,
+            shape,
+            orientation.of_frame(frame),
+        )
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """What is noted of a packet of the picture."""
+
+    dts: int | None
+    has_picture: bool
+    is_discard: bool  # decoded, but not meant to be seen: an edit list cuts it off
 
 
 def probe(path: str | Path) -> Clip:
@@ -39,21 +64,26 @@ def probe(path: str | Path) -> Clip:
     if not path.exists():
         raise UserError(f"there is no file {path}")
     check_regular(path)
+    if _is_animation(path):
+        return _probe_animation(path)
     if path.is_dir() or path.suffix.lower() in images.SUFFIXES:
         return _probe_images(path)
     with opened(path) as container:
-        stream = container.streams.best("video")
-        first = None
-        seen = []
-        for frame in pictures(container, stream, path):
+        stream = picture_of(container)
+        seen, packets, first = [], [], None
+
+        def watch(packet: av.Packet) -> None:
+            packets.append(_Packet(packet.dts, packet.size > 0, packet.is_discard))
+
+        for frame in pictures(container, stream, path, watch):
             first = first or frame
             seen.append(_Seen.of(frame))
         if first is None:
             raise UserError(f"{path} has no frames")
-        _refuse_truncated(path, container, stream, seen)
+        _refuse_truncated(path, container, stream, seen, packets)
         if path.suffix.lower() == ".gif":
             _refuse_without_end(path, len(seen))
-        return _described(path, container, stream, first, seen)
+        return _described(path, container, stream, first, seen, packets)
 
 
 def check_regular(path: Path) -> None:
@@ -75,16 +105,54 @@ def _probe_images(path: Path) -> Clip:
     )
 
 
-def _refuse_truncated(path: Path, container, stream, seen: list[_Seen]) -> None:
-    """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration."""
-    if stream.frames > len(seen) and stream.frames > len(seen) + _hidden(path):
+def _is_animation(path: Path) -> bool:
+    """Whether Pillow reads a file as a clip: an animated picture, or one whose name is not that of a picture."""
+    if path.is_dir() or not animations.is_picture(path):
+        return False
+    return path.suffix.lower() not in images.SUFFIXES or animations.is_animated(path)
+
+
+def _probe_animation(path: Path) -> Clip:
+    found = animations.describe(path)
+    ends = [sum(found.delays[:i], Fraction(0)) for i in range(len(found.delays) + 1)]
+    is_whole = all(end.denominator == 1 for end in ends)
+    time_base = Fraction(1, 1000 if is_whole else 90000)
+    ticks = [round(end / 1000 / time_base) for end in ends]
+    durations = tuple(b - a for a, b in itertools.pairwise(ticks))
+    return Clip(
+        path=path,
+        size=found.size,
+        rate=(1000 * len(found.delays) / ends[-1]).limit_denominator(1001),
+        time_base=time_base,
+        times=tuple(ticks[:-1]),
+        durations=durations,
+        pixel_format="rgba" if found.has_alpha else "rgb24",
+        opacity=found.has_alpha,
+        is_animation=True,
+        changes=found.notes,
+        notes=("seen through in places (alpha)",) if found.has_alpha else (),
+    )
+
+
+def _refuse_truncated(
+    path: Path, container, stream, seen: list[_Seen], packets: list[_Packet]
+) -> None:
+    """Refuse a clip that announces more than can be read: a count of frames, or (Matroska) a duration.
+
+    A file that is as long as its own structure says counts frames that were dropped, or how long the last is shown.
+    """
+    is_complete = wholeness.is_complete(path)
+    if is_complete:
+        return
+    indexed = len(stream.index_entries) or stream.frames  # an edit list leaves the others out
+    if min(stream.frames, indexed) > max(len(packets), len(seen)):
         raise UserError(
             f"{path} is truncated: it announces {stream.frames} frames, "
             f"but only {len(seen)} can be read"
         )
     last = seen[-1]
     if not stream.frames and last.time is not None:
-        announced = _announced_seconds(container, stream)
+        announced = _announced_seconds(container, stream, is_complete is False)
         end = float((last.time + (last.duration or 0)) * stream.time_base)
         if end < 0.98 * announced - 0.2:
             missing = round((announced - end) * (stream.average_rate or 25))
@@ -102,43 +170,34 @@ def _refuse_without_end(path: Path, count: int) -> None:
             raise UserError(f"{path} is truncated: it breaks off after {count} frames")
 
 
-def _hidden(path: Path) -> int:
-    """How many frames an edit list cuts off: they are announced, but not meant to be seen."""
-    with opened(path) as container:
-        packets = container.demux(container.streams.best("video"))
-        return sum(p.is_discard for p in packets if p.size)
+def _announced_seconds(container, stream, is_cut: bool) -> float:
+    """How long the file says that its picture is; 0 where it says nothing of the picture alone.
 
-
-def _announced_seconds(container, stream) -> float:
-    """How long the file says that its picture is; 0 where it says nothing of the picture alone."""
+    is_cut: whether the file breaks off, so that what it says of all tracks together counts too.
+    """
     tag = stream.metadata.get("DURATION")
     if tag:
         parts = reversed(tag.split(":"))  # seconds, minutes, hours
         return sum(float(part) * 60**i for i, part in enumerate(parts))
-    if container.duration and not container.streams.audio:
+    if container.duration and (is_cut or not container.streams.audio):
         return container.duration / av.time_base
     return 0.0
 
 
-def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
-    context = stream.codec_context
-    turned = _turned(first)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    step = round(1 / (rate * stream.time_base)) or 1
-    times = tuple(s.time if s.time is not None else i * step for i, s in enumerate(seen))
-    if any(b <= a for a, b in itertools.pairwise(times)):
-        raise UserError(f"{path} has frames whose times do not rise; remux it first")
-    bits = max(c.bits for c in first.format.components)
-    return Clip(
+def _described(
+    path: Path, container, stream, first, seen: list[_Seen], packets: list[_Packet]
+) -> Clip:
+    context, shapes = stream.codec_context, [s.shape for s in seen]
+    shape, turned = sizes.main_shape(shapes), _orientation_of(path, seen)
+    clip = Clip(
         path=path,
-        size=(first.height, first.width) if turned % 180 else (first.width, first.height),
-        rate=Fraction(rate),
+        size=shape.size[::-1] if turned.swaps_sides else shape.size,
+        rate=Fraction(25),
         time_base=stream.time_base,
-        times=times,
-        durations=tuple(s.duration or step for s in seen),
-        rotation=turned,
-        bits=bits,
-        pixel_format=first.format.name,
+        times=(),
+        orientation=turned,
+        bits=max(c.bits for c in av.VideoFormat(shape.layout).components),
+        pixel_format=shape.layout,
         colour={
             "range": context.color_range,
             "primaries": context.color_primaries,
@@ -147,21 +206,61 @@ def _described(path: Path, container, stream, first, seen: list[_Seen]) -> Clip:
         },
         aspect=stream.sample_aspect_ratio,
         audio=len(container.streams.audio),
+        tracks=list_tracks(container, stream),
+        timecode=stream.metadata.get("timecode") or container.metadata.get("timecode") or "",
+        resizes=len(set(shapes)) > 1,
+        changes=tuple(sizes.describe(shapes)),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
-        notes=tuple(_notes(container, stream, first, seen)),
+        notes=tuple(_notes(stream, first, seen, packets)),
+    )
+    return _timed(clip, container, stream, seen, packets)
+
+
+def _orientation_of(path: Path, seen: list[_Seen]) -> Orientation:
+    for i, one in enumerate(seen):
+        if one.orientation != seen[0].orientation:
+            raise UserError(
+                f"{path} is turned another way from frame {i} on",
+                "cut it there, and edit its two parts",
+            )
+    return seen[0].orientation
+
+
+def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Packet]) -> Clip:
+    """The clip with its times, which begin at zero or soon after it, and rise."""
+    announced = stream.average_rate or stream.guessed_rate
+    step = round(1 / ((announced or 25) * stream.time_base)) or 1
+    shown = [p.dts for p in packets if p.has_picture and not p.is_discard]
+    has_only = container.format.name in DECODING_TIMES and None not in shown
+    line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step)
+    time_base = stream.time_base / line.scale
+    sounds = [t.start for t in clip.tracks if t.kind == "audio" and t.start is not None]
+    origin = timeline.origin(line.times[0], time_base, sounds)
+    ticks = math.floor(origin / time_base)
+    notes = [f"its times begin {float(origin):.2f} seconds from zero"] * bool(ticks)
+    return replace(
+        clip,
+        rate=timeline.mean_rate(line.times, time_base, announced),
+        time_base=time_base,
+        times=tuple(time - ticks for time in line.times),
+        durations=timeline.durations_of(line, [s.duration for s in seen], step),
+        start=ticks * time_base,
+        is_retimed=bool(line.repair),
+        changes=clip.changes + ((line.repair,) if line.repair else ()),
+        notes=(*clip.notes, *notes),
     )
 
 
-def _notes(container, stream, first, seen: list[_Seen]) -> list[str]:
+def _notes(stream, first, seen: list[_Seen], packets: list[_Packet]) -> list[str]:
     """What is unusual about a file, for its manifest."""
-    notes, turned, bits = [], _turned(first), max(c.bits for c in first.format.components)
+    notes, bits = [], max(c.bits for c in first.format.components)
     damaged = sum(s.damaged for s in seen)
     if damaged:
         frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
         notes.append(f"{frames} repaired")
-    if turned:
-        notes.append(f"rotation tag of {turned} degrees")
+    if seen[0].orientation.matrix:
+        notes.append(seen[0].orientation.describe())
     if bits > 8:
         notes.append(f"{bits} bits a channel")
     if first.side_data.get("MASTERING_DISPLAY_METADATA") is not None:
@@ -170,14 +269,10 @@ def _notes(container, stream, first, seen: list[_Seen]) -> list[str]:
         notes.append("seen through in places (alpha)")
     if any(s.fields for s in seen):
         notes.append(f"interlaced, {_fields(stream.codec_context, seen)} field first")
-    others = {s.type for s in container.streams if s.type != "audio" and s.index != stream.index}
-    if others:
-        notes.append(f"left out: {', '.join(sorted(others))} tracks")
+    dropped = stream.frames - len(seen) - sum(p.is_discard for p in packets)
+    if dropped > 0 and stream.codec_context.name not in HIDDEN:
+        notes.append(f"{dropped} of {stream.frames} frames that the file counts hold no picture")
     return notes
-
-
-def _turned(frame: av.VideoFrame) -> int:
-    return round(frame.rotation / 90) * 90 % 360
 
 
 def _is_clear(frame: av.VideoFrame) -> bool:

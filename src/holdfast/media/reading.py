@@ -1,18 +1,21 @@
-"""Stream the frames of a clip in, with PyAV: video files, GIFs, image folders and single images."""
+"""Stream the frames of a clip in: video files and GIFs with PyAV, animated pictures, image folders, single images."""
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import UserError
-from . import images, opacity
+from . import animations, images, opacity, sizes
+from .orientation import Orientation
+from .tracks import Track
 
 SCALING = (
     Interpolation.LANCZOS
@@ -21,6 +24,7 @@ SCALING = (
     | Interpolation.FULL_CHR_H_INP
 )
 UNTAGGED = 2
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -39,13 +43,22 @@ class Clip:
     time_base: Fraction
     times: tuple[int, ...]  # presentation time of each frame, in time_base
     durations: tuple[int, ...] = ()
-    rotation: int = 0  # degrees counter-clockwise, as tagged
+    orientation: Orientation = Orientation()
     bits: int = 8
     pixel_format: str = "rgb24"
     # range, primaries, trc, space: the numbers of ISO/IEC 23091-2
     colour: dict[str, int] = field(default_factory=dict)
     aspect: Fraction | None = None  # of a pixel
-    audio: int = 0
+    audio: int = 0  # tracks of it
+    tracks: tuple[Track, ...] = ()  # all that a file holds next to the picture
+    timecode: str = ""  # of its first frame
+    changes: tuple[
+        str, ...
+    ] = ()  # what is repaired, fitted or lost in reading: said before any work
+    start: Fraction = Fraction(0)  # seconds that were taken from all times of the file
+    is_retimed: bool = False  # whether times are not the file's own, which could not be right
+    resizes: bool = False  # whether frames of other sizes or layouts are fitted to this one
+    is_animation: bool = False  # an animated picture, not a video
     files: tuple[Path, ...] = ()  # of an image folder
     opacity: bool = False  # whether some of it is seen through
     fields: str = ""  # of interlaced frames, which field is first: top or bottom
@@ -60,8 +73,19 @@ class Clip:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """Before the rotation."""
-        return self.size[::-1] if self.rotation % 180 else self.size
+        """Before it is turned."""
+        return self.size[::-1] if self.orientation.swaps_sides else self.size
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether its frames and their times are those of the file's packets."""
+        changed = self.start or self.is_retimed or self.resizes
+        return not (self.files or self.is_animation or changed)
+
+    @property
+    def rotation(self) -> int:
+        """Degrees counter-clockwise by which the picture is turned to be shown, before it is mirrored."""
+        return 90 * self.orientation.quarters
 
     @property
     def variable(self) -> bool:
@@ -82,6 +106,24 @@ def container_of(path: Path):
     return av.open(f"file:{path.absolute()}", container_options=_LOCAL)
 
 
+def is_moving(stream) -> bool:
+    """Whether a video track is more than a picture on a cover or a thumbnail."""
+    return not stream.disposition & STILL
+
+
+def picture_of(container):
+    """The video track that is the clip: the one that is meant to be shown first, then the largest."""
+    moving = [s for s in container.streams.video if is_moving(s)]
+    return max(
+        moving, key=lambda s: (bool(s.disposition & Disposition.default), _area(s), -s.index)
+    )
+
+
+def _area(stream) -> int:
+    context = stream.codec_context
+    return context.width * context.height if context else 0
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator:
     """A PyAV container with a picture. Raises ValueError for a file that is none."""
@@ -91,33 +133,40 @@ def opened(path: Path) -> Iterator:
         reason = error.strerror or error
         raise UserError(f"{path} is not a video that can be read: {reason}") from error
     with container:
-        if not container.streams.video:
-            raise UserError(f"{path} has no video track")
-        if any(track.codec_context is None for track in container.streams.video):
+        if not any(map(is_moving, container.streams.video)):
+            pictured = " but a picture on its cover" if container.streams.video else ""
+            raise UserError(f"{path} has no video track{pictured}")
+        if picture_of(container).codec_context is None:
             raise UserError(f"{path} has a picture in a codec that nobody knows")
         yield container
 
 
-def pictures(container, stream, path: Path) -> Iterator[av.VideoFrame]:
-    """Decode a video. Raises ValueError where it is damaged."""
+def pictures(
+    container, stream, path: Path, watch: Callable[[av.Packet], None] | None = None
+) -> Iterator[av.VideoFrame]:
+    """Decode a video. Raises ValueError where it is damaged. watch: is shown each packet before it is decoded."""
     stream.thread_type = "AUTO"
-    count = 0
+    count, decode = 0, _decoder_of(stream)
     try:
-        for frame in _with_opacity(container, stream) or container.decode(stream):
-            yield frame
-            count += 1
+        for packet in container.demux(stream):
+            is_end = packet.dts is None and not packet.size
+            if watch and not is_end:
+                watch(packet)
+            if packet.size or is_end:  # an empty one is a frame that was dropped, not the end
+                for frame in decode(packet):
+                    yield frame
+                    count += 1
     except av.FFmpegError as error:
         raise UserError(f"{path} is damaged after frame {count}: {error.strerror}") from error
 
 
-def _with_opacity(container, stream) -> Iterator[av.VideoFrame] | None:
-    """Of a track whose opacity lies beside it (WebM), which FFmpeg's own decoder passes over; None for others."""
+def _decoder_of(stream) -> Callable[[av.Packet], list[av.VideoFrame]]:
+    """FFmpeg's own decoder passes over an opacity that has a track of its own (WebM); libvpx's does not."""
     other = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
     if other is None or stream.metadata.get("alpha_mode") != "1":
-        return None
+        return av.Packet.decode
     decoder = av.CodecContext.create(other, "r")
-    packets = (packet if packet.size else None for packet in container.demux(stream))
-    return itertools.chain.from_iterable(map(decoder.decode, packets))
+    return lambda packet: decoder.decode(packet if packet.size else None)
 
 
 def treated(clip: Clip, deinterlace: bool, background: str | None) -> Clip:
@@ -141,10 +190,15 @@ def stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
     if clip.files:
         yield from (_image(file, clip) for file in clip.files)
         return
+    if clip.is_animation:
+        yield from animations.read(clip.path, clip.pixel_format == "rgba")
+        return
     with opened(clip.path) as container:
-        stream = container.streams.best("video")
+        stream = picture_of(container)
         frames = pictures(container, stream, clip.path)
-        yield from _deinterlaced(frames, stream) if clip.deinterlaced else frames
+        if clip.resizes:
+            frames = sizes.unify(frames, clip.stored_size, clip.pixel_format)
+        yield from _deinterlaced(frames, clip) if clip.deinterlaced else frames
 
 
 def _image(file: Path, clip: Clip) -> np.ndarray:
@@ -154,10 +208,11 @@ def _image(file: Path, clip: Clip) -> np.ndarray:
     return opacity.over(np.dstack((array, alpha)), clip.background)
 
 
-def _deinterlaced(frames: Iterator[av.VideoFrame], stream) -> Iterator[av.VideoFrame]:
+def _deinterlaced(frames: Iterator[av.VideoFrame], clip: Clip) -> Iterator[av.VideoFrame]:
     """One frame for each, both of its fields from the same moment (FFmpeg's bwdif)."""
     graph = av.filter.Graph()
-    ends = graph.add_buffer(template=stream), graph.add("bwdif", "mode=send_frame")
+    buffer = sizes.add_buffer(graph, clip.stored_size, clip.pixel_format, clip.time_base)
+    ends = buffer, graph.add("bwdif", "mode=send_frame")
     graph.link_nodes(*ends, graph.add("buffersink")).configure()
     for frame in itertools.chain(frames, [None]):
         graph.push(frame)
@@ -185,7 +240,7 @@ def upright(
     array = rgb.to_ndarray()
     if clip.background:
         array = opacity.over(array, clip.background)
-    return np.ascontiguousarray(np.rot90(array, clip.rotation // 90))
+    return np.ascontiguousarray(clip.orientation.turn(array))
 
 
 def matrix(clip: Clip) -> Colorspace:

@@ -36,16 +36,16 @@ def is_yuv(pixel_format: str) -> bool:
 
 def frame_of(shown: Picture, clip: Clip, target: str, converter: VideoReformatter) -> av.VideoFrame:
     """A picture in a pixel format, turned back to how its source is stored."""
-    turn = clip.rotation // 90
+    stored = clip.orientation.turn_back
     if shown.own is None or clip.background:
-        return from_rgb(np.rot90(shown.rgb(), -turn), clip, target, converter)
+        return from_rgb(stored(shown.rgb()), clip, target, converter)
     if not (is_yuv(target) and is_yuv(clip.pixel_format)):
-        made = from_rgb(np.rot90(shown.rgb(), -turn), clip, target, converter)
+        made = from_rgb(stored(shown.rgb()), clip, target, converter)
         return _with_opacity(made, shown.own, converter)
     own = _in_format(shown.own, clip, target, converter)
     if shown.edited is not None:
-        edited = from_rgb(np.rot90(shown.edited, -turn), clip, target, converter)
-        lay(edited, own, np.rot90(shown.alpha, -turn))
+        edited = from_rgb(stored(shown.edited), clip, target, converter)
+        lay(edited, own, stored(shown.alpha))
     return own
 
 

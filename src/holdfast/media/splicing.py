@@ -12,11 +12,12 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
 from . import avc, hevc
+from .copying import CopiedTracks
 from .encoding import (
     ANY,
     CODECS,
     MP4,
-    Sound,
+    mark_stream,
     options_of,
     pixel_format,
     tag_colours,
@@ -24,7 +25,7 @@ from .encoding import (
     timed,
     written,
 )
-from .reading import Clip, opened
+from .reading import Clip, opened, picture_of
 from .samples import Picture, frame_of, picture
 
 KINDS = {"h264": avc.Header, "hevc": hevc.Header}  # by FFmpeg's names
@@ -55,12 +56,19 @@ def plan(clip: Clip, suffix: str, codec: str, edited: range) -> Splice:
     """What can be copied of a clip of which only some frames were edited. codec: "auto" is the source's own. Raises
     Unfit.
     """
-    if clip.files or suffix not in ANY or codec not in ("auto", "h264", "h265"):
+    if (
+        clip.files
+        or clip.is_animation
+        or suffix not in ANY
+        or codec not in ("auto", "h264", "h265")
+    ):
         raise Unfit("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
     if clip.background or clip.deinterlaced:
         raise Unfit("every frame is laid over a colour, or made of fields")
+    if clip.is_retimed or clip.resizes:
+        raise Unfit("the source's times or sizes were put in order")
     with opened(clip.path) as container:
-        track = container.streams.best("video")
+        track = picture_of(container)
         header = _header(track, codec)
         if header.profile is None or min(clip.size) < CODECS[header.codec].least:
             raise Unfit("the source is of a profile or size that is not encoded here")
@@ -95,6 +103,7 @@ def _groups(
             continue
         if packet.dts is None or packet.pts is None or packet.is_discard:
             raise Unfit("the source has packets without times, or that are not meant to be seen")
+        _moved(packet, clip)
         if dts and packet.dts <= dts[-1]:
             raise Unfit("the source's times of decoding go backwards")
         if _starts(packet, header):
@@ -122,16 +131,15 @@ def write_spliced(
 ) -> None:
     """Write a clip of which only `splice`'s frames are encoded. Raises OSError."""
     with written(part) as out, opened(clip.path) as source:
-        track = source.streams.best("video")
+        track = picture_of(source)
         stream = out.add_stream_from_template(track)
         encoder = _encoder(clip, splice.header, crf)
         stream.codec_context.extradata = splice.header.joined(bytes(encoder.extradata))
         if part.suffix.lower() in MP4:
             stream.codec_context.codec_tag = splice.header.tag
-        if clip.rotation:
-            stream.set_display_rotation(clip.rotation)
-        sound = Sound(out, clip)
-        copied = (packet for packet in source.demux(track) if packet.size)
+        mark_stream(stream, clip)
+        tracks = CopiedTracks(out, clip)
+        copied = (_moved(packet, clip) for packet in source.demux(track) if packet.size)
         made = _Encoded(encoder, clip, splice)
         for i, frame in enumerate(frames):
             if splice.begin <= i < splice.stop:
@@ -147,8 +155,15 @@ def write_spliced(
             if i == splice.stop - 1:  # what these frames were in the source
                 for _ in itertools.islice(copied, splice.stop - splice.begin):
                     pass
-            sound.until(float(clip.times[i] * clip.time_base))
-        sound.close()
+            tracks.until(float(clip.times[i] * clip.time_base))
+        tracks.close()
+
+
+def _moved(packet: av.Packet, clip: Clip) -> av.Packet:
+    """A packet of the source at its time in the result."""
+    shift = round(clip.start / packet.time_base)
+    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+    return packet
 
 
 def _like(packet: av.Packet, data: bytes) -> av.Packet:

@@ -9,7 +9,8 @@ from .encoding import CODECS, pick_codec
 from .probing import check_regular, probe
 from .reading import Clip, read, stored, treated, upright
 from .samples import Picture, picture
-from .writing import CONTAINERS, check_output, clip_of, losses, write, write_frames
+from .tracks import CONTAINERS
+from .writing import check_output, clip_of, count_audio, losses, write, write_frames
 
 __all__ = [
     "CODECS",
@@ -19,6 +20,7 @@ __all__ = [
     "check_output",
     "check_regular",
     "clip_of",
+    "count_audio",
     "losses",
     "pick_codec",
     "picture",

@@ -1,26 +1,25 @@
 """Write frames: a video file, a GIF, an image or a folder of images, whole or not at all."""
 
-import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
 from numpy import ndarray
 
 from ..errors import UserError
 from ..files import REPLACED, publish, scratch
 from . import images, opacity, splicing
-from .encoding import CODECS, pick_codec, pixel_format, sound_streams, write_video
-from .reading import Clip, opened
+from .copying import kept_tracks
+from .encoding import CODECS, pick_codec, pixel_format, write_video
+from .reading import Clip, container_of
 from .samples import Picture, has_opacity, picture
+from .tracks import CONTAINERS, Track, can_hold
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SEEN_THROUGH = {"", ".png", ".webp", ".tif", ".tiff"}  # images, and the folder of them
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
 def write(
@@ -112,18 +111,46 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
         )
     if suffix not in CONTAINERS:
         return
-    codec = pick_codec(codec, suffix, clip)
-    pixel_format(clip, codec)
-    worst = CODECS[codec].worst
+    chosen = pick_codec(codec, suffix, clip)
+    pixel_format(clip, chosen)
+    worst = CODECS[chosen].worst
     if crf is not None and not 0 <= crf <= worst:
-        raise UserError(f"crf is between 0 and {worst} for {codec}, not {crf}")
-    if clip.audio:
-        nowhere = io.BytesIO()
-        with (
-            opened(clip.path) as source,
-            av.open(nowhere, "w", format=CONTAINERS[suffix]) as out,
-        ):
-            sound_streams(out, source)
+        raise UserError(f"crf is between 0 and {worst} for {chosen}, not {crf}")
+    _refuse_lost_sound(path, clip, codec)
+
+
+def _refuse_lost_sound(path: Path, clip: Clip, codec: str) -> None:
+    """Sound that another container keeps is not left out. What none of them takes is, and `losses` says so."""
+    lost = [t for t in kept_tracks(clip, path.suffix.lower())[1] if t.kind == "audio"]
+    if not lost:
+        return
+    homes = {t: _homes(clip, t, codec) for t in clip.tracks if t.kind == "audio"}
+    common = [s for s in CONTAINERS if all(s in home for home in homes.values() if home)]
+    if common and any(homes[track] for track in lost):
+        name = next(track.codec for track in lost if homes[track])
+        raise UserError(
+            f"{path.name} cannot hold the source's audio ({name})", f"write {' or '.join(common)}"
+        )
+
+
+def count_audio(path: Path, clip: Clip) -> int:
+    """How many of the clip's audio tracks a file holds."""
+    return sum(track.kind == "audio" for track in kept_tracks(clip, path.suffix.lower())[0])
+
+
+def _homes(clip: Clip, track: Track, codec: str) -> list[str]:
+    """The endings of files that hold a track next to the picture in this codec."""
+    takes = [suffix for suffix in CONTAINERS if _takes(suffix, clip, codec)]
+    with container_of(clip.path) as source:
+        return [suffix for suffix in takes if can_hold(source, track, suffix)]
+
+
+def _takes(suffix: str, clip: Clip, codec: str) -> bool:
+    try:
+        pixel_format(clip, pick_codec(codec, suffix, clip))
+    except UserError:
+        return False
+    return True
 
 
 def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
@@ -138,8 +165,8 @@ def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
 
 
 def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
-    """What of a clip the file cannot hold, in a sentence each."""
-    suffix, said = path.suffix.lower(), []
+    """What of a clip the file cannot hold, and what was repaired in reading it, in a sentence each."""
+    suffix, said = path.suffix.lower(), list(clip.changes)
     chosen = pick_codec(codec, suffix, clip) if suffix in CONTAINERS else ""
     images_hold = bool(clip.files) and suffix in SEEN_THROUGH
     held = has_opacity(pixel_format(clip, chosen)) if chosen else images_hold
@@ -153,8 +180,15 @@ def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
             f"{path.name} does not say that its frames are interlaced; write H.264, or give --deinterlace"
         )
     if clip.audio and not chosen:
-        said.append(f"{path.name} cannot hold the source's audio; it was left out")
-    return said
+        said.append(f"{path.name} cannot hold the source's audio; it is left out")
+    lost = kept_tracks(clip, suffix)[1]
+    return said + [_say_lost(path, clip, t, codec) for t in lost if chosen or t.kind != "audio"]
+
+
+def _say_lost(path: Path, clip: Clip, track: Track, codec: str) -> str:
+    homes = _homes(clip, track, codec)
+    cure = f"; {' or '.join(homes)} keeps it" if homes else ""
+    return f"left out: {track}, which {path.name} cannot hold{cure}"
 
 
 def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
