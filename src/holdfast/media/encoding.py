@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
@@ -131,6 +132,7 @@ def _video_stream(out, clip: Clip, codec: str, crf: int | None):
 
 def mark_stream(stream, clip: Clip) -> None:
     """Say how the picture is turned to be shown, and which time of day its first frame has."""
+    stream.disposition = Disposition.default
     if clip.orientation.matrix:
         stream.set_display_matrix(clip.orientation.matrix)
     if clip.timecode:

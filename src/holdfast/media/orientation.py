@@ -42,10 +42,8 @@ class Orientation:
     def describe(self) -> str:
         """For the manifest; empty where there is nothing to say."""
         if self.angle is not None:
-            return (
-                f"shown turned by {self.angle} degrees: the result is shown so too, "
-                f"but the edit sees the picture turned by {90 * self.quarters}"
-            )
+            seen = f"turned by {90 * self.quarters}" if self.quarters else "as it is stored"
+            return f"shown turned by {self.angle} degrees: the edit sees the picture {seen}"
         parts = [f"rotation tag of {90 * self.quarters} degrees"] if self.quarters else []
         return ", ".join(parts + ["shown mirrored"] * self.is_mirrored)
 
@@ -62,7 +60,7 @@ def of_matrix(numbers: Sequence[int]) -> Orientation:
     """
     a, b, _, c, d, _, x, y, _ = numbers
     determinant = a * d - b * c
-    if not determinant or (a, b, c, d) == (ONE, 0, 0, ONE):
+    if not determinant or (a > 0 and d > 0 and b == c == 0):
         return Orientation()
     # A mirror changes the signs of a and c alone, so the second column alone tells the turn.
     turn = math.atan2(-b, d)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -209,7 +210,7 @@ def _described(
         tracks=list_tracks(container, stream),
         timecode=stream.metadata.get("timecode") or container.metadata.get("timecode") or "",
         resizes=len(set(shapes)) > 1,
-        changes=tuple(sizes.describe(shapes)),
+        changes=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
         notes=tuple(_notes(stream, first, seen, packets)),
@@ -231,6 +232,9 @@ def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Pack
     """The clip with its times, which begin at zero or soon after it, and rise."""
     announced = stream.average_rate or stream.guessed_rate
     step = round(1 / ((announced or 25) * stream.time_base)) or 1
+    lasting = [s.duration for s in seen if s.duration]
+    if lasting and any(s.time is None for s in seen):  # a bare stream's rate is a guess
+        step = statistics.mode(lasting)
     shown = [p.dts for p in packets if p.has_picture and not p.is_discard]
     has_only = container.format.name in DECODING_TIMES and None not in shown
     line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step)
@@ -246,6 +250,7 @@ def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Pack
         times=tuple(time - ticks for time in line.times),
         durations=timeline.durations_of(line, [s.duration for s in seen], step),
         start=ticks * time_base,
+        joins=tuple(ticks * stream.time_base for ticks in line.joins),
         is_retimed=bool(line.repair),
         changes=clip.changes + ((line.repair,) if line.repair else ()),
         notes=(*clip.notes, *notes),
@@ -259,8 +264,9 @@ def _notes(stream, first, seen: list[_Seen], packets: list[_Packet]) -> list[str
     if damaged:
         frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
         notes.append(f"{frames} repaired")
-    if seen[0].orientation.matrix:
-        notes.append(seen[0].orientation.describe())
+    turned = seen[0].orientation
+    if turned.matrix and turned.angle is None:
+        notes.append(turned.describe())
     if bits > 8:
         notes.append(f"{bits} bits a channel")
     if first.side_data.get("MASTERING_DISPLAY_METADATA") is not None:

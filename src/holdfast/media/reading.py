@@ -56,6 +56,7 @@ class Clip:
         str, ...
     ] = ()  # what is repaired, fitted or lost in reading: said before any work
     start: Fraction = Fraction(0)  # seconds that were taken from all times of the file
+    joins: tuple[Fraction, ...] = ()  # seconds by which each recording but the first is moved
     is_retimed: bool = False  # whether times are not the file's own, which could not be right
     resizes: bool = False  # whether frames of other sizes or layouts are fitted to this one
     is_animation: bool = False  # an animated picture, not a video

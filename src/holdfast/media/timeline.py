@@ -18,6 +18,9 @@ class Timeline:
     times: tuple[int, ...]
     scale: int = 1
     repair: str = ""  # what was done, for the manifest; empty: the file's own times
+    joins: tuple[
+        int, ...
+    ] = ()  # where recordings follow each other in one file, what each was moved by, in file's ticks
 
 
 def read_timeline(shown: Sequence[int | None], stored: Sequence[int], step: int) -> Timeline:
@@ -37,8 +40,9 @@ def read_timeline(shown: Sequence[int | None], stored: Sequence[int], step: int)
         frames = "frame" if missing == 1 else "frames"
         return replace(known, repair=f"{missing} {frames} without a time follow those before them")
     if falls:
-        known = _spread(_order(own, falls, step), step)
-        return replace(known, repair=f"times that go backwards ({falls}) were put in order")
+        ordered, joins = _order(own, falls, step)
+        said = f"times that go backwards ({falls}) were put in order"
+        return replace(_spread(ordered, step), repair=said, joins=joins)
     return _spread(own, step)
 
 
@@ -57,11 +61,13 @@ def _fill(times: Sequence[int | None], step: int) -> list[int]:
     return filled
 
 
-def _order(times: Sequence[int], falls: int, step: int) -> list[int]:
-    """Times that never fall. Where they fall often they belong to the same frames in another order."""
+def _order(times: Sequence[int], falls: int, step: int) -> tuple[list[int], tuple[int, ...]]:
+    """Times that never fall, and by how much recordings that were joined are moved. Where times fall often they belong
+    to the same frames in another order.
+    """
     if falls > 1 and falls * OFTEN > len(times):
-        return sorted(times)
-    kept, offset = list(times[:1]), 0
+        return sorted(times), ()
+    kept, offset, joins = list(times[:1]), 0, []
     for i, time in enumerate(times[1:], 1):
         now, last = time + offset, kept[-1]
         if now >= last:
@@ -73,8 +79,9 @@ def _order(times: Sequence[int], falls: int, step: int) -> list[int]:
             kept.append((last + times[i + 1] + offset) // 2)
         else:  # a recording that was joined to another one: it follows at once
             offset += last + step - now
+            joins.append(offset)
             kept.append(last + step)
-    return kept
+    return kept, tuple(joins)
 
 
 def _spread(times: Sequence[int], step: int) -> Timeline:
@@ -112,10 +119,11 @@ def origin(first: int, time_base: Fraction, others: Sequence[Fraction]) -> Fract
 
 def mean_rate(times: Sequence[int], time_base: Fraction, announced: Fraction | None) -> Fraction:
     """Frames a second: as the file says, unless its own times are far from that (Matroska may say 1000)."""
-    span = (times[-1] - times[0]) * time_base
-    if not span:
+    gaps = sorted(b - a for a, b in itertools.pairwise(times))
+    if not gaps:
         return Fraction(announced or 25)
-    measured = (len(times) - 1) / Fraction(span)
-    if announced and measured / 2 <= announced <= 2 * measured:
+    usual = 1 / (gaps[len(gaps) // 2] * Fraction(time_base))  # one long pause does not count
+    mean = len(gaps) / ((times[-1] - times[0]) * Fraction(time_base))
+    if announced and any(rate / 2 <= announced <= 2 * rate for rate in (usual, mean)):
         return Fraction(announced)
-    return measured.limit_denominator(1001) or Fraction(1, 1001)
+    return usual.limit_denominator(1001) or Fraction(1, 1001)

@@ -10,11 +10,11 @@ from numpy import ndarray
 from ..errors import UserError
 from ..files import REPLACED, publish, scratch
 from . import images, opacity, splicing
-from .copying import kept_tracks
+from .copying import can_hold, split_tracks
 from .encoding import CODECS, pick_codec, pixel_format, write_video
-from .reading import Clip, container_of
+from .reading import Clip
 from .samples import Picture, has_opacity, picture
-from .tracks import CONTAINERS, Track, can_hold
+from .tracks import CONTAINERS, Track
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,7 +121,7 @@ def check_output(path: Path, clip: Clip, codec: str = "auto", crf: int | None = 
 
 def _refuse_lost_sound(path: Path, clip: Clip, codec: str) -> None:
     """Sound that another container keeps is not left out. What none of them takes is, and `losses` says so."""
-    lost = [t for t in kept_tracks(clip, path.suffix.lower())[1] if t.kind == "audio"]
+    lost = [t for t in split_tracks(clip, path.suffix.lower())[1] if t.kind == "audio"]
     if not lost:
         return
     homes = {t: _homes(clip, t, codec) for t in clip.tracks if t.kind == "audio"}
@@ -135,14 +135,13 @@ def _refuse_lost_sound(path: Path, clip: Clip, codec: str) -> None:
 
 def count_audio(path: Path, clip: Clip) -> int:
     """How many of the clip's audio tracks a file holds."""
-    return sum(track.kind == "audio" for track in kept_tracks(clip, path.suffix.lower())[0])
+    return sum(track.kind == "audio" for track in split_tracks(clip, path.suffix.lower())[0])
 
 
 def _homes(clip: Clip, track: Track, codec: str) -> list[str]:
     """The endings of files that hold a track next to the picture in this codec."""
     takes = [suffix for suffix in CONTAINERS if _takes(suffix, clip, codec)]
-    with container_of(clip.path) as source:
-        return [suffix for suffix in takes if can_hold(source, track, suffix)]
+    return [suffix for suffix in takes if can_hold(clip.path, track, suffix)]
 
 
 def _takes(suffix: str, clip: Clip, codec: str) -> bool:
@@ -179,15 +178,19 @@ def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
         said.append(
             f"{path.name} does not say that its frames are interlaced; write H.264, or give --deinterlace"
         )
+    if clip.orientation.angle is not None and not chosen:
+        said.append(f"{path.name} is not shown turned by {clip.orientation.angle} degrees")
     if clip.audio and not chosen:
         said.append(f"{path.name} cannot hold the source's audio; it is left out")
-    lost = kept_tracks(clip, suffix)[1]
+    lost = split_tracks(clip, suffix)[1]
     return said + [_say_lost(path, clip, t, codec) for t in lost if chosen or t.kind != "audio"]
 
 
 def _say_lost(path: Path, clip: Clip, track: Track, codec: str) -> str:
     homes = _homes(clip, track, codec)
     cure = f"; {' or '.join(homes)} keeps it" if homes else ""
+    if track.kind == "audio" and not homes and track.is_decodable:
+        cure = "; convert it to AAC first to keep it"
     return f"left out: {track}, which {path.name} cannot hold{cure}"
 
 
