@@ -13,7 +13,7 @@ from ..notes import note
 from .reading import Clip, container_of
 from .tracks import CONTAINERS, Track
 
-SKIPPED = {"opus"}  # codecs whose own header says how many samples at the start are not heard
+DELAYED = {"matroska,webm"}  # containers that say how many samples at the start are not heard
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 MATROSKA = (".mkv", ".webm")
 JUMP = Fraction(1, 2)  # seconds back: another recording in the same file, and no disorder
@@ -130,13 +130,13 @@ class CopiedTracks:
             self.out.mux(packet)
 
     def _is_never_heard(self, packet: av.Packet) -> bool:
-        """What an encoder puts before the first sample ends at zero. MP4 cuts it off by an edit list; Matroska, which
-        has none, would move everything else to make room for it.
+        """What an encoder puts before the first sample ends at zero. MP4 cuts it off by an edit list; Matroska without
+        a delay in its header, which only its own files bring along, would play it.
         """
-        matroska = self.suffix in MATROSKA and packet.stream.type == "audio"
-        if not matroska or packet.pts is None or packet.stream.codec_context.name in SKIPPED:
+        to_matroska = self.suffix in MATROSKA and self.source.format.name not in DELAYED
+        if not to_matroska or packet.stream.type != "audio" or not packet.duration:
             return False
-        return packet.pts + (packet.duration or 0) <= 0 and bool(packet.duration)
+        return packet.stream.codec_context.name != "opus" and packet.pts + packet.duration <= 0
 
     def close(self) -> None:
         """Copy the rest."""

@@ -43,5 +43,5 @@ def check_still(image: "Image.Image", file: Path) -> None:
         what = "holds" if image.format == "TIFF" else "is animated: it holds"
         raise UserError(
             f"{file} {what} {count} frames, and one picture is wanted here",
-            f"take one out of it with holdfast frame {file.name} --at N -o FRAME.png",
+            f"take one out of it with holdfast frame {file} --at N -o FRAME.png",
         )

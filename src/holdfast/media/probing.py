@@ -145,8 +145,7 @@ def _refuse_truncated(
     is_complete = wholeness.is_complete(path)
     if is_complete:
         return
-    indexed = len(stream.index_entries) or stream.frames  # an edit list leaves the others out
-    if min(stream.frames, indexed) > max(len(packets), len(seen)):
+    if _announced_frames(container, stream) > max(_read_frames(container, packets), len(seen)):
         raise UserError(
             f"{path} is truncated: it announces {stream.frames} frames, "
             f"but only {len(seen)} can be read"
@@ -161,6 +160,19 @@ def _refuse_truncated(
                 f"{path} is truncated: it announces {announced:.2f} seconds, but only {end:.2f} can "
                 f"be read; about {missing} of {len(seen) + missing} frames are missing"
             )
+
+
+def _announced_frames(container, stream) -> int:
+    """How many frames the file says that it holds; of MP4, those that its edit list does not leave out."""
+    indexed = len(stream.index_entries) if "mp4" in container.format.name else 0
+    return min(stream.frames, indexed or stream.frames)
+
+
+def _read_frames(container, packets: list[_Packet]) -> int:
+    """How many frames there were to read; AVI counts those that were dropped, which take up time alone."""
+    times = [p.dts for p in packets if p.dts is not None]
+    is_counted = container.format.name in DECODING_TIMES and times
+    return max(len(packets), max(times) + 1) if is_counted else len(packets)
 
 
 def _refuse_without_end(path: Path, count: int) -> None:

@@ -72,11 +72,11 @@ def _order(times: Sequence[int], falls: int, step: int) -> tuple[list[int], tupl
         now, last = time + offset, kept[-1]
         if now >= last:
             kept.append(now)
+        elif i + 1 < len(times) and times[i + 1] + offset > last:  # this one alone is too early
+            kept.append((last + times[i + 1] + offset) // 2)
         elif i > 1 and now > kept[-2]:  # the frame before was too late
             kept[-1] = (kept[-2] + now) // 2
             kept.append(now)
-        elif i + 1 < len(times) and times[i + 1] + offset > last:  # this one alone is too early
-            kept.append((last + times[i + 1] + offset) // 2)
         else:  # a recording that was joined to another one: it follows at once
             offset += last + step - now
             joins.append(offset)
