@@ -5,7 +5,7 @@ Pillow decodes them, so what a frame lays over the one before, and how, is settl
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -59,7 +59,7 @@ def is_animated(path: Path) -> bool:
     """Whether the file of a picture has several frames. Raises UserError where it is none."""
     with _opened(path) as image:
         try:
-            return len(frame_numbers(image)) > 1
+            return len(_quietly(frame_numbers, image)) > 1
         except images.DAMAGE:  # reading it says what is wrong
             return False
 
@@ -113,9 +113,7 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own
-            image = Image.open(path)
+        image = _quietly(Image.open, path)
     except (UnidentifiedImageError, *images.DAMAGE) as error:
         raise UserError(f"{path} is not an image that can be read: {error}") from error
     except Image.DecompressionBombError as error:
@@ -131,17 +129,28 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
 
 def _frames(image: "Image.Image", path: Path) -> "Iterator[tuple[int, Image.Image]]":
     """Each frame, upright, in RGB or RGBA. Raises UserError where the file breaks off."""
-    from PIL import ImageOps
-
     done = 0
     try:
-        for number in frame_numbers(image):
-            image.seek(number)
-            upright = _in_eight_bits(ImageOps.exif_transpose(image))
-            yield number, upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        for number in _quietly(frame_numbers, image):
+            yield number, _quietly(_decode, image, number)
             done += 1
     except images.DAMAGE as error:
         raise UserError(f"{path} is damaged after frame {done}: {error}") from error
+
+
+def _quietly(read: Callable, *arguments):
+    """Pillow's own warnings are left out: what matters is refused here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read(*arguments)
+
+
+def _decode(image: "Image.Image", number: int) -> "Image.Image":
+    from PIL import ImageOps
+
+    image.seek(number)
+    upright = _in_eight_bits(ImageOps.exif_transpose(image))
+    return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
 
 
 def _in_eight_bits(image: "Image.Image") -> "Image.Image":

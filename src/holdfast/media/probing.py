@@ -220,7 +220,7 @@ def _described(
         aspect=stream.sample_aspect_ratio,
         audio=len(container.streams.audio),
         tracks=list_tracks(container, stream),
-        timecode=stream.metadata.get("timecode") or container.metadata.get("timecode") or "",
+        timecode=_timecode(stream.metadata) or _timecode(container.metadata),
         resizes=len(set(shapes)) > 1,
         changes=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
         opacity=any(s.clear for s in seen),
@@ -228,6 +228,10 @@ def _described(
         notes=tuple(_notes(stream, first, seen, packets)),
     )
     return _timed(clip, container, stream, seen, packets)
+
+
+def _timecode(metadata: dict[str, str]) -> str:
+    return metadata.get("timecode") or metadata.get("TIMECODE") or ""  # Matroska's names are large
 
 
 def _orientation_of(path: Path, seen: list[_Seen]) -> Orientation:
