@@ -169,8 +169,6 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     bound = task.mask and task.mask != "auto"
     mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
     effects.of_files(task, clip)
-    for text in video.losses(Path(task.output), clip, task.codec) if task.output else clip.changes:
-        note(text)
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
     store = store_of(task) if task.output else None

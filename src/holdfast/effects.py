@@ -15,6 +15,8 @@ UNRATED = ("lossless", "lossless-rgb", "ffv1", "prores")  # codecs without a qua
 def of_files(task: EditTask, clip: video.Clip) -> None:
     """What does nothing to this clip or this kind of result. clip: as it was treated."""
     path = Path(task.output)
+    for text in told_before(task, clip):
+        note(text)
     encoded = task.codec != "auto" or task.crf is not None
     if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
         note(f"codec and crf have no effect on {path.name}")
@@ -27,6 +29,12 @@ def of_files(task: EditTask, clip: video.Clip) -> None:
         note(f"deinterlace has no effect: {clip.path.name} is not interlaced")
     if task.background and clip.background is None:
         note(f"background has no effect: {clip.path.name} is not seen through")
+
+
+def told_before(task: EditTask, clip: video.Clip) -> list[str]:
+    """What a user should know of the clip, and of what its result cannot hold, before any work."""
+    lost = video.losses(Path(task.output), clip, task.codec) if task.output else []
+    return [*clip.cautions, *lost]
 
 
 def of_settings(task: EditTask, method: ModuleType, cfg: Any, origin: dict[str, str]) -> None:

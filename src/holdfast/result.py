@@ -182,8 +182,9 @@ class Result:
         """What the manifest says of the file."""
         suffix = path.suffix.lower()
         contained = suffix in video.CONTAINERS
-        said_before = self.manifest["notes"]
-        notes = [text for text in said_before if text not in self._of_other_files()]
+        if not self.of_files and self.task.output:  # said of the file that the task names
+            self.of_files += video.losses(Path(self.task.output), self.clip, self.task.codec)
+        notes = [text for text in self.manifest["notes"] if text not in self.of_files]
         usual = video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix
         said = {
             "output": str(path),
@@ -197,17 +198,11 @@ class Result:
         }
         lost = video.losses(path, self.clip, self.task.codec)
         for text in lost:
-            if text not in said_before:
+            if text not in self.manifest["notes"]:  # else it was said before the edit
                 note(text)
         self.of_files += lost
-        said["notes"] += lost
+        said["notes"] += [text for text in lost if text not in notes]
         return said
-
-    def _of_other_files(self) -> list[str]:
-        """Notes of what a file cannot hold: of the task's output, and of those that were written."""
-        output = self.task.output
-        announced = video.losses(Path(output), self.clip, self.task.codec) if output else []
-        return [*announced, *self.of_files, *self.clip.changes]
 
     @property
     def preservation(self) -> dict:

@@ -71,11 +71,11 @@ def test_another_angle_is_kept_and_said_before_any_work(tmp_path):
     source = encode(tmp_path / "a.mp4", range(3), matrix=matrix_of(*turn, turn[0]))
     clip = video.probe(source)
     assert clip.size == SIZE
-    (said,) = video.losses(tmp_path / "b.mp4", clip)
+    (said,) = clip.cautions
     assert "shown turned by 30 degrees: the edit sees the picture as it is stored" in said
     video.write(tmp_path / "b.mp4", clip, video.read(clip))
     assert as_decoded(tmp_path / "b.mp4")[1] == clip.orientation
-    assert "b.gif is not shown turned" in video.losses(tmp_path / "b.gif", clip)[1]
+    assert "b.gif is not shown turned" in video.losses(tmp_path / "b.gif", clip)[0]
 
 
 def test_a_scale_is_the_shape_of_a_pixel(tmp_path):

@@ -54,7 +54,7 @@ def changing(path, codec, parts):
 def test_every_frame_has_the_size_and_layout_of_most(case, tmp_path):
     name, codec, parts = PARTS[case]
     clip = video.probe(changing(tmp_path / name, codec, parts))
-    assert video.losses(tmp_path / "b.mp4", clip) == [SAID[case]]
+    assert clip.cautions == (SAID[case],)
     stored = list(video.stored(clip))
     assert {(f.width, f.height, f.format.name) for f in stored} == {(*clip.size, clip.pixel_format)}
     middle = clip.size[1] // 2

@@ -4,6 +4,7 @@ import itertools
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from holdfast.media import timeline, video, wholeness
@@ -60,6 +61,13 @@ def test_a_rate_that_its_times_deny_is_not_believed():
     assert timeline.mean_rate((0,), tick, None) == 25
 
 
+@pytest.mark.parametrize("rate", [1000, Fraction(1, 20)])
+def test_an_encoder_that_knows_no_such_rate_keeps_the_times(rate, tmp_path):
+    frames = [np.full((64, 64, 3), 50 * i, np.uint8) for i in range(4)]
+    video.write_frames(tmp_path / "a.mp4", frames, rate, "av1")
+    assert times(tmp_path / "a.mp4") == pytest.approx([float(i / rate) for i in range(4)])
+
+
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_frames_that_a_capture_dropped_are_no_truncation(codec, tmp_path):
     numbers = [n for n in range(13) if n not in (4, 5, 9)]
@@ -86,7 +94,7 @@ def test_b_frames_in_avi_take_turns(tmp_path):
     source = encode(tmp_path / "a.avi", range(13), options={"bf": "3", "b-adapt": "0"})
     assert times(source) != sorted(times(source))
     assert rewrite(source, tmp_path / "b.mp4") == pytest.approx(every(range(13)))
-    assert "take turns" in video.losses(tmp_path / "b.mp4", video.probe(source))[0]
+    assert "take turns" in video.probe(source).cautions[0]
 
 
 def test_a_bare_stream_has_the_rate_that_its_header_says(tmp_path):

@@ -33,8 +33,6 @@ def can_hold(path: Path, track: Track, suffix: str) -> bool:
     """
     if suffix not in CONTAINERS:
         return False
-    if track.kind == "timecode":  # written from the picture's metadata
-        return suffix != ".webm"
     if track.kind == "attachment" or (track.kind == "cover" and suffix in MATROSKA):
         return suffix == ".mkv" and (track.kind == "attachment" or track.codec in COVERS)
     written = io.BytesIO()
@@ -68,8 +66,6 @@ def _add_track(out, source, track: Track, suffix: str):
     Raises ValueError or av.FFmpegError where the container does not take it.
     """
     stream = source.streams[track.index]
-    if track.kind == "timecode":
-        return None
     if (
         track.kind == "cover" and suffix in MATROSKA
     ):  # which has files, and no tracks of one picture

@@ -34,6 +34,7 @@ class Codec:
     options: Mapping[str, str] = field(default_factory=dict)
     fields: bool = False  # whether it codes interlaced frames as such
     tag: str = ""  # of MP4's sample entry, where FFmpeg's own choice is played by fewer
+    fastest: int = 1000  # frames a second that it takes; its packets have their own times
     least: int = 1  # pixels of a side: under it x265 writes beside its memory, and SVT-AV1 refuses
 
     @property
@@ -55,7 +56,9 @@ CODECS = {
         least=64,
     ),
     "vp9": Codec("libvpx-vp9", (".webm", ".mkv", ".mp4"), 5, 63, {"b:v": "0"}),
-    "av1": Codec("libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}, least=64),
+    "av1": Codec(
+        "libsvtav1", (".mp4", ".mkv", ".webm"), 8, 63, {"preset": "6"}, fastest=240, least=64
+    ),
     "prores": Codec("prores_ks", (".mov", ".mkv"), options={"bits_per_mb": "8000"}, fields=True),
     "ffv1": Codec("ffv1", (".mkv",), options={"level": "3"}),
     "lossless": Codec("libx264", ANY, options={"qp": "0", "bf": "0"}, fields=True),
@@ -114,7 +117,8 @@ def own_scheduling() -> Iterator[None]:
 
 
 def _video_stream(out, clip: Clip, codec: str, crf: int | None):
-    stream = out.add_stream(CODECS[codec].encoder, rate=clip.rate)
+    rate = min(clip.rate, CODECS[codec].fastest)
+    stream = out.add_stream(CODECS[codec].encoder, rate=rate)
     context = stream.codec_context
     context.width, context.height = clip.stored_size
     context.pix_fmt = pixel_format(clip, codec)

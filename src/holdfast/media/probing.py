@@ -130,7 +130,7 @@ def _probe_animation(path: Path) -> Clip:
         pixel_format="rgba" if found.has_alpha else "rgb24",
         opacity=found.has_alpha,
         is_animation=True,
-        changes=found.notes,
+        cautions=found.notes,
         notes=("seen through in places (alpha)",) if found.has_alpha else (),
     )
 
@@ -222,7 +222,7 @@ def _described(
         tracks=list_tracks(container, stream),
         timecode=_timecode(stream.metadata) or _timecode(container.metadata),
         resizes=len(set(shapes)) > 1,
-        changes=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
+        cautions=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
         notes=tuple(_notes(stream, first, seen, packets)),
@@ -268,7 +268,7 @@ def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Pack
         start=ticks * time_base,
         joins=tuple(ticks * stream.time_base for ticks in line.joins),
         is_retimed=bool(line.repair),
-        changes=clip.changes + ((line.repair,) if line.repair else ()),
+        cautions=clip.cautions + ((line.repair,) if line.repair else ()),
         notes=(*clip.notes, *notes),
     )
 

@@ -52,9 +52,7 @@ class Clip:
     audio: int = 0  # tracks of it
     tracks: tuple[Track, ...] = ()  # all that a file holds next to the picture
     timecode: str = ""  # of its first frame
-    changes: tuple[
-        str, ...
-    ] = ()  # what is repaired, fitted or lost in reading: said before any work
+    cautions: tuple[str, ...] = ()  # what a user should know before any work
     start: Fraction = Fraction(0)  # seconds that were taken from all times of the file
     joins: tuple[Fraction, ...] = ()  # seconds by which each recording but the first is moved
     is_retimed: bool = False  # whether times are not the file's own, which could not be right

@@ -10,7 +10,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", "
 
 @dataclass(frozen=True)
 class Track:
-    """A track next to the picture. kind: audio, subtitle, data, attachment, video, cover or timecode."""
+    """A track next to the picture. kind: audio, subtitle, data, attachment, video or cover."""
 
     index: int  # in the file
     kind: str
@@ -27,7 +27,7 @@ def list_tracks(container, picture) -> tuple[Track, ...]:
     """All tracks of a container but the picture."""
     tracks: list[Track] = []
     for stream in container.streams:
-        if stream.index == picture.index:
+        if stream.index == picture.index or is_timecode(stream):
             continue
         kind = _kind_of(stream)
         number = 1 + sum(track.kind == kind for track in tracks)
@@ -37,10 +37,15 @@ def list_tracks(container, picture) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
+def is_timecode(stream) -> bool:
+    """Whether a track holds nothing but the time of day of the first frame, which the picture's track says too."""
+    return stream.type == "data" and "timecode" in stream.metadata
+
+
 def _kind_of(stream) -> str:
     if stream.type == "video" and stream.disposition & Disposition.attached_pic:
         return "cover"
-    return "timecode" if stream.type == "data" and "timecode" in stream.metadata else stream.type
+    return stream.type
 
 
 def _codec_of(stream) -> str:

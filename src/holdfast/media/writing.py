@@ -164,8 +164,8 @@ def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
 
 
 def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
-    """What of a clip the file cannot hold, and what was repaired in reading it, in a sentence each."""
-    suffix, said = path.suffix.lower(), list(clip.changes)
+    """What of a clip the file cannot hold, in a sentence each."""
+    suffix, said = path.suffix.lower(), []
     chosen = pick_codec(codec, suffix, clip) if suffix in CONTAINERS else ""
     images_hold = bool(clip.files) and suffix in SEEN_THROUGH
     held = has_opacity(pixel_format(clip, chosen)) if chosen else images_hold
@@ -181,7 +181,9 @@ def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
     if clip.orientation.angle is not None and not chosen:
         said.append(f"{path.name} is not shown turned by {clip.orientation.angle} degrees")
     if clip.audio and not chosen:
-        said.append(f"{path.name} cannot hold the source's audio; it is left out")
+        said.append(f"{path.name} cannot hold the source's audio, which is left out")
+    if clip.timecode and not chosen:
+        said.append(f"left out: the timecode {clip.timecode}, which {path.name} cannot hold")
     lost = split_tracks(clip, suffix)[1]
     return said + [_say_lost(path, clip, t, codec) for t in lost if chosen or t.kind != "audio"]
 
