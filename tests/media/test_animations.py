@@ -107,3 +107,12 @@ def test_one_that_breaks_off_is_refused(name, tmp_path):
     (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(ValueError, match=rf"{name} is (damaged|not an image)"):
         video.probe(tmp_path / name)
+
+
+def test_a_phones_picture_is_refused_with_the_cure(tmp_path):
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (tmp_path / "a.heic").write_bytes(head + bytes(100))
+    with pytest.raises(
+        ValueError, match="is a picture in HEIF, which is not read: save it as JPEG"
+    ):
+        video.probe(tmp_path / "a.heic")

@@ -28,6 +28,8 @@ KINDS = (
     "TIFF",
     "GIF",
 )  # formats of Pillow whose frames follow each other in time
+AVIF = (b"avif", b"avis")  # brands of files that begin as an MP4 does
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 UNSAID = 100  # milliseconds of a frame that says 0, as browsers show it
 PAGE = 40  # of a page, which has no time: 25 a second, as in a folder
 
@@ -44,14 +46,17 @@ class Animation:
 
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its content, whatever its name, and of a kind that can be animated. A GIF, which
-    FFmpeg reads, is one only under the name of a picture.
+    FFmpeg reads, is one only under the name of a picture. Raises UserError for HEIF, of which FFmpeg sees a tile.
     """
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(64)
+    brands = head[8:] if head[4:8] == b"ftyp" else b""
+    if brands[:4] in HEIF and not any(brand in brands for brand in AVIF):
+        raise UserError(f"{path} is a picture in HEIF, which is not read", "save it as JPEG or PNG")
     if head[:3] == b"GIF":
         return path.suffix.lower() in images.SUFFIXES
     webp, png = head[:4] == b"RIFF" and head[8:12] == b"WEBP", head[:8] == b"\x89PNG\r\n\x1a\n"
-    avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis")
+    avif = any(brand in brands for brand in AVIF)
     return webp or png or avif or head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
