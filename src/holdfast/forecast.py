@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from .console import duration
 from .diffusion import noise
 from .editing import opened
 from .intake import Taken
-from .media import fit
+from .media import fit, video
 from .notes import Notice
 from .plan import Plan
 from .result import peak_memory_mb
@@ -68,7 +69,7 @@ def forecast(
         "edited": [edit.part.start, edit.part.stop],
         "size": list(clip.size),
         "rate": str(clip.rate),
-        "audio_tracks": clip.audio,
+        "audio_tracks": video.count_audio(Path(task.output), clip) if task.output else clip.audio,
         "plan": plan.describe(),
         "settings": plan.settings(),
     }

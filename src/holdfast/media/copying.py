@@ -1,5 +1,6 @@
 """Copy the tracks next to a clip's picture, packet by packet, in step with the picture."""
 
+import functools
 import io
 import math
 from collections.abc import Iterator
@@ -27,14 +28,18 @@ def split_tracks(clip: Clip, suffix: str) -> tuple[tuple[Track, ...], tuple[Trac
 
 
 def can_hold(path: Path, track: Track, suffix: str) -> bool:
-    """Whether a file of this suffix takes a file's track as it is.
-
-    It is tried with a packet: only the muxer itself knows, and what some of them take they do not write.
-    """
+    """Whether a file of this suffix takes a file's track as it is."""
     if suffix not in CONTAINERS:
         return False
     if track.kind == "attachment" or (track.kind == "cover" and suffix in MATROSKA):
         return suffix == ".mkv" and (track.kind == "attachment" or track.codec in COVERS)
+    stat = path.stat()
+    return _is_taken(path, (stat.st_size, stat.st_mtime_ns), track, suffix)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_taken(path: Path, version: tuple[int, int], track: Track, suffix: str) -> bool:
+    """Try it with a packet: only the muxer itself knows, and what some of them take they do not write."""
     written = io.BytesIO()
     try:
         with (
