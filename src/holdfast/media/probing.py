@@ -21,6 +21,7 @@ BOTTOM_FIRST = {
     4,
 }  # of FFmpeg's AVFieldOrder: by how fields are stored, and by how they are shown
 DECODING_TIMES = {"avi"}  # containers that store when a frame is decoded, and not when it is shown
+TOLD_APART = Fraction(1, 1000)  # seconds: Matroska's clock
 HIDDEN = {"vp8", "vp9", "av1"}  # codecs with packets that are not shown
 
 
@@ -34,7 +35,7 @@ class _Seen:
     clear: bool  # whether some of it is seen through
     fields: bool  # whether it is interlaced
     shape: Shape
-    orientation: Orientation
+    orientation: Orientation | None  # None: the same as of the frame before
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "_Seen":
@@ -46,7 +47,7 @@ class _Seen:
             _is_clear(frame),
             frame.interlaced_frame,
             shape,
-            orientation.of_frame(frame),
+            orientation.of_frame(frame) if frame.side_data.get("DISPLAYMATRIX") else None,
         )
 
 
@@ -235,13 +236,14 @@ def _timecode(metadata: dict[str, str]) -> str:
 
 
 def _orientation_of(path: Path, seen: list[_Seen]) -> Orientation:
+    first = seen[0].orientation or Orientation()
     for i, one in enumerate(seen):
-        if one.orientation != seen[0].orientation:
+        if one.orientation not in (None, first):
             raise UserError(
                 f"{path} is turned another way from frame {i} on",
                 "cut it there, and edit its two parts",
             )
-    return seen[0].orientation
+    return first
 
 
 def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Packet]) -> Clip:
@@ -253,7 +255,8 @@ def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Pack
         step = statistics.mode(lasting)
     shown = [p.dts for p in packets if p.has_picture and not p.is_discard]
     has_only = container.format.name in DECODING_TIMES and None not in shown
-    line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step)
+    least = max(1, round(TOLD_APART / stream.time_base))
+    line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step, least)
     time_base = stream.time_base / line.scale
     sounds = [t.start for t in clip.tracks if t.kind == "audio" and t.start is not None]
     origin = timeline.origin(line.times[0], time_base, sounds)
@@ -280,7 +283,7 @@ def _notes(stream, first, seen: list[_Seen], packets: list[_Packet]) -> list[str
     if damaged:
         frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
         notes.append(f"{frames} repaired")
-    turned = seen[0].orientation
+    turned = seen[0].orientation or Orientation()
     if turned.matrix and turned.angle is None:
         notes.append(turned.describe())
     if bits > 8:
