@@ -87,8 +87,8 @@ def estimate(values: Iterable[float], is_rate: bool = False) -> Estimate | None:
     return Estimate(math.fsum(known) / len(known), *_mean_interval(known), len(known))
 
 
-def estimate_rate(successes: int, count: int) -> Estimate:
-    """Wilson's interval: 100 of 100 is 96.3 to 100 %."""
+def estimate_rate(successes: float, count: int) -> Estimate:
+    """Wilson's interval: 100 of 100 is 96.3 to 100 %. A tie may count as half a success."""
     share, square = successes / count, Z * Z / count
     middle = (share + square / 2) / (1 + square)
     half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
