@@ -435,7 +435,10 @@ MUTATIONS = [
         ("sign = 1 if better(figure)", "sign = -1 if better(figure)"),
         ("if done(record) and value is not None", "if value is not None"),
         ("and self._counts(record, figure)", "and True"),
-        ("sum(sign * found[case] for case in cases)", "sum(sign * value for value in found.values())"),
+        (
+            "sum(sign * found[case] for case in cases)",
+            "sum(sign * value for value in found.values())",
+        ),
         ("if not isinstance(cell, str) or", "if True or"),
     ),
     *of(

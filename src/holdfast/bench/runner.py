@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,9 +21,8 @@ from pathlib import Path
 import torch
 
 from .. import editing, metrics, provenance, registry
-from ..errors import UserError
+from ..errors import Missing, UserError
 from ..files import write_json
-from ..jobs import FAILURES
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
 from ..notes import note
@@ -285,8 +285,10 @@ class Bench:
             asked = set(self.metrics or metrics.names())
             unasked = {k: v for k, v in record["left_out"].items() if k not in asked}
             record["left_out"] = unasked | left_out
-        except FAILURES as error:
+        except Exception as error:  # the one place where a cell's bug ends; the others are done
             record["error"] = f"{type(error).__name__}: {error}"
+            if not isinstance(error, (UserError, Missing, OSError)):
+                record["traceback"] = traceback.format_exc()
         write_json(place / "cell.json", record)
         return record
 
