@@ -64,7 +64,7 @@ class Estimate:
 
 
 def _fixed(value: float, decimals: int, signed: bool) -> str:
-    value = round(value, decimals) + 0.0  # no -0
+    value = round(value + math.copysign(1e-9, value), decimals) + 0.0  # half a unit goes up; no -0
     return f"{value:{'+' if signed else ''}.{decimals}f}"
 
 
