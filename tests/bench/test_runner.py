@@ -160,6 +160,7 @@ def test_flowanchor_without_a_mask_says_what_it_leaves_out():
     assert blind.label == "flowanchor, no SAR on shapeworld-wan"
     assert seeing.label == "flowanchor+mask on shapeworld-wan"
     assert blind.key == "flowanchor on shapeworld-wan"  # of its folder: older ones are found
+    assert {"flowanchor", "flowanchor on shapeworld-wan"} < blind.names()
     assert runner.Row("gone", "x").label == "gone on x"
 
 

@@ -65,6 +65,11 @@ class Row:
         """What its folder is called."""
         return self._named("")
 
+    def names(self) -> set[str]:
+        """What a user may call it: with or without the backbone."""
+        whole = {self.label, self.key}
+        return whole | {name.removesuffix(f" on {self.backbone}") for name in whole}
+
     def _named(self, without: str) -> str:
         mask = "+mask" if self.sees_mask else without
         settings = "".join(f" {key}={value}" for key, value in self.settings)

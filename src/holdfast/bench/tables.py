@@ -218,7 +218,7 @@ class Results:
         """
         if name is None:
             return self.rows[0]
-        fitting = [r for r in self.rows if name in (r.label, r.label.partition(" on ")[0])]
+        fitting = [row for row in self.rows if name in row.names()]
         if len(fitting) != 1:
             labels = ", ".join(row.label for row in self.rows)
             raise UserError(f"no one row is called {name!r}; there are: {labels}")
@@ -341,7 +341,8 @@ def _table_line(texts: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown leaves as it is, on one line; bars are a table's own affair."""
-    return re.sub(r"([\\`*<>\[\]$~&])", r"\\\1", " ".join(text.split()))
+    plain = re.sub(r"([\\`*<>$~&])", r"\\\1", " ".join(text.split()))
+    return plain.replace("](", r"]\(")  # no link and no picture
 
 
 def code(text: str) -> str:
