@@ -1005,7 +1005,7 @@ MUTATIONS = [
     *of(
         "media/showing.py",
         PYTHON,
-        ("file.stat().st_size <= BYTES", "True"),
+        ("file.stat().st_size <= most", "True"),
         ("WIDTH / (count * size[0])", "WIDTH / size[0]"),
     ),
     *of("result.py", PYTHON, ("@functools.cached_property", "@property")),
