@@ -14,7 +14,7 @@ SOURCES = Path(__file__).resolve().parent  # src/holdfast of a checkout
 def commit(sources: Path = SOURCES) -> str | None:
     """The commit of a checkout of Holdfast, with -dirty where its sources differ from it. None for any other copy.
 
-    An installed copy may lie in somebody's repository (a virtual environment, a vendored folder): its commit is not
+    An installed copy may lie in another repository (a virtual environment, a vendored folder): its commit is not
     ours.
     """
     root = sources.parent.parent

@@ -171,10 +171,10 @@ def test_names_of_any_text_leave_markdown_and_plots_whole(tmp_path):
 
 
 def test_text_in_markdown_makes_no_markup():
-    assert tables.escaped("a*b*\n<i> `c` $x$") == r"a\*b\* \<i\> \`c\` \$x\$"
-    assert tables.escaped("![](http://a) x[1]") == r"![]\(http://a) x[1]"
-    assert tables.code("a") == "`a`"
-    assert tables.code("a ``b") == "``` a ``b ```"
+    assert tables.escape_markdown("a*b*\n<i> `c` $x$") == r"a\*b\* \<i\> \`c\` \$x\$"
+    assert tables.escape_markdown("![](http://a) x[1]") == r"![]\(http://a) x[1]"
+    assert tables.as_code("a") == "`a`"
+    assert tables.as_code("a ``b") == "``` a ``b ```"
 
 
 def test_a_failed_cell_has_no_figures(tmp_path):

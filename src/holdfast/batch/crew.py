@@ -15,7 +15,7 @@ TICK = 0.5  # seconds between two looks at the workers
 BEAT = 5.0  # seconds between two pulses of a worker
 SILENT_FOR = 120.0  # seconds without a pulse: the process or its machine hangs. Steps may be longer: they do not count
 SEEN_WITHIN = 120.0  # seconds until another machine's file is surely seen; NFS keeps names for 60
-SLOW = 10.0  # seconds until the user is told of that wait
+SLOW = 10.0  # seconds until the user learns of that wait
 GRACE = 60.0  # seconds in which a job over its time may come to the end of a step, and save
 STARTS = 3  # so many workers in a row that do not start, and none will
 
@@ -113,7 +113,7 @@ class Crew:
         it. Raises UserError where no worker can start or sees the batch's files.
         """
         self._ask()
-        finished = self._finished(seconds)
+        finished = self._wait_for_calls(seconds)
         self._listen()
         found = []
         for hand in list(self.hands):
@@ -134,7 +134,7 @@ class Crew:
             elif hand.ready and hand.pulse is None and due:
                 hand.pulse = hand.actor.pulse.remote()
 
-    def _finished(self, seconds: float) -> list[Any]:
+    def _wait_for_calls(self, seconds: float) -> list[Any]:
         """References of calls that have come to an end, after waiting for the first of them."""
         calls = [(hand.introduction, hand.pulse, hand.reference) for hand in self.hands]
         open_calls = [call for three in calls for call in three if call is not None]
@@ -244,7 +244,9 @@ class Crew:
         if isinstance(outcome, Dead):
             self.dismiss(hand)
         elif outcome.status == "stopped" and hand.cancelled is not None:
-            return self._late("its latents are saved, and with a longer one it resumes from them")
+            return self._timeout_outcome(
+                "its latents are saved, and with a longer one it resumes from them"
+            )
         return outcome
 
     def _give_up_silent(self) -> list[Settled]:
@@ -269,10 +271,10 @@ class Crew:
             elif now - hand.cancelled >= GRACE:
                 self.dismiss(hand)
                 said = f"no step ended within {GRACE:.0f} s more, so its worker was ended"
-                found.append(self._end(hand, self._late(said)))
+                found.append(self._end(hand, self._timeout_outcome(said)))
         return found
 
-    def _late(self, said: str) -> Outcome:
+    def _timeout_outcome(self, said: str) -> Outcome:
         sentence = f"it took longer than the timeout of {self.timeout:g} s: {said}"
         return Outcome("failed", sentence=sentence, code=FAILED)
 

@@ -108,7 +108,7 @@ def _named(name: Any, row: dict[str, Any]) -> str:
 
 
 def _refuse_outside(found: list[Job], folder: Path) -> None:
-    """Fail rows whose output lies outside the batch's folder: a file of rows may be somebody else's."""
+    """Fail rows whose output lies outside the batch's folder: a file of rows may come from another person."""
     root = Path(os.path.realpath(folder))
     for job in found:
         if job.task and not Path(os.path.realpath(job.output)).is_relative_to(root):

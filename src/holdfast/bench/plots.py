@@ -67,12 +67,12 @@ def _cost(axes, results: Results, quality: str) -> bool:
             axes.errorbar(seconds.mean, value.mean, yerr=_bars([value]), label=label, **style)
             drawn += 1
     axes.set_xlabel("seconds a clip ↓")
-    axes.set_ylabel(shown(quality) + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, drawn)
     return drawn > 0
 
 
-def shown(text: object) -> str:
+def plain_label(text: object) -> str:
     """Text that SVG may hold: no control characters, on one line."""
     plain = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
     return " ".join(plain.split())
@@ -97,8 +97,8 @@ def _legend(axes, count: int) -> None:
 def _short(label: str, results: Results) -> str:
     """Without the backbone, where there is but one."""
     if len({row.backbone for row in results.rows}) > 1:
-        return shown(label)
-    return shown(label.rpartition(" on ")[0])
+        return plain_label(label)
+    return plain_label(label.rpartition(" on ")[0])
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _lines(axes, results: Results, quality: str, key: str) -> bool:
         style = {"fmt": "o-", "capsize": 3, "color": _colour(i)}
         axes.errorbar(x, means, yerr=_bars(values), label=_short(label, results), **style)
     axes.set_xlabel("frames")
-    axes.set_ylabel(shown(quality) + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, len(groups.found))
     return True
 
@@ -152,8 +152,8 @@ def _columns(axes, results: Results, quality: str, key: str) -> bool:
         means = [value.mean for value in values]
         style = {"capsize": 2, "color": _colour(i)}
         axes.bar(x, means, width, yerr=_bars(values), label=_short(label, results), **style)
-    names = [shown(k) or "(none)" for k in groups.keys]
+    names = [plain_label(k) or "(none)" for k in groups.keys]
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel(shown(quality) + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, count)
     return True

@@ -57,27 +57,27 @@ class Row:
     @property
     def label(self) -> str:
         """What tables call it. A method that leaves something out where it sees no mask says so."""
-        without = "" if self.sees_mask else _unmasked(self.method)
-        return self._named(f", {without}" if without else "")
+        without = "" if self.sees_mask else _omission_without_mask(self.method)
+        return self._name(f", {without}" if without else "")
 
     @property
     def key(self) -> str:
         """What its folder is called."""
-        return self._named("")
+        return self._name("")
 
     def names(self) -> set[str]:
         """What a user may call it: with or without the backbone."""
         whole = {self.label, self.key}
         return whole | {name.removesuffix(f" on {self.backbone}") for name in whole}
 
-    def _named(self, without: str) -> str:
+    def _name(self, without: str) -> str:
         mask = "+mask" if self.sees_mask else without
         settings = "".join(f" {key}={value}" for key, value in self.settings)
         return f"{self.method}{mask}{settings} on {self.backbone}"
 
 
 @functools.cache
-def _unmasked(method: str) -> str:
+def _omission_without_mask(method: str) -> str:
     """What a method leaves out where it sees no mask. Nothing is known of one that is not installed any more."""
     known = method in registry.modules("holdfast.methods")
     return getattr(registry.method(method), "UNMASKED", "") if known else ""

@@ -57,7 +57,7 @@ def study(
     results = Results(folder)
     rows = [results.row(m) for m in methods] if methods else results.rows
     chosen = _trials(results, rows, trials, random.Random(seed))
-    shown = _fitting(folder, chosen)
+    shown = _trials_that_fit(folder, chosen)
     chosen = chosen[: len(shown)]
     key = [_secret(i, trial) for i, trial in enumerate(chosen)]
     what = json.dumps([results.about["dataset"], results.made, key])
@@ -69,7 +69,7 @@ def study(
     return {name: folder / name for name in ("study.html", "study-key.json")}
 
 
-def _fitting(folder: Path, trials: list[Trial]) -> list[dict]:
+def _trials_that_fit(folder: Path, trials: list[Trial]) -> list[dict]:
     """What the page holds of the trials that it has room for: at least one."""
     shown, size, most = [], 0, clip_bytes(3 * len(trials))
     for trial in trials:
@@ -230,7 +230,7 @@ def breadth(cast: list[Vote]) -> tuple[int, int]:
 def _ranked(cast: list[Vote], names: list[str]) -> dict[str, dict]:
     """Methods by strength, the strongest first."""
     tables = _tables(cast, names)
-    total, resampled = tables.sum((0, 1)), _resampled(tables)
+    total, resampled = tables.sum((0, 1)), _resample(tables)
     games = (total + total.T).sum(0)
     people = min((count for count in breadth(cast) if count > 1), default=1)
     rates = _rates(rate(total), rate(resampled), games, people)
@@ -255,7 +255,7 @@ def _tables(cast: list[Vote], names: list[str]) -> ndarray:
     return tables
 
 
-def _resampled(tables: ndarray) -> ndarray:
+def _resample(tables: ndarray) -> ndarray:
     """Tables of RESAMPLES draws of people and clips, r n n; the same each time."""
     rng = np.random.default_rng(0)
     people, clips = (_weights(rng, count) for count in tables.shape[:2])

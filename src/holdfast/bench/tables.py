@@ -320,7 +320,7 @@ def _quote_formula(cell: object) -> object:
 def markdown(results: Results) -> str:
     """The table for a paper or a README, with how it was made. Rows are figures, columns methods: it stays narrow."""
     lines = [
-        _table_line(["figure", *(escaped(row.label) for row in results.rows)]),
+        _table_line(["figure", *(escape_markdown(row.label) for row in results.rows)]),
         "|" + "---|" * (len(results.rows) + 1),
         _table_line(["clips: done / failed / not done", *map(results.counts_text, results.rows)]),
     ]
@@ -330,7 +330,7 @@ def markdown(results: Results) -> str:
         for row in results.rows:
             text = _cell_text(results, row, figure)
             texts.append(f"**{text}**" if row.label in best else text)
-        lines.append(_table_line([f"{code(figure)}{arrow(figure)}", *texts]))
+        lines.append(_table_line([f"{as_code(figure)}{arrow(figure)}", *texts]))
     return "\n".join([*lines, "", "  \n".join(_notes(results)), ""])
 
 
@@ -339,13 +339,13 @@ def _table_line(texts: list[str]) -> str:
     return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown leaves as it is, on one line; bars are a table's own affair."""
     plain = re.sub(r"([\\`*<>$~&])", r"\\\1", " ".join(text.split()))
     return plain.replace("](", r"]\(")  # no link and no picture
 
 
-def code(text: str) -> str:
+def as_code(text: str) -> str:
     """Text as code, within as many backquotes as it needs."""
     text = " ".join(text.split())
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
@@ -365,17 +365,20 @@ def _cell_text(results: Results, row: Row, figure: str) -> str:
 
 def _notes(results: Results) -> list[str]:
     about = results.about
-    commands = " ; ".join(map(code, about["commands"]))
+    commands = " ; ".join(map(as_code, about["commands"]))
     left_out = results.missing_metrics().items()
     lines = [
-        f"Dataset {code(about['dataset'])}, {len(results.cases)} clips, seed {about['seed']}. "
-        f"{escaped(results.made)}.",
+        f"Dataset {as_code(about['dataset'])}, {len(results.cases)} clips, seed {about['seed']}. "
+        f"{escape_markdown(results.made)}.",
         f"Command: {commands}.",
         INTERVAL_RULE,
         results.best_note.replace("Marked", "In bold"),
         results.few_note,
-        escaped(results.costs_note),
+        escape_markdown(results.costs_note),
         *about["rules"].values(),
-        *(f"Left out: {escaped(name)} ({escaped(reason)})." for name, reason in left_out),
+        *(
+            f"Left out: {escape_markdown(name)} ({escape_markdown(reason)})."
+            for name, reason in left_out
+        ),
     ]
     return [line for line in lines if line]
