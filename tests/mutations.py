@@ -432,13 +432,22 @@ MUTATIONS = [
     *of(
         "bench/tables.py",
         "tests/bench/test_tables.py",
-        ("array[drawn].mean(1), INTERVAL)", "array[drawn].mean(1), INTERVAL[::-1])"),
-        ("INTERVAL = (2.5, 97.5)", "INTERVAL = (5, 95)"),
-        (
-            'max(means.values()) if way == "higher" else min',
-            'min(means.values()) if way == "higher" else max',
-        ),
+        ("sign = 1 if better(figure)", "sign = -1 if better(figure)"),
         ("if done(record) and value is not None", "if value is not None"),
+        ("and self._counts(record, figure)", "and True"),
+        (
+            "sum(sign * found[case] for case in cases)",
+            "sum(sign * value for value in found.values())",
+        ),
+        ("if not isinstance(cell, str) or", "if True or"),
+    ),
+    *of(
+        "intervals.py",
+        "tests/test_intervals.py",
+        ("SHARE = 0.95", "SHARE = 0.9"),
+        ("count + 2) for sign in (1, -1))", "count) for sign in (1, -1))"),
+        ("value -= skewness / (6 * count)", "value += skewness / (6 * count)"),
+        ("(math.cos(angle) if freedom % 2", "(math.sin(angle) if freedom % 2"),
     ),
     *of(
         "bench/tables.py",
@@ -584,7 +593,10 @@ MUTATIONS = [
         "tests/bench/test_study.py",
         ('"left": 1.0, "right": 0.0', '"left": 0.0, "right": 1.0'),
         ("p = won / expected.sum(-1)", "p = won / games.sum(-1)"),
-        ("if len(people) == 1:", "if True:"),
+        (
+            "rng.multinomial(count, np.full",
+            "np.ones((RESAMPLES, count)) + 0 * rng.multinomial(count, np.full",
+        ),
     ),
     *of(
         "media/fit.py",
@@ -993,7 +1005,7 @@ MUTATIONS = [
     *of(
         "media/showing.py",
         PYTHON,
-        ("file.stat().st_size <= BYTES", "True"),
+        ("file.stat().st_size <= most", "True"),
         ("WIDTH / (count * size[0])", "WIDTH / size[0]"),
     ),
     *of("result.py", PYTHON, ("@functools.cached_property", "@property")),

@@ -22,6 +22,7 @@ from ..settings import Guidance, LevelGrid, Number, Range, Share, Shift, Steps, 
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
+UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask
 ONLY_WITH = dict.fromkeys(("base_frames", "contrast"), "gamma")  # settings that need another one
 
 
