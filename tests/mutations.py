@@ -669,7 +669,7 @@ MUTATIONS = [
         WAN22,
         ("if two and name not in BOUNDARIES", "if False"),
         ("if name in BOUNDARIES and not two", "if False"),
-        ("(*PARTS, SECOND), PIPELINES)", "PARTS, PIPELINES)"),
+        ("MODELS[name].parts, PIPELINES)", "PARTS, PIPELINES)"),
         ('.get("boundary_ratio") or ', ".get(None) or "),
         ("return library is not None", "return True"),
     ),

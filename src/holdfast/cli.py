@@ -14,6 +14,7 @@ from rich.table import Table
 from . import summary
 from .bench.cli import bench
 from .commands.batch import batch
+from .commands.convert import convert
 from .commands.flags import dressed, task_parameters
 from .commands.mask import mask
 from .commands.sheet import sheet
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
+app.command()(convert)
 app.command()(mask)
 app.command()(sheet)
 app.command()(ui)

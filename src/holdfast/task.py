@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from . import __version__, registry
 from .errors import UserError
 from .settings import Range, Share, check
 
@@ -159,14 +160,27 @@ class EditTask:
         return not told and self.source.split() == self.target.split()
 
     def key(self) -> str:
-        """A hash of what the edited latents depend on: not of where and how the result is written."""
+        """A hash of what the edited latents depend on: not of where and how the result is written.
+
+        Of the package's version it takes what tells releases apart that may give other numbers: a third number is of a
+        release that keeps every result.
+        """
         left_out = ("output", *WRITTEN)
         data = {k: v for k, v in self.to_dict().items() if k not in left_out}
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
+        data["models"] = [
+            self._model(),
+            _identity(registry.identify_guide(self.backbone, self.guide)),
+        ]
+        data["version"] = __version__.split(".")[:2]
         return _hash(data)
+
+    def _model(self) -> str | None:
+        """The identity of the backbone's files."""
+        return _identity(registry.identify(self.backbone, self.weights))
 
     def fit_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
@@ -178,12 +192,17 @@ class EditTask:
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         data["clips"] = list(self.key_frames())  # where those of a long one begin
+        data |= {"model": self._model(), "version": __version__.split(".")[:2]}
         return _hash(data)
 
 
 def stamp(path: str | Path) -> str:
     """A hash of a file's name, size and time, or of those in a folder: whether it is still what it was."""
     return _hash(_fingerprint(path))
+
+
+def _identity(described: Mapping[str, Any] | None) -> str | None:
+    return described["identity"] if described else None
 
 
 def _hash(data: Any) -> str:
