@@ -86,6 +86,8 @@ def read(file: Path) -> dict:
         raise UserError(f"{file} is too large to describe a model: {file.stat().st_size} bytes")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(found, dict):

@@ -83,11 +83,13 @@ def _folder(folder: Path) -> tuple[str, str]:
 
 def _cache(folder: Path) -> tuple[str, str] | None:
     """The root of a model in the hub's cache, or of the cache."""
-    kept = sorted(folder.glob("models--*")) if not hub.REPOSITORY.fullmatch(folder.name) else []
-    if kept:
+    is_root = not hub.REPOSITORY.fullmatch(folder.name)
+    kept = [_snapshot(place) for place in sorted(folder.glob("models--*")) if is_root]
+    if found := [place for place in kept if place]:
+        one = shlex.quote(str(found[0]))
         return (
             f"it is a hub cache of {len(kept)} models",
-            f"give one of its snapshots, such as {_snapshot(kept[0])}",
+            f"give a model's snapshot, such as: {one}",
         )
     if not (folder / "snapshots").is_dir():
         return None
