@@ -247,7 +247,7 @@ def test_a_hub_id_that_is_not_here_names_its_command_and_no_size_that_nobody_kno
     text = str(found.value)
     assert "GB" not in text
     for glob in ("'unet/*model.safetensors'", "'unet/*model-*.safetensors'"):
-        assert "hf download some/finetune --include model_index.json" in text
+        assert "hf download some/finetune --include '*.json'" in text
         assert f"--include {glob}" in text
 
 

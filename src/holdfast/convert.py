@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import hub, registry
-from .backbones import _headers
+from .backbones import _downloads, _headers
 from .errors import Missing, UserError
-from .files import whole, write_json
+from .files import write_json, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ def _folder(place: str) -> Path:
     if not folder.exists():
         found = hub.cached(place)
         if found is None:
-            get = hub.command(place, [])
+            get = _download_command(place)
             raise Missing(f"the weights {place} are not on this machine; get them with: {get}")
         folder = found
     if not (folder / INDEX).is_file():
@@ -55,6 +55,14 @@ def _folder(place: str) -> Path:
             f"{folder} is not a diffusers folder: it has no {INDEX}", "give one that has"
         )
     return folder
+
+
+def _download_command(place: str) -> str:
+    """How to get a backbone's own weights, or any repository's small files and its pickles."""
+    for name, module in registry.backbones().items():
+        if module.MODELS[name].weights == place:
+            return _downloads.download(module.MODELS[name]).command
+    return hub.command(place, ["*.json", "*.txt", "*.model", "*model.bin", "*model-*.bin"])
 
 
 def parts(folder: Path) -> list[Path]:
@@ -107,11 +115,8 @@ def _renamed(name: str, stem: str, plain: str) -> str:
 
 
 def _convert_file(source: Path, target: Path) -> Written:
-    from safetensors.torch import save_file
-
     tensors = _apart(_tensors(source))
-    with whole(target) as file:
-        save_file(tensors, file, metadata={"format": "pt"})
+    write_tensors(target, tensors, {"format": "pt"})
     return Written(target, target.stat().st_size, len(tensors))
 
 

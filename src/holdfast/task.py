@@ -171,16 +171,18 @@ class EditTask:
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
-        data["models"] = [
-            self._model(),
-            _identity(registry.identify_guide(self.backbone, self.guide)),
-        ]
-        data["version"] = __version__.split(".")[:2]
+        data |= self._models()
         return _hash(data)
 
-    def _model(self) -> str | None:
-        """The identity of the backbone's files."""
-        return _identity(registry.identify(self.backbone, self.weights))
+    def _models(self) -> dict:
+        """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
+        model = registry.identify(self.backbone, self.weights)
+        helper = registry.identify_guide(self.backbone, self.guide)
+        return {
+            "weights": model["identity"] if model else self.weights,
+            "guide": [(self.guide or "").partition("=")[0], helper and helper["identity"]],
+            "version": __version__.split(".")[:2],
+        }
 
     def fit_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
@@ -192,17 +194,13 @@ class EditTask:
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         data["clips"] = list(self.key_frames())  # where those of a long one begin
-        data |= {"model": self._model(), "version": __version__.split(".")[:2]}
+        data |= {k: v for k, v in self._models().items() if k != "guide"}
         return _hash(data)
 
 
 def stamp(path: str | Path) -> str:
     """A hash of a file's name, size and time, or of those in a folder: whether it is still what it was."""
     return _hash(_fingerprint(path))
-
-
-def _identity(described: Mapping[str, Any] | None) -> str | None:
-    return described["identity"] if described else None
 
 
 def _hash(data: Any) -> str:

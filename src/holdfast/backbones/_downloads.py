@@ -8,7 +8,6 @@ from .. import hub
 from . import _published
 from ._cards import Model
 
-INDEX = "model_index.json"
 # What goes with a part in folders of their own.
 COMPANIONS = {"text_encoder": "tokenizer", "image_encoder": "feature_extractor"}
 
@@ -57,8 +56,7 @@ def _size(
 
 def _described(parts: Sequence[str]) -> list[str]:
     """Globs of the small files that are read. In a glob of the hub * matches / too."""
-    companions = [COMPANIONS[part] for part in parts if part in COMPANIONS]
-    return [INDEX, "*/config.json", "scheduler/*", *(f"{folder}/*" for folder in companions)]
+    return ["*.json", *("tokenizer/*" for part in parts if COMPANIONS.get(part) == "tokenizer")]
 
 
 def _weights(parts: Sequence[str], pickled: Sequence[str]) -> list[str]:
@@ -66,7 +64,7 @@ def _weights(parts: Sequence[str], pickled: Sequence[str]) -> list[str]:
     found = []
     for part in parts:
         kind = "bin" if part in pickled else "safetensors"
-        found += [f"{part}/*model.{kind}", f"{part}/*model-*.{kind}", f"{part}/*.{kind}.index.json"]
+        found += [f"{part}/*model.{kind}", f"{part}/*model-*.{kind}"]
     return found
 
 

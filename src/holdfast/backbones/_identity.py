@@ -48,7 +48,8 @@ def used(folder: Path, parts: Sequence[str]) -> list[Path]:
     found = [folder / _weights.INDEX, folder / _weights.SCHEDULER]
     for part in parts:
         found += [folder / part / "config.json", *_files(folder / part)]
-        found += _inside(folder / _downloads.COMPANIONS.get(part, part))
+        if part in _downloads.COMPANIONS:
+            found += _inside(folder / _downloads.COMPANIONS[part])
     if not parts:
         found += [*_inside(folder), *(f for place in _inside(folder) for f in _inside(place))]
     return [file for file in dict.fromkeys(found) if file.is_file()]
