@@ -234,6 +234,13 @@ def test_places_are_named_in_every_way_that_a_shell_knows(copied, tmp_path, monk
     assert _parts.load(type(part_of(copied)), tmp_path / "link" / "vae", torch.float32)
 
 
+def test_a_name_that_is_not_text_is_refused_and_any_other_is_taken(copied, tmp_path):
+    other = copied.rename(tmp_path / "ü mit 'quote'")
+    assert registry.about(NAME, str(other)).name == NAME
+    broken = other.rename(tmp_path / "w\udcff")
+    assert refused(broken, "bytes in its name that are not UTF-8").remedy == "rename the folder"
+
+
 @pytest.mark.parametrize("weights", ["w", "./w", "no/such/place", "a b/c", "x" * 300, "a/b/", "@1"])
 def test_what_is_no_place_and_no_hub_id(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

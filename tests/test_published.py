@@ -2,13 +2,23 @@
 
 import inspect
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 
 from holdfast import hub, methods, registry
-from holdfast.backbones import _downloads, _headers, _latent_diffusion, _parts, _published, _weights
+from holdfast.backbones import (
+    _downloads,
+    _headers,
+    _latent_diffusion,
+    _parts,
+    _published,
+    _svd,
+    _wan,
+    _weights,
+)
 from holdfast.backbones.wan import boundary
 from holdfast.errors import Missing
 from holdfast.plan import plan
@@ -78,6 +88,19 @@ def test_what_works_over_stable_diffusions_latents_says_so(name, cache):
     assert "scaling_factor" not in _headers.read(cache["sd1.5"] / "vae" / "config.json")
 
 
+def test_a_loaded_backbone_has_the_latents_that_it_had_before(shapeworld, tmp_path):
+    """Also where its file leaves a value out."""
+    assert registry.about("shapeworld-wan").space == shapeworld.space
+    folder = shutil.copytree(_weights.CHECKPOINTS / "shapeworld-sd", tmp_path / "sd")
+    file = folder / "vae" / "config.json"
+    values = json.loads(file.read_text())
+    absent = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
+    file.write_text(json.dumps({k: v for k, v in values.items() if k not in absent}))
+    found = registry.about("shapeworld-sd", str(folder)).space
+    assert found == registry.load_backbone("shapeworld-sd", str(folder), "cpu").space
+    assert found["scaling_factor"] == 0.18215
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cache):
     parts = {part: _weights.config(cache[name], part) for part in card_of(name).parts}
@@ -90,6 +113,11 @@ def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cach
         width = parts["text_encoder"].get("d_model") or parts["text_encoder"]["hidden_size"]
         network = parts.get("unet") or parts["transformer"]
         assert width == network.get("text_dim", network.get("cross_attention_dim"))
+
+    if "wan" in name:
+        _wan._agree(cache[name], [part for part in parts if part.startswith("transformer")])
+    if name == "svd-xt":
+        assert _svd._vae_class(cache[name]) == "AutoencoderKLTemporalDecoder"
 
 
 def card_of(name):

@@ -67,6 +67,7 @@ def locate(model: Model, weights: str | None) -> Path | None:
 
 def _checked(folder: Path, model: Model, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
     """Raises UserError for a folder of another kind, or one that lacks a part."""
+    _refuse_undecodable(folder)
     if not (folder / INDEX).is_file():
         raise _layouts.refusal(folder, model)
     _same_pipeline(folder, pipelines)
@@ -78,6 +79,15 @@ def _checked(folder: Path, model: Model, parts: Sequence[str], pipelines: Sequen
         )
     _whole(folder, parts)
     return folder
+
+
+def _refuse_undecodable(folder: Path) -> None:
+    """Raise UserError for a name that is not UTF-8: the libraries that open its files take text."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        cause = f"{str(folder)!r} has bytes in its name that are not UTF-8"
+        raise UserError(cause, "rename the folder") from error
 
 
 def _same_pipeline(folder: Path, pipelines: Sequence[str]) -> None:
