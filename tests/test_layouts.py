@@ -181,6 +181,7 @@ def test_a_file_in_place_of_a_folder(name, shapes, said, tmp_path):
         (["adapter_config.json", "adapter_model.safetensors"], "it is a LoRA"),
         (["pytorch_lora_weights.safetensors"], "it is a LoRA"),
         (["Wan2.1_VAE.pth", "config.json", WEIGHTS], "the authors' own files (.pth)"),
+        (["Wan2.1_VAE.pth", "xlm-roberta-large/config.json"], "the authors' own files (.pth)"),
         (["text2video_pytorch_model.pth", "open_clip_pytorch_model.bin"], "the authors' own files"),
         (["models/checkpoints/a.ckpt", "models/vae/b.pt"], "a ComfyUI folder"),
         (["diffusion_models/a.gguf", "text_encoders/b.gguf", "vae/c"], "a ComfyUI folder"),
@@ -201,6 +202,29 @@ def test_folders_that_are_none_of_diffusers(files, said, tmp_path):
         else:
             (folder / name).write_text("{}")
     refused(folder, "not a diffusers folder: it has no model_index.json", said, "or leave it out")
+
+
+def test_a_model_without_its_index_is_not_taken_for_another_layout(copied):
+    (copied / "model_index.json").unlink()
+    for name in ("text_encoders", "diffusion_models"):
+        (copied / name).mkdir()
+    cause = refused(copied, "it has no model_index.json").cause
+    assert cause.endswith("it has no model_index.json")
+
+
+def test_a_downloaded_lora_is_no_download_that_was_stopped(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--some--lora"
+    snapshot = place / "snapshots" / ("2" * 40)
+    hub_cache.header_only(snapshot / "style.safetensors", LORA)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("2" * 40)
+    refused("some/lora", str(snapshot), "its style.safetensors is a LoRA")
+    (snapshot / "style.safetensors").unlink()
+    with pytest.raises(Missing, match=r"is not complete \(no model_index.json, unet"):
+        registry.about(NAME, "some/lora")
 
 
 def remedied(folder, *said):

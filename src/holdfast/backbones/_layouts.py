@@ -10,6 +10,7 @@ from . import _downloads, _headers
 from ._cards import Model
 
 INDEX = "model_index.json"
+PARTS = ("unet", "transformer", "vae", "text_encoder", "image_encoder")
 LORA_FILES = (
     "adapter_config.json",
     "pytorch_lora_weights.safetensors",
@@ -40,8 +41,10 @@ def refusal(place: Path, model: Model) -> UserError:
     """The error for a place that is no diffusers folder."""
     if not place.is_dir():
         return UserError(f"{place} is {_file(place)}, not a diffusers folder", cure(model))
-    found, remedy = _folder(place)
+    found, remedy = describe(place)
     cause = f"{place} is not a diffusers folder: it has no {INDEX}"
+    if not found and not any(place.iterdir()):
+        found = "it is empty"
     return UserError(f"{cause}; {found}" if found else cause, remedy or cure(model))
 
 
@@ -76,9 +79,18 @@ def single(names: Iterable[str]) -> str:
     return f"{said}; single files are not read yet"
 
 
-def _folder(folder: Path) -> tuple[str, str]:
-    """What a folder is, in words, and what to do where that is not the usual thing."""
+def describe(folder: Path) -> tuple[str, str]:
+    """What a folder is, in words, and what to do where that is not the usual thing. Both are empty where the folder is
+    nothing that is known, or what a download left that was stopped.
+    """
+    if parts(folder):
+        return "", ""
     return _cache(folder) or _part(folder) or _nested(folder) or (_loose(folder), "")
+
+
+def parts(folder: Path) -> list[str]:
+    """The folders in it that are parts of a diffusers model."""
+    return [name for name in PARTS if (folder / name / "config.json").is_file()]
 
 
 def _cache(folder: Path) -> tuple[str, str] | None:
@@ -143,4 +155,4 @@ def _loose(folder: Path) -> str:
         return f"its {single_files[0]} is {_file(folder / single_files[0])}"
     if pickled := sorted(name for name in names if Path(name).suffix in _headers.PICKLES):
         return f"its {pickled[0]} is {PICKLED}"
-    return "" if names else "it is empty"
+    return ""

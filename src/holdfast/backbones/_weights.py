@@ -136,6 +136,8 @@ def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequ
             f"the weights {hub_id}{size} are not on this machine; get them with: {get.command}"
         )
     absent = [] if (folder / INDEX).exists() else [INDEX]
+    if absent and _layouts.describe(folder)[0]:
+        raise _layouts.refusal(folder, model)
     absent += _lacking(folder, parts)
     pickled = [part for part in parts if _only_pickled(folder / part)]
     if pickled:
