@@ -284,5 +284,5 @@ def test_a_revision_and_a_snapshots_folder_are_weights_too(cache):
 
 
 def test_zeroscope_says_that_its_files_have_to_be_converted(cache):
-    with pytest.raises(Missing, match=r"unet/\*model\.bin.* && holdfast convert cerspense/zeros"):
+    with pytest.raises(Missing, match=r"unet and vae are \.bin files.* && holdfast convert cer"):
         registry.about("zeroscope")

@@ -19,6 +19,7 @@ class Download:
     command: str
     bytes: int | None  # None: nothing is known of it
     is_exact: bool = False  # whether the size is of this very repository
+    pickled: tuple[str, ...] = ()  # parts that come as .bin files alone
 
     @property
     def size(self) -> str:
@@ -41,9 +42,10 @@ def download(model: Model, hub_id: str | None = None) -> Download:
         if known is None or any(_published.is_included(f, [pattern]) for f in known.listing):
             includes.append(pattern)
     command = hub.command(place, includes)
-    if own and model.pickled:
+    pickled = model.pickled if own else ()
+    if pickled:
         command += f" && {convert_command(place)}"
-    return Download(command, *_size(model, known, name, includes))
+    return Download(command, *_size(model, known, name, includes), pickled)
 
 
 def _size(

@@ -132,8 +132,11 @@ def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequ
     folder, get = hub.cached(hub_id), _downloads.download(model, hub_id)
     if folder is None:
         size = f" ({get.size})" if get.size else ""
+        how = (
+            f"; {' and '.join(get.pickled)} are .bin files, to be converted" if get.pickled else ""
+        )
         raise Missing(
-            f"the weights {hub_id}{size} are not on this machine; get them with: {get.command}"
+            f"the weights {hub_id}{size} are not on this machine{how}; get them with: {get.command}"
         )
     absent = [] if (folder / INDEX).exists() else [INDEX]
     if absent and _layouts.describe(folder)[0]:
@@ -147,8 +150,10 @@ def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequ
             f"make safetensors of them with: {convert}"
         )
     if absent:
+        all_files = f" (or, where that finds nothing, {hub.command(hub_id, [])})"
         raise Missing(
-            f"the download of {hub_id} is not complete (no {', '.join(absent)}); go on with: {get.command}"
+            f"the download of {hub_id} is not complete (no {', '.join(absent)}); "
+            f"go on with: {get.command}{'' if get.bytes else all_files}"
         )
     _same_pipeline(folder, pipelines)
     _whole(folder, parts)
