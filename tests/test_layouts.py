@@ -147,6 +147,14 @@ def test_float64_is_rounded_and_read(copied):
     assert all(torch.equal(v, stock[n]) for n, v in part_of(copied).state_dict().items())
 
 
+def test_a_clone_without_its_large_files_says_so(copied):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    (copied / "vae" / WEIGHTS).write_text(text)
+    refused(
+        copied, f"vae/{WEIGHTS} is a pointer that Git LFS left, not the weights", "git lfs pull"
+    )
+
+
 LORA = {"unet.down.0.to_q.lora_A.weight": (2, 4), "unet.down.0.to_q.lora_B.weight": (4, 2)}
 CHECKPOINT = {"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}
 ORIGINAL = {"blocks.0.self_attn.q.weight": (4, 4), "head.modulation": (1, 2, 4)}

@@ -2,7 +2,8 @@
 (torch's weights_only), and the safetensors are written next to them.
 """
 
-import pickle
+import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 # How a part's files are called as pickles, and as safetensors.
 NAMES = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model"}
+
+
+# What torch says of a pickle that needs more than tensors.
+NEEDS_CODE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
 
 
 @dataclass(frozen=True)
@@ -131,21 +136,33 @@ def _tensors(file: Path) -> dict[str, "Tensor"]:
 
 
 def _unpickled(file: Path) -> Any:
+    from .backbones._parts import blaming
+
+    _headers.refuse_pointer(file)
+    try:
+        with blaming(f"{file} is damaged, or no file of weights", _known_to_unpickle):
+            return _load(file)
+    except UserError as error:
+        found = NEEDS_CODE.search(str(error.__cause__))
+        if not found:
+            raise
+        cause = f"{file} needs code to be unpickled ({found[1]}), and no code in it is run"
+        raise UserError(cause, "get the weights as safetensors") from error
+
+
+def _load(source: Any) -> Any:
     import torch
 
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{file} is not a pickle of tensors alone ({_reason(error)}), and no code in it is run",
-            "get the weights as safetensors",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({_reason(error)})", "get it again") from error
+    return torch.load(source, map_location="cpu", weights_only=True)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:160]
+def _known_to_unpickle() -> None:
+    import torch
+
+    held = io.BytesIO()
+    torch.save({"weight": torch.zeros(1)}, held)
+    held.seek(0)
+    _load(held)
 
 
 def _is_tensor(value: object) -> bool:

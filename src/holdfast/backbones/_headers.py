@@ -24,6 +24,7 @@ INTEGERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}  # of 
 SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
 FULL = "get the weights as float32, float16 or bfloat16"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+POINTER = b"version https://git-lfs"  # how a file begins that stands for a large one
 LARGEST = 16 * 2**20  # bytes of a JSON file: the index of the largest model is a hundredth of it
 SMALL = 2**20  # a number that any configuration may hold, however small its weights are
 
@@ -234,13 +235,24 @@ def _tensors(part: Path) -> dict[str, Any]:
     return found
 
 
+def refuse_pointer(file: Path) -> None:
+    """Raise UserError for a file that cannot be read, and for one that Git left in place of a large one."""
+    try:
+        with file.open("rb") as opened:
+            begin = opened.read(len(POINTER))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})") from error
+    if begin == POINTER:
+        cause = f"{file} is a pointer that Git LFS left, not the weights"
+        raise UserError(cause, "get them with git lfs pull, or with hf download")
+
+
 def _opened(file: Path) -> dict[str, Any]:
     """What the header of a safetensors file says of each tensor, by name."""
     from safetensors import SafetensorError, safe_open
 
+    refuse_pointer(file)
     try:
-        with file.open("rb"):  # who may not read it is told so, and nothing else
-            pass
         with safe_open(file, "np") as opened:
             return {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  not a dict
     except OSError as error:

@@ -168,8 +168,8 @@ def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
     absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
     if absent:
         raise UserError(
-            f"{part} is not whole: it lacks {_headers.some(absent)}; get its weights anew, or check "
-            "that config.json is theirs"
+            f"{part} is not whole: it lacks {_headers.some(absent)}",
+            "get its weights again, or check that config.json belongs to them",
         )
     if spare:
         note(
@@ -228,7 +228,7 @@ def _refuse_not_finite(part: Path, made: nn.Module) -> None:
         ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
         if not ends.isfinite().all():
             raise UserError(
-                f"{part} is damaged: {name} holds numbers that are not finite; get it anew"
+                f"{part} is damaged: {name} holds numbers that are not finite", "get it again"
             )
 
 

@@ -207,7 +207,7 @@ def pick_device(device: str):
         raise UserError(f"device is auto, cpu or cuda, not {device!r}")
     here = torch.cuda.is_available()
     if device == "cuda" and not here:
-        raise UserError("there is no CUDA device here; use --device cpu or auto")
+        raise UserError("there is no CUDA device here", "use --device cpu or auto")
     return torch.device("cuda" if here and device != "cpu" else "cpu")
 
 
