@@ -1109,7 +1109,7 @@ MUTATIONS = [
         "backbones/_weights.py",
         "tests/test_published.py",
         (
-            "return defaults(class_of(found) or _indexed_class(folder, part)) | found",
+            "return defaults(class_of(found) or _class_in_index(folder, part)) | found",
             "return found",
         ),
     ),

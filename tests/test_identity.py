@@ -80,7 +80,7 @@ def test_a_card_names_its_own_second_model(monkeypatch, tmp_path):
 
 def test_large_files_are_known_by_size_and_time_and_the_hubs_by_their_hash(folder, monkeypatch):
     monkeypatch.setattr(_identity, "WHOLE", 1000)
-    monkeypatch.setattr(_identity, "_content", _small_only)
+    monkeypatch.setattr(_identity, "_hash_content", hash_small_only)
     file = next((folder / "vae").glob("*.safetensors"))
     before = registry.identify(NAME, str(folder))
     assert before["files"][f"vae/{file.name}"] == [
@@ -100,7 +100,7 @@ def test_large_files_are_known_by_size_and_time_and_the_hubs_by_their_hash(folde
     ]
 
 
-def _small_only(file, size, changed):
+def hash_small_only(file, size, changed):
     assert size <= 1000, "a large file is hashed"
     return "0"
 

@@ -120,14 +120,14 @@ def _renamed(name: str, stem: str, plain: str) -> str:
 
 
 def _convert_file(source: Path, target: Path) -> Written:
-    tensors = _apart(_tensors(source))
+    tensors = _unshare(_tensors(source))
     write_tensors(target, tensors, {"format": "pt"})
     return Written(target, target.stat().st_size, len(tensors))
 
 
 def _tensors(file: Path) -> dict[str, "Tensor"]:
     """What a pickle of weights holds. Raises UserError for one that needs code, and for other things than tensors."""
-    held = _unpickled(file)
+    held = _unpickle(file)
     if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
         held = held["state_dict"]
     if not isinstance(held, Mapping) or not held or not all(map(_is_tensor, held.values())):
@@ -135,12 +135,12 @@ def _tensors(file: Path) -> dict[str, "Tensor"]:
     return {str(name): tensor for name, tensor in held.items()}
 
 
-def _unpickled(file: Path) -> Any:
-    from .backbones._parts import blaming
+def _unpickle(file: Path) -> Any:
+    from .backbones._parts import blame_folder
 
     _headers.refuse_pointer(file)
     try:
-        with blaming(f"{file} is damaged, or no file of weights", _known_to_unpickle):
+        with blame_folder(f"{file} is damaged, or no file of weights", _unpickle_known):
             return _load(file)
     except UserError as error:
         found = NEEDS_CODE.search(str(error.__cause__))
@@ -156,7 +156,7 @@ def _load(source: Any) -> Any:
     return torch.load(source, map_location="cpu", weights_only=True)
 
 
-def _known_to_unpickle() -> None:
+def _unpickle_known() -> None:
     import torch
 
     held = io.BytesIO()
@@ -171,7 +171,7 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
-def _apart(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+def _unshare(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """The same tensors, each with memory of its own: safetensors has no shared ones."""
     seen, found = set(), {}
     for name, tensor in tensors.items():

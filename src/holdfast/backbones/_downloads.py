@@ -37,8 +37,8 @@ def download(model: Model, hub_id: str | None = None) -> Download:
     name, _ = hub.split(place)
     known = _published.of(name)
     own = name == model.weights
-    includes = _described(model.parts)
-    for pattern in _weights(model.parts, model.pickled if own else ()):
+    includes = _small_files(model.parts)
+    for pattern in _weight_files(model.parts, model.pickled if own else ()):
         if known is None or any(_published.is_included(f, [pattern]) for f in known.listing):
             includes.append(pattern)
     command = hub.command(place, includes)
@@ -56,12 +56,12 @@ def _size(
     return (round(model.gigabytes * 1e9), False) if name == model.weights else (None, False)
 
 
-def _described(parts: Sequence[str]) -> list[str]:
+def _small_files(parts: Sequence[str]) -> list[str]:
     """Globs of the small files that are read. In a glob of the hub * matches / too."""
     return ["*.json", *("tokenizer/*" for part in parts if COMPANIONS.get(part) == "tokenizer")]
 
 
-def _weights(parts: Sequence[str], pickled: Sequence[str]) -> list[str]:
+def _weight_files(parts: Sequence[str], pickled: Sequence[str]) -> list[str]:
     """Globs of the parts' weights. None of them matches a variant's."""
     found = []
     for part in parts:

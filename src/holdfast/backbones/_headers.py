@@ -188,7 +188,7 @@ def lacking(part: Path) -> list[str]:
         return [f"{part.name}/{file.name}" for file in found if not file.is_file()]
     if pickled := pickles(part):
         return [f"{part.name} but as {pickled[0].name}, a pickle"]
-    if other := misnamed(part):
+    if other := list_misnamed(part):
         return [f"{part.name} but as {other[0].name}"]
     return [part.name]
 
@@ -198,7 +198,7 @@ def pickles(part: Path) -> list[Path]:
     return [file for file in _inside(part) if file.suffix in PICKLES]
 
 
-def misnamed(part: Path) -> list[Path]:
+def list_misnamed(part: Path) -> list[Path]:
     """The safetensors files of a part under names that nobody looks for."""
     return [file for file in _inside(part) if file.suffix == ".safetensors"]
 
@@ -224,12 +224,12 @@ def places(part: Path) -> dict[str, str]:
 
 def keys(file: Path) -> list[str]:
     """The names of a safetensors file's tensors."""
-    return list(_opened(file))
+    return list(_read_header(file))
 
 
 def _tensors(part: Path) -> dict[str, Any]:
     """What the headers say of each tensor, by name."""
-    found = {name: tensor for file in files(part) for name, tensor in _opened(file).items()}
+    found = {name: tensor for file in files(part) for name, tensor in _read_header(file).items()}
     if not found:
         raise UserError(f"{part} holds no tensor: get its weights again")
     return found
@@ -247,7 +247,7 @@ def refuse_pointer(file: Path) -> None:
         raise UserError(cause, "get them with git lfs pull, or with hf download")
 
 
-def _opened(file: Path) -> dict[str, Any]:
+def _read_header(file: Path) -> dict[str, Any]:
     """What the header of a safetensors file says of each tensor, by name."""
     from safetensors import SafetensorError, safe_open
 

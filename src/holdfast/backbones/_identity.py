@@ -31,7 +31,7 @@ def identify(model: Model, weights: str | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     hub_id, revision = hub.snapshot(folder) or (None, None)
-    files = {str(f.relative_to(folder)): _known(f) for f in used(folder, model.parts)}
+    files = {str(f.relative_to(folder)): _describe_file(f) for f in list_used(folder, model.parts)}
     return {
         "folder": str(folder),
         "hub_id": hub_id,
@@ -41,7 +41,7 @@ def identify(model: Model, weights: str | None) -> dict[str, Any] | None:
     }
 
 
-def used(folder: Path, parts: Sequence[str]) -> list[Path]:
+def list_used(folder: Path, parts: Sequence[str]) -> list[Path]:
     """The files of a diffusers folder that are read; all files of a folder without known parts."""
     if not folder.is_dir():
         return [folder]
@@ -66,19 +66,19 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _known(file: Path) -> list:
+def _describe_file(file: Path) -> list:
     """A file's size, and what else it is known by."""
     about = file.stat()
     blob = file.resolve()
     if blob.parent.name == "blobs" and len(blob.name) in HASHES:
         return [about.st_size, "hub", blob.name]
     if about.st_size <= WHOLE:
-        return [about.st_size, "content", _content(file, about.st_size, about.st_mtime_ns)]
+        return [about.st_size, "content", _hash_content(file, about.st_size, about.st_mtime_ns)]
     return [about.st_size, "changed", about.st_mtime_ns]
 
 
 @functools.lru_cache(maxsize=4096)
-def _content(file: Path, size: int, changed: int) -> str:
+def _hash_content(file: Path, size: int, changed: int) -> str:
     """A hash of a file; size and changed: what the file's are, so that another state is another entry."""
     return _hash(file.read_bytes())
 

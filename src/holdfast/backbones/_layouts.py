@@ -40,7 +40,7 @@ WHOLE = f"a diffusers folder has {INDEX} and a folder for each part"
 def refusal(place: Path, model: Model) -> UserError:
     """The error for a place that is no diffusers folder."""
     if not place.is_dir():
-        return UserError(f"{place} is {_file(place)}, not a diffusers folder", cure(model))
+        return UserError(f"{place} is {_describe_file(place)}, not a diffusers folder", cure(model))
     found, remedy = describe(place)
     cause = f"{place} is not a diffusers folder: it has no {INDEX}"
     if not found and not any(place.iterdir()):
@@ -56,10 +56,10 @@ def cure(model: Model) -> str:
     return f"give the folder of a whole model ({WHOLE}), or leave it out and get the model's own with: {get.command}"
 
 
-def _file(file: Path) -> str:
+def _describe_file(file: Path) -> str:
     """What a file is, in words."""
     if file.suffix == ".safetensors":
-        return single(_headers.keys(file))
+        return describe_keys(_headers.keys(file))
     if file.suffix == ".gguf":
         return "a GGUF file of quantised weights, which is not read yet"
     if file.suffix in _headers.PICKLES:
@@ -67,7 +67,7 @@ def _file(file: Path) -> str:
     return "a file"
 
 
-def single(names: Iterable[str]) -> str:
+def describe_keys(names: Iterable[str]) -> str:
     """What a single safetensors file is, by the names of its tensors."""
     names = list(names)
     if any(mark in name or name.startswith(mark) for name in names for mark in LORA_KEYS):
@@ -85,7 +85,10 @@ def describe(folder: Path) -> tuple[str, str]:
     """
     if parts(folder):
         return "", ""
-    return _cache(folder) or _part(folder) or _nested(folder) or (_loose(folder), "")
+    for look in (_describe_cache, _describe_part, _describe_nested):
+        if found := look(folder):
+            return found
+    return _describe_loose(folder), ""
 
 
 def parts(folder: Path) -> list[str]:
@@ -93,7 +96,7 @@ def parts(folder: Path) -> list[str]:
     return [name for name in PARTS if (folder / name / "config.json").is_file()]
 
 
-def _cache(folder: Path) -> tuple[str, str] | None:
+def _describe_cache(folder: Path) -> tuple[str, str] | None:
     """The root of a model in the hub's cache, or of the cache."""
     is_root = not hub.REPOSITORY.fullmatch(folder.name)
     kept = [_snapshot(place) for place in sorted(folder.glob("models--*")) if is_root]
@@ -121,7 +124,7 @@ def _snapshot(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def _part(folder: Path) -> tuple[str, str] | None:
+def _describe_part(folder: Path) -> tuple[str, str] | None:
     """One part of a diffusers folder."""
     if (folder / "config.json").is_file() and (folder.absolute().parent / INDEX).is_file():
         parent = shlex.quote(str(folder.absolute().parent))
@@ -129,7 +132,7 @@ def _part(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-def _nested(folder: Path) -> tuple[str, str] | None:
+def _describe_nested(folder: Path) -> tuple[str, str] | None:
     """A folder around a diffusers folder."""
     inside = sorted(file.parent for file in folder.glob(f"*/{INDEX}"))
     if inside:
@@ -137,7 +140,7 @@ def _nested(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-def _loose(folder: Path) -> str:
+def _describe_loose(folder: Path) -> str:
     """What a folder of loose files is."""
     names = {file.name for file in folder.iterdir()}
     suffixes = {Path(name).suffix for name in names}
@@ -152,7 +155,7 @@ def _loose(folder: Path) -> str:
     if ".gguf" in suffixes:
         return "it holds GGUF files of quantised weights, which are not read yet"
     if single_files := sorted(name for name in names if name.endswith(".safetensors")):
-        return f"its {single_files[0]} is {_file(folder / single_files[0])}"
+        return f"its {single_files[0]} is {_describe_file(folder / single_files[0])}"
     if pickled := sorted(name for name in names if Path(name).suffix in _headers.PICKLES):
         return f"its {pickled[0]} is {PICKLED}"
     return ""

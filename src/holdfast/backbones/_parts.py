@@ -56,7 +56,7 @@ def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
     tensors = len(_headers.shapes(part))
     fault = f"{part / 'config.json'} describes no {cls.__name__}"
     try:
-        with blaming(fault, lambda: _bare(cls)), _at_most(2 * tensors + SPARE), META:
+        with blame_folder(fault, lambda: _bare(cls)), _at_most(2 * tensors + SPARE), META:
             if issubclass(cls, PreTrainedModel):
                 return cls(cls.config_class.from_pretrained(part, local_files_only=True))
             return cls.from_config(dict(config))
@@ -74,7 +74,7 @@ def _bare(cls: type) -> nn.Module:
 
 
 @contextlib.contextmanager
-def blaming(fault: str, control: Callable[[], object]) -> Iterator[None]:
+def blame_folder(fault: str, control: Callable[[], object]) -> Iterator[None]:
     """Turn what a library raises over a folder's files into a UserError that begins with `fault`.
 
     Libraries raise errors of every type over made-up files, so that the type does not tell a bad file from a bug.
@@ -163,7 +163,10 @@ def _first_line(error: BaseException) -> str:
 def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
     """A part from its safetensors. Raises UserError where a tensor lacks or is not finite; notes what is not used."""
     fault = f"{part} cannot be loaded"
-    with blaming(fault, lambda: _known_to_load(cls, kind)), _plainly_named(cls, part) as folder:
+    with (
+        blame_folder(fault, lambda: _load_known_part(cls, kind)),
+        _link_plain_names(cls, part) as folder,
+    ):
         made, said = _from_pretrained(cls, folder, kind)
     absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
     if absent:
@@ -188,7 +191,7 @@ def _from_pretrained(cls: type, folder: Path, kind: torch.dtype) -> tuple[nn.Mod
         return cls.from_pretrained(folder, **options, **{name: kind})
 
 
-def _known_to_load(cls: type, kind: torch.dtype) -> None:
+def _load_known_part(cls: type, kind: torch.dtype) -> None:
     """Load an embedded part of the same class, where there is one."""
     for file in sorted(_weights.CHECKPOINTS.glob("*/*/config.json")):
         if _weights.class_of(_headers.read(file)) == cls.__name__:
@@ -198,7 +201,7 @@ def _known_to_load(cls: type, kind: torch.dtype) -> None:
 
 
 @contextlib.contextmanager
-def _plainly_named(cls: type, part: Path) -> Iterator[Path]:
+def _link_plain_names(cls: type, part: Path) -> Iterator[Path]:
     """A folder whose weights have the names that a library looks for: the part itself, or links to the files of its
     variant, whatever that is called.
     """
@@ -239,9 +242,8 @@ def _tokenizer(place: Path) -> Any:
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
 
 
-def _known_tokenizer() -> None:
-    for place in sorted(_weights.CHECKPOINTS.glob("*/tokenizer")):
-        _tokenizer(place)
+def _load_known_tokenizer() -> None:
+    _tokenizer(min(_weights.CHECKPOINTS.glob("*/tokenizer")))
 
 
 def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
@@ -250,7 +252,7 @@ def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
     Raises ValueError where it cannot be read, or is of another encoder. Code that a folder brings is never run.
     """
     place = folder / "tokenizer"
-    with blaming(f"{place} cannot be loaded", _known_tokenizer):
+    with blame_folder(f"{place} cannot be loaded", _load_known_tokenizer):
         made = _tokenizer(place)
         most = max(made.get_vocab().values(), default=-1)
     if not 0 <= most < rows:
@@ -272,7 +274,7 @@ def processor(folder: Path, cls: type) -> Any:
     for name in ("image_mean", "image_std"):
         if len(config.get(name) or (0, 0, 0)) != 3:
             raise UserError(f"{file} is damaged: {name} is not three numbers")
-    with blaming(f"{file} cannot be used", cls):
+    with blame_folder(f"{file} cannot be used", cls):
         return cls.from_pretrained(file.parent, local_files_only=True)
 
 

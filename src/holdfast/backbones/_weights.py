@@ -114,7 +114,7 @@ def _cure(folder: Path, model: Model, parts: Sequence[str]) -> str:
     if any(_headers.pickles(part) for part in absent):
         return f"make safetensors of them with: {_downloads.convert_command(str(folder))}"
     for part in absent:
-        if other := _headers.misnamed(part):
+        if other := _headers.list_misnamed(part):
             plain = "model" if part.name.endswith("encoder") else "diffusion_pytorch_model"
             return f"rename {part.name}/{other[0].name} to {plain}.safetensors if it is to be used"
     return _layouts.cure(model)
@@ -174,7 +174,7 @@ def config(folder: Path, part: str) -> dict:
     without loading the part. Raises UserError for a file that holds none.
     """
     found = _headers.read(folder / (SCHEDULER if part == "scheduler" else f"{part}/config.json"))
-    return defaults(class_of(found) or _indexed_class(folder, part)) | found
+    return defaults(class_of(found) or _class_in_index(folder, part)) | found
 
 
 def class_of(config: dict) -> str:
@@ -184,7 +184,7 @@ def class_of(config: dict) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _indexed_class(folder: Path, part: str) -> str:
+def _class_in_index(folder: Path, part: str) -> str:
     named = index(folder).get(part) if (folder / INDEX).is_file() else None
     return named[1] if isinstance(named, list) and len(named) == 2 and named[1] else ""
 
