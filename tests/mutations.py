@@ -681,7 +681,7 @@ MUTATIONS = [
         WAN22,
         ("if two and name not in BOUNDARIES", "if False"),
         ("if name in BOUNDARIES and not two", "if False"),
-        ("(*PARTS, SECOND), PIPELINES)", "PARTS, PIPELINES)"),
+        ("MODELS[name].parts, PIPELINES)", "PARTS, PIPELINES)"),
         ('.get("boundary_ratio") or ', ".get(None) or "),
         ("return library is not None", "return True"),
     ),
@@ -1116,6 +1116,47 @@ MUTATIONS = [
             '_frames(place, found, shares, report), "lossless"',
             '_frames(place, found, shares, report), "h264"',
         ),
+    ),
+    *of(
+        "backbones/_weights.py",
+        "tests/test_published.py",
+        (
+            "return defaults(class_of(found) or _class_in_index(folder, part)) | found",
+            "return found",
+        ),
+    ),
+    *of("hub.py", "tests/test_published.py", (", allow_patterns=[]", "")),
+    *of(
+        "backbones/_headers.py",
+        "tests/test_layouts.py",
+        ("if all(shard.is_file() for shard in held):", "if True:"),
+        ("    if few:", "    if False:"),
+        ("    elif scales:", "    elif False:"),
+    ),
+    *of(
+        "backbones/_parts.py",
+        "tests/test_layouts.py",
+        ("or not _succeeds(control)", ""),
+        ("if name in plain and not varied:", "if True:"),
+    ),
+    *of(
+        "task.py",
+        "tests/test_identity.py",
+        ('model["identity"] if model else self.weights', "self.weights"),
+        ('helper and helper["identity"]', "None"),
+        ('"version": __version__.split(".")[:2]', '"version": 0'),
+    ),
+    *of(
+        "convert.py",
+        "tests/test_convert.py",
+        ("weights_only=True", "weights_only=False"),
+        ("place not in seen and tensor.is_contiguous()", "True"),
+    ),
+    *of(
+        "tuning.py",
+        "tests/test_tuning.py",
+        ("isinstance(layer, nn.Linear) and not inside", "isinstance(layer, nn.Linear)"),
+        ("        _put(network, before)\n", "        pass\n"),
     ),
 ]
 

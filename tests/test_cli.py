@@ -225,7 +225,9 @@ def test_lists():
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert {"flowedit", "wanedit", "sdedit"} <= set(methods)
     assert methods["flowedit"]["needs"] == []
-    assert "shapeworld-wan" in call("list", "backbones").stdout
+    shown = call("list", "backbones").stdout
+    assert "shapeworld-wan" in shown
+    assert sd15_command() in shown
     assert call("list", "metods").exit_code == 2
     pairs = json.loads(call("list", "pairs", "--json").stdout)
     assert pairs["flowedit"]["modelscope"] == "yes"
@@ -234,13 +236,22 @@ def test_lists():
     assert settings["grid"]["takes"] == "own or wan or euler or ddim or karras"
 
 
+def sd15_command():
+    """As it can be copied: in one line."""
+    from holdfast.backbones import _downloads, stable_diffusion
+
+    return _downloads.download(stable_diffusion.MODELS["sd1.5"]).command
+
+
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():
     found = json.loads(call("doctor", "--json").stdout)
     assert found["installed"]["torch"] == metadata.version("torch")
     assert found["weights"]["shapeworld-wan"].startswith("here: ")
     assert "hf download" in found["weights"]["wan2.1-14b"]
     assert set(found["codecs"].values()) == {"here"}
-    assert "cores" in call("doctor").stdout
+    shown = call("doctor").stdout
+    assert "cores" in shown
+    assert sd15_command() in shown
 
 
 def test_every_field_of_the_task_is_a_flag():

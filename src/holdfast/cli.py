@@ -14,6 +14,7 @@ from rich.table import Table
 from . import summary
 from .bench.cli import bench
 from .commands.batch import batch
+from .commands.convert import convert
 from .commands.flags import dressed, task_parameters
 from .commands.mask import mask
 from .commands.sheet import sheet
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
+app.command()(convert)
 app.command()(mask)
 app.command()(sheet)
 app.command()(ui)
@@ -252,6 +254,7 @@ def list_names(
     """List what there is, and what each needs."""
     from . import registry
     from .files import as_json
+    from .listing import COMMAND
     from .listing import lists as all_lists
 
     with exit_codes():
@@ -262,6 +265,7 @@ def list_names(
         if json:
             print(as_json(rows))
             return
+        commands = {name: row.pop(COMMAND) for name, row in rows.items() if COMMAND in row}
         table = Table()
         table.add_column("name", no_wrap=True)
         for column in next(iter(rows.values())):
@@ -269,7 +273,14 @@ def list_names(
         for name, row in rows.items():
             cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
             table.add_row(name, *map(escape, cells))
-        Console().print(table)
+        out = Console()
+        out.print(table)
+        for (
+            name,
+            text,
+        ) in commands.items():  # below the table: a command that a cell breaks cannot be copied
+            if text:
+                out.print(f"{name}: {escape(text)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -283,11 +294,17 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fals
         if json:
             print(as_json(found))
             return
+        out = Console()
         for title, rows in found.items():
-            table = Table(title=title, show_header=False, title_justify="left")
-            for name, value in rows.items():
-                table.add_row(name, str(value))
-            Console().print(table)
+            out.print(f"[bold]{escape(title)}[/]")
+            width = max(map(len, rows), default=0)
+            for (
+                name,
+                value,
+            ) in rows.items():  # in no table: a command that a cell breaks cannot be copied
+                out.print(
+                    f"  {name:{width}}  {escape(str(value))}", highlight=False, soft_wrap=True
+                )
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from . import delivered, notebook
+from . import delivered, notebook, registry
 from .backbones.base import Backbone
 from .claims import Claim, claimed
 from .errors import UserError
@@ -284,11 +284,21 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
             "type": backbone.device.type,
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
+        "weights": weights_of(plan, backbone),
         "plan": plan.describe(),
         "evaluations": done.evaluations,
         "guide_evaluations": done.beside,
         "versions": versions | {"python": platform.python_version()},
     }
+
+
+def weights_of(plan: Plan, backbone: Backbone) -> dict:
+    """Which files an edit's models were loaded from, by what each does; None for one that the caller built."""
+    found = {"backbone": backbone.weights}
+    for use, helper in (("guide", plan.guide), ("first_frame", plan.painter)):
+        if helper.name:
+            found[use] = registry.identify(helper.name, helper.weights)
+    return found
 
 
 def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from . import __version__, registry
 from .errors import UserError
 from .settings import Range, Share, check
 
@@ -159,14 +160,29 @@ class EditTask:
         return not told and self.source.split() == self.target.split()
 
     def key(self) -> str:
-        """A hash of what the edited latents depend on: not of where and how the result is written."""
+        """A hash of what the edited latents depend on: not of where and how the result is written.
+
+        Of the package's version it takes what tells releases apart that may give other numbers: a third number is of a
+        release that keeps every result.
+        """
         left_out = ("output", *WRITTEN)
         data = {k: v for k, v in self.to_dict().items() if k not in left_out}
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
+        data |= self._models()
         return _hash(data)
+
+    def _models(self) -> dict:
+        """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
+        model = registry.identify(self.backbone, self.weights)
+        helper = registry.identify_guide(self.backbone, self.guide)
+        return {
+            "weights": model["identity"] if model else self.weights,
+            "guide": [(self.guide or "").partition("=")[0], helper and helper["identity"]],
+            "version": __version__.split(".")[:2],
+        }
 
     def fit_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
@@ -178,6 +194,7 @@ class EditTask:
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         data["clips"] = list(self.key_frames())  # where those of a long one begin
+        data |= {k: v for k, v in self._models().items() if k != "guide"}
         return _hash(data)
 
 

@@ -250,11 +250,15 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
 
 def second_model(chosen: Second, backbone: Backbone) -> Backbone | None:
     """The model that guides a plan. The last one stays loaded, for the next edit."""
-    return None if chosen.name is None else _kept(*asked(chosen, backbone))
+    if chosen.name is None:
+        return None
+    files = registry.identify(chosen.name, chosen.weights)
+    return _kept(files and files["identity"], *asked(chosen, backbone))
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(*asked: str | None) -> Backbone:
+def _kept(identity: str | None, *asked: str | None) -> Backbone:
+    """identity: of the files, so that changed ones are loaded again."""
     return registry.load_backbone(*asked)
 
 

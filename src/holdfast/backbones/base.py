@@ -72,6 +72,7 @@ class Backbone(ABC):
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
     network: nn.Module | None = None  # the denoiser, where methods may put adapters into it
     guide: str = ""  # the name of an image model over the same latents
+    weights: Mapping[str, Any] | None = None  # which files it was loaded from, where it was
 
     @property
     def space(self) -> dict[str, Any]:
@@ -172,7 +173,7 @@ class Passing(Backbone):
         self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
         self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
         self.door, self.features, self.parts = inner.door, inner.features, inner.parts
-        self.network, self.guide = inner.network, inner.guide
+        self.network, self.guide, self.weights = inner.network, inner.guide, inner.weights
 
     def condition(self, prompt: Prompt) -> Condition:
         return self.inner.condition(prompt)

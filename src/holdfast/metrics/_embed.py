@@ -26,7 +26,7 @@ def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
     except (OSError, Missing) as error:
         raise Missing(
             f"{option} needs {place}, which is not on this machine; get it with: "
-            f"hf download {place} (or set the metrics' option {option} to a folder)"
+            f"{hub.command(place, hub.WHOLE_MODEL)} (or set the metrics' option {option} to a folder)"
         ) from error
 
 
