@@ -21,9 +21,11 @@ from ..errors import UserError
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights, wan
+from ._scheduler_settings import flow_shift
 from ._wan_attention import door_of, features_of, remounted
 from .base import Backbone, Condition, Prompt, device_of, placed
 
+ROUNDING = 1e-6  # of a timestep
 TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
 FAMILY = "wan2.1-1.3b"  # whose card stands in where none is given
 
@@ -222,8 +224,11 @@ class Wan(Backbone):
         return level_grid(grid, steps, self.shift if shift is None else shift, own="wan").tolist()
 
     def whole(self, sigma: float) -> float:
-        """Timesteps are thousandths; the authors of Wan cut them."""
-        return int(1000 * sigma) / 1000
+        """Timesteps are thousandths; the authors of Wan cut them.
+
+        Their noisiest level is a float32, 1e-8 above 0.999: a level that is a thousandth is never cut to the one below.
+        """
+        return int(1000 * sigma + ROUNDING) / 1000
 
     def velocity(
         self,
@@ -281,7 +286,7 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
         _parts.load(vae, folder / "vae", torch.float32),
         texts,
         _parts.tokenizer(folder, texts.config.vocab_size),
-        shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift") or scheduler.get("shift") or 3.0,
+        shift=wan.SHIFTS.get(name) or flow_shift(scheduler),
         model=wan.MODELS[name],
         name=name,
         device=where,
