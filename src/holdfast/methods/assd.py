@@ -78,7 +78,11 @@ def reference(wanted: Tensor, known: Tensor, eps: Tensor, cfg: Config) -> Tensor
 
 
 def smoothed(e: Tensor, side: float) -> Tensor:
-    """Every frame with its two neighbours, b c f h w: side, 1 - 2 side, side. At the ends, of what there is."""
+    """Every frame with its two neighbours, b c f h w: side, 1 - 2 side, side. At the ends, of what there is; a frame
+    that is alone stays as it is, whatever the side.
+    """
+    if e.shape[2] == 1:
+        return e
     total, weight = (1 - 2 * side) * e, torch.full_like(e[:, :1, :, :1, :1], 1 - 2 * side)
     for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
         total[:, :, here] += side * e[:, :, there]

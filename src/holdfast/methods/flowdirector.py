@@ -73,7 +73,9 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             v_target, where_target = attended(field, coupled, sigma, tgt, "tgt", cfg)
             flows.append(v_target - v_source)
             seen = torch.maximum(seen, torch.maximum(where_source, where_target))
-        change = averaged(flows, cfg) * (softened(seen, cfg.decay) if gated else 1)
+        change = averaged(flows, cfg)
+        if gated:
+            change = diffusion.apply_mask(softened(seen, cfg.decay), change)
         z = z + (sigma_next - sigma) * given.inside(change)
         yield Step("edit", i + 1, cfg.steps, z)
 
@@ -126,12 +128,16 @@ def averaged(flows: list[Tensor], cfg: Config) -> Tensor:
     mean = torch.stack(flows).mean(0)
     if cfg.averaging == "released" or len(flows) == 1:
         return mean
-    likeness = [
-        functional.cosine_similarity(f.flatten(), mean.flatten(), dim=0).item() for f in flows
-    ]
+    likeness = [_likeness(flow, mean) for flow in flows]
     order = sorted(range(len(flows)), key=likeness.__getitem__)
     baseline = torch.stack([flows[i] for i in order[: cfg.worse]]).mean(0)
     return mean + cfg.omega * (mean - baseline)
+
+
+def _likeness(flow: Tensor, mean: Tensor) -> float:
+    """Return the cosine similarity over the places where both are numbers: an order by no number would be any order."""
+    parts = (torch.nan_to_num(part.flatten(), 0, 0, 0) for part in (flow, mean))
+    return functional.cosine_similarity(*parts, dim=0).item()
 
 
 def softened(mask: Tensor, decay: float) -> Tensor:
@@ -143,8 +149,9 @@ def softened(mask: Tensor, decay: float) -> Tensor:
     weights = []
     for frame in mask[0, 0].cpu().numpy():
         outside = (frame == 0).astype(np.uint8)
-        distance = np.full(frame.shape, np.inf)
+        weight = np.zeros(frame.shape)
         if not outside.all():
             distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        weights.append(torch.from_numpy(np.exp(-decay * distance).astype(np.float32)))
+            weight = np.exp(-decay * distance)
+        weights.append(torch.from_numpy(weight.astype(np.float32)))
     return torch.stack(weights)[None, None].to(mask)

@@ -60,13 +60,14 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
 def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
     """Every frame's change with those of its neighbours, moved here along the flow, as far as they are seen.
 
-    change: b c f h w. The weights are 1 - 2 side and twice side, of what there is.
+    change: b c f h w. The weights are 1 - 2 side and twice side, of what there is; a place without any weight, which
+    side = 1/2 makes, keeps its own.
     """
     total, weight = (1 - 2 * side) * change, 1 - 2 * side
     for moved, seen in (along.from_previous(change), along.from_next(change)):
-        total = total + side * seen * moved
+        total = total + side * diffusion.apply_mask(seen, moved)
         weight = weight + side * seen
-    return total / weight
+    return torch.where(weight > 0, total / weight, change)
 
 
 def followed(where: Tensor | None, change: Tensor, memory: float) -> Tensor:
