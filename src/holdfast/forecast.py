@@ -5,6 +5,7 @@ often and takes seconds, and its time and memory from one evaluation of each sor
 import dataclasses
 import functools
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -143,8 +144,19 @@ def _masked(task: EditTask) -> str:
     return "auto" if task.mask == "auto" else "given" if task.mask else ""
 
 
-@functools.lru_cache(maxsize=16)
 def counted(
+    backbone: Backbone, method: str, settings: str, mask: str, several: bool
+) -> tuple[Count, int]:
+    """As `_counted`, one at a time: threads share the member that is counted on."""
+    with _counting:
+        return _counted(backbone, method, settings, mask, several)
+
+
+_counting = threading.Lock()
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(
     backbone: Backbone, method: str, settings: str, mask: str, several: bool
 ) -> tuple[Count, int]:
     """Of a very small clip on an embedded model, and in how many windows or clips it went."""

@@ -62,6 +62,7 @@ class Step:
     stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
     latent, 1 c f h w; state: named tensors that the method needs besides.
     fitted: at the step at which something is fitted to the clip: that, by name, which is kept for other runs.
+    span: the latent frames that a step of a part of the clip is of, (first, end); None: of all.
     clean: how the wanted clip looks from here, for a preview, 1 c f h w; whoever drives adds it.
     """
 
@@ -71,6 +72,7 @@ class Step:
     z: Tensor
     state: dict[str, Tensor] = field(default_factory=dict)
     fitted: dict[str, Tensor] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
     clean: Tensor | None = None
 
 

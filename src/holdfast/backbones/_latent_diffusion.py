@@ -16,10 +16,12 @@ from torch import Tensor
 
 from .. import features
 from ..attention.door import Call, Door
+from ..cleaning import clean_prompt
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights
 from ._cards import LEVELS_OF_NOISE, Model, unet_grid
+from ._recent import recall
 from ._schedule import Schedule
 from ._unet_attention import door_of, residual_blocks
 from .base import Backbone, Condition, Prompt, device_of, placed
@@ -61,12 +63,10 @@ class Texts:
 
     def __init__(self, tokenizer, name: str):
         self.tokenizer, self.name = tokenizer, name
-        self.known: dict[str, Tensor] = {}  # encoded once, kept on the CPU
+        self.known: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
 
-    def new(self, *texts: str) -> list[str]:
-        return [text for text in dict.fromkeys(texts) if text not in self.known]
-
-    def encode(self, encoder, texts: list[str], device: torch.device) -> None:
+    def encode(self, encoder, texts: list[str], device: torch.device) -> tuple[Tensor, ...]:
+        """Return the states of cleaned prompts, each 1 L d on the CPU."""
         length = self.tokenizer.model_max_length
         for text in texts:
             over = len(self.tokenizer(text).input_ids) - length
@@ -80,7 +80,7 @@ class Texts:
         )
         with torch.no_grad():
             states = encoder(tokens.input_ids.to(device)).last_hidden_state
-        self.known |= zip(texts, states.cpu().split(1), strict=True)
+        return states.cpu().split(1)
 
     def length(self, text: str) -> int:
         """Tokens of a text with its two marks, as far as they are seen."""
@@ -122,14 +122,16 @@ class LatentDiffusion(Backbone):
         self.images = "temporal_attention" not in self.carries
 
     def condition(self, prompt: Prompt) -> Condition:
-        new = self.texts.new(prompt.text, prompt.negative)
-        if new:
-            with self.on("text_encoder"):
-                self.texts.encode(self.part("text_encoder"), new, self.device)
-        halves = (self.texts.known[t].to(self.device) for t in (prompt.text, prompt.negative))
-        length = self.texts.length(prompt.text)
-        words = word_tokens(self.texts.tokenizer, prompt.text, prompt.words)
-        return Condition(*halves, length, tuple(w for w in words if w < length))
+        cleaned, against = clean_prompt(prompt.text), clean_prompt(prompt.negative)
+        halves = recall(self.texts.known, (cleaned, against), self._embed)
+        length = self.texts.length(cleaned)
+        words = word_tokens(self.texts.tokenizer, cleaned, prompt.words)
+        seen = tuple(word for word in words if word < length)
+        return Condition(*(half.to(self.device) for half in halves), length, seen)
+
+    def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
+        with self.on("text_encoder"):
+            return self.texts.encode(self.part("text_encoder"), texts, self.device)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
         """As AutoencoderKL.encode(...).latent_dist, scaled: its mode, or with eps (f c h w) a sample. In float32."""
@@ -187,7 +189,8 @@ class LatentDiffusion(Backbone):
         x = x.to(self.dtype)
         # Contiguous: a convolution's last bit depends on how its input lies, which a resumed run does not remember.
         if not self.images:
-            return self.part("unet")(x.contiguous(), t, text).sample.float()
+            each = text.expand(len(x), -1, -1)
+            return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
         out = self.part("unet")(frames, t, text.expand(len(frames), -1, -1)).sample.float()
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)

@@ -118,7 +118,8 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             about |= _named("first.", kept)
             z = placed(whole, step.z, spans[n], own) if step.stage == "edit" else whole
             place = step.stage, n * step.count + step.index, count * step.count
-            yield Step(*place, z, about, fitted=_named(f"{n}.", step.fitted))
+            of = (spans[n][0] + (0 if own else 1), spans[n][1])  # a shared frame is the last part's
+            yield Step(*place, z, about, fitted=_named(f"{n}.", step.fitted), span=of)
             last = z
         whole = last
 
