@@ -4,7 +4,6 @@ import concurrent.futures
 import dataclasses
 import gc
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,9 @@ from holdfast.attention import maps
 from holdfast.backbones._svd import StableVideo
 from holdfast.backbones.base import Condition, Passing, Prompt
 from holdfast.errors import UserError
+from holdfast.guides import guiding
 from holdfast.methods import flowedit
+from holdfast.plan import Second
 from holdfast.step import Step
 from holdfast.task import EditTask
 
@@ -232,21 +233,17 @@ def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(m
     monkeypatch.setattr(registry, "load_backbone", load)
     backbone = StableVideo()
 
-    def guided(name):
-        second = SimpleNamespace(name=name, weights=None)
-        return SimpleNamespace(guide=None, plan=SimpleNamespace(guide=second))
-
     for _ in range(2):
-        with walk.guiding(guided("sd1.5"), backbone) as guide:
+        with guiding(Second("given", "sd1.5"), backbone) as guide:
             assert guide.parts["unet"].device.type == "cuda"
         assert guide.parts["unet"].device.type == "cpu"
     assert guide.parts["unet"].moves == ["cpu", "cuda", "cpu"]
     assert guide.parts["text_encoder"].moves == []
     del guide
     assert len(made) == 1
-    with walk.guiding(guided(None), backbone) as guide:
+    with guiding(Second("none"), backbone) as guide:
         assert guide is made[0]() is None
-    with walk.guiding(guided("sd1.5"), backbone):
+    with guiding(Second("given", "sd1.5"), backbone):
         pass
     assert made[1]() is not None
     del backbone

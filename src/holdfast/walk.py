@@ -7,7 +7,6 @@ z = walk.finished(job, backbone)
 
 import contextlib
 import math
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import registry, windows
+from . import windows
 from .attention import maps
-from .backbones.base import Backbone, Condition, Prompt, reserve, unwrap
+from .backbones.base import Backbone, Condition, Prompt, reserve
 from .errors import UserError
+from .guides import guiding, loaded
 from .media import masks
 from .notes import note
-from .plan import Plan, Second, plan
+from .plan import Plan, plan
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -201,7 +201,7 @@ def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Ite
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
     over = metered if in_clips else windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
-    guide = borrowed.enter_context(guiding(job, backbone))
+    guide = job.guide or borrowed.enter_context(guiding(job.plan.guide, backbone))
     if guide:
         given = replace(given, guide=_guide(job.plan, guide))
         yield Progress("guide", 1, 1)
@@ -276,64 +276,6 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
         pass
     (made,) = to_do.plan.fit.back(model.decode(event.z))
     return Painted(made, event.evaluations)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The model that guided a backbone's last edit, on the CPU."""
-
-    asked: tuple[str | None, ...]
-    model: Backbone
-    parts: list[Any]  # that come back to the device
-
-
-_waiting: weakref.WeakKeyDictionary[Backbone, Waiting] = weakref.WeakKeyDictionary()
-
-
-@contextlib.contextmanager
-def guiding(job: Job, backbone: Backbone) -> Iterator[Backbone | None]:
-    """Have the model that guides a job inside, on its device; None where there is none.
-
-    Afterwards it waits on the CPU for the next edit of this backbone; an edit that has no use for it lets it go.
-    """
-    if job.guide:
-        yield job.guide
-        return
-    own, wanted = unwrap(backbone), asked(job.plan.guide, backbone)
-    known = _waiting.pop(own, None)
-    if job.plan.guide.name is None:
-        del known
-        yield None
-        return
-    if known and known.asked == wanted:
-        model = known.model
-        for part in known.parts:
-            part.to(model.device)
-    else:
-        del known  # before the other is loaded
-        model = registry.load_backbone(*wanted)
-    try:
-        yield model
-    finally:
-        parts = [part for part in model.parts.values() if _is_on(part, model.device)]
-        for part in parts:
-            part.to("cpu")
-        _waiting[own] = Waiting(wanted, model, parts)
-
-
-def _is_on(part: Any, device: torch.device) -> bool:
-    first = next(part.parameters(), None)
-    return first is not None and first.device.type == device.type
-
-
-def loaded(chosen: Second, backbone: Backbone) -> Backbone:
-    """A plan's second model, on the backbone's device."""
-    return registry.load_backbone(*asked(chosen, backbone))
-
-
-def asked(chosen: Second, backbone: Backbone) -> tuple[str | None, ...]:
-    kind = str(backbone.dtype).removeprefix("torch.")
-    return chosen.name, chosen.weights, backbone.device.type, kind
 
 
 def _guide(plan: Plan, backbone: Backbone) -> Guide:

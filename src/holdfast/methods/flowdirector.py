@@ -18,7 +18,18 @@ from .. import attention, diffusion
 from ..attention import maps
 from ..errors import UserError
 from ..notes import note
-from ..settings import Count, Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
+from ..settings import (
+    Count,
+    Guidance,
+    LevelGrid,
+    Number,
+    Share,
+    Shift,
+    Steps,
+    Timesteps,
+    check,
+    setting,
+)
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
@@ -30,22 +41,31 @@ class Config:
     """The values of the authors' script for Wan2.1 1.3B."""
 
     steps: Steps = 50
-    strength: Share = 0.8  # n_max 40 of 50
-    n_avg: Steps = 4  # noises a step
-    # away from the worse flows; or the code's form: exactly no correction
-    averaging: Literal["published", "released"] = "published"
-    worse: Count = 2  # K, how many flows the worse average is of
-    omega: Number = 2.75  # how far away from it
-    depth: Share = 0.6  # the layer whose attention is read, as a share of all: 18 of 30
-    # side of the average pooling before the threshold, in latent cells of a 60 x 104 frame; scaled to the frame
-    smooth: Steps = 11
-    decay: Number = 0.25  # per latent cell outside the mask
+    strength: Share = setting(0.8, "n_max 40 of 50")
+    n_avg: Steps = setting(4, "noises a step")
+    averaging: Literal["published", "released"] = setting(
+        "published", "away from the worse flows; or the code's form: exactly no correction"
+    )
+    worse: Count = setting(2, "K, how many flows the worse average is of")
+    omega: Number = setting(2.75, "how far away from it")
+    depth: Share = setting(0.6, "the layer whose attention is read, as a share of all: 18 of 30")
+    smooth: Steps = setting(
+        11,
+        "side of the average pooling before the threshold, in latent cells of a 60 x "
+        "104 frame; scaled to the frame",
+    )
+    decay: Number = setting(0.25, "per latent cell outside the mask")
     source_guidance: Guidance = 3.5
     target_guidance: Guidance = 10.5
-    shift: Shift = None  # of the grid of levels; the authors' is 12; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    # what the model is told; the authors' are whole, and so are the levels mixed and stepped at
-    timesteps: Timesteps = "whole"
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 12; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting(
+        "whole",
+        "what the model is told; the authors' are whole, and so are the levels mixed "
+        "and stepped at",
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from .. import diffusion
 from ..distillation import Descent, draws
 from ..media.flows import Flows, flows
-from ..settings import Range, Share
+from ..settings import Range, Share, setting
 from ..step import Field, Given, Step, resumed
 
 NEEDS: set[str] = set()
@@ -28,10 +28,12 @@ Weight = Annotated[float, Range(0, None)]
 class Config(Descent):
     """None of these values is published; they are what measured well (docs/distillation.md)."""
 
-    flow: Annotated[float, Range(0, 0.5)] = 0.165  # weight of either neighbour's gradient; 0: off
-    keep: Weight = 0.1  # weight of the content preservation loss; 0: off
-    memory: Share = 0.9  # of the map M: how much of it an iteration leaves as it was
-    consistency: Weight = 0.05  # weight of the global consistency loss; 0: off
+    flow: Annotated[float, Range(0, 0.5)] = setting(
+        0.165, "weight of either neighbour's gradient; 0: off"
+    )
+    keep: Weight = setting(0.1, "weight of the content preservation loss; 0: off")
+    memory: Share = setting(0.9, "of the map M: how much of it an iteration leaves as it was")
+    consistency: Weight = setting(0.05, "weight of the global consistency loss; 0: off")
 
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
