@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import registry, walk
-from .backbones.base import Backbone, Passing, Prompt
+from .backbones.base import Backbone, Passing, Prompt, reserve
 from .console import duration
 from .diffusion import noise
 from .editing import opened
@@ -211,7 +211,7 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
     """The same with time and memory: one frame encoded and decoded, and one evaluation at the size of a window."""
     if not said.evaluations:
         return said
-    with PeakMemory() as memory:
+    with reserve(backbone), PeakMemory() as memory:
         seconds, basis = _timed(said, plan, frame, backbone)
     peak = memory.megabytes(str(backbone.device))
     return dataclasses.replace(said, seconds=seconds, memory_mb=peak, basis=basis)
