@@ -52,11 +52,20 @@ DEFAULTS, WALK, NOTES = (
     "tests/test_notes.py",
 )
 LATENT = "tests/test_latent_diffusion.py"
+LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/test_schedule.py"
 WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
 MATCHING = "tests/attention/test_matching.py"
 PYTHON, ARRAYS = "tests/test_python.py", "tests/media/test_arrays.py"
 MUTATIONS = [
+    *of(
+        "diffusion.py",
+        LIMITS,
+        ("torch.where(mask == 0, outside, mixed)", "mixed"),
+        ("torch.where(mask == 1, inside, ", "torch.where(mask == 2, inside, "),
+        ("torch.where(mask == 0, torch.zeros_like(change), mask * change)", "mask * change"),
+        ("return -math.inf if sigma == 1 else", "return"),
+    ),
     *of(
         "media/encoding.py",
         "tests/media/test_samples.py",
@@ -79,7 +88,7 @@ MUTATIONS = [
         (">= ENOUGH * best > 0", ">= 0"),
         ('sign = 1 if BETTER[measure] == "higher" else -1', "sign = 1"),
         ("min(ranks, key=", "max(ranks, key="),
-        ("if key not in self.known:", "if True:"),
+        ("recall(self.known, [key]", "recall({}, [key]"),
         (
             "known = dataclasses.replace(known, latent=encoded(known, model))",
             "encoded(known, model)",
@@ -136,10 +145,10 @@ MUTATIONS = [
     *of(
         "methods/uniedit.py",
         DEFAULTS,
-        ('LevelGrid = "euler"', 'LevelGrid = "own"'),
+        ('setting("euler"', 'setting("own"'),
         ("int(cfg.strength * cfg.steps + 1e-9)", "round(cfg.strength * cfg.steps)"),
     ),
-    *of("methods/flowedit.py", DEFAULTS, ('Timesteps = "exact"', 'Timesteps = "whole"')),
+    *of("methods/flowedit.py", DEFAULTS, ('setting("exact"', 'setting("whole"')),
     *of("methods/flowanchor.py", ANCHOR, ("given.inside(change) if cfg.cut else change", "change")),
     *of(
         "methods/flowdirector.py",
@@ -153,7 +162,8 @@ MUTATIONS = [
         "walk.py",
         WALK,
         ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
-        ("job.guide or second_model", "None and second_model"),
+        ("job.guide or borrowed", "None and borrowed"),
+        ("self.part[:, :, begin - end :]", "step.z[:, :, begin:end]"),
         ('{"seed": task.seed', '{"seed": 0'),
         ("@torch.no_grad()\ndef walk", "def walk"),
     ),
@@ -179,11 +189,24 @@ MUTATIONS = [
     *of(
         "backbones/_latent_diffusion.py",
         LATENT,
+        ("part + posterior.std * eps", "part + posterior.var * eps"),
+        ("/ vae.config.scaling_factor", "* vae.config.scaling_factor"),
+    ),
+    *of(
+        "backbones/_schedule.py",
+        LATENT,
         ("(x - s * found) / a", "(x - s * found)"),
         ("s * x + a * found, a * x - s * found", "a * x + s * found, a * x - s * found"),
-        ("part + posterior.std * eps", "part + posterior.var * eps"),
-        ("math.floor(self.timestep(sigma) + 1e-6)", "self.timestep(sigma)"),
-        ("/ vae.config.scaling_factor", "* vae.config.scaling_factor"),
+        ("math.floor(self.timestep(sigma))", "self.timestep(sigma)"),
+    ),
+    *of(
+        "backbones/_schedule.py",
+        SCHEDULE,
+        ("0.0], dtype=torch.float64", "0.0], dtype=torch.float32"),
+        ("return float(nearest) if", "return found if"),
+        ("(2 if pure else 1)", "1"),
+        ("(root - root[-1])", "root"),
+        ('self.spacing if grid == "own"', '"leading" if grid == "own"'),
     ),
     *of(
         "methods/flowedit.py",
@@ -237,7 +260,7 @@ MUTATIONS = [
         ("np.exp(-decay * distance)", "np.exp(-decay * 0 * distance)"),
         ("cfg.omega * (mean - baseline)", "cfg.omega * (baseline - mean)"),
         ("levels = [field.whole(sigma) for sigma in levels]", "pass"),
-        ("* (softened(seen, cfg.decay) if gated else 1)", ""),
+        ("if gated:", "if False:"),
         ("torch.maximum(where_source, where_target)", "where_source"),
     ),
     *of(
@@ -339,8 +362,8 @@ MUTATIONS = [
     *of(
         "step.py",
         CONTRACT,
-        ("self.mask * z + (1 - self.mask) * rest", "(1 - self.mask) * z + self.mask * rest"),
-        ("else self.mask * change", "else change"),
+        ("diffusion.blend(self.mask, z, rest)", "diffusion.blend(self.mask, rest, z)"),
+        ("else diffusion.apply_mask(self.mask, change)", "else change"),
         ('if cfg.timesteps == "whole"', 'if cfg.timesteps == "exact"'),
     ),
     *of(
@@ -420,7 +443,7 @@ MUTATIONS = [
         ("return states * mask[..., None].to(states)", "return states"),
         ("return (mode - mean) / std", "return mode"),
         ("z.to(self.device, torch.float32) * std + mean", "z.to(self.device, torch.float32)"),
-        ("int(1000 * sigma) / 1000", "round(1000 * sigma) / 1000"),
+        ("int(1000 * sigma + ROUNDING) / 1000", "round(1000 * sigma) / 1000"),
     ),
     *of(
         "backbones/base.py",
@@ -743,8 +766,8 @@ MUTATIONS = [
     *of(
         "methods/flowdistill.py",
         DISTILL,
-        ("return total / weight", "return total"),
-        ("total + side * seen * moved", "total + side * moved"),
+        ("weight > 0, total / weight", "weight > 0, total"),
+        ("side * diffusion.apply_mask(seen, moved)", "side * moved"),
         ("cfg.keep * 2 * (1 - where)", "cfg.keep * 2 * where"),
         ("memory * where + (1 - memory) * now", "memory * now + (1 - memory) * where"),
         ("cfg.consistency * apart(clean)", "-cfg.consistency * apart(clean)"),
@@ -755,7 +778,7 @@ MUTATIONS = [
         MATCHING,
         (".abs().sum(-1).mean(1) / 2", ".abs().sum(-1).mean(1)"),
         ("torch.where(moved >= threshold", "torch.where(moved < threshold"),
-        ("share if within is None else share * within", "share"),
+        ("share if within is None else apply_mask(within, share)", "share"),
         ("torch.arange(frames) / frames", "torch.arange(frames) / max(1, frames - 1)"),
         ("site.scale >= coarse", "site.scale > coarse"),
         (" and site.path != left_out", ""),
@@ -886,7 +909,7 @@ MUTATIONS = [
     *of(
         "walk.py",
         "tests/test_effects.py",
-        ("ids.told & {id(who.src.negative), id(who.tgt.negative)}", "ids.told"),
+        ("field.is_steered_by(condition.negative)", "field.halves"),
         ('if "text" in backbone.carries else []', ""),
     ),
     *of("words.py", WORDS, ("max(i, end)", "i"), ("if len(wanted) > LONG", "if False")),

@@ -10,6 +10,7 @@ import torch
 from holdfast import load_backbone
 from holdfast.backbones import _wan, wan
 from holdfast.backbones.base import Condition, Prompt
+from holdfast.cleaning import clean_prompt
 from holdfast.errors import Missing
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
@@ -137,7 +138,7 @@ def test_text_without_a_tokenizer_limit_is_512_long(tiny_wan, monkeypatch):
 
 
 def test_prompt_cleaning():
-    assert _wan.clean("  a\n&amp;amp; b\tâ€œcâ€\x9d ") == 'a & b "c"'
+    assert clean_prompt("  a\n&amp;amp; b\tâ€œcâ€\x9d ") == 'a & b "c"'
 
 
 @pytest.mark.parametrize("frames", [1, 5, 13])

@@ -162,7 +162,8 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     for stage, value in manifest["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{value:.2f}")
     table.add_row("seconds in all", f"{seconds:.1f}")
-    table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
+    if manifest["peak_memory_mb"] is not None:
+        table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
     out = Console()
     out.print(table)
     out.print(

@@ -18,6 +18,7 @@ from .files import Store, load_tensors, save_tensors, tidy, whole
 from .intake import Taken, placed, taken
 from .media import first, images, masks, video
 from .media.images import to_tensor
+from .memory import PeakMemory
 from .notes import Notice, gathered, note
 from .places import adapters_path, all_paths, first_path, store_of
 from .plan import Plan, plan
@@ -184,16 +185,18 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
 def _events(
     task: EditTask, backbone: Backbone | None, resume: bool, known: Taken | None
 ) -> Iterator[Event | Result]:
-    clock = Clock()
-    edit = opened(task, backbone, known)
+    clock, memory = Clock(), PeakMemory()
+    with memory:
+        edit = opened(task, backbone, known)
     if not task.output:
-        yield (yield from _alone(edit, backbone, resume, clock))
+        with memory:
+            result = yield from _alone(edit, backbone, resume, clock)
+        yield dataclasses.replace(result, memory=memory)
         return
-    with claimed(task.output) as claim:
+    with claimed(task.output) as claim, memory:
         tidy(all_paths(Path(task.output)))
         result = yield from _alone(edit, backbone, resume, clock)
-    result.claim = claim
-    yield result
+    yield dataclasses.replace(result, memory=memory, claim=claim)
 
 
 def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) -> Iterator[Event]:

@@ -5,6 +5,7 @@ often and takes seconds, and its time and memory from one evaluation of each sor
 import dataclasses
 import functools
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -16,15 +17,15 @@ import torch
 from torch import Tensor
 
 from . import registry, walk
-from .backbones.base import Backbone, Passing, Prompt
+from .backbones.base import Backbone, Passing, Prompt, reserve
 from .console import duration
 from .diffusion import noise
 from .editing import opened
 from .intake import Taken
 from .media import fit, video
+from .memory import PeakMemory
 from .notes import Notice
 from .plan import Plan
-from .result import peak_memory_mb
 from .task import EditTask
 
 LATENTS = (
@@ -102,7 +103,8 @@ def _cost(said: Forecast) -> str:
         count += f", {said.beside} of a second model (not in the time)"
     if said.seconds is None:
         return f"{count}; time and memory {said.basis}"
-    return f"{count}, about {duration(said.seconds)}, {said.memory_mb:.0f} MB ({said.basis})"
+    memory = "" if said.memory_mb is None else f", {said.memory_mb:.0f} MB"
+    return f"{count}, about {duration(said.seconds)}{memory} ({said.basis})"
 
 
 def kept(task: EditTask) -> str:
@@ -142,8 +144,19 @@ def _masked(task: EditTask) -> str:
     return "auto" if task.mask == "auto" else "given" if task.mask else ""
 
 
-@functools.lru_cache(maxsize=16)
 def counted(
+    backbone: Backbone, method: str, settings: str, mask: str, several: bool
+) -> tuple[Count, int]:
+    """As `_counted`, one at a time: threads share the member that is counted on."""
+    with _counting:
+        return _counted(backbone, method, settings, mask, several)
+
+
+_counting = threading.Lock()
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(
     backbone: Backbone, method: str, settings: str, mask: str, several: bool
 ) -> tuple[Count, int]:
     """Of a very small clip on an embedded model, and in how many windows or clips it went."""
@@ -198,6 +211,14 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
     """The same with time and memory: one frame encoded and decoded, and one evaluation at the size of a window."""
     if not said.evaluations:
         return said
+    with reserve(backbone), PeakMemory() as memory:
+        seconds, basis = _timed(said, plan, frame, backbone)
+    peak = memory.megabytes(str(backbone.device))
+    return dataclasses.replace(said, seconds=seconds, memory_mb=peak, basis=basis)
+
+
+def _timed(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> tuple[float, str]:
+    """Return the seconds of the whole edit, and what they are made from."""
     latent, encoding = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
     coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
     frames = max(end - begin for begin, end in plan.spans.spans)
@@ -226,7 +247,7 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
         total += said.learning * learning
         basis += f", one to learn from {learning:.2f} s"
     total += coding * plan.fit.model_frames / backbone.grid.first
-    return dataclasses.replace(said, seconds=total, memory_mb=peak_memory_mb(), basis=basis)
+    return total, basis
 
 
 def _seconds(work) -> tuple[Any, float]:

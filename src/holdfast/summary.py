@@ -14,7 +14,7 @@ def lines(manifest: dict) -> list[str]:
     seconds = ", ".join(f"{k} {v:.1f}" for k, v in manifest.get("seconds", {}).items())
     took = [f"seconds: {seconds}"] if seconds else []
     took.append(f"{manifest['evaluations']} evaluations")
-    if "peak_memory_mb" in manifest:
+    if manifest.get("peak_memory_mb") is not None:
         took.append(f"{manifest['peak_memory_mb']:.0f} MB")
     return [*said, "; ".join(took)]
 

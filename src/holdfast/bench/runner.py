@@ -10,15 +10,12 @@ import gc
 import itertools
 import json
 import math
-import os
 import shutil
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-
-import torch
 
 from .. import editing, metrics, provenance, registry
 from ..errors import Missing, UserError
@@ -316,7 +313,6 @@ class Bench:
         for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
-        forget_peak()
         result = editing.edit(self.contest.task(row, case, output), backbone)
         result.save()
         seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
@@ -369,15 +365,6 @@ def restored(data: dict, folder: Path) -> Case:
     files = {key: str(folder / data[key]) for key in _files(data) if data[key]}
     scene = tuple(data["scene"]) if data["scene"] else None
     return Case(**data | files | {"scene": scene})
-
-
-def forget_peak() -> None:
-    """Begin the measurement of peak memory anew, where the system can (Linux, and a GPU)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    switch = Path("/proc/self/clear_refs")
-    if os.access(switch, os.W_OK):
-        switch.write_text("5")
 
 
 def _joined(before: list, now: list) -> list:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from html import escape
 
 from .. import summary, words
+from ..cleaning import clean_prompt
 from ..console import duration
 from ..forecast import Forecast, lines
 from .desk import DONE, FAILED, RUNNING, STOPPED, WAITING, Desk, Run
@@ -16,6 +17,7 @@ def marked(source: str, target: str) -> str:
     """Both prompts as HTML, with the words that differ marked."""
     if not (source.strip() and target.strip()):
         return ""
+    source, target = clean_prompt(source), clean_prompt(target)
     change = words.changed(source, target)
     lines = (_marked(source, change.source, "del"), _marked(target, change.target, "ins"))
     return "".join(f"<div>{line}</div>" for line in lines)
