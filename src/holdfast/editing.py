@@ -213,7 +213,9 @@ def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) 
     yield Progress("load", 1, 1)
     done = Done(None, 0)
     if task.same:
-        note("the prompts are equal: the result is the source")
+        alike = task.source.split() == task.target.split()
+        how = "are equal" if alike else "differ in punctuation, case or spelling forms alone"
+        note(f"the prompts {how}: the result is the source")
     else:
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .errors import UserError
+from .prompts import say_the_same
 from .settings import Range, Share, check
 
 # fields that change the written clip and not the edited latents
@@ -156,7 +157,7 @@ class EditTask:
     def same(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
         told = self.first_frame is not None or bool(self.keyframes)
-        return not told and self.source.split() == self.target.split()
+        return not told and say_the_same(self.source, self.target)
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written."""

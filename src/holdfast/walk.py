@@ -23,6 +23,7 @@ from .errors import UserError
 from .media import masks
 from .notes import note
 from .plan import Plan, Second, plan
+from .prompts import compose
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -217,8 +218,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
         made = painted(job, backbone)
         wanted = made.frame
         yield made
-    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
-    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
+    src = backbone.condition(Prompt(compose(task.source), task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(compose(task.target), task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
@@ -271,7 +272,9 @@ def asked(chosen: Second, backbone: Backbone) -> tuple[str | None, ...]:
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
+    src, tgt = (
+        backbone.condition(Prompt(compose(t), task.negative)) for t in (task.source, task.target)
+    )
     return Guide(Metered(backbone), src, tgt)
 
 

@@ -7,6 +7,7 @@ from html import escape
 from .. import summary, words
 from ..console import duration
 from ..forecast import Forecast, lines
+from ..prompts import locate_words
 from .desk import DONE, FAILED, RUNNING, STOPPED, WAITING, Desk, Run
 
 COUNTED = ("decode and write", "check", "edit", "invert", "tune")  # stages with a pace of their own
@@ -22,10 +23,12 @@ def marked(source: str, target: str) -> str:
 
 
 def _marked(text: str, indices: tuple[int, ...], tag: str) -> str:
-    pieces = [escape(word) for word in words.pieces(text)]
-    for i in indices:
-        pieces[i] = f"<{tag}>{pieces[i]}</{tag}>"
-    return " ".join(pieces)
+    parts, end = [], 0
+    places = locate_words(text)
+    for first, stop in (places[i] for i in indices):
+        parts += [escape(text[end:first]), f"<{tag}>{escape(text[first:stop])}</{tag}>"]
+        end = stop
+    return "".join(parts) + escape(text[end:])
 
 
 def status(run: Run | None, desk: Desk) -> str:
