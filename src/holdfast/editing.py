@@ -167,7 +167,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     known = known or taken(task, backbone)
     clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
-    mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
+    mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
     effects.of_files(task, clip)
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)

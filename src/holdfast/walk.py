@@ -21,6 +21,7 @@ from .attention import maps
 from .backbones.base import Backbone, Condition, Prompt
 from .errors import UserError
 from .media import masks
+from .media.reading import Clip
 from .notes import note
 from .plan import Plan, Second, plan
 from .prompts import compose
@@ -122,7 +123,13 @@ def job(
 
 def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
     """A mask of cells that attention found, shaped as the task has it."""
-    return masks.from_cells(cells, grid, chosen.fit, shape_of(chosen.task))
+    task = chosen.task
+    return masks.from_cells(cells, grid, chosen.fit, shape_of(task), task.allow_any_mask)
+
+
+def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
+    """Return the mask that a task names by a file or a box. Raises UserError as masks.bind does."""
+    return masks.bind(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
 
 
 def shape_of(task: EditTask) -> masks.Shape:
