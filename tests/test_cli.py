@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -209,6 +210,15 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
         assert words in result.stdout
     truth = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())["truth"]
     assert {"psnr", "psnr_source", "psnr_inside", "psnr_outside", "success"} <= set(truth)
+    for name in ("source", "edited", "side-by-side"):  # as every player takes it
+        data = (tmp_path / "demo" / f"{name}.mp4").read_bytes()
+        with av.open(str(tmp_path / "demo" / f"{name}.mp4")) as container:
+            context = container.streams.video[0].codec_context
+            found = (context.name, context.profile, context.pix_fmt)
+        assert found == ("h264", "High", "yuv420p")
+        assert data.index(b"moov") < data.index(
+            b"mdat"
+        )  # it begins to play before all of it is here
 
 
 def test_demo_on_another_model(tmp_path):

@@ -184,7 +184,8 @@ def frame(
     from itertools import islice
 
     from .files import whole
-    from .media import images, video
+    from .media import image_writing, images, video
+    from .notes import note
 
     with exit_codes():
         known = video.probe(clip)
@@ -195,8 +196,13 @@ def frame(
         if output.exists() and output.samefile(clip):
             raise UserError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
+        if known.bits > 8 and output.suffix.lower() not in image_writing.DEEP:
+            note(
+                f"{output.name} holds 8 of the clip's {known.bits} bits a channel; write .png or .tif"
+            )
+        source = known.files[where] if known.files else None
         with whole(output) as part:
-            images.write(part, images.to_tensor(array))
+            image_writing.save(part, array, source, opaque=True)
         screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)
 
 

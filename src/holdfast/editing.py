@@ -168,7 +168,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     known = known or taken(task, backbone)
     clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
-    mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
+    mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
     effects.of_files(task, clip)
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
@@ -216,7 +216,9 @@ def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) 
     yield Progress("load", 1, 1)
     done = Done(None, 0)
     if task.same:
-        note("the prompts are equal: the result is the source")
+        alike = task.source.split() == task.target.split()
+        how = "are equal" if alike else "differ in punctuation, case or spelling forms alone"
+        note(f"the prompts {how}: the result is the source")
     else:
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")

@@ -75,7 +75,7 @@ def forecast(
         "settings": plan.settings(),
     }
     count = Count(0, 0, 0) if task.same else counts(plan, backbone)
-    said = Forecast(what, kept(task), *(count or (None,)))
+    said = Forecast(what, kept(task, clip), *(count or (None,)))
     return measured(said, plan, next(edit.frames()), backbone) if backbone else said
 
 
@@ -107,15 +107,20 @@ def _cost(said: Forecast) -> str:
     return f"{count}, about {duration(said.seconds)}{memory} ({said.basis})"
 
 
-def kept(task: EditTask) -> str:
-    """What will be as it was."""
+def kept(task: EditTask, clip: video.Clip) -> str:
+    """What will be as it was, in the file that the task names."""
     if task.same:
         return "everything: nothing is to change"
-    whole = "frame count, timestamps, size, sound and colour tags"
+    path = Path(task.output or "frames")
+    whole = ", ".join(video.promises(path, clip, task.codec))
     if task.mask == "auto":
-        return f"{whole}; every pixel outside the mask that the words find"
+        return (
+            f"{whole}; of the pixels none is promised: the mask is found by the edit, which stops "
+            "before it changes anything where that is empty or full"
+        )
     if task.mask:
-        return f"{whole}; every pixel outside the mask"
+        until = "" if video.is_exact(path, clip, task.codec) else " until it is encoded"
+        return f"{whole}; every pixel outside the mask{until}"
     return f"{whole}; no pixel is held exactly, for there is no mask"
 
 
@@ -167,6 +172,7 @@ def _counted(
     asked = EditTask(
         "", "", "a red ball", "a blue ball", **chosen, mask="auto" if mask == "auto" else None
     )
+    asked = dataclasses.replace(asked, allow_any_mask=True)  # of a black clip it may be anything
     inside = [torch.ones(64, 64).bool().numpy()] * len(frames) if mask == "given" else None
     shown = frames[0] if "image" in backbone.carries else None
     asked = dataclasses.replace(asked, first_frame=None if shown is None else "given")

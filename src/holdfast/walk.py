@@ -22,8 +22,10 @@ from .backbones.base import Backbone, Condition, Prompt, reserve
 from .errors import UserError
 from .guides import guiding, loaded
 from .media import masks
+from .media.reading import Clip
 from .notes import note
 from .plan import Plan, plan
+from .prompts import compose
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -122,7 +124,13 @@ def job(
 
 def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
     """A mask of cells that attention found, shaped as the task has it."""
-    return masks.from_cells(cells, grid, chosen.fit, shape_of(chosen.task))
+    task = chosen.task
+    return masks.from_cells(cells, grid, chosen.fit, shape_of(task), task.allow_any_mask)
+
+
+def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
+    """Return the mask that a task names by a file or a box. Raises UserError as masks.bind does."""
+    return masks.bind(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
 
 
 def shape_of(task: EditTask) -> masks.Shape:
@@ -247,8 +255,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
         made = painted(job, backbone)
         wanted = made.frame
         yield made
-    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
-    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
+    src = backbone.condition(Prompt(compose(task.source), task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(compose(task.target), task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
@@ -281,7 +289,9 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
+    src, tgt = (
+        backbone.condition(Prompt(compose(t), task.negative)) for t in (task.source, task.target)
+    )
     return Guide(Metered(backbone), src, tgt)
 
 

@@ -11,8 +11,12 @@ import av
 
 from ..errors import UserError
 from . import animations, images, opacity, orientation, sizes, timeline, wholeness
+from .image_files import CONVERTED, Header
+from .matrices import check_matrix
+from .metadata import read_metadata
 from .orientation import Orientation
 from .reading import Clip, opened, picture_of, pictures
+from .samples import has_chroma
 from .sizes import Shape
 from .tracks import list_tracks
 
@@ -95,16 +99,50 @@ def check_regular(path: Path) -> None:
 
 
 def _probe_images(path: Path) -> Clip:
-    files, size = images.listed(path)
+    files, headers = images.listed(path)
+    bits = max(header.bits for header in headers)
     return Clip(
         path=path,
-        size=size,
+        size=headers[0].size,
         rate=Fraction(25),
         time_base=Fraction(1, 25),
         times=tuple(range(len(files))),
         files=tuple(files),
-        opacity=any(opacity.of_image(file) is not None for file in files),
+        bits=bits,
+        pixel_format="rgb24" if bits == 8 else "rgb48le",
+        opacity=any(
+            header.may_be_clear and opacity.of_image(file) is not None
+            for file, header in zip(files, headers, strict=True)
+        ),
+        cautions=tuple(_cautions_of_images(headers)),
+        profiles=tuple(sorted({p.profile_name for p in headers if p.profile_name and p.is_rgb})),
+        has_exif=any(header.has_exif for header in headers),
+        notes=tuple(_notes_of_images(path, bits)),
     )
+
+
+def _cautions_of_images(headers: list[Header]) -> list[str]:
+    """What is lost of images before anything is done with them."""
+    said = []
+    for mode in sorted({header.mode for header in headers} & set(CONVERTED)):
+        said.append(f"the images are {mode}: they are converted to RGB, and written so")
+    if any(header.stored_bits > header.bits for header in headers):
+        said.append("the images have 16 bits a channel in a form of which 8 are read")
+    others = sorted({h.profile_name for h in headers if h.profile_name and not h.is_rgb})
+    if others:
+        said.append(
+            f"the images' colour profile ({', '.join(others)}) is not of RGB; it is left out"
+        )
+    return said
+
+
+def _notes_of_images(path: Path, bits: int) -> list[str]:
+    notes = ["16 bits a channel"] if bits > 8 else []
+    left = images.left_over(path) if path.is_dir() else []
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        notes.append(f"no frames, ignored: {', '.join(left[:3])}{more}")
+    return notes
 
 
 def _is_animation(path: Path) -> bool:
@@ -203,6 +241,12 @@ def _described(
 ) -> Clip:
     context, shapes = stream.codec_context, [s.shape for s in seen]
     shape, turned = sizes.main_shape(shapes), _orientation_of(path, seen)
+    colour = {
+        "range": context.color_range,
+        "primaries": context.color_primaries,
+        "trc": context.color_trc,
+        "space": context.colorspace,
+    }
     clip = Clip(
         path=path,
         size=shape.size[::-1] if turned.swaps_sides else shape.size,
@@ -212,20 +256,20 @@ def _described(
         orientation=turned,
         bits=max(c.bits for c in av.VideoFormat(shape.layout).components),
         pixel_format=shape.layout,
-        colour={
-            "range": context.color_range,
-            "primaries": context.color_primaries,
-            "trc": context.color_trc,
-            "space": context.colorspace,
-        },
+        colour=colour,
         aspect=stream.sample_aspect_ratio,
         audio=len(container.streams.audio),
         tracks=list_tracks(container, stream),
         timecode=_timecode(stream.metadata) or _timecode(container.metadata),
         resizes=len(set(shapes)) > 1,
-        cautions=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
+        cautions=(
+            *sizes.describe(shapes),
+            *[turned.describe()] * (turned.angle is not None),
+            *(check_matrix(path, colour) if has_chroma(shape.layout) else ()),
+        ),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
+        metadata=read_metadata(container, stream),
         notes=tuple(_notes(stream, first, seen, packets)),
     )
     return _timed(clip, container, stream, seen, packets)
