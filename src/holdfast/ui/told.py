@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from html import escape
 
 from .. import summary, words
-from ..cleaning import clean_prompt
 from ..console import duration
 from ..forecast import Forecast, lines
-from ..prompts import locate_words
+from ..prompts import clean_prompt, locate_words
 from .desk import DONE, FAILED, RUNNING, STOPPED, WAITING, Desk, Run
 
 COUNTED = ("decode and write", "check", "edit", "invert", "tune")  # stages with a pace of their own
