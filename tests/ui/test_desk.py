@@ -1,8 +1,10 @@
 """The desk behind the page: one run at a time, what was stopped goes on to the same result, and a restart finds all."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from holdfast import editing
 from holdfast.errors import UserError
 from holdfast.media import video
 from holdfast.task import EditTask
-from holdfast.ui import desk as desks
 from holdfast.ui.desk import DONE, FAILED, STOPPED, WAITING, Desk
 from tests import tiny
 
@@ -96,12 +97,13 @@ def test_one_at_a_time_in_order_and_one_that_waits_can_be_taken_out(desk, clip):
     assert first.output.stat().st_mtime_ns < third.output.stat().st_mtime_ns
 
 
-def test_a_restart_finds_the_runs(desk, clip):
+def test_a_restart_finds_the_runs(desk, clip, tmp_path):
     done = desk.submit(task(clip), ".mkv")
     until(done, DONE, FAILED)
     with desk.using:
         waiting = desk.submit(task(clip, seed=1), ".mkv")
-        again = Desk(desk.root)  # as after a power cut
+        shutil.copytree(desk.root, tmp_path / "later")  # as after a power cut
+        again = Desk(tmp_path / "later")
         found = {run.name: run.status for run in again.runs()}
         again.close()
         desk.cancel(waiting)
@@ -145,7 +147,7 @@ def test_uploads_stay_with_their_run(desk, clip):
     with desk.using:
         run = desk.submit(task(upload), ".mkv")
         assert run.status == WAITING
-        assert run.folder in desks.Path(run.task.input).parents
+        assert run.folder in Path(run.task.input).parents
         upload.unlink()
     until(run, DONE, FAILED)
     desk.remove(run)
