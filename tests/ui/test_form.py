@@ -1,6 +1,5 @@
 """From the page's widgets to a task: a widget for every setting that gives back its default, every way to a mask."""
 
-import asyncio
 import dataclasses
 
 import gradio as gr
@@ -16,17 +15,6 @@ from holdfast.ui import asked, form, told, widgets
 from holdfast.ui.asked import Asked
 from holdfast.ui.desk import Desk, Limits
 from holdfast.ui.messages import Wording
-
-
-@pytest.fixture(autouse=True)
-def loops(monkeypatch):
-    """Gradio opens loops that it leaves open."""
-    made, new = [], asyncio.new_event_loop
-    monkeypatch.setattr(asyncio, "new_event_loop", lambda: made.append(new()) or made[-1])
-    yield
-    asyncio.set_event_loop(None)
-    for loop in made:
-        loop.close()
 
 
 @pytest.fixture
