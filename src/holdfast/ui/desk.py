@@ -192,8 +192,7 @@ class Desk:
             worker.join()
             for run in self.runs():
                 if run.status == RUNNING:
-                    run.status, run.said = FAILED, "the thread that ran it ended; see the terminal"
-                    self._record(run)
+                    self._end(run, FAILED, "the thread that ran it ended; see the terminal")
 
     def _work(self) -> None:
         while self._waits():
@@ -228,15 +227,18 @@ class Desk:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # notes are events here, and end in the manifest
                 self._edit(run)
-            run.status, run.said = DONE, ""
+            self._end(run, DONE)
         except Stopped:
-            run.status, run.said = STOPPED, ""
+            self._end(run, STOPPED)
         except (Exception, SystemExit) as error:
-            run.status, run.said = FAILED, sentence(error)
-            run.is_mistaken = isinstance(error, UserError)
+            self._end(run, FAILED, sentence(error), isinstance(error, UserError))
             _report_bug(error)
-        run.preview = None
-        self._record(run)
+
+    def _end(self, run: Run, status: str, said: str = "", is_mistaken: bool = False) -> None:
+        """Write down how a run ended, and show it then."""
+        self._record(replace(run, status=status, said=said, is_mistaken=is_mistaken))
+        run.preview, run.said, run.is_mistaken = None, said, is_mistaken
+        run.status = status
 
     def _record(self, run: Run) -> None:
         """Write a run down, if the disk takes it."""
