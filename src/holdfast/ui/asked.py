@@ -17,6 +17,7 @@ from ..files import whole
 from ..intake import Taken, taken
 from ..masking import MaskTask
 from ..media import anchors, masks, overlaid, showing, video
+from ..media.video import CODECS
 from ..settings import kinds
 from ..task import EditTask
 from . import fence, storage, widgets
@@ -146,6 +147,12 @@ def painted(editor: Mapping[str, Any] | None, desk: Desk) -> str | None:
     return str(path)
 
 
+def ending_of(codec: str) -> str:
+    """Return the container that takes a codec, MP4 where it does."""
+    suffixes = CODECS[codec].suffixes if codec in CODECS else (".mp4",)
+    return ".mp4" if ".mp4" in suffixes else suffixes[0]
+
+
 def frame_of(clip: video.Clip, at: int) -> ndarray:
     """A frame of a clip, uint8 H W 3."""
     return anchors.at(clip, min(max(0, int(at)), clip.frames - 1))
@@ -153,6 +160,8 @@ def frame_of(clip: video.Clip, at: int) -> ndarray:
 
 def shown_mask(task: EditTask, desk: Desk) -> str:
     """The mask over the clip, as a small clip that every browser plays; a file's name."""
+    if task.mask is None:
+        raise UserError("there is no mask to show", "choose how to give one")
     known = taken(task)
     inside = found_mask(task, desk) if task.mask == "auto" else bound(task, known)
     frames = islice(video.read(known.clip), known.part.start, known.part.stop)

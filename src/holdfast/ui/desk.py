@@ -333,8 +333,10 @@ def hold(root: Path) -> contextlib.ExitStack:
 
 def validate(task: EditTask) -> None:
     """Raise UserError or Missing for a task that cannot work, before it waits for its turn."""
+    from ..backbones._weights import pick_device
     from ..editing import opened
 
+    pick_device(task.device)
     with collected():
         opened(task, None, intake.taken(task))
 

@@ -187,7 +187,8 @@ class Page:
     def _submit(self, mine: list[str], *values) -> tuple:
         said: dict[str, str] = {}
         with self.wording.errors(said):
-            run = self.desk.submit(asked.task_of(self.form.asked(values), self.desk))
+            task = asked.task_of(self.form.asked(values), self.desk)
+            run = self.desk.submit(task, asked.ending_of(task.codec))
             return "", run.name, "", [*mine, run.name]
         return said["error"], gr.skip(), gr.skip(), gr.skip()
 
