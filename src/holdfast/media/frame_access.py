@@ -54,6 +54,12 @@ def read_frame(clip: Clip, number: int) -> ndarray:
     return images.eight_bits(upright(frame, clip, VideoReformatter()))
 
 
+def keyframe_distance(clip: Clip) -> float:
+    """Return how many frames there are to a keyframe; all of them where none can be sought."""
+    packets = _packets_of(clip.path)
+    return clip.frames / len(packets.keys) if packets and packets.keys else clip.frames
+
+
 def _decode_from_keyframe(clip: Clip, number: int) -> av.VideoFrame | None:
     """Return the stored frame; None where only reading from the start gives it for certain."""
     packets = None if clip.deinterlaced else _packets_of(clip.path)
@@ -135,15 +141,15 @@ def _listed(path: Path, identity: tuple) -> _Packets | None:
 
 def _list_packets(path: Path) -> _Packets | None:
     """Return None where times are absent or equal, or where a second track holds the opacity."""
-    with opened(path) as container:
-        stream = container.streams.best("video")
-        if stream.metadata.get("alpha_mode") == "1":
-            return None
-        found = [
-            (packet.pts, packet.is_keyframe, packet.is_discard)
-            for packet in container.demux(stream)
-            if packet.size
-        ]
+    try:
+        with opened(path) as container:
+            stream = container.streams.best("video")
+            if stream.metadata.get("alpha_mode") == "1":
+                return None
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            found = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in packets]
+    except (av.FFmpegError, UserError):  # not everything that is read is read by FFmpeg
+        return None
     times = tuple(time for time, _, _ in found)
     place = {time: i for i, time in enumerate(times)}
     if None in place or len(place) < len(times):

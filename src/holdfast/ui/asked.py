@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import whole
 from ..intake import Taken, taken
 from ..masking import MaskTask
-from ..media import anchors, masks, overlaid, showing, video
+from ..media import masks, overlaid, showing, video
 from ..media.video import CODECS
 from ..settings import kinds
 from ..task import EditTask
@@ -153,9 +153,9 @@ def ending_of(codec: str) -> str:
     return ".mp4" if ".mp4" in suffixes else suffixes[0]
 
 
-def frame_of(clip: video.Clip, at: int) -> ndarray:
-    """A frame of a clip, uint8 H W 3."""
-    return anchors.at(clip, min(max(0, int(at)), clip.frames - 1))
+def frame_of(clip: video.Clip, at: int, desk: Desk) -> ndarray:
+    """A frame of a clip as the page shows it, uint8 H W 3."""
+    return desk.proxies.read(clip, min(max(0, int(at)), clip.frames - 1))
 
 
 def shown_mask(task: EditTask, desk: Desk) -> str:

@@ -25,6 +25,7 @@ from ..task import EditTask
 from . import storage
 from .looks import preview, write_looks
 from .messages import sentence
+from .proxies import Proxies
 from .runs import DONE, FAILED, RUNNING, STOPPED, WAITING, Run, Stopped, found
 
 SWEEP_EVERY = 3600.0  # seconds
@@ -60,6 +61,7 @@ class Desk:
         for folder in (self.folder, self.uploads):
             folder.mkdir(parents=True, exist_ok=True)
         self.held = hold(self.root)
+        self.proxies = Proxies(self.uploads)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)  # there is a run to do, or none ever again
         self.closing = threading.Event()

@@ -133,8 +133,10 @@ class Form:
         with self.wording.errors(said):
             clip = asked.clip_of(upload, path, self.desk)
             at = gr.Slider(0, max(1, clip.frames - 1), value=0, step=1)
-            frame = background(asked.frame_of(clip, 0))
-            editor = gr.ImageEditor(frame, brush=a_brush(max(2, min(clip.size) // 12)))
+            frame = background(asked.frame_of(clip, 0, self.desk))
+            editor = gr.ImageEditor(
+                frame, brush=a_brush(max(2, min(frame["background"].shape[:2]) // 12))
+            )
             return self.wording.text(asked.described(clip)), at, editor, {}
         return said["error"], gr.skip(), None, {}
 
@@ -171,7 +173,9 @@ class Form:
         with self.wording.errors({}):
             clip = asked.clip_of(found[self.upload], found[self.path], self.desk)
             marks, at = self._marks(found), int(found[self.at])
-            return background(asked.frame_of(clip, at), marks.get(at)), marks | {OPEN: at}
+            return background(asked.frame_of(clip, at, self.desk), marks.get(at)), marks | {
+                OPEN: at
+            }
         return gr.skip(), gr.skip()
 
 

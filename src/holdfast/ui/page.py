@@ -266,7 +266,7 @@ class Page:
             return gr.skip()
         clips = (run.task.input, run.output)
         with self.wording.errors({}):  # the source may have gone since
-            return tuple(asked.frame_of(video.probe(clip), at) for clip in clips)
+            return tuple(asked.frame_of(video.probe(clip), at, self.desk) for clip in clips)
         return gr.skip()
 
     def _past(self) -> tuple:
