@@ -56,15 +56,14 @@ def read_frame(clip: Clip, number: int) -> ndarray:
 
 def keyframe_distance(clip: Clip) -> float:
     """Return how many frames there are to a keyframe; all of them where none can be sought."""
-    packets = _packets_of(clip.path)
+    packets = _listing(clip)
     return clip.frames / len(packets.keys) if packets and packets.keys else clip.frames
 
 
 def _decode_from_keyframe(clip: Clip, number: int) -> av.VideoFrame | None:
     """Return the stored frame; None where only reading from the start gives it for certain."""
-    packets = None if clip.deinterlaced else _packets_of(clip.path)
-    time = clip.times[number]
-    if packets is None or packets.shown != frozenset(clip.times):
+    packets, time = _listing(clip), clip.times[number]
+    if packets is None:
         return None
     starts = itertools.islice(packets.keyframes(time), _TRIES)
     for start, back in itertools.product(starts, _BACK):
@@ -74,8 +73,19 @@ def _decode_from_keyframe(clip: Clip, number: int) -> av.VideoFrame | None:
         except (av.FFmpegError, UserError):  # reading from the start says what is wrong
             return None
         if frame is not None:
-            return frame
+            return frame if _is_usual(frame, clip) else None
     return None
+
+
+def _listing(clip: Clip) -> _Packets | None:
+    """Return the packets of a clip whose times are the file's own; None of any other."""
+    packets = None if clip.deinterlaced else _packets_of(clip.path)
+    return packets if packets and packets.shown == frozenset(clip.times) else None
+
+
+def _is_usual(frame: av.VideoFrame, clip: Clip) -> bool:
+    """Whether a frame is like the first: where it is not, reading from the start knows what to make of it."""
+    return (frame.width, frame.height, frame.format.name) == (*clip.stored_size, clip.pixel_format)
 
 
 def _decode(

@@ -19,7 +19,7 @@ from .messages import Wording
 from .runs import DONE, RUNNING, SIDE, STRIP, WAITING, Run
 
 TICK = 1.0  # seconds between two looks at how far a run is
-HEAD = "# Holdfast\nEdit a clip by words. **Outside the mask, every pixel holds fast.**"
+HEAD = "# Holdfast\nEdit a clip by words. **Outside the mask, what you did not name holds fast.**"
 CSS = """
 .gradio-container {max-width: 1280px !important}
 #differences del {background: #fde2e2; text-decoration: none; color: #7a1f1f}
