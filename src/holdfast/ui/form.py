@@ -190,9 +190,9 @@ def models() -> dict[str, gr.Dropdown]:
     backbone = next(iter([*own, *(name for name in usual if name in here), *here]))
     methods = asked.fitting(backbone)
     with gr.Row():
-        label = {"label": "Model", "elem_id": "field-backbone"}
+        label = {"label": "Model", "elem_id": "field-backbone", "min_width": 220}
         model = gr.Dropdown(choices, value=backbone, **label)
-        label = {"label": "Method", "elem_id": "field-method"}
+        label = {"label": "Method", "elem_id": "field-method", "min_width": 220}
         first = EditTask.method if EditTask.method in methods else methods[0]
         method = gr.Dropdown(methods, value=first, **label)
     return {"method": method, "backbone": model}

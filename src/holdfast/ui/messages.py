@@ -15,7 +15,13 @@ from ..task import EditTask
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
 GET = "; “holdfast doctor” on the page's machine says how to get it"
-PROMPTS = {"source": "Source prompt", "target": "Target prompt", "negative": "Negative prompt"}
+LABELS = {
+    "source": "Source prompt",
+    "target": "Target prompt",
+    "negative": "Negative prompt",
+    "backbone": "Model",
+    "crf": "CRF",
+}
 # What is no field of a task: controls of the page, and what whoever started the page can change.
 OTHERS = {
     "set": "Settings of the method",
@@ -32,7 +38,7 @@ OTHERS = {
 
 def label(name: str) -> str:
     """Return what a field is called on the page."""
-    return PROMPTS.get(name) or name.replace("_", " ").capitalize()
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def _labels() -> dict[str, str]:

@@ -106,7 +106,13 @@ class Page:
         self.stored = gr.HTML(elem_id="stored")
 
     def _gallery(self, past: gr.Tab) -> None:
-        self.gallery = gr.Gallery(columns=2, elem_id="gallery", label="Past runs", format="png")
+        self.gallery = gr.Gallery(
+            columns=2,
+            elem_id="gallery",
+            label="Past runs",
+            format="png",
+            buttons=["download", "fullscreen"],  # and none that shares it with another machine
+        )
         self.open = gr.HTML("Choose a run to look at it.", elem_id="opened")
         self.remove = gr.Button("Remove this run", visible=False, elem_id="remove")
         with gr.Row(visible=False) as self.sure_remove:

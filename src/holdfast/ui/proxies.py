@@ -27,7 +27,7 @@ from . import storage
 
 WIDEST = 960  # pixels of a frame that is shown
 HEAVY = 1.5e8  # pixels that are decoded for one frame: about a fifth of a second
-QUALITY = 95  # of a proxy's JPEG files
+QUALITY = 90  # of a proxy's JPEG files
 
 
 class Proxies:

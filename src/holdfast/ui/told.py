@@ -112,12 +112,14 @@ def figures(run: Run, wording: Wording) -> str:
 
 def stored(usage: Usage, limit: float) -> str:
     """What lies in the page's folder, as HTML. limit: gigabytes of uploads."""
-    runs, uploads, free = (
-        f"{size / 1e9:.1f} GB" for size in (usage.runs, usage.uploads, usage.free)
-    )
-    said = f"Runs {runs}, uploads and masks {uploads} of {limit:g} GB; {free} free on the disk"
-    full = " <b>Remove runs that nobody needs.</b>" if usage.free < usage.runs / 10 else ""
+    runs, uploads, free = map(_size, (usage.runs, usage.uploads, usage.free))
+    said = f"Runs {runs}; uploads and masks {uploads} of {limit:g} GB; {free} free on the disk"
+    full = " <b>Remove runs that are no longer needed.</b>" if usage.free < usage.runs / 10 else ""
     return f"<small>{said}.{full}</small>"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def when(run: Run) -> str:
