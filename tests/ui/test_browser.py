@@ -88,6 +88,7 @@ def choose(page, name, value):
     page.click(f"#field-{name} input")
     page.fill(f"#field-{name} input", value)
     page.keyboard.press("Enter")
+    page.wait_for_function(f"document.querySelector('#field-{name} input').value === '{value}'")
 
 
 def open_all(page):
@@ -103,8 +104,8 @@ def open_all(page):
 def test_what_nobody_typed_is_not_sent(page, clip, sent, method):
     """Every accordion is opened, and nothing typed: the task is that of a page that was left alone."""
     fill(page, clip, **PROMPTS)
-    choose(page, "backbone", "shapeworld-sd")
     choose(page, "method", method)
+    choose(page, "backbone", "shapeworld-sd")  # which carries both
     page.click("#way label:has-text('box')")
     page.fill("#box input, #box textarea", "4,4,16,16")
     page.uncheck("#follow input")
