@@ -26,7 +26,7 @@ from .task import EditTask
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Edit a clip by words. What you did not name holds fast.",
+    help="Edit a clip by words. Outside the mask, what you did not name holds fast.",
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
@@ -53,11 +53,12 @@ def check_task(task: EditTask, as_json: bool) -> None:
     from .intake import taken
 
     known = taken(task)
+    begin = time.perf_counter()  # libraries are loaded too: an edit does that again
     from . import forecast, registry
     from .files import as_json as to_json
 
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    said = forecast.forecast(task, known, backbone)
+    said = forecast.forecast(task, known, backbone, time.perf_counter() - begin)
     if as_json:
         print(to_json(dataclasses.asdict(said)))
         return
@@ -86,6 +87,8 @@ def summarise(manifest: dict) -> None:
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
     for line in summary.lines(manifest):
         screen.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    for step in summary.next_steps(manifest):
+        screen.print(f"next: {escape(step)}", highlight=False, soft_wrap=True)
 
 
 EDIT_FLAGS = {

@@ -169,6 +169,12 @@ def sensible(mask: Mask, name: str | Path) -> Mask:
     return mask
 
 
+def cell_side(grid: Grid, fitted: Fit) -> float:
+    """How many of the clip's pixels a latent cell covers, along the side where it covers more."""
+    sides = zip(grid.stride[1:], fitted.size, fitted.model_size, strict=True)
+    return max(stride * size / model_size for stride, size, model_size in sides)
+
+
 def from_cells(cells: Tensor, grid: Grid, fitted: Fit, shape: Shape) -> Mask:
     """A mask on latents, f h w boolean, at the clip's own size and length."""
 

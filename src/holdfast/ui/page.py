@@ -31,7 +31,9 @@ class Page:
     def __init__(self, desk: Desk, limits: Limits):
         self.desk, self.limits = desk, limits
         with gr.Blocks(title="Holdfast", analytics_enabled=False) as self.blocks:
-            gr.Markdown("# Holdfast\nEdit a clip by words. **What you did not name holds fast.**")
+            gr.Markdown(
+                "# Holdfast\nEdit a clip by words. **Outside the mask, what you did not name holds fast.**"
+            )
             self.chosen = gr.State(None)  # the name of the run that is shown
             self.seen = gr.State("")  # what of it is shown already
             with gr.Tab("Edit"), gr.Row():
