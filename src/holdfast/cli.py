@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import summary
+from . import agreement, summary
 from .bench.cli import bench
 from .commands.batch import batch
 from .commands.flags import dressed, task_parameters
@@ -116,8 +116,12 @@ def demo(
         str, typer.Option(help="An embedded model (see: holdfast list backbones).")
     ] = "shapeworld-wan",
     with_mask: Annotated[
-        bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--with-mask/--without-mask",
+            help="Give the edited actor's mask; a backdrop has none.",
+        ),
+    ] = True,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for what it makes.")
     ] = Path("demo"),
@@ -160,6 +164,9 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
     table.add_row("edit succeeded", "yes" if truth["success"] else "no")
     table.add_row("pixels changed", f"{kept['changed_share']:.1%}")
+    table.add_row("kept", summary.kept_outside(manifest))
+    if manifest["agreement"]:
+        table.add_row("by itself", agreement.sentence(manifest["agreement"]))
     for stage, value in manifest["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{value:.2f}")
     table.add_row("seconds in all", f"{seconds:.1f}")

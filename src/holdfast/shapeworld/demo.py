@@ -35,18 +35,19 @@ def demo(
     edit: Edit,
     method: str,
     folder: Path,
-    masked: bool = False,
+    masked: bool = True,
     report=None,
     backbone: str = "shapeworld-wan",
 ) -> dict:
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
-    mask. A backbone that is steered by a first frame is given the true edited one.
+    mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
     name = registry.choose(backbone, registry.backbones(), "backbone")
     shown = "image" in registry.backbones()[name].MODELS[name].carries
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     write_clip(folder / "source.mp4", arrays(source), "lossless")
+    masked = masked and edit.actor is not None
     if masked:
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(folder / "mask.mkv", arrays(mask), "lossless")
