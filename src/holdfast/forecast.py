@@ -118,16 +118,16 @@ def _cost(said: Forecast) -> str:
         count += f" and {said.judging} to judge the result"
     if said.seconds is None:
         return f"{count}; time and memory {said.basis}"
-    return f"{count}, about {_time(said)}, {said.memory_mb:.0f} MB ({said.basis})"
+    basis = f"{said.basis}; writing and checking the file come on top"
+    return f"{count}, about {_time(said)}, {said.memory_mb:.0f} MB ({basis})"
 
 
 def _time(said: Forecast) -> str:
-    """How long an edit will take, and what of it is not known."""
-    without = "writing and checking the file come on top"
+    """How long an edit will take, and how much of that is loading."""
     if said.loading is None:
-        return f"{duration(said.seconds)} with the model loaded as it is; {without}"
-    parts = f"{duration(said.loading)} of it to load the model; {without}"
-    return f"{duration(said.loading + said.seconds)}, {parts}"
+        return f"{duration(said.seconds)} with the model loaded as it is"
+    loading = f"{duration(said.loading)} of it to load the model"
+    return f"{duration(said.loading + said.seconds)}, {loading}"
 
 
 def kept(task: EditTask) -> str:
