@@ -29,11 +29,12 @@ def lines(manifest: dict) -> list[str]:
     """Whether the edit worked, what was kept, how the clip was fitted and what it took. The manifest has
     `preservation`; where the clip was written already, what was kept is said of the file.
     """
-    said = [agreement.sentence(manifest["agreement"])] if manifest["agreement"] else []
+    judged = manifest.get("agreement")  # an earlier version's manifest has none
+    said = [agreement.sentence(judged)] if judged else []
     said += [f"kept: {kept_outside(manifest)}", manifest["plan"]["fit"]["reason"]]
     seconds = ", ".join(f"{stage_name(k)} {v:.1f}" for k, v in manifest.get("seconds", {}).items())
     took = [f"seconds: {seconds}"] if seconds else []
-    judging = manifest["agreement_evaluations"]
+    judging = manifest.get("agreement_evaluations")
     more = f" and {judging} to judge the result" if judging else ""
     took.append(f"{manifest['evaluations']} evaluations of the network{more}")
     if "peak_memory_mb" in manifest:
