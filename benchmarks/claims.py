@@ -6,7 +6,7 @@ success: as the model leaves the clip; and the error once more as it is delivere
 pixels outside; then differences between methods, scene by scene. Wan-Edit + mask and FlowAnchor are given the edited
 actor's mask. lengths: scenes of one actor from 1 latent frame on. Mean magnitude of the edit's signal and success with
 and without AMM. open: what the paper leaves open, each choice against the default, on scenes that are not reported.
-Prints Markdown: means with the half width of their 95 % interval.
+Prints Markdown: means with their 95 % intervals.
 """
 
 import argparse

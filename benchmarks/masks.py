@@ -83,7 +83,7 @@ def figures(seed: int, name: str, size: int) -> dict[str, float]:
             "seconds": seconds,
         }
         quarter = exact[-1].sum() >= QUARTER * exact[0].sum()
-        row["good"] = float(row["last"] >= 0.9) if there[-1] else np.nan
+        row["good"] = bool(row["last"] >= 0.9) if there[-1] else np.nan
         row["large"], row["large_good"] = (row[f] if quarter else np.nan for f in ("last", "good"))
         if there[AGAIN]:
             marked[AGAIN] = boxed(clip, shares, AGAIN)

@@ -29,9 +29,23 @@ class Cost:
     evaluations: int
 
 
+class Timed(Metered):
+    """A field that also times its evaluations. On a CPU: on a GPU it would be the time to launch them."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.seconds = 0.0
+
+    def velocity(self, z, sigma, condition, *, branch, frames=None):
+        begin = time.perf_counter()
+        result = super().velocity(z, sigma, condition, branch=branch, frames=frames)
+        self.seconds += time.perf_counter() - begin
+        return result
+
+
 @torch.no_grad()
 def measure(backbone, name: str, given: Given) -> Cost:
-    module, field = registry.method(name), Metered(backbone)
+    module, field = registry.method(name), Timed(backbone)
     cfg = module.Config(steps=STEPS, strength=1.0)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "latents.safetensors", "benchmark")

@@ -1,8 +1,9 @@
 """What the benchmarks print: Markdown tables of means with 95 % intervals."""
 
 import math
-import statistics
 from collections.abc import Iterable
+
+from holdfast.intervals import estimate, estimate_difference
 
 
 def line(*cells: object) -> None:
@@ -13,11 +14,11 @@ def head(*columns: str) -> None:
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
 
 
-def interval(values: Iterable[float]) -> str:
-    """The mean with the half width of its 95 % interval. What is not finite counts for nothing."""
-    numbers = [float(v) for v in values if math.isfinite(v)]
-    spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    return f"{statistics.fmean(numbers):.3g} ± {1.96 * spread / math.sqrt(len(numbers)):.2g}"
+def interval(values: Iterable[float], signed: bool = False) -> str:
+    """The mean with its 95 % interval; of True and False a rate. What is not finite counts for nothing."""
+    values = [value for value in values if math.isfinite(value)]
+    found = estimate(values, bool(values) and all(isinstance(value, bool) for value in values))
+    return found.text(signed) if found else "–"
 
 
 def intervals(rows: list[dict], figures: Iterable[str]) -> list[str]:
@@ -26,5 +27,13 @@ def intervals(rows: list[dict], figures: Iterable[str]) -> list[str]:
 
 def differences(rows: list[dict], others: list[dict], figures: Iterable[str]) -> list[str]:
     """Of each scene's two figures."""
-    pairs = list(zip(rows, others, strict=True))
-    return [interval([a[figure] - b[figure] for a, b in pairs]) for figure in figures]
+    return [
+        difference([(a[figure], b[figure]) for a, b in zip(rows, others, strict=True)])
+        for figure in figures
+    ]
+
+
+def difference(pairs: list[tuple[float, float]]) -> str:
+    is_rate = all(isinstance(value, bool) for pair in pairs for value in pair)
+    found = estimate_difference([a - b for a, b in pairs], is_rate)
+    return found.text(signed=True) if found else "–"

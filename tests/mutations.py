@@ -52,11 +52,20 @@ DEFAULTS, WALK, NOTES = (
     "tests/test_notes.py",
 )
 LATENT = "tests/test_latent_diffusion.py"
+LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/test_schedule.py"
 WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
 MATCHING = "tests/attention/test_matching.py"
 PYTHON, ARRAYS = "tests/test_python.py", "tests/media/test_arrays.py"
 MUTATIONS = [
+    *of(
+        "diffusion.py",
+        LIMITS,
+        ("torch.where(mask == 0, outside, mixed)", "mixed"),
+        ("torch.where(mask == 1, inside, ", "torch.where(mask == 2, inside, "),
+        ("torch.where(mask == 0, torch.zeros_like(change), mask * change)", "mask * change"),
+        ("return -math.inf if sigma == 1 else", "return"),
+    ),
     *of(
         "media/encoding.py",
         "tests/media/test_samples.py",
@@ -100,7 +109,7 @@ MUTATIONS = [
         (">= ENOUGH * best > 0", ">= 0"),
         ('sign = 1 if BETTER[measure] == "higher" else -1', "sign = 1"),
         ("min(ranks, key=", "max(ranks, key="),
-        ("if key not in self.known:", "if True:"),
+        ("recall(self.known, [key]", "recall({}, [key]"),
         (
             "known = dataclasses.replace(known, latent=encoded(known, model))",
             "encoded(known, model)",
@@ -132,9 +141,42 @@ MUTATIONS = [
         ("layer[..., 3] > 0 for", "layer[..., 0] > 0 for"),
     ),
     *of(
+        "prompts.py",
+        "tests/test_prompts.py",
+        (".casefold()", ""),
+        ('"NFKC", plain', '"NFC", plain'),
+        ("|a(?=i*[wn])", ""),
+        ("|(?<=n)d(?=n)", ""),
+    ),
+    *of(
+        "media/mask_files.py",
+        "tests/media/test_mask_files.py",
+        ("bright[visible]", "bright"),
+        ("if len(seen) > 1:", "if False:"),
+        ("0 if self.is_label else _half(values)", "_half(values)"),
+    ),
+    *of(
+        "media/image_files.py",
+        "tests/media/test_folders.py",
+        ('path.name.startswith(".") or ', ""),
+        ("if exif.get(ORIENTATION) in SIDEWAYS else", "if False else"),
+    ),
+    *of(
+        "media/metadata.py",
+        "tests/media/test_metadata.py",
+        ('"location.ISO6709")', '"location.iso6709")'),
+        ('(ANY_TAG if _needs_any_tag(metadata, suffix) else "")', '""'),
+    ),
+    *of(
+        "media/matrices.py",
+        "tests/media/test_matrices.py",
+        ("    5: Colorspace.ITU601,\n", ""),
+        ("if space in OTHERS:", "if False:"),
+    ),
+    *of(
         "ui/told.py",
         "tests/ui/test_form.py",
-        ("[escape(word) for word", "[word for word"),
+        ("{escape(text[first:stop])}", "{text[first:stop]}"),
     ),
     *of(
         "ui/form.py",
@@ -157,10 +199,10 @@ MUTATIONS = [
     *of(
         "methods/uniedit.py",
         DEFAULTS,
-        ('LevelGrid = "euler"', 'LevelGrid = "own"'),
+        ('setting("euler"', 'setting("own"'),
         ("int(cfg.strength * cfg.steps + 1e-9)", "round(cfg.strength * cfg.steps)"),
     ),
-    *of("methods/flowedit.py", DEFAULTS, ('Timesteps = "exact"', 'Timesteps = "whole"')),
+    *of("methods/flowedit.py", DEFAULTS, ('setting("exact"', 'setting("whole"')),
     *of("methods/flowanchor.py", ANCHOR, ("given.inside(change) if cfg.cut else change", "change")),
     *of(
         "methods/flowdirector.py",
@@ -174,7 +216,8 @@ MUTATIONS = [
         "walk.py",
         WALK,
         ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
-        ("job.guide or second_model", "None and second_model"),
+        ("job.guide or borrowed", "None and borrowed"),
+        ("self.part[:, :, begin - end :]", "step.z[:, :, begin:end]"),
         ('{"seed": task.seed', '{"seed": 0'),
         ("@torch.no_grad()\ndef walk", "def walk"),
     ),
@@ -200,11 +243,24 @@ MUTATIONS = [
     *of(
         "backbones/_latent_diffusion.py",
         LATENT,
+        ("part + posterior.std * eps", "part + posterior.var * eps"),
+        ("/ vae.config.scaling_factor", "* vae.config.scaling_factor"),
+    ),
+    *of(
+        "backbones/_schedule.py",
+        LATENT,
         ("(x - s * found) / a", "(x - s * found)"),
         ("s * x + a * found, a * x - s * found", "a * x + s * found, a * x - s * found"),
-        ("part + posterior.std * eps", "part + posterior.var * eps"),
-        ("math.floor(self.timestep(sigma) + 1e-6)", "self.timestep(sigma)"),
-        ("/ vae.config.scaling_factor", "* vae.config.scaling_factor"),
+        ("math.floor(self.timestep(sigma))", "self.timestep(sigma)"),
+    ),
+    *of(
+        "backbones/_schedule.py",
+        SCHEDULE,
+        ("0.0], dtype=torch.float64", "0.0], dtype=torch.float32"),
+        ("return float(nearest) if", "return found if"),
+        ("(2 if pure else 1)", "1"),
+        ("(root - root[-1])", "root"),
+        ('self.spacing if grid == "own"', '"leading" if grid == "own"'),
     ),
     *of(
         "methods/flowedit.py",
@@ -258,7 +314,7 @@ MUTATIONS = [
         ("np.exp(-decay * distance)", "np.exp(-decay * 0 * distance)"),
         ("cfg.omega * (mean - baseline)", "cfg.omega * (baseline - mean)"),
         ("levels = [field.whole(sigma) for sigma in levels]", "pass"),
-        ("* (softened(seen, cfg.decay) if gated else 1)", ""),
+        ("if gated:", "if False:"),
         ("torch.maximum(where_source, where_target)", "where_source"),
     ),
     *of(
@@ -360,8 +416,8 @@ MUTATIONS = [
     *of(
         "step.py",
         CONTRACT,
-        ("self.mask * z + (1 - self.mask) * rest", "(1 - self.mask) * z + self.mask * rest"),
-        ("else self.mask * change", "else change"),
+        ("diffusion.blend(self.mask, z, rest)", "diffusion.blend(self.mask, rest, z)"),
+        ("else diffusion.apply_mask(self.mask, change)", "else change"),
         ('if cfg.timesteps == "whole"', 'if cfg.timesteps == "exact"'),
     ),
     *of(
@@ -420,7 +476,7 @@ MUTATIONS = [
         "media/masks.py",
         MASKS,
         ("inside = inside != self.invert", "inside = inside == self.invert"),
-        ("part.start if file.frames > 1 and file.frames in whole else 0", "0"),
+        ("self.part.start if self.is_whole else 0", "0"),
         ("group = -(-i // grid.stride[0])", "group = i // grid.stride[0]"),
         ("min(-(-i // grid.stride[0]), shape[0] - 1)", "min(i // grid.stride[0], shape[0] - 1)"),
         ("source * (1 - weight) + edited * weight", "edited * (1 - weight) + source * weight"),
@@ -441,7 +497,7 @@ MUTATIONS = [
         ("return states * mask[..., None].to(states)", "return states"),
         ("return (mode - mean) / std", "return mode"),
         ("z.to(self.device, torch.float32) * std + mean", "z.to(self.device, torch.float32)"),
-        ("int(1000 * sigma) / 1000", "round(1000 * sigma) / 1000"),
+        ("int(1000 * sigma + ROUNDING) / 1000", "round(1000 * sigma) / 1000"),
     ),
     *of(
         "backbones/base.py",
@@ -453,13 +509,22 @@ MUTATIONS = [
     *of(
         "bench/tables.py",
         "tests/bench/test_tables.py",
-        ("array[drawn].mean(1), INTERVAL)", "array[drawn].mean(1), INTERVAL[::-1])"),
-        ("INTERVAL = (2.5, 97.5)", "INTERVAL = (5, 95)"),
-        (
-            'max(means.values()) if way == "higher" else min',
-            'min(means.values()) if way == "higher" else max',
-        ),
+        ("sign = 1 if better(figure)", "sign = -1 if better(figure)"),
         ("if done(record) and value is not None", "if value is not None"),
+        ("and self._counts(record, figure)", "and True"),
+        (
+            "sum(sign * found[case] for case in cases)",
+            "sum(sign * value for value in found.values())",
+        ),
+        ("if not isinstance(cell, str) or", "if True or"),
+    ),
+    *of(
+        "intervals.py",
+        "tests/test_intervals.py",
+        ("SHARE = 0.95", "SHARE = 0.9"),
+        ("count + 2) for sign in (1, -1))", "count) for sign in (1, -1))"),
+        ("value -= skewness / (6 * count)", "value += skewness / (6 * count)"),
+        ("(math.cos(angle) if freedom % 2", "(math.sin(angle) if freedom % 2"),
     ),
     *of(
         "bench/tables.py",
@@ -605,7 +670,10 @@ MUTATIONS = [
         "tests/bench/test_study.py",
         ('"left": 1.0, "right": 0.0', '"left": 0.0, "right": 1.0'),
         ("p = won / expected.sum(-1)", "p = won / games.sum(-1)"),
-        ("if len(people) == 1:", "if True:"),
+        (
+            "rng.multinomial(count, np.full",
+            "np.ones((RESAMPLES, count)) + 0 * rng.multinomial(count, np.full",
+        ),
     ),
     *of(
         "media/fit.py",
@@ -690,7 +758,7 @@ MUTATIONS = [
         WAN22,
         ("if two and name not in BOUNDARIES", "if False"),
         ("if name in BOUNDARIES and not two", "if False"),
-        ("(*PARTS, SECOND), PIPELINES)", "PARTS, PIPELINES)"),
+        ("MODELS[name].parts, PIPELINES)", "PARTS, PIPELINES)"),
         ('.get("boundary_ratio") or ', ".get(None) or "),
         ("return library is not None", "return True"),
     ),
@@ -752,8 +820,8 @@ MUTATIONS = [
     *of(
         "methods/flowdistill.py",
         DISTILL,
-        ("return total / weight", "return total"),
-        ("total + side * seen * moved", "total + side * moved"),
+        ("weight > 0, total / weight", "weight > 0, total"),
+        ("side * diffusion.apply_mask(seen, moved)", "side * moved"),
         ("cfg.keep * 2 * (1 - where)", "cfg.keep * 2 * where"),
         ("memory * where + (1 - memory) * now", "memory * now + (1 - memory) * where"),
         ("cfg.consistency * apart(clean)", "-cfg.consistency * apart(clean)"),
@@ -764,7 +832,7 @@ MUTATIONS = [
         MATCHING,
         (".abs().sum(-1).mean(1) / 2", ".abs().sum(-1).mean(1)"),
         ("torch.where(moved >= threshold", "torch.where(moved < threshold"),
-        ("share if within is None else share * within", "share"),
+        ("share if within is None else apply_mask(within, share)", "share"),
         ("torch.arange(frames) / frames", "torch.arange(frames) / max(1, frames - 1)"),
         ("site.scale >= coarse", "site.scale > coarse"),
         (" and site.path != left_out", ""),
@@ -895,7 +963,7 @@ MUTATIONS = [
     *of(
         "walk.py",
         "tests/test_effects.py",
-        ("ids.told & {id(who.src.negative), id(who.tgt.negative)}", "ids.told"),
+        ("field.is_steered_by(condition.negative)", "field.halves"),
         ('if "text" in backbone.carries else []', ""),
     ),
     *of("words.py", WORDS, ("max(i, end)", "i"), ("if len(wanted) > LONG", "if False")),
@@ -991,7 +1059,10 @@ MUTATIONS = [
         ("levels = np.rint(scaled)", "levels = np.floor(scaled)"),
         ("array > peak / 2", "array > 0"),
         ("array > 0 if whole and high <= 1 else", ""),
-        ("ImageOps.exif_transpose(given)", "given"),
+        (
+            "upright = ImageOps.exif_transpose(given)\n    if upright.has_transparency_data and",
+            "upright = given\n    if upright.has_transparency_data and",
+        ),
         ("found.update(np.ascontiguousarray(array))", "pass"),
         ("os.utime(path, (0, 0))", "pass"),
         ("(levels >= 0) & (levels <= 255)", "levels <= 255"),
@@ -1014,7 +1085,7 @@ MUTATIONS = [
     *of(
         "media/showing.py",
         PYTHON,
-        ("file.stat().st_size <= BYTES", "True"),
+        ("file.stat().st_size <= most", "True"),
         ("WIDTH / (count * size[0])", "WIDTH / size[0]"),
     ),
     *of("result.py", PYTHON, ("@functools.cached_property", "@property")),
@@ -1125,6 +1196,47 @@ MUTATIONS = [
             '_frames(place, found, shares, report), "lossless"',
             '_frames(place, found, shares, report), "h264"',
         ),
+    ),
+    *of(
+        "backbones/_weights.py",
+        "tests/test_published.py",
+        (
+            "return defaults(class_of(found) or _class_in_index(folder, part)) | found",
+            "return found",
+        ),
+    ),
+    *of("hub.py", "tests/test_published.py", (", allow_patterns=[]", "")),
+    *of(
+        "backbones/_headers.py",
+        "tests/test_layouts.py",
+        ("if all(shard.is_file() for shard in held):", "if True:"),
+        ("    if few:", "    if False:"),
+        ("    elif scales:", "    elif False:"),
+    ),
+    *of(
+        "backbones/_parts.py",
+        "tests/test_layouts.py",
+        ("or not _succeeds(control)", ""),
+        ("if name in plain and not varied:", "if True:"),
+    ),
+    *of(
+        "task.py",
+        "tests/test_identity.py",
+        ('model["identity"] if model else self.weights', "self.weights"),
+        ('helper and helper["identity"]', "None"),
+        ('"version": __version__.split(".")[:2]', '"version": 0'),
+    ),
+    *of(
+        "convert.py",
+        "tests/test_convert.py",
+        ("weights_only=True", "weights_only=False"),
+        ("place not in seen and tensor.is_contiguous()", "True"),
+    ),
+    *of(
+        "tuning.py",
+        "tests/test_tuning.py",
+        ("isinstance(layer, nn.Linear) and not inside", "isinstance(layer, nn.Linear)"),
+        ("        _put(network, before)\n", "        pass\n"),
     ),
 ]
 

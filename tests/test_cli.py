@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -210,6 +211,15 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
         assert words in result.stdout
     truth = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())["truth"]
     assert {"psnr", "psnr_source", "psnr_inside", "psnr_outside", "success"} <= set(truth)
+    for name in ("source", "edited", "side-by-side"):  # as every player takes it
+        data = (tmp_path / "demo" / f"{name}.mp4").read_bytes()
+        with av.open(str(tmp_path / "demo" / f"{name}.mp4")) as container:
+            context = container.streams.video[0].codec_context
+            found = (context.name, context.profile, context.pix_fmt)
+        assert found == ("h264", "High", "yuv420p")
+        assert data.index(b"moov") < data.index(
+            b"mdat"
+        )  # it begins to play before all of it is here
 
 
 def test_demo_on_another_model(tmp_path):
@@ -226,7 +236,9 @@ def test_lists():
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert {"flowedit", "wanedit", "sdedit"} <= set(methods)
     assert methods["flowedit"]["needs"] == []
-    assert "shapeworld-wan" in call("list", "backbones").stdout
+    shown = call("list", "backbones").stdout
+    assert "shapeworld-wan" in shown
+    assert sd15_command() in shown
     assert call("list", "metods").exit_code == 2
     pairs = json.loads(call("list", "pairs", "--json").stdout)
     assert pairs["flowedit"]["modelscope"] == "yes"
@@ -235,13 +247,22 @@ def test_lists():
     assert settings["grid"]["takes"] == "own or wan or euler or ddim or karras"
 
 
+def sd15_command():
+    """As it can be copied: in one line."""
+    from holdfast.backbones import _downloads, stable_diffusion
+
+    return _downloads.download(stable_diffusion.MODELS["sd1.5"]).command
+
+
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():
     found = json.loads(call("doctor", "--json").stdout)
     assert found["installed"]["torch"] == metadata.version("torch")
     assert found["weights"]["shapeworld-wan"].startswith("here: ")
     assert "hf download" in found["weights"]["wan2.1-14b"]
     assert set(found["codecs"].values()) == {"here"}
-    assert "cores" in call("doctor").stdout
+    shown = call("doctor").stdout
+    assert "cores" in shown
+    assert sd15_command() in shown
 
 
 def test_every_field_of_the_task_is_a_flag():

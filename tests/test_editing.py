@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import holdfast
-from holdfast import editing, plan, registry, walk
+from holdfast import editing, memory, plan, registry, walk
 from holdfast.backbones.wan import CARRIES
 from holdfast.files import load_tensors, save_tensors
 from holdfast.media import masks, video, writing
@@ -84,6 +84,16 @@ def test_the_same_clip_comes_back(case, task, make_clip, tiny_wan):
     assert manifest["frames"] == len(before["times"])
     assert manifest["size"] == list(result.clip.size)
     assert manifest["audio_tracks"] == len(before["audio"])
+
+
+def test_an_edit_reports_its_own_peak_of_memory_and_not_an_earlier_one(task, tiny_wan):
+    np.ones(2**29 + 2**28, np.uint8)  # 768 MB that are given back before it begins
+    before = memory._ram_mark() / 2**20
+    result = editing.edit(task(), tiny_wan)
+    np.ones(2**29 + 2**28, np.uint8)  # and between the edit and its file
+    result.save()
+    manifest = json.loads(Path(f"{result.task.output}.json").read_text())
+    assert 50 < manifest["peak_memory_mb"] < before - 300
 
 
 def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):

@@ -41,3 +41,13 @@ def test_who_must_guess_the_direction_is_nearer_as_often_as_the_guess_is_right()
     assert evaluate.foreseen(None, 0) == {"nearer": 0.5}  # the other way is further than the still
     told = next(s for s in range(100) if len(scenes.headings(sample(s).actors[0])) == 1)
     assert evaluate.foreseen(None, told) == {"nearer": 1.0}
+
+
+def test_a_summary_has_wilsons_interval_for_rates_and_an_asymmetric_one_for_means():
+    rows = [{"success": True, "gain": float(i % 7 == 0) * 5 + i / 50} for i in range(50)]
+    found = evaluate.summary(rows)
+    assert (found["success"], found["success 95 %"]) == (1, [0.9287, 1])
+    low, high = found["gain 95 %"]
+    assert high - found["gain"] > found["gain"] - low > 0
+    assert set(evaluate.summary(rows[:1])) == {"success", "success 95 %", "gain"}
+    assert evaluate.summary([{"psnr": float("inf")}]) == {}

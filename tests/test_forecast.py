@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from holdfast import agreement, cli, editing, forecast, intake, registry, walk
+from holdfast.errors import UserError
 from holdfast.media import images, video
 from holdfast.task import EditTask
 
@@ -125,3 +126,30 @@ def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path)
     found = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+def test_only_what_the_file_keeps_is_promised(task, tmp_path):
+    clip = video.probe(task.input)
+    masked = dataclasses.replace(task, mask="0,0,8,8")
+    ways = (("o.mkv", "ffv1", "outside the mask"), ("o.mp4", "auto", " until it is encoded"))
+    for name, codec, said in ways:
+        to = dataclasses.replace(masked, output=str(tmp_path / name), codec=codec)
+        assert forecast.kept(to, clip).endswith(said)
+    looked_for = forecast.kept(dataclasses.replace(task, mask="auto"), clip)
+    assert "of the pixels none is promised" in looked_for
+    assert "sound" not in looked_for
+
+
+@pytest.mark.parametrize(("inside", "words"), [(False, "is empty"), (True, "is full")])
+def test_a_found_mask_that_is_empty_or_full_stops_before_the_walk(inside, words, monkeypatch):
+    model = tiny.wan()
+    clip = torch.rand(5, 3, 16, 16)
+    task = EditTask("", "", "a red ball", "a blue ball", mask="auto", backbone="shapeworld-wan")
+    monkeypatch.setattr(
+        walk.maps, "automatic", lambda field, given: torch.full(given.source.shape[2:], inside)
+    )
+    with pytest.raises(UserError, match=f"the mask auto {words}"):
+        walk.finished(walk.job(task, model, clip), model)
+    allowed = dataclasses.replace(task, allow_any_mask=True, settings={"steps": 1})
+    with pytest.warns(UserWarning, match=words):
+        assert walk.finished(walk.job(allowed, model, clip), model) is not None

@@ -74,6 +74,23 @@ def test_a_symmetric_sample_has_the_interval_of_t():
     assert skewed.high - skewed.mean > skewed.mean - skewed.low
 
 
+def test_a_skewed_sample_has_the_ends_whose_transform_is_that_of_t():
+    """Hall's: t + g t^2 / 3 + g^2 t^3 / 27 + g / 6n."""
+    values = np.array([1.0, 1.0, 1.0, 1.0, 6.0])
+    found = estimate(values)
+    g = ((values - 2) ** 3).mean() / (values - 2).std() ** 3
+    for end, sign in ((found.low, 1), (found.high, -1)):
+        t = (2 - end) / values.std(ddof=1)
+        transformed = t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 30
+        assert transformed == pytest.approx(sign * 2.776445 / math.sqrt(5), abs=1e-5)
+
+
+def test_a_difference_of_paired_rates_is_bonett_and_prices():
+    found = estimate_difference([1.0] * 8 + [-1.0] * 2 + [0.0] * 10, is_rate=True)
+    assert found.mean == 0.3
+    assert (found.low, found.high) == pytest.approx((-0.0141, 0.5595), abs=2e-4)
+
+
 def test_one_value_has_no_interval_and_none_no_estimate():
     assert not estimate([3.0]).has_interval
     assert estimate([3.0]).text() == "3 (n=1, few)"

@@ -18,14 +18,15 @@ from holdfast.settings import (
     configure,
     described,
     kinds,
+    setting,
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    steps: Steps = 50  # T
+    steps: Steps = setting(50, "T")
     strength: Share = 0.5
-    shift: Shift = None  # of the grid; None: its own
+    shift: Shift = setting(None, "of the grid; None: its own")
     smooth: bool = False
     contrast: Literal["signed", "abs"] = "signed"
     guidance: Guidance = 3.0
@@ -78,7 +79,7 @@ def test_texts_are_read_as_people_type_them():
     assert typed == Config(7, 0.5, None, False, guidance=(1.0, 3.0))
 
 
-def test_what_is_listed_is_what_the_types_and_comments_say():
+def test_what_is_listed_is_what_the_types_and_fields_say():
     rows = described(Config)
     assert rows["steps"] == {
         "default": "50",
@@ -88,6 +89,24 @@ def test_what_is_listed_is_what_the_types_and_comments_say():
     assert rows["shift"]["default"] == "none"
     assert rows["shift"]["about"] == "of the grid; None: its own"
     assert rows["contrast"]["takes"] == "signed or abs"
+
+
+def test_settings_are_listed_without_the_sources():
+    """As in a zip, or where only .pyc files are: the words were read from comments."""
+    text = """
+@dataclass(frozen=True)
+class Config:
+    steps: Steps = setting(50, "T")
+    omega: float = 1.0
+
+@dataclass(frozen=True)
+class More(Config):
+    omega: float = setting(2.0, "of the step")
+"""
+    names = {"dataclass": dataclass, "Steps": Steps, "setting": setting, "__name__": "nowhere"}
+    exec(compile(text, "nowhere.py", "exec"), names)
+    rows = described(names["More"])
+    assert [rows[name]["about"] for name in ("steps", "omega")] == ["T", "of the step"]
 
 
 @pytest.mark.parametrize("name", methods.names())

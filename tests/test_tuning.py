@@ -157,6 +157,42 @@ def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
         assert min(moved) > 0.95
 
 
+@pytest.mark.parametrize("which", ["attention", "published"])
+def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
+    from peft import LoraConfig, inject_adapter_in_model
+
+    made = tiny.stable_video()
+    stock = tuning.targets(made.network, made.door.sites, which)
+    config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    inject_adapter_in_model(config, made.network, adapter_name="style")
+    before, told = velocities(made, clip), copy.deepcopy(made.network.state_dict())
+    paths = tuning.targets(made.network, made.door.sites, which)
+    assert paths == stock
+    with tuning.mounted(made.network, paths, 2, seed=0) as adapters:
+        field = tuning.Tuned(made, adapters)
+        for ours, theirs in zip(velocities(field, clip), before, strict=True):
+            assert torch.equal(ours, theirs)  # the style acts in all calls
+        for _ in tuning.tuned(field, adapters, clip, FIT, {}):
+            pass
+        source, target, _ = velocities(field, clip)
+        assert torch.equal(source, before[0])
+        assert not torch.allclose(target, before[1], atol=1e-4)
+    assert list(made.network.peft_config) == ["style"]
+    after = made.network.state_dict()
+    assert list(after) == list(told)
+    assert all(torch.equal(after[name], value) for name, value in told.items())
+    layer = made.network.get_submodule(next(p for p in paths if p.endswith("to_q")))
+    assert layer.active_adapters == ["style"]
+
+
+def test_mounting_draws_nothing_from_the_callers_generator(backbone):
+    paths = tuning.targets(backbone.network, backbone.door.sites, "attention")
+    before = torch.get_rng_state()
+    with tuning.mounted(backbone.network, paths, 2, seed=0):
+        pass
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("how", ["lacks one", "another shape"])
 def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
     paths = tuning.targets(backbone.network, backbone.door.sites, "published")

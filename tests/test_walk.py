@@ -1,14 +1,21 @@
 """An edit in memory: what it hands to the method, and what it says as it goes."""
 
+import concurrent.futures
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
 
-from holdfast import walk
+from holdfast import registry, walk
 from holdfast.attention import maps
-from holdfast.backbones.base import Prompt
+from holdfast.backbones._svd import StableVideo
+from holdfast.backbones.base import Condition, Passing, Prompt
+from holdfast.errors import UserError
+from holdfast.guides import guiding
 from holdfast.methods import flowedit
+from holdfast.plan import Second
 from holdfast.step import Step
 from holdfast.task import EditTask
 
@@ -176,3 +183,87 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     task = EditTask(**asked, method="flowedit", first_frame="x.png", guide="shapeworld-sd")
     with pytest.warns(UserWarning, match="--guide has no effect"):
         walk.job(task, backbone, clip, first=clip[0])
+
+
+def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(tiny_wan):
+    """Rules, adapters and the denoiser in use are the backbone's own: two threads would mix them."""
+    first = walk.walk(job(tiny_wan), tiny_wan)
+    next(first)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        again = job(tiny_wan)
+        with pytest.raises(UserError, match="the loaded tiny is at work on another edit: wait"):
+            pool.submit(walk.finished, again, Passing(tiny_wan)).result()
+        first.close()
+        assert pool.submit(walk.finished, again, Passing(tiny_wan)).result().isfinite().all()
+    broken = dataclasses.replace(job(tiny_wan), source=torch.full((1, 4, 2, 4, 6), torch.nan))
+    for _ in range(2):  # an edit that fails leaves the backbone free
+        with pytest.raises(UserError, match="the encoded clip holds numbers that are not finite"):
+            walk.finished(broken, tiny_wan)
+
+
+class Part:
+    """A part of a model that says where it is."""
+
+    def __init__(self, device):
+        self.device, self.moves = torch.device(device), []
+
+    def parameters(self):
+        yield self
+
+    def to(self, device):
+        self.device = torch.device(device)
+        self.moves.append(self.device.type)
+
+
+def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(monkeypatch):
+    """It stayed on the GPU for the life of the process."""
+
+    class Guide:
+        device = torch.device("cuda")
+
+        def __init__(self):
+            self.parts = {"unet": Part("cuda"), "text_encoder": Part("cpu")}
+
+    made = []
+
+    def load(*asked):
+        made.append(weakref.ref(guide := Guide()))
+        return guide
+
+    monkeypatch.setattr(registry, "load_backbone", load)
+    backbone = StableVideo()
+
+    for _ in range(2):
+        with guiding(Second("given", "sd1.5"), backbone) as guide:
+            assert guide.parts["unet"].device.type == "cuda"
+        assert guide.parts["unet"].device.type == "cpu"
+    assert guide.parts["unet"].moves == ["cpu", "cuda", "cpu"]
+    assert guide.parts["text_encoder"].moves == []
+    del guide
+    assert len(made) == 1
+    with guiding(Second("none"), backbone) as guide:
+        assert guide is made[0]() is None
+    with guiding(Second("given", "sd1.5"), backbone):
+        pass
+    assert made[1]() is not None
+    del backbone
+    gc.collect()
+    assert made[1]() is None
+
+
+def test_what_steered_a_call_is_known_by_itself_and_not_by_a_number_that_is_used_again():
+    class Silent:
+        door = features = network = levels = whole = None
+
+        def velocity(self, z, sigma, condition, *, branch, frames=None):
+            return z
+
+    metered = walk.Metered(Silent())
+    for _ in range(3):  # conditions that nobody keeps: their ids are free again at once
+        metered.velocity(torch.zeros(1), 0.5, Condition([], []), branch="src-")
+    assert not any(metered.is_steered_by([]) for _ in range(100))
+    known = Condition([], [])
+    metered.velocity(torch.zeros(1), 0.5, known, branch="tgt-")
+    assert metered.is_steered_by(known.negative)
+    assert not metered.is_steered_by(known.positive)
+    assert metered.evaluations == 4

@@ -461,8 +461,8 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
     assert load(folder, "wan2.1-14b").shift == 3.0  # of the folder's scheduler, as ever
 
 
-@pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", 34), ("wan2.2-14b", 126)])
+@pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", "34.2"), ("wan2.2-14b", "126.2")])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
-    said = rf"about {size} GB.*hf download {wan.MODELS[name].weights}"
+    said = rf"{size} GB.*hf download {wan.MODELS[name].weights}"
     with pytest.raises(Missing, match=said):
         load_backbone(name)

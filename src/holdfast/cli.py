@@ -14,6 +14,7 @@ from rich.table import Table
 from . import agreement, summary
 from .bench.cli import bench
 from .commands.batch import batch
+from .commands.convert import convert
 from .commands.flags import dressed, task_parameters
 from .commands.mask import mask
 from .commands.sheet import sheet
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
+app.command()(convert)
 app.command()(mask)
 app.command()(sheet)
 app.command()(ui)
@@ -170,7 +172,8 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     for stage, value in manifest["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{value:.2f}")
     table.add_row("seconds in all", f"{seconds:.1f}")
-    table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
+    if manifest["peak_memory_mb"] is not None:
+        table.add_row("peak memory", f"{manifest['peak_memory_mb']:.0f} MB")
     out = Console()
     out.print(table)
     out.print(
@@ -191,7 +194,8 @@ def frame(
     from itertools import islice
 
     from .files import whole
-    from .media import images, video
+    from .media import image_writing, images, video
+    from .notes import note
 
     with exit_codes():
         known = video.probe(clip)
@@ -202,8 +206,13 @@ def frame(
         if output.exists() and output.samefile(clip):
             raise UserError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
+        if known.bits > 8 and output.suffix.lower() not in image_writing.DEEP:
+            note(
+                f"{output.name} holds 8 of the clip's {known.bits} bits a channel; write .png or .tif"
+            )
+        source = known.files[where] if known.files else None
         with whole(output) as part:
-            images.write(part, images.to_tensor(array))
+            image_writing.save(part, array, source, opaque=True)
         screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)
 
 
@@ -262,6 +271,7 @@ def list_names(
     """List what there is, and what each needs."""
     from . import registry
     from .files import as_json
+    from .listing import COMMAND
     from .listing import lists as all_lists
 
     with exit_codes():
@@ -272,6 +282,7 @@ def list_names(
         if json:
             print(as_json(rows))
             return
+        commands = {name: row.pop(COMMAND) for name, row in rows.items() if COMMAND in row}
         table = Table()
         table.add_column("name", no_wrap=True)
         for column in next(iter(rows.values())):
@@ -279,7 +290,14 @@ def list_names(
         for name, row in rows.items():
             cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
             table.add_row(name, *map(escape, cells))
-        Console().print(table)
+        out = Console()
+        out.print(table)
+        for (
+            name,
+            text,
+        ) in commands.items():  # below the table: a command that a cell breaks cannot be copied
+            if text:
+                out.print(f"{name}: {escape(text)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -293,11 +311,17 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fals
         if json:
             print(as_json(found))
             return
+        out = Console()
         for title, rows in found.items():
-            table = Table(title=title, show_header=False, title_justify="left")
-            for name, value in rows.items():
-                table.add_row(name, str(value))
-            Console().print(table)
+            out.print(f"[bold]{escape(title)}[/]")
+            width = max(map(len, rows), default=0)
+            for (
+                name,
+                value,
+            ) in rows.items():  # in no table: a command that a cell breaks cannot be copied
+                out.print(
+                    f"  {name:{width}}  {escape(str(value))}", highlight=False, soft_wrap=True
+                )
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from .media import samples, video
+from .media import images, samples, video
 from .metrics.base import CAP, capped, mean
 
 Figures = dict[str, float | bool | None]
@@ -33,6 +33,8 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
             found.luma.append(CAP)
         elif (alpha == 0).any():
             rgb = [video.upright(f, *way) for f, way in zip((one, other), ways, strict=True)]
+            if rgb[0].dtype != rgb[1].dtype:  # a file of fewer bits than its source
+                rgb = [images.sixteen_bits(frame) for frame in rgb]
             found.add(rgb, alpha == 0)
             if found.laid_alike:
                 found.add_samples(one, other, source.orientation.turn_back(alpha))

@@ -45,6 +45,20 @@ def noised(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
     return (1 - sigma) * clean + sigma * eps
 
 
+def apply_mask(mask: Tensor, change: Tensor) -> Tensor:
+    """Return a change times a mask in [0, 1]; exactly 0 where the mask is 0, whatever the change is there.
+
+    0 times infinity is not a number, and what a model makes of places that are not edited does not matter.
+    """
+    return torch.where(mask == 0, torch.zeros_like(change), mask * change)
+
+
+def blend(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """Return `mask * inside + (1 - mask) * outside`; exactly one of the two where the mask is 1 or 0."""
+    mixed = torch.where(mask == 1, inside, mask * inside + (1 - mask) * outside)
+    return torch.where(mask == 0, outside, mixed)
+
+
 Scale = float | tuple[float, float] | Tensor
 
 
@@ -186,7 +200,14 @@ class UniPC:
 
 
 def _half_log_snr(sigma: float) -> float:
-    return math.inf if sigma == 0 else math.log1p(-sigma) - math.log(sigma)
+    """lambda = log((1 - sigma) / sigma); infinite at a clean latent, and -infinite in pure noise.
+
+    From pure noise every step is UniPC's in the limit: B is -1, and a prediction that was made there says nothing of
+    the slope at a later level, so the step after it is of first order too.
+    """
+    if sigma == 0:
+        return math.inf
+    return -math.inf if sigma == 1 else math.log1p(-sigma) - math.log(sigma)
 
 
 def _b(start: float, end: float) -> float:

@@ -23,6 +23,7 @@ from .settings import (
     Shift,
     Timesteps,
     check,
+    setting,
 )
 from .step import Field, Given, Step, Whole, left
 
@@ -33,17 +34,22 @@ LEVELS = 1000  # that `low` and `high` count in, whatever the model's own time
 class Descent:
     """The values of DDS's authors (arXiv:2304.07090) where nothing else is said."""
 
-    steps: Iterations = 200  # N, how many the learning rate is meant for
-    strength: Share = 1.0  # share of the iterations that are done
-    guidance: Guidance = 7.5  # omega, of both branches
-    low: Annotated[int, Range(1, 999)] = 50  # the lowest level drawn, in thousandths of the grid
-    high: Annotated[int, Range(2, 1000)] = 949  # above the highest
-    rate: Number = 0.1  # eta, of plain gradient descent
-    # what the rate multiplies: the gradient as it is, or, as DDS's code has it, times 2000 / (h w) of the latent
-    scale: Literal["plain", "pixels"] = "plain"
-    shift: Shift = None  # of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    timesteps: Timesteps = "whole"  # what the model is told; the authors draw whole ones
+    steps: Iterations = setting(200, "N, how many the learning rate is meant for")
+    strength: Share = setting(1.0, "share of the iterations that are done")
+    guidance: Guidance = setting(7.5, "omega, of both branches")
+    low: Annotated[int, Range(1, 999)] = setting(
+        50, "the lowest level drawn, in thousandths of the grid"
+    )
+    high: Annotated[int, Range(2, 1000)] = setting(949, "above the highest")
+    rate: Number = setting(0.1, "eta, of plain gradient descent")
+    scale: Literal["plain", "pixels"] = setting(
+        "plain",
+        "what the rate multiplies: the gradient as it is, or, as DDS's code has it, "
+        "times 2000 / (h w) of the latent",
+    )
+    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting("whole", "what the model is told; the authors draw whole ones")
 
     def __post_init__(self) -> None:
         check(self)

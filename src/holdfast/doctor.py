@@ -6,7 +6,7 @@ import shutil
 from importlib import metadata
 
 from . import registry
-from .errors import Missing
+from .errors import Missing, UserError
 
 PACKAGES = (
     "holdfast",
@@ -77,7 +77,7 @@ def _weights() -> dict[str, str]:
     for name, module in registry.backbones().items():
         try:
             found[name] = f"here: {module.find(name)}"
-        except (Missing, ValueError) as error:
+        except (Missing, UserError) as error:
             found[name] = str(error)
     return found
 
@@ -91,7 +91,8 @@ def _networks() -> dict[str, str]:
     for option in ("clip", "dino", "structure"):
         name = getattr(Options(), option)
         folder = hub.cached(name)
-        absent = f"{name} is not on this machine; get it with: hf download {name}"
+        get = hub.command(name, hub.WHOLE_MODEL)
+        absent = f"{name} is not on this machine; get it with: {get}"
         found[option] = absent if folder is None else f"here: {folder}"
     return found
 

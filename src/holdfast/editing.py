@@ -18,6 +18,7 @@ from .files import Store, load_tensors, save_tensors, tidy, whole
 from .intake import Taken, placed, taken
 from .media import first, images, masks, video
 from .media.images import to_tensor
+from .memory import PeakMemory
 from .notes import Notice, gathered, note
 from .places import adapters_path, all_paths, first_path, mask_path, store_of
 from .plan import Plan, plan
@@ -161,7 +162,8 @@ class Opened:
         said = "the mask is a guess from what the words attend to"
         if self.task.output:
             path = mask_path(Path(self.task.output))
-            masking.write_strip(path, self.clip, self.part, self.mask)
+            with spared(path):
+                masking.write_strip(path, self.clip, self.part, self.mask)
             said += f": look at {path}"
         note(f"{said}; a box or a mask of your own is surer")
 
@@ -180,7 +182,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     known = known or taken(task, backbone)
     clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
-    mask = masks.bind(task.mask, clip, part, walk.shape_of(task)) if bound else None
+    mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
     effects.of_files(task, clip)
     calibration.check_words(known.about, (task.source, task.target, task.negative))
     keys = placed(task, part)
@@ -198,17 +200,19 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
 def _events(
     task: EditTask, backbone: Backbone | None, resume: bool, known: Taken | None, judged: bool
 ) -> Iterator[Event | Result]:
-    clock = Clock()
-    edit = opened(task, backbone, known)
+    clock, memory = Clock(), PeakMemory()
+    with memory:
+        edit = opened(task, backbone, known)
     edit.judged = judged
     if not task.output:
-        yield (yield from _alone(edit, backbone, resume, clock))
+        with memory:
+            result = yield from _alone(edit, backbone, resume, clock)
+        yield dataclasses.replace(result, memory=memory)
         return
-    with claimed(task.output) as claim:
+    with claimed(task.output) as claim, memory:
         tidy(all_paths(Path(task.output)))
         result = yield from _alone(edit, backbone, resume, clock)
-    result.claim = claim
-    yield result
+    yield dataclasses.replace(result, memory=memory, claim=claim)
 
 
 def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) -> Iterator[Event]:
@@ -228,7 +232,9 @@ def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) 
     yield Progress("load", 1, 1)
     done = Done(None, 0)
     if task.same:
-        note("the prompts are equal: the result is the source")
+        alike = task.source.split() == task.target.split()
+        how = "are equal" if alike else "differ in punctuation, case or spelling forms alone"
+        note(f"the prompts {how}: the result is the source")
     else:
         if resume and saved is None:
             note("nothing was saved to go on from; starting over")

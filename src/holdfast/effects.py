@@ -25,6 +25,9 @@ def of_files(task: EditTask, clip: video.Clip) -> None:
     shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and shaped:
         note("feather, grow, outline and invert-mask have no effect without a mask")
+    of_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
+    if task.mask_channel != "auto" and not of_file:
+        note("mask-channel has no effect without a mask that is a file")
     if task.deinterlace and not clip.deinterlaced:
         note(f"deinterlace has no effect: {clip.path.name} is not interlaced")
     if task.background and clip.background is None:

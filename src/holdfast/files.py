@@ -153,16 +153,21 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str
     """Write a safetensors file, whole or not at all, with a digest of what it holds. Raises OSError where it cannot be
     written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     # A state may be the latent itself, and safetensors refuses two names for one memory.
     tensors = {name: value.contiguous().clone().cpu() for name, value in tensors.items()}
     about = dict(about) | {"digest": _digest(tensors, about)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, about)
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
+    """Write tensors, each with memory of its own, whole or not at all. Raises OSError where they cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
         with whole(path) as part:
-            save_file(tensors, part, about)
+            save_file(dict(tensors), part, dict(about))
     except SafetensorError as error:
         said = re.search(r"os error (\d+)", str(error))
         number = int(said[1]) if said else errno.EIO

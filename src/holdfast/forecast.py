@@ -5,6 +5,7 @@ often and takes seconds, and its time and memory from one evaluation of each sor
 import dataclasses
 import functools
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -16,15 +17,15 @@ import torch
 from torch import Tensor
 
 from . import agreement, registry, walk
-from .backbones.base import Backbone, Passing, Prompt
+from .backbones.base import Backbone, Passing, Prompt, reserve
 from .console import duration
 from .diffusion import noise
 from .editing import opened
 from .intake import Taken, taken
 from .media import fit, video
+from .memory import PeakMemory
 from .notes import Notice
 from .plan import Plan
-from .result import peak_memory_mb
 from .task import EditTask
 
 LATENTS = (
@@ -84,7 +85,7 @@ def forecast(
     asks = count and count.evaluations and agreement.can_judge(known.about)
     said = Forecast(
         what,
-        kept(task),
+        kept(task, clip),
         *(count or (None,)),
         judging=agreement.EVALUATIONS if asks else 0,
         loading=loading,
@@ -119,7 +120,8 @@ def _cost(said: Forecast) -> str:
     if said.seconds is None:
         return f"{count}; time and memory {said.basis}"
     basis = f"{said.basis}; writing and checking the file come on top"
-    return f"{count}, about {_time(said)}, {said.memory_mb:.0f} MB ({basis})"
+    memory = "" if said.memory_mb is None else f", {said.memory_mb:.0f} MB"
+    return f"{count}, about {_time(said)}{memory} ({basis})"
 
 
 def _time(said: Forecast) -> str:
@@ -130,15 +132,20 @@ def _time(said: Forecast) -> str:
     return f"{duration(said.loading + said.seconds)}, {loading}"
 
 
-def kept(task: EditTask) -> str:
-    """What will be as it was."""
+def kept(task: EditTask, clip: video.Clip) -> str:
+    """What will be as it was, in the file that the task names."""
     if task.same:
         return "everything: nothing is to change"
-    whole = "frame count, timestamps, size, sound and colour tags"
+    path = Path(task.output or "frames")
+    whole = ", ".join(video.promises(path, clip, task.codec))
     if task.mask == "auto":
-        return f"{whole}; every pixel outside the mask that the words find"
+        return (
+            f"{whole}; of the pixels none is promised: the mask is found by the edit, which stops "
+            "before it changes anything where that is empty or full"
+        )
     if task.mask:
-        return f"{whole}; every pixel outside the mask"
+        until = "" if video.is_exact(path, clip, task.codec) else " until it is encoded"
+        return f"{whole}; every pixel outside the mask{until}"
     return f"{whole}; no pixel is held exactly, for there is no mask"
 
 
@@ -167,8 +174,19 @@ def _masked(task: EditTask) -> str:
     return "auto" if task.mask == "auto" else "given" if task.mask else ""
 
 
-@functools.lru_cache(maxsize=16)
 def counted(
+    backbone: Backbone, method: str, settings: str, mask: str, several: bool
+) -> tuple[Count, int]:
+    """As `_counted`, one at a time: threads share the member that is counted on."""
+    with _counting:
+        return _counted(backbone, method, settings, mask, several)
+
+
+_counting = threading.Lock()
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(
     backbone: Backbone, method: str, settings: str, mask: str, several: bool
 ) -> tuple[Count, int]:
     """Of a very small clip on an embedded model, and in how many windows or clips it went."""
@@ -179,6 +197,7 @@ def counted(
     asked = EditTask(
         "", "", "a red ball", "a blue ball", **chosen, mask="auto" if mask == "auto" else None
     )
+    asked = dataclasses.replace(asked, allow_any_mask=True)  # of a black clip it may be anything
     inside = [torch.ones(64, 64).bool().numpy()] * len(frames) if mask == "given" else None
     shown = frames[0] if "image" in backbone.carries else None
     asked = dataclasses.replace(asked, first_frame=None if shown is None else "given")
@@ -223,6 +242,14 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
     """The same with time and memory: one frame encoded and decoded, and one evaluation at the size of a window."""
     if not said.evaluations:
         return said
+    with reserve(backbone), PeakMemory() as memory:
+        seconds, basis = _timed(said, plan, frame, backbone)
+    peak = memory.megabytes(str(backbone.device))
+    return dataclasses.replace(said, seconds=seconds, memory_mb=peak, basis=basis)
+
+
+def _timed(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> tuple[float, str]:
+    """Return the seconds of the whole edit, and what they are made from."""
     latent, encoding = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
     coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
     frames = max(end - begin for begin, end in plan.spans.spans)
@@ -251,7 +278,7 @@ def measured(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> F
         total += said.learning * learning
         basis += f", one to learn from {learning:.2f} s"
     total += coding * plan.fit.model_frames / backbone.grid.first
-    return dataclasses.replace(said, seconds=total, memory_mb=peak_memory_mb(), basis=basis)
+    return total, basis
 
 
 def _seconds(work) -> tuple[Any, float]:

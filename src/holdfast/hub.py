@@ -3,32 +3,65 @@ for: a library that is given a hub id looks for optional files on the net, and w
 """
 
 import contextlib
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import Missing, UserError
 
+REPOSITORY = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")  # a folder of the cache
+# Of a transformers model: its safetensors, where a repository has the same weights in other formats too.
+WHOLE_MODEL = ("*.json", "*.txt", "*.model", "*model.safetensors", "*model-*.safetensors")
 
-def cached(hub_id: str) -> Path | None:
-    """The folder of a hub id in the cache; None where it is not there. Raises ValueError for what is no hub id."""
+
+def split(place: str) -> tuple[str, str | None]:
+    """A hub id and its revision: `owner/name`, or `owner/name@revision`."""
+    name, _, revision = place.partition("@")
+    return name, revision or None
+
+
+def command(place: str, includes: Sequence[str]) -> str:
+    """The command that downloads the files of a hub id that match one of some globs."""
+    name, revision = split(place)
+    words = ["hf", "download", name]
+    words += ["--revision", revision] if revision else []
+    for pattern in includes:
+        words += ["--include", pattern]
+    return shlex.join(words)
+
+
+def cached(place: str) -> Path | None:
+    """The folder of a hub id in the cache; None where it is not there. Raises UserError for what is no hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    name, revision = split(place)
     try:
-        return Path(snapshot_download(hub_id, local_files_only=True))
+        # Nothing is asked for by name: a download of some of the files counts as incomplete otherwise.
+        found = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
     except HFValidationError as error:
-        raise UserError(f"{hub_id!r} is neither a folder nor a hub id") from error
+        raise UserError(f"{place!r} is neither a folder nor a hub id") from error
     except LocalEntryNotFoundError:
         return None
+    return Path(found)
+
+
+def snapshot(folder: Path) -> tuple[str, str] | None:
+    """The hub id and the commit of a folder in the hub's cache; None for any other folder."""
+    whole = folder.absolute()
+    if whole.parent.name != "snapshots":
+        return None
+    found = REPOSITORY.fullmatch(whole.parent.parent.name)
+    return (f"{found['owner']}/{found['name']}", whole.name) if found else None
 
 
 def found(place: str) -> Path:
-    """The folder of some weights: itself, or in the hub cache. Raises Missing, ValueError."""
+    """The folder of some weights: itself, or in the hub cache. Raises Missing, UserError."""
     folder = Path(place) if Path(place).is_dir() else cached(place)
     if folder is None:
-        raise Missing(
-            f"the weights {place} are not on this machine; get them with: hf download {place}"
-        )
+        get = command(place, WHOLE_MODEL)
+        raise Missing(f"the weights {place} are not on this machine; get them with: {get}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{place} has no config.json: it is no folder of a transformers model")
     return folder

@@ -53,18 +53,20 @@ class Estimate:
         """Mean, low and high to two significant digits of the interval's half width; rates as whole per cent."""
         values = (self.mean, self.low, self.high)
         if self.is_rate:
-            return tuple(_fixed(100 * value, 0 if self.n < 1000 else 1, signed) for value in values)
+            return tuple(
+                _format_fixed(100 * value, 0 if self.n < 1000 else 1, signed) for value in values
+            )
         half = (self.high - self.low) / 2
         if not half > 0:  # no width, or no interval
             return tuple(number(value) for value in values)
         if half < 1e-4 and abs(self.mean) < 1e-3:
             return tuple(f"{value:.1e}" for value in values)
         decimals = max(0, 1 - math.floor(math.log10(half)))
-        return tuple(_fixed(value, decimals, signed) for value in values)
+        return tuple(_format_fixed(value, decimals, signed) for value in values)
 
 
-def _fixed(value: float, decimals: int, signed: bool) -> str:
-    value = round(value, decimals) + 0.0  # no -0
+def _format_fixed(value: float, decimals: int, signed: bool) -> str:
+    value = round(value + math.copysign(1e-9, value), decimals) + 0.0  # half a unit goes up; no -0
     return f"{value:{'+' if signed else ''}.{decimals}f}"
 
 
@@ -87,8 +89,8 @@ def estimate(values: Iterable[float], is_rate: bool = False) -> Estimate | None:
     return Estimate(math.fsum(known) / len(known), *_mean_interval(known), len(known))
 
 
-def estimate_rate(successes: int, count: int) -> Estimate:
-    """Wilson's interval: 100 of 100 is 96.3 to 100 %."""
+def estimate_rate(successes: float, count: int) -> Estimate:
+    """Wilson's interval: 100 of 100 is 96.3 to 100 %. A tie may count as half a success."""
     share, square = successes / count, Z * Z / count
     middle = (share + square / 2) / (1 + square)
     half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
@@ -123,12 +125,12 @@ def _mean_interval(values: list[float]) -> tuple[float, float]:
     cubes = math.fsum((value - mean) ** 3 for value in values)
     skewness = cubes / count / (squares / count) ** 1.5
     reach = t_quantile(count - 1) / math.sqrt(count)
-    ends = (_untransformed(sign * reach, skewness, count) for sign in (1, -1))
+    ends = (_invert_transform(sign * reach, skewness, count) for sign in (1, -1))
     low, high = (mean - deviation * end for end in ends)
     return low, high
 
 
-def _untransformed(value: float, skewness: float, count: int) -> float:
+def _invert_transform(value: float, skewness: float, count: int) -> float:
     """The t whose transform w + g w^2 / 3 + g^2 w^3 / 27 + g / 6n is a value."""
     value -= skewness / (6 * count)
     if abs(skewness) < 1e-6:
@@ -144,11 +146,11 @@ def t_quantile(freedom: int) -> float:
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _held(middle, freedom) < SHARE else (low, middle)
+        low, high = (middle, high) if _share_within(middle, freedom) < SHARE else (low, middle)
     return (low + high) / 2
 
 
-def _held(t: float, freedom: int) -> float:
+def _share_within(t: float, freedom: int) -> float:
     """How much of Student's distribution lies between -t and t (Abramowitz and Stegun, 26.7.3 and 4)."""
     angle = math.atan(t / math.sqrt(freedom))
     term, total = (math.cos(angle) if freedom % 2 else 1.0), 0.0

@@ -4,32 +4,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import cv2
-
 from .claims import Claim, claimed
-from .errors import Missing
+from .errors import UserError
 from .files import from_json
 from .places import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 WAIT = 0.5  # seconds between two looks whether another run has ended
-# Whatever a clip, a method or a library can do wrong. A method's bug is its failure too: other jobs go on.
-FAILURES = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    av.FFmpegError,
-    cv2.error,
-    Missing,
-)
+# What the page survives. Where one job ends and others go on, Exception is caught: a method's bug is its failure too.
+FAILURES = Exception
 
 
 def done(task: EditTask) -> dict | None:
@@ -84,7 +68,7 @@ def _alone(task: EditTask, report: Report | None) -> Claim:
         try:
             with claimed(task.output) as claim:
                 return claim
-        except ValueError:  # another run makes it
+        except UserError:  # another run makes it
             if report:
                 report("wait", 0, 1)
             time.sleep(WAIT)

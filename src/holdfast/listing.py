@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from .settings import described
 
+COMMAND = "download"  # a row's command that gets something, which no table may break
+
 
 def lists() -> dict[str, Callable[[], dict[str, dict]]]:
     """What can be listed, and how its rows are made."""
@@ -37,15 +39,18 @@ def _of_methods() -> dict:
 
 def _of_backbones() -> dict:
     from . import registry
+    from .backbones._downloads import download
 
     rows = {}
     for name, module in registry.backbones().items():
         card = module.MODELS[name]
+        get = download(card) if card.gigabytes else None
         rows[name] = {
             "weights": card.weights,
-            "gigabytes": card.gigabytes,
+            "gigabytes": round(get.bytes / 1e9, 1) if get else 0,
             "frames": card.frames if card.frames < 10**6 else "any",
             "licence": card.licence,
+            COMMAND: get.command if get else "",
         }
     return rows
 

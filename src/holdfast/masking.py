@@ -153,7 +153,9 @@ def automatic(task: EditTask, output: str, preview: str | None, report: Report) 
     from . import editing, registry
 
     place = placed(task.input, output, preview, task.frames)
-    edit = editing.opened(task, None)
+    edit = editing.opened(
+        replace(task, allow_any_mask=True), None
+    )  # it is written, to be looked at
     report("read", 1, 1)
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     report("load", 1, 1)

@@ -41,7 +41,9 @@ def compare(pair: Pair, tools: Tools, only: list[str] | None = None) -> tuple[Fi
     edited = video.probe(pair.edited)
     truth = video.probe(pair.truth) if pair.truth else None
     _tell_of_differences(source, edited, truth)
-    mask = masks.bind(pair.mask, source, range(source.frames)) if pair.mask else None
+    mask = (
+        masks.bind(pair.mask, source, range(source.frames), allow_any=True) if pair.mask else None
+    )
     width, height = source.size
     subject = Subject(
         size=(height, width),

@@ -1,4 +1,10 @@
-"""Whether an error says that memory ran out: a library says so in many ways, and none of them is bad input."""
+"""Memory: whether it ran out, which libraries say in many ways and which is never bad input; how much work held."""
+
+import sys
+import threading
+from pathlib import Path
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 _SAID = (
     "out of memory",
@@ -12,3 +18,100 @@ _SAID = (
 def ran_out(error: BaseException) -> bool:
     """Of Python, numpy, OpenCV, and torch on a GPU and on a CPU."""
     return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
+
+
+class PeakMemory:
+    """Measure the most memory that this process holds while work is done: `with peak: ...`, as often as needed.
+
+    In RAM, and on each GPU as far as torch lends it. Where the system cannot forget an earlier peak (it is not Linux,
+    or a container forbids it), a peak below that one is unknown. Measurements may nest and overlap.
+    """
+
+    def __init__(self) -> None:
+        self._most: dict[str, int] = {}  # bytes, by device
+        self._begun: dict[
+            str, int
+        ] = {}  # the high-water mark that was there already, where it stays
+        self._bound = 0  # bytes of RAM that an interval of unknown peak stayed below
+
+    def __enter__(self) -> "PeakMemory":
+        with _lock:
+            _read_all()
+            before = _forget()
+            self._begun = {} if before is None else {"cpu": before}
+            _running.append(self)
+        return self
+
+    def __exit__(self, *_) -> None:
+        with _lock:
+            _read_all()
+            _running.remove(self)
+
+    def megabytes(self, device: str) -> float | None:
+        """Return the peak on a device as torch names it ("cpu", "cuda:0"), in MB; None where it is unknown."""
+        name = "cuda:0" if device == "cuda" else device
+        most = self._most.get(name)
+        if most is None or (name == "cpu" and self._bound > most):
+            return None
+        return round(most / 2**20, 1)
+
+    def _take(self, marks: dict[str, int]) -> None:
+        """Look at the high-water marks since the last look."""
+        for name, mark in marks.items():
+            if mark > self._begun.get(name, 0):
+                self._most[name] = max(mark, self._most.get(name, 0))
+            else:
+                self._bound = max(self._bound, mark)
+
+
+_running: list[PeakMemory] = []
+_lock = threading.Lock()
+
+
+def _read_all() -> None:
+    """Have every measurement look: a mark is of the whole process, and the next one to begin resets it."""
+    if _running:
+        marks = {"cpu": _ram_mark()} | _gpu_marks()
+        for one in _running:
+            one._take(marks)
+
+
+def _forget() -> int | None:
+    """Reset the high-water marks. Return that of RAM where the system cannot reset it."""
+    for index in range(_gpus()):
+        sys.modules["torch"].cuda.reset_peak_memory_stats(index)
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return _ram_mark()
+    return None
+
+
+def _gpus() -> int:
+    """How many GPUs torch may have lent memory of: none before it is asked for the first time."""
+    torch = sys.modules.get("torch")
+    used = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.cuda.device_count() if used else 0
+
+
+def _gpu_marks() -> dict[str, int]:
+    cuda = sys.modules["torch"].cuda if _gpus() else None
+    return {f"cuda:{i}": cuda.max_memory_allocated(i) for i in range(_gpus())}
+
+
+def _ram_mark() -> int:
+    """Return the most RAM that this process has held since the mark was reset, in bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    if (
+        _STATUS.exists()
+    ):  # its mark can be reset; the one of getrusage is that of the parent before exec, if larger
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -11,6 +11,7 @@ from pathlib import Path
 from .errors import UserError
 from .files import Store, scratch
 from .media import video
+from .media.image_files import is_system_file
 from .task import EditTask
 
 # FFmpeg would take such a name for a place on the network or a pipe. One letter is a drive of Windows.
@@ -102,7 +103,7 @@ def _check_replaced(path: Path) -> None:
 
 def _ours(folder: Path) -> bool:
     """Whether a folder is empty, or an earlier result with nothing else put into it."""
-    names = list(folder.iterdir())
+    names = [f for f in folder.iterdir() if not is_system_file(f)]
     known = manifest_path(folder).exists() or latents_path(folder).exists()
     return not names or (known and all(f.suffix == ".png" and f.is_file() for f in names))
 

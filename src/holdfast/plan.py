@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from . import clips, effects, registry, windows, words
+from .cleaning import clean_prompt
 from .errors import UserError
 from .media import fit
 from .notes import note
@@ -73,7 +74,7 @@ class Plan:
 
 
 def _named(text: str, indices: tuple[int, ...]) -> str:
-    written = words.pieces(text)
+    written = words.pieces(clean_prompt(text))
     return " ".join(written[i] for i in indices)
 
 
@@ -173,12 +174,14 @@ def _other(task: EditTask, about) -> Second:
 
 def driving_words(task: EditTask, method: ModuleType) -> words.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
-    change = words.changed(task.source, task.target, task.words)
+    named = [clean_prompt(word) for word in task.words]
+    source = clean_prompt(task.source)
+    change = words.changed(source, clean_prompt(task.target), named)
     if task.mask == "auto" and not task.same and not (change.source or change.target):
         raise UserError(words.NO_WORD)
     looks = "text_attention" in method.NEEDS
     if looks and not task.same:
-        return words.noted(change, task.source)
+        return words.noted(change, source)
     if task.words and not looks and task.mask != "auto":
         note(f"words have no effect on {task.method}, which does not look at attention")
     return change

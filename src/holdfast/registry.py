@@ -97,6 +97,28 @@ def _space(folder: Path) -> dict[str, Any]:
     return _cards.space_of(_weights.config(folder, "vae")) if there else {}
 
 
+def identify(name: str, weights: str | None = None) -> dict[str, Any] | None:
+    """Describe the files that a backbone would be loaded from, without checking them; None where there are none, or no
+    backbone of that name.
+    """
+    from .backbones import _identity
+
+    known = backbones()
+    same = {plain(k): k for k in known}
+    if plain(name) not in same:
+        return None
+    name = same[plain(name)]
+    return _identity.identify(known[name].MODELS[name], weights)
+
+
+def identify_guide(name: str, guide: str | None = None) -> dict[str, Any] | None:
+    """Describe the files of the model that may help a backbone: `guide` is NAME or NAME=FOLDER, else the card's own."""
+    known = backbones()
+    card = next((known[k].MODELS[k] for k in known if plain(k) == plain(name)), None)
+    helper, _, weights = (guide or (card.guide if card else "")).partition("=")
+    return identify(helper, weights or None) if helper else None
+
+
 def fitting(carries: Iterable[str]) -> list[str]:
     """Names of the methods that need nothing but what a backbone carries."""
     return [n for n in modules("holdfast.methods") if set(carries) >= method(n).NEEDS]
@@ -112,4 +134,5 @@ def load_backbone(name: str, weights: str | None = None, device: str = "auto", d
     name = choose(name, known, "backbone")
     made = known[name].load(name, weights, device, dtype)
     made.calibration = calibration.read(known[name].find(name, weights))
+    made.weights = identify(name, weights)
     return made

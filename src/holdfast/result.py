@@ -5,7 +5,6 @@ of the source it keeps.
 import functools
 import math
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from . import agreement, delivered, notebook
+from . import agreement, delivered, notebook, registry
 from .backbones.base import Backbone
 from .claims import Claim, claimed
 from .errors import UserError
@@ -27,6 +26,7 @@ from .files import Store, write_json
 from .intake import sources
 from .media import arrays, masks, video
 from .media.images import to_array
+from .memory import PeakMemory
 from .metrics.base import psnr
 from .notes import note
 from .places import check_place, manifest_path
@@ -70,6 +70,7 @@ class Result:
     manifest: dict
     store: Store | None = None
     clock: Clock = field(default_factory=Clock)
+    memory: PeakMemory = field(default_factory=PeakMemory)
     of_files: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
     made_from: object = None  # what holds the clip's files, where it came from memory
     claim: Claim | None = None  # on the task's output, until a file is written
@@ -156,7 +157,12 @@ class Result:
         path = Path(path or self.task.output)
         check_place(path, sources(self.task))
         with claimed(path):
-            self._write(path, report)
+            with self.memory:
+                self._write(path, report)
+            self.manifest |= self._written(path)
+            write_json(manifest_path(path), self.manifest)
+            if self.store:
+                self.store.remove()
         self.claim = None
         return path
 
@@ -173,10 +179,6 @@ class Result:
         )
         self.clock.lap("check")
         self.manifest["copied"] = how
-        self.manifest |= self._written(path)
-        write_json(manifest_path(path), self.manifest)
-        if self.store:
-            self.store.remove()
 
     def _written(self, path: Path) -> dict:
         """What the manifest says of the file."""
@@ -194,7 +196,7 @@ class Result:
             "notes": notes,
             "codec": self.manifest["copied"].get("codec", usual),
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": self.memory.megabytes(str(self.backbone.device)),
         }
         lost = video.losses(path, self.clip, self.task.codec)
         for text in lost:
@@ -284,6 +286,7 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
             "type": backbone.device.type,
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
+        "weights": weights_of(plan, backbone),
         "plan": plan.describe(),
         "evaluations": done.evaluations,
         "guide_evaluations": done.beside,
@@ -300,23 +303,18 @@ def judged(backbone: Backbone, done: Done) -> dict:
     return {"agreement": found.describe(), "agreement_evaluations": agreement.EVALUATIONS}
 
 
+def weights_of(plan: Plan, backbone: Backbone) -> dict:
+    """Which files an edit's models were loaded from, by what each does; None for one that the caller built."""
+    found = {"backbone": backbone.weights}
+    for use, helper in (("guide", plan.guide), ("first_frame", plan.painter)):
+        if helper.name:
+            found[use] = registry.identify(helper.name, helper.weights)
+    return found
+
+
 def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:
     """The same items; how many of a stage's have passed is told."""
     for done, item in enumerate(items, 1):
         yield item
         if report:
             report(stage, done, count)
-
-
-def peak_memory_mb() -> float:
-    """The most memory this process has held: on a GPU where one was used, else in RAM."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    if sys.platform == "win32":
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

@@ -3,16 +3,13 @@ alike.
 
 @dataclass(frozen=True)
 class Config:
-    steps: Steps = 50
+    steps: Steps = setting(50, "T")
     contrast: Literal["signed", "abs"] = "signed"
     __post_init__ = check
 """
 
 import dataclasses
-import inspect
-import io
 import math
-import tokenize
 import types
 import typing
 from collections.abc import Mapping
@@ -83,6 +80,11 @@ class Kind:
             text = {str: "text", tuple: "a list of texts", dict: "a table"}[self.base]
         text += ", or two of them with a colon" if self.pair else ""
         return text + (", or none" if self.optional else "")
+
+
+def setting(default: Any, about: str) -> Any:
+    """Return a dataclass field with a default and the words that lists and the page show of it."""
+    return dataclasses.field(default=default, metadata={"help": about})
 
 
 def kinds(cls: type) -> dict[str, Kind]:
@@ -216,10 +218,8 @@ def configure(
 
 
 def described(config: type) -> dict[str, dict[str, str]]:
-    """What a list or a page shows of each setting: its default, what it takes, and the comment beside it."""
-    comments, rows = {}, {}
-    for cls in reversed(config.__mro__[:-1]):
-        comments |= _comments(cls)
+    """What a list or a page shows of each setting: its default, what it takes, and what it is."""
+    rows = {}
     for f in dataclasses.fields(config):
         takes = kind_of(f.type)
         rows[f.name] = {
@@ -227,23 +227,6 @@ def described(config: type) -> dict[str, dict[str, str]]:
             if f.default in (None, True, False)
             else str(f.default),
             "takes": str(takes),
-            "about": comments.get(f.name, ""),
+            "about": f.metadata.get("help", ""),
         }
     return rows
-
-
-def _comments(config: type) -> dict[str, str]:
-    """The comment at the end of each field's line, or above it."""
-    above, named, found = [], "", {}
-    for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(config)).readline):
-        indented = token.start[1] == 4
-        if token.type == tokenize.COMMENT and indented:
-            above.append(token.string.lstrip("# "))
-        elif token.type == tokenize.COMMENT and named:
-            found[named] = token.string.lstrip("# ")
-        elif token.type == tokenize.NAME and indented:
-            named = token.string
-            if above:
-                found[named] = " ".join(above)
-            above = []
-    return found

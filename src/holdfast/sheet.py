@@ -16,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from . import editing, registry
+from .backbones._recent import recall
 from .backbones.base import Backbone, Passing, Prompt
 from .errors import UserError
 from .files import whole, write_json
@@ -112,9 +113,7 @@ class Once(Passing):
         if prompt.image is not None or prompt.latent is not None:
             return self.inner.condition(prompt)
         key = (prompt.text, prompt.negative, prompt.words)
-        if key not in self.known:
-            self.known[key] = self.inner.condition(prompt)
-        return self.known[key]
+        return recall(self.known, [key], lambda _: [self.inner.condition(prompt)])[0]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from . import diffusion
 from .attention.door import Door
 
 # in the order in which a method that has several goes through them
@@ -61,6 +62,7 @@ class Step:
     stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
     latent, 1 c f h w; state: named tensors that the method needs besides.
     fitted: at the step at which something is fitted to the clip: that, by name, which is kept for other runs.
+    span: the latent frames that a step of a part of the clip is of, (first, end); None: of all.
     clean: how the wanted clip looks from here, for a preview, 1 c f h w; whoever drives adds it.
     """
 
@@ -70,6 +72,7 @@ class Step:
     z: Tensor
     state: dict[str, Tensor] = field(default_factory=dict)
     fitted: dict[str, Tensor] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
     clean: Tensor | None = None
 
 
@@ -117,11 +120,11 @@ class Given:
 
     def inside(self, change: Tensor) -> Tensor:
         """A change where the mask allows it, 0 elsewhere."""
-        return change if self.mask is None else self.mask * change
+        return change if self.mask is None else diffusion.apply_mask(self.mask, change)
 
     def held(self, z: Tensor, rest: Tensor) -> Tensor:
         """z where the mask allows a change, `rest` elsewhere."""
-        return z if self.mask is None else self.mask * z + (1 - self.mask) * rest
+        return z if self.mask is None else diffusion.blend(self.mask, z, rest)
 
 
 class Whole:

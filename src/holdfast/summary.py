@@ -37,7 +37,7 @@ def lines(manifest: dict) -> list[str]:
     judging = manifest.get("agreement_evaluations")
     more = f" and {judging} to judge the result" if judging else ""
     took.append(f"{manifest['evaluations']} evaluations of the network{more}")
-    if "peak_memory_mb" in manifest:
+    if manifest.get("peak_memory_mb") is not None:
         took.append(f"{manifest['peak_memory_mb']:.0f} MB")
     return [*said, "; ".join(took)]
 

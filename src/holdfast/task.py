@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from . import __version__, registry
 from .errors import UserError
+from .media.image_files import is_system_file
+from .prompts import say_the_same
 from .settings import Range, Share, check
 
 # fields that change the written clip and not the edited latents
@@ -78,6 +81,13 @@ class EditTask:
         "Pixels over which the edit fades out around the mask; "
         "the default is 0, and half a cell of the model's latent for --mask auto.",
         None,
+    )
+    mask_channel: Literal["auto", "colour", "alpha"] = _field(
+        "Which layer of a mask file has the shape, where both its colour and its alpha could be meant.",
+        "auto",
+    )
+    allow_any_mask: bool = _field(
+        "Go on with a mask that is empty (nothing changes) or full (all may change).", False
     )
     words: tuple = _field(
         "A word or phrase of the target that drives the edit, where the two prompts do not tell; "
@@ -158,17 +168,34 @@ class EditTask:
     def same(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
         told = self.first_frame is not None or bool(self.keyframes)
-        return not told and self.source.split() == self.target.split()
+        return not told and say_the_same(self.source, self.target)
 
     def key(self) -> str:
-        """A hash of what the edited latents depend on: not of where and how the result is written."""
-        left_out = ("output", *WRITTEN)
+        """A hash of what the edited latents depend on: not of where and how the result is written.
+
+        Of the package's version it takes what tells releases apart that may give other numbers: a third number is of a
+        release that keeps every result.
+        """
+        left_out = ("output", "allow_any_mask", *WRITTEN)
         data = {k: v for k, v in self.to_dict().items() if k not in left_out}
+        if self.mask_channel == "auto":  # keys of earlier versions hold
+            del data["mask_channel"]
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
+        data |= self._models()
         return _hash(data)
+
+    def _models(self) -> dict:
+        """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
+        model = registry.identify(self.backbone, self.weights)
+        helper = registry.identify_guide(self.backbone, self.guide)
+        return {
+            "weights": model["identity"] if model else self.weights,
+            "guide": [(self.guide or "").partition("=")[0], helper and helper["identity"]],
+            "version": __version__.split(".")[:2],
+        }
 
     def fit_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
@@ -180,6 +207,7 @@ class EditTask:
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         data["clips"] = list(self.key_frames())  # where those of a long one begin
+        data |= {k: v for k, v in self._models().items() if k != "guide"}
         return _hash(data)
 
 
@@ -197,8 +225,9 @@ def _fingerprint(path: str | Path | None) -> list:
     if not path or not Path(path).exists():  # a box, or auto
         return []
     place = Path(path)
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+    inside = [f for f in place.iterdir() if not is_system_file(f)] if place.is_dir() else [place]
+    files = [f for f in sorted(inside) if f.is_file()]
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
 def part_of(frames: str | None, count: int) -> range:

@@ -1,20 +1,21 @@
 """Motion tuning: low-rank adapters on a video network's layers over time, fitted to one clip (I2VEdit,
-arXiv:2405.16537). The adapters are peft's; what is fitted is the velocity, by EDM's loss, whose weight cancels."""
+arXiv:2405.16537). What is fitted is the velocity, by EDM's loss, whose weight cancels. Adapters that the network has
+already, by peft, stay as they are: a fitted one stands around each of its layers."""
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from . import diffusion
 from .errors import UserError
 from .step import Field
 
-NAME = "motion"
 # Levels are drawn as "simple diffusion" (Hoogeboom et al., arXiv:2301.11093) has it, its cosine schedule shifted as
 # for a side of 32 over 64 at the noisy end, and not at the clean one; the data's deviation, and the ends of s.
 SHIFTS, DATA, ENDS = (2 * math.log(32 / 64), 0.0), 0.5, (700.0, 0.002)
@@ -62,11 +63,40 @@ def targets(network: nn.Module, sites: Sequence, which: str) -> list[str]:
 
 
 def _linear(network: nn.Module, under: set[str]) -> list[str]:
-    found = []
+    """The paths of linear layers. A layer with peft's adapters is one, and what is inside it is none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found: list[str] = []
     for path, module in network.named_modules():
-        if isinstance(module, nn.Linear) and any(path.startswith(f"{block}.") for block in under):
+        adapted = isinstance(module, BaseTunerLayer)
+        layer = module.get_base_layer() if adapted else module
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if isinstance(layer, nn.Linear) and not inside and path.startswith(_prefixes(under)):
             found.append(path)
     return found
+
+
+def _prefixes(under: set[str]) -> tuple[str, ...]:
+    return tuple(f"{block}." for block in under)
+
+
+class LowRank(nn.Module):
+    """A layer and what a matrix of low rank adds to its output: `layer(x) + up(down(x))`, where it is switched on."""
+
+    def __init__(self, layer: nn.Module, rank: int):
+        super().__init__()
+        base = next(m for m in layer.modules() if isinstance(m, nn.Linear))
+        self.layer, self.is_on = layer, False
+        how = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
+        self.down = skip_init(nn.Linear, base.in_features, rank, **how)
+        self.up = skip_init(nn.Linear, rank, base.out_features, **how)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        if not self.is_on:
+            return out
+        return (out + self.up(self.down(x.to(self.down.weight.dtype)))).to(out.dtype)
 
 
 @dataclass
@@ -74,7 +104,7 @@ class Adapters:
     """Low-rank adapters mounted in a network; they have an effect only where they are switched on."""
 
     network: nn.Module
-    layers: dict[str, nn.Module]  # peft's, by path
+    layers: dict[str, LowRank]  # by path
 
     def tensors(self) -> dict[str, Tensor]:
         """`PATH.down` (rank, in) and `PATH.up` (out, rank): the weight is `up @ down`. Copies."""
@@ -94,17 +124,15 @@ class Adapters:
 
     def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         for path, layer in self.layers.items():
-            yield f"{path}.down", layer.lora_A[NAME].weight
-            yield f"{path}.up", layer.lora_B[NAME].weight
+            yield f"{path}.down", layer.down.weight
+            yield f"{path}.up", layer.up.weight
 
     def parameters(self) -> list[nn.Parameter]:
-        pairs = [(layer.lora_A[NAME], layer.lora_B[NAME]) for layer in self.layers.values()]
-        return [part.weight for pair in pairs for part in pair]
+        return [weight for _, weight in self._weights()]
 
     def switch(self, on: bool) -> None:
-        """peft's own way to switch takes the adapters' gradients away too."""
         for layer in self.layers.values():
-            layer._disable_adapters = not on
+            layer.is_on = on
 
 
 @contextlib.contextmanager
@@ -114,27 +142,25 @@ def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> I
     They begin without effect: up is 0, down normal with deviation 1 / rank, by the seed. They are held in float32
     whatever the network is in: a step is far smaller than what bfloat16 resolves.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths), init_lora_weights=True)
     before = {path: network.get_submodule(path) for path in paths}
-    inject_adapter_in_model(config, network, adapter_name=NAME)
-    adapters = Adapters(network, {path: network.get_submodule(path) for path in paths})
+    adapters = Adapters(network, {path: LowRank(layer, rank) for path, layer in before.items()})
+    with torch.no_grad():
+        for number, layer in enumerate(adapters.layers.values()):
+            down = layer.down.weight
+            drawn = diffusion.noise(down[None, None, None], seed, number)[0, 0, 0]
+            down.copy_(drawn / rank)
     try:
-        with torch.no_grad():
-            for number, layer in enumerate(adapters.layers.values()):
-                layer.lora_A.float()
-                layer.lora_B.float()
-                down = layer.lora_A[NAME].weight
-                drawn = diffusion.noise(down[None, None, None], seed, number)[0, 0, 0]
-                down.copy_(drawn / rank)
-        adapters.switch(False)
+        _put(network, adapters.layers)
         yield adapters
     finally:
-        for path, layer in before.items():
-            parent, _, name = path.rpartition(".")
-            setattr(network.get_submodule(parent), name, layer)
-        del network.peft_config
+        _put(network, before)
+
+
+def _put(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put layers at their paths in a network."""
+    for path, layer in layers.items():
+        parent, _, name = path.rpartition(".")
+        network.get_submodule(parent).set_submodule(name, layer)
 
 
 class Tuned:

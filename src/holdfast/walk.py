@@ -5,24 +5,27 @@ job = walk.job(EditTask(input="", output="", source=..., target=..., method="flo
 z = walk.finished(job, backbone)
 """
 
-import functools
+import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import agreement, calibration, registry, windows
+from . import agreement, calibration, windows
 from .attention import maps
-from .backbones.base import Backbone, Condition, Prompt
+from .backbones.base import Backbone, Condition, Prompt, reserve
 from .errors import UserError
+from .guides import guiding, loaded
 from .media import masks
+from .media.reading import Clip
 from .notes import note
-from .plan import Plan, Second, plan
+from .plan import Plan, plan
+from .prompts import compose
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -127,11 +130,16 @@ def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
     """A mask of cells that attention found, shaped as the task has it. Its edges are those of cells: unless the task
     says otherwise, the edit fades out over some pixels.
     """
-    shape = shape_of(chosen.task)
-    if chosen.task.feather is None:
-        side = masks.cell_side(grid, chosen.fit)
-        shape = replace(shape, feather=round(AUTO_FEATHER * side))
-    return masks.from_cells(cells, grid, chosen.fit, shape)
+    task = chosen.task
+    shape = shape_of(task)
+    if task.feather is None:
+        shape = replace(shape, feather=round(AUTO_FEATHER * masks.cell_side(grid, chosen.fit)))
+    return masks.from_cells(cells, grid, chosen.fit, shape, task.allow_any_mask)
+
+
+def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
+    """Return the mask that a task names by a file or a box. Raises UserError as masks.bind does."""
+    return masks.bind(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
 
 
 def shape_of(task: EditTask) -> masks.Shape:
@@ -139,36 +147,43 @@ def shape_of(task: EditTask) -> masks.Shape:
 
 
 class Metered:
-    """A velocity field that counts its evaluations and their time."""
+    """A velocity field that counts its evaluations."""
 
     def __init__(self, inner: Field):
-        self.inner, self.evaluations, self.seconds = inner, 0, 0.0
-        self.told: set[int] = set()  # ids of the halves of conditions that steered a call
+        self.inner, self.evaluations = inner, 0
+        self.halves: list[Any] = []  # of conditions, that steered a call
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        begin = time.perf_counter()
         result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
-        self.seconds += time.perf_counter() - begin
         self.evaluations += 1
-        if isinstance(condition, Condition):
-            self.told.add(id(condition.half(branch)))
+        half = condition.half(branch) if isinstance(condition, Condition) else None
+        if half is not None and not self.is_steered_by(half):
+            self.halves.append(half)
         return result
+
+    def is_steered_by(self, half: Any) -> bool:
+        """Whether a half of a condition steered a call: the object itself, which is kept, for an id may be used again
+        once it is gone."""
+        return any(known is half for known in self.halves)
 
 
 class Watched:
-    """A velocity field that keeps how the wanted clip looks from its last calls: `clean`, 1 c f h w."""
+    """A velocity field that keeps how the wanted clip looks from its last calls: `clean`, 1 c f h w.
+
+    Of a method that goes through a long clip part by part, the calls see one part: `part`, which its steps place.
+    """
 
     def __init__(self, inner: Field, source: Tensor):
-        self.inner, self.clean = inner, source
+        self.inner, self.clean, self.part = inner, source, source
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
         if branch == "tgt+":
-            clean = (z[:1] - sigma * velocity[:1]).detach().to(self.clean)
+            clean = self.part = (z[:1] - sigma * velocity[:1]).detach().to(self.clean)
             if clean.shape == self.clean.shape:
                 self.clean = clean
             elif frames is not None:
@@ -177,15 +192,33 @@ class Watched:
                 )
         return velocity
 
+    def after(self, step: Step) -> Tensor:
+        """Return how the whole clip looks after a step: where it is of a part, that part amid what is done."""
+        if step.span is None:
+            return self.clean
+        begin, end = step.span
+        if step.stage != "edit":
+            return step.z
+        return torch.cat(
+            (step.z[:, :, :begin], self.part[:, :, begin - end :], step.z[:, :, end:]), 2
+        )
+
 
 @torch.no_grad()
 def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
-    """Walk a job to its end, which is a Done. Raises what the method or the backbone raises."""
+    """Walk a job to its end, which is a Done. Raises what the method or the backbone raises, and UserError where the
+    backbone is at work on another edit.
+    """
+    with reserve(backbone), contextlib.ExitStack() as borrowed:
+        yield from _walked(job, backbone, borrowed)
+
+
+def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Iterator[Event]:
     metered = Metered(backbone)
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
     over = metered if in_clips else windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
-    guide = job.guide or second_model(job.plan.guide, backbone)
+    guide = job.guide or borrowed.enter_context(guiding(job.plan.guide, backbone))
     if guide:
         given = replace(given, guide=_guide(job.plan, guide))
         yield Progress("guide", 1, 1)
@@ -200,7 +233,7 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
     step, seen = None, Watched(over, given.source)
     for step in job.plan.method.edit(seen, given, job.plan.cfg, on_device(job.start, given.source)):
         finite(step.z, f"the latent after step {step.index} of {step.count}")
-        yield replace(step, clean=seen.clean)
+        yield replace(step, clean=seen.after(step))
     task, made = job.plan.task, metered.evaluations
     if task.negative.strip() and made and not negated(job, given, metered, backbone):
         note(f"the negative prompt has no effect: {task.method} made no call that it steers")
@@ -217,10 +250,14 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
 
 def negated(job: Job, given: Given, metered: Metered, backbone: Backbone) -> bool:
     """Whether the negative prompt steered any call, of the backbone or of a model beside it."""
-    told = [(given, metered)] if "text" in backbone.carries else []  # else the negative is no text
+    asked = [(given, metered)] if "text" in backbone.carries else []  # else the negative is no text
     if given.guide:
-        told.append((given.guide, given.guide.field))
-    steered = [ids.told & {id(who.src.negative), id(who.tgt.negative)} for who, ids in told]
+        asked.append((given.guide, given.guide.field))
+    steered = [
+        field.is_steered_by(condition.negative)
+        for who, field in asked
+        for condition in (who.src, who.tgt)
+    ]
     return any(steered) or (job.first is None and job.plan.painter.name is not None)
 
 
@@ -233,8 +270,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
         made = painted(job, backbone)
         wanted = made.frame
         yield made
-    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
-    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
+    src = backbone.condition(Prompt(compose(task.source), task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(compose(task.target), task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
@@ -266,30 +303,12 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
     return Painted(made, event.evaluations)
 
 
-def second_model(chosen: Second, backbone: Backbone) -> Backbone | None:
-    """The model that guides a plan. The last one stays loaded, for the next edit."""
-    return None if chosen.name is None else _kept(*asked(chosen, backbone))
-
-
-@functools.lru_cache(maxsize=1)
-def _kept(*asked: str | None) -> Backbone:
-    return registry.load_backbone(*asked)
-
-
-def loaded(chosen: Second, backbone: Backbone) -> Backbone:
-    """A plan's second model, on the backbone's device."""
-    return registry.load_backbone(*asked(chosen, backbone))
-
-
-def asked(chosen: Second, backbone: Backbone) -> tuple[str | None, ...]:
-    kind = str(backbone.dtype).removeprefix("torch.")
-    return chosen.name, chosen.weights, backbone.device.type, kind
-
-
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
+    src, tgt = (
+        backbone.condition(Prompt(compose(t), task.negative)) for t in (task.source, task.target)
+    )
     return Guide(Metered(backbone), src, tgt)
 
 

@@ -1,25 +1,22 @@
 """Which words drive an edit: those of the target prompt that the source prompt has not, and those of the source that
 go.
 
-A word is what stands between spaces, and of scripts without spaces each character; case and the punctuation around it
-do not count. Words are told by their index, which is what a backbone maps to its tokens.
+A word is what stands between spaces and punctuation, and of scripts without spaces each character (`prompts.py`).
+Words are told by their index, which is what a backbone maps to its tokens.
 """
 
 import difflib
-import re
-import string
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UserError
 from .notes import note
+from .prompts import fold, locate_words
 
 NO_WORD = (
     "--mask auto follows the words that drive the edit, and there are none: name some with --words"
 )
-_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Han
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 LONG = 400  # words: more are not compared each with each, which takes minutes
 _ARTICLES = {"a", "an", "the"}
 
@@ -34,12 +31,12 @@ class Change:
 
 def pieces(text: str) -> list[str]:
     """A prompt's words as they are written."""
-    return _WORD.findall(text)
+    return [text[first:end] for first, end in locate_words(text)]
 
 
 def split(text: str) -> list[str]:
     """A prompt's words as they are compared."""
-    return [word.strip(string.punctuation).lower() or word for word in pieces(text)]
+    return [fold(word) for word in pieces(text)]
 
 
 def changed(source: str, target: str, named: Sequence[str] = ()) -> Change:
@@ -158,7 +155,7 @@ def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
 
 def tokens(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
     """Positions of all sub-word tokens of some words of a text, by the tokenizer's own offsets."""
-    spans = _spans(text)
+    spans = locate_words(text)
     chosen = sorted(spans[i] for i in indices if i < len(spans))
     starts = [start for start, _ in chosen]
     offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
@@ -169,13 +166,3 @@ def tokens(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
         if real and before and first < chosen[before - 1][1]:
             found.append(position)
     return tuple(found)
-
-
-def _spans(text: str) -> list[tuple[int, int]]:
-    """Where each word stands in a text, without the punctuation around it: a comma after a word is not the word."""
-    spans = []
-    for word in _WORD.finditer(text):
-        inner = word.group().strip(string.punctuation) or word.group()
-        start = word.start() + word.group().index(inner)
-        spans.append((start, start + len(inner)))
-    return spans

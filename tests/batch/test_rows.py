@@ -16,12 +16,12 @@ TOLD = {"source": "a plain red ball", "target": "a plain blue ball", "backbone":
 def read(tmp_path):
     """read(line, ...) writes the rows into a folder `rows` and reads them, with `out` for results."""
 
-    def make(*lines) -> list[Job]:
+    def make(*lines, anywhere: bool = False) -> list[Job]:
         file = tmp_path / "rows" / "jobs.jsonl"
         file.parent.mkdir(exist_ok=True)
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         file.write_text("\n".join(texts), "utf-8", errors="surrogateescape")
-        return rows.read(file, tmp_path / "out")
+        return rows.read(file, tmp_path / "out", anywhere)
 
     return make
 
@@ -49,6 +49,7 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
         row(mask="0,0,8,8", id="named", keyframes=["3=k.png"], first_frame="f.png"),
         row(mask="1,2,3,4", id=7),
         row("c.mp4", output="/elsewhere/c.mkv"),
+        anywhere=True,
     )
     assert problems(jobs) == {}
     a, b, c, d, e = (job.task for job in jobs)
@@ -109,6 +110,7 @@ def test_rows_that_would_replace_each_others_files_are_all_refused(read, tmp_pat
         row("f.mp4", output="batch"),
         row("g.mp4", output=str(tmp_path / "rows" / "jobs.jsonl")),
         row("h.mp4"),
+        anywhere=True,
     )
     told = problems(jobs)
     assert set(told) == {1, 2, 3, 4, 5, 7, 8}
@@ -118,6 +120,23 @@ def test_rows_that_would_replace_each_others_files_are_all_refused(read, tmp_pat
     assert "made from what line 6 makes" in told[5]
     assert "the batch's own files" in told[7]
     assert "the batch's own files" in told[8]
+
+
+def test_a_row_does_not_write_outside_the_batchs_folder_unless_that_is_allowed(read, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "way").symlink_to(tmp_path)
+    places = (
+        "/elsewhere/c.mkv",
+        "../c.mkv",
+        "way/c.mkv",
+        str(tmp_path / "out" / "c.mkv"),
+        "sub/c.mkv",
+    )
+    found = read(*(row(output=place) for place in places))
+    assert set(problems(found)) == {1, 2, 3}
+    assert "output /elsewhere/c.mkv lies outside" in found[0].sentence
+    assert "--outputs-anywhere" in found[0].sentence
+    assert problems(read(*(row(output=place) for place in places[:2]), anywhere=True)) == {}
 
 
 def test_a_file_without_rows_is_refused(read, tmp_path):
@@ -143,6 +162,10 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
     )
     for job in jobs:
         rows.check(job, elsewhere=False)
+    assert set(problems(jobs)) == {2, 5, 6, 8}  # for next to nothing: no clip is read
+    for job in jobs:
+        if job.status == "waiting" and (outcome := rows.probe(job.task, elsewhere=False)):
+            job.end(outcome)
     told = problems(jobs)
     assert {job.line: job.code for job in jobs if job.code} == {
         2: 2, 3: 2, 4: 2, 5: 2, 6: 3, 7: 2, 8: 2,
@@ -155,6 +178,7 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
     assert not out.exists()  # whether a place can be written was tried, and nothing left there
     (far,) = (job for job in read(row(str(clip), backbone="wan2.1-14b")))
     rows.check(far, elsewhere=True)
+    assert rows.probe(far.task, elsewhere=True) is None
     assert far.status == "waiting"  # another machine may have its weights
 
 

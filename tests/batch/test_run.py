@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from holdfast import editing, jobs
-from holdfast.batch import crew, rows, run
+from holdfast.batch import probes, rows, run, session
 from holdfast.batch.crew import Dead, Hand
-from holdfast.batch.record import Job, Record, exit_code, left
+from holdfast.batch.record import Job, Outcome, Record, exit_code, left
 from holdfast.batch.worker import Worker
 from holdfast.claims import claimed
 from holdfast.commands import batch as command
@@ -28,17 +28,18 @@ def job(line: int = 1, backbone: str = "one", **fields) -> Job:
 def test_a_worker_keeps_its_backbone_and_workers_share_out_the_others():
     waiting = [job(1, "one"), job(2, "two"), job(3, "two"), job(4, "two"), job(5, "one")]
     one, two = waiting[0].kind, waiting[1].kind
-    assert run.chosen(waiting, Hand(None, None, kind=one), Counter()).line == 1
-    assert run.chosen(waiting, Hand(None, None, kind=two), Counter()).line == 2
-    new = Hand(None, None)
+    assert run.chosen(waiting, Hand(None, kind=one), Counter()).line == 1
+    assert run.chosen(waiting, Hand(None, kind=two), Counter()).line == 2
+    new = Hand(None)
     assert run.chosen(waiting, new, Counter()).line == 2
     assert run.chosen(waiting, new, Counter({two: 1})).line == 1
-    gone = Hand(None, None, kind=job(9, "three").kind)
+    gone = Hand(None, kind=job(9, "three").kind)
     assert run.chosen(waiting, gone, Counter({one: 3})).line == 2
 
 
 def test_a_dead_worker_and_lack_of_memory_are_tried_again_and_bad_input_is_not():
-    for outcome, code in ((Dead("gone"), 1), (Dead("", memory=True), 4), (MemoryError(), 4)):
+    memory = rows.failure(MemoryError())
+    for outcome, code in ((Dead("gone"), 1), (Dead("", memory=True), 4), (memory, 4)):
         tried = job(attempts=1)
         assert run._again(tried, outcome, retries=1)
         assert tried.status == "waiting"
@@ -46,15 +47,41 @@ def test_a_dead_worker_and_lack_of_memory_are_tried_again_and_bad_input_is_not()
         assert not run._again(tried, outcome, retries=1)
         assert (tried.status, tried.code) == ("failed", code)
     lost = Missing("the weights are not here")
-    for outcome, code in ((UserError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
+    for error, code in ((UserError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
         tried = job(attempts=1)
-        assert not run._again(tried, outcome, retries=1)
+        assert not run._again(tried, rows.failure(error), retries=1)
         assert (tried.status, tried.code) == ("failed", code)
         assert "\n" not in tried.sentence
-    for outcome, status in ((3.5, "done"), (None, "stopped")):
+    for status in ("done", "stopped"):
         tried = job(attempts=1)
-        assert not run._again(tried, outcome, retries=1)
+        assert not run._again(tried, Outcome(status), retries=1)
         assert tried.status == status
+
+
+def test_a_job_that_had_not_begun_is_given_again_whatever_the_retries():
+    tried = job(attempts=0)
+    assert run._again(tried, Dead("gone", begun=False), retries=0)
+    assert (tried.status, tried.attempts) == ("waiting", 0)
+
+
+class Odd(Exception):
+    """No library's error that anybody has thought of."""
+
+
+def test_a_bug_keeps_its_traceback_and_what_a_user_can_mend_has_none():
+    try:
+        raise Odd("unforeseen")
+    except Odd as error:
+        found = rows.failure(error)
+    assert (found.sentence, found.code) == ("Odd: unforeseen", 1)
+    assert 'raise Odd("unforeseen")' in found.traceback
+    full = OSError(28, "No space left on device", "out.mp4")
+    for error in (UserError("no clip"), Missing("weights"), MemoryError(), full):
+        assert rows.failure(error).traceback == ""
+    failed = job()
+    failed.end(found)
+    assert command.failure(failed).endswith("a bug, whose traceback is in batch.json")
+    assert failed.described()["traceback"] == found.traceback
 
 
 def test_the_exit_code_is_what_the_failed_rows_share():
@@ -121,9 +148,9 @@ def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make
     clip = make_clip()
     first, second = task_of(clip, "a.mp4"), task_of(clip, "b.mp4", seed=1)
     worker = Worker(1)
-    assert worker.run(first.to_dict(), Job(1, first).kind) > 0
+    assert worker.run(first.to_dict(), Job(1, first).kind).seconds > 0
     warm = worker.backbone
-    assert worker.run(second.to_dict(), Job(2, second).kind) > 0
+    assert worker.run(second.to_dict(), Job(2, second).kind).status == "done"
     assert worker.backbone is warm
     single = task_of(clip, "single.mp4", seed=1)
     editing.edit(single, shapeworld).save()
@@ -131,33 +158,56 @@ def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make
     other = task_of(clip, "c.mp4", dtype="bfloat16")
     worker.run(other.to_dict(), Job(3, other).kind)
     assert worker.backbone is not warm
-    with pytest.raises(ValueError, match="no file"):
-        worker.run(task_of(clip.parent / "none.mp4", "d.mp4").to_dict(), Job(4, first).kind)
+    bad = worker.run(task_of(clip.parent / "none.mp4", "d.mp4").to_dict(), Job(4, first).kind)
+    assert (bad.status, bad.code) == ("failed", 2)
+    assert "no file" in bad.sentence
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError("of a library"), StopIteration(), Odd("unforeseen")]
+)
+def test_a_worker_outlives_any_error_of_one_job(error, monkeypatch):
+    def perform(*_):
+        raise error
+
+    monkeypatch.setattr(jobs, "perform", perform)
+    monkeypatch.setattr(Worker, "_warm", lambda *_: None)
+    found = Worker(1).run(job().task.to_dict(), job().kind)
+    assert (found.status, found.code) == ("failed", 1)
+    assert type(error).__name__ in found.traceback
 
 
 def test_a_worker_has_as_many_threads_as_it_was_told(make_clip):
     task = task_of(make_clip().parent / "none.mp4", "a.mp4")
     try:
-        with pytest.raises(ValueError, match="no file"):
-            Worker(3).run(task.to_dict(), Job(1, task).kind)
+        assert "no file" in Worker(3).run(task.to_dict(), Job(1, task).kind).sentence
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
 
 
-def test_a_worker_that_is_stopped_saves_its_latents(make_clip):
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+def test_a_worker_that_is_stopped_saves_its_latents(how, make_clip):
     task = task_of(make_clip(), "a.mp4")
     worker = Worker(1)
-    worker.stop()
+    worker.stop() if how == "stop" else worker.cancel(task.output)
     kind = Job(1, task).kind
     worker._report = lambda stage, done, count: Worker._report(worker) if stage == "edit" else None
-    assert worker.run(task.to_dict(), kind) is None
+    assert worker.run(task.to_dict(), kind).status == "stopped"
     assert store_of(task).holds()
     assert not Path(task.output).exists()
 
 
-def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("holdfast.batch.worker.PATIENCE", 0.0)
+def test_a_job_that_is_cancelled_is_that_one_alone(monkeypatch):
+    monkeypatch.setattr(Worker, "_warm", lambda *_: None)
+    monkeypatch.setattr(jobs, "perform", lambda task, backbone, report: report("edit", 1, 2))
+    worker = Worker(1)
+    worker.cancel("/out/1.mp4")
+    found = [worker.run(job(line).task.to_dict(), job(line).kind).status for line in (1, 2)]
+    assert found == ["stopped", "done"]
+
+
+def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path):
     Record(tmp_path, [job()], {"run": "mine"}).write()
     worker = Worker(1)
     assert worker.ready(str(tmp_path), "mine")["seen"]
@@ -177,17 +227,17 @@ def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(Missing, match=r"pip install 'holdfast\[batch\]'"),
-        crew.session(None, 1),
+        session.session(None, 1),
     ):
         pass
-    with pytest.raises(ValueError, match="--ray auto"), crew.session("ray://host:10001", 1):
+    with pytest.raises(ValueError, match="--ray auto"), session.session("ray://host:10001", 1):
         pass
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", ":", "127.0.0.1:port"])
 def test_a_cluster_that_is_not_there_is_told_at_once(address):
     said = pytest.raises(ValueError, match=f"no Ray cluster can be joined at {address} ")
-    with said, crew.session(address, 1):
+    with said, session.session(address, 1):
         pass
 
 
@@ -223,3 +273,39 @@ def test_rows_with_equal_outputs_never_reach_a_worker(tmp_path, make_clip):
     record = run.run(file, tmp_path / "out", run.Options())
     assert [found.status for found in record.jobs] == ["failed", "failed"]
     assert rows.NAME in os.listdir(tmp_path / "out")
+
+
+def test_one_bad_row_is_found_while_others_are_at_work(tmp_path, make_clip):
+    clip, bad = make_clip(), tmp_path / "bad.mp4"
+    bad.write_text("no clip")
+    found = [Job(line, task_of(path, f"{line}.mp4")) for line, path in enumerate((bad, clip), 1)]
+    waiting = list(found)
+    checked = probes.Probes(waiting, elsewhere=False)
+    checked.await_good()
+    while checked.open:
+        checked._collect(None)
+    run._drop_bad(waiting, checked)
+    checked.close()
+    assert waiting == found[1:]
+    assert (found[0].status, found[0].code) == ("failed", 2)
+
+
+def test_a_batch_of_bad_rows_alone_starts_no_worker(tmp_path, monkeypatch):
+    def session(*_):
+        raise AssertionError("nothing is to be done")
+
+    monkeypatch.setattr(run, "session", session)
+    (tmp_path / "bad.mp4").write_text("no clip")
+    row = {"input": "bad.mp4", "source": "a", "target": "b", "backbone": "shapeworld-wan"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(row))
+    record = run.run(tmp_path / "jobs.jsonl", tmp_path / "out", run.Options())
+    assert [found.status for found in record.jobs] == ["failed"]
+
+
+def test_a_job_waits_for_another_run_alone_and_not_for_a_bug(make_clip, monkeypatch):
+    def claimed(_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(jobs, "claimed", claimed)
+    with pytest.raises(ValueError, match="a bug"):
+        jobs.perform(task_of(make_clip(), "a.mp4"))

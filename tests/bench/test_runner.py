@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import methods
 from holdfast.bench import datasets, runner, tables
 from holdfast.bench.report import report
+from holdfast.errors import UserError
 from holdfast.metrics.base import Tools
 from tests.bench import toy
 
@@ -50,6 +52,9 @@ def test_cells_are_done_once_and_a_larger_plan_adds_only_what_is_new(tmp_path):
         "failed": 0,
         "failed before": 0,
     }
+    cell = json.loads(next(tmp_path.rglob("cell.json")).read_text())
+    assert cell["device"] == "a toy"
+    assert cell["machine"]
     times = {
         p: p.stat().st_mtime_ns
         for p in tmp_path.rglob("*")
@@ -135,6 +140,28 @@ def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
         "sdedit steps=2 on shapeworld-wan",
         "sdedit steps=3 on shapeworld-wan",
     ]
+
+
+def test_rows_that_a_backbone_cannot_run_are_left_out_with_a_note():
+    with pytest.warns(UserWarning, match="left out, because the backbone cannot run it: ") as said:
+        rows = runner.rows(methods.names(), ["shapeworld-wan", "shapeworld-svd"], {})
+    (text,) = [str(warning.message) for warning in said]
+    assert "i2vedit on shapeworld-wan (it lacks image" in text
+    assert "flowanchor on shapeworld-svd (it lacks text attention)" in text
+    found = {(row.method, row.backbone) for row in rows}
+    assert ("i2vedit", "shapeworld-svd") in found
+    assert ("i2vedit", "shapeworld-wan") not in found
+    with pytest.raises(UserError, match="nothing can be run: i2vedit on shapeworld-wan"):
+        runner.rows(["i2vedit"], ["shapeworld-wan"], {})
+
+
+def test_flowanchor_without_a_mask_says_what_it_leaves_out():
+    blind, seeing = runner.rows(["flowanchor", "flowanchor+mask"], ["shapeworld-wan"], {})
+    assert blind.label == "flowanchor, no SAR on shapeworld-wan"
+    assert seeing.label == "flowanchor+mask on shapeworld-wan"
+    assert blind.key == "flowanchor on shapeworld-wan"  # of its folder: older ones are found
+    assert {"flowanchor", "flowanchor on shapeworld-wan"} < blind.names()
+    assert runner.Row("gone", "x").label == "gone on x"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +277,7 @@ def test_a_figure_that_is_not_a_number_is_left_out_of_the_mean_and_counted(tmp_p
     assert (
         results.estimate(results.rows[0], "psnr_outside@true").n == 1
     )  # a backdrop has no outside
-    assert "(n=1)" in tables.markdown(results)
+    assert "(n=1, few)" in tables.markdown(results)
 
 
 def test_killed_at_random_five_times_the_tables_are_those_of_an_undisturbed_run(tmp_path):

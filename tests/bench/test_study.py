@@ -10,12 +10,12 @@ from holdfast.bench import study
 
 
 def cast(wins, question="alignment", person="a"):
-    """{("x", "y"): (times x won, times y won)} as votes."""
+    """{("x", "y"): (times x won, times y won)} as votes, each about a clip of its own."""
     made = []
     for (x, y), (first, second) in wins.items():
-        made += [study.Vote(question, x, y, "left", person)] * first + [
-            study.Vote(question, x, y, "right", person)
-        ] * second
+        for n in range(first + second):
+            choice = "left" if n < first else "right"
+            made.append(study.Vote(question, x, y, choice, person, f"{x}{y}{n}"))
     return made
 
 
@@ -41,16 +41,38 @@ def test_neither_counts_half_for_both_and_who_never_lost_is_finite():
     assert always[0] > always[1]
 
 
-def test_the_interval_is_over_people_where_there_are_several():
-    agreed = [v for p in "abcdef" for v in cast({("x", "y"): (3, 1)}, person=p)]
+def test_many_people_who_agree_do_not_make_few_clips_certain():
+    agreed = [v for p in range(30) for v in cast({("x", "y"): (3, 1)}, person=str(p))]
     ranked = study.tally(agreed)["alignment"]
     assert list(ranked) == ["x", "y"]
-    assert ranked["x"]["win_rate"].mean == 0.75
-    assert (
-        ranked["x"]["win_rate"].low == ranked["x"]["win_rate"].high == 0.75
-    )  # all people answered alike
+    found = ranked["x"]["win_rate"]
+    assert found.mean == 0.75
+    assert found.low < 0.5 < 0.95 < found.high  # as four clips, not as 120 answers
+    assert ranked["x"]["strength"].low < 0 < ranked["x"]["strength"].high
+
+
+def test_the_interval_is_as_wide_as_people_and_clips_make_it():
+    """Independent answers of 30 people about 30 clips: about as wide as the binomial's, and no narrower."""
+    rng = np.random.default_rng(0)
+    votes = [
+        study.Vote("q", "x", "y", "left" if rng.random() < 0.6 else "right", str(p), str(c))
+        for p in range(30)
+        for c in range(30)
+    ]
+    found = study.tally(votes)["q"]["x"]["win_rate"]
+    width = found.high - found.low
+    assert 2 * 1.96 * np.sqrt(0.24 / 900) * 0.9 < width < 2 * 1.96 * np.sqrt(0.24 / 900) * 2
     alone = study.tally(cast({("x", "y"): (18, 6)}))["alignment"]["x"]["win_rate"]
     assert alone.low < 0.75 < alone.high
+    assert study.breadth(votes) == (30, 30)
+
+
+def test_where_all_agree_a_rate_is_as_sure_as_there_are_clips_and_a_strength_has_no_interval():
+    votes = [v for p in "abc" for v in cast({("x", "y"): (5, 0)}, person=p)]
+    found = study.tally(votes)["alignment"]["x"]
+    assert found["win_rate"].high == 1
+    assert found["win_rate"].low == pytest.approx(0.4385, abs=1e-3)  # Wilson, 3 of 3
+    assert not found["strength"].has_interval
 
 
 @pytest.mark.parametrize(

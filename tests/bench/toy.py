@@ -45,7 +45,7 @@ def edit(task, backbone, judged):
 
 
 def load_backbone(name, *_):
-    return SimpleNamespace(name=name)
+    return SimpleNamespace(name=name, device="a toy")
 
 
 def install(monkeypatch) -> None:

@@ -52,7 +52,7 @@ def test_what_is_seen_through_stays_so(case, tmp_path):
     assert clip.opacity
     assert any("alpha" in text for text in clip.notes)
     path = tmp_path / result
-    assert video.losses(path, clip, chosen) == []
+    assert not any("alpha" in text for text in video.losses(path, clip, chosen))
     pictures = (
         video.Picture(lambda rgb=rgb: rgb, own, 255 - rgb if rgb.dtype == np.uint8 else rgb, ones)
         for own, rgb in zip(video.stored(clip), video.read(clip), strict=True)
@@ -93,7 +93,7 @@ def test_images_that_are_seen_through_stay_so(tmp_path):
         assert (opacity.of_image(tmp_path / "b" / f"f{i}.png") == 30 * i).all()
     laid = video.treated(clip, False, "white")
     assert next(video.read(laid))[0, 0].tolist() == [255] * 3
-    assert "alpha" in video.losses(tmp_path / "c.gif", clip)[0]
+    assert any("alpha" in text for text in video.losses(tmp_path / "c.gif", clip))
 
 
 @pytest.mark.parametrize("first", ["top", "bottom"])

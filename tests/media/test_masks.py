@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from holdfast.backbones.base import Grid
+from holdfast.errors import UserError
 from holdfast.media import fit, masks, video
 
 GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
@@ -59,7 +60,8 @@ def test_compression_noise_is_not_foreground(clip, tmp_path):
 )
 def test_lengths(length, part, expected, clip, tmp_path):
     frames = [np.full((32, 48), i in (3, 4)) for i in range(length)]
-    got = [bool(f.all()) for f in masks.bind(save(tmp_path / "m", *frames), clip, part).frames()]
+    mask = masks.bind(save(tmp_path / "m", *frames), clip, part, allow_any=True)
+    got = [bool(f.all()) for f in mask.frames()]
     assert got == [bool(frames[expected + i if length > 1 else 0].all()) for i in range(len(part))]
 
 
@@ -79,7 +81,7 @@ def test_empty_full_and_perhaps_inverted_masks_warn(clip, tmp_path):
     nearly[:4] = False
     for frame, words in ((0 * half(), "empty"), (half() | True, "full"), (nearly, "inverted")):
         with pytest.warns(UserWarning, match=words):
-            masks.bind(save(tmp_path / "m.png", frame), clip, range(6))
+            masks.bind(save(tmp_path / "m.png", frame), clip, range(6), allow_any=True)
     inverted = masks.bind(
         save(tmp_path / "m.png", nearly), clip, range(6), masks.Shape(invert=True)
     )
@@ -197,4 +199,7 @@ def test_cells_of_latents_become_a_mask_of_the_clips_own_size_and_length():
     assert all(np.array_equal(frames[i], frames[1]) for i in range(2, 5))
     assert frames[6][-1, -1]
     with pytest.warns(UserWarning, match="the mask auto is empty"):
-        masks.from_cells(0 * cells, GRID, plan, masks.Shape())
+        masks.from_cells(0 * cells, GRID, plan, masks.Shape(), allow_any=True)
+    for any_of, words in ((0 * cells, "empty"), (cells | True, "full")):
+        with pytest.raises(UserError, match=f"the mask auto is {words}"):
+            masks.from_cells(any_of, GRID, plan, masks.Shape())

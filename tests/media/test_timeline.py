@@ -38,6 +38,18 @@ def test_times_rise_and_stay_near_the_true_ones(shown, want):
     assert bool(found.repair) == (shown != want)
 
 
+def test_frames_of_one_time_lie_apart_by_what_every_container_tells():
+    found = timeline.read_timeline((0, 11250, 11250, 22500), (), 11250, least=90)
+    assert found.times == (0, 11250, 11340, 22500)
+    assert timeline.read_timeline((0, 60, 60, 60, 120), (), 60, least=90).times == (
+        0,
+        60,
+        80,
+        100,
+        120,
+    )
+
+
 def test_equal_times_of_a_coarse_clock_get_a_finer_one():
     found = timeline.read_timeline((0, 1, 1, 1, 2), (), 1)
     assert [t / found.scale for t in found.times] == pytest.approx([0, 1, 4 / 3, 5 / 3, 2])

@@ -152,7 +152,7 @@ def test_images_are_read_upright_and_at_their_depth(tmp_path):
     Image.fromarray(picture(0, 20, 10)).save(tmp_path / "turned.jpg", exif=exif)
     assert video.probe(tmp_path / "turned.jpg").size == (10, 20)
     Image.fromarray(np.full((4, 4), 128 * 256, np.uint16)).save(tmp_path / "deep.png")
-    assert next(video.read(video.probe(tmp_path / "deep.png"))).max() == 128
+    assert next(video.read(video.probe(tmp_path / "deep.png"))).max() == 128 * 256
 
 
 def test_image_folder_in_natural_order(tmp_path):

@@ -13,6 +13,7 @@ from holdfast.files import Store
 from holdfast.methods import _matched, i2vedit
 from holdfast.step import Given, Pixels
 from holdfast.task import EditTask
+from holdfast.walk import Watched
 
 from .. import tiny
 from .analytic import last
@@ -259,3 +260,16 @@ def test_the_plan_says_how_later_clips_see_the_first():
     assert "twice their evaluations" in reason(20, True)
     assert "do not look at the first" in reason(20, False)
     assert "later clips" not in reason(14, True)
+
+
+def test_the_preview_of_a_long_clip_shows_its_parts_as_they_come(backbone, given):
+    """From the second part on it showed the source: a part's calls are shorter than the clip."""
+    seen = Watched(backbone, given.source)
+    shown = [(step, seen.after(step)) for step in i2vedit.edit(seen, given, QUICK)]
+    assert all(clean.shape == given.source.shape for _, clean in shown)
+    (begin, shown_first), (end, shown_last) = shown[0], shown[-1]
+    assert begin.stage == "invert"
+    assert torch.equal(shown_first, given.source)
+    assert torch.equal(shown_last[:, :, :3], end.z[:, :, :3])  # of the part that is done
+    assert torch.equal(shown_last[:, :, 3:], seen.part[:, :, 1:])
+    assert not torch.allclose(shown_last[:, :, 3:], given.source[:, :, 3:], atol=1e-2)

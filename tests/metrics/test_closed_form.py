@@ -1,6 +1,9 @@
 """Every metric on cases whose answer is known without a network of published weights."""
 
+import importlib.machinery
 import math
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -8,7 +11,10 @@ import pytest
 import torch
 
 from holdfast import measuring, metrics
+from holdfast.bench.cli import measuring as measuring_of
 from holdfast.errors import Missing
+from holdfast.media import raft
+from holdfast.metrics import _batches, _libraries
 from holdfast.metrics.base import Options, Subject, Tools
 from tests.media.test_motion import constant, shifted, texture
 
@@ -293,11 +299,11 @@ def test_clip_figures_on_a_real_clip_at_random_weights(networks):
     clip = [texture(seed=t) for t in range(4)]
     texts = {"source_text": "a blue ball", "target_text": "a red ball", "local_text": "red"}
     found = run(clip, clip, "text_alignment", half(clip), tools=tools, **texts)
-    assert set(found) == {"clip_t/clip", "clip_frame_accuracy/clip", "local_clip_t@box/clip"}
+    assert set(found) == {"clip_t/clip", "clip_frame_accuracy/clip", "local_clip_t@box,centre/clip"}
     by_hand = np.mean([100 * tools.clip.image(f) @ tools.clip.text("a red ball") for f in clip])
     assert found["clip_t/clip"] == pytest.approx(by_hand, rel=1e-5)
     crops = np.mean([100 * tools.clip.image(f[:, :40]) @ tools.clip.text("red") for f in clip])
-    assert found["local_clip_t@box/clip"] == pytest.approx(crops, rel=1e-5)
+    assert found["local_clip_t@box,centre/clip"] == pytest.approx(crops, rel=1e-5, abs=1e-5)
     consistent = run(clip, clip, "frame_consistency", tools=tools)
     e = np.stack([tools.clip.image(f) for f in clip])
     assert consistent["clip_f@consecutive/clip"] == pytest.approx(
@@ -315,13 +321,13 @@ def test_dino_figures_on_real_transformers_at_random_weights(networks):
     tools = Tools(networks)
     clip, other = [texture(seed=t) for t in range(3)], [texture(seed=9 + t) for t in range(3)]
     assert run(clip, clip, "local_dino", half(clip), tools=tools)[
-        "local_dino@cls,box/dino"
+        "local_dino@cls,box,centre/dino"
     ] == pytest.approx(1, abs=1e-5)
     outside = [
         np.where(m[..., None], a, b) for m, a, b in zip(half(clip), clip, other, strict=True)
     ]
     assert run(clip, outside, "local_dino", half(clip), tools=tools)[
-        "local_dino@cls,box/dino"
+        "local_dino@cls,box,centre/dino"
     ] == pytest.approx(1, abs=1e-5)
     assert (
         run(clip, clip, "structure_distance", tools=tools)[
@@ -335,7 +341,134 @@ def test_dino_figures_on_real_transformers_at_random_weights(networks):
         ]
         > 0
     )
-    assert tools.structure.keys(clip[0]).shape == (17, 32)  # 16 patches and the class token
+    assert tools.structure.keys(clip[0]).value.shape == (17, 32)  # 16 patches and the class token
+
+
+def test_frames_that_go_through_a_network_together_have_the_numbers_of_single_ones(
+    networks, monkeypatch
+):
+    """20 frames: a batch of 16 and one of 4; boxes of two sizes."""
+    clip, edited = ([texture(seed=s + t) for t in range(20)] for s in (0, 50))
+    mask = [half(clip, 0.3 if t % 3 else 0.7)[0] for t in range(20)]
+    texts = {"source_text": "a blue ball", "target_text": "a red ball", "local_text": "red"}
+    names = ("text_alignment", "frame_consistency", "local_dino", "structure_distance")
+    found = []
+    for most in (16, 1):
+        monkeypatch.setattr(_batches, "MOST", most)
+        sizes: list[int] = []
+        tools = Tools(networks, device="cpu")
+        for network in (tools.clip.model.vision_model, tools.dino.model, tools.structure.model):
+            network.register_forward_hook(
+                lambda _module, _inputs, output, out=sizes: out.append(len(output[0]))
+            )
+        found.append(
+            {
+                k: v
+                for n in names
+                for k, v in run(clip, edited, n, mask, tools=tools, **texts).items()
+            }
+        )
+        assert max(sizes) == most
+    together, alone = found
+    assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert len(together) == 7
+
+
+def test_a_batch_holds_fewer_of_large_frames(monkeypatch):
+    seen: list[int] = []
+
+    def sizes(frames):
+        seen.append(len(frames))
+        return range(len(frames))
+
+    queue = _batches.Queue(sizes)
+    later = [queue.put(torch.zeros(1, 3, 1080, 1920)) for _ in range(3)]
+    later.append(queue.put(torch.zeros(1, 3, 8, 8)))
+    assert [one.value for one in later] == [0, 1, 0, 0]
+    assert seen == [2, 1, 1]
+
+
+@pytest.fixture
+def torchvision(monkeypatch, tmp_path):
+    """A stand-in for torchvision, which has no wheel for every machine: RAFT and AlexNet at hand, and torch hub's
+    folder empty.
+    """
+    flow = types.ModuleType("torchvision.models.optical_flow")
+    models = types.ModuleType("torchvision.models")
+    module = types.ModuleType("torchvision")
+    module.models, models.optical_flow = models, flow
+    # transformers and torchmetrics ask whether it is installed
+    module.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
+
+    class Raft(torch.nn.Module):
+        """Nothing moves."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, first, second):
+            return [self.weight[None, :, None, None].expand(1, 2, *first.shape[-2:])]
+
+    flow.raft_large = lambda **_: Raft()
+    url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+    models.AlexNet_Weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url=url))
+    for one in (module, models, flow):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    return Raft
+
+
+def test_flow_by_raft_is_asked_for_by_an_option_and_named(torchvision, tmp_path, monkeypatch):
+    tools, only = measuring_of("flow_error,warp_error", ["flow=raft"])
+    clip = moving()
+    figures, left_out = measuring.measure(
+        Subject(clip[0].shape[:2]),
+        tools,
+        zip(clip, clip, [None] * 5, [None] * 5, strict=True),
+        only,
+    )
+    assert figures == {}
+    assert all("20 MB" in reason and "curl" in reason for reason in left_out.values())
+    weights = tmp_path / "checkpoints" / raft.WEIGHTS
+    torch.save(torchvision().state_dict(), weights)
+    tools, _ = measuring_of("all", ["flow=raft"])
+    frozen = [clip[0]] * 5
+    found = run(frozen, frozen, "warp_error", tools=tools)
+    assert found["warp_error_x1000@source,squared/raft"] == 0
+    assert run(clip, clip, "flow_error", tools=tools)["flow_epe@pixels/raft"] == 0
+
+
+def test_lpips_downloads_nothing(torchvision, tmp_path, monkeypatch):
+    """Its network would be fetched by torchvision as soon as it is asked for."""
+    pytest.importorskip("torchmetrics")
+    with pytest.raises(
+        Missing, match=r"curl -L --create-dirs -o .*alexnet-owt-7be5be79\.pth https"
+    ):
+        _libraries.perceptual("alex")
+    (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
+    url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+    assert _libraries.weights(url, "lpips").is_file()
+
+
+def test_lpips_of_frames_together_is_that_of_single_ones(monkeypatch):
+    """With a stand-in for the network: which frames go through it together, and which value is whose."""
+    sizes: list[int] = []
+
+    def distance(edited, source, normalize):
+        sizes.append(len(edited))
+        return (edited - source).square().mean((1, 2, 3), keepdim=True)
+
+    metric = types.SimpleNamespace(net=distance)
+    metric.to = lambda device: metric
+    monkeypatch.setattr("holdfast.metrics.lpips.perceptual", lambda name: metric)
+    clip = moving(frames=20)
+    edited = [frame * (1 - t / 40) for t, frame in enumerate(clip)]
+    found = run(clip, edited, "lpips", tools=Tools(device="cpu"))
+    by_hand = np.mean([np.square(a - b).mean() for a, b in zip(clip, edited, strict=True)])
+    assert found["lpips@full/alex"] == pytest.approx(by_hand, rel=1e-5)
+    assert sizes == [16, 4]
 
 
 def test_stride_looks_at_every_nth_frame_and_says_so(networks):
@@ -375,6 +508,7 @@ def test_an_unknown_metric_names_the_nearest():
         {"warp_flow": "target"},
         {"warp_norm": "cubed"},
         {"lpips": "no"},
+        {"flow": "rapt"},
         {"tracks": 0},
         {"stride": 0},
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
 
+from ..diffusion import apply_mask, blend
 from .door import Site
 from .maps import blocks
 
@@ -48,9 +49,9 @@ def blended(
     """
     moved = difference(q, k, q0, k0)
     share = torch.where(moved >= threshold, torch.ones_like(moved), moved)
-    share = share if within is None else share * within
+    share = share if within is None else apply_mask(within, share)
     share = share[:, None, :, None].to(v)
-    return (1 - share) * attended(q0, k0, v) + share * attended(q, k, v)
+    return blend(share, attended(q, k, v), attended(q0, k0, v))
 
 
 def thresholds(pair: tuple[float, float], frames: int) -> Tensor:

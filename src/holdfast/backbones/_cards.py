@@ -67,6 +67,10 @@ class Model:
     prefers: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "Apache-2.0"
     guide: str = ""  # an image model over the same latents, for methods that take a second field
+    parts: tuple[str, ...] = ()  # folders that are loaded from a diffusers folder
+    pickled: tuple[
+        str, ...
+    ] = ()  # parts that are published as .bin alone, and have to be converted
 
 
 LEVELS_OF_NOISE = ("own", "ddim")  # grids of levels, by name: of models that predict noise
@@ -78,9 +82,10 @@ SHARED |= {"guidance", "joint_guidance", "rate"}
 
 
 def space_of(vae: Mapping[str, Any]) -> dict[str, Any]:
-    """What a VAE's configuration says of its latents: two models over the same ones have it in common."""
-    told = ("latent_channels", "z_dim", "scaling_factor", "latents_mean")
-    return {name: vae[name] for name in told if vae.get(name) is not None}
+    """What a VAE's complete configuration says of its latents: two models over the same ones have it in common."""
+    names = ("latent_channels", "z_dim", "scaling_factor", "shift_factor")
+    names += ("latents_mean", "latents_std")
+    return {name: vae[name] for name in names if vae.get(name) is not None}
 
 
 def unet_grid(

@@ -6,115 +6,28 @@ A 2D U-Net takes the frames of a clip as a batch of images, a 3D U-Net takes the
 the DDIM step.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import features
 from ..attention.door import Call, Door
-from ..diffusion import shifted
-from ..errors import UserError
+from ..cleaning import clean_prompt
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights
 from ._cards import LEVELS_OF_NOISE, Model, unet_grid
+from ._recent import recall
+from ._schedule import Schedule
 from ._unet_attention import door_of, residual_blocks
 from .base import Backbone, Condition, Prompt, device_of, placed
 
 CHUNK = 8  # frames that the VAE holds at once
 TOGETHER = 16  # frames that a 2D network sees in one call
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A variance-preserving noise schedule, read from a scheduler's configuration."""
-
-    ratios: np.ndarray  # s / a at each whole timestep, rising, float64
-    prediction: str = "epsilon"  # or v_prediction
-    offset: int = 1
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Schedule":
-        """From diffusers' configuration. Raises ValueError for a kind that there is not."""
-        config = {name: value for name, value in config.items() if value is not None}
-        count = config.get("num_train_timesteps", 1000)
-        start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
-        kind = config.get("beta_schedule", "scaled_linear")
-        if kind == "scaled_linear":
-            betas = np.linspace(start**0.5, end**0.5, count) ** 2
-        elif kind == "linear":
-            betas = np.linspace(start, end, count)
-        else:
-            raise UserError(
-                f"a schedule of betas called {kind!r} is not known; scaled_linear or linear"
-            )
-        kept = np.cumprod(1 - betas)
-        prediction = config.get("prediction_type", "epsilon")
-        if prediction not in ("epsilon", "v_prediction"):
-            raise UserError(
-                f"a model that predicts {prediction!r} is not known; epsilon or v_prediction"
-            )
-        return cls(np.sqrt((1 - kept) / kept), prediction, config.get("steps_offset", 1))
-
-    def level(self, timestep: float) -> float:
-        """sigma = s / (a + s) of a timestep; between whole ones log(s / a) is taken evenly."""
-        ratio = math.exp(np.interp(timestep, np.arange(len(self.ratios)), np.log(self.ratios)))
-        return ratio / (1 + ratio)
-
-    def timestep(self, sigma: float) -> float:
-        """The inverse of `level`, within the timesteps that the model was trained at."""
-        if sigma <= 0:
-            return 0.0
-        top = len(self.ratios) - 1.0
-        if sigma >= 1:
-            return top
-        ratio = math.log(sigma / (1 - sigma))
-        return float(np.interp(ratio, np.log(self.ratios), np.arange(len(self.ratios))))
-
-    def whole(self, sigma: float) -> float:
-        """The level of the whole timestep at or below that of sigma."""
-        return self.level(math.floor(self.timestep(sigma) + 1e-6)) if sigma > 0 else 0.0
-
-    def levels(self, steps: int, shift: float | None, grid: str) -> list[float]:
-        """DDIM's grid ("ddim", leading: every so many timesteps from the first on), then 0.
-
-        What a shift lifts above the model's noisiest level is spread between that and the first level below: a solver
-        of several steps divides by their length.
-        """
-        if grid not in LEVELS_OF_NOISE:
-            known = ", ".join(LEVELS_OF_NOISE)
-            raise UserError(f"this model has no grid of levels called {grid!r}; there are: {known}")
-        count = len(self.ratios)
-        if steps > count:
-            raise UserError(f"steps is at most {count} for this model, not {steps}")
-        timesteps = np.arange(steps)[::-1] * (count // steps) + self.offset
-        found = torch.tensor([self.level(min(t, count - 1)) for t in timesteps] + [0.0])
-        if shift is not None:
-            found, top = shifted(found, shift), self.level(count - 1)
-            above = int((found > top).sum())
-            found[:above] = torch.linspace(top, found[above].item(), above + 1)[:-1]
-        return found.tolist()
-
-    def velocity(self, predict, z: Tensor, sigma: float) -> Tensor:
-        """noise - clean at z. predict(x, timestep): what the network says of x = (a + s) z."""
-        scale = math.hypot(1 - sigma, sigma)
-        a, s = (1 - sigma) / scale, sigma / scale
-        if a == 0:
-            raise UserError("pure noise says nothing to this model: its levels lie below 1")
-        x = z * (a + s)
-        found = predict(x, self.timestep(sigma))
-        if self.prediction == "v_prediction":
-            noise, clean = s * x + a * found, a * x - s * found
-        else:
-            noise, clean = found, (x - s * found) / a
-        return noise - clean
 
 
 def encode_frames(
@@ -150,12 +63,10 @@ class Texts:
 
     def __init__(self, tokenizer, name: str):
         self.tokenizer, self.name = tokenizer, name
-        self.known: dict[str, Tensor] = {}  # encoded once, kept on the CPU
+        self.known: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
 
-    def new(self, *texts: str) -> list[str]:
-        return [text for text in dict.fromkeys(texts) if text not in self.known]
-
-    def encode(self, encoder, texts: list[str], device: torch.device) -> None:
+    def encode(self, encoder, texts: list[str], device: torch.device) -> tuple[Tensor, ...]:
+        """Return the states of cleaned prompts, each 1 L d on the CPU."""
         length = self.tokenizer.model_max_length
         for text in texts:
             over = len(self.tokenizer(text).input_ids) - length
@@ -169,7 +80,7 @@ class Texts:
         )
         with torch.no_grad():
             states = encoder(tokens.input_ids.to(device)).last_hidden_state
-        self.known |= zip(texts, states.cpu().split(1), strict=True)
+        return states.cpu().split(1)
 
     def length(self, text: str) -> int:
         """Tokens of a text with its two marks, as far as they are seen."""
@@ -211,14 +122,16 @@ class LatentDiffusion(Backbone):
         self.images = "temporal_attention" not in self.carries
 
     def condition(self, prompt: Prompt) -> Condition:
-        new = self.texts.new(prompt.text, prompt.negative)
-        if new:
-            with self.on("text_encoder"):
-                self.texts.encode(self.part("text_encoder"), new, self.device)
-        halves = (self.texts.known[t].to(self.device) for t in (prompt.text, prompt.negative))
-        length = self.texts.length(prompt.text)
-        words = word_tokens(self.texts.tokenizer, prompt.text, prompt.words)
-        return Condition(*halves, length, tuple(w for w in words if w < length))
+        cleaned, against = clean_prompt(prompt.text), clean_prompt(prompt.negative)
+        halves = recall(self.texts.known, (cleaned, against), self._embed)
+        length = self.texts.length(cleaned)
+        words = word_tokens(self.texts.tokenizer, cleaned, prompt.words)
+        seen = tuple(word for word in words if word < length)
+        return Condition(*(half.to(self.device) for half in halves), length, seen)
+
+    def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
+        with self.on("text_encoder"):
+            return self.texts.encode(self.part("text_encoder"), texts, self.device)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
         """As AutoencoderKL.encode(...).latent_dist, scaled: its mode, or with eps (f c h w) a sample. In float32."""
@@ -276,7 +189,8 @@ class LatentDiffusion(Backbone):
         x = x.to(self.dtype)
         # Contiguous: a convolution's last bit depends on how its input lies, which a resumed run does not remember.
         if not self.images:
-            return self.part("unet")(x.contiguous(), t, text).sample.float()
+            each = text.expand(len(x), -1, -1)
+            return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
         out = self.part("unet")(frames, t, text.expand(len(frames), -1, -1)).sample.float()
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)

@@ -3,14 +3,14 @@ and finite afterwards.
 """
 
 import contextlib
+import json
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -18,22 +18,9 @@ from .. import hub
 from ..errors import UserError
 from ..memory import ran_out
 from ..notes import note
-from . import _headers
+from . import _headers, _weights
 
-# What a library raises of files that were damaged or made up: nothing here is ours, so all of it is the folder's.
-BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
+META = torch.device("meta")
 SPARE = 64  # registrations beyond one a tensor: layers that share a weight
 
 
@@ -67,8 +54,9 @@ def _same_class(part: Path, config: Mapping[str, Any], cls: type) -> None:
 def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
     """The part as it is configured, without memory for its weights."""
     tensors = len(_headers.shapes(part))
+    fault = f"{part / 'config.json'} describes no {cls.__name__}"
     try:
-        with _at_most(2 * tensors + SPARE), torch.device("meta"):
+        with blame_folder(fault, lambda: _bare(cls)), _at_most(2 * tensors + SPARE), META:
             if issubclass(cls, PreTrainedModel):
                 return cls(cls.config_class.from_pretrained(part, local_files_only=True))
             return cls.from_config(dict(config))
@@ -77,10 +65,38 @@ def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
             f"{part / 'config.json'} is damaged, or of other weights: it describes more layers "
             f"than the {tensors} tensors beside it are for"
         ) from error
-    except BROKEN as error:
-        raise UserError(
-            f"{part / 'config.json'} describes no {cls.__name__}: {_first_line(error)}"
-        ) from error
+
+
+def _bare(cls: type) -> nn.Module:
+    """A class as it is by its own defaults, without memory."""
+    with META:
+        return cls(cls.config_class()) if issubclass(cls, PreTrainedModel) else cls()
+
+
+@contextlib.contextmanager
+def blame_folder(fault: str, control: Callable[[], object]) -> Iterator[None]:
+    """Turn what a library raises over a folder's files into a UserError that begins with `fault`.
+
+    Libraries raise errors of every type over made-up files, so that the type does not tell a bad file from a bug.
+    `control` tells: it makes the same call over values that are known to be good, and where it fails too, the error is
+    a bug and stays one.
+    """
+    try:
+        yield
+    except (UserError, _TooMany):
+        raise
+    except Exception as error:
+        if ran_out(error) or not _succeeds(control):
+            raise
+        raise UserError(f"{fault}: {_first_line(error)}") from error
+
+
+def _succeeds(control: Callable[[], object]) -> bool:
+    try:
+        control()
+    except Exception:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -125,12 +141,14 @@ def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]])
 
 def _fractions(part: Path, made: nn.Module) -> None:
     """Raises ValueError for a weight that holds whole numbers: a library would take them for the weights themselves."""
-    found, weights = _headers.whole_numbers(part), {name for name, _ in made.named_parameters()}
+    found = {name for name, kind in _headers.kinds(part).items() if kind in _headers.INTEGERS}
+    weights = {name for name, _ in made.named_parameters()}
     wrong = sorted(n for n in found if n in weights or n.endswith((".weight", ".bias")))
     if wrong:
+        named = _headers.some(wrong)
         raise UserError(
-            f"{part} holds {_some(wrong)} as whole numbers, as quantised weights are, which are not read; "
-            "get them as float32, float16 or bfloat16"
+            f"{part} holds {named} as whole numbers, as quantised weights are, which are not read",
+            _headers.FULL,
         )
 
 
@@ -143,38 +161,69 @@ def _first_line(error: BaseException) -> str:
 
 
 def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
-    """A part from its safetensors. Raises ValueError where a tensor lacks or is not finite; notes what is not used."""
-    from diffusers import ModelMixin
-
-    told = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers has renamed it
-    try:
-        with hub.quiet():
-            made, said = cls.from_pretrained(
-                part,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **{told: kind},
-            )
-    except BROKEN as error:
-        if ran_out(error):
-            raise
-        raise UserError(f"{part} cannot be loaded: {_first_line(error)}") from error
+    """A part from its safetensors. Raises UserError where a tensor lacks or is not finite; notes what is not used."""
+    fault = f"{part} cannot be loaded"
+    with (
+        blame_folder(fault, lambda: _load_known_part(cls, kind)),
+        _link_plain_names(cls, part) as folder,
+    ):
+        made, said = _from_pretrained(cls, folder, kind)
     absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
     if absent:
         raise UserError(
-            f"{part} is not whole: it lacks {_some(absent)}; get its weights anew, or check "
-            "that config.json is theirs"
+            f"{part} is not whole: it lacks {_headers.some(absent)}",
+            "get its weights again, or check that config.json belongs to them",
         )
     if spare:
-        note(f"{part} holds {_some(spare)}, which its config.json has no place for: not used")
+        note(
+            f"{part} holds {_headers.some(spare)}, which its config.json has no place for: not used"
+        )
     _refuse_not_finite(part, made)
     return made
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return names[0] + more
+def _from_pretrained(cls: type, folder: Path, kind: torch.dtype) -> tuple[nn.Module, dict]:
+    from diffusers import ModelMixin
+
+    name = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers has renamed it
+    options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    with hub.quiet():
+        return cls.from_pretrained(folder, **options, **{name: kind})
+
+
+def _load_known_part(cls: type, kind: torch.dtype) -> None:
+    """Load an embedded part of the same class, where there is one."""
+    for file in sorted(_weights.CHECKPOINTS.glob("*/*/config.json")):
+        if _weights.class_of(_headers.read(file)) == cls.__name__:
+            _from_pretrained(cls, file.parent, kind)
+            return
+    _bare(cls)
+
+
+@contextlib.contextmanager
+def _link_plain_names(cls: type, part: Path) -> Iterator[Path]:
+    """A folder whose weights have the names that a library looks for: the part itself, or links to the files of its
+    variant, whatever that is called.
+    """
+    from diffusers import ModelMixin
+
+    stem = "diffusion_pytorch_model" if issubclass(cls, ModelMixin) else "model"
+    name, files = _headers.choose(part)
+    plain = [f"{stem}.safetensors", f"{stem}.safetensors.index.json"]
+    varied = any(f".{variant}" in file.name for file in files for variant in _headers.VARIANTS)
+    if name in plain and not varied:
+        yield part
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        (folder / "config.json").symlink_to((part / "config.json").absolute())
+        names = [plain[0]] if len(files) == 1 else [file.name for file in files]
+        for link, file in zip(names, files, strict=True):
+            (folder / link).symlink_to(file.absolute())
+        if len(files) > 1:
+            index = {"metadata": {}, "weight_map": _headers.places(part)}
+            (folder / plain[1]).write_text(json.dumps(index))
+        yield folder
 
 
 def _refuse_not_finite(part: Path, made: nn.Module) -> None:
@@ -182,8 +231,19 @@ def _refuse_not_finite(part: Path, made: nn.Module) -> None:
         ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
         if not ends.isfinite().all():
             raise UserError(
-                f"{part} is damaged: {name} holds numbers that are not finite; get it anew"
+                f"{part} is damaged: {name} holds numbers that are not finite", "get it again"
             )
+
+
+def _tokenizer(place: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with hub.quiet():
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+
+
+def _load_known_tokenizer() -> None:
+    _tokenizer(min(_weights.CHECKPOINTS.glob("*/tokenizer")))
 
 
 def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
@@ -191,19 +251,10 @@ def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
 
     Raises ValueError where it cannot be read, or is of another encoder. Code that a folder brings is never run.
     """
-    from transformers import AutoTokenizer
-
     place = folder / "tokenizer"
-    try:
-        with hub.quiet():
-            made = AutoTokenizer.from_pretrained(
-                place, local_files_only=True, trust_remote_code=False
-            )
-            most = max(made.get_vocab().values(), default=-1)
-    except Exception as error:  # tokenizers, in Rust, raises nothing narrower
-        if ran_out(error):
-            raise
-        raise UserError(f"{place} cannot be loaded: {_first_line(error)}") from error
+    with blame_folder(f"{place} cannot be loaded", _load_known_tokenizer):
+        made = _tokenizer(place)
+        most = max(made.get_vocab().values(), default=-1)
     if not 0 <= most < rows:
         raise UserError(
             f"{place} is of another text encoder: it has tokens up to {most}, "
@@ -223,10 +274,8 @@ def processor(folder: Path, cls: type) -> Any:
     for name in ("image_mean", "image_std"):
         if len(config.get(name) or (0, 0, 0)) != 3:
             raise UserError(f"{file} is damaged: {name} is not three numbers")
-    try:
+    with blame_folder(f"{file} cannot be used", cls):
         return cls.from_pretrained(file.parent, local_files_only=True)
-    except BROKEN as error:
-        raise UserError(f"{file} cannot be used: {_first_line(error)}") from error
 
 
 def agree(folder: Path, what: str, *numbers: Any) -> None:

@@ -20,6 +20,7 @@ from ..errors import UserError
 from . import _parts, _weights, svd
 from ._cards import Model, unet_grid
 from ._latent_diffusion import encode_frames
+from ._scheduler_settings import check_edm
 from ._unet_attention import door_of, residual_blocks
 from .base import Backbone, Condition, Prompt, device_of, placed
 
@@ -66,7 +67,8 @@ class StableVideo(Backbone):
         self.dtype = unet.dtype if unet else torch.float32
         configs = [part.config if part else {} for part in (unet, vae)]
         self.grid = unet_grid(model, *configs, svd.LEVELS)
-        self.least, self.most = ((schedule or {}).get(k) or v for k, v in LAST.items())
+        known = check_edm(schedule or {})
+        self.least, self.most = (known.get(name) or value for name, value in LAST.items())
         self.ids = (model.rate - 1, MOTION, AUGMENT)
         self.network = unet
         self.door = door_of(unet) if unet else None

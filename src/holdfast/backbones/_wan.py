@@ -3,8 +3,6 @@
 Text, posterior, timestep scale and noise levels follow the authors' own code, where diffusers' pipeline differs.
 """
 
-import html
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.door import Call
+from ..cleaning import clean_prompt
 from ..diffusion import grid_of as level_grid
 from ..errors import UserError
 from ..notes import note
 from ..words import tokens as word_tokens
 from . import _parts, _weights, wan
+from ._recent import recall
+from ._scheduler_settings import flow_shift
 from ._wan_attention import door_of, features_of, remounted
 from .base import Backbone, Condition, Prompt, device_of, placed
 
+ROUNDING = 1e-6  # of a timestep
 TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
 FAMILY = "wan2.1-1.3b"  # whose card stands in where none is given
 
@@ -93,7 +95,7 @@ class Wan(Backbone):
             self.door = door_of(blocks, self._network)
             self.features = features_of(blocks, self._network)
             self.carries = wan.CARRIES
-        self._texts: dict[str, Tensor] = {}  # encoded once, kept on the CPU
+        self._texts: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
 
     @property
     def transformer(self):
@@ -130,20 +132,18 @@ class Wan(Backbone):
     def condition(self, prompt: Prompt) -> Condition:
         if self.tokenizer is None:
             raise UserError(f"{self.name} was built without its tokenizer, which this needs")
-        texts = (prompt.text, prompt.negative)
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if new:
-            self._texts |= zip(new, self._embed(new).cpu().split(1), strict=True)
-        positive, negative = (self._texts[text].to(self.device) for text in texts)
-        cleaned = clean(prompt.text)
+        cleaned, against = clean_prompt(prompt.text), clean_prompt(prompt.negative)
+        states = recall(
+            self._texts, (cleaned, against), lambda new: self._embed(new).cpu().split(1)
+        )
+        positive, negative = (state.to(self.device) for state in states)
         length = min(len(self.tokenizer(cleaned).input_ids), positive.shape[1])
         words = word_tokens(self.tokenizer, cleaned, prompt.words)
         return Condition(positive, negative, length, tuple(w for w in words if w < length))
 
     def _embed(self, texts: list[str]) -> Tensor:
-        """Text states, zero at the padding, which the model attends to all the same: n L d."""
+        """Text states of cleaned prompts, zero at the padding, which the model attends to all the same: n L d."""
         length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
-        texts = [clean(text) for text in texts]
         for text in texts:
             over = len(self.tokenizer.tokenize(text)) + 1 - length
             if over > 0:
@@ -222,8 +222,11 @@ class Wan(Backbone):
         return level_grid(grid, steps, self.shift if shift is None else shift, own="wan").tolist()
 
     def whole(self, sigma: float) -> float:
-        """Timesteps are thousandths; the authors of Wan cut them."""
-        return int(1000 * sigma) / 1000
+        """Timesteps are thousandths; the authors of Wan cut them.
+
+        Their noisiest level is a float32, 1e-8 above 0.999: a level that is a thousandth is never cut to the one below.
+        """
+        return int(1000 * sigma + ROUNDING) / 1000
 
     def velocity(
         self,
@@ -241,14 +244,6 @@ class Wan(Backbone):
         call = Call(branch, frames, z.shape[3:])
         with self.door.calling(call), self.features.calling(call):
             return transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
-
-
-def clean(text: str) -> str:
-    """Prompt cleaning as the authors do it: repaired encoding, HTML entities resolved twice, single spaces."""
-    import ftfy
-
-    resolved = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return re.sub(r"\s+", " ", resolved).strip()
 
 
 def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
@@ -281,7 +276,7 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
         _parts.load(vae, folder / "vae", torch.float32),
         texts,
         _parts.tokenizer(folder, texts.config.vocab_size),
-        shift=wan.SHIFTS.get(name) or scheduler.get("flow_shift") or scheduler.get("shift") or 3.0,
+        shift=wan.SHIFTS.get(name) or flow_shift(scheduler),
         model=wan.MODELS[name],
         name=name,
         device=where,

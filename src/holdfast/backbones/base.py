@@ -1,6 +1,8 @@
 """What a backbone is: a conditioned velocity field over video latents, with its encoder and decoder."""
 
 import contextlib
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +21,8 @@ RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoise
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a condition is made from. words: which words of the text, by index, drive the edit; image: 3 H W in [0, 1];
-    latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
+    """What a condition is made from. words: which words of the cleaned text (cleaning.py), by index, drive the edit;
+    image: 3 H W in [0, 1]; latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
 
     ids: the numbers that a model is told beside an image; None: its own. noise: what the image's noise is added to:
     its pixels, its latent, or a sample of its latent in place of the mode. A latent that is given gets none with
@@ -74,6 +76,7 @@ class Backbone(ABC):
     network: nn.Module | None = None  # the denoiser, where methods may put adapters into it
     guide: str = ""  # the name of an image model over the same latents
     calibration: Calibration = Calibration()  # what was measured of these weights
+    weights: Mapping[str, Any] | None = None  # which files it was loaded from, where it was
 
     @property
     def space(self) -> dict[str, Any]:
@@ -166,6 +169,37 @@ def device_of(parts: Mapping[str, nn.Module]) -> torch.device:
     return torch.device("cpu")
 
 
+_reserved: weakref.WeakSet[Backbone] = weakref.WeakSet()
+_reserving = threading.Lock()
+
+
+@contextlib.contextmanager
+def reserve(backbone: Backbone) -> Iterator[None]:
+    """Keep other edits off a backbone inside. Raise UserError where one is at work already.
+
+    Attention rules, adapters and the denoiser in use are the backbone's own: two edits at a time would mix.
+    """
+    own = unwrap(backbone)
+    with _reserving:
+        if own in _reserved:
+            raise UserError(
+                f"the loaded {own.name} is at work on another edit",
+                "wait until that has ended (or close its events), or load it once more",
+            )
+        _reserved.add(own)
+    try:
+        yield
+    finally:
+        _reserved.discard(own)
+
+
+def unwrap(backbone: Backbone) -> Backbone:
+    """Return the backbone that a chain of Passing ends in."""
+    while isinstance(backbone, Passing):
+        backbone = backbone.inner
+    return backbone
+
+
 class Passing(Backbone):
     """A backbone that hands everything on to another: for those that stand before one and change one thing."""
 
@@ -174,7 +208,7 @@ class Passing(Backbone):
         self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
         self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
         self.door, self.features, self.parts = inner.door, inner.features, inner.parts
-        self.network, self.guide = inner.network, inner.guide
+        self.network, self.guide, self.weights = inner.network, inner.guide, inner.weights
         self.calibration = inner.calibration
 
     def condition(self, prompt: Prompt) -> Condition:

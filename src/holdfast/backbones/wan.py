@@ -10,6 +10,8 @@ from ..errors import UserError
 from . import _weights
 from ._cards import Grid, Model
 
+PARTS = ("transformer", "vae", "text_encoder")
+SECOND = "transformer_2"
 CARRIES = frozenset({"text", "text_attention", "joint_attention", "features"})
 # Wan2.2's, as its authors sample. They stand before a scheduler file's: the script that converted the A14B wrote 3.0
 # there, which is another grid of levels.
@@ -26,6 +28,7 @@ MODELS = {
         area=832 * 480,
         frames=81,
         carries=CARRIES,
+        parts=PARTS,
         prefers={"shift": 5.0},
     ),
     "wan2.1-14b": Model(
@@ -35,6 +38,7 @@ MODELS = {
         area=832 * 480,
         frames=81,
         carries=CARRIES,
+        parts=PARTS,
         prefers={"shift": 5.0},
     ),
     "wan2.2-5b": Model(
@@ -44,6 +48,7 @@ MODELS = {
         area=1280 * 704,
         frames=121,
         carries=CARRIES,
+        parts=PARTS,
         prefers={"shift": SHIFTS["wan2.2-5b"]},
     ),
     "wan2.2-14b": Model(
@@ -53,6 +58,7 @@ MODELS = {
         area=832 * 480,
         frames=81,
         carries=CARRIES,
+        parts=(*PARTS, SECOND),
         prefers={"shift": SHIFTS["wan2.2-14b"]},
     ),
     "shapeworld-wan": Model(
@@ -62,11 +68,10 @@ MODELS = {
         area=64 * 64,
         frames=25,
         carries=CARRIES,
+        parts=PARTS,
         prefers=_SMALL,
     ),
 }
-PARTS = ("transformer", "vae", "text_encoder")
-SECOND = "transformer_2"
 PIPELINES = ("WanPipeline",)
 
 
@@ -86,7 +91,7 @@ def find(name: str, weights: str | None = None) -> Path:
             f"{folder} holds one denoiser, and {name} has two: it names no {SECOND}; "
             f"use a backbone of one, such as wan2.1-14b"
         )
-    return _weights.find(MODELS[name], weights, (*PARTS, SECOND), PIPELINES) if two else folder
+    return _weights.find(MODELS[name], weights, MODELS[name].parts, PIPELINES) if two else folder
 
 
 def _names_second(folder: Path) -> bool:

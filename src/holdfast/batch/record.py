@@ -11,10 +11,32 @@ from ..files import write_json
 from ..task import EditTask
 
 NAME = "batch.json"
-SHOWN = ("line", "output", "status", "sentence", "code", "seconds", "node", "pid", "attempts")
+SHOWN = (
+    "line",
+    "output",
+    "status",
+    "sentence",
+    "code",
+    "seconds",
+    "node",
+    "pid",
+    "attempts",
+    "traceback",
+)
 OPEN = ("waiting", "running", "stopped")  # nothing came of it yet
 WRITE_EVERY = 0.5  # seconds between two writings of a running batch, at least
 SHARE = 0.02  # of the time that writing may take, at most
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one attempt of a job, as its worker says it."""
+
+    status: str  # done, stopped, failed
+    seconds: float | None = None
+    sentence: str = ""
+    code: int = 0
+    traceback: str = ""  # of a bug
 
 
 @dataclass
@@ -30,6 +52,7 @@ class Job:
     node: str | None = None  # the machine, and the process on it, of the last attempt
     pid: int | None = None
     attempts: int = 0
+    traceback: str = ""  # of a bug
 
     @property
     def output(self) -> str | None:
@@ -41,9 +64,16 @@ class Job:
         task = self.task
         return task.backbone, task.weights, task.guide, task.device, task.dtype
 
-    def fail(self, sentence: object, code: int) -> None:
-        self.status, self.code = "failed", code
+    def fail(self, sentence: object, code: int, traceback: str = "") -> None:
+        self.status, self.code, self.traceback = "failed", code, traceback
         self.sentence = " ".join(str(sentence).split())
+
+    def end(self, outcome: Outcome) -> None:
+        """Write down what came of it."""
+        if outcome.status == "failed":
+            self.fail(outcome.sentence, outcome.code, outcome.traceback)
+        else:
+            self.status, self.seconds = outcome.status, outcome.seconds
 
     def described(self) -> dict:
         return {name: getattr(self, name) for name in SHOWN}

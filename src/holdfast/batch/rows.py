@@ -2,35 +2,38 @@
 
 import json
 import os
-import warnings
+import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import jobs as single
+from .. import registry
 from ..console import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
 from ..errors import Missing, UserError
-from ..intake import sources
+from ..intake import check_there, sources
 from ..memory import ran_out
-from ..notes import Notice
-from ..places import all_paths, named
+from ..notes import collected
+from ..places import all_paths, check_place, named
 from ..task import EditTask
-from .record import NAME, Job
+from .record import NAME, Job, Outcome
 
 BOM = b"\xef\xbb\xbf"
 EXAMPLE = '{"input": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep"}'
 
 
-def read(file: Path, folder: Path) -> list[Job]:
+def read(file: Path, folder: Path, anywhere: bool = False) -> list[Job]:
     """A job for every line that is neither empty nor begins with `#`. One that is no EditTask has failed already.
 
-    file: its rows name their files from its own folder. folder: where their outputs go. Raises ValueError where no
-    line is a row, OSError where the file cannot be read.
+    file: its rows name their files from its own folder. folder: where their outputs go. anywhere: outputs may also lie
+    outside it. Raises ValueError where no line is a row, OSError where the file cannot be read.
     """
     found = [_job(line, raw, file.parent.absolute(), folder) for line, raw in _lines(file)]
     if not found:
         raise UserError(f"{file} holds no row; a row is a line such as {EXAMPLE}")
+    if not anywhere:
+        _refuse_outside(found, folder)
     _refuse_shared(found, (folder / NAME, file))
     return found
 
@@ -104,10 +107,21 @@ def _named(name: Any, row: dict[str, Any]) -> str:
     return f"{name}.mp4"
 
 
+def _refuse_outside(found: list[Job], folder: Path) -> None:
+    """Fail rows whose output lies outside the batch's folder: a file of rows may come from another person."""
+    root = Path(os.path.realpath(folder))
+    for job in found:
+        if job.task and not Path(os.path.realpath(job.output)).is_relative_to(root):
+            cause = f"output {job.output} lies outside {folder}"
+            job.fail(
+                UserError(cause, "name it from there, or allow it by --outputs-anywhere"), BAD_INPUT
+            )
+
+
 def _refuse_shared(found: list[Job], kept: Iterable[Path]) -> None:
     """Fail rows that would replace each other's files, or the batch's own: results would go by the order."""
     makers: dict[str, list[Job]] = defaultdict(list)
-    ready = [job for job in found if job.task]
+    ready = [job for job in found if job.task and job.status != "failed"]
     for job in ready:
         makers[os.path.realpath(job.output)].append(job)
     kept = {os.path.realpath(path) for path in kept}
@@ -125,22 +139,44 @@ def _refuse_shared(found: list[Job], kept: Iterable[Path]) -> None:
 
 
 def check(job: Job, elsewhere: bool) -> None:
-    """Skip a job that is done, and fail one that cannot be: everything that is known without loading weights.
+    """Skip a job that is done, and fail one that cannot be, as far as that costs next to nothing: no clip is read.
 
     elsewhere: other machines do the work; weights that are not on this one may be on them.
     """
+    try:
+        if single.done(job.task):
+            job.status = "skipped"
+            return
+        check_there(job.task)
+        check_place(job.task.output, sources(job.task))
+        registry.method(job.task.method)
+        registry.about(job.task.backbone, job.task.weights)
+    except Exception as error:  # one row's bug is not the others'
+        if not (elsewhere and isinstance(error, Missing)):
+            job.end(failure(error))
+
+
+def probe(task: EditTask, elsewhere: bool) -> Outcome | None:
+    """Read a task's files, and find all that is wrong with it before weights are loaded. None where nothing is."""
     from .. import editing
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Notice)  # the edit says it again, in its manifest
-            if single.done(job.task):
-                job.status = "skipped"
-                return
-            editing.opened(job.task, None)
-    except single.FAILURES as error:
-        if not (elsewhere and isinstance(error, Missing)):
-            job.fail(*why(error))
+    with collected():  # the edit says it again, in its manifest
+        try:
+            editing.opened(task, None)
+        except Exception as error:  # one row's bug is not the others'
+            if not (elsewhere and isinstance(error, Missing)):
+                return failure(error)
+    return None
+
+
+def failure(error: BaseException) -> Outcome:
+    """An error as what came of a job: a sentence and an exit code as the command line has them; a bug with its
+    traceback.
+    """
+    sentence, code = why(error)
+    is_bug = not (isinstance(error, (Missing, UserError, OSError)) or ran_out(error))
+    trace = "".join(traceback.format_exception(error)) if is_bug else ""
+    return Outcome("failed", sentence=sentence, code=code, traceback=trace)
 
 
 def why(error: BaseException) -> tuple[str, int]:

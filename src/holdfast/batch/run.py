@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..claims import claimed
 from ..console import FAILED, LESS, NO_MEMORY
 from ..errors import UserError
-from ..memory import ran_out
 from ..notes import note
 from . import rows
-from .crew import Crew, Dead, Hand, session
-from .record import NAME, Job, Record
+from .crew import TICK, Crew, Dead, Hand
+from .probes import Probes
+from .record import NAME, Job, Outcome, Record
+from .session import session
 
-TICK = 0.5  # seconds between two looks at the workers
 Told = Callable[[Record], None]
 
 
@@ -30,6 +29,10 @@ class Options:
     retries: int = 2  # of a job whose worker died, or ran out of memory
     threads: int | None = None  # of torch, in each worker; None: as many as a single run here has
     gpus: float = 1.0  # of a GPU, for each worker, where there are any
+    timeout: float | None = (
+        None  # seconds that a job may take, with loading; None: as long as it takes
+    )
+    anywhere: bool = False  # outputs may lie outside the batch's folder
 
 
 def run(file: Path, folder: Path, options: Options, told: Told = lambda record: None) -> Record:
@@ -38,7 +41,7 @@ def run(file: Path, folder: Path, options: Options, told: Told = lambda record: 
     told: called with the record as it goes. Raises ValueError for a file without rows, a folder that another batch
     works in, or workers that cannot start; Missing without Ray. Ctrl-C saves what is under way, and is raised.
     """
-    jobs = rows.read(file, folder)
+    jobs = rows.read(file, folder, options.anywhere)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; results go into a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,15 +68,37 @@ def _recorded(record: Record) -> Iterator[None]:
 
 def _work(record: Record, options: Options, told: Told) -> None:
     waiting = [job for job in record.jobs if job.status == "waiting"]
-    with session(options.ray, options.workers) as ray:
-        crew = _crew(ray, record, options, waiting)
-        record.write()  # before any worker looks for it
-        try:
-            _exhaust(waiting, crew, record, options.retries, told)
-        finally:  # Ctrl-C, for one
-            crew.stop()
-            for job in record.jobs:
-                job.status = "stopped" if job.status == "running" else job.status
+    with contextlib.closing(Probes(waiting, options.ray is not None)) as probes:
+        probes.await_good()
+        _drop_bad(waiting, probes)
+        told(record)
+        if not waiting:
+            return
+        with session(options.ray, options.workers) as ray:
+            crew = _crew(ray, record, options, waiting)
+            record.write()  # before any worker looks for it
+            try:
+                _exhaust(waiting, crew, probes, Progress(record, options.retries, told))
+            finally:  # Ctrl-C, for one
+                _stop(crew, record)
+
+
+def _drop_bad(waiting: list[Job], probes: Probes) -> None:
+    """Fail rows that were found bad and that no worker has yet."""
+    for job, outcome in probes.failures():
+        if job in waiting:
+            waiting.remove(job)
+            job.end(outcome)
+
+
+def _stop(crew: Crew, record: Record) -> None:
+    try:
+        for _, job, outcome in crew.stop():
+            if isinstance(outcome, Outcome):
+                job.end(outcome)
+    finally:
+        for job in record.jobs:
+            job.status = "stopped" if job.status == "running" else job.status
 
 
 def _crew(ray, record: Record, options: Options, waiting: list[Job]) -> Crew:
@@ -89,25 +114,39 @@ def _crew(ray, record: Record, options: Options, waiting: list[Job]) -> Crew:
     if options.gpus != Options.gpus and not gpus:
         note("no GPU is used, so --gpus has no effect")
     threads = options.threads or torch.get_num_threads()
-    record.about |= {"workers": size, "threads": threads, "gpus": gpus}
-    return Crew(ray, size, threads, gpus, (str(record.folder.absolute()), record.about["run"]))
+    worker = {"threads": threads, "gpus": gpus}
+    record.about |= {"workers": size, **worker, "timeout": options.timeout}
+    meeting = (str(record.folder.absolute()), record.about["run"])
+    return Crew(ray, size, worker, meeting, options.timeout)
 
 
-def _exhaust(waiting: list[Job], crew: Crew, record: Record, retries: int, told: Told) -> None:
+@dataclass(frozen=True)
+class Progress:
+    """Where a running batch writes down what it does, and how often it tries."""
+
+    record: Record
+    retries: int
+    told: Told
+
+    def say(self) -> None:
+        self.record.write_now_and_then()
+        self.told(self.record)
+
+
+def _exhaust(waiting: list[Job], crew: Crew, probes: Probes, progress: Progress) -> None:
     while waiting or crew.busy():
+        _drop_bad(waiting, probes)
         crew.fill(len(waiting) + len(crew.busy()))
         for hand in crew.idle()[: len(waiting)]:
             job = chosen(waiting, hand, Counter(other.kind for other in crew.busy()))
             waiting.remove(job)
-            job.status, job.attempts = "running", job.attempts + 1
             crew.give(hand, job)
         for hand, job, outcome in crew.settled(TICK):
-            if _again(job, outcome, retries):
+            if _again(job, outcome, progress.retries):
                 waiting.insert(0, job)
-            if isinstance(outcome, Exception) and ran_out(outcome):
+            if isinstance(outcome, Outcome) and outcome.code == NO_MEMORY and hand in crew.hands:
                 crew.dismiss(hand)  # a fresh process has all its memory again
-        record.write_now_and_then()
-        told(record)
+        progress.say()
 
 
 def chosen(waiting: list[Job], hand: Hand, taken: Counter) -> Job:
@@ -119,23 +158,18 @@ def chosen(waiting: list[Job], hand: Hand, taken: Counter) -> Job:
     return next(job for job in waiting if job.kind == kind)
 
 
-def _again(job: Job, outcome: Any, retries: int) -> bool:
+def _again(job: Job, outcome: Outcome | Dead, retries: int) -> bool:
     """Write down what came of a job; whether it is to be tried again."""
-    memory = outcome.memory if isinstance(outcome, Dead) else _memory(outcome)
-    if isinstance(outcome, Dead) or memory:
-        if job.attempts <= retries:
-            job.status = "waiting"
-            return True
-        died = f"its worker died {job.attempts} times: {getattr(outcome, 'sentence', '')}"
-        job.fail(LESS if memory else died, NO_MEMORY if memory else FAILED)
-    elif isinstance(outcome, BaseException):
-        job.fail(*rows.why(outcome))
-    elif outcome is None:
-        job.status = "stopped"
-    else:
-        job.status, job.seconds = "done", outcome
+    if isinstance(outcome, Dead) and not outcome.begun:
+        job.status = "waiting"
+        return True
+    memory = outcome.memory if isinstance(outcome, Dead) else outcome.code == NO_MEMORY
+    if not (isinstance(outcome, Dead) or memory):
+        job.end(outcome)
+        return False
+    if job.attempts <= retries:
+        job.status = "waiting"
+        return True
+    died = f"its worker died {job.attempts} times: {outcome.sentence}"
+    job.fail(LESS if memory else died, NO_MEMORY if memory else FAILED)
     return False
-
-
-def _memory(outcome: Any) -> bool:
-    return isinstance(outcome, BaseException) and ran_out(outcome)

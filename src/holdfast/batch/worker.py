@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .record import NAME
-
-PATIENCE = 20.0  # seconds until a file that another machine wrote is surely seen
+from .record import NAME, Outcome
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,45 +16,62 @@ class Stopped(KeyboardInterrupt):
 
 
 class Worker:
-    """At most one `run` at a time; `stop` and `ready` may come meanwhile, from another thread."""
+    """At most one `run` at a time; the others may come meanwhile, from another thread."""
 
     def __init__(self, threads: int):
         self.threads = threads
         self.loaded: tuple | None = None  # what the backbone is
         self.backbone = None
+        self.output: str | None = None  # of the job that is under way
+        self.cancelled: str | None = None
         self.stopping = False
 
     def ready(self, folder: str, run: str) -> dict[str, Any]:
         """Which Holdfast is here, and whether the batch's folder is the one that the driver writes to."""
         from .. import __version__
 
-        until = time.monotonic() + PATIENCE
-        while not (seen := _sees(Path(folder) / NAME, run)) and time.monotonic() < until:
-            time.sleep(0.5)
-        here = {"node": platform.node(), "pid": os.getpid()}
-        return {"version": __version__, "seen": seen, **here}
+        seen = _sees(Path(folder) / NAME, run)
+        return {
+            "version": __version__,
+            "seen": seen,
+            "node": platform.node(),
+            "pid": os.getpid(),
+        }
 
-    def run(self, task: dict[str, Any], kind: tuple) -> float | None:
-        """Do a job. Returns its seconds; None where it was stopped. Raises as `jobs.perform` does."""
+    def pulse(self) -> None:
+        """Answer: that is all that is asked."""
+
+    def run(self, task: dict[str, Any], kind: tuple) -> Outcome:
+        """Do a job. Whatever goes wrong in it is its own failure: the worker lives on for the next."""
         import torch
 
         from .. import jobs
         from ..task import EditTask
+        from . import rows
 
         # Of this thread: how many there are changes the last bits of some models' numbers.
         torch.set_num_threads(self.threads)
-        begin = time.perf_counter()
+        begin, self.output = time.perf_counter(), task["output"]
         try:
             jobs.perform(EditTask.from_dict(task), self._warm(kind), self._report)
         except KeyboardInterrupt:
-            return None
-        return round(time.perf_counter() - begin, 3)
+            return Outcome("stopped")
+        except Exception as error:  # the one place where a job's bug ends
+            return rows.failure(error)
+        finally:
+            self.output = None
+        return Outcome("done", round(time.perf_counter() - begin, 3))
 
     def stop(self) -> None:
+        """End the job under way, and any other, at its next step, with its latents saved."""
         self.stopping = True
 
+    def cancel(self, output: str) -> None:
+        """End the job of this output alone."""
+        self.cancelled = output
+
     def _report(self, *_) -> None:
-        if self.stopping:
+        if self.stopping or self.cancelled == self.output:
             raise Stopped
 
     def _warm(self, kind: tuple):

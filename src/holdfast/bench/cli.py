@@ -148,10 +148,17 @@ def tally(
 ) -> None:
     """Turn answers into win rates and a Bradley-Terry ranking, with intervals."""
     from ..files import as_json
+    from ..intervals import FEW
     from . import study as studies
 
     with exit_codes():
-        found = studies.tally(studies.votes(key, answers))
+        cast = studies.votes(key, answers)
+        found = studies.tally(cast)
+        people, clips = studies.breadth(cast)
+        if min(people, clips) < FEW:
+            _say(
+                f"{people} people and {clips} clips: under {FEW} of either, intervals are a rough guide"
+            )
         if json:
             print(as_json(_plain(found)))
             return
@@ -173,7 +180,9 @@ def _ranking(question: str, ranked: dict) -> Table:
     table = Table("method", "win rate", "strength", "answers", title=question, title_justify="left")
     for method, values in ranked.items():
         rate, strength = values["win_rate"], values["strength"]
-        table.add_row(method, rate.text(), strength.text(), str(rate.n))
+        table.add_row(
+            method, rate.interval_text(), strength.interval_text(signed=True), str(rate.n)
+        )
     return table
 
 

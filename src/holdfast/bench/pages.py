@@ -9,6 +9,14 @@ from numpy import ndarray
 from ..errors import Missing
 from ..files import whole
 from ..media import images, video
+from ..media.showing import BYTES
+
+PAGE_BYTES = 100 * 2**20  # of a page's clips, at most: browsers and mail have trouble with more
+
+
+def clip_bytes(count: int) -> int:
+    """How large each of so many clips may be on one page, before it is written as text."""
+    return min(BYTES, PAGE_BYTES * 3 // 4 // max(1, count))
 
 
 def filled(template: str, values: dict) -> str:

@@ -1,12 +1,16 @@
 """The report's plots, as SVG: quality against cost, quality against clip length, and by kind of edit."""
 
 import io
+import unicodedata
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import Missing
-from .tables import Estimate, Results, arrow, estimate
+from ..intervals import Estimate, estimate
+from ..metrics import is_rate
+from .tables import Results, arrow
 
 
 def figures(results: Results, quality: str) -> dict[str, str]:
@@ -34,8 +38,11 @@ def _drawn(draw: Callable) -> str | None:
         "svg.hashsalt": "holdfast",
         "font.family": "sans-serif",
         "font.size": 9,
+        "text.parse_math": False,  # a $ in a name is a $
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # The browser draws the text, with fonts of its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         picture = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = picture.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
@@ -60,9 +67,15 @@ def _cost(axes, results: Results, quality: str) -> bool:
             axes.errorbar(seconds.mean, value.mean, yerr=_bars([value]), label=label, **style)
             drawn += 1
     axes.set_xlabel("seconds a clip ↓")
-    axes.set_ylabel(quality + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, drawn)
     return drawn > 0
+
+
+def plain_label(text: object) -> str:
+    """Text that SVG may hold: no control characters, on one line."""
+    plain = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
+    return " ".join(plain.split())
 
 
 def _bars(values: list[Estimate]) -> list[list[float]]:
@@ -84,8 +97,8 @@ def _legend(axes, count: int) -> None:
 def _short(label: str, results: Results) -> str:
     """Without the backbone, where there is but one."""
     if len({row.backbone for row in results.rows}) > 1:
-        return label
-    return label.partition(" on ")[0]
+        return plain_label(label)
+    return plain_label(label.rpartition(" on ")[0])
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ def _grouped(results: Results, quality: str, key: str) -> _Groups:
             if record["case"] in values:
                 groups[record[key]].append(values[record["case"]])
         keys |= dict.fromkeys(groups)
-        found[row.label] = {k: estimate(v) for k, v in groups.items()}
+        found[row.label] = {k: estimate(v, is_rate(quality)) for k, v in groups.items()}
     return _Groups(list(keys), found)
 
 
@@ -121,7 +134,7 @@ def _lines(axes, results: Results, quality: str, key: str) -> bool:
         style = {"fmt": "o-", "capsize": 3, "color": _colour(i)}
         axes.errorbar(x, means, yerr=_bars(values), label=_short(label, results), **style)
     axes.set_xlabel("frames")
-    axes.set_ylabel(quality + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, len(groups.found))
     return True
 
@@ -139,8 +152,8 @@ def _columns(axes, results: Results, quality: str, key: str) -> bool:
         means = [value.mean for value in values]
         style = {"capsize": 2, "color": _colour(i)}
         axes.bar(x, means, width, yerr=_bars(values), label=_short(label, results), **style)
-    names = [str(k) or "(none)" for k in groups.keys]
+    names = [plain_label(k) or "(none)" for k in groups.keys]
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel(quality + arrow(quality))
+    axes.set_ylabel(plain_label(quality) + arrow(quality))
     _legend(axes, count)
     return True

@@ -16,7 +16,13 @@ FIGURES, REASONS = {...: NUMBER}, {...: TEXT}
 # what a cell that was not edited has not is not asked of one
 CELL = {"row": TEXT, "case": TEXT, "kind": TEXT, "group": TEXT, "error": MAYBE}
 CELL |= {"figures": FIGURES, "left_out": REASONS}
-OPEN = {"seconds": NUMBER, "peak_memory_mb": NUMBER, "commit": MAYBE, "machine": MAYBE}
+OPEN = {
+    "seconds": NUMBER,
+    "peak_memory_mb": NUMBER,
+    "commit": MAYBE,
+    "machine": MAYBE,
+    "device": MAYBE,
+}
 OPEN |= {"holdfast": MAYBE, "evaluations": NUMBER, "guide_evaluations": NUMBER}
 
 

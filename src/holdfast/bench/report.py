@@ -8,9 +8,10 @@ from numpy import ndarray
 
 from ..errors import UserError
 from ..media.showing import playing
+from ..notes import note
 from . import plots, tables
 from .datasets.base import Case
-from .pages import filled, frames_of, picture, sized, write_text
+from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, picture, sized, write_text
 from .runner import Row, cell_folder
 
 # The first there is goes into the plots.
@@ -46,6 +47,16 @@ def report(
         "gallery": list(_gallery(results, gallery)),
         "failures": results.failures(),
         "left_out": results.missing_metrics(),
+        "notes": [
+            note
+            for note in (
+                tables.INTERVAL_RULE,
+                results.best_note,
+                results.few_note,
+                results.costs_note,
+            )
+            if note
+        ],
         "gain": GAIN,
     }
     write_text(folder / "report.html", filled("report.html", values))
@@ -77,25 +88,39 @@ def _cell(results: tables.Results, row: Row, baseline: Row, figure: str) -> dict
     shown = {"mean": "–", "sort": "", "interval": "", "difference": ""}
     estimated = results.estimate(row, figure)
     if estimated:
-        low, high = tables.number(estimated.low), tables.number(estimated.high)
-        shown["mean"] = tables.number(estimated.mean)
+        mean, low, high = estimated.texts()
+        shown["mean"] = mean + (" %" if estimated.is_rate else "")
         shown["sort"] = repr(estimated.mean)
-        shown["interval"] = f"{low} to {high}, n={estimated.n}"
+        few = ", few" if estimated.is_of_few else ""
+        ends = f"{low} to {high}, " if estimated.has_interval else ""
+        shown["interval"] = f"{ends}n={estimated.n}{few}"
     paired = None if row == baseline else results.difference(row, baseline, figure)
     if paired:
-        shown["difference"] = f"{paired.mean:+.3g} [{paired.low:+.3g}, {paired.high:+.3g}]"
+        shown["difference"] = paired.interval_text(signed=True)
     return shown | {"best": row.label in results.best(figure)}
 
 
 def _gallery(results: tables.Results, count: int) -> Iterator[dict]:
-    """Evenly chosen cases, each with a clip for every row that is done."""
-    for case in _evenly(results.finished_cases(), count):
-        items = []
-        for row in results.rows:
-            edited = cell_folder(results.folder, row, case) / "edited.mkv"
-            if tables.done(results.record(row, case)) and edited.exists():
-                items.append(_shown(case, row, edited))
+    """Evenly chosen cases, each with a clip for every row that is done, as far as the page has room."""
+    chosen, size = _evenly(results.finished_cases(), count), 0
+    most = clip_bytes(len(chosen) * len(results.rows))
+    for index, case in enumerate(chosen):
+        items = list(_items(results, case, most))
+        size += sum(len(item["clip"]) for item in items)
+        if index and size > PAGE_BYTES:
+            note(
+                f"the gallery shows {index} of {len(chosen)} clips: with more the page would be larger "
+                f"than {PAGE_BYTES // 2**20} MB"
+            )
+            return
         yield {"case": case, "parts": ", ".join(_parts(case)), "items": items}
+
+
+def _items(results: tables.Results, case: Case, most: int) -> Iterator[dict]:
+    for row in results.rows:
+        edited = cell_folder(results.folder, row, case) / "edited.mkv"
+        if tables.done(results.record(row, case)) and edited.exists():
+            yield _shown(case, row, edited, most)
 
 
 def _evenly(cases: list[Case], count: int) -> list[Case]:
@@ -112,15 +137,15 @@ def _parts(case: Case) -> list[str]:
     return ["source", "edited", f"{GAIN} x |edited - source|"]
 
 
-def _shown(case: Case, row: Row, edited: Path) -> dict:
+def _shown(case: Case, row: Row, edited: Path, most: int) -> dict:
     """A row's clip, or why it cannot be shown: a source that was moved does not stop the report."""
     try:
-        return {"label": row.label, "clip": _strip(case, edited), "reason": ""}
+        return {"label": row.label, "clip": _strip(case, edited, most), "reason": ""}
     except (ValueError, OSError) as error:
         return {"label": row.label, "clip": "", "reason": str(error)}
 
 
-def _strip(case: Case, edited: Path) -> str:
+def _strip(case: Case, edited: Path, most: int) -> str:
     """The clips of `_parts` as one."""
     clip, source = frames_of(case.clip)
 
@@ -131,7 +156,7 @@ def _strip(case: Case, edited: Path) -> str:
     if case.truth:
         clips.append(frames(case.truth))
     clips.append(_difference(frames(edited), frames(case.truth or case.clip)))
-    return playing(clips, clip.size, float(clip.rate))
+    return playing(clips, clip.size, float(clip.rate), most)
 
 
 def _difference(first: Iterator[ndarray], second: Iterator[ndarray]) -> Iterator[ndarray]:

@@ -5,25 +5,21 @@ is used by the metrics either way. A cell that fails is recorded with its reason
 """
 
 import dataclasses
+import functools
 import gc
 import itertools
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
-from .. import editing, metrics, registry
-from ..errors import UserError
+from .. import editing, metrics, provenance, registry
+from ..errors import Missing, UserError
 from ..files import write_json
-from ..jobs import FAILURES
 from ..measuring import Pair, compare
 from ..metrics.base import Tools
 from ..notes import note
@@ -43,6 +39,7 @@ NAN_RULE = (
     "PSNR counts as at most 100 dB. A failed cell has no figures and is counted under failed."
 )
 COST = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
+WHERE = ("machine", "device")  # costs of cells are compared where these are equal
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,31 @@ class Row:
 
     @property
     def label(self) -> str:
-        mask = "+mask" if self.sees_mask else ""
+        """What tables call it. A method that leaves something out where it sees no mask says so."""
+        without = "" if self.sees_mask else _omission_without_mask(self.method)
+        return self._name(f", {without}" if without else "")
+
+    @property
+    def key(self) -> str:
+        """What its folder is called."""
+        return self._name("")
+
+    def names(self) -> set[str]:
+        """What a user may call it: with or without the backbone."""
+        whole = {self.label, self.key}
+        return whole | {name.removesuffix(f" on {self.backbone}") for name in whole}
+
+    def _name(self, without: str) -> str:
+        mask = "+mask" if self.sees_mask else without
         settings = "".join(f" {key}={value}" for key, value in self.settings)
         return f"{self.method}{mask}{settings} on {self.backbone}"
+
+
+@functools.cache
+def _omission_without_mask(method: str) -> str:
+    """What a method leaves out where it sees no mask. Nothing is known of one that is not installed any more."""
+    known = method in registry.modules("holdfast.methods")
+    return getattr(registry.method(method), "UNMASKED", "") if known else ""
 
 
 @dataclass(frozen=True)
@@ -114,21 +133,43 @@ def due(row: Row, case: Case) -> bool:
 def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) -> tuple[Row, ...]:
     """Every method with every backbone and every combination of the settings that it has.
 
-    methods: names, with +mask where it may see the mask. sweep: setting to values; methods without it run once. Raises
-    ValueError for unknown names, and for a setting that no method has.
+    methods: names, with +mask where it may see the mask. sweep: setting to values; methods without it run once. A
+    backbone that lacks what a method needs has no row of it, with a note. Raises ValueError for unknown names, for a
+    setting that no method has, and where no row is left.
     """
     known = registry.backbones()
     backbones = [registry.choose(name, known, "backbone") for name in backbones]
     found: list[Row] = []
+    left_out: dict[str, str] = {}
     for method in methods:
         name, sees_mask = _sight(method)
+        able = [backbone for backbone in backbones if _can_run(name, backbone, left_out)]
         for settings in _combinations(registry.method(name).Config, sweep):
-            found += [Row(name, backbone, sees_mask, settings) for backbone in backbones]
+            found += [Row(name, backbone, sees_mask, settings) for backbone in able]
+    _note_left_out(left_out, bool(found))
     used = {key for row in found for key, _ in row.settings}
     if set(sweep) - used:
         unused = ", ".join(sorted(set(sweep) - used))
         raise UserError(f"none of these methods has a setting {unused}")
     return tuple(dict.fromkeys(found))
+
+
+def _can_run(method: str, backbone: str, left_out: dict[str, str]) -> bool:
+    """Whether a backbone has what a method needs; else the reason goes into left_out."""
+    needs = registry.method(method).NEEDS
+    missing = needs - registry.backbones()[backbone].MODELS[backbone].carries
+    if missing:
+        left_out[f"{method} on {backbone}"] = " and ".join(sorted(missing)).replace("_", " ")
+    return not missing
+
+
+def _note_left_out(left_out: dict[str, str], any_left: bool) -> None:
+    if not left_out:
+        return
+    said = "; ".join(f"{row} (it lacks {missing})" for row, missing in left_out.items())
+    if not any_left:
+        raise UserError(f"nothing can be run: {said}", "see: holdfast list pairs")
+    note(f"left out, because the backbone cannot run it: {said}")
 
 
 def _sight(method: str) -> tuple[str, bool]:
@@ -150,11 +191,15 @@ def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple
 
 
 def cell_folder(folder: Path, row: Row, case: Case) -> Path:
-    return folder / "cells" / file_name(row.label) / case.name
+    return folder / "cells" / file_name(row.key) / case.name
 
 
 def _provenance() -> dict[str, str | None]:
-    return {"commit": commit(), "machine": machine(), "holdfast": metadata.version("holdfast")}
+    return {
+        "commit": provenance.commit(),
+        "machine": provenance.machine(),
+        "holdfast": metadata.version("holdfast"),
+    }
 
 
 @dataclass
@@ -242,16 +287,18 @@ class Bench:
             asked = set(self.metrics or metrics.names())
             unasked = {k: v for k, v in record["left_out"].items() if k not in asked}
             record["left_out"] = unasked | left_out
-        except FAILURES as error:
+        except Exception as error:  # the one place where a cell's bug ends; the others are done
             record["error"] = f"{type(error).__name__}: {error}"
+            if not isinstance(error, (UserError, Missing, OSError)):
+                record["traceback"] = traceback.format_exc()
         write_json(place / "cell.json", record)
         return record
 
     def _begun(self, row: Row, case: Case, before: dict) -> dict:
         """A cell's record, as far as it was known before."""
-        kept = (*COST, "figures", "left_out", *self.provenance)
+        kept = (*COST, "figures", "left_out", "device", *self.provenance)
         return {
-            "row": row.label,
+            "row": row.key,
             "case": case.name,
             "kind": case.kind,
             "group": case.group,
@@ -266,12 +313,12 @@ class Bench:
         for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
-        forget_peak()
         result = editing.edit(self.contest.task(row, case, output), backbone, judged=False)
         result.save()
         seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
         costs = {key: result.manifest[key] for key in COST}
-        return costs | {"seconds": round(seconds, 3)}
+        device = str(getattr(backbone, "device", "unknown"))
+        return costs | {"seconds": round(seconds, 3), "device": device}
 
     def _backbone(self, name: str):
         """The one warm backbone."""
@@ -320,15 +367,6 @@ def restored(data: dict, folder: Path) -> Case:
     return Case(**data | files | {"scene": scene})
 
 
-def forget_peak() -> None:
-    """Begin the measurement of peak memory anew, where the system can (Linux, and a GPU)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    switch = Path("/proc/self/clear_refs")
-    if os.access(switch, os.W_OK):
-        switch.write_text("5")
-
-
 def _joined(before: list, now: list) -> list:
     """What was planned before, and what is new."""
     return before + [item for item in now if item not in before]
@@ -343,21 +381,3 @@ def _refuse_changed(before: list[dict], now: list[dict]) -> None:
             f"the cases {', '.join(changed[:3])} are not what they were when this folder was begun; "
             "give another folder"
         )
-
-
-def commit() -> str | None:
-    """The commit of the sources, where they are a checkout."""
-    git = shutil.which("git")
-    if not git:
-        return None
-    here = str(Path(__file__).parent)
-    command = [git, "-C", here, "describe", "--always", "--dirty"]
-    said = subprocess.run(command, capture_output=True, text=True)
-    return said.stdout.strip() or None
-
-
-def machine() -> str:
-    """The kind of machine, as a reader of the tables wants it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"{os.cpu_count()} cores, {platform.machine()}, no GPU"

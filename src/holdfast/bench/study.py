@@ -17,11 +17,17 @@ from numpy import ndarray
 
 from ..errors import UserError
 from ..files import from_json, write_json
+from ..intervals import SHARE, Estimate, estimate_rate
 from ..media.showing import playing
+from ..notes import note
 from .datasets.base import Case
-from .pages import filled, frames_of, write_text
+from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, write_text
 from .runner import Row, cell_folder
-from .tables import INTERVAL, Estimate, Results, done, resamples
+from .tables import Results, done
+
+RESAMPLES = 2000
+AT_ONCE = 100  # resamples whose tables are held at the same time
+INTERVAL = (50 * (1 - SHARE), 50 * (1 + SHARE))  # percentiles
 
 QUESTIONS = {
     "alignment": "Which one shows better what the words ask for?",
@@ -45,13 +51,14 @@ def study(
 ) -> dict[str, Path]:
     """Write study.html and study-key.json into a benchmark's folder.
 
-    Every pair of methods gets as many trials as any other. Raises ValueError where fewer than two methods share a
-    finished clip.
+    Every pair of methods gets as many trials as any other. Trials that a page of PAGE_BYTES has no room for are left
+    out, with a note. Raises ValueError where fewer than two methods share a finished clip.
     """
     results = Results(folder)
     rows = [results.row(m) for m in methods] if methods else results.rows
     chosen = _trials(results, rows, trials, random.Random(seed))
-    shown = [_shown(folder, i, trial) for i, trial in enumerate(chosen)]
+    shown = _trials_that_fit(folder, chosen)
+    chosen = chosen[: len(shown)]
     key = [_secret(i, trial) for i, trial in enumerate(chosen)]
     what = json.dumps([results.about["dataset"], results.made, key])
     identity = hashlib.sha256(what.encode()).hexdigest()[:16]
@@ -62,14 +69,28 @@ def study(
     return {name: folder / name for name in ("study.html", "study-key.json")}
 
 
-def _shown(folder: Path, index: int, trial: Trial) -> dict:
-    """What the page holds of a trial."""
+def _trials_that_fit(folder: Path, trials: list[Trial]) -> list[dict]:
+    """What the page holds of the trials that it has room for: at least one."""
+    shown, size, most = [], 0, clip_bytes(3 * len(trials))
+    for trial in trials:
+        clips = {name: _clip(path, most) for name, path in _files(folder, trial).items()}
+        size += sum(map(len, clips.values()))
+        if shown and size > PAGE_BYTES:
+            note(
+                f"{len(trials) - len(shown)} of {len(trials)} trials are left out: with them the page "
+                f"would be larger than {PAGE_BYTES // 2**20} MB"
+            )
+            break
+        shown.append({"id": len(shown), "target": trial.case.target, **clips})
+    return shown
+
+
+def _files(folder: Path, trial: Trial) -> dict[str, Path]:
+    left, right = (cell_folder(folder, row, trial.case) for row in (trial.left, trial.right))
     return {
-        "id": index,
-        "target": trial.case.target,
-        "source": _clip(trial.case.clip),
-        "left": _clip(cell_folder(folder, trial.left, trial.case) / "edited.mkv"),
-        "right": _clip(cell_folder(folder, trial.right, trial.case) / "edited.mkv"),
+        "source": Path(trial.case.clip),
+        "left": left / "edited.mkv",
+        "right": right / "edited.mkv",
     }
 
 
@@ -83,9 +104,9 @@ def _secret(index: int, trial: Trial) -> dict:
     }
 
 
-def _clip(path: str | Path) -> str:
+def _clip(path: Path, most: int) -> str:
     clip, frames = frames_of(path)
-    return playing([frames], clip.size, float(clip.rate))
+    return playing([frames], clip.size, float(clip.rate), most)
 
 
 def _trials(results: Results, rows: list[Row], count: int, rng: random.Random) -> list[Trial]:
@@ -112,6 +133,7 @@ class Vote:
     right: str
     choice: str
     person: str
+    clip: str = ""
 
 
 def votes(key: Path, answers: list[Path]) -> list[Vote]:
@@ -155,7 +177,8 @@ def _vote(
     question, choice = answer.get("question"), answer.get("choice")
     if trial is None or question not in questions or choice not in CHOICES:
         return None
-    return Vote(question, trial["left"], trial["right"], choice, person)
+    clip = str(trial.get("case", trial["id"]))
+    return Vote(question, trial["left"], trial["right"], choice, person, clip)
 
 
 def _key(path: Path) -> dict:
@@ -188,7 +211,8 @@ def tally(cast: list[Vote]) -> dict[str, dict[str, dict]]:
     """For each question and "all": each method's win rate (neither counts half) and Bradley-Terry strength.
 
     Strengths are natural logarithms, their mean 0: a method of strength s beats one of strength t with probability
-    1 / (1 + exp(t - s)). Intervals: 95 % bootstrap over people, or over answers where one person answered.
+    1 / (1 + exp(t - s)). Intervals: 95 % by resampling people and clips, each by itself (Owen, 2007); what there is one
+    of is not resampled, and the interval then speaks for that one alone.
     """
     names = sorted({v.left for v in cast} | {v.right for v in cast})
     found = {}
@@ -198,14 +222,18 @@ def tally(cast: list[Vote]) -> dict[str, dict[str, dict]]:
     return found
 
 
+def breadth(cast: list[Vote]) -> tuple[int, int]:
+    """Of how many people and of how many clips there are votes."""
+    return len({v.person for v in cast}), len({v.clip for v in cast})
+
+
 def _ranked(cast: list[Vote], names: list[str]) -> dict[str, dict]:
     """Methods by strength, the strongest first."""
-    tables = np.stack([wins(group, names) for group in _groups(cast)])  # group, winner, loser
-    total = tables.sum(0)
-    drawn = resamples(len(tables))
-    resampled = np.stack([tables[one].sum(0) for one in drawn])
+    tables = _tables(cast, names)
+    total, resampled = tables.sum((0, 1)), _resample(tables)
     games = (total + total.T).sum(0)
-    rates = _with_interval(rate(total), rate(resampled), games)
+    people = min((count for count in breadth(cast) if count > 1), default=1)
+    rates = _rates(rate(total), rate(resampled), games, people)
     strengths = bradley_terry(total)
     bounded = _with_interval(strengths, bradley_terry(resampled), games)
     ranked = {}
@@ -214,21 +242,62 @@ def _ranked(cast: list[Vote], names: list[str]) -> dict[str, dict]:
     return ranked
 
 
-def _groups(cast: list[Vote]) -> list[list[Vote]]:
-    """What is resampled: all votes of a person, or single votes where there is one person."""
-    people: dict[str, list[Vote]] = {}
+def _tables(cast: list[Vote], names: list[str]) -> ndarray:
+    """Wins by person, clip, winner and loser."""
+    people = {person: i for i, person in enumerate(dict.fromkeys(v.person for v in cast))}
+    clips = {clip: i for i, clip in enumerate(dict.fromkeys(v.clip for v in cast))}
+    groups: dict[tuple[int, int], list[Vote]] = {}
     for vote in cast:
-        people.setdefault(vote.person, []).append(vote)
-    if len(people) == 1:
-        return [[vote] for vote in cast]
-    return list(people.values())
+        groups.setdefault((people[vote.person], clips[vote.clip]), []).append(vote)
+    tables = np.zeros((len(people), len(clips), len(names), len(names)))
+    for place, group in groups.items():
+        tables[place] = wins(group, names)
+    return tables
+
+
+def _resample(tables: ndarray) -> ndarray:
+    """Tables of RESAMPLES draws of people and clips, r n n; the same each time."""
+    rng = np.random.default_rng(0)
+    people, clips = (_weights(rng, count) for count in tables.shape[:2])
+    parts = range(0, RESAMPLES, AT_ONCE)
+    return np.concatenate(
+        [
+            np.einsum("rp,pcij,rc->rij", people[i : i + AT_ONCE], tables, clips[i : i + AT_ONCE],
+                      optimize=True)
+            for i in parts
+        ]
+    )  # fmt: skip
+
+
+def _weights(rng: np.random.Generator, count: int) -> ndarray:
+    """How often each draw takes each of so many, RESAMPLES count."""
+    return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(float)
+
+
+def _rates(values: ndarray, resampled: ndarray, counts: ndarray, fewest: int) -> list[Estimate]:
+    """Where all agree resampling gives no width: then Wilson's interval for as many people, or clips, as there are."""
+    found = []
+    for one in _with_interval(values, resampled, counts):
+        low, high = one.low, one.high
+        if not one.has_interval and one.n:
+            alike = estimate_rate(one.mean * fewest, fewest)
+            low, high = alike.low, alike.high
+        found.append(Estimate(one.mean, low, high, one.n, is_rate=True))
+    return found
 
 
 def _with_interval(values: ndarray, resampled: ndarray, counts: ndarray) -> list[Estimate]:
-    """values, counts: one a method, n; resampled: r n."""
-    lows, highs = np.nanpercentile(resampled, INTERVAL, axis=0)
-    rows = zip(values, lows, highs, counts, strict=True)
-    return [Estimate(float(v), float(low), float(high), int(n)) for v, low, high, n in rows]
+    """values, counts: one a method, n; resampled: r n. Without width there is no interval."""
+    found = []
+    for value, draws, count in zip(values, resampled.T, counts, strict=True):
+        low, high = _ends(draws[~np.isnan(draws)])
+        found.append(Estimate(float(value), low, high, int(count)))
+    return found
+
+
+def _ends(draws: ndarray) -> tuple[float, float]:
+    low, high = np.percentile(draws, INTERVAL) if len(draws) else (0, 0)
+    return (float(low), float(high)) if high - low > 1e-9 else (math.nan, math.nan)
 
 
 def wins(cast: list[Vote], names: list[str]) -> ndarray:

@@ -1,21 +1,19 @@
-"""Records of cells to tables: means with bootstrap intervals over clips, paired differences, CSV and Markdown."""
+"""Records of cells to tables: means with intervals over clips, paired differences, CSV and Markdown."""
 
 import csv
 import io
-from dataclasses import dataclass
+import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import UserError
-from ..metrics import bare, better
+from ..intervals import FEW_RULE, Estimate, estimate, estimate_difference
+from ..metrics import bare, better, is_rate
 from . import records
 from .datasets.base import Case
-from .runner import Row, cell_folder, due, restored
+from .runner import WHERE, Row, cell_folder, due, restored
 
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles
 # The first figures of a table.
 FIRST = (
     "edit_success",
@@ -27,43 +25,9 @@ FIRST = (
     "psnr_outside",
 )
 COSTS = ("seconds", "peak_memory_mb")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over clips with its 95 % bootstrap interval, and over how many clips it is."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def text(self) -> str:
-        return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
-
-
-def estimate(values: list[float]) -> Estimate | None:
-    """Percentile bootstrap, resampled with a fixed seed; None without values."""
-    if not values:
-        return None
-    array = np.asarray(values, np.float64)
-    drawn = resamples(len(array))
-    low, high = np.percentile(array[drawn].mean(1), INTERVAL)
-    return Estimate(float(array.mean()), float(low), float(high), len(array))
-
-
-def resamples(count: int) -> np.ndarray:
-    """Which of so many things each resample draws, RESAMPLES count; the same each time."""
-    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-
-
-def number(value: float) -> str:
-    """Four significant digits, never an exponent for what people read."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1e5:
-        return f"{value:.0f}"
-    return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+INTERVAL_RULE = "Mean with its 95 % interval over clips (t, corrected for skewness); rates in per cent with Wilson's."
+# Text that a spreadsheet would run as a formula begins so.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def done(record: dict | None) -> bool:
@@ -121,21 +85,42 @@ class Results:
         return [c for c in self.cases if any(done(self.record(row, c)) for row in self.rows)]
 
     def values(self, row: Row, figure: str) -> dict[str, float]:
-        """Case to value, where there is one."""
+        """Case to value, where there is one. Costs are of one machine alone."""
         found = {}
         for record in self.of(row):
             value = _value(record, figure)
-            if done(record) and value is not None:
+            if done(record) and value is not None and self._counts(record, figure):
                 found[record["case"]] = float(value)
         return found
 
+    def _counts(self, record: dict, figure: str) -> bool:
+        return figure not in COSTS or _place(record) == self.places[0][0]
+
+    @cached_property
+    def places(self) -> list[tuple[tuple, int]]:
+        """On which machines and devices finished cells were made, and how many on each; most first."""
+        return Counter(_place(r) for r in self.records.values() if done(r)).most_common()
+
+    @property
+    def costs_note(self) -> str:
+        """Which costs are left out; empty where all cells were made in one place."""
+        if len(self.places) < 2:
+            return ""
+        (kept, count), *others = self.places
+        said = " and ".join(f"{other} on {_place_text(place)}" for place, other in others)
+        return (
+            f"Seconds and memory are of {count} cells made on {_place_text(kept)}; those of {said} "
+            "are left out, because costs of different machines do not compare."
+        )
+
     def estimate(self, row: Row, figure: str) -> Estimate | None:
-        return estimate(list(self.values(row, figure).values()))
+        return estimate(self.values(row, figure).values(), is_rate(figure))
 
     def difference(self, row: Row, baseline: Row, figure: str) -> Estimate | None:
         """Paired: over the cases that both have."""
         ours, theirs = self.values(row, figure), self.values(baseline, figure)
-        return estimate([ours[case] - theirs[case] for case in ours if case in theirs])
+        pairs = [ours[case] - theirs[case] for case in ours if case in theirs]
+        return estimate_difference(pairs, is_rate(figure))
 
     def counts(self, row: Row) -> dict[str, int]:
         records = self.of(row)
@@ -178,19 +163,53 @@ class Results:
         return sorted({str(record[key]) for record in self.records.values() if key in record})
 
     def best(self, figure: str) -> set[str]:
-        """Labels of the rows whose mean is best, among those that are over the most clips."""
-        way = better(figure)
-        found = {}
-        for row in self.rows:
-            estimated = self.estimate(row, figure)
-            if estimated:
-                found[row.label] = estimated
-        most = max((estimated.n for estimated in found.values()), default=0)
-        means = {label: estimated.mean for label, estimated in found.items() if estimated.n == most}
-        if not way or len(means) < 2:
+        """Labels of the rows to mark: the best over the cases that rows share, and all that are not significantly worse
+        there by their paired difference. Empty where there is nothing to compare.
+        """
+        values, cases = self.compared(figure)
+        if not better(figure) or len(values) < 2 or len(cases) < 2:
             return set()
-        top = max(means.values()) if way == "higher" else min(means.values())
-        return {label for label, value in means.items() if value == top}
+        sign = 1 if better(figure) == "higher" else -1
+        total = {
+            label: sum(sign * found[case] for case in cases) for label, found in values.items()
+        }
+        top = max(total, key=total.__getitem__)
+        marked = {top}
+        for label, found in values.items():
+            lead = [sign * (values[top][case] - found[case]) for case in cases]
+            if not estimate_difference(lead, is_rate(figure)).low > 0:
+                marked.add(label)
+        return marked
+
+    def compared(self, figure: str) -> tuple[dict[str, dict[str, float]], list[str]]:
+        """Values by row and case of the rows that `best` compares, and the cases that they share. A row with less than
+        half as many as the fullest one is not compared: it would leave few to share.
+        """
+        values = {row.label: self.values(row, figure) for row in self.rows}
+        most = max(map(len, values.values()), default=0)
+        values = {
+            label: found for label, found in values.items() if found and 2 * len(found) >= most
+        }
+        cases = [c.name for c in self.cases if all(c.name in found for found in values.values())]
+        return values, cases
+
+    @property
+    def best_note(self) -> str:
+        """What a mark means, for which figures and over how many clips."""
+        sizes = [len(self.compared(figure)[1]) for figure in self.figures if self.best(figure)]
+        if not sizes:
+            return "Nothing is marked as best: no two rows share clips enough."
+        count = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+        return (
+            f"Marked are the best over the clips that the rows share ({count}) and all that are not "
+            "significantly worse there, by the paired difference; means are over all clips of a row."
+        )
+
+    @property
+    def few_note(self) -> str:
+        """A warning where an interval is of few clips."""
+        found = (self.estimate(row, figure) for row in self.rows for figure in self.figures)
+        return FEW_RULE if any(one and one.is_of_few for one in found) else ""
 
     def row(self, name: str | None) -> Row:
         """A row by its label, or by the method's name where that is enough; the first for None.
@@ -199,7 +218,7 @@ class Results:
         """
         if name is None:
             return self.rows[0]
-        fitting = [r for r in self.rows if name in (r.label, r.label.partition(" on ")[0])]
+        fitting = [row for row in self.rows if name in row.names()]
         if len(fitting) != 1:
             labels = ", ".join(row.label for row in self.rows)
             raise UserError(f"no one row is called {name!r}; there are: {labels}")
@@ -211,6 +230,15 @@ def _row(data: dict) -> Row:
     return Row(data["method"], data["backbone"], data["sees_mask"], settings)
 
 
+def _place(record: dict) -> tuple:
+    return tuple(record.get(key) for key in WHERE)
+
+
+def _place_text(place: tuple) -> str:
+    machine, device = place
+    return f"{machine or 'an unknown machine'}, {device or 'unknown device'}"
+
+
 def _value(record: dict, figure: str) -> float | None:
     return record.get(figure) if figure in COSTS else record["figures"].get(figure)
 
@@ -220,18 +248,19 @@ def arrow(figure: str) -> str:
 
 
 def cells_csv(results: Results) -> str:
-    """One line a cell: row, case, kind, group, every figure, the costs, the error."""
-    lines = [["row", "case", "kind", "group", "frames", *results.figures, "error"]]
-    for record in results.records.values():
+    """One line a cell: row, case, kind, group, every figure, the costs, where it was made, the error."""
+    lines = [["row", "case", "kind", "group", "frames", *results.figures, *WHERE, "error"]]
+    for (label, case), record in results.records.items():
         values = [_value(record, figure) for figure in results.figures]
         lines.append(
             [
-                record["row"],
-                record["case"],
+                label,
+                case,
                 record["kind"],
                 record["group"],
                 record.get("frames", ""),
                 *("" if value is None else repr(float(value)) for value in values),
+                *(record.get(key) or "" for key in WHERE),
                 record["error"] or "",
             ]
         )
@@ -263,22 +292,35 @@ def table_csv(results: Results, baseline: Row) -> str:
 
 
 def _rounded(estimated: Estimate | None) -> list[str]:
-    """Mean, low and high; empty where there is no estimate."""
+    """Mean, low and high; empty where there is no estimate, or none of its ends."""
     if estimated is None:
         return ["", "", ""]
-    return [repr(round(value, 9)) for value in (estimated.mean, estimated.low, estimated.high)]
+    ends = (estimated.low, estimated.high) if estimated.has_interval else ()
+    return [repr(round(value, 9)) for value in (estimated.mean, *ends)] + [""] * (2 - len(ends))
 
 
 def _csv(lines: list[list]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    quoted = ([_quote_formula(cell) for cell in line] for line in lines)
+    csv.writer(out, lineterminator="\n").writerows(quoted)
     return out.getvalue()
+
+
+def _quote_formula(cell: object) -> object:
+    """Put ' before text that a spreadsheet would take for a formula. A number stays one."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    return (
+        cell
+        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf", cell)
+        else f"'{cell}"
+    )
 
 
 def markdown(results: Results) -> str:
     """The table for a paper or a README, with how it was made. Rows are figures, columns methods: it stays narrow."""
     lines = [
-        _table_line(["figure", *(row.label for row in results.rows)]),
+        _table_line(["figure", *(escape_markdown(row.label) for row in results.rows)]),
         "|" + "---|" * (len(results.rows) + 1),
         _table_line(["clips: done / failed / not done", *map(results.counts_text, results.rows)]),
     ]
@@ -288,32 +330,55 @@ def markdown(results: Results) -> str:
         for row in results.rows:
             text = _cell_text(results, row, figure)
             texts.append(f"**{text}**" if row.label in best else text)
-        lines.append(_table_line([f"`{figure}`{arrow(figure)}", *texts]))
+        lines.append(_table_line([f"{as_code(figure)}{arrow(figure)}", *texts]))
     return "\n".join([*lines, "", "  \n".join(_notes(results)), ""])
 
 
 def _table_line(texts: list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
+    """A line of a table: a bar within a cell, in code too, is escaped."""
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown leaves as it is, on one line; bars are a table's own affair."""
+    plain = re.sub(r"([\\`*<>$~&])", r"\\\1", " ".join(text.split()))
+    return plain.replace("](", r"]\(")  # no link and no picture
+
+
+def as_code(text: str) -> str:
+    """Text as code, within as many backquotes as it needs."""
+    text = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    gap = " " if "`" in text else ""
+    return f"{fence}{gap}{text}{gap}{fence}"
 
 
 def _cell_text(results: Results, row: Row, figure: str) -> str:
-    """Mean and interval, and how many clips they are of where that is not all that are done."""
+    """Mean and interval, and how many clips they are of where that is not all that are done, or few."""
     estimated = results.estimate(row, figure)
     if estimated is None:
         return "–"
-    if estimated.n == results.counts(row)["done"]:
+    if estimated.is_of_few or estimated.n == results.counts(row)["done"]:
         return estimated.text()
     return f"{estimated.text()} (n={estimated.n})"
 
 
 def _notes(results: Results) -> list[str]:
     about = results.about
-    commands = " ; ".join(f"`{command}`" for command in about["commands"])
+    commands = " ; ".join(map(as_code, about["commands"]))
     left_out = results.missing_metrics().items()
-    return [
-        f"Dataset `{about['dataset']}`, {len(results.cases)} clips, seed {about['seed']}. {results.made}.",
+    lines = [
+        f"Dataset {as_code(about['dataset'])}, {len(results.cases)} clips, seed {about['seed']}. "
+        f"{escape_markdown(results.made)}.",
         f"Command: {commands}.",
-        "Mean and 95 % bootstrap interval over clips; best in bold.",
+        INTERVAL_RULE,
+        results.best_note.replace("Marked", "In bold"),
+        results.few_note,
+        escape_markdown(results.costs_note),
         *about["rules"].values(),
-        *(f"Left out: {name} ({reason})." for name, reason in left_out),
+        *(
+            f"Left out: {escape_markdown(name)} ({escape_markdown(reason)})."
+            for name, reason in left_out
+        ),
     ]
+    return [line for line in lines if line]

@@ -21,6 +21,8 @@ WORKERS = "How many work at once; by default one for every GPU, or one."
 RAY = "Address of a Ray cluster, HOST:PORT or auto; by default this machine alone."
 RETRIES = "How often a job is tried again whose worker died or ran out of memory."
 THREADS = "Of each worker; by default as many as a single run here has, for the very same numbers."
+TIMEOUT = "Seconds that a job may take, with loading; then it fails, with its latents saved."
+ANYWHERE = "Let rows write outside the folder of -o."
 GPUS = "Of a GPU, for each worker; 0.5 puts two workers on one."
 
 
@@ -32,6 +34,8 @@ def batch(
     retries: Annotated[int, typer.Option(help=RETRIES, min=0)] = 2,
     threads: Annotated[int | None, typer.Option(help=THREADS, min=1)] = None,
     gpus: Annotated[float, typer.Option(help=GPUS, min=0.01)] = 1.0,
+    timeout: Annotated[float | None, typer.Option(help=TIMEOUT, min=1)] = None,
+    anywhere: Annotated[bool, typer.Option("--outputs-anywhere", help=ANYWHERE)] = False,
     json: Annotated[bool, typer.Option("--json", help="Print DIR/batch.json, alone.")] = False,
 ) -> None:
     """Edit many clips: each row once, whatever dies on the way. What is done already is skipped."""
@@ -40,7 +44,7 @@ def batch(
         from ..batch.run import Options, run
         from ..files import as_json
 
-        options = Options(workers, ray, retries, threads, gpus)
+        options = Options(workers, ray, retries, threads, gpus, timeout, anywhere)
         with shown_progress(quiet=json or not screen.is_terminal) as bars:
             record = _run(lambda: run(jobs, output, options, Shown(bars, json)))
         if json:
@@ -108,7 +112,8 @@ def counted(counts: Counter) -> str:
 
 def failure(job: "Job") -> str:
     where = f" (on {job.node})" if job.node else ""
-    return f"line {job.line} failed: {job.sentence}{where}"
+    bug = "; a bug, whose traceback is in batch.json" if job.traceback else ""
+    return f"line {job.line} failed: {job.sentence}{where}{bug}"
 
 
 def say(text: str) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy import ndarray
 
 from ..errors import UserError
+from ..notes import note
 from . import images, masks, video
+from .mask_files import Layer, brightest, choose_layer
 
 PLACED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
 ROUGH = 0.12  # of its breadth, how far a painted edge may be off
@@ -110,7 +112,20 @@ def painted(path: str | Path, size: tuple[int, int]) -> ndarray:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no file {path}, and it is no box x,y,w,h and no points x,y")
-    return masks.bright(images.read(file), size)
+    pair = images.read_layers(file)
+    way = "fill it with one colour, or save it without transparency"
+    layer = Layer() if pair[1] is None else choose_layer([pair], str(path), "auto", way)
+    inside = layer.inside(pair, size)
+    if not (inside.any() or layer.is_alpha):
+        peak, most = brightest([pair])
+        if peak != 1 or file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+            raise UserError(
+                f"nothing is painted in {path}: its brightest value is {peak} of {most}",
+                "paint what is meant in white",
+            )
+        note(f"the values of {path} are 0 and 1: 1 is taken for painted")
+        inside = Layer(is_label=True).inside(pair, size)
+    return inside
 
 
 def at(clip: video.Clip, number: int) -> ndarray:

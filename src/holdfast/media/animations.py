@@ -48,8 +48,11 @@ def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its content, whatever its name, and of a kind that can be animated. A GIF, which
     FFmpeg reads, is one only under the name of a picture. Raises UserError for HEIF, of which FFmpeg sees a tile.
     """
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:  # opening it as a video says what is wrong
+        return False
     brands = head[8:] if head[4:8] == b"ftyp" else b""
     if brands[:4] in HEIF and not any(brand in brands for brand in AVIF):
         raise UserError(f"{path} is a picture in HEIF, which is not read", "save it as JPEG or PNG")

@@ -18,6 +18,7 @@ from numpy import ndarray
 from ..errors import UserError
 from ..notes import note
 from . import images, video
+from .mask_files import choose_layer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,7 +52,7 @@ def mask(given: Any, what: str = "the mask") -> ndarray:
         parts = [mask(one, f"image {i} of {what}") for i, one in enumerate(given)]
         return _together([part[0] for part in parts], what)
     if _is_picture(given):
-        return _picture(given, what).max(2)[None] > 127
+        return _inside(_shape_of_picture(given, what)[None], what)
     array = _numbers(given, what, MASK)
     channel = -3 if _is_tensor(given) else -1
     if array.ndim == 4 and array.shape[channel] == 1:
@@ -59,6 +60,21 @@ def mask(given: Any, what: str = "the mask") -> ndarray:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise UserError(f"{what} is H W or f H W, not {_sides(array)}")
     return _inside(array if array.ndim == 3 else array[None], what)
+
+
+def _shape_of_picture(given: "Image.Image", what: str) -> ndarray:
+    """The values H W of a picture's layer that has a mask's shape."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(given)
+    if not upright.has_transparency_data:
+        return images.rgb(upright).max(2)
+    array = np.asarray(upright.convert("RGBA"))
+    pair = array[..., :3], array[..., 3]
+    layer = choose_layer(
+        [pair], what, "auto", "give one layer of it, such as image.getchannel('A')"
+    )
+    return pair[1] if layer.is_alpha else pair[0].max(2)
 
 
 def _together(parts: list[ndarray], what: str) -> ndarray:

@@ -11,6 +11,7 @@ import av
 from av.stream import Disposition
 
 from ..notes import note
+from .metadata import track_tags
 from .reading import Clip, container_of
 from .tracks import CONTAINERS, Track
 
@@ -77,7 +78,7 @@ def _add_track(out, source, track: Track, suffix: str):
         out.add_attachment(*COVERS[track.codec], _read_cover(source, track))
         return None
     made = out.add_stream_from_template(stream, opaque=True)
-    made.metadata.update(stream.metadata)
+    made.metadata.update(dict(track_tags(stream)))
     made.disposition = stream.disposition
     if track.kind == "video":
         made.disposition &= ~Disposition.default  # the clip is what is shown first

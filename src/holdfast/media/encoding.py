@@ -15,7 +15,9 @@ from numpy import ndarray
 
 from ..errors import UserError
 from .copying import CopiedTracks
-from .reading import UNTAGGED, Clip, colour_range
+from .matrices import UNTAGGED
+from .metadata import attach, movflags
+from .reading import Clip, colour_range
 from .samples import Picture, frame_of, is_yuv, picture, plain
 
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
@@ -67,10 +69,10 @@ CODECS = {
 
 
 @contextlib.contextmanager
-def written(part: Path) -> Iterator:
-    """A container to write into. Raises OSError."""
+def written(part: Path, clip: Clip) -> Iterator:
+    """A container to write into, which can hold most of what the clip's says of itself. Raises OSError."""
     suffix = part.suffix.lower()
-    flags = {"movflags": "+faststart"} if suffix in MP4 else {}
+    flags = {"movflags": movflags(clip.metadata, suffix)} if suffix in MP4 else {}
     if suffix in (".mkv", ".webm"):  # a time before zero would move all others
         flags = {"avoid_negative_ts": "disabled"}
     form = "mp4" if suffix == ".m4v" else None  # FFmpeg takes it for one that holds H.264 alone
@@ -85,8 +87,9 @@ def write_video(
     part: Path, clip: Clip, frames: Iterable[ndarray | Picture], codec: str, crf: int | None
 ) -> None:
     """Encode frames with the times, tags and sound of `clip`. codec: as pick_codec has it. Raises OSError."""
-    with written(part) as out:
+    with written(part, clip) as out:
         stream = _video_stream(out, clip, codec, crf)
+        attach(out, stream, clip.metadata, clip.start)
         tracks = CopiedTracks(out, clip)
         durations = dict(zip(clip.times, clip.durations, strict=False))
         converter = VideoReformatter()

@@ -1,4 +1,4 @@
-"""Image files as frames: which ones a folder holds, their size, reading them upright at eight bits; GIFs; tensors."""
+"""Image files as frames: which ones a folder holds, their size, reading them upright; GIFs; tensors."""
 
 import contextlib
 import itertools
@@ -6,6 +6,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..errors import UserError
+from .image_files import ORIENTATION, SIDEWAYS, Header, exif_of, is_system_file
 from .image_frames import check_still
 
 if TYPE_CHECKING:
@@ -33,25 +35,40 @@ class _TooLarge(Exception):
     """An image of more than PIXELS."""
 
 
-def listed(path: Path) -> tuple[list[Path], tuple[int, int]]:
-    """The images of a folder (or the one image) in natural order, and their common size, width and height.
+def listed(path: Path) -> tuple[list[Path], list[Header]]:
+    """Return the images of a folder (or the one image) in natural order, and what each says of itself.
 
-    Raises ValueError where there are none, or where they differ in size or share a name.
+    Raises UserError where there are none, or where they differ in size or share a name.
     """
-    inside = [path] if path.is_file() else path.iterdir()
-    files = sorted((f for f in inside if f.suffix.lower() in SUFFIXES), key=_natural)
+    inside = [path] if path.is_file() else [f for f in path.iterdir() if not is_system_file(f)]
+    files = sorted(
+        (f for f in inside if f.suffix.lower() in SUFFIXES and f.is_file()), key=_natural
+    )
     if not files:
-        raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
-    sizes = {size(f): f.name for f in reversed(files)}
+        raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}){_others(inside)}")
     if len({f.stem for f in files}) < len(files):
         raise UserError(f"{path} has images of the same name and different kinds; keep one kind")
+    headers = [read_header(f) for f in files]
+    sizes = {header.size: f.name for header, f in reversed([*zip(headers, files, strict=True)])}
     if len(sizes) > 1:
         first, second = itertools.islice(sizes, 2)
         raise UserError(
             f"the images of {path} differ in size: "
             f"{sizes[first]} is {first}, {sizes[second]} is {second}"
         )
-    return files, next(iter(sizes))
+    return files, headers
+
+
+def _others(inside: list[Path]) -> str:
+    """What a folder without images holds, by how its names end."""
+    ends = Counter(f.suffix.lower() or "/" * f.is_dir() or f.name for f in inside)
+    return f"; it holds {', '.join(f'{n} {end}' for end, n in ends.most_common(3))}" if ends else ""
+
+
+def left_over(path: Path) -> list[str]:
+    """Return the names in a folder of frames that are no images, without the system's own."""
+    others = (f for f in path.iterdir() if f.suffix.lower() not in SUFFIXES or not f.is_file())
+    return sorted(f.name for f in others if not is_system_file(f))
 
 
 def _natural(file: Path) -> list[int | str]:
@@ -60,9 +77,9 @@ def _natural(file: Path) -> list[int | str]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> "Iterator[Image.Image]":
-    """An image, whole and upright. Raises ValueError for what is none, is damaged, or would fill the memory."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def opened(file: Path) -> "Iterator[Image.Image]":
+    """An image, not decoded yet. Raises UserError for what is none, is damaged, or would fill the memory."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -71,8 +88,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
                 if image.width * image.height > PIXELS:
                     raise _TooLarge(f"{image.width}x{image.height} pixels")
                 check_still(image, file)
-                upright = ImageOps.exif_transpose(image)  # a copy, so all of it was read
-        yield upright
+                yield image
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -85,14 +101,65 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
         raise UserError(f"{file} is damaged: {error}") from error
 
 
+def read_header(file: Path) -> Header:
+    """Return what an image file says of itself; its picture is not decoded. Raises UserError."""
+    with opened(file) as image:
+        return Header.of(image, file)
+
+
 def size(file: Path) -> tuple[int, int]:
-    with _opened(file) as image:
-        return image.size
+    return read_header(file).size
 
 
 def read(file: Path) -> ndarray:
-    with _opened(file) as upright:
-        return rgb(upright)
+    """Return an image upright, H W 3: uint16 where it has more than eight bits a channel, else uint8."""
+    return read_layers(file)[0]
+
+
+def read_layers(file: Path) -> tuple[ndarray, ndarray | None]:
+    """Return an image and its opacity, upright: H W 3 and H W of the same integers; None where it is solid."""
+    from PIL import ImageOps
+
+    with opened(file) as image:
+        header = Header.of(image, file)
+        if header.bits > 8:
+            array = _read_deep(file, image)
+        else:
+            upright = ImageOps.exif_transpose(image)
+            array = np.asarray(upright.convert("RGBA" if header.may_be_clear else "RGB"))
+    if array.shape[2] == 3:
+        return array, None
+    alpha = array[..., 3]
+    return array[..., :3], alpha if alpha.min() < np.iinfo(alpha.dtype).max else None
+
+
+def _read_deep(file: Path, image: "Image.Image") -> ndarray:
+    """An image of 16 bits, H W 3 or H W 4, upright. Pillow reads grey alone without loss, OpenCV all kinds."""
+    import cv2
+
+    if image.mode.startswith("I;16"):
+        array = np.asarray(image).astype(np.uint16)
+    else:
+        log = cv2.utils.logging
+        level = log.getLogLevel()
+        log.setLogLevel(log.LOG_LEVEL_SILENT)  # libtiff's own remarks
+        array = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
+        log.setLogLevel(level)
+        if array is None or array.dtype != np.uint16:
+            raise UserError(f"{file} has 16 bits in a form that cannot be read", "save it as PNG")
+        array = array[..., [2, 1, 0, 3][: array.shape[2]]] if array.ndim == 3 else array
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.ascontiguousarray(_turned(array, exif_of(image).get(ORIENTATION, 1)))
+
+
+def _turned(array: ndarray, orientation: int) -> ndarray:
+    """Turn and mirror an array as EXIF's orientation, 1 to 8, says."""
+    if orientation in SIDEWAYS:
+        array = array.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return array[::rows, ::columns]
 
 
 def rgb(image: "Image.Image") -> ndarray:
@@ -107,6 +174,11 @@ def eight_bits(frame: ndarray) -> ndarray:
     if frame.dtype == np.uint8:
         return frame
     return (frame >> 8).astype(np.uint8)
+
+
+def sixteen_bits(frame: ndarray) -> ndarray:
+    """Return integers that fill 16 bits; those of eight are widened so that white stays white."""
+    return frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * 257
 
 
 def to_tensor(array: ndarray) -> "Tensor":

@@ -21,8 +21,10 @@ from ..errors import UserError
 from ..notes import note
 from . import video
 from .fit import Fit
+from .mask_files import Channel, Layer, Pair, brightest, choose_layer
 
 BOX = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")  # x, y, width, height
+EXACT = ("gray", "rgb", "bgr", "gbr", "pal", "mono")  # layouts whose small values are meant
 ASPECT = 0.02  # by how much the ratio of a mask's sides may differ in silence: sizes are rounded
 
 
@@ -51,6 +53,15 @@ class Shape:
         if self.grow > 0:
             return _within(inside, self.grow)
         return ~_within(~inside, -self.grow) if self.grow else inside
+
+    def describe(self) -> str:
+        """What was done to the mask, as a sentence names it."""
+        done = ["inverted"] * self.invert
+        done += [f"outlined by its {self.outline}"] * (self.outline != "given")
+        done += [f"{'grown' if self.grow > 0 else 'shrunk'} by {abs(self.grow)} pixels"] * bool(
+            self.grow
+        )
+        return f"once it is {' and '.join(done)}" if done else "no pixel is inside"
 
 
 def _within(inside: np.ndarray, reach: int) -> np.ndarray:
@@ -95,12 +106,19 @@ def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
     return np.clip(1 - _distance(inside) / (width + 1), 0, 1).astype(np.float32)
 
 
-def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = None) -> Mask:
+def bind(
+    path: str | Path,
+    clip: video.Clip,
+    part: range,
+    shape: Shape | None = None,
+    allow_any: bool = False,
+    channel: Channel = "auto",
+) -> Mask:
     """Open a mask for a part of a clip: a box "x,y,width,height" in pixels of the clip, or a file.
 
-    A file may be as long as the clip, as long as the part, or one frame for all. Raises ValueError for another length,
-    and for a box that is not in the frame; warns where one frame too many is dropped and where the mask is empty,
-    full, or perhaps inverted.
+    A file may be as long as the clip, as long as the part, or one frame for all. channel: which of its layers has the
+    shape. Raises UserError for another length, for a box that is not in the frame, and, without allow_any, for a mask
+    that is empty or full. Warns where one frame too many is dropped and where the mask is perhaps inverted.
     """
     shape = shape or Shape()
     if shape.feather < 0:
@@ -108,21 +126,73 @@ def bind(path: str | Path, clip: video.Clip, part: range, shape: Shape | None = 
     box = BOX.fullmatch(str(path))
     if box:
         inside = boxed(tuple(int(n) for n in box.groups()), clip.size)
-        return sensible(Mask(lambda: repeat(inside, len(part)), shape), path)
+        return check_extent(Mask(lambda: repeat(inside, len(part)), shape), path, allow_any)
     file = video.probe(path)
-    whole, part_only = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
-    if file.frames not in (1, *whole, *part_only):
-        raise UserError(
-            f"the mask {path} has {file.frames} frames; "
-            f"the clip has {clip.frames}, the edited part {len(part)}"
-        )
-    if file.frames in (whole[1], part_only[1]) and file.frames != clip.frames:
-        note(f"the mask {path} has one frame too many; the last is dropped")
+    _check_length(file, clip, part)
     if abs(math.log(file.size[0] * clip.size[1] / (file.size[1] * clip.size[0]))) > ASPECT:
         sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
         note(f"the mask {path} is {sizes[0]}, the clip {sizes[1]}: it is stretched to fit")
-    skip = part.start if file.frames > 1 and file.frames in whole else 0
-    return sensible(Mask(lambda: _read(file, clip.size, skip, len(part)), shape), path)
+    opened = _MaskFile(file, clip.size, part, file.frames > 1 and file.frames >= clip.frames)
+    layer = _layer(opened, channel)
+    mask = Mask(lambda: opened.read(layer), shape)
+    return check_extent(mask, path, allow_any, lambda: opened.describe_empty(layer))
+
+
+def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
+    whole, part_only = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
+    if file.frames not in (1, *whole, *part_only):
+        raise UserError(
+            f"the mask {file.path} has {file.frames} frames; "
+            f"the clip has {clip.frames}, the edited part {len(part)}"
+        )
+    if file.frames in (whole[1], part_only[1]) and file.frames != clip.frames:
+        note(f"the mask {file.path} has one frame too many; the last is dropped")
+
+
+@dataclass(frozen=True)
+class _MaskFile:
+    """The frames of a file that are the masks of a part of a clip."""
+
+    file: video.Clip
+    size: tuple[int, int]  # width, height, of the clip
+    part: range
+    is_whole: bool  # as long as the clip, not as its part
+
+    def pairs(self) -> Iterator[Pair]:
+        skip = self.part.start if self.is_whole else 0
+        return islice(video.read_layers(self.file), skip, skip + len(self.part))
+
+    def read(self, layer: Layer) -> Iterator[np.ndarray]:
+        inside = None
+        for pair in self.pairs():
+            inside = layer.inside(pair, self.size)
+            yield inside
+        if self.file.frames == 1:
+            yield from repeat(inside, len(self.part) - 1)
+
+    def describe_empty(self, layer: Layer) -> str:
+        if layer.is_alpha:
+            return "it is transparent everywhere"
+        return "its brightest value is {} of {}".format(*brightest(self.pairs()))
+
+
+def _layer(opened: _MaskFile, channel: Channel) -> Layer:
+    """Which layer of a file has the shape; labels 0 and 1 are known where nothing else can be meant."""
+    file, layer = opened.file, Layer()
+    if file.opacity:
+        way = "say which is meant with --mask-channel colour or --mask-channel alpha"
+        layer = choose_layer(opened.pairs(), str(file.path), channel, way)
+    elif channel == "alpha":
+        raise UserError(f"the mask {file.path} has no alpha: it is solid everywhere")
+    exact = file.pixel_format.startswith(EXACT) and not any(
+        f.suffix.lower() in (".jpg", ".jpeg", ".webp") for f in file.files
+    )
+    if layer.is_alpha or not exact or any(inside.any() for inside in opened.read(layer)):
+        return layer
+    if brightest(opened.pairs())[0] != 1:
+        return layer
+    note(f"the values of the mask {file.path} are 0 and 1: 1 is taken for inside")
+    return Layer(is_label=True)
 
 
 def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
@@ -137,30 +207,32 @@ def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def _read(file: video.Clip, size: tuple[int, int], skip: int, count: int) -> Iterator[np.ndarray]:
-    inside = None
-    for array in islice(video.read(file), skip, skip + count):
-        inside = bright(array, size)
-        yield inside
-    if file.frames == 1:
-        yield from repeat(inside, count - 1)
-
-
 def bright(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Where a picture H W 3 is above half, boolean, at a size (width, height)."""
-    import cv2
-
-    above = array.max(axis=2) > (127 if array.dtype == np.uint8 else 32767)
-    return cv2.resize(above.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    return Layer().inside((array, None), size)
 
 
-def sensible(mask: Mask, name: str | Path) -> Mask:
-    """The mask; notes where it cannot be what was meant."""
-    share = float(np.mean([inside.mean() for inside in mask.frames()]))
+def check_extent(
+    mask: Mask,
+    name: str | Path,
+    allow_any: bool,
+    describe_empty: Callable[[], str] = lambda: "no pixel is inside",
+) -> Mask:
+    """Return the mask. Raise UserError where no pixel is inside it, or every pixel of every frame; with allow_any a
+    note says so. Note where it is perhaps inverted.
+    """
+    raw, shares = False, []
+    for inside in mask.read():
+        raw |= bool(inside.any())
+        shares.append(float(mask.shape.of(inside).mean()))
+    share = float(np.mean(shares))
     if share == 0:
-        note(f"the mask {name} is empty: nothing will change")
+        why = mask.shape.describe() if raw or mask.shape.invert else describe_empty()
+        _stop_or_note(f"the mask {name} is empty ({why})", "nothing would change", allow_any)
     elif share == 1:
-        note(f"the mask {name} is full: all may change")
+        _stop_or_note(
+            f"the mask {name} is full", "every pixel of every frame may change", allow_any
+        )
     elif share > 0.75:
         note(
             f"the mask {name} lets {share:.0%} of the picture change; "
@@ -175,8 +247,17 @@ def cell_side(grid: Grid, fitted: Fit) -> float:
     return max(stride * size / model_size for stride, size, model_size in sides)
 
 
-def from_cells(cells: Tensor, grid: Grid, fitted: Fit, shape: Shape) -> Mask:
-    """A mask on latents, f h w boolean, at the clip's own size and length."""
+def _stop_or_note(found: str, so: str, allow_any: bool) -> None:
+    if not allow_any:
+        cure = "give another mask, or allow it with --allow-any-mask"
+        raise UserError(f"{found}; {so}", cure)
+    note(f"{found}: {so}")
+
+
+def from_cells(
+    cells: Tensor, grid: Grid, fitted: Fit, shape: Shape, allow_any: bool = False
+) -> Mask:
+    """A mask on latents, f h w boolean, at the clip's own size and length. Raises UserError as check_extent does."""
 
     def read() -> Iterator[np.ndarray]:
         for i in range(fitted.frames):
@@ -185,7 +266,7 @@ def from_cells(cells: Tensor, grid: Grid, fitted: Fit, shape: Shape) -> Mask:
             whole = functional.interpolate(cell[None, None].float(), fitted.size, mode="nearest")
             yield whole[0, 0].numpy() > 0
 
-    return sensible(Mask(read, shape), "auto")
+    return check_extent(Mask(read, shape), "auto", allow_any)
 
 
 def to_latent(frames: Iterable[np.ndarray], grid: Grid, shape: tuple[int, int, int]) -> Tensor:

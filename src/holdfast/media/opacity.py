@@ -6,17 +6,12 @@ import numpy as np
 from numpy import ndarray
 
 from ..errors import UserError
+from . import images
 
 
 def of_image(file: Path) -> ndarray | None:
-    """The opacity of an image file, H W uint8, upright; None where it has none or is solid."""
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as image:
-        if not image.has_transparency_data:
-            return None
-        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))[..., 3]
-    return alpha if alpha.min() < 255 else None
+    """The opacity of an image file, H W of its integers, upright; None where it has none or is solid."""
+    return images.read_layers(file)[1]
 
 
 def over(picture: ndarray, colour: tuple[int, int, int]) -> ndarray:

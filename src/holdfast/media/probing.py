@@ -11,8 +11,12 @@ import av
 
 from ..errors import UserError
 from . import animations, images, opacity, orientation, sizes, timeline, wholeness
+from .image_files import CONVERTED, Header
+from .matrices import check_matrix
+from .metadata import read_metadata
 from .orientation import Orientation
 from .reading import Clip, opened, picture_of, pictures
+from .samples import has_chroma
 from .sizes import Shape
 from .tracks import list_tracks
 
@@ -21,6 +25,7 @@ BOTTOM_FIRST = {
     4,
 }  # of FFmpeg's AVFieldOrder: by how fields are stored, and by how they are shown
 DECODING_TIMES = {"avi"}  # containers that store when a frame is decoded, and not when it is shown
+TOLD_APART = Fraction(1, 1000)  # seconds: Matroska's clock
 HIDDEN = {"vp8", "vp9", "av1"}  # codecs with packets that are not shown
 
 
@@ -34,7 +39,7 @@ class _Seen:
     clear: bool  # whether some of it is seen through
     fields: bool  # whether it is interlaced
     shape: Shape
-    orientation: Orientation
+    orientation: Orientation | None  # None: the same as of the frame before
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "_Seen":
@@ -46,7 +51,7 @@ class _Seen:
             _is_clear(frame),
             frame.interlaced_frame,
             shape,
-            orientation.of_frame(frame),
+            orientation.of_frame(frame) if frame.side_data.get("DISPLAYMATRIX") else None,
         )
 
 
@@ -94,16 +99,50 @@ def check_regular(path: Path) -> None:
 
 
 def _probe_images(path: Path) -> Clip:
-    files, size = images.listed(path)
+    files, headers = images.listed(path)
+    bits = max(header.bits for header in headers)
     return Clip(
         path=path,
-        size=size,
+        size=headers[0].size,
         rate=Fraction(25),
         time_base=Fraction(1, 25),
         times=tuple(range(len(files))),
         files=tuple(files),
-        opacity=any(opacity.of_image(file) is not None for file in files),
+        bits=bits,
+        pixel_format="rgb24" if bits == 8 else "rgb48le",
+        opacity=any(
+            header.may_be_clear and opacity.of_image(file) is not None
+            for file, header in zip(files, headers, strict=True)
+        ),
+        cautions=tuple(_cautions_of_images(headers)),
+        profiles=tuple(sorted({p.profile_name for p in headers if p.profile_name and p.is_rgb})),
+        has_exif=any(header.has_exif for header in headers),
+        notes=tuple(_notes_of_images(path, bits)),
     )
+
+
+def _cautions_of_images(headers: list[Header]) -> list[str]:
+    """What is lost of images before anything is done with them."""
+    said = []
+    for mode in sorted({header.mode for header in headers} & set(CONVERTED)):
+        said.append(f"the images are {mode}: they are converted to RGB, and written so")
+    if any(header.stored_bits > header.bits for header in headers):
+        said.append("the images have 16 bits a channel in a form of which 8 are read")
+    others = sorted({h.profile_name for h in headers if h.profile_name and not h.is_rgb})
+    if others:
+        said.append(
+            f"the images' colour profile ({', '.join(others)}) is not of RGB; it is left out"
+        )
+    return said
+
+
+def _notes_of_images(path: Path, bits: int) -> list[str]:
+    notes = ["16 bits a channel"] if bits > 8 else []
+    left = images.left_over(path) if path.is_dir() else []
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        notes.append(f"no frames, ignored: {', '.join(left[:3])}{more}")
+    return notes
 
 
 def _is_animation(path: Path) -> bool:
@@ -202,6 +241,12 @@ def _described(
 ) -> Clip:
     context, shapes = stream.codec_context, [s.shape for s in seen]
     shape, turned = sizes.main_shape(shapes), _orientation_of(path, seen)
+    colour = {
+        "range": context.color_range,
+        "primaries": context.color_primaries,
+        "trc": context.color_trc,
+        "space": context.colorspace,
+    }
     clip = Clip(
         path=path,
         size=shape.size[::-1] if turned.swaps_sides else shape.size,
@@ -211,20 +256,20 @@ def _described(
         orientation=turned,
         bits=max(c.bits for c in av.VideoFormat(shape.layout).components),
         pixel_format=shape.layout,
-        colour={
-            "range": context.color_range,
-            "primaries": context.color_primaries,
-            "trc": context.color_trc,
-            "space": context.colorspace,
-        },
+        colour=colour,
         aspect=stream.sample_aspect_ratio,
         audio=len(container.streams.audio),
         tracks=list_tracks(container, stream),
         timecode=_timecode(stream.metadata) or _timecode(container.metadata),
         resizes=len(set(shapes)) > 1,
-        cautions=(*sizes.describe(shapes), *[turned.describe()] * (turned.angle is not None)),
+        cautions=(
+            *sizes.describe(shapes),
+            *[turned.describe()] * (turned.angle is not None),
+            *(check_matrix(path, colour) if has_chroma(shape.layout) else ()),
+        ),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
+        metadata=read_metadata(container, stream),
         notes=tuple(_notes(stream, first, seen, packets)),
     )
     return _timed(clip, container, stream, seen, packets)
@@ -235,13 +280,14 @@ def _timecode(metadata: dict[str, str]) -> str:
 
 
 def _orientation_of(path: Path, seen: list[_Seen]) -> Orientation:
+    first = seen[0].orientation or Orientation()
     for i, one in enumerate(seen):
-        if one.orientation != seen[0].orientation:
+        if one.orientation not in (None, first):
             raise UserError(
                 f"{path} is turned another way from frame {i} on",
                 "cut it there, and edit its two parts",
             )
-    return seen[0].orientation
+    return first
 
 
 def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Packet]) -> Clip:
@@ -253,7 +299,8 @@ def _timed(clip: Clip, container, stream, seen: list[_Seen], packets: list[_Pack
         step = statistics.mode(lasting)
     shown = [p.dts for p in packets if p.has_picture and not p.is_discard]
     has_only = container.format.name in DECODING_TIMES and None not in shown
-    line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step)
+    least = max(1, round(TOLD_APART / stream.time_base))
+    line = timeline.read_timeline([s.time for s in seen], shown if has_only else (), step, least)
     time_base = stream.time_base / line.scale
     sounds = [t.start for t in clip.tracks if t.kind == "audio" and t.start is not None]
     origin = timeline.origin(line.times[0], time_base, sounds)
@@ -280,7 +327,7 @@ def _notes(stream, first, seen: list[_Seen], packets: list[_Packet]) -> list[str
     if damaged:
         frames = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
         notes.append(f"{frames} repaired")
-    turned = seen[0].orientation
+    turned = seen[0].orientation or Orientation()
     if turned.matrix and turned.angle is None:
         notes.append(turned.describe())
     if bits > 8:

@@ -14,6 +14,8 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import UserError
 from . import animations, images, opacity, sizes
+from .matrices import matrix_of
+from .metadata import Metadata
 from .orientation import Orientation
 from .tracks import Track
 
@@ -23,14 +25,7 @@ SCALING = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-UNTAGGED = 2
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,10 @@ class Clip:
     # on request: what lies behind a picture that is seen through, and whether fields become frames
     background: tuple[int, int, int] | None = None
     deinterlaced: bool = False
+    metadata: Metadata = Metadata()  # title, time, place, chapters
+    cautions: tuple[str, ...] = ()  # what a user should know before any work
+    profiles: tuple[str, ...] = ()  # what the ICC profiles of images call themselves, without sRGB
+    has_exif: bool = False  # whether images hold what a camera wrote
 
     @property
     def frames(self) -> int:
@@ -184,6 +183,19 @@ def read(clip: Clip) -> Iterator[np.ndarray]:
     return (upright(frame, clip, converter) for frame in stored(clip))
 
 
+def read_layers(clip: Clip) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The frames in order, upright, each with its opacity, H W 3 and H W; None where a frame is solid."""
+    converter = VideoReformatter()
+    if clip.files:
+        yield from (_image_layers(file, clip) for file in clip.files)
+    elif not clip.opacity:
+        yield from ((frame, None) for frame in read(clip))
+    else:
+        for frame in stored(clip):
+            array = _upright_samples(frame, clip, converter, "rgba")
+            yield array[..., :3], array[..., 3]
+
+
 def stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
     """The frames in order as they lie in the file: of a video in its own samples, of images as arrays."""
     if clip.files:
@@ -201,10 +213,18 @@ def stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
 
 
 def _image(file: Path, clip: Clip) -> np.ndarray:
-    array, alpha = images.read(file), opacity.of_image(file) if clip.background else None
-    if alpha is None:
-        return array
-    return opacity.over(np.dstack((array, alpha)), clip.background)
+    array, alpha = _image_layers(file, clip)
+    if clip.background and alpha is not None:
+        return opacity.over(np.dstack((array, alpha)), clip.background)
+    return array
+
+
+def _image_layers(file: Path, clip: Clip) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image and its opacity at the depth of the clip, whose images may differ in it."""
+    array, alpha = images.read_layers(file)
+    if clip.bits == 8:
+        return array, alpha
+    return images.sixteen_bits(array), None if alpha is None else images.sixteen_bits(alpha)
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame], clip: Clip) -> Iterator[av.VideoFrame]:
@@ -226,9 +246,16 @@ def upright(
     """A frame as it is shown, H W 3 in RGB."""
     if isinstance(frame, np.ndarray):
         return frame
-    layout = "rgb24" if clip.bits == 8 else "rgb48le"
-    if clip.background:
-        layout = "rgba" if clip.bits == 8 else "rgba64le"
+    array = _upright_samples(frame, clip, converter, "rgba" if clip.background else "rgb")
+    return opacity.over(array, clip.background) if clip.background else array
+
+
+def _upright_samples(
+    frame: av.VideoFrame, clip: Clip, converter: VideoReformatter, channels: str
+) -> np.ndarray:
+    """A video's frame as it is shown, H W 3 ("rgb") or H W 4 ("rgba")."""
+    shallow = {"rgb": "rgb24", "rgba": "rgba"}
+    layout = shallow[channels] if clip.bits == 8 else f"{channels}{16 * len(channels)}le"
     rgb = converter.reformat(
         frame,
         format=layout,
@@ -237,17 +264,13 @@ def upright(
         interpolation=SCALING,
     )
     array = rgb.to_ndarray()
-    if clip.background:
-        array = opacity.over(array, clip.background)
     return np.ascontiguousarray(clip.orientation.turn(array))
 
 
 def matrix(clip: Clip) -> Colorspace:
     """The tagged YUV matrix; where there is no tag, the usual one of the size, the same on the way in and out."""
-    tagged = clip.colour.get("space", UNTAGGED)
-    if tagged in (0, UNTAGGED):
-        return Colorspace.ITU709 if max(clip.size) >= 1280 else Colorspace.ITU601
-    return _MATRICES.get(tagged, Colorspace.ITU601)
+    usual = Colorspace.ITU709 if max(clip.size) >= 1280 else Colorspace.ITU601
+    return matrix_of(clip.colour) or usual
 
 
 def colour_range(clip: Clip) -> int:

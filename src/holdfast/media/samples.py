@@ -34,6 +34,11 @@ def is_yuv(pixel_format: str) -> bool:
     return not (known.is_rgb or known.has_palette)
 
 
+def has_chroma(pixel_format: str) -> bool:
+    """Return whether samples are luma and chroma, which a matrix makes RGB of."""
+    return is_yuv(pixel_format) and len(av.VideoFormat(pixel_format).components) > 2
+
+
 def frame_of(shown: Picture, clip: Clip, target: str, converter: VideoReformatter) -> av.VideoFrame:
     """A picture in a pixel format, turned back to how its source is stored."""
     stored = clip.orientation.turn_back

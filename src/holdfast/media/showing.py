@@ -23,15 +23,20 @@ BYTES = 6 * 2**20  # of a clip that is shown, at most, but for what the coarsest
 QUALITIES = (20, 30, 40, 51)  # H.264's, tried in turn
 
 
-def playing(clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float) -> str:
+def playing(
+    clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float, most: int = BYTES
+) -> str:
     """`small` as data."""
-    return _data("video/mp4", small(clips, size, rate))
+    return _data("video/mp4", small(clips, size, rate, most))
 
 
-def small(clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float) -> bytes:
+def small(
+    clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float, most: int = BYTES
+) -> bytes:
     """Clips side by side as one H.264 file that every browser plays.
 
-    Frames H W 3 uint8; size: of one clip as it comes, width and height.
+    Frames H W 3 uint8; size: of one clip as it comes, width and height. most: bytes, but for what the coarsest quality
+    takes.
     """
     shown, scale = shown_size(len(clips), size)
     frames = list(islice(_side_by_side(clips, shown, shrunk=scale < 1), FRAMES))
@@ -39,7 +44,7 @@ def small(clips: list[Iterator[ndarray]], size: tuple[int, int], rate: float) ->
         file = Path(folder) / "clip.mp4"
         for quality in QUALITIES:
             video.write_frames(file, frames, max(1, round(rate)), "h264", quality)
-            if file.stat().st_size <= BYTES:
+            if file.stat().st_size <= most:
                 break
         return file.read_bytes()
 

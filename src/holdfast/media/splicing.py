@@ -25,6 +25,7 @@ from .encoding import (
     timed,
     written,
 )
+from .metadata import attach
 from .reading import Clip, opened, picture_of
 from .samples import Picture, frame_of, picture
 
@@ -130,7 +131,7 @@ def write_spliced(
     part: Path, clip: Clip, frames: Iterable[ndarray | Picture], splice: Splice, crf: int | None
 ) -> None:
     """Write a clip of which only `splice`'s frames are encoded. Raises OSError."""
-    with written(part) as out, opened(clip.path) as source:
+    with written(part, clip) as out, opened(clip.path) as source:
         track = picture_of(source)
         stream = out.add_stream_from_template(track)
         encoder = _encoder(clip, splice.header, crf)
@@ -138,6 +139,7 @@ def write_spliced(
         if part.suffix.lower() in MP4:
             stream.codec_context.codec_tag = splice.header.tag
         mark_stream(stream, clip)
+        attach(out, stream, clip.metadata, clip.start)
         tracks = CopiedTracks(out, clip)
         copied = (_moved(packet, clip) for packet in source.demux(track) if packet.size)
         made = _Encoded(encoder, clip, splice)

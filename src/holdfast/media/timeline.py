@@ -23,11 +23,14 @@ class Timeline:
     ] = ()  # where recordings follow each other in one file, what each was moved by, in file's ticks
 
 
-def read_timeline(shown: Sequence[int | None], stored: Sequence[int], step: int) -> Timeline:
+def read_timeline(
+    shown: Sequence[int | None], stored: Sequence[int], step: int, least: int = 1
+) -> Timeline:
     """Times of frames in their order of display.
 
     shown: what the decoder says of each frame. stored: each packet's time, rising, where the container stores times of
-    decoding alone (AVI); else empty. step: ticks of an ordinary frame.
+    decoding alone (AVI); else empty. step: ticks of an ordinary frame. least: ticks between two frames of one time,
+    where there is room.
     """
     missing, own = shown.count(None), tuple(shown)
     if not missing and _rises(own):
@@ -36,14 +39,14 @@ def read_timeline(shown: Sequence[int | None], stored: Sequence[int], step: int)
     if (missing or falls) and len(stored) == len(own) and _rises(stored):
         return Timeline(tuple(stored), repair="frames without times of their own take turns")
     if missing:
-        known = _spread(_fill(own, step), step)
+        known = _spread(_fill(own, step), step, least)
         frames = "frame" if missing == 1 else "frames"
         return replace(known, repair=f"{missing} {frames} without a time follow those before them")
     if falls:
         ordered, joins = _order(own, falls, step)
         said = f"times that go backwards ({falls}) were put in order"
-        return replace(_spread(ordered, step), repair=said, joins=joins)
-    return _spread(own, step)
+        return replace(_spread(ordered, step, least), repair=said, joins=joins)
+    return _spread(own, step, least)
 
 
 def _rises(times: Sequence[int]) -> bool:
@@ -84,14 +87,15 @@ def _order(times: Sequence[int], falls: int, step: int) -> tuple[list[int], tupl
     return kept, tuple(joins)
 
 
-def _spread(times: Sequence[int], step: int) -> Timeline:
-    """Times that rise, of some that do not fall: frames of one time follow each other as soon as the clock allows."""
+def _spread(times: Sequence[int], step: int, least: int) -> Timeline:
+    """Times that rise, of some that do not fall: frames of one time follow each other as soon as clocks allow."""
     runs = [(time, len(list(same))) for time, same in itertools.groupby(times)]
     gaps = [b - a for (a, _), (b, _) in itertools.pairwise(runs)] + [step]
     scale = max(-(-count // gap) for (_, count), gap in zip(runs, gaps, strict=True))
     spread = []
     for (time, count), gap in zip(runs, gaps, strict=True):
-        apart = 1 if scale == 1 else max(1, gap * scale // count)
+        apart = max(1, gap * scale // count)  # evenly, where there is no room for less
+        apart = min(apart, least) if scale == 1 else apart
         spread += [time * scale + n * apart for n in range(count)]
     same = len(times) - len(runs)
     repair = f"{same} frames that had the time of the one before follow it" if same else ""

@@ -27,7 +27,7 @@ def list_tracks(container, picture) -> tuple[Track, ...]:
     """All tracks of a container but the picture."""
     tracks: list[Track] = []
     for stream in container.streams:
-        if stream.index == picture.index or is_timecode(stream):
+        if stream.index == picture.index or is_timecode(stream) or _is_chapters(stream, container):
             continue
         kind = _kind_of(stream)
         number = 1 + sum(track.kind == kind for track in tracks)
@@ -40,6 +40,12 @@ def list_tracks(container, picture) -> tuple[Track, ...]:
 def is_timecode(stream) -> bool:
     """Whether a track holds nothing but the time of day of the first frame, which the picture's track says too."""
     return stream.type == "data" and "timecode" in stream.metadata
+
+
+def _is_chapters(stream, container) -> bool:
+    """Whether a track of a QuickTime file holds the titles of its chapters, which are carried over for themselves."""
+    count = len(container.chapters())
+    return stream.type == "data" and stream.codec_context is None and stream.frames == count > 0
 
 
 def _kind_of(stream) -> str:

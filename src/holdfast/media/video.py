@@ -5,12 +5,13 @@ tracks. Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel
 This is the door: `reading.py` and `writing.py` do the work.
 """
 
+from .aspects import is_exact, losses, promises
 from .encoding import CODECS, pick_codec
 from .probing import check_regular, probe
-from .reading import Clip, read, stored, treated, upright
+from .reading import Clip, read, read_layers, stored, treated, upright
 from .samples import Picture, picture
 from .tracks import CONTAINERS
-from .writing import check_output, clip_of, count_audio, losses, write, write_frames
+from .writing import check_output, clip_of, count_audio, write, write_frames
 
 __all__ = [
     "CODECS",
@@ -21,11 +22,14 @@ __all__ = [
     "check_regular",
     "clip_of",
     "count_audio",
+    "is_exact",
     "losses",
     "pick_codec",
     "picture",
     "probe",
+    "promises",
     "read",
+    "read_layers",
     "stored",
     "treated",
     "upright",

@@ -3,23 +3,17 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from numpy import ndarray
 
 from ..errors import UserError
 from ..files import REPLACED, publish, scratch
-from . import images, opacity, splicing
+from . import image_writing, images, splicing
 from .copying import can_hold, split_tracks
 from .encoding import CODECS, pick_codec, pixel_format, write_video
 from .reading import Clip
-from .samples import Picture, has_opacity, picture
+from .samples import Picture, picture
 from .tracks import CONTAINERS, Track
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-SEEN_THROUGH = {"", ".png", ".webp", ".tif", ".tiff"}  # images, and the folder of them
 
 
 def write(
@@ -163,32 +157,8 @@ def _write_images(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
         images.write_gif(part, clip.size, hundredths, frames)
 
 
-def losses(path: Path, clip: Clip, codec: str = "auto") -> list[str]:
-    """What of a clip the file cannot hold, in a sentence each."""
-    suffix, said = path.suffix.lower(), []
-    chosen = pick_codec(codec, suffix, clip) if suffix in CONTAINERS else ""
-    images_hold = bool(clip.files) and suffix in SEEN_THROUGH
-    held = has_opacity(pixel_format(clip, chosen)) if chosen else images_hold
-    if clip.opacity and not held:
-        said.append(
-            f"{path.name} cannot hold what is seen through (alpha), which is left out; write .webm, .mov with "
-            "--codec prores or .mkv with --codec ffv1, or give a --background"
-        )
-    if clip.fields and not (chosen and CODECS[chosen].fields):
-        said.append(
-            f"{path.name} does not say that its frames are interlaced; write H.264, or give --deinterlace"
-        )
-    if clip.orientation.angle is not None and not chosen:
-        said.append(f"{path.name} is not shown turned by {clip.orientation.angle} degrees")
-    if clip.audio and not chosen:
-        said.append(f"{path.name} cannot hold the source's audio, which is left out")
-    if clip.timecode and not chosen:
-        said.append(f"left out: the timecode {clip.timecode}, which {path.name} cannot hold")
-    lost = split_tracks(clip, suffix)[1]
-    return said + [_say_lost(path, clip, t, codec) for t in lost if chosen or t.kind != "audio"]
-
-
-def _say_lost(path: Path, clip: Clip, track: Track, codec: str) -> str:
+def say_lost(path: Path, clip: Clip, track: Track, codec: str) -> str:
+    """Say that a file leaves out a track, and which kind of file keeps it."""
     homes = _homes(clip, track, codec)
     cure = f"; {' or '.join(homes)} keeps it" if homes else ""
     if track.kind == "audio" and not homes and track.is_decodable:
@@ -200,18 +170,12 @@ def _write_folder(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
     part.mkdir()
     for i, frame in enumerate(frames):
         name = clip.files[i].stem if clip.files else f"{i:05d}"
-        _seen_through(frame, clip, i).save(part / f"{name}.png")
+        _save(part / f"{name}.png", frame, clip, i)
 
 
-def _seen_through(frame: ndarray, clip: Clip, index: int) -> "Image.Image":
-    """An image with the opacity that the source's has."""
-    from PIL import Image
-
-    made = Image.fromarray(images.eight_bits(frame))
-    alpha = opacity.of_image(clip.files[index]) if clip.opacity and clip.files else None
-    if alpha is not None:
-        made.putalpha(Image.fromarray(alpha))
-    return made
+def _save(path: Path, frame: ndarray, clip: Clip, index: int) -> None:
+    source = clip.files[index] if clip.files else None
+    image_writing.save(path, frame, source, opaque=not clip.opacity)
 
 
 def _write_image(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
@@ -220,5 +184,4 @@ def _write_image(part: Path, clip: Clip, frames: Iterable[ndarray]) -> None:
             raise UserError(
                 f"{part.name} takes one frame; give a video name or a folder for a clip"
             )
-        made = _seen_through(frame, clip, i)
-        (made if part.suffix.lower() in SEEN_THROUGH else made.convert("RGB")).save(part)
+        _save(part, frame, clip, i)

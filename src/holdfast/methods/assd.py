@@ -19,7 +19,7 @@ from .. import attention
 from ..attention.door import Site
 from ..distillation import Descent, Drawn, draws
 from ..notes import note
-from ..settings import Guidance, Number, Range, Share, Steps
+from ..settings import Guidance, Number, Range, Share, Steps, setting
 from ..step import Field, Given, Guide, Step, resumed
 
 NEEDS: set[str] = set()
@@ -32,17 +32,24 @@ ONLY_WITH |= dict.fromkeys(("joint_guidance", "stride"), "joint")
 class Config(Descent):
     """The paper's values; where it gives none, what measured well (docs/distillation.md)."""
 
-    window: Annotated[float, Range(0, 0.5)] = 0.165  # g of either neighbour, Eq. 6; 0: off
-    # what is smoothed: R, as printed, or R less the noise that was drawn, which is no signal
-    smooth_target: Literal["prediction", "residual"] = "prediction"
-    # m of Eq. 7: over the edited places, as the text has it; under them, as printed; or 1 everywhere
-    mask: Literal["text", "printed", "off"] = "text"
-    tau: Number = 0.05  # not in the paper
-    fusion: Share = 0.8  # lambda, Eq. 13; 0: off
-    fused: Steps = 3  # how many of the last self-attention layers over space; not in the paper
-    joint: Number = 1.0  # weight of the image model, Eq. 10; 0: off
+    window: Annotated[float, Range(0, 0.5)] = setting(0.165, "g of either neighbour, Eq. 6; 0: off")
+    smooth_target: Literal["prediction", "residual"] = setting(
+        "prediction",
+        "what is smoothed: R, as printed, or R less the noise that was drawn, which is no signal",
+    )
+    mask: Literal["text", "printed", "off"] = setting(
+        "text",
+        "m of Eq. 7: over the edited places, as the text has it; under them, as "
+        "printed; or 1 everywhere",
+    )
+    tau: Number = setting(0.05, "not in the paper")
+    fusion: Share = setting(0.8, "lambda, Eq. 13; 0: off")
+    fused: Steps = setting(
+        3, "how many of the last self-attention layers over space; not in the paper"
+    )
+    joint: Number = setting(1.0, "weight of the image model, Eq. 10; 0: off")
     joint_guidance: Guidance = 7.5
-    stride: Steps = 4  # latent frames from one key frame to the next; not in the paper
+    stride: Steps = setting(4, "latent frames from one key frame to the next; not in the paper")
 
 
 def wants_guide(cfg: Config) -> bool:
@@ -78,7 +85,11 @@ def reference(wanted: Tensor, known: Tensor, eps: Tensor, cfg: Config) -> Tensor
 
 
 def smoothed(e: Tensor, side: float) -> Tensor:
-    """Every frame with its two neighbours, b c f h w: side, 1 - 2 side, side. At the ends, of what there is."""
+    """Every frame with its two neighbours, b c f h w: side, 1 - 2 side, side. At the ends, of what there is; a frame
+    that is alone stays as it is, whatever the side.
+    """
+    if e.shape[2] == 1:
+        return e
     total, weight = (1 - 2 * side) * e, torch.full_like(e[:, :1, :, :1, :1], 1 - 2 * side)
     for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
         total[:, :, here] += side * e[:, :, there]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -21,12 +21,14 @@ class Config:
     """The authors' values."""
 
     steps: Steps = 50
-    strength: Share = 0.98  # the first of the 50 steps is skipped
+    strength: Share = setting(0.98, "the first of the 50 steps is skipped")
     source_guidance: Guidance = 5.0
     target_guidance: Guidance = 15.0
-    shift: Shift = None  # of the grid of levels; the authors' is 5; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name; the authors' is euler
-    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 5; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("own", "of levels, by name; the authors' is euler")
+    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
 
     __post_init__ = check
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import diffusion
-from ..settings import Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
+from ..settings import Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -22,13 +22,13 @@ class Config:
     19.5, zeta 0.001.
     """
 
-    steps: Steps = 33  # no step is skipped
+    steps: Steps = setting(33, "no step is skipped")
     strength: Share = 1.0
-    target_guidance: Guidance = 13.5  # w; the paper says 7.5, the code's command line 13.5
+    target_guidance: Guidance = setting(13.5, "w; the paper says 7.5, the code's command line 13.5")
     zeta: Number = 0.01
-    shift: Shift = None  # of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
 
     __post_init__ = check
 

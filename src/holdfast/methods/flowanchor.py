@@ -18,10 +18,22 @@ from torch import Tensor
 from .. import attention, diffusion
 from ..attention.affine import Refinement, refined
 from ..notes import note
-from ..settings import Guidance, LevelGrid, Number, Range, Share, Shift, Steps, Timesteps, check
+from ..settings import (
+    Guidance,
+    LevelGrid,
+    Number,
+    Range,
+    Share,
+    Shift,
+    Steps,
+    Timesteps,
+    check,
+    setting,
+)
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
+UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask
 ONLY_WITH = dict.fromkeys(("base_frames", "contrast"), "gamma")  # settings that need another one
 
 
@@ -31,30 +43,36 @@ class Config:
     measured.
     """
 
-    steps: Steps = 25  # T
-    strength: Share = 0.92  # n_max / T: the first two of 25 are skipped
-    beta_text: Share = 0.3  # b1, text-token modulation (TTM)
-    beta_video: Share = 0.3  # b2, spatio-temporal modulation (STM)
-    tau: Share = 0.6  # SAR while sigma (or the step) is at least this
-    # sigma >= tau, or steps left >= tau T. The paper's text allows both
-    tau_by: Literal["level", "step"] = "level"
-    gamma: Number = 1.0  # of AMM
-    base_frames: Annotated[int, Range(2, 10000)] = 21  # F0, in latent frames
-    # C from the signed mean over channels (the paper), or the mean magnitude
-    contrast: Literal["signed", "abs"] = "signed"
-    # row extremes over all text tokens, padding too, or over the prompt's. Silent
-    text_range: Literal["all", "prompt"] = "all"
-    # padding is pushed down as other words are, or kept as it is. Silent
-    padding: Literal["other", "kept"] = "other"
-    # extremes of each head, or of the heads' mean. Silent
-    statistics: Literal["head", "mean"] = "head"
-    # also keep latents outside the mask at the source's, which the paper does not
-    cut: bool = False
-    source_guidance: Guidance = 5.0  # silent; Wan-Edit's
-    target_guidance: Guidance = 12.0  # silent; Wan-Edit's
-    shift: Shift = None  # silent; of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # silent; of levels, by name
-    timesteps: Timesteps = "whole"  # silent; what the model is told. Wan-Edit's
+    steps: Steps = setting(25, "T")
+    strength: Share = setting(0.92, "n_max / T: the first two of 25 are skipped")
+    beta_text: Share = setting(0.3, "b1, text-token modulation (TTM)")
+    beta_video: Share = setting(0.3, "b2, spatio-temporal modulation (STM)")
+    tau: Share = setting(0.6, "SAR while sigma (or the step) is at least this")
+    tau_by: Literal["level", "step"] = setting(
+        "level", "sigma >= tau, or steps left >= tau T. The paper's text allows both"
+    )
+    gamma: Number = setting(1.0, "of AMM")
+    base_frames: Annotated[int, Range(2, 10000)] = setting(21, "F0, in latent frames")
+    contrast: Literal["signed", "abs"] = setting(
+        "signed", "C from the signed mean over channels (the paper), or the mean magnitude"
+    )
+    text_range: Literal["all", "prompt"] = setting(
+        "all", "row extremes over all text tokens, padding too, or over the prompt's. Silent"
+    )
+    padding: Literal["other", "kept"] = setting(
+        "other", "padding is pushed down as other words are, or kept as it is. Silent"
+    )
+    statistics: Literal["head", "mean"] = setting(
+        "head", "extremes of each head, or of the heads' mean. Silent"
+    )
+    cut: bool = setting(
+        False, "also keep latents outside the mask at the source's, which the paper does not"
+    )
+    source_guidance: Guidance = setting(5.0, "silent; Wan-Edit's")
+    target_guidance: Guidance = setting(12.0, "silent; Wan-Edit's")
+    shift: Shift = setting(None, "silent; of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "silent; of levels, by name")
+    timesteps: Timesteps = setting("whole", "silent; what the model is told. Wan-Edit's")
 
     __post_init__ = check
 

@@ -18,7 +18,18 @@ from .. import attention, diffusion
 from ..attention import maps
 from ..errors import UserError
 from ..notes import note
-from ..settings import Count, Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check
+from ..settings import (
+    Count,
+    Guidance,
+    LevelGrid,
+    Number,
+    Share,
+    Shift,
+    Steps,
+    Timesteps,
+    check,
+    setting,
+)
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
@@ -30,22 +41,31 @@ class Config:
     """The values of the authors' script for Wan2.1 1.3B."""
 
     steps: Steps = 50
-    strength: Share = 0.8  # n_max 40 of 50
-    n_avg: Steps = 4  # noises a step
-    # away from the worse flows; or the code's form: exactly no correction
-    averaging: Literal["published", "released"] = "published"
-    worse: Count = 2  # K, how many flows the worse average is of
-    omega: Number = 2.75  # how far away from it
-    depth: Share = 0.6  # the layer whose attention is read, as a share of all: 18 of 30
-    # side of the average pooling before the threshold, in latent cells of a 60 x 104 frame; scaled to the frame
-    smooth: Steps = 11
-    decay: Number = 0.25  # per latent cell outside the mask
+    strength: Share = setting(0.8, "n_max 40 of 50")
+    n_avg: Steps = setting(4, "noises a step")
+    averaging: Literal["published", "released"] = setting(
+        "published", "away from the worse flows; or the code's form: exactly no correction"
+    )
+    worse: Count = setting(2, "K, how many flows the worse average is of")
+    omega: Number = setting(2.75, "how far away from it")
+    depth: Share = setting(0.6, "the layer whose attention is read, as a share of all: 18 of 30")
+    smooth: Steps = setting(
+        11,
+        "side of the average pooling before the threshold, in latent cells of a 60 x "
+        "104 frame; scaled to the frame",
+    )
+    decay: Number = setting(0.25, "per latent cell outside the mask")
     source_guidance: Guidance = 3.5
     target_guidance: Guidance = 10.5
-    shift: Shift = None  # of the grid of levels; the authors' is 12; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    # what the model is told; the authors' are whole, and so are the levels mixed and stepped at
-    timesteps: Timesteps = "whole"
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 12; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting(
+        "whole",
+        "what the model is told; the authors' are whole, and so are the levels mixed "
+        "and stepped at",
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -73,7 +93,9 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             v_target, where_target = attended(field, coupled, sigma, tgt, "tgt", cfg)
             flows.append(v_target - v_source)
             seen = torch.maximum(seen, torch.maximum(where_source, where_target))
-        change = averaged(flows, cfg) * (softened(seen, cfg.decay) if gated else 1)
+        change = averaged(flows, cfg)
+        if gated:
+            change = diffusion.apply_mask(softened(seen, cfg.decay), change)
         z = z + (sigma_next - sigma) * given.inside(change)
         yield Step("edit", i + 1, cfg.steps, z)
 
@@ -126,12 +148,16 @@ def averaged(flows: list[Tensor], cfg: Config) -> Tensor:
     mean = torch.stack(flows).mean(0)
     if cfg.averaging == "released" or len(flows) == 1:
         return mean
-    likeness = [
-        functional.cosine_similarity(f.flatten(), mean.flatten(), dim=0).item() for f in flows
-    ]
+    likeness = [_likeness(flow, mean) for flow in flows]
     order = sorted(range(len(flows)), key=likeness.__getitem__)
     baseline = torch.stack([flows[i] for i in order[: cfg.worse]]).mean(0)
     return mean + cfg.omega * (mean - baseline)
+
+
+def _likeness(flow: Tensor, mean: Tensor) -> float:
+    """Return the cosine similarity over the places where both are numbers: an order by no number would be any order."""
+    parts = (torch.nan_to_num(part.flatten(), 0, 0, 0) for part in (flow, mean))
+    return functional.cosine_similarity(*parts, dim=0).item()
 
 
 def softened(mask: Tensor, decay: float) -> Tensor:
@@ -143,8 +169,9 @@ def softened(mask: Tensor, decay: float) -> Tensor:
     weights = []
     for frame in mask[0, 0].cpu().numpy():
         outside = (frame == 0).astype(np.uint8)
-        distance = np.full(frame.shape, np.inf)
+        weight = np.zeros(frame.shape)
         if not outside.all():
             distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        weights.append(torch.from_numpy(np.exp(-decay * distance).astype(np.float32)))
+            weight = np.exp(-decay * distance)
+        weights.append(torch.from_numpy(weight.astype(np.float32)))
     return torch.stack(weights)[None, None].to(mask)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from .. import diffusion
 from ..distillation import Descent, draws
 from ..media.flows import Flows, flows
-from ..settings import Range, Share
+from ..settings import Range, Share, setting
 from ..step import Field, Given, Step, resumed
 
 NEEDS: set[str] = set()
@@ -28,10 +28,12 @@ Weight = Annotated[float, Range(0, None)]
 class Config(Descent):
     """None of these values is published; they are what measured well (docs/distillation.md)."""
 
-    flow: Annotated[float, Range(0, 0.5)] = 0.165  # weight of either neighbour's gradient; 0: off
-    keep: Weight = 0.1  # weight of the content preservation loss; 0: off
-    memory: Share = 0.9  # of the map M: how much of it an iteration leaves as it was
-    consistency: Weight = 0.05  # weight of the global consistency loss; 0: off
+    flow: Annotated[float, Range(0, 0.5)] = setting(
+        0.165, "weight of either neighbour's gradient; 0: off"
+    )
+    keep: Weight = setting(0.1, "weight of the content preservation loss; 0: off")
+    memory: Share = setting(0.9, "of the map M: how much of it an iteration leaves as it was")
+    consistency: Weight = setting(0.05, "weight of the global consistency loss; 0: off")
 
 
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
@@ -60,13 +62,14 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
 def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
     """Every frame's change with those of its neighbours, moved here along the flow, as far as they are seen.
 
-    change: b c f h w. The weights are 1 - 2 side and twice side, of what there is.
+    change: b c f h w. The weights are 1 - 2 side and twice side, of what there is; a place without any weight, which
+    side = 1/2 makes, keeps its own.
     """
     total, weight = (1 - 2 * side) * change, 1 - 2 * side
     for moved, seen in (along.from_previous(change), along.from_next(change)):
-        total = total + side * seen * moved
+        total = total + side * diffusion.apply_mask(seen, moved)
         weight = weight + side * seen
-    return total / weight
+    return torch.where(weight > 0, total / weight, change)
 
 
 def followed(where: Tensor | None, change: Tensor, memory: float) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import diffusion
-from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -18,15 +18,18 @@ NEEDS: set[str] = set()
 class Config:
     """The paper's values for its rectified-flow model with two-sided guidance."""
 
-    steps: Steps = 50  # T
-    strength: Share = 0.66  # n_max / T: the share of the levels that are walked, from the noisy end but one; 33 of 50
-    n_min: Count = 0  # the last n_min steps sample with the target prompt alone
-    n_avg: Steps = 1  # noises averaged per step
+    steps: Steps = setting(50, "T")
+    strength: Share = setting(
+        0.66,
+        "n_max / T: the share of the levels that are walked, from the noisy end but one; 33 of 50",
+    )
+    n_min: Count = setting(0, "the last n_min steps sample with the target prompt alone")
+    n_avg: Steps = setting(1, "noises averaged per step")
     source_guidance: Guidance = 3.5
     target_guidance: Guidance = 13.5
-    shift: Shift = None  # of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
 
     __post_init__ = check
 

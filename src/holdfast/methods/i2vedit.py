@@ -30,6 +30,7 @@ from ..settings import (
     Steps,
     Timesteps,
     check,
+    setting,
 )
 from ..step import Field, Given, Step, left, opened, resumed
 from ._matched import Beside, beside, extended, matching_in, over_time, recorded
@@ -48,26 +49,36 @@ class Config:
 
     steps: Steps = 25
     strength: Share = 1.0
-    guidance: Guidance = (1.0, 2.0)  # from the first frame to the last
-    tune: Count = 250  # iterations of motion tuning, for each clip; 0: none
+    guidance: Guidance = setting((1.0, 2.0), "from the first frame to the last")
+    tune: Count = setting(250, "iterations of motion tuning, for each clip; 0: none")
     rank: Annotated[int, Range(1, 256)] = 32
     rate: Number = 5e-4
-    # which layers over time are tuned: their self-attention, as the paper says, or all, as released
-    targets: Literal["attention", "published"] = "attention"
-    sarp: Number = 0.005  # alpha, the size of the perturbation; 0: none
-    matching: bool = True  # over space
-    low: Share = (
-        0.35  # the threshold of the first frame; a query that moved further is the edit's alone
+    targets: Literal["attention", "published"] = setting(
+        "attention",
+        "which layers over time are tuned: their self-attention, as the paper says, or "
+        "all, as released",
     )
-    high: Share = 0.35  # towards which it goes, frame by frame
-    # when the source's attention over time stands in (b1, b2): by what is edited; or never
-    motion: Literal["local", "style", "shape", "none"] = "local"
-    interval: bool = True  # later clips look at the first one too; doubles their evaluations
-    # clean: conditions as the model was trained; released: as in the authors' code (docs/i2vedit.md)
-    variant: Literal["clean", "released"] = "clean"
-    shift: Shift = None  # of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    timesteps: Timesteps = "exact"  # what the model is told
+    sarp: Number = setting(0.005, "alpha, the size of the perturbation; 0: none")
+    matching: bool = setting(True, "over space")
+    low: Share = setting(
+        0.35, "the threshold of the first frame; a query that moved further is the edit's alone"
+    )
+    high: Share = setting(0.35, "towards which it goes, frame by frame")
+    motion: Literal["local", "style", "shape", "none"] = setting(
+        "local",
+        "when the source's attention over time stands in (b1, b2): by what is edited; or never",
+    )
+    interval: bool = setting(
+        True, "later clips look at the first one too; doubles their evaluations"
+    )
+    variant: Literal["clean", "released"] = setting(
+        "clean",
+        "clean: conditions as the model was trained; released: as in the authors' code "
+        "(docs/i2vedit.md)",
+    )
+    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting("exact", "what the model is told")
 
     __post_init__ = check
 
@@ -118,7 +129,8 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             about |= _named("first.", kept)
             z = placed(whole, step.z, spans[n], own) if step.stage == "edit" else whole
             place = step.stage, n * step.count + step.index, count * step.count
-            yield Step(*place, z, about, fitted=_named(f"{n}.", step.fitted))
+            of = (spans[n][0] + (0 if own else 1), spans[n][1])  # a shared frame is the last part's
+            yield Step(*place, z, about, fitted=_named(f"{n}.", step.fitted), span=of)
             last = z
         whole = last
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import attention, diffusion, inversion
-from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"joint_attention"}
@@ -29,16 +29,19 @@ class Config:
     self-attention.
     """
 
-    steps: Steps = 25  # each way
-    strength: Share = 1.0  # the share of the levels that is inverted and sampled again
-    # two evaluations a step, or FireFlow's one (arXiv:2412.07517)
-    solver: Literal["midpoint", "cached"] = "midpoint"
-    inject: Count = 2  # sampling steps that share V
-    depth: Share = 0.5  # layers from this share of all on
-    target_guidance: Guidance = 6.0  # their model's embedded guidance; silent for Wan
-    shift: Shift = None  # of the grid of levels; the authors' is 7; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+    steps: Steps = setting(25, "each way")
+    strength: Share = setting(1.0, "the share of the levels that is inverted and sampled again")
+    solver: Literal["midpoint", "cached"] = setting(
+        "midpoint", "two evaluations a step, or FireFlow's one (arXiv:2412.07517)"
+    )
+    inject: Count = setting(2, "sampling steps that share V")
+    depth: Share = setting(0.5, "layers from this share of all on")
+    target_guidance: Guidance = setting(6.0, "their model's embedded guidance; silent for Wan")
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 7; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
 
     __post_init__ = check
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -15,12 +15,16 @@ NEEDS: set[str] = set()
 @dataclass(frozen=True)
 class Config:
     steps: Steps = 50
-    strength: Share = 0.7  # t0: the share of the levels that are sampled again; the paper uses 0.3 to 0.6 on images
+    strength: Share = setting(
+        0.7,
+        "t0: the share of the levels that are sampled again; the paper uses 0.3 to 0.6 on images",
+    )
     target_guidance: Guidance = 5.0
-    shift: Shift = None  # of the grid of levels; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    # what the model is told; silent, so as Wan's own sampler tells it
-    timesteps: Timesteps = "whole"
+    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting(
+        "whole", "what the model is told; silent, so as Wan's own sampler tells it"
+    )
 
     __post_init__ = check
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import diffusion, inversion
-from ..settings import LevelGrid, Number, Share, Shift, Steps, Timesteps, check
+from ..settings import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -21,15 +21,21 @@ class Config:
     """The values of the authors' script for Wan; its defaults are 15 steps and alpha 0.6."""
 
     steps: Steps = 25
-    strength: Share = 0.8  # alpha: the share of the levels that is inverted
+    strength: Share = setting(0.8, "alpha: the share of the levels that is inverted")
     omega: Number = 5.0
-    # m from the signed mean (their code for video), or of magnitudes (for images)
-    contrast: Literal["signed", "abs"] = "signed"
-    # invert with the source prompt, not with the negative one (empty unless given), as the authors do
-    source_prompt: bool = False
-    shift: Shift = None  # of the grid of levels; the authors' is 3; None: the backbone's own
-    grid: LevelGrid = "euler"  # of levels, by name; the authors' is euler
-    timesteps: Timesteps = "exact"  # what the model is told; the authors' are exact
+    contrast: Literal["signed", "abs"] = setting(
+        "signed", "m from the signed mean (their code for video), or of magnitudes (for images)"
+    )
+    source_prompt: bool = setting(
+        False,
+        "invert with the source prompt, not with the negative one (empty unless given), "
+        "as the authors do",
+    )
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 3; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("euler", "of levels, by name; the authors' is euler")
+    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
 
     __post_init__ = check
 

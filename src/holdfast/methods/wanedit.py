@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..step import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
@@ -19,14 +19,18 @@ class Config:
     """The authors' values on Wan2.1."""
 
     steps: Steps = 50
-    # the first 9 of the 50 steps are skipped; a later release of theirs skips 15 to 17
-    strength: Share = 0.82
+    strength: Share = setting(
+        0.82, "the first 9 of the 50 steps are skipped; a later release of theirs skips 15 to 17"
+    )
     source_guidance: Guidance = 5.0
     target_guidance: Guidance = 12.0
-    shift: Shift = None  # of the grid of levels; the authors' is 5; None: the backbone's own
-    grid: LevelGrid = "own"  # of levels, by name
-    # what the model is told; the authors' are whole. Mixing is at whole ones always
-    timesteps: Timesteps = "whole"
+    shift: Shift = setting(
+        None, "of the grid of levels; the authors' is 5; None: the backbone's own"
+    )
+    grid: LevelGrid = setting("own", "of levels, by name")
+    timesteps: Timesteps = setting(
+        "whole", "what the model is told; the authors' are whole. Mixing is at whole ones always"
+    )
 
     __post_init__ = check
 

@@ -22,6 +22,11 @@ def better(figure: str) -> str:
     return _directions().get(bare(figure), "")
 
 
+def is_rate(figure: str) -> bool:
+    """Whether a figure is 0 or 1 for each clip, so that its mean is a rate. By its `bare` name."""
+    return bare(figure) in _rates()
+
+
 def bare(figure: str) -> str:
     """A figure's name without its variant and network."""
     return figure.split("@")[0].split("/")[0]
@@ -33,3 +38,8 @@ def _directions() -> dict[str, str]:
     for name in names():
         found |= module(name).BETTER
     return found
+
+
+@cache
+def _rates() -> set[str]:
+    return set().union(*(getattr(module(name), "RATES", ()) for name in names()))

@@ -1,5 +1,8 @@
 """Optional packages of the metrics, imported when one is asked for, and frames as they take them."""
 
+import shlex
+from pathlib import Path
+
 from numpy import ndarray
 
 from ..errors import Missing
@@ -23,21 +26,34 @@ def torchmetrics():
     return torchmetrics
 
 
-def perceptual(net: str):
-    """LPIPS of torchmetrics.
+NETWORKS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
-    Raises Missing where torchvision, which holds its network, or the network's weights are not here.
+
+def perceptual(net: str):
+    """LPIPS of torchmetrics. Nothing is downloaded: torchvision would fetch its network without being asked.
+
+    Raises Missing where torchvision, which holds the network, or the network's weights are not here.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError as error:
         raise Missing(
             "lpips needs torchvision; get it with: pip install 'holdfast[bench]' torchvision"
         ) from error
-    try:
-        return LearnedPerceptualImagePatchSimilarity(net, normalize=True)
-    except OSError as error:
+    url = getattr(torchvision.models, NETWORKS[net]).DEFAULT.url
+    weights(url, f"lpips needs the weights of torchvision's {net}")
+    return LearnedPerceptualImagePatchSimilarity(net, normalize=True)
+
+
+def weights(url: str, needs: str) -> Path:
+    """Where torch hub keeps a file. Raises Missing with the command that brings it."""
+    import torch
+
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not file.is_file():
         raise Missing(
-            f"lpips needs the weights of torchvision's {net}, which could not be fetched: {error}"
-        ) from error
+            f"{needs}, which are not at {file}; "
+            f"get them with: curl -L --create-dirs -o {shlex.quote(str(file))} {url}"
+        )
+    return file

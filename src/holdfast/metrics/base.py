@@ -11,7 +11,8 @@ import numpy as np
 from numpy import ndarray
 
 from ..errors import UserError
-from ..media.motion import Flow, dis
+from ..media.motion import Flow, dis, sharp_dis
+from ._batches import Later
 from ._embed import Clip, Dino
 
 CAP = 100.0  # dB: where a frame is equal its PSNR counts as this, so that a mean over frames and clips exists
@@ -27,6 +28,9 @@ class Options:
     dino: str = "facebook/dinov2-base"  # folder or hub id of a Dinov2Model, for local_dino
     structure: str = "facebook/dino-vitb8"  # folder or hub id of a ViTModel, for structure_distance
     lpips: str = "alex"  # alex, vgg or squeeze
+    flow: str = (
+        "dis"  # dis and sharp_dis (OpenCV's), or raft (torchvision's), as most papers have it
+    )
     warp_flow: str = "source"  # whose flow warp_error follows: source or edited
     warp_norm: str = "squared"  # squared or absolute
     tracks: int = 16  # motion_fidelity follows tracks x tracks points
@@ -34,6 +38,7 @@ class Options:
 
     def __post_init__(self):
         choices = {
+            "flow": ("dis", "sharp_dis", "raft"),
             "lpips": ("alex", "vgg", "squeeze"),
             "warp_flow": ("source", "edited"),
             "warp_norm": ("squared", "absolute"),
@@ -76,24 +81,45 @@ class Subject:
 class Tools:
     """The networks and the flow that metrics share, each loaded when one first asks for it.
 
-    Raises Missing.
+    flow: a function of two frames in place of the one that the options name. device: where networks run; None: on the
+    GPU where there is one. Raises Missing.
     """
 
-    def __init__(self, options: Options | None = None, flow: Flow = dis):
+    def __init__(
+        self,
+        options: Options | None = None,
+        flow: Flow | None = None,
+        device: str | None = None,
+    ):
         self.options = options or Options()
-        self.flow = flow
+        self._flow, self._device = flow, device
+
+    @cached_property
+    def device(self) -> str:
+        import torch
+
+        return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def flow(self) -> Flow:
+        known = self._flow or {"dis": dis, "sharp_dis": sharp_dis}.get(self.options.flow)
+        if known:
+            return known
+        from ..media.raft import raft
+
+        return raft(device=self.device)
 
     @cached_property
     def clip(self) -> Clip:
-        return Clip(self.options.clip)
+        return Clip(self.options.clip, self.device)
 
     @cached_property
     def dino(self) -> Dino:
-        return Dino(self.options.dino, "dino")
+        return Dino(self.options.dino, "dino", self.device)
 
     @cached_property
     def structure(self) -> Dino:
-        return Dino(self.options.structure, "structure")
+        return Dino(self.options.structure, "structure", self.device)
 
 
 def short(place: str) -> str:
@@ -117,9 +143,9 @@ class Moment:
         self.previous: Moment | None = None
 
     @cached_property
-    def embedding(self) -> ndarray:
+    def embedding(self) -> Later:
         """CLIP's unit embedding of the edited frame."""
-        return self.tools.clip.image(self.edited)
+        return self.tools.clip.embed(self.edited)
 
     @cached_property
     def source_flow(self) -> ndarray:

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from numpy import ndarray
 
+from ._batches import Later
 from .base import Metric, Moment, Subject, Tools, short
 
 NEEDS: set[str] = set()
@@ -16,7 +16,7 @@ class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
         tools.clip  # noqa: B018  missing weights are told before the first frame
         self.name = short(tools.options.clip)
-        self.embeddings: list[ndarray] = []
+        self.embeddings: list[Later] = []
 
     def add(self, moment: Moment) -> None:
         self.embeddings.append(moment.embedding)
@@ -25,7 +25,7 @@ class Measure(Metric):
         neighbours = pairs = math.nan
         count = len(self.embeddings)
         if count > 1:
-            e = np.stack(self.embeddings)  # f d
+            e = np.stack([later.value for later in self.embeddings])  # f d
             cosines = e @ e.T
             neighbours = float(np.diag(cosines, 1).mean())
             of_others = cosines.sum() - np.trace(cosines)

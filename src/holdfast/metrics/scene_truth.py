@@ -11,6 +11,7 @@ from .base import Metric, Moment, Subject, Tools
 
 NEEDS = {"judge"}
 BETTER = {"edit_success": "higher", "warp_error_x1000": "lower"}
+RATES = {"edit_success"}
 EVERY_FRAME = True
 
 

@@ -21,14 +21,14 @@ class Measure(Metric):
                 f"ssim needs frames of at least {LEAST} pixels a side, not {width}x{height}"
             )
         self.ssim = torchmetrics().functional.image.structural_similarity_index_measure
-        self.masked = subject.masked
+        self.masked, self.device = subject.masked, tools.device
         self.full: list[float] = []
         self.outside: list[float] = []
 
     def add(self, moment: Moment) -> None:
-        edited, source = batch(moment.edited), batch(moment.source)
+        edited, source = (batch(frame).to(self.device) for frame in (moment.edited, moment.source))
         _, similarity = self.ssim(edited, source, data_range=1.0, return_full_image=True)
-        similarity = similarity[0].mean(0).numpy()  # H W
+        similarity = similarity[0].mean(0).cpu().numpy()  # H W
         self.full.append(float(similarity.mean()))
         if self.masked and not moment.mask.all():
             outside = similarity[~moment.mask]

@@ -5,6 +5,7 @@ clip_frame_accuracy: share of frames that fit the target prompt better than the 
 arXiv:2303.09535).
 """
 
+from ._batches import Later
 from .base import Metric, Moment, Subject, Tools, mean, short
 
 NEEDS = {"target_text"}
@@ -20,24 +21,23 @@ class Measure(Metric):
         if subject.masked:
             texts["local"] = subject.local_text
         self.texts = {key: self.clip.text(text) for key, text in texts.items() if text}
-        self.whole: list[float] = []
-        self.local: list[float] = []
-        self.won: list[float] = []
+        self.whole: list[Later] = []
+        self.local: list[Later] = []
 
     def add(self, moment: Moment) -> None:
-        towards = float(moment.embedding @ self.texts["target"])
-        self.whole.append(100 * towards)
-        if "source" in self.texts:
-            back = moment.embedding @ self.texts["source"]
-            self.won.append(float(towards > back))
+        self.whole.append(moment.embedding)
         if "local" in self.texts and moment.box:
-            crop = self.clip.image(moment.edited[moment.box])
-            self.local.append(100 * float(crop @ self.texts["local"]))
+            self.local.append(self.clip.embed(moment.edited[moment.box]))
 
     def figures(self) -> dict[str, float]:
-        found = {f"clip_t/{self.name}": mean(self.whole)}
+        frames = [later.value for later in self.whole]
+        towards = [float(frame @ self.texts["target"]) for frame in frames]
+        found = {f"clip_t/{self.name}": mean([100 * value for value in towards])}
         if "source" in self.texts:
-            found[f"clip_frame_accuracy/{self.name}"] = mean(self.won)
+            back = [float(frame @ self.texts["source"]) for frame in frames]
+            won = [float(a > b) for a, b in zip(towards, back, strict=True)]
+            found[f"clip_frame_accuracy/{self.name}"] = mean(won)
         if "local" in self.texts:
-            found[f"local_clip_t@box/{self.name}"] = mean(self.local)
+            crops = [100 * float(later.value @ self.texts["local"]) for later in self.local]
+            found[f"local_clip_t@box{self.clip.view}/{self.name}"] = mean(crops)
         return found

@@ -15,6 +15,7 @@ from .scenes import Edit
 from .truth import actor_mask, judge
 
 RATE = 8
+NEARLY_LOSSLESS = 1  # crf; at 0 the profile is one that few players know
 ZOOM = 4  # the side-by-side clip and the strip are shown this much larger
 
 
@@ -27,8 +28,10 @@ def tensor(frames: list[np.ndarray]) -> Tensor:
     return torch.stack([images.to_tensor(f) for f in frames])
 
 
-def write_clip(path: Path, frames: list[np.ndarray], codec: str = "auto") -> None:
-    video.write_frames(path, frames, RATE, codec)
+def write_clip(
+    path: Path, frames: list[np.ndarray], codec: str = "auto", crf: int | None = None
+) -> None:
+    video.write_frames(path, frames, RATE, codec, crf)
 
 
 def demo(
@@ -46,7 +49,8 @@ def demo(
     shown = "image" in registry.backbones()[name].MODELS[name].carries
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
-    write_clip(folder / "source.mp4", arrays(source), "lossless")
+    # As players like it, 4:2:0 in H.264 High; the result follows its source.
+    write_clip(folder / "source.mp4", arrays(source), "h264", NEARLY_LOSSLESS)
     masked = masked and edit.actor is not None
     if masked:
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)

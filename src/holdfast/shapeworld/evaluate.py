@@ -21,6 +21,7 @@ from torch import Tensor
 from .. import diffusion, inversion, registry, walk
 from ..backbones.base import Backbone, Condition, Prompt
 from ..diffusion import Scale
+from ..intervals import estimate
 from ..task import EditTask
 from .captions import added, matches
 from .render import SIZE, render
@@ -144,15 +145,19 @@ def edit_figures(
     return found | ({"anywhere": added(edit, result)} if kind == "add" else {})
 
 
-def summary(rows: list[dict]) -> dict[str, float]:
-    """Each figure's mean over scenes with the half width of its 95 % interval under `NAME +-`."""
-    result = {}
-    for name in rows[0]:
-        values = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
-        spread = values.std().item() if len(rows) > 1 else 0.0
-        result[name] = values.mean().item()
-        result[f"{name} +-"] = 1.96 * spread / math.sqrt(len(rows))
-    return {k: round(v, 4) for k, v in result.items()}
+def summary(rows: list[dict]) -> dict[str, float | list[float]]:
+    """Each figure's mean over scenes, with its 95 % interval under `NAME 95 %`. A figure that is True or False has a
+    rate; of one scene there is no interval.
+    """
+    result: dict[str, float | list[float]] = {}
+    for name, first in rows[0].items():
+        found = estimate([float(row[name]) for row in rows], isinstance(first, bool))
+        if found is None:
+            continue
+        result[name] = round(found.mean, 4)
+        if found.has_interval:
+            result[f"{name} 95 %"] = [round(found.low, 4), round(found.high, 4)]
+    return result
 
 
 def pairs(start: int, count: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 Prints a line each for forward and backward flow: end-point error in pixels over all pixels, over those that are seen in
 the other frame too, and over actors; overlap of the occlusion map with the true one. A figure is a mean over scenes,
-with the half width of its 95 % interval. Seeds count from 0, from 500000 with --tuning.
+with its 95 % interval. Seeds count from 0, from 500000 with --tuning.
 """
 
 import argparse

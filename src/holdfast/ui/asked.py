@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -161,14 +161,15 @@ def shown_mask(task: EditTask, desk: Desk) -> str:
 
 
 def bound(task: EditTask, known: Taken) -> Iterator[ndarray]:
-    return masks.bind(task.mask, known.clip, known.part, walk.shape_of(task)).frames()
+    return walk.bind_mask(task, known.clip, known.part, allow_any=True).frames()  # it is looked at
 
 
 def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
     """The mask that the words find: an edit up to there."""
     with desk.using:
         backbone = desk.backbone(task)
-        return masking.located(editing.opened(task, backbone), backbone, _unheard)
+        looked_at = replace(task, allow_any_mask=True)
+        return masking.located(editing.opened(looked_at, backbone), backbone, _unheard)
 
 
 def fitting(backbone: str) -> list[str]:

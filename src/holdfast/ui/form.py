@@ -17,7 +17,7 @@ from .asked import BOX, BRUSH, FILE, NO_MASK, WAYS, Asked
 from .desk import Desk, Limits, errors
 from .widgets import of_task
 
-SHAPED = ("invert_mask", "outline", "grow", "feather")
+SHAPED = ("invert_mask", "outline", "grow", "feather", "mask_channel", "allow_any_mask")
 MORE = ("negative", "words", "frames", "window", "seed", "guide", "weights", "codec", "crf")
 MORE += ("deinterlace", "background", "device", "dtype")
 PAINT, COLOUR = (255, 40, 120, 255), "#ff2878"  # of the brush

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from html import escape
 
 from .. import summary, words
+from ..cleaning import clean_prompt
 from ..console import duration
 from ..forecast import Forecast, lines
+from ..prompts import locate_words
 from .desk import DONE, FAILED, RUNNING, STOPPED, WAITING, Desk, Run
 
 COUNTED = ("decode and write", "check", "edit", "invert", "tune")  # stages with a pace of their own
@@ -16,16 +18,19 @@ def marked(source: str, target: str) -> str:
     """Both prompts as HTML, with the words that differ marked."""
     if not (source.strip() and target.strip()):
         return ""
+    source, target = clean_prompt(source), clean_prompt(target)
     change = words.changed(source, target)
     lines = (_marked(source, change.source, "del"), _marked(target, change.target, "ins"))
     return "".join(f"<div>{line}</div>" for line in lines)
 
 
 def _marked(text: str, indices: tuple[int, ...], tag: str) -> str:
-    pieces = [escape(word) for word in words.pieces(text)]
-    for i in indices:
-        pieces[i] = f"<{tag}>{pieces[i]}</{tag}>"
-    return " ".join(pieces)
+    parts, end = [], 0
+    places = locate_words(text)
+    for first, stop in (places[i] for i in indices):
+        parts += [escape(text[end:first]), f"<{tag}>{escape(text[first:stop])}</{tag}>"]
+        end = stop
+    return "".join(parts) + escape(text[end:])
 
 
 def status(run: Run | None, desk: Desk) -> str:
