@@ -60,7 +60,7 @@ def test_edit_without_json_keeps_standard_output_empty(make_clip, tmp_path):
     result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "wrote" in result.stderr
-    assert "nothing was held exactly" in result.stderr
+    assert "no mask, so the whole clip may change" in result.stderr
 
 
 def test_warnings_are_notes(make_clip, tmp_path):
@@ -200,7 +200,8 @@ def test_demo_makes_clips_a_strip_and_a_table(tmp_path):
     result = call("demo", "-o", tmp_path / "demo", "--scene", 3)
     assert result.exit_code == 0, result.stderr
     made = {p.name for p in (tmp_path / "demo").iterdir()}
-    assert made == {"source.mp4", "edited.mp4", "edited.mp4.json", "side-by-side.mp4", "strip.png"}
+    clips = {"source.mp4", "edited.mp4", "edited.mp4.json", "side-by-side.mp4", "mask.mkv"}
+    assert made == clips | {"strip.png"}
     for words in (
         "error against the true result",
         "change outside the edit",

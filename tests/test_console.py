@@ -21,7 +21,7 @@ def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatc
         clock[0] += 6.0
         report("edit", done, 4)
     assert said == [
-        "load: 1 of 1, 3.0 s",
+        "load the model: 1 of 1, 3.0 s",
         # the second step comes 6 s after the first was told, the third 12 s: 18 s for three of four
         "edit: 3 of 4, about 6.0 s left",
         "edit: 4 of 4, 24 s",

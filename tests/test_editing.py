@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import holdfast
-from holdfast import editing, memory, plan, registry
+from holdfast import editing, memory, plan, registry, walk
 from holdfast.backbones.wan import CARRIES
 from holdfast.files import load_tensors, save_tensors
-from holdfast.media import video, writing
+from holdfast.media import masks, video, writing
 from holdfast.notes import Notice
 from holdfast.step import Step
 from holdfast.task import EditTask
@@ -113,7 +114,7 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     grid = {"value": "own", "from": "the method's default", "is": "wan"}
     assert manifest["settings"]["grid"] == grid
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
-    stages = {"read", "load", "condition", "encode", "edit", "decode and write", "check"}
+    stages = {"read", "load", "condition", "encode", "edit", "judge", "decode and write", "check"}
     assert set(manifest["seconds"]) == stages
     assert manifest["notes"] == []
     assert manifest["peak_memory_mb"] > 50
@@ -292,8 +293,9 @@ def test_progress_is_told_for_every_stage(task, tiny_wan):
     result.save(report=lambda *a: seen.append(a))
     assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
-    assert seen[6:12] == [("decode and write", i, 6) for i in range(1, 7)]
-    assert seen[12:] == [("check", i, 6) for i in range(1, 7)]
+    assert seen[6] == ("judge", 1, 1)
+    assert seen[7:13] == [("decode and write", i, 6) for i in range(1, 7)]
+    assert seen[13:] == [("check", i, 6) for i in range(1, 7)]
 
 
 def test_an_edit_is_a_generator_of_events(task, tiny_wan):
@@ -306,7 +308,7 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
     assert [(s.stage, s.index, s.count) for s in steps] == [("edit", 1, 2), ("edit", 2, 2)]
     assert all(s.z.shape == steps[0].z.shape for s in steps)
     stages = [event.stage for event in kinds if isinstance(event, Progress)]
-    assert stages == ["read", "load", "condition", "encode"]
+    assert stages == ["read", "load", "condition", "encode", "judge"]
     assert kinds[-1].manifest["notes"] == notes
     assert torch.equal(kinds[-1].z, steps[-1].z)
 
@@ -337,6 +339,7 @@ def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
     running.close()
 
 
+@pytest.mark.filterwarnings("ignore:the mask is a guess")
 def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, monkeypatch):
     from holdfast.attention import maps
 
@@ -540,6 +543,7 @@ def test_a_box_for_a_mask_holds_the_outside_exactly(task, tiny_wan):
 
 
 @pytest.mark.filterwarnings("ignore:the mask auto")
+@pytest.mark.filterwarnings("ignore:the mask is a guess")
 def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
     task, tiny_wan, monkeypatch
 ):
@@ -578,10 +582,31 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
 
 
 @pytest.mark.filterwarnings("ignore:the mask auto")
-def test_the_automatic_mask_looks_at_the_backbones_attention(task, tiny_wan):
-    made = editing.edit(task(mask="auto", source="a red ball", target="a blue ball"), tiny_wan)
+def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_guess(task, tiny_wan):
+    told = task(mask="auto", source="a red ball", target="a blue ball")
+    with pytest.warns(UserWarning, match="the mask is a guess") as notes:
+        made = editing.edit(told, tiny_wan)
     inside = np.mean([f.mean() for f in made.mask.frames()])
     assert 0 < inside < 1
+    picture = told.output + ".mask.png"
+    assert any(picture in str(note.message) for note in notes)
+    with Image.open(picture) as shown:
+        assert shown.width > made.clip.size[0]
+
+
+def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(task, tiny_wan):
+    """A cell is 8 pixels of the model's picture, and the clip is larger than that here."""
+    asked = task(mask="auto", source="a red ball", target="a blue ball")
+    chosen = plan.plan(asked, tiny_wan, 6, (64, 96))
+    assert chosen.fit.model_size[0] < 64
+    side = masks.cell_side(tiny_wan.grid, chosen.fit)
+    assert side == 8 * max(64 / chosen.fit.model_size[0], 96 / chosen.fit.model_size[1])
+    cells = torch.zeros(3, *(n // 8 for n in chosen.fit.model_size), dtype=torch.bool)
+    cells[..., :1] = True
+    shape = walk.cells_mask(chosen, tiny_wan.grid, cells).shape
+    assert (shape.grow, shape.feather) == (0, round(side / 2))
+    given = dataclasses.replace(chosen, task=dataclasses.replace(asked, feather=0))
+    assert walk.cells_mask(given, tiny_wan.grid, cells).shape.feather == 0
 
 
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):

@@ -24,7 +24,7 @@ def test_the_script_edits_a_clip_and_says_what_was_kept(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
     assert done.returncode == 0, done.stderr
     assert "outside the mask: 100% of the pixels are the source's" in done.stdout
-    assert "kept: outside the edit" in done.stdout
+    assert "kept: outside the mask" in done.stdout
     assert video.probe(tmp_path / "made" / "edited.mp4").frames == 13
     with Image.open(tmp_path / "made" / "strip.png") as strip:
         assert strip.size == (110 + 5 * (192 + 6), 2 * (192 + 6))

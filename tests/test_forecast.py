@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from holdfast import cli, editing, forecast, intake, registry, walk
+from holdfast import agreement, cli, editing, forecast, intake, registry, walk
 from holdfast.errors import UserError
 from holdfast.media import images, video
 from holdfast.task import EditTask
@@ -79,10 +79,14 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     monkeypatch.setattr(forecast, "_seconds", lambda work: (work(), next(seconds)))
     said = forecast.forecast(task, intake.taken(task, model), Timed(model))
     latent = editing.opened(task, model).plan.fit
-    assert said.seconds == said.evaluations * 2.0 + 0.75 * latent.model_frames
+    assert said.judging == agreement.EVALUATIONS
+    assert said.seconds == (said.evaluations + said.judging) * 2.0 + 0.75 * latent.model_frames
     assert len(set(asked)) == 1
     assert asked[0][0] == model.grid.latent_frames(latent.model_frames)
     assert said.memory_mb > 0
+    assert "with the model loaded as it is" in forecast.lines(said)[-2]
+    loading = dataclasses.replace(said, seconds=30.0, loading=12.0)
+    assert "about 42 s, 12 s of it to load the model" in forecast.lines(loading)[-2]
 
 
 def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from holdfast import cli, editing, registry, sheet
+from holdfast import agreement, cli, editing, registry, sheet
+from holdfast.backbones.base import Prompt
 from holdfast.media import video
 from holdfast.task import EditTask
 
@@ -114,9 +115,11 @@ def test_the_model_takes_its_own_target_for_the_target():
 
     edit = sample_edit(5, "colour", "single")
     model = registry.load_backbone("shapeworld-wan")
-    told = EditTask("", "", edit.source.caption(), edit.target.caption())
+    prompts = [model.condition(Prompt(s.caption())) for s in (edit.source, edit.target)]
     source, target = (model.encode(clip) for clip in render([edit.source, edit.target]))
-    assert sheet.agreement(told, source, model) < 0 < sheet.agreement(told, target, model)
+    values = [agreement.score(model, z, *prompts, z.shape[2], 0) for z in (source, target)]
+    assert values[0] < -0.5 < 0.5 < values[1]
+    assert agreement.score(model, target, prompts[0], prompts[0], 4, 0) is None
 
 
 def test_the_command_makes_a_sheet(clip, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Holdfast: training-free video editing by words. What you did not name holds fast."""
+"""Holdfast: training-free video editing by words. Outside the mask, what you did not name holds fast."""
 
 __version__ = "0.1.0"
 __all__ = ["EditTask", "backbones", "edit", "events", "load_backbone", "methods"]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import summary
+from . import agreement, summary
 from .bench.cli import bench
 from .commands.batch import batch
 from .commands.convert import convert
@@ -27,7 +27,7 @@ from .task import EditTask
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Edit a clip by words. What you did not name holds fast.",
+    help="Edit a clip by words. Outside the mask, what you did not name holds fast.",
 )
 app.add_typer(bench, name="bench")
 app.command()(batch)
@@ -55,11 +55,12 @@ def check_task(task: EditTask, as_json: bool) -> None:
     from .intake import taken
 
     known = taken(task)
+    begin = time.perf_counter()  # libraries are loaded too: an edit does that again
     from . import forecast, registry
     from .files import as_json as to_json
 
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    said = forecast.forecast(task, known, backbone)
+    said = forecast.forecast(task, known, backbone, time.perf_counter() - begin)
     if as_json:
         print(to_json(dataclasses.asdict(said)))
         return
@@ -88,6 +89,8 @@ def summarise(manifest: dict) -> None:
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
     for line in summary.lines(manifest):
         screen.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    for step in summary.next_steps(manifest):
+        screen.print(f"next: {escape(step)}", highlight=False, soft_wrap=True)
 
 
 EDIT_FLAGS = {
@@ -115,8 +118,12 @@ def demo(
         str, typer.Option(help="An embedded model (see: holdfast list backbones).")
     ] = "shapeworld-wan",
     with_mask: Annotated[
-        bool, typer.Option("--with-mask", help="Give the method the edited actor's mask.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--with-mask/--without-mask",
+            help="Give the edited actor's mask; a backdrop has none.",
+        ),
+    ] = True,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for what it makes.")
     ] = Path("demo"),
@@ -159,6 +166,9 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
     table.add_row("edit succeeded", "yes" if truth["success"] else "no")
     table.add_row("pixels changed", f"{kept['changed_share']:.1%}")
+    table.add_row("kept", summary.kept_outside(manifest))
+    if manifest["agreement"]:
+        table.add_row("by itself", agreement.sentence(manifest["agreement"]))
     for stage, value in manifest["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{value:.2f}")
     table.add_row("seconds in all", f"{seconds:.1f}")

@@ -27,6 +27,7 @@ from rich.progress import (
 from .errors import Missing, UserError
 from .memory import ran_out
 from .notes import Notice
+from .summary import stage_name
 
 FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
 # What the system says of a name that a user gave; anything else (a full disk, say) came while the work was done.
@@ -185,7 +186,7 @@ def shown_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    counted = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
+    counted = (TextColumn("{task.description:>21}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *counted,
         TimeElapsedColumn(),
@@ -198,7 +199,7 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def report(stage: str, done: int, count: int) -> None:
             if stage not in known:
-                known[stage] = bars.add_task(stage, total=count)
+                known[stage] = bars.add_task(stage_name(stage), total=count)
             bars.update(known[stage], completed=done, total=count)
 
         yield report
@@ -218,11 +219,11 @@ class Lines:
             self.stage, self.told, self.first = stage, now, done - 1
         spent = now - self.begun
         if done == count:
-            self.show(f"{stage}: {count} of {count}, {duration(spent)}")
+            self.show(f"{stage_name(stage)}: {count} of {count}, {duration(spent)}")
             self.begun, self.told = now, now
         elif now - self.told >= EVERY and done > self.first:
             left = spent / (done - self.first) * (count - done)
-            self.show(f"{stage}: {done} of {count}, about {duration(left)} left")
+            self.show(f"{stage_name(stage)}: {done} of {count}, about {duration(left)} left")
             self.told = now
 
 

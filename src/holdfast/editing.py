@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import effects, registry, walk
+from . import calibration, effects, masking, registry, walk
 from .backbones.base import Backbone
 from .claims import claimed
 from .files import Store, load_tensors, save_tensors, tidy, whole
@@ -20,7 +20,7 @@ from .media import first, images, masks, video
 from .media.images import to_tensor
 from .memory import PeakMemory
 from .notes import Notice, gathered, note
-from .places import adapters_path, all_paths, first_path, store_of
+from .places import adapters_path, all_paths, first_path, mask_path, store_of
 from .plan import Plan, plan
 from .result import Clock, Report, Result, describe
 from .step import Step
@@ -44,14 +44,16 @@ def edit(
     resume: bool = False,
     report: Report | None = None,
     known: Taken | None = None,
+    judged: bool = True,
 ) -> Result:
     """Run an edit up to the saved latent. `Result.save` decodes and writes it.
 
     backbone: one that is loaded already; else the task's is loaded. resume: go on from the latents beside the output.
     report: told (stage, done, count) as it goes. known: the task as it was taken in, where that is done already.
+    judged: ask the model at the end whether it sees the target in the result (agreement.py).
     Raises ValueError for bad input, Missing for missing weights, Cancelled after Ctrl-C.
     """
-    return exhausted(events(task, backbone, resume, known), task, report)
+    return exhausted(events(task, backbone, resume, known, judged), task, report)
 
 
 def exhausted(
@@ -85,12 +87,13 @@ def events(
     backbone: Backbone | None = None,
     resume: bool = False,
     known: Taken | None = None,
+    judged: bool = True,
 ) -> Iterator[Event | Result]:
     """An edit as it goes: Progress, Note and Step; the Result is the last. Closing it cancels the edit and saves its
     latents.
     """
     notes: list[str] = []
-    for event in gathered(_events(task, backbone, resume, known), Note):
+    for event in gathered(_events(task, backbone, resume, known, judged), Note):
         if isinstance(event, Note):
             notes.append(event.text)
         elif isinstance(event, Result):
@@ -111,6 +114,7 @@ class Opened:
     first: Tensor | None = None  # the wanted first frame, as the model takes it
     latent: Tensor | None = None  # the part, where it was encoded already
     keys: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # and others, by place
+    judged: bool = False  # whether the model is asked about the result
 
     def shown(self, made: Painted) -> None:
         """Say that an image model made the wanted first frame, and write it beside the output."""
@@ -153,6 +157,16 @@ class Opened:
         self.find({"mask": cells.byte()})
         return self.mask.frames
 
+    def show_mask(self) -> None:
+        """Say that the automatic mask is a guess, and write a picture of it next to the output."""
+        said = "the mask is a guess from what the words attend to"
+        if self.task.output:
+            path = mask_path(Path(self.task.output))
+            with spared(path):
+                masking.write_strip(path, self.clip, self.part, self.mask)
+            said += f": look at {path}"
+        note(f"{said}; a box or a mask of your own is surer")
+
 
 @contextlib.contextmanager
 def spared(path: Path) -> Iterator[None]:
@@ -170,6 +184,7 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     bound = task.mask and task.mask != "auto"
     mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
     effects.of_files(task, clip)
+    calibration.check_words(known.about, (task.source, task.target, task.negative))
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
     store = store_of(task) if task.output else None
@@ -183,11 +198,12 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
 
 
 def _events(
-    task: EditTask, backbone: Backbone | None, resume: bool, known: Taken | None
+    task: EditTask, backbone: Backbone | None, resume: bool, known: Taken | None, judged: bool
 ) -> Iterator[Event | Result]:
     clock, memory = Clock(), PeakMemory()
     with memory:
         edit = opened(task, backbone, known)
+    edit.judged = judged
     if not task.output:
         with memory:
             result = yield from _alone(edit, backbone, resume, clock)
@@ -260,17 +276,25 @@ def _walked(
     step, found = saved or (None, {})
     place, fitted = edit.fitted(), dict(adapters or {})
     edit.find(found)
+
+    def locate(cells: Tensor) -> walk.MaskFrames:
+        frames = edit.located(backbone.grid, cells)
+        edit.show_mask()
+        return frames
+
     job = walk.Job(
         edit.plan,
         frames=edit.frames,
         mask=edit.mask.frames if edit.mask else None,
-        locate=lambda cells: edit.located(backbone.grid, cells),
+        locate=locate,
         cells=found["mask"] > 0 if "mask" in found else None,
         first=found.get("first", edit.first),
         keys=edit.keys,
         adapters=adapters,
         start=step,
         source=edit.latent,
+        checked=True,
+        judged=edit.judged,
     )
     last = time.monotonic()
     clock.restart()

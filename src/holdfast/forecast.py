@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import registry, walk
+from . import agreement, registry, walk
 from .backbones.base import Backbone, Passing, Prompt, reserve
 from .console import duration
 from .diffusion import noise
 from .editing import opened
-from .intake import Taken
+from .intake import Taken, taken
 from .media import fit, video
 from .memory import PeakMemory
 from .notes import Notice
@@ -51,18 +51,25 @@ class Forecast:
     evaluations: int | None  # None: the family has no embedded member to count on
     learning: int = 0  # of these, with a gradient
     beside: int = 0  # of a second model, whose time is not in the seconds
-    seconds: float | None = None
+    judging: int = 0  # more of them, to ask the model whether it sees the target in the result
+    seconds: float | None = None  # of encoding, editing and decoding
+    loading: float | None = None  # seconds until the model is ready; None: it is ready
     memory_mb: float | None = None
     basis: str = "not measured: the model is not loaded"
 
 
 def forecast(
-    task: EditTask, known: Taken | None = None, backbone: Backbone | None = None
+    task: EditTask,
+    known: Taken | None = None,
+    backbone: Backbone | None = None,
+    loading: float | None = None,
 ) -> Forecast:
-    """What an edit will do. backbone: the loaded one, where its time and memory are to be measured.
+    """What an edit will do. backbone: the loaded one, where its time and memory are to be measured; loading: seconds
+    that this took, where an edit will load it again.
 
     Raises as `editing.events` does for what cannot work.
     """
+    known = known or taken(task, backbone)
     edit = opened(task, backbone, known)
     plan, clip = edit.plan, edit.clip
     what = {
@@ -75,7 +82,14 @@ def forecast(
         "settings": plan.settings(),
     }
     count = Count(0, 0, 0) if task.same else counts(plan, backbone)
-    said = Forecast(what, kept(task, clip), *(count or (None,)))
+    asks = count and count.evaluations and agreement.can_judge(known.about)
+    said = Forecast(
+        what,
+        kept(task, clip),
+        *(count or (None,)),
+        judging=agreement.EVALUATIONS if asks else 0,
+        loading=loading,
+    )
     return measured(said, plan, next(edit.frames()), backbone) if backbone else said
 
 
@@ -101,10 +115,21 @@ def _cost(said: Forecast) -> str:
         count += f", {said.learning} of them to learn from"
     if said.beside:
         count += f", {said.beside} of a second model (not in the time)"
+    if said.judging:
+        count += f" and {said.judging} to judge the result"
     if said.seconds is None:
         return f"{count}; time and memory {said.basis}"
+    basis = f"{said.basis}; writing and checking the file come on top"
     memory = "" if said.memory_mb is None else f", {said.memory_mb:.0f} MB"
-    return f"{count}, about {duration(said.seconds)}{memory} ({said.basis})"
+    return f"{count}, about {_time(said)}{memory} ({basis})"
+
+
+def _time(said: Forecast) -> str:
+    """How long an edit will take, and how much of that is loading."""
+    if said.loading is None:
+        return f"{duration(said.seconds)} with the model loaded as it is"
+    loading = f"{duration(said.loading)} of it to load the model"
+    return f"{duration(said.loading + said.seconds)}, {loading}"
 
 
 def kept(task: EditTask, clip: video.Clip) -> str:
@@ -244,7 +269,7 @@ def _timed(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> tup
         return min(_seconds(work)[1] for _ in range(2))  # another program may have been in the way
 
     each = least(once)
-    total = (said.evaluations - said.learning) * each
+    total = (said.evaluations + said.judging - said.learning) * each
     basis = f"one evaluation of {frames} latent frames took {each:.2f} s here"
     if said.learning:
         # To the latent in place of the adapters: it goes through the whole network, as theirs does.

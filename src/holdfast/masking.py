@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ from numpy import ndarray
 
 from .errors import UserError
 from .files import whole, write_json
-from .media import anchors, masks, overlaid, video
+from .media import anchors, masks, overlaid, showing, video
 from .media.anchors import Marks
 from .notes import note
 from .places import check_place, manifest_path, named
@@ -220,6 +221,19 @@ def _previews(place: Place, report: Report) -> Iterator[ndarray]:
     for i, (frame, mask) in enumerate(pairs):
         yield overlaid.overlay(frame, masks.bright(mask, place.clip.size))
         report("preview", i + 1, place.clip.frames)
+
+
+def write_strip(path: Path, clip: video.Clip, part: range, mask: masks.Mask) -> None:
+    """Write a few frames of a part of a clip with the mask over them, side by side, as a picture."""
+    wanted = showing.evenly(len(part))
+    frames = islice(video.read(clip), part.start, part.start + max(wanted) + 1)
+    row = [
+        overlaid.overlay(frame, inside)
+        for i, (frame, inside) in enumerate(zip(frames, mask.frames(), strict=False))
+        if i in wanted
+    ]
+    with whole(path) as made:
+        showing.strip({"mask": row}, showing.WIDTH / len(row) / clip.size[0]).save(made)
 
 
 def notes(shares: list[float], part: range, marks: dict[int, float]) -> list[str]:

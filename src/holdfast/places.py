@@ -38,9 +38,14 @@ def first_path(output: Path) -> Path:
     return output.with_name(output.name + ".first.png")
 
 
+def mask_path(output: Path) -> Path:
+    """Of the picture that shows an automatic mask."""
+    return output.with_name(output.name + ".mask.png")
+
+
 def all_paths(output: Path) -> tuple[Path, ...]:
     """All files that an edit may write."""
-    beside = (manifest_path, latents_path, adapters_path, first_path)
+    beside = (manifest_path, latents_path, adapters_path, first_path, mask_path)
     return output, *(path(output) for path in beside)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import calibration
 from .errors import UserError
 
 
@@ -66,6 +67,7 @@ class Unloaded:
     prefers: Mapping[str, Any]
     guide: str  # the name of an image model over the same latents
     space: Mapping[str, Any]  # what its latents are
+    calibration: Any  # calibration.Calibration: what was measured of these weights
 
 
 def about(name: str, weights: str | None = None) -> Unloaded:
@@ -76,7 +78,15 @@ def about(name: str, weights: str | None = None) -> Unloaded:
     card = module.MODELS[name]
     folder = module.find(name, weights)
     grid, space = module.grid(name, folder), _space(folder)
-    return Unloaded(name, grid, card.carries, card.prefers, card.guide, space)
+    measured = calibration.read(folder)
+    return Unloaded(name, grid, card.carries, card.prefers, card.guide, space, measured)
+
+
+def folder_of(name: str, weights: str | None = None) -> Path:
+    """Where a backbone's weights are. Raises as `load_backbone` does."""
+    known = backbones()
+    name = choose(name, known, "backbone")
+    return known[name].find(name, weights)
 
 
 def _space(folder: Path) -> dict[str, Any]:
@@ -123,5 +133,6 @@ def load_backbone(name: str, weights: str | None = None, device: str = "auto", d
     known = backbones()
     name = choose(name, known, "backbone")
     made = known[name].load(name, weights, device, dtype)
+    made.calibration = calibration.read(known[name].find(name, weights))
     made.weights = identify(name, weights)
     return made

@@ -18,7 +18,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from . import delivered, notebook, registry
+from . import agreement, delivered, notebook, registry
 from .backbones.base import Backbone
 from .claims import Claim, claimed
 from .errors import UserError
@@ -290,8 +290,17 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
         "plan": plan.describe(),
         "evaluations": done.evaluations,
         "guide_evaluations": done.beside,
+        **judged(backbone, done),
         "versions": versions | {"python": platform.python_version()},
     }
+
+
+def judged(backbone: Backbone, done: Done) -> dict:
+    """What the manifest says of the model's own judgement: nothing where it was not asked."""
+    if done.agreement is None:
+        return {"agreement": None, "agreement_evaluations": 0}
+    found = agreement.judge(done.agreement, backbone.calibration.agreement)
+    return {"agreement": found.describe(), "agreement_evaluations": agreement.EVALUATIONS}
 
 
 def weights_of(plan: Plan, backbone: Backbone) -> dict:

@@ -18,7 +18,6 @@ from torch import Tensor
 from . import editing, registry
 from .backbones._recent import recall
 from .backbones.base import Backbone, Passing, Prompt
-from .diffusion import noise
 from .errors import UserError
 from .files import whole, write_json
 from .intake import Taken, taken
@@ -32,7 +31,6 @@ from .task import EditTask
 if TYPE_CHECKING:
     from PIL import Image
 
-LEVELS, DRAWS = (0.4, 0.6, 0.8), 2  # at which the model is asked, and noises a level
 MOST = 100  # clips of one sheet
 ENOUGH = 0.7  # of the best agreement
 BETTER = {"agreement": "higher", "kept": "higher", "flicker": "lower"}
@@ -144,7 +142,7 @@ def sheet(
             report("clips", done, len(tasks))
         result = editing.edit(one, model, known=known)
         path = result.save()
-        record["clips"][way.name] = _entry(path, result, model)
+        record["clips"][way.name] = _entry(path, result)
     if report:
         report("clips", len(tasks), len(tasks))
     record |= preferred({name: clip["figures"] for name, clip in record["clips"].items()})
@@ -168,41 +166,20 @@ def encoded(known: Taken, model: Backbone) -> Tensor:
     return model.encode(fitted.forward(images.to_tensor(array) for array in part))
 
 
-def _entry(path: Path, result: editing.Result, model: Backbone) -> dict:
+def _entry(path: Path, result: editing.Result) -> dict:
     """What the record has of one clip."""
     task, manifest = result.task, result.manifest
     found, _ = compare(Pair(task.input, str(path)), Tools(), ["warp_error"])
     (flicker,) = found.values() or (None,)
     kept = manifest["preservation"]
+    judged = manifest["agreement"]
     figures = {
-        "agreement": agreement(task, result.z, model),
+        "agreement": judged and judged["score"],
         "kept": kept["psnr"] if kept["psnr_outside"] is None else kept["psnr_outside"],
         "flicker": flicker,
     }
     cost = {name: manifest[name] for name in ("evaluations", "seconds")}
     return {"output": str(path), "figures": figures, **cost}
-
-
-def agreement(task: EditTask, z: Tensor | None, model: Backbone) -> float | None:
-    """By how much better the model explains a result by the target prompt than by the source prompt.
-
-    The mean over noise levels of log(e_src / e_tgt), e the squared error of the model's velocity: above 0 it takes the
-    result for the target. z: 1 c f h w. None for a model that is not steered by words, or where nothing was edited.
-    """
-    if z is None or "text" not in model.carries or "image" in model.carries:
-        return None
-    conditions = [model.condition(Prompt(text)) for text in (task.source, task.target)]
-    window = z[:, :, : model.grid.latent_frames(model.grid.frames)]
-    values = []
-    for (step, sigma), draw in itertools.product(enumerate(LEVELS), range(DRAWS)):
-        eps = noise(window, task.seed, step, draw)
-        noisy = (1 - sigma) * window + sigma * eps
-        errors = [
-            (model.velocity(noisy, sigma, c, branch="tgt+") - (eps - window)).square().mean()
-            for c in conditions
-        ]
-        values.append((errors[0] / errors[1]).log().item())
-    return sum(values) / len(values)
 
 
 def preferred(figures: dict[str, dict[str, float | None]]) -> dict[str, Any]:

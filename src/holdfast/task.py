@@ -74,11 +74,13 @@ class EditTask:
     outline: Literal["given", "hull", "box"] = _field(
         "Use the mask as given, or its convex hull or bounding box.", "given"
     )
-    grow: Annotated[int, Range(-100000, 100000)] = _field(
-        "Pixels by which the mask grows; negative shrinks it.", 0
+    grow: Annotated[int, Range(-100000, 100000)] | None = _field(
+        "Pixels by which the mask grows; negative shrinks it.", None
     )
-    feather: Annotated[int, Range(0, 100000)] = _field(
-        "Pixels over which the edit fades out around the mask.", 0
+    feather: Annotated[int, Range(0, 100000)] | None = _field(
+        "Pixels over which the edit fades out around the mask; "
+        "the default is 0, and half a cell of the model's latent for --mask auto.",
+        None,
     )
     mask_channel: Literal["auto", "colour", "alpha"] = _field(
         "Which layer of a mask file has the shape, where both its colour and its alpha could be meant.",

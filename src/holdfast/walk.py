@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import windows
+from . import agreement, calibration, windows
 from .attention import maps
 from .backbones.base import Backbone, Condition, Prompt, reserve
 from .errors import UserError
@@ -29,6 +29,7 @@ from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
 LARGEST = 1e6  # of a latent, whose numbers are about 1: far from what a VAE can decode, or a float can square
+AUTO_FEATHER = 0.5  # of a latent cell: how far an edit fades out around an automatic mask
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W, one a frame, anew at each call
 
 
@@ -65,6 +66,7 @@ class Done:
     beside: int = 0  # those of the second model
     stage: str = "edit"
     walked: bool = True  # whether there was anything to walk; else the latent is the clip's own
+    agreement: float | None = None  # agreement.score, where the job asks for it
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Job:
     adapters: dict[str, Tensor] | None = None  # what an earlier run fitted to this clip
     guide: Backbone | None = None  # the plan's second model, where it is loaded already
     source: Tensor | None = None  # the clean latent of the frames, where they were encoded already
+    checked: bool = False  # look whether the clip is of the kind that the model was trained on
+    judged: bool = False  # ask the model at the end whether it sees the target in the result
 
 
 def job(
@@ -122,9 +126,14 @@ def job(
 
 
 def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
-    """A mask of cells that attention found, shaped as the task has it."""
+    """A mask of cells that attention found, shaped as the task has it. Its edges are those of cells: unless the task
+    says otherwise, the edit fades out over some pixels.
+    """
     task = chosen.task
-    return masks.from_cells(cells, grid, chosen.fit, shape_of(task), task.allow_any_mask)
+    shape = shape_of(task)
+    if task.feather is None:
+        shape = replace(shape, feather=round(AUTO_FEATHER * masks.cell_side(grid, chosen.fit)))
+    return masks.from_cells(cells, grid, chosen.fit, shape, task.allow_any_mask)
 
 
 def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
@@ -133,7 +142,7 @@ def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks
 
 
 def shape_of(task: EditTask) -> masks.Shape:
-    return masks.Shape(task.invert_mask, task.outline, task.grow, task.feather)
+    return masks.Shape(task.invert_mask, task.outline, task.grow or 0, task.feather or 0)
 
 
 class Metered:
@@ -229,7 +238,13 @@ def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Ite
         note(f"the negative prompt has no effect: {task.method} made no call that it steers")
     beside = given.guide.field.evaluations if given.guide else 0
     z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
-    yield Done(z, metered.evaluations, beside, walked=walked)
+    agreed = None
+    if job.judged and walked and agreement.can_judge(backbone):
+        first, last = job.plan.spans.spans[0]
+        prompts = (given.src, given.tgt)
+        agreed = agreement.score(backbone, z, *prompts, last - first, task.seed)
+        yield Progress("judge", 1, 1)
+    yield Done(z, metered.evaluations, beside, walked=walked, agreement=agreed)
 
 
 def negated(job: Job, given: Given, metered: Metered, backbone: Backbone) -> bool:
@@ -261,6 +276,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     finite(source, "the encoded clip")
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)
+    if job.checked and calibration.check_footage(backbone, job.frames(), source):
+        yield Progress("compare with training", 1, 1)
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
     adapters = _on_device(job.adapters, source)

@@ -39,7 +39,7 @@ class Result:
         write_json(Path(self.task.output + ".json"), self.manifest)
 
 
-def edit(task, backbone):
+def edit(task, backbone, judged):
     assert backbone.name == task.backbone
     return Result(task)
 

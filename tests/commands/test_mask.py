@@ -64,7 +64,7 @@ def test_the_mask_that_auto_finds_is_the_one_an_edit_would_use(clip, tmp_path):
     result = call("mask", clip, "-o", tmp_path / "m.mkv", "--auto", *prompts, *model, "--json")
     assert result.exit_code == 0, result.stderr
     found = [f.max(2) > 127 for f in video.read(video.probe(tmp_path / "m.mkv"))]
-    edit = ["--mask", "auto", "--set", "steps=1", "--codec", "lossless"]
+    edit = ["--mask", "auto", "--feather", 0, "--set", "steps=1", "--codec", "lossless"]
     done = call("edit", clip, "-o", tmp_path / "e.mkv", *prompts, *model, *edit, "--json")
     assert done.exit_code == 0, done.stderr
     pairs = zip(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.door import Door
+from ..calibration import Calibration
 from ..errors import UserError
 from ._cards import Grid, space_of
 
@@ -74,6 +75,7 @@ class Backbone(ABC):
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
     network: nn.Module | None = None  # the denoiser, where methods may put adapters into it
     guide: str = ""  # the name of an image model over the same latents
+    calibration: Calibration = Calibration()  # what was measured of these weights
     weights: Mapping[str, Any] | None = None  # which files it was loaded from, where it was
 
     @property
@@ -207,6 +209,7 @@ class Passing(Backbone):
         self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
         self.door, self.features, self.parts = inner.door, inner.features, inner.parts
         self.network, self.guide, self.weights = inner.network, inner.guide, inner.weights
+        self.calibration = inner.calibration
 
     def condition(self, prompt: Prompt) -> Condition:
         return self.inner.condition(prompt)

@@ -313,7 +313,7 @@ class Bench:
         for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
-        result = editing.edit(self.contest.task(row, case, output), backbone)
+        result = editing.edit(self.contest.task(row, case, output), backbone, judged=False)
         result.save()
         seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
         costs = {key: result.manifest[key] for key in COST}

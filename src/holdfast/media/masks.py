@@ -241,6 +241,12 @@ def check_extent(
     return mask
 
 
+def cell_side(grid: Grid, fitted: Fit) -> float:
+    """How many of the clip's pixels a latent cell covers, along the side where it covers more."""
+    sides = zip(grid.stride[1:], fitted.size, fitted.model_size, strict=True)
+    return max(stride * size / model_size for stride, size, model_size in sides)
+
+
 def _stop_or_note(found: str, so: str, allow_any: bool) -> None:
     if not allow_any:
         cure = "give another mask, or allow it with --allow-any-mask"

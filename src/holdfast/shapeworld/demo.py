@@ -38,12 +38,12 @@ def demo(
     edit: Edit,
     method: str,
     folder: Path,
-    masked: bool = False,
+    masked: bool = True,
     report=None,
     backbone: str = "shapeworld-wan",
 ) -> dict:
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
-    mask. A backbone that is steered by a first frame is given the true edited one.
+    mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
     name = registry.choose(backbone, registry.backbones(), "backbone")
     shown = "image" in registry.backbones()[name].MODELS[name].carries
@@ -51,6 +51,7 @@ def demo(
     source, target = render([edit.source, edit.target], edit.source.frames)
     # As players like it, 4:2:0 in H.264 High; the result follows its source.
     write_clip(folder / "source.mp4", arrays(source), "h264", NEARLY_LOSSLESS)
+    masked = masked and edit.actor is not None
     if masked:
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(folder / "mask.mkv", arrays(mask), "lossless")

@@ -8,7 +8,6 @@ from html import escape
 from pathlib import Path
 
 from ..errors import Missing, UserError
-from ..jobs import FAILURES
 from ..memory import ran_out
 from ..task import EditTask
 
@@ -110,5 +109,5 @@ class Wording:
         """Keep what goes wrong for a user as HTML in said["error"]."""
         try:
             yield
-        except FAILURES as error:
+        except Exception as error:  # whatever fails, the page shows it and lives on
             said["error"] = self.error(sentence(error))

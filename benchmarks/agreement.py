@@ -1,0 +1,234 @@
+"""How far a model's own judgement of an edit can be trusted: `python benchmarks/agreement.py --out FOLDER`.
+
+Edits scenes of the synthetic world (each kind of edit in turn, flowedit's defaults), keeps for each whether the exact
+result says that it succeeded, and asks the model about the edited latent. The thresholds of the words "clearly" and
+"not" are chosen on tuning scenes; other, held-out scenes say how often each word is right. A second call resumes where
+the first stopped. `--write` puts the thresholds and what was counted into the model's calibration.json.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tables import head, line
+
+from holdfast import agreement, walk
+from holdfast.backbones.base import Backbone, Prompt
+from holdfast.files import load_tensors, save_tensors
+from holdfast.intervals import estimate_rate
+from holdfast.registry import folder_of, load_backbone
+from holdfast.shapeworld.calibrate import update
+from holdfast.shapeworld.captions import added
+from holdfast.shapeworld.evaluate import TUNING, editable, pairs
+from holdfast.shapeworld.render import render
+from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.truth import judge
+from holdfast.task import EditTask
+
+# What is edited in turn: the kind, and the set that its scenes are drawn from.
+MIX = {
+    "recolour": ("colour", "single"),
+    "backdrop": ("backdrop", "single"),
+    "shape": ("shape", "single"),
+    "material": ("material", "single"),
+    "recolour one of two": ("colour", "several"),
+    "remove": ("remove", "several"),
+    "add": ("add", "single"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    seed: int
+
+    def edit(self) -> Edit:
+        return sample_edit(self.seed, *MIX[self.name])
+
+
+def cases(start: int, count: int) -> list[Case]:
+    """The first `count` cases, each kind in turn."""
+    each = -(-count // len(MIX))
+    columns = []
+    for name, (kind, scenes) in MIX.items():
+        two = name == "recolour one of two"
+        seeds = pairs(start, each) if two else editable(start, each, kind, scenes)
+        columns.append([Case(name, seed) for seed in seeds])
+    return list(itertools.chain.from_iterable(zip(*columns, strict=True)))[:count]
+
+
+@torch.no_grad()
+def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
+    """Edit a case. Return whether that succeeded, and its latents."""
+    edit = case.edit()
+    frames = render([edit.source])[0]
+    task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
+    job = walk.job(dataclasses.replace(task, seed=case.seed), backbone, frames)
+    z = walk.finished(job, backbone)
+    result = torch.stack(list(job.plan.fit.back(backbone.decode(z))))
+    figures = judge(edit, result)
+    # Words do not say where an added actor goes.
+    success = added(edit, result) if edit.kind == "add" else figures["success"]
+    row = {"case": case.name, "seed": case.seed, "success": bool(success)}
+    row |= {"psnr": figures["psnr"], "psnr_source": figures["psnr_source"]}
+    return row, {"before": backbone.encode(job.frames()), "after": z}
+
+
+def make(folder: Path, backbone: Backbone, chosen: list[Case]) -> None:
+    """Edit what is not edited yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {(row["case"], row["seed"]) for row in rows(folder)}
+    left = [case for case in chosen if (case.name, case.seed) not in known]
+    for case in left:
+        row, latents = run(case, backbone)
+        save_tensors(latents_path(folder, case), latents, {})
+        with (folder / "edits.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def rows(folder: Path) -> list[dict]:
+    path = folder / "edits.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def latents_path(folder: Path, case: Case) -> Path:
+    return folder / f"{case.name} {case.seed}.latents"
+
+
+@torch.no_grad()
+def scored(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[dict]:
+    """Return the rows of the chosen cases, each with the score of its latent."""
+    wanted = {(case.name, case.seed) for case in chosen}
+    found = []
+    for row in rows(folder):
+        case = Case(row["case"], row["seed"])
+        if (case.name, case.seed) not in wanted:
+            continue
+        edit = case.edit()
+        latents, _ = load_tensors(latents_path(folder, case))
+        prompts = (edit.source.caption(), edit.target.caption())
+        conditions = [backbone.condition(Prompt(text)) for text in prompts]
+        z = latents["after"]
+        value = agreement.score(backbone, z, *conditions, z.shape[2], case.seed)
+        found.append(row | {"score": value})
+    return found
+
+
+def thresholds(tuning: list[dict]) -> dict[str, float]:
+    """Choose both thresholds: the lowest score from which on 95 % had succeeded, and the highest below which 90 %
+    had failed. Scores are rounded to two decimals.
+    """
+    values = sorted({round(row["score"], 2) for row in tuning})
+    clearly = [t for t in values if share(tuning, lambda s, t=t: s >= t) >= 0.95]
+    failing = [t for t in values if share(tuning, lambda s, t=t: s < t) <= 0.1]
+    return {"from": min(clearly), "below": max(failing, default=values[0])}
+
+
+def share(found: list[dict], called: Callable[[float], bool]) -> float:
+    """How many of the scenes with such a score succeeded, as a share; 1 where there is none."""
+    seen = [row["success"] for row in found if called(row["score"])]
+    return sum(seen) / len(seen) if seen else 1.0
+
+
+def counted(held: list[dict], chosen: dict[str, float]) -> dict:
+    """What the calibration file has: thresholds, and of the held-out scenes called by each word how many succeeded."""
+    made = {
+        agreement.CLEARLY: {"from": chosen["from"]},
+        agreement.WEAKLY: {},
+        agreement.NOT: {"below": chosen["below"]},
+    }
+    for word, entry in made.items():
+        seen = [row["success"] for row in held if called(row["score"], chosen) == word]
+        entry |= {"scenes": len(seen), "succeeded": sum(seen)}
+    return made
+
+
+def called(score: float, chosen: dict[str, float]) -> str:
+    if score >= chosen["from"]:
+        return agreement.CLEARLY
+    return agreement.NOT if score < chosen["below"] else agreement.WEAKLY
+
+
+def auc(found: list[dict]) -> float:
+    """How often a scene that succeeded has a higher score than one that failed."""
+    good = torch.tensor([row["score"] for row in found if row["success"]])
+    bad = torch.tensor([row["score"] for row in found if not row["success"]])
+    apart = good[:, None] - bad
+    return ((apart > 0).float() + 0.5 * (apart == 0).float()).mean().item()
+
+
+def auc_interval(found: list[dict], draws: int = 2000) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of the AUC: successes and failures are each drawn again."""
+    groups = [[r for r in found if r["success"] == kind] for kind in (True, False)]
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(draws):
+        again = []
+        for group in groups:
+            picks = torch.randint(len(group), (len(group),), generator=generator)
+            again += [group[i] for i in picks]
+        values.append(auc(again))
+    ends = torch.tensor(values).quantile(torch.tensor([0.025, 0.975]))
+    return ends[0].item(), ends[1].item()
+
+
+def show(held: list[dict], made: dict) -> None:
+    low, high = auc_interval(held)
+    rate = estimate_rate(sum(row["success"] for row in held), len(held)).interval_text()
+    print(
+        f"{len(held)} held-out scenes, {rate} succeeded; AUC {auc(held):.2f} [{low:.2f}, {high:.2f}]"
+    )
+    head("the word", "score", "scenes called so", "of them the edit had succeeded")
+    ranges = {
+        agreement.CLEARLY: f"{made[agreement.CLEARLY]['from']} or more",
+        agreement.WEAKLY: "between",
+        agreement.NOT: f"below {made[agreement.NOT]['below']}",
+    }
+    for word, entry in made.items():
+        done, count = entry["succeeded"], entry["scenes"]
+        line(
+            word, ranges[word], count, estimate_rate(done, count).interval_text() if count else "-"
+        )
+    head("kind", "succeeded", *made)
+    for name in MIX:
+        kind = [row for row in held if row["case"] == name]
+        words = [called(row["score"], thresholds_of(made)) for row in kind]
+        succeeded = sum(row["success"] for row in kind)
+        line(name, f"{succeeded} of {len(kind)}", *(words.count(word) for word in made))
+
+
+def thresholds_of(made: dict) -> dict[str, float]:
+    return {"from": made[agreement.CLEARLY]["from"], "below": made[agreement.NOT]["below"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="a folder for what was edited")
+    parser.add_argument("--backbone", default="shapeworld-wan")
+    parser.add_argument("--count", type=int, default=105, help="held-out scenes")
+    parser.add_argument("--tuning", type=int, default=140, help="tuning scenes")
+    parser.add_argument("--write", action="store_true", help="into calibration.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    backbone = load_backbone(options.backbone)
+    found = {}
+    for name, start, count in (
+        ("tuning", TUNING, options.tuning),
+        ("held-out", 0, options.count),
+    ):
+        chosen = cases(start, count)
+        make(options.out / name, backbone, chosen)
+        found[name] = scored(options.out / name, backbone, chosen)
+    made = counted(found["held-out"], thresholds(found["tuning"]))
+    print(f"AUC on the {len(found['tuning'])} tuning scenes: {auc(found['tuning']):.2f}")
+    show(found["held-out"], made)
+    if options.write:
+        update(folder_of(options.backbone), {"agreement": made})
+
+
+if __name__ == "__main__":
+    main()
