@@ -685,7 +685,7 @@ MUTATIONS = [
         "media/reading.py",
         "tests/media/test_video.py",
         ("src_color_range=colour_range(clip)", "src_color_range=1"),
-        ("np.rot90(array, clip.rotation // 90)", "np.rot90(array, -clip.rotation // 90)"),
+        ("clip.orientation.turn(array)", "clip.orientation.turn_back(array)"),
     ),
     *of(
         "media/probing.py",
@@ -891,7 +891,7 @@ MUTATIONS = [
         (".min((1, 3))", ".max((1, 3))"),
         ("range(min(3, len(own.planes)))", "range(1)"),
         ("frame.pict_type = 0", "pass"),
-        ("np.rot90(shown.alpha, -turn)", "shown.alpha"),
+        ("stored(shown.alpha)", "shown.alpha"),
     ),
     *of(
         "media/samples.py",
@@ -1237,6 +1237,54 @@ MUTATIONS = [
         "tests/test_tuning.py",
         ("isinstance(layer, nn.Linear) and not inside", "isinstance(layer, nn.Linear)"),
         ("        _put(network, before)\n", "        pass\n"),
+    ),
+    *of(
+        "media/orientation.py",
+        "tests/media/test_orientation.py",
+        ("turned[:, ::-1] if self.is_mirrored else turned", "turned"),
+        ("math.atan2(-b, d)", "math.atan2(b, d)"),
+        ("determinant < 0, whole", "False, whole"),
+    ),
+    *of(
+        "media/timeline.py",
+        "tests/media/test_timeline.py",
+        ("offset += last + step - now", "offset += last - now"),
+        ("return earliest if picture < 0", "return picture if picture < 0"),
+        ("return sorted(times), ()", "return list(times), ()"),
+    ),
+    *of(
+        "media/copying.py",
+        "tests/media/test_timeline.py",
+        ("packet.pts + packet.duration <= 0", "False"),
+        ("self.source.format.name not in DELAYED", "True"),
+        ("(self.offset - self.clip.start) / tick", "self.offset / tick"),
+    ),
+    *of(
+        "media/copying.py",
+        "tests/media/test_tracks.py",
+        ("return len(back.streams) > 0", "return True"),
+        ("made.disposition &= ~Disposition.default", "pass"),
+    ),
+    *of(
+        "media/animations.py",
+        "tests/media/test_animations.py",
+        ("image.seek(number)", "image.seek(0)"),
+    ),
+    *of(
+        "media/image_frames.py",
+        "tests/media/test_animations.py",
+        ("list(range(1, count))", "list(range(count))"),
+        ("if not kind & (SMALLER | MASK)", "if kind is not None"),
+    ),
+    *of(
+        "media/sizes.py",
+        "tests/media/test_sizes.py",
+        (":force_original_aspect_ratio=decrease", ""),
+    ),
+    *of(
+        "media/wholeness.py",
+        "tests/media/test_timeline.py",
+        ("return None if end is None else end <= size", "return None"),
     ),
 ]
 

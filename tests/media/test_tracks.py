@@ -72,6 +72,8 @@ def add_tracks(source, path, cover=False, timecode="", second=False):
         if timecode:
             stream.metadata["timecode"] = timecode
         copies = [stream, *[out.add_stream_from_template(main)] * second]
+        for copy in copies:
+            copy.disposition = Disposition.default
         art = out.add_stream("mjpeg", rate=1) if cover else None
         if art:
             art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
