@@ -4,6 +4,7 @@ Two programs write the same sentence with other characters: curly quotes, an acc
 that does not break, a space of another width. None of these is a difference in meaning, so none of them is compared.
 """
 
+import functools
 import html
 import re
 import unicodedata
@@ -70,6 +71,7 @@ def locate_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text.translate(_CLASSES))]
 
 
+@functools.lru_cache(maxsize=4096)  # a prompt says the same words again
 def fold(word: str) -> str:
     """Return a word as it is compared: compatible characters as one, without case, apostrophes and what is not seen."""
     plain = _DROPPED.sub("", word)
