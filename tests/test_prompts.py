@@ -80,4 +80,4 @@ def test_a_word_stands_without_its_punctuation():
     text = "\u201cquiet\u201d 3.5 m, cafe\u0301!"
     found = [text[first:end] for first, end in prompts.locate_words(text)]
     assert found == ["quiet", "3.5", "m", "cafe\u0301"]
-    assert prompts.compose(text).endswith("caf\u00e9!")
+    assert prompts.clean_prompt(text).endswith("caf\u00e9!")

@@ -6,7 +6,7 @@ import torch
 from holdfast import plan, words
 from holdfast.backbones import _recent
 from holdfast.backbones.base import Prompt
-from holdfast.cleaning import clean_prompt
+from holdfast.prompts import clean_prompt
 from holdfast.task import EditTask
 
 from . import tiny

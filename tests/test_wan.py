@@ -10,8 +10,8 @@ import torch
 from holdfast import load_backbone
 from holdfast.backbones import _wan, wan
 from holdfast.backbones.base import Condition, Prompt
-from holdfast.cleaning import clean_prompt
 from holdfast.errors import Missing
+from holdfast.prompts import clean_prompt
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
 TRANSFORMERS = {

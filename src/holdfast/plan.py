@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from . import clips, effects, registry, windows, words
-from .cleaning import clean_prompt
 from .errors import UserError
 from .media import fit
 from .notes import note
+from .prompts import clean_prompt
 from .settings import configure
 from .task import EditTask
 

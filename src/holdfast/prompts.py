@@ -4,6 +4,7 @@ Two programs write the same sentence with other characters: curly quotes, an acc
 that does not break, a space of another width. None of these is a difference in meaning, so none of them is compared.
 """
 
+import html
 import re
 import unicodedata
 
@@ -77,12 +78,21 @@ def fold(word: str) -> str:
     return _DROPPED.sub("", folded)
 
 
-def compose(text: str) -> str:
-    """Return a prompt as a tokenizer is to read it (NFC): an accent and its letter are one character."""
-    return unicodedata.normalize("NFC", text)
+def clean_prompt(text: str) -> str:
+    """Return a prompt as a model reads it: its encoding repaired (NFC), HTML entities resolved twice, single spaces.
+
+    The authors of CLIP and of Wan do so before their tokenizers. Words are counted and tokens are placed in this text
+    alone, so that both agree. Apply it once: a text that names an entity three times over changes each time.
+    """
+    import ftfy
+
+    resolved = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", resolved).strip()
 
 
 def say_the_same(one: str, other: str) -> bool:
     """Return whether two prompts have the same words: punctuation, case and the ways to write a letter do not count."""
-    first, second = ([fold(text[a:b]) for a, b in locate_words(text)] for text in (one, other))
+    first, second = (
+        [fold(text[a:b]) for a, b in locate_words(text)] for text in map(clean_prompt, (one, other))
+    )
     return first == second

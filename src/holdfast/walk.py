@@ -25,7 +25,6 @@ from .media import masks
 from .media.reading import Clip
 from .notes import note
 from .plan import Plan, plan
-from .prompts import compose
 from .step import Field, Given, Guide, Pixels, Step
 from .task import EditTask
 
@@ -270,8 +269,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
         made = painted(job, backbone)
         wanted = made.frame
         yield made
-    src = backbone.condition(Prompt(compose(task.source), task.negative, change.source, shown))
-    tgt = backbone.condition(Prompt(compose(task.target), task.negative, change.target, wanted))
+    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
@@ -306,9 +305,7 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (
-        backbone.condition(Prompt(compose(t), task.negative)) for t in (task.source, task.target)
-    )
+    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
     return Guide(Metered(backbone), src, tgt)
 
 

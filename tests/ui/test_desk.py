@@ -1,8 +1,10 @@
 """The desk behind the page: one run at a time, what was stopped goes on to the same result, and a restart finds all."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from holdfast.errors import UserError
 from holdfast.media import video
 from holdfast.task import EditTask
 from holdfast.ui import desk as desks
-from holdfast.ui.desk import DONE, FAILED, STOPPED, WAITING, Desk
+from holdfast.ui import told
+from holdfast.ui.desk import Desk
+from holdfast.ui.messages import Wording
+from holdfast.ui.runs import DONE, FAILED, STOPPED, WAITING, Run, found
 from tests import tiny
 
 
@@ -96,12 +101,154 @@ def test_one_at_a_time_in_order_and_one_that_waits_can_be_taken_out(desk, clip):
     assert first.output.stat().st_mtime_ns < third.output.stat().st_mtime_ns
 
 
-def test_a_restart_finds_the_runs(desk, clip):
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError("x"),
+        MemoryError(),
+        SystemExit(3),
+        StopIteration(),
+        OSError(28, "No space left"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_library_s_error_ends_the_worker(desk, clip, error, capsys):
+    def load(*_):
+        raise error
+
+    good, desk.load = desk.load, load
+    run = desk.submit(task(clip), ".mkv")
+    until(run, FAILED)
+    assert run.said
+    assert json.loads((run.folder / "run.json").read_text())["status"] == FAILED
+    desk.load = good
+    again = desk.resume(run)
+    until(again, DONE, FAILED)
+    assert again.status == DONE
+
+
+def test_a_full_disk_fails_the_run_and_the_next_one_starts(desk, clip, monkeypatch):
+    with desk.using:
+        run, later = (desk.submit(task(clip, seed=n), ".mkv") for n in range(2))
+        keep = Run.keep
+
+        def full(self):
+            if self.name == run.name:
+                raise OSError(28, "No space left on device", str(self.folder))
+            keep(self)
+
+        monkeypatch.setattr(Run, "keep", full)
+    until(run, FAILED)
+    assert "No space left" in run.said
+    until(later, DONE, FAILED)
+    assert later.status == DONE
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_ends_is_replaced(desk, clip, monkeypatch):
+    do = Desk._do
+
+    def die(self, run):
+        monkeypatch.setattr(Desk, "_do", do)
+        raise SystemExit
+
+    monkeypatch.setattr(Desk, "_do", die)
+    run = desk.submit(task(clip), ".mkv")
+    until(run, FAILED)
+    again = desk.resume(run)
+    until(again, DONE, FAILED)
+    assert again.status == DONE
+
+
+def test_a_result_stays_a_result_where_its_pictures_fail(desk, clip, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("no picture")
+
+    monkeypatch.setattr(desks, "write_looks", fail)
+    run = desk.submit(task(clip), ".mkv")
+    until(run, DONE, FAILED)
+    assert run.status == DONE
+    assert "no picture" in run.notes[-1]
+    assert "no picture" in capsys.readouterr().err  # with its traceback
+
+
+def test_a_folder_has_one_desk(desk, tmp_path):
+    with pytest.raises(UserError, match=r"another page is open on .*--folder"):
+        Desk(tmp_path / "page")
+    desk.close()
+    Desk(tmp_path / "page").close()
+
+
+def test_a_resumed_run_waits_behind_those_that_were_asked_for_meanwhile(desk, clip):
+    with desk.using:
+        first, second, third = (desk.submit(task(clip, seed=n), ".mkv") for n in range(3))
+        desk.cancel(second)
+        again = desk.resume(second)
+        assert [desk.ahead(run) for run in (first, third, again)] == [0, 1, 2]
+        assert desk.queue() == [first, third, again]
+        for run in (first, third, again):
+            desk.cancel(run)
+
+
+def test_a_run_that_never_began_says_so(desk, clip):
+    with desk.using:
+        run = desk.submit(task(clip), ".mkv")
+        desk.cancel(run)
+    wording = Wording(desk.root)
+    assert "before it began" in told.status(run, desk, wording)
+    assert not next(iter(found(desk.folder))).started
+
+
+def test_a_run_that_another_page_removed(desk, clip):
+    with desk.using:
+        run = desk.submit(task(clip), ".mkv")
+        desk.cancel(run)
+    desk.remove(run)
+    desk.cancel(run)  # nothing is left to stop
+    assert not run.folder.exists()
+    for gone in (run, None):
+        with pytest.raises(UserError, match="was removed"):
+            desk.resume(gone)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"source": ""}, "steered by words"),
+        ({"mask": "5,5,900,900"}, "not within the 24x16 frame"),
+        ({"window": 1}, "window"),
+        ({"frames": "9:12"}, "no frame"),
+        ({"method": "flowedt"}, "no method"),
+    ],
+)
+def test_what_can_never_run_is_not_queued(desk, clip, changes, said):
+    with pytest.raises(UserError, match=said):
+        desk.submit(task(clip, **changes), ".mkv")
+    assert desk.runs() == []
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_a_clip_and_a_mask_of_one_name_are_both_kept(desk, clip):
+    paths = [desk.uploads / name / "clip.mkv" for name in ("a", "b")]
+    for path, value in zip(paths, (90, 255), strict=True):
+        path.parent.mkdir()
+        frames = [np.full((16, 24, 3), value, np.uint8)] * 5
+        frames[0][:8] = 0
+        video.write_frames(path, frames, 8, "ffv1")
+    with desk.using:
+        run = desk.submit(task(paths[0], mask=str(paths[1])), ".mkv")
+        kept = [Path(name).read_bytes() for name in (run.task.input, run.task.mask)]
+        desk.cancel(run)
+    assert kept == [path.read_bytes() for path in paths]
+
+
+def test_a_restart_finds_the_runs(desk, clip, tmp_path):
     done = desk.submit(task(clip), ".mkv")
     until(done, DONE, FAILED)
     with desk.using:
         waiting = desk.submit(task(clip, seed=1), ".mkv")
-        again = Desk(desk.root)  # as after a power cut
+        shutil.copytree(desk.root, tmp_path / "later")  # as after a power cut
+        again = Desk(tmp_path / "later")
         found = {run.name: run.status for run in again.runs()}
         again.close()
         desk.cancel(waiting)
@@ -145,7 +292,7 @@ def test_uploads_stay_with_their_run(desk, clip):
     with desk.using:
         run = desk.submit(task(upload), ".mkv")
         assert run.status == WAITING
-        assert run.folder in desks.Path(run.task.input).parents
+        assert run.folder in Path(run.task.input).parents
         upload.unlink()
     until(run, DONE, FAILED)
     desk.remove(run)

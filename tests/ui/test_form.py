@@ -1,6 +1,5 @@
 """From the page's widgets to a task: a widget for every setting that gives back its default, every way to a mask."""
 
-import asyncio
 import dataclasses
 
 import gradio as gr
@@ -15,17 +14,7 @@ from holdfast.task import EditTask
 from holdfast.ui import asked, form, told, widgets
 from holdfast.ui.asked import Asked
 from holdfast.ui.desk import Desk, Limits
-
-
-@pytest.fixture(autouse=True)
-def loops(monkeypatch):
-    """Gradio opens loops that it leaves open."""
-    made, new = [], asyncio.new_event_loop
-    monkeypatch.setattr(asyncio, "new_event_loop", lambda: made.append(new()) or made[-1])
-    yield
-    asyncio.set_event_loop(None)
-    for loop in made:
-        loop.close()
+from holdfast.ui.messages import Wording
 
 
 @pytest.fixture
@@ -61,14 +50,14 @@ def test_every_setting_has_a_widget_that_gives_its_default_back(method):
 
 def test_every_field_of_a_task_is_on_the_page(desk):
     with gr.Blocks():
-        made = form.Form(desk, Limits())
+        made = form.Form(desk, Wording(desk.root))
     elsewhere = {"input", "output", "mask", "strength", "settings", "keyframes"}
     assert {f.name for f in dataclasses.fields(EditTask)} - elsewhere == set(made.fields)
 
 
 def test_an_untouched_form_is_a_task_of_defaults(desk, clip):
     with gr.Blocks():
-        made = form.Form(desk, Limits())
+        made = form.Form(desk, Wording(desk.root))
     values = {name: widget.value for name, widget in made.fields.items()} | FIELDS
     task = asked.task_of(Asked(clip, values), desk)
     assert task == EditTask(clip, "", **FIELDS)
@@ -115,17 +104,20 @@ def test_what_is_painted_is_a_picture_and_nothing_painted_is_none(desk):
 
 
 def test_a_clip_that_is_too_long_or_elsewhere_is_refused(desk, clip):
-    assert asked.clip_of(None, clip, desk, Limits(frames=5)).frames == 5
+    def taken(named, **limits):
+        desk.limits = Limits(**limits)
+        return asked.clip_of(None, named, desk)
+
+    assert taken(clip, frames=5).frames == 5
     with pytest.raises(ValueError, match="5 frames, and this page takes 4"):
-        asked.clip_of(None, clip, desk, Limits(frames=4))
+        taken(clip, frames=4)
     with pytest.raises(ValueError, match="takes uploads only"):
-        asked.clip_of(None, clip, desk, Limits(anywhere=False))
+        taken(clip, anywhere=False)
     inside = desk.uploads / "clip.mkv"
     inside.write_bytes(video.probe(clip).path.read_bytes())
-    assert asked.clip_of(str(inside), "", desk, Limits(anywhere=False)).frames == 5
-    outside = f"{desk.uploads}/../../clip.mkv"
+    assert taken(str(inside), anywhere=False).frames == 5
     with pytest.raises(ValueError, match="takes uploads only"):
-        asked.clip_of(outside, "", desk, Limits(anywhere=False))
+        taken(f"{desk.uploads}/../../clip.mkv", anywhere=False)
 
 
 def test_words_that_differ_are_marked_and_nothing_is_taken_for_html():

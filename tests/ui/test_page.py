@@ -41,7 +41,7 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "holdfast.cli", "ui", "-o", folder, "--port", "0", *limits]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         first = served.stderr.readline()
-        yield re.search(r"http://127\.0\.0\.1:\d+/", first)[0], folder
+        yield re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", first)[0], folder
         served.send_signal(signal.SIGINT)
         assert served.wait(30) == 0, served.stderr.read()
 
@@ -51,7 +51,7 @@ def opened(browser, site, width=1280):
     page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
     page.set_default_timeout(90_000)
     strange = []
-    own = (site[0], "data:", "blob:")
+    own = (site[0].partition("?")[0], "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(own) else strange.append(r.url))
     page.on("pageerror", lambda e: strange.append(str(e)))
     page.goto(site[0])
@@ -174,11 +174,14 @@ def test_nothing_outside_its_folder_is_served(site, scene):
     address, folder = site
     inside = folder / "runs" / "note.txt"
     inside.write_text("kept")
-    with urllib.request.urlopen(f"{address}gradio_api/file={inside}") as answer:
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    opener.open(address).close()
+    place = address.partition("?")[0]
+    with opener.open(f"{place}gradio_api/file={inside}") as answer:
         assert answer.read() == b"kept"
     inside.unlink()
     for path in (scene[0], "/etc/passwd", folder / "runs" / ".." / ".." / "x"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{address}gradio_api/file={path}")
+            opener.open(f"{place}gradio_api/file={path}")
         refused.value.close()
         assert refused.value.code in (403, 404)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .. import features
 from ..attention.door import Call, Door
-from ..cleaning import clean_prompt
 from ..notes import note
+from ..prompts import clean_prompt
 from ..words import tokens as word_tokens
 from . import _parts, _weights
 from ._cards import LEVELS_OF_NOISE, Model, unet_grid

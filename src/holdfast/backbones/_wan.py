@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.door import Call
-from ..cleaning import clean_prompt
 from ..diffusion import grid_of as level_grid
 from ..errors import UserError
 from ..notes import note
+from ..prompts import clean_prompt
 from ..words import tokens as word_tokens
 from . import _parts, _weights, wan
 from ._recent import recall

@@ -21,7 +21,7 @@ RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoise
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a condition is made from. words: which words of the cleaned text (cleaning.py), by index, drive the edit;
+    """What a condition is made from. words: which words of the cleaned text (prompts.py), by index, drive the edit;
     image: 3 H W in [0, 1]; latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
 
     ids: the numbers that a model is told beside an image; None: its own. noise: what the image's noise is added to:

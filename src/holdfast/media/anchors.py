@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy import ndarray
 from ..errors import UserError
 from ..notes import note
 from . import images, masks, video
+from .frame_access import read_frame
 from .mask_files import Layer, brightest, choose_layer
 
 PLACED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
@@ -130,7 +130,7 @@ def painted(path: str | Path, size: tuple[int, int]) -> ndarray:
 
 def at(clip: video.Clip, number: int) -> ndarray:
     """A frame of a clip by its number, uint8 H W 3."""
-    return images.eight_bits(next(islice(video.read(clip), number, None)))
+    return read_frame(clip, number)
 
 
 def marked(frame: ndarray, marks: Marks) -> ndarray:

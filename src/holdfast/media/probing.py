@@ -1,8 +1,10 @@
 """Learn what a clip is by reading it once from end to end: what it holds, what is unusual, whether it is whole."""
 
+import functools
 import itertools
 import math
 import statistics
+import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,7 @@ from .samples import has_chroma
 from .sizes import Shape
 from .tracks import list_tracks
 
+SETTLED = 2_000_000_000  # nanoseconds
 BOTTOM_FIRST = {
     3,
     4,
@@ -65,11 +68,37 @@ class _Packet:
 
 
 def probe(path: str | Path) -> Clip:
-    """Read a clip once to learn all of Clip. Raises ValueError, with the file's name, for what cannot be read whole."""
+    """Read a clip once to learn all of Clip. Raises ValueError, with the file's name, for what cannot be read whole.
+
+    A file that has not changed since is not read again.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is no file {path}")
     check_regular(path)
+    return _remember(path, identify(path)) if is_settled(path) else _probe(path)
+
+
+def identify(path: Path) -> tuple:
+    """Tell a file, or those of a folder, from what they were before: their inodes, sizes and times of change."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files if file.exists()]
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
+def is_settled(path: Path) -> bool:
+    """Whether a change from now on shows in the times: clocks of file systems are coarse."""
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    changed = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+    return time.time_ns() - changed > SETTLED
+
+
+@functools.lru_cache(maxsize=16)
+def _remember(path: Path, identity: tuple) -> Clip:
+    return _probe(path)
+
+
+def _probe(path: Path) -> Clip:
     if _is_animation(path):
         return _probe_animation(path)
     if path.is_dir() or path.suffix.lower() in images.SUFFIXES:

@@ -16,11 +16,12 @@ from ..errors import UserError
 from ..files import whole
 from ..intake import Taken, taken
 from ..masking import MaskTask
-from ..media import anchors, masks, overlaid, showing, video
+from ..media import masks, overlaid, showing, video
+from ..media.video import CODECS
 from ..settings import kinds
 from ..task import EditTask
-from . import widgets
-from .desk import Desk, Limits
+from . import fence, storage, widgets
+from .desk import Desk
 
 NO_MASK, AUTO, BOX, BRUSH, FILE = "none", "automatic", "box", "brush", "file"
 WAYS = (NO_MASK, AUTO, BOX, BRUSH, FILE)
@@ -40,24 +41,28 @@ class Asked:
     follow: bool = True  # a box or a painted picture is carried through the clip
 
 
-def clip_of(upload: str | None, path: str, desk: Desk, limits: Limits) -> video.Clip:
+def clip_of(upload: str | None, path: str, desk: Desk) -> video.Clip:
     """The clip that is meant. Raises ValueError with the sentence that the command line gives."""
-    named = path.strip() or upload or ""
+    named, limits = path.strip() or upload or "", desk.limits
     if not named:
         raise UserError("give a clip: upload one, or type its path")
-    inside = desk.root.resolve() in Path(named).resolve().parents
-    if not (limits.anywhere or inside):
-        raise UserError("this page takes uploads only: it listens to other machines too")
+    check(desk, {"input": named})
     if not Path(named).exists():
         raise UserError(f"there is no file {named}")
-    video.check_regular(Path(named))
+    storage.touch(named)
     clip = video.probe(named)
     if clip.frames > limits.frames:
         raise UserError(
-            f"{Path(named).name} has {clip.frames} frames, and this page takes {limits.frames}: "
-            "cut it, or start the page with a higher --most-frames"
+            f"{Path(named).name} has {clip.frames} frames, and this page takes {limits.frames}",
+            "cut it, or have the page started with a higher --most-frames",
         )
     return clip
+
+
+def check(desk: Desk, values: Mapping[str, Any]) -> None:
+    """Raise UserError where a page that other machines reach is to open a file that is not in its folder."""
+    if not desk.limits.anywhere:
+        fence.check_inside(values, desk.root)
 
 
 def described(clip: video.Clip) -> str:
@@ -75,45 +80,44 @@ def task_of(asked: Asked, desk: Desk) -> EditTask:
     values = {name: widgets.given(known[name], value) for name, value in asked.fields.items()}
     values = {name: value for name, value in values.items() if value is not None}
     settings = {name: value for name, value in asked.settings.items() if value not in ("", None)}
-    strength = settings.pop("strength", None)
-    return EditTask(
-        input=asked.clip,
-        output="",
-        **values,
-        settings=settings,
-        strength=strength,
-        mask=mask_of(asked, desk),
-    )
+    values |= {"settings": settings, "strength": settings.pop("strength", None)}
+    texts = mask_of(asked)
+    check(desk, values | {"input": asked.clip, "mask": texts})  # before anything is opened
+    if texts and asked.follow and asked.way in (BOX, BRUSH):
+        texts = [followed(asked.clip, texts, desk)]
+    mask = texts[0].partition("=")[2] if asked.way == BRUSH and not asked.follow else None
+    task = EditTask(input=asked.clip, output="", mask=mask or next(iter(texts), None), **values)
+    check(desk, task.to_dict())
+    return task
 
 
-def mask_of(asked: Asked, desk: Desk) -> str | None:
-    """The mask as a task names it. What is carried through the clip, or painted, becomes a file."""
+def mask_of(asked: Asked) -> list[str]:
+    """What says where the mask is, as `--mask` and `--brush` take it. Raises UserError where it is not given."""
     if asked.way == NO_MASK:
-        return None
+        return []
     if asked.way == AUTO:
-        return "auto"
+        return ["auto"]
     if asked.way == FILE:
         if not asked.file:
-            raise UserError("upload the mask, or choose another way to give one")
-        return asked.file
+            raise UserError("there is no mask", "upload one, or choose another way to give it")
+        return [asked.file]
     if asked.way == BOX:
-        texts = [asked.box.strip()]
-        if not texts[0]:
-            raise UserError("type the box as x,y,width,height in pixels of the clip")
-        if not asked.follow:
-            return texts[0]
-    else:
-        texts = [f"{frame}={path}" for frame, path in sorted(asked.marks.items())]
-        if not texts:
-            raise UserError("paint over what is to change, on any frame of the clip")
-        if not asked.follow:
-            return asked.marks[min(asked.marks)]
-    return followed(asked.clip, texts, desk)
+        if not masks.BOX.fullmatch(asked.box):
+            wanted = "type the box as x,y,width,height in pixels of the clip"
+            raise UserError(f"the box is {asked.box.strip() or 'empty'}", wanted)
+        return [asked.box.strip()]
+    if not asked.marks:
+        raise UserError(
+            "nothing is painted", "paint over what is to change, on any frame of the clip"
+        )
+    return [f"{frame}={path}" for frame, path in sorted(asked.marks.items())]
 
 
 def followed(name: str, texts: list[str], desk: Desk) -> str:
     """A mask file of marks that are carried through the clip; made once for the same marks."""
     told = [name, *(path.partition("=")[2] or path for path in texts)]
+    for path in told:
+        storage.touch(path)
     stamps = [str(Path(path).stat().st_mtime_ns) for path in told if Path(path).exists()]
     key = hashlib.sha256("\n".join([*told, *texts, *stamps]).encode()).hexdigest()[:16]
     path = desk.uploads / f"mask-{key}.mkv"
@@ -143,13 +147,21 @@ def painted(editor: Mapping[str, Any] | None, desk: Desk) -> str | None:
     return str(path)
 
 
-def frame_of(clip: video.Clip, at: int) -> ndarray:
-    """A frame of a clip, uint8 H W 3."""
-    return anchors.at(clip, min(max(0, int(at)), clip.frames - 1))
+def ending_of(codec: str) -> str:
+    """Return the container that takes a codec, MP4 where it does."""
+    suffixes = CODECS[codec].suffixes if codec in CODECS else (".mp4",)
+    return ".mp4" if ".mp4" in suffixes else suffixes[0]
+
+
+def frame_of(clip: video.Clip, at: int, desk: Desk) -> ndarray:
+    """A frame of a clip as the page shows it, uint8 H W 3."""
+    return desk.proxies.read(clip, min(max(0, int(at)), clip.frames - 1))
 
 
 def shown_mask(task: EditTask, desk: Desk) -> str:
     """The mask over the clip, as a small clip that every browser plays; a file's name."""
+    if task.mask is None:
+        raise UserError("there is no mask to show", "choose how to give one")
     known = taken(task)
     inside = found_mask(task, desk) if task.mask == "auto" else bound(task, known)
     frames = islice(video.read(known.clip), known.part.start, known.part.stop)
@@ -165,11 +177,17 @@ def bound(task: EditTask, known: Taken) -> Iterator[ndarray]:
 
 
 def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
-    """The mask that the words find: an edit up to there."""
-    with desk.using:
+    """The mask that the words find: an edit up to there. Raises UserError where another edit has the model."""
+    if not desk.using.acquire(blocking=False):
+        raise UserError(
+            "the model is busy with another edit", "wait for it, or give the mask in another way"
+        )
+    try:
         backbone = desk.backbone(task)
         looked_at = replace(task, allow_any_mask=True)
         return masking.located(editing.opened(looked_at, backbone), backbone, _unheard)
+    finally:
+        desk.using.release()
 
 
 def fitting(backbone: str) -> list[str]:

@@ -3,169 +3,155 @@ restart. It knows nothing of the page.
 """
 
 import contextlib
-import json
 import os
-import queue
 import shutil
+import sys
 import threading
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import intake, registry
+from ..claims import claimed
 from ..errors import Missing, UserError
-from ..files import from_json, whole, write_json
-from ..jobs import FAILURES
-from ..media import showing, video
-from ..media.images import eight_bits, to_array
-from ..memory import ran_out
-from ..places import manifest_path, store_of
+from ..notes import collected
+from ..places import store_of
 from ..task import EditTask
+from . import storage
+from .looks import preview, write_looks
+from .messages import sentence
+from .proxies import Proxies
+from .runs import DONE, FAILED, RUNNING, STOPPED, WAITING, Run, Stopped, found
 
-RECORD, STRIP, SIDE = "run.json", "strip.png", "side-by-side.mp4"  # of a run, in its folder
-WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
-PREVIEW_EVERY = 2.0  # seconds between two previews, at least
-PREVIEW_SHARE = 0.05  # of the time, at most, goes into previews
-
-
-class Stopped(Exception):
-    """The user stopped the run that is on."""
+SWEEP_EVERY = 3600.0  # seconds
+MEASURE_EVERY = 30.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes. anywhere: paths on this machine may be typed; else only uploads are taken."""
+    """What the page takes. anywhere: paths on this machine may be typed; else only uploads are taken. gigabytes: of
+    uploads and drawn masks that are kept.
+    """
 
     frames: int = 2000
     megabytes: int = 2000
     anywhere: bool = True
-
-
-@dataclass
-class Run:
-    """One edit and how far it is."""
-
-    folder: Path
-    task: EditTask
-    status: str = WAITING
-    said: str = ""  # why it failed, or what it came to
-    stage: str = ""
-    done: int = 0
-    count: int = 0
-    began: float = 0.0  # of the stage, on the clock of time.monotonic
-    behind: int = 0  # how far the stage was when it began here
-    notes: list[str] = field(default_factory=list)
-    preview: np.ndarray | None = None  # H W 3, how the result's first frame looks so far
-    shown: float = 0.0  # when it was made, and how long that took
-    cost: float = 0.0
-    stop: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def output(self) -> Path:
-        return Path(self.task.output)
-
-    def moved(self, stage: str, done: int, count: int) -> None:
-        """It came so far."""
-        if stage != self.stage:
-            self.stage, self.began, self.behind = stage, time.monotonic(), done
-        self.done, self.count = done, count
-
-    def left(self) -> float | None:
-        """Seconds that the stage still takes at its own pace; None where it has none yet."""
-        moved = self.done - self.behind
-        if self.status != RUNNING or moved <= 0:
-            return None
-        return (time.monotonic() - self.began) / moved * (self.count - self.done)
-
-    def manifest(self) -> dict | None:
-        """What was written of it; None where it is not done."""
-        path = manifest_path(self.output)
-        return json.loads(path.read_text()) if self.status == DONE and path.exists() else None
-
-    def keep(self) -> None:
-        """Write down what a restart needs to know."""
-        said = {"task": self.task.to_dict(), "status": self.status, "said": self.said}
-        write_json(self.folder / RECORD, said)
+    gigabytes: float = 20
 
 
 class Desk:
-    """Runs in a folder, one at a time. load: a backbone by name, weights, device and dtype; the last one stays."""
+    """Runs in a folder, one at a time. load: a backbone by name, weights, device and dtype; the last one stays.
 
-    def __init__(self, root: Path, load: Callable[..., Any] = registry.load_backbone):
-        self.root, self.load = root, load
-        self.folder = root / "runs"
-        self.uploads = (root / "uploads").resolve()
+    Raises UserError where another desk works in the folder.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        load: Callable[..., Any] = registry.load_backbone,
+        limits: Limits | None = None,
+    ):
+        self.root, self.load, self.limits = root.resolve(), load, limits or Limits()
+        self.folder, self.uploads = self.root / "runs", self.root / "uploads"
         for folder in (self.folder, self.uploads):
             folder.mkdir(parents=True, exist_ok=True)
+        self.held = hold(self.root)
+        self.proxies = Proxies(self.uploads)
         self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # there is a run to do, or none ever again
+        self.closing = threading.Event()
         self.warm: tuple[tuple, Any] | None = None
         self.all = {run.name: run for run in found(self.folder)}
-        self.waiting: queue.Queue[Run | None] = queue.Queue()
         self.using = threading.Lock()  # the model: an edit, or a look at what one would cost
-        self.worker = threading.Thread(target=self._work, name="desk", daemon=True)
-        self.worker.start()
+        self.usage, self.measured = storage.measure(self.root), time.monotonic()
+        work = (self._supervise, self._sweep)
+        self.threads = [threading.Thread(target=each, daemon=True) for each in work]
+        for thread in self.threads:
+            thread.start()
 
     def runs(self) -> list[Run]:
         """All there are, the newest first."""
         with self.lock:
             return sorted(self.all.values(), key=lambda run: run.name, reverse=True)
 
+    def queue(self) -> list[Run]:
+        """The run that is on, and those that wait, in the order in which they come."""
+        busy = [run for run in self.runs() if run.status in (WAITING, RUNNING)]
+        return sorted(busy, key=lambda run: (run.status != RUNNING, run.queued))
+
+    def running(self) -> Run | None:
+        return next((run for run in self.runs() if run.status == RUNNING), None)
+
     def ahead(self, run: Run) -> int:
         """How many come before a run that waits."""
-        busy = [other for other in self.runs() if other.status in (WAITING, RUNNING)]
-        return sum(other.name < run.name for other in busy)
+        queue = self.queue()
+        return queue.index(run) if run in queue else 0
 
     def submit(self, task: EditTask, ending: str = ".mp4") -> Run:
-        """Queue an edit; its output is a file in a folder of its own. Raises as `intake.taken` does."""
+        """Queue an edit; its output is a file in a folder of its own. Raises as `validate` does."""
         folder = self._named(task)
         try:
-            own = {name: self._own(path, folder) for name, path in files_of(task).items()}
+            own = {name: self._own(path, folder, name) for name, path in files_of(task).items()}
             run = Run(folder, replace(task, output=str(folder / f"edited{ending}"), **own))
-            intake.taken(run.task)
-            run.keep()
+            validate(run.task)
+            self._queue(run)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return self._queue(run)
+        return run
 
-    def resume(self, run: Run) -> Run:
+    def resume(self, run: Run | None) -> Run:
         """Queue a run again that was stopped or failed: it goes on from what it saved."""
+        if run is None or self.all.get(run.name) is not run:
+            raise UserError("that run was removed", "start it again from the form")
         if run.status not in (STOPPED, FAILED):
             raise UserError(f"{run.name} is {run.status}; only a run that was stopped can go on")
-        return self._queue(Run(run.folder, run.task))
+        validate(run.task)
+        again = Run(run.folder, run.task)
+        self._queue(again)
+        return again
 
     def cancel(self, run: Run) -> None:
         """Stop a run; what it did is saved. One that waits is taken out of the queue."""
-        run.stop = True
-        if run.status == WAITING:
+        with self.lock:
+            if self.all.get(run.name) is not run:
+                return
+            run.stop = True
+            if run.status != WAITING:
+                return
             run.status = STOPPED
-            run.keep()
+        self._record(run)
 
     def remove(self, run: Run) -> None:
         """Take a run and all of its files away."""
-        if run.status in (WAITING, RUNNING):
-            raise UserError(f"{run.name} is {run.status}; stop it first")
         with self.lock:
+            if run.status in (WAITING, RUNNING):
+                raise UserError(f"{run.name} is {run.status}; stop it first")
             self.all.pop(run.name, None)
         shutil.rmtree(run.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Stop what runs, saved, and end."""
-        for run in self.runs():
-            if run.status in (WAITING, RUNNING):
-                self.cancel(run)
-        self.waiting.put(None)
-        self.worker.join()
+        for run in self.queue():
+            self.cancel(run)
+        self.closing.set()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.threads:
+            thread.join()
+        self.held.close()
+
+    def measure(self) -> storage.Usage:
+        """What lies in the folder; looked at every half a minute at most."""
+        if time.monotonic() - self.measured > MEASURE_EVERY:
+            self.measured = time.monotonic()
+            self.usage = storage.measure(self.root)
+        return self.usage
 
     def _named(self, task: EditTask) -> Path:
         """A new folder, named by the time and the clip: names sort as the runs came."""
@@ -178,44 +164,98 @@ class Desk:
                 return folder
             begun = datetime.now()
 
-    def _own(self, path: str, folder: Path) -> str:
+    def _own(self, path: str, folder: Path, field: str) -> str:
         """A file that was uploaded, kept with its run, for uploads go after a day. Others stay where they are."""
         if self.uploads not in Path(path).resolve().parents:
             return path
         kept = folder / Path(path).name
-        with contextlib.suppress(FileExistsError):
-            try:
-                os.link(path, kept)
-            except OSError:  # another disk, or one without links
-                shutil.copy2(path, kept)
+        if kept.exists():  # a mask may have the clip's name
+            kept = folder / f"{field}-{Path(path).name}"
+        try:
+            os.link(path, kept)
+        except OSError:  # another disk, or one without links
+            shutil.copy2(path, kept)
         return str(kept)
 
-    def _queue(self, run: Run) -> Run:
-        with self.lock:
+    def _queue(self, run: Run) -> None:
+        run.keep()
+        with self.changed:
+            run.queued = time.time_ns()
             self.all[run.name] = run
-        self.waiting.put(run)
-        return run
+            self.changed.notify_all()
+
+    # the thread that works, and those that look after it
+
+    def _supervise(self) -> None:
+        """Start the worker, and another whenever one ends before it should."""
+        while not self.closing.is_set():
+            worker = threading.Thread(target=self._work, name="desk", daemon=True)
+            worker.start()
+            worker.join()
+            for run in self.runs():
+                if run.status == RUNNING:
+                    self._end(run, FAILED, "the thread that ran it ended; see the terminal")
 
     def _work(self) -> None:
-        while (run := self.waiting.get()) is not None:
-            if run.status == WAITING:
-                self._do(run)
+        while self._waits():
+            with self.using:
+                run = self._next()
+                if run:
+                    self._do(run)
+
+    def _waits(self) -> bool:
+        """Wait for a run; False when the desk closes."""
+        with self.changed:
+            while not self.closing.is_set():
+                if any(run.status == WAITING for run in self.all.values()):
+                    return True
+                self.changed.wait()
+        return False
+
+    def _next(self) -> Run | None:
+        """The run that has waited longest; it is on from now on."""
+        with self.lock:
+            waiting = [run for run in self.all.values() if run.status == WAITING]
+            if not waiting or self.closing.is_set():
+                return None
+            run = min(waiting, key=lambda run: run.queued)
+            run.status, run.started = RUNNING, True
+            return run
 
     def _do(self, run: Run) -> None:
-        """One run, whatever comes of it."""
-        run.status = RUNNING
-        run.keep()
+        """One run, whatever comes of it: no library's error ends the thread."""
         try:
-            with self.using, warnings.catch_warnings():
+            run.keep()
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # notes are events here, and end in the manifest
                 self._edit(run)
-            run.status, run.said = DONE, ""
+            self._end(run, DONE)
         except Stopped:
-            run.status, run.said = STOPPED, ""
-        except FAILURES as error:  # the page's worker outlives any one edit
-            run.status, run.said = FAILED, sentence(error)
-        run.preview = None
-        run.keep()
+            self._end(run, STOPPED)
+        except (Exception, SystemExit) as error:
+            self._end(run, FAILED, sentence(error), isinstance(error, UserError))
+            _report_bug(error)
+
+    def _end(self, run: Run, status: str, said: str = "", is_mistaken: bool = False) -> None:
+        """Write down how a run ended, and show it then."""
+        self._record(replace(run, status=status, said=said, is_mistaken=is_mistaken))
+        run.preview, run.said, run.is_mistaken = None, said, is_mistaken
+        run.status = status
+
+    def _record(self, run: Run) -> None:
+        """Write a run down, if the disk takes it."""
+        try:
+            run.keep()
+        except OSError as error:
+            run.notes.append(f"how this run ended could not be written down: {sentence(error)}")
+
+    def _sweep(self) -> None:
+        """Remove old uploads and drawn masks, now and every hour."""
+        while True:
+            needed = [Path(path) for run in self.queue() for path in files_of(run.task).values()]
+            storage.sweep(self.uploads, self.limits.gigabytes * 1e9, needed)
+            if self.closing.wait(SWEEP_EVERY):
+                return
 
     def _edit(self, run: Run) -> None:
         from .. import editing
@@ -238,7 +278,15 @@ class Desk:
                 raise Stopped
 
         event.save(report=report)
-        look(run, event.clip)
+        self._look_at(run, event.clip)
+
+    def _look_at(self, run: Run, clip: Any) -> None:
+        """Make the pictures for the page. The result is there already, and stays where they fail."""
+        try:
+            write_looks(run, clip)
+        except Exception as error:
+            run.notes.append(f"there are no pictures of this run: {sentence(error)}")
+            _report_bug(error)
 
     def _seen(self, run: Run, event: Any, backbone: Any, size: tuple[int, int]) -> None:
         """Keep what an event says of a run."""
@@ -251,7 +299,7 @@ class Desk:
             run.moved(event.stage, event.done, event.count)
         elif isinstance(event, Step):
             run.moved(event.stage, event.index, event.count)
-            if event.stage == "edit" and due(run):
+            if event.stage == "edit" and run.is_due():
                 asked = time.monotonic()
                 run.preview = preview(event.clean, backbone, size)
                 run.shown = time.monotonic()
@@ -272,71 +320,30 @@ def files_of(task: EditTask) -> dict[str, str]:
     return {name: path for name, path in named.items() if path and Path(path).is_file()}
 
 
-def due(run: Run) -> bool:
-    """Whether it is time for a preview: often enough to follow, and not so often that it slows the edit."""
-    since = time.monotonic() - run.shown
-    return run.preview is None or since > max(PREVIEW_EVERY, run.cost / PREVIEW_SHARE)
-
-
-def look(run: Run, clip: video.Clip) -> None:
-    """Beside a result, for the page: a strip, and the source beside the result as a clip that every browser plays."""
-    both = {"source": clip, "edited": video.probe(run.output)}
-    frames = [map(eight_bits, video.read(file)) for file in both.values()]
-    with whole(run.folder / SIDE) as part:
-        part.write_bytes(showing.small(frames, clip.size, float(clip.rate)))
-    wanted = showing.evenly(clip.frames)
-    rows = {name: some(file, wanted) for name, file in both.items()}
-    with whole(run.folder / STRIP) as part:
-        showing.strip(rows, showing.WIDTH / len(wanted) / clip.size[0]).save(part)
-
-
-def some(clip: video.Clip, wanted: list[int]) -> list[np.ndarray]:
-    """Frames of a clip by their places, H W 3 uint8."""
-    return [eight_bits(frame) for i, frame in enumerate(video.read(clip)) if i in wanted]
-
-
-def preview(clean: Any, backbone: Any, size: tuple[int, int]) -> np.ndarray:
-    """The first frame of a latent 1 c f h w, at a clip's size (width, height)."""
-    import torch
-
-    from ..media.fit import resize
-
-    with torch.no_grad():
-        frames = next(iter(backbone.decode(clean[:, :, :1])))
-        return to_array(resize(frames[:1].float().cpu(), size[::-1])[0], 8)
-
-
-def found(folder: Path) -> Iterator[Run]:
-    """The runs that lie in a folder. One that was on when the page ended was stopped by that."""
-    for record in sorted(folder.glob(f"*/{RECORD}")):
-        try:
-            said = from_json(record.read_text())
-            run = Run(record.parent, EditTask.from_dict(said["task"]))
-            run.status, run.said = said["status"], said["said"]
-        except (OSError, ValueError, KeyError, TypeError):  # not ours, or of a newer version
-            continue
-        if run.status in (WAITING, RUNNING):
-            run.status = STOPPED
-        yield run
-
-
-@contextlib.contextmanager
-def errors(said: dict[str, str]) -> Iterator[None]:
-    """What goes wrong for a user as the sentence that the command line gives, in said["error"]."""
+def hold(root: Path) -> contextlib.ExitStack:
+    """Keep a folder from other pages until what is returned is closed. Raises UserError where one has it."""
+    stack = contextlib.ExitStack()
     try:
-        yield
-    except FAILURES as error:
-        said["error"] = f"**{sentence(error)}**"
+        claim = stack.enter_context(claimed(root / "page"))
+    except UserError as error:
+        raise UserError(
+            f"another page is open on {root}", "use that one, end it, or give another --folder"
+        ) from error
+    stack.callback(claim.release)
+    return stack
 
 
-def sentence(error: Exception) -> str:
-    """What the command line would say."""
-    from ..console import LESS, one_line, said
+def validate(task: EditTask) -> None:
+    """Raise UserError or Missing for a task that cannot work, before it waits for its turn."""
+    from ..backbones._weights import pick_device
+    from ..editing import opened
 
-    if ran_out(error):
-        return LESS
-    if isinstance(error, OSError):
-        return one_line(said(error))
-    if isinstance(error, (UserError, Missing)):
-        return one_line(error)
-    return f"a bug: {type(error).__name__}: {one_line(error)}"
+    pick_device(task.device)
+    with collected():
+        opened(task, None, intake.taken(task))
+
+
+def _report_bug(error: BaseException) -> None:
+    """Show in the terminal what is no fault of the input."""
+    if not isinstance(error, (UserError, Missing, OSError)):
+        traceback.print_exception(error, file=sys.stderr)

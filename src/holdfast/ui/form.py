@@ -1,5 +1,6 @@
 """What is asked for: the widgets on the left of the page, made from the schemas, and what they do to each other."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from ..media import images, video
 from ..task import EditTask
 from . import asked, told, widgets
 from .asked import BOX, BRUSH, FILE, NO_MASK, WAYS, Asked
-from .desk import Desk, Limits, errors
+from .desk import Desk
+from .messages import Wording
 from .widgets import of_task
 
 SHAPED = ("invert_mask", "outline", "grow", "feather", "mask_channel", "allow_any_mask")
-MORE = ("negative", "words", "frames", "window", "seed", "guide", "weights", "codec", "crf")
-MORE += ("deinterlace", "background", "device", "dtype")
+# What has a place of its own on the page, or none; every other field of a task is under "More".
+PLACED = ("input", "output", "mask", "strength", "settings", "keyframes", *SHAPED)
+PLACED += ("source", "target", "method", "backbone", "first_frame")
+MORE = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED)
+LOCAL = ("weights",)  # a folder of this machine
 PAINT, COLOUR = (255, 40, 120, 255), "#ff2878"  # of the brush
 OPEN = "open"  # among the painted pictures: which frame is open
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -29,27 +34,33 @@ QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 class Form:
     """The widgets of one edit. `asked(values)` reads them, `all()` says which values, in order."""
 
-    def __init__(self, desk: Desk, limits: Limits):
-        self.desk, self.limits = desk, limits
+    def __init__(self, desk: Desk, wording: Wording):
+        self.desk, self.wording = desk, wording
+        anywhere = desk.limits.anywhere
         kinds = sorted({*video.CONTAINERS, ".gif", ".avi", ".png", ".jpg"})
         self.upload = gr.File(label="Clip", file_types=kinds, elem_id="clip", height=120)
         self.path = gr.Textbox(
-            label="or its path on this machine", visible=limits.anywhere, elem_id="path"
+            label="Or its path on this machine", visible=anywhere, elem_id="path"
         )
-        self.clip_said = gr.Markdown(elem_id="clip-said")
+        self.clip_said = gr.HTML(elem_id="clip-said")
         self.fields = {name: of_task(name, lines=2) for name in ("source", "target")}
         self.differences = gr.HTML(elem_id="differences")
         self.fields |= models()
         self.changed = gr.State({})  # settings that somebody changed
-        self.strength = gr.Slider(0, 1, step=0.01, label="strength", elem_id="field-strength")
+        usual = registry.method(self.fields["method"].value).Config().strength
+        self.strength = gr.Slider(
+            0, 1, value=usual, step=0.01, label="Strength", elem_id="field-strength"
+        )
         with gr.Accordion("Settings of the method", open=False):
             self._settings()
         self._mask()
         with gr.Accordion("More", open=False):
             self.fields["first_frame"] = gr.File(
-                label="first frame as it is wanted (for models that are steered by one)", height=100
+                label="First frame as it is wanted (for models that are steered by one)", height=100
             )
             self.fields |= {name: of_task(name) for name in MORE}
+            for name in LOCAL:
+                self.fields[name].visible = anywhere
 
     def _settings(self) -> None:
         """The settings of the method that is chosen, anew whenever another is."""
@@ -71,7 +82,7 @@ class Form:
         with gr.Column(visible=False) as self.box_part:
             self.box = gr.Textbox(label="x,y,width,height in pixels of the clip", elem_id="box")
         with gr.Column(visible=False) as self.brush_part:
-            self.at = gr.Slider(0, 1, step=1, label="frame to paint on", elem_id="at")
+            self.at = gr.Slider(0, 1, step=1, label="Frame to paint on", elem_id="at")
             self.brush = gr.ImageEditor(
                 label="Paint over what is to change",
                 sources=(),
@@ -84,7 +95,7 @@ class Form:
         with gr.Column(visible=False) as self.file_part:
             self.file = gr.File(label="A video, or one image for all frames (bright is inside)")
         with gr.Column(visible=False) as self.shape_part:
-            self.follow = gr.Checkbox(True, label="follow it through the clip", elem_id="follow")
+            self.follow = gr.Checkbox(True, label="Follow it through the clip", elem_id="follow")
             with gr.Accordion("Shape of the mask", open=False):
                 self.fields |= {name: of_task(name) for name in SHAPED}
         self.marks = gr.State({})  # painted pictures by their frame
@@ -119,12 +130,14 @@ class Form:
         if not (upload or path.strip()):
             return "", gr.skip(), None, {}
         said: dict[str, str] = {}
-        with errors(said):
-            clip = asked.clip_of(upload, path, self.desk, self.limits)
+        with self.wording.errors(said):
+            clip = asked.clip_of(upload, path, self.desk)
             at = gr.Slider(0, max(1, clip.frames - 1), value=0, step=1)
-            frame = background(asked.frame_of(clip, 0))
-            editor = gr.ImageEditor(frame, brush=a_brush(max(2, min(clip.size) // 12)))
-            return asked.described(clip), at, editor, {}
+            frame = background(asked.frame_of(clip, 0, self.desk))
+            editor = gr.ImageEditor(
+                frame, brush=a_brush(max(2, min(frame["background"].shape[:2]) // 12))
+            )
+            return self.wording.text(asked.described(clip)), at, editor, {}
         return said["error"], gr.skip(), None, {}
 
     def _backbone(self, method: str, backbone: str) -> Any:
@@ -139,7 +152,7 @@ class Form:
     def asked(self, values: tuple) -> Asked:
         """What stands on the page. Raises ValueError for a clip that cannot be taken."""
         found: Mapping[Any, Any] = dict(zip(self.all(), values, strict=True))
-        clip = asked.clip_of(found[self.upload], found[self.path], self.desk, self.limits)
+        clip = asked.clip_of(found[self.upload], found[self.path], self.desk)
         fields = {name: found[widget] for name, widget in self.fields.items()}
         mask = {"way": found[self.way], "box": found[self.box], "file": found[self.file]}
         marks = {at: path for at, path in self._marks(found).items() if at != OPEN}
@@ -157,10 +170,12 @@ class Form:
     def _frame(self, *values) -> tuple:
         """Another frame to paint on. What was painted is kept with the frame that was open."""
         found = dict(zip(self.all(), values, strict=True))
-        with errors({}):
-            clip = asked.clip_of(found[self.upload], found[self.path], self.desk, self.limits)
+        with self.wording.errors({}):
+            clip = asked.clip_of(found[self.upload], found[self.path], self.desk)
             marks, at = self._marks(found), int(found[self.at])
-            return background(asked.frame_of(clip, at), marks.get(at)), marks | {OPEN: at}
+            return background(asked.frame_of(clip, at, self.desk), marks.get(at)), marks | {
+                OPEN: at
+            }
         return gr.skip(), gr.skip()
 
 
@@ -175,9 +190,9 @@ def models() -> dict[str, gr.Dropdown]:
     backbone = next(iter([*own, *(name for name in usual if name in here), *here]))
     methods = asked.fitting(backbone)
     with gr.Row():
-        label = {"label": "backbone", "elem_id": "field-backbone"}
+        label = {"label": "Model", "elem_id": "field-backbone", "min_width": 220}
         model = gr.Dropdown(choices, value=backbone, **label)
-        label = {"label": "method", "elem_id": "field-method"}
+        label = {"label": "Method", "elem_id": "field-method", "min_width": 220}
         first = EditTask.method if EditTask.method in methods else methods[0]
         method = gr.Dropdown(methods, value=first, **label)
     return {"method": method, "backbone": model}

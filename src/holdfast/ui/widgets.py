@@ -8,9 +8,11 @@ import gradio as gr
 
 from ..settings import Kind, described, kind_of, kinds
 from ..task import EditTask
+from .messages import label as labelled
 
 FINE = 1000  # a range with more whole numbers than this is typed, not slid
 LISTS = "One a line."
+UNSET = "not set"
 
 
 def of_task(name: str, lines: int = 1) -> gr.components.Component:
@@ -35,7 +37,7 @@ def widget(
     name: str, kind: Kind, value: Any, about: str, lines: int = 1
 ) -> gr.components.Component:
     """What fits a kind of value: a box to tick, a choice, a slider where the range is narrow, else a line to type."""
-    label = {"label": name.replace("_", " "), "info": about, "elem_id": f"field-{name}"}
+    label = {"label": labelled(name), "info": about, "elem_id": f"field-{name}"}
     label |= {"interactive": True}
     if kind.base is bool:
         return gr.Checkbox(value=bool(value), **label)
@@ -50,10 +52,12 @@ def widget(
         if high - low <= FINE:
             step = 1 if kind.base is int else (high - low) / 100
             return gr.Slider(low, high, value=value, step=step, **label)
-    if kind.base in (int, float) and not kind.pair:
+    # A number field that nobody filled in comes back as 0, so what may stay unset is a line of text.
+    if kind.base in (int, float) and not (kind.pair or kind.optional):
         whole = {"precision": 0} if kind.base is int else {}
         return gr.Number(value=value, **whole, **label)
-    return gr.Textbox(value=written(value), lines=lines, **label)
+    unset = {"placeholder": UNSET} if kind.optional else {}
+    return gr.Textbox(value=written(value), lines=lines, **unset, **label)
 
 
 def written(value: Any) -> str:
@@ -67,6 +71,6 @@ def given(kind: Kind, value: Any) -> Any:
     """What a widget holds, as the schema takes it: nothing typed is nothing given."""
     if kind.base is tuple:
         return tuple(line.strip() for line in (value or "").splitlines() if line.strip())
-    if value == "" or value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return value
+    return value.strip() if isinstance(value, str) and kind.base in (int, float) else value
