@@ -16,12 +16,8 @@ from holdfast.ui.desk import Desk, Limits
 FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
 KINDS = kinds(EditTask)
 TEXTS = [f.name for f in dataclasses.fields(EditTask) if KINDS[f.name].base in (str, tuple, dict)]
-NEVER_OPENED = {
-    *fence.PROSE,
-    "method",
-    "backbone",
-    *(n for n, kind in KINDS.items() if kind.choices),
-}
+CHOSEN = {name for name, kind in KINDS.items() if kind.choices}
+NEVER_OPENED = {*fence.PROSE, "method", "backbone", *CHOSEN}
 
 
 @pytest.fixture

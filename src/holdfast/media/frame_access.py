@@ -62,7 +62,7 @@ def keyframe_distance(clip: Clip) -> float:
 
 def _decode_from_keyframe(clip: Clip, number: int) -> av.VideoFrame | None:
     """Return the stored frame; None where only reading from the start gives it for certain."""
-    packets, time = _listing(clip), clip.times[number] + _taken_off(clip)
+    packets, time = _listing(clip), _time_in_file(clip, number)
     if packets is None:
         return None
     starts = itertools.islice(packets.keyframes(time), _TRIES)
@@ -78,15 +78,16 @@ def _decode_from_keyframe(clip: Clip, number: int) -> av.VideoFrame | None:
 
 
 def _listing(clip: Clip) -> _Packets | None:
-    """Return the packets of a clip whose times are the file's own; None of any other."""
-    packets = None if clip.deinterlaced else _packets_of(clip.path)
-    own = frozenset(time + _taken_off(clip) for time in clip.times)
-    return packets if packets and packets.shown == own else None
+    """Return the packets of a clip whose frames are the file's own; None of any other."""
+    changed = clip.is_animation or clip.is_retimed or clip.resizes or clip.deinterlaced
+    packets = None if changed else _packets_of(clip.path)
+    times = frozenset(_time_in_file(clip, number) for number in range(clip.frames))
+    return packets if packets and packets.shown == times else None
 
 
-def _taken_off(clip: Clip) -> int:
-    """Return the ticks by which the clip's times are before the file's: a recording may begin hours after zero."""
-    return round(clip.start / clip.time_base)
+def _time_in_file(clip: Clip, number: int) -> int:
+    """Return a frame's time before what a late clip begins with was taken from it."""
+    return clip.times[number] + round(clip.start / clip.time_base)
 
 
 def _is_usual(frame: av.VideoFrame, clip: Clip) -> bool:

@@ -37,7 +37,9 @@ class Form:
     def __init__(self, desk: Desk, wording: Wording):
         self.desk, self.wording = desk, wording
         anywhere = desk.limits.anywhere
-        kinds = sorted({*video.CONTAINERS, ".gif", ".avi", ".png", ".jpg"})
+        kinds = sorted(
+            {*video.CONTAINERS, *images.SUFFIXES, ".gif", ".apng", ".avi", ".ts", ".mpg"}
+        )
         self.upload = gr.File(label="Clip", file_types=kinds, elem_id="clip", height=120)
         self.path = gr.Textbox(
             label="Or its path on this machine", visible=anywhere, elem_id="path"

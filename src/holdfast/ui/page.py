@@ -143,7 +143,8 @@ class Page:
         submitted = [self.said, self.chosen, self.seen, self.mine]
         self.edit.click(self._submit, [self.mine, *asked_all], submitted, **PRIVATE)
         for event in (self.form.upload.change, self.form.path.change, self.form.way.change):
-            event(lambda: "", None, self.said, **QUIET)  # it was said of what stood there before
+            # It was said of what stood there before. In the browser, so that no later answer is cleared.
+            event(None, None, self.said, js="() => ''", **QUIET)
         self._wire_stops()
         self.resume.click(
             self._again, [self.chosen, self.mine], [self.said, self.seen, self.mine], **QUIET
