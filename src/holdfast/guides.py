@@ -37,8 +37,8 @@ def guiding(chosen: Second, backbone: Backbone) -> Iterator[Backbone | None]:
         del known
         yield None
         return
-    files = registry.identify(chosen.name, chosen.weights)
-    wanted = (files and files["identity"], *asked(chosen, backbone))
+    identity = registry.weights_identity(chosen.name, chosen.weights)
+    wanted = (identity, *asked(chosen, backbone))
     if known and known.wanted == wanted:
         model = known.model
         for part in known.parts:

@@ -111,6 +111,12 @@ def identify(name: str, weights: str | None = None) -> dict[str, Any] | None:
     return _identity.identify(known[name].MODELS[name], weights)
 
 
+def weights_identity(name: str, weights: str | None = None) -> str | None:
+    """Return what tells a backbone's files from others, so that a warm one is loaded again after they changed."""
+    found = identify(name, weights)
+    return found and found["identity"]
+
+
 def identify_guide(name: str, guide: str | None = None) -> dict[str, Any] | None:
     """Describe the files of the model that may help a backbone: `guide` is NAME or NAME=FOLDER, else the card's own."""
     known = backbones()

@@ -144,6 +144,17 @@ def task_of(clip: Path, name: str, **fields) -> EditTask:
                     settings=settings, device="cpu")  # fmt: skip
 
 
+def test_a_warm_worker_loads_a_model_again_whose_files_changed(monkeypatch):
+    known = {"identity": "before"}
+    monkeypatch.setattr("holdfast.registry.weights_identity", lambda *_: known["identity"])
+    monkeypatch.setattr("holdfast.registry.load_backbone", lambda *_: object())
+    worker, kind = Worker(1), ("shapeworld-wan", "folder", None, "cpu", "auto")
+    first = worker._warm(kind)
+    assert worker._warm(kind) is first
+    known["identity"] = "after"
+    assert worker._warm(kind) is not first
+
+
 def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make_clip, shapeworld):
     clip = make_clip()
     first, second = task_of(clip, "a.mp4"), task_of(clip, "b.mp4", seed=1)

@@ -80,11 +80,12 @@ class Worker:
 
         name, weights, _, device, dtype = kind
         asked = (name, weights, device, dtype)
-        if self.loaded != asked:
+        wanted = (registry.weights_identity(name, weights), *asked)
+        if self.loaded != wanted:
             self.loaded = self.backbone = None
             gc.collect()
             self.backbone = registry.load_backbone(*asked)
-            self.loaded = asked
+            self.loaded = wanted
         return self.backbone
 
 

@@ -307,10 +307,11 @@ class Desk:
 
     def backbone(self, task: EditTask) -> Any:
         """The one warm backbone."""
-        key = (task.backbone, task.weights, task.device, task.dtype)
+        asked = (task.backbone, task.weights, task.device, task.dtype)
+        key = (registry.weights_identity(task.backbone, task.weights), *asked)
         if self.warm is None or self.warm[0] != key:
             self.warm = None  # the room first
-            self.warm = key, self.load(*key)
+            self.warm = key, self.load(*asked)
         return self.warm[1]
 
 
