@@ -5,9 +5,11 @@ import json
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+from ..notes import Notice
 from .record import NAME, Outcome
 
 
@@ -53,7 +55,9 @@ class Worker:
         torch.set_num_threads(self.threads)
         begin, self.output = time.perf_counter(), task["output"]
         try:
-            jobs.perform(EditTask.from_dict(task), self._warm(kind), self._report)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Notice)  # the manifest holds them
+                jobs.perform(EditTask.from_dict(task), self._warm(kind), self._report)
         except KeyboardInterrupt:
             return Outcome("stopped")
         except Exception as error:  # the one place where a job's bug ends
