@@ -155,6 +155,7 @@ def test_a_warm_worker_loads_a_model_again_whose_files_changed(monkeypatch):
     assert worker._warm(kind) is not first
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
 def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make_clip, shapeworld):
     clip = make_clip()
     first, second = task_of(clip, "a.mp4"), task_of(clip, "b.mp4", seed=1)
@@ -252,6 +253,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address):
         pass
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
 def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
     make_clip, shapeworld, monkeypatch
 ):
