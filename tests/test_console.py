@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from holdfast import console
-from holdfast.console import BAD_INPUT, MISSING, Lines, duration
+from holdfast.console import BAD_INPUT, CANCELLED, MISSING, Lines, duration
 from holdfast.errors import Missing, UserError
 
 
@@ -59,3 +59,16 @@ def test_a_user_error_keeps_cause_and_remedy_apart():
     error = pickle.loads(pickle.dumps(UserError("mask.png is 2x2", "use a mask of 4x4")))
     assert (error.cause, error.remedy) == ("mask.png is 2x2", "use a mask of 4x4")
     assert str(error) == "mask.png is 2x2: use a mask of 4x4"
+
+
+def interrupt_inside_torch():
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("trying to pop from empty mode stack")
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_a_stop():
+    with pytest.raises(typer.Exit) as ended, console.exit_codes():
+        interrupt_inside_torch()
+    assert ended.value.exit_code == CANCELLED

@@ -318,6 +318,18 @@ def test_a_bug_of_ours_is_no_fault_of_a_folder(copied, monkeypatch):
         _parts.check(copied, {"vae": diffusers.AutoencoderKL})
 
 
+def interrupt_inside_torch():
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("trying to pop from empty mode stack")
+
+
+def test_an_interrupt_while_a_model_is_made_is_no_fault_of_its_folder():
+    with pytest.raises(KeyboardInterrupt), _parts.blame_folder("its config.json", dict):
+        interrupt_inside_torch()
+
+
 def test_the_hubs_folders_are_known_by_their_names(tmp_path):
     place = tmp_path / "models--damo-vilab--text-to-video-ms-1.7b" / "snapshots" / "8227"
     assert hub.snapshot(place) == ("damo-vilab/text-to-video-ms-1.7b", "8227")

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .errors import Missing, UserError
+from .errors import Missing, UserError, was_interrupted
 from .memory import ran_out
 from .notes import Notice
 from .summary import stage_name
@@ -65,7 +65,11 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
     except UserError as error:
         fail(error, BAD_INPUT)
-    except Exception as error:  # libraries have errors of their own for memory that ran out
+    except (
+        Exception
+    ) as error:  # libraries have errors of their own for an interrupt, and for memory that ran out
+        if was_interrupted(error):
+            stop(KeyboardInterrupt())
         if ran_out(error):
             fail(LESS, NO_MEMORY)
         if not isinstance(error, OSError):

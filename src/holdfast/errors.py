@@ -18,3 +18,14 @@ class UserError(ValueError):
 
 class Missing(Exception):
     """Weights or an optional package are not installed (exit code 3). The message gives the command to install them."""
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C or a signal ended the work. A library that cleans up after it may raise an error of its own, which
+    remembers the interrupt as its context alone (torch: "trying to pop from empty mode stack").
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .. import hub
-from ..errors import UserError
+from ..errors import UserError, was_interrupted
 from ..memory import ran_out
 from ..notes import note
 from . import _headers, _weights
@@ -86,6 +86,8 @@ def blame_folder(fault: str, control: Callable[[], object]) -> Iterator[None]:
     except (UserError, _TooMany):
         raise
     except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
         if ran_out(error) or not _succeeds(control):
             raise
         raise UserError(f"{fault}: {_first_line(error)}") from error
