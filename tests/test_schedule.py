@@ -39,6 +39,13 @@ def test_every_whole_timestep_comes_back_from_the_level_that_is_made_of_it(confi
     assert told == [*range(981, 0, -20), 0]
 
 
+@pytest.mark.parametrize("said", [{}, {"steps_offset": 0}, {"steps_offset": None}])
+def test_an_offset_that_is_left_to_its_default_is_the_pipelines(said):
+    silent = {name: value for name, value in SD.items() if name != "steps_offset"}
+    levels = Schedule.of(silent | said).levels(50, None, "ddim")
+    assert levels == Schedule.of(SD).levels(50, None, "ddim")
+
+
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_cutting_a_shifted_level_cuts_its_timestep_once(steps):
     schedule = Schedule.of(SD)

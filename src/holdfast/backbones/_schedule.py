@@ -34,8 +34,8 @@ class Schedule:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Schedule":
         """Read diffusers' configuration, with its class's defaults. Raise UserError for a kind that is not known."""
-        # 1 where nothing is said, as diffusers' pipelines of this lineage have it whatever the class says
-        offset = config.get("steps_offset", 1)
+        # Diffusers' Stable Diffusion pipeline replaces 0, the default of the classes, by 1.
+        offset = config.get("steps_offset") or 1
         config = complete(config)
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):

@@ -4,12 +4,12 @@ A value that the file leaves out is the default of its class, and a name that it
 published files carry some of both.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
 from ..notes import note
+from . import _weights
 
 # Settings of a sampler that change its result, where they are on. clip_sample is none of them: it is DDIM's default for
 # pictures, and diffusers' own pipelines over latents switch it off.
@@ -31,15 +31,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(class_name: str) -> dict[str, Any]:
     """Return what a scheduler class of diffusers takes, with its defaults; nothing for an unknown class."""
-    if not class_name.endswith("Scheduler"):
-        return {}
-    import diffusers
-
-    found = getattr(diffusers, class_name, None)
-    parameters = inspect.signature(found.__init__).parameters if isinstance(found, type) else {}
-    if "num_train_timesteps" not in parameters:
-        return {}
-    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    found = _weights.defaults(class_name)
+    return found if "num_train_timesteps" in found else {}
 
 
 def check_betas(config: Mapping[str, Any]) -> None:
