@@ -160,7 +160,7 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
         f"{truth['psnr']:.1f} dB (the unedited source: {truth['psnr_source']:.1f} dB)",
     )
     table.add_row(
-        "within / without the true change",
+        "inside / outside the true change",
         f"{truth['psnr_inside']:.1f} / {truth['psnr_outside']:.1f} dB",
     )
     table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
