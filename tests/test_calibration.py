@@ -76,6 +76,10 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
     assert not editing.edit(asked(True), shapeworld).manifest["notes"]
     with pytest.warns(Notice, match="this clip is unlike what shapeworld-wan was trained on"):
         made = editing.edit(asked(False), shapeworld)
+    assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
+    with pytest.warns(Notice, match="has never read 'cube'"):
+        strange = editing.edit(asked(True, target="a blue cube"), shapeworld)
+    assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
     assert any("25.6 dB or more" in text for text in made.manifest["notes"])
 
 
@@ -92,6 +96,21 @@ def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(ask
         assert editing.edit(same, shapeworld).manifest["agreement"] is None
 
 
+@pytest.mark.filterwarnings("ignore:shapeworld-wan has never read:holdfast.notes.Notice")
+def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(asked, shapeworld):
+    alike = asked(True, source="a 红 ball", target="a 蓝 ball")
+    with pytest.warns(Notice, match="reads both prompts alike"):
+        made = editing.edit(alike, shapeworld)
+    assert made.manifest["agreement"] is None
+    assert made.manifest["agreement_evaluations"] == agreement.EVALUATIONS
+
+
+def test_a_file_of_another_program_is_no_calibration(tmp_path):
+    for text in ("[1]", "{", '{"weights": 1}'):
+        (tmp_path / calibration.FILE).write_text(text)
+        assert calibration.read(tmp_path) == Calibration()
+
+
 def test_a_model_that_words_do_not_steer_is_not_asked():
     assert not agreement.can_judge(registry.about("shapeworld-svd"))
     assert agreement.can_judge(registry.about("shapeworld-sd"))
@@ -100,9 +119,15 @@ def test_a_model_that_words_do_not_steer_is_not_asked():
 @pytest.mark.parametrize(
     ("score", "said"),
     [
-        (0.8, "clearly (right for 48 of 50 held-out scenes called so)"),
-        (0.2, "weakly (11 of 20 held-out scenes called so had succeeded)"),
-        (0.1, "not (a weak hint: right for 24 of 30 held-out scenes called so)"),
+        (0.8, "clearly (right for 48 of 50 held-out scenes called so, by flowedit without a mask)"),
+        (
+            0.2,
+            "weakly (11 of 20 held-out scenes called so had succeeded, by flowedit without a mask)",
+        ),
+        (
+            0.1,
+            "not (a weak hint: right for 24 of 30 held-out scenes called so, by flowedit without a mask)",
+        ),
     ],
 )
 def test_a_score_in_words_says_how_often_the_word_is_right(score, said):

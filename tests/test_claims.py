@@ -127,8 +127,8 @@ def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(ta
 
 
 def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch):
-    wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "nowhere"})
-    with pytest.raises(Missing, match="nowhere"):
+    wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "no/where"})
+    with pytest.raises(Missing, match="no/where"):
         editing.edit(wrong)
     broken = editing.events(task, tiny_wan)
     with monkeypatch.context() as patched:

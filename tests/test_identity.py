@@ -120,6 +120,7 @@ def test_the_key_tells_releases_apart_that_may_give_other_numbers(monkeypatch):
     assert all(a != b for a, b in zip(key(), before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
 def test_the_manifest_says_which_files_every_model_was_loaded_from(folder, tmp_path, make_clip):
     made = registry.load_backbone(NAME, str(folder), "cpu")
     before = registry.identify(NAME, str(folder))

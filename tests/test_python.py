@@ -291,11 +291,10 @@ def test_what_is_shown_of_a_long_or_large_clip_is_bounded_and_said(tiny_wan, mon
     )
 
 
-def test_a_clip_that_is_hard_to_pack_is_shown_coarser(monkeypatch):
+def test_a_clip_that_is_hard_to_pack_is_shown_coarser():
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     fine = showing.playing([iter(noise)], (64, 64), 8)
-    monkeypatch.setattr(showing, "BYTES", len(fine) // 4)
-    coarse = showing.playing([iter(noise)], (64, 64), 8)
+    coarse = showing.playing([iter(noise)], (64, 64), 8, len(fine) // 4)
     assert len(coarse) < len(fine) // 2
 
 

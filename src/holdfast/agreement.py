@@ -75,10 +75,15 @@ def _square(difference: "Tensor") -> "Tensor":
     return difference.float().square().sum()
 
 
-def judge(value: float, calibration: Mapping[str, Any]) -> Agreement:
-    """Return a score in words, by the thresholds that were measured for the model."""
+def judge(value: float, calibration: Mapping[str, Any], is_usual: bool = True) -> Agreement:
+    """Return a score in words, by the thresholds that were measured for the model.
+
+    is_usual: whether the clip and the prompts are of the kind that they were measured on; else no word is given.
+    """
     if not calibration:
-        return Agreement(value)
+        return Agreement(value, hint="not calibrated for this model")
+    if not is_usual:
+        return Agreement(value, hint="never measured on such a clip or such words")
     word = WEAKLY
     if value >= calibration[CLEARLY]["from"]:
         word = CLEARLY
@@ -93,9 +98,9 @@ def hint_of(word: str, measured: Mapping[str, Any]) -> str:
     if not count:
         return "no held-out scene was called so"
     if word == WEAKLY:
-        return f"{succeeded} of {count} held-out scenes called so had succeeded"
+        return f"{succeeded} of {count} held-out scenes called so had succeeded, by flowedit without a mask"
     right = count - succeeded if word == NOT else succeeded
-    said = f"right for {right} of {count} held-out scenes called so"
+    said = f"right for {right} of {count} held-out scenes called so, by flowedit without a mask"
     return said if right / count >= TRUSTED else f"a weak hint: {said}"
 
 
@@ -104,7 +109,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     if not found["words"]:
         return (
             f"the model's own score of the result is {found['score']:+.2f}: above 0 it looks more like "
-            "the target to the model than like the source (not calibrated for this model)"
+            f"the target to the model than like the source ({found['hint']})"
         )
     hint = f" ({found['hint']})" if found["hint"] else ""
     return f"the model sees the target in the result: {found['words']}{hint}"

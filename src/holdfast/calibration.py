@@ -7,6 +7,7 @@ with other weights in the folder it does not count.
 
 import difflib
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +36,11 @@ def read(folder: Path) -> Calibration:
     path = folder / FILE
     if not path.exists():
         return Calibration()
-    found = from_json(path.read_text())
-    if found["weights"] != digest(folder):
+    try:
+        found = from_json(path.read_text())
+    except (OSError, ValueError):
+        return Calibration()
+    if not isinstance(found, dict) or found.get("weights") != digest(folder):
         return Calibration()
     vae = found.get("vae", {}).get("psnr")
     return Calibration(tuple(found.get("vocabulary", ())), vae, found.get("agreement", {}))
@@ -53,17 +57,20 @@ def digest(folder: Path) -> str:
 
 def check_words(about: Any, texts: Sequence[str]) -> None:
     """Warn of words that a model has never read, and name those that it has, the nearest first."""
-    known = about.calibration.vocabulary
-    if not known:
-        return
-    read_words = dict.fromkeys(word for text in texts for word in words.split(text))
-    strange = [w for w in read_words if w not in known and any(map(str.isalnum, w))]
+    known, strange = about.calibration.vocabulary, unknown_words(about, texts)
     if strange:
         note(
             f"{about.name} has never read {', '.join(map(repr, strange))}, and cannot follow "
             f"{'it' if len(strange) == 1 else 'them'}; the words it knows, the nearest first: "
             f"{', '.join(nearest(strange, known))}"
         )
+
+
+def unknown_words(about: Any, texts: Sequence[str]) -> list[str]:
+    """Return the words that a model has never read; none where its vocabulary was not measured."""
+    known = about.calibration.vocabulary
+    asked = dict.fromkeys(word for text in texts for word in words.split(text))
+    return [w for w in asked if known and w not in known and any(map(str.isalnum, w))]
 
 
 def nearest(strange: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -76,22 +83,21 @@ def nearest(strange: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def check_footage(backbone: Any, frames: Any, latent: Any) -> bool:
-    """Warn of a clip whose beginning the VAE shows worse than nearly all of its training scenes. Return whether that
-    was looked at.
+    """Return whether a clip is of the kind that a model was trained on, and warn where its beginning is shown by the
+    VAE worse than nearly all training scenes. A model without a measured bound cannot tell, and takes every clip.
 
     frames: as the model takes them, 3 H W in [0, 1]; latent: theirs, 1 c f h w.
     """
     bound = backbone.calibration.vae_psnr
-    if bound is None:
-        return False
-    psnr = reconstruction(backbone, frames, latent)
-    if psnr < bound:
+    psnr = math.inf if bound is None else reconstruction(backbone, frames, latent)
+    is_usual = bound is None or psnr >= bound
+    if not is_usual:
         note(
             f"this clip is unlike what {backbone.name} was trained on: the model's own copy of it "
             f"has {psnr:.1f} dB, and {VAE_SHARE:.0%} of its training scenes have {bound:.1f} dB or "
             "more; expect nothing of the edit but that it runs"
         )
-    return True
+    return is_usual
 
 
 def reconstruction(backbone: Any, frames: Any, latent: Any) -> float:

@@ -184,7 +184,8 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     bound = task.mask and task.mask != "auto"
     mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
     effects.of_files(task, clip)
-    calibration.check_words(known.about, (task.source, task.target, task.negative))
+    if not task.same:
+        calibration.check_words(known.about, task.prompts)
     keys = placed(task, part)
     chosen = plan(task, known.about, len(part), (clip.size[1], clip.size[0]), keys)
     store = store_of(task) if task.output else None

@@ -297,10 +297,11 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
 
 def judged(backbone: Backbone, done: Done) -> dict:
     """What the manifest says of the model's own judgement: nothing where it was not asked."""
-    if done.agreement is None:
-        return {"agreement": None, "agreement_evaluations": 0}
-    found = agreement.judge(done.agreement, backbone.calibration.agreement)
-    return {"agreement": found.describe(), "agreement_evaluations": agreement.EVALUATIONS}
+    found = None
+    if done.agreement is not None:
+        measured = backbone.calibration.agreement
+        found = agreement.judge(done.agreement, measured, done.is_usual).describe()
+    return {"agreement": found, "agreement_evaluations": done.judging}
 
 
 def weights_of(plan: Plan, backbone: Backbone) -> dict:

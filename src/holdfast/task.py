@@ -170,6 +170,11 @@ class EditTask:
         told = self.first_frame is not None or bool(self.keyframes)
         return not told and say_the_same(self.source, self.target)
 
+    @property
+    def prompts(self) -> tuple[str, str, str]:
+        """Source, target and negative prompt."""
+        return self.source, self.target, self.negative
+
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written.
 

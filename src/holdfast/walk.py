@@ -67,6 +67,10 @@ class Done:
     stage: str = "edit"
     walked: bool = True  # whether there was anything to walk; else the latent is the clip's own
     agreement: float | None = None  # agreement.score, where the job asks for it
+    judging: int = 0  # evaluations that it took
+    is_usual: bool = (
+        True  # whether prompts and clip are such as the model's judgement was measured on
+    )
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,10 @@ def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Ite
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
     over = metered if in_clips else windows.over(metered, job.plan.spans)
     given = yield from _given(job, backbone)
+    is_usual = not calibration.unknown_words(backbone, job.plan.task.prompts)
+    if job.checked and backbone.calibration.vae_psnr is not None:
+        is_usual &= calibration.check_footage(backbone, job.frames(), given.source)
+        yield Progress("compare with training", 1, 1)
     guide = job.guide or borrowed.enter_context(guiding(job.plan.guide, backbone))
     if guide:
         given = replace(given, guide=_guide(job.plan, guide))
@@ -238,13 +246,23 @@ def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Ite
         note(f"the negative prompt has no effect: {task.method} made no call that it steers")
     beside = given.guide.field.evaluations if given.guide else 0
     z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
-    agreed = None
+    done = Done(z, metered.evaluations, beside, walked=walked, is_usual=is_usual)
     if job.judged and walked and agreement.can_judge(backbone):
-        first, last = job.plan.spans.spans[0]
-        prompts = (given.src, given.tgt)
-        agreed = agreement.score(backbone, z, *prompts, last - first, task.seed)
+        done = replace(
+            done, agreement=judge(job, given, backbone, z), judging=agreement.EVALUATIONS
+        )
         yield Progress("judge", 1, 1)
-    yield Done(z, metered.evaluations, beside, walked=walked, agreement=agreed)
+    yield done
+
+
+def judge(job: Job, given: Given, backbone: Backbone, z: Tensor) -> float | None:
+    """Return the model's score of a result; None, with a note, where it reads both prompts alike."""
+    first, last = job.plan.spans.spans[0]
+    task = job.plan.task
+    score = agreement.score(backbone, z, given.src, given.tgt, last - first, task.seed)
+    if score is None:
+        note(f"{backbone.name} reads both prompts alike, so it cannot follow the difference")
+    return score
 
 
 def negated(job: Job, given: Given, metered: Metered, backbone: Backbone) -> bool:
@@ -276,8 +294,6 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     finite(source, "the encoded clip")
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)
-    if job.checked and calibration.check_footage(backbone, job.frames(), source):
-        yield Progress("compare with training", 1, 1)
     ways = (backbone.encode, backbone.decode, backbone.condition)
     pixels = Pixels(job.frames, *ways, backbone.grid.stride)
     adapters = _on_device(job.adapters, source)

@@ -37,7 +37,7 @@ def work(tmp_path_factory, shapeworld):
         lines.append(json.dumps(row | told))
     (folder / "jobs.jsonl").write_text("\n".join(lines))
     for job in rows.read(folder / "jobs.jsonl", folder / "single"):
-        editing.edit(job.task, shapeworld).save()
+        editing.edit(job.task, shapeworld, judged=False).save()
     return folder
 
 

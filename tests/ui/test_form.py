@@ -125,3 +125,20 @@ def test_words_that_differ_are_marked_and_nothing_is_taken_for_html():
     assert "<b>" not in shown
     assert "<ins>blue</ins>" in shown
     assert told.marked("", "a blue ball") == ""
+
+
+def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
+    """Gradio's sliders and number fields show another number than they send, once one is out of range or taken out."""
+    import gradio as gr
+
+    with gr.Blocks():
+        made = form.Form(desk, Wording(desk.root))
+        settings = widgets.of_method(registry.method("flowedit").Config, {})
+    shown = [*made.fields.values(), *settings.values(), made.strength]
+    assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
+    for typed, said in (("5000", "steps is a whole number"), ("1.5", "seed is a whole number")):
+        fields = FIELDS | ({"seed": typed} if "seed" in said else {})
+        with pytest.raises(ValueError, match=said):
+            registry.method("flowedit").Config(steps=typed) if "steps" in said else asked.task_of(
+                Asked("clip.mp4", fields), desk
+            )

@@ -75,8 +75,8 @@ def asked(page, scene):
 
 def fewer_steps(page):
     page.click("text=Settings of the method")
-    page.fill("#field-steps input[type=number]", str(FEWER))
-    page.press("#field-steps input[type=number]", "Tab")
+    page.fill("#field-steps input, #field-steps textarea", str(FEWER))
+    page.press("#field-steps input, #field-steps textarea", "Tab")
 
 
 def painted(page):

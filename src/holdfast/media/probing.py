@@ -80,16 +80,20 @@ def probe(path: str | Path) -> Clip:
 
 
 def identify(path: Path) -> tuple:
-    """Tell a file, or those of a folder, from what they were before: their inodes, sizes and times of change."""
+    """Tell a file, or those of a folder, from what they were before: their inodes, sizes and times of change.
+
+    Both times: a copy that keeps the time of its content (cp -p) still has a new one of its own.
+    """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(file.name, file.stat()) for file in files if file.exists()]
-    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats)
 
 
 def is_settled(path: Path) -> bool:
     """Whether a change from now on shows in the times: clocks of file systems are coarse."""
     files = [path, *path.iterdir()] if path.is_dir() else [path]
-    changed = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+    stats = [file.stat() for file in files if file.exists()]
+    changed = max((max(s.st_mtime_ns, s.st_ctime_ns) for s in stats), default=0)
     return time.time_ns() - changed > SETTLED
 
 

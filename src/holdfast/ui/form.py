@@ -50,8 +50,8 @@ class Form:
         self.fields |= models()
         self.changed = gr.State({})  # settings that somebody changed
         usual = registry.method(self.fields["method"].value).Config().strength
-        self.strength = gr.Slider(
-            0, 1, value=usual, step=0.01, label="Strength", elem_id="field-strength"
+        self.strength = gr.Textbox(
+            widgets.written(usual), label="Strength, 0 to 1", elem_id="field-strength"
         )
         with gr.Accordion("Settings of the method", open=False):
             self._settings()
@@ -149,7 +149,7 @@ class Form:
     def _strength(self, method: str) -> tuple:
         """The method's own strength; what was changed was of another method."""
         module = registry.method(method)
-        return gr.Slider(value=module.Config().strength), {}
+        return gr.Textbox(widgets.written(module.Config().strength)), {}
 
     def asked(self, values: tuple) -> Asked:
         """What stands on the page. Raises ValueError for a clip that cannot be taken."""
@@ -205,7 +205,7 @@ def setter(name: str, usual: Any):
 
     def changed(value: Any, settings: dict) -> dict:
         others = {key: kept for key, kept in settings.items() if key != name}
-        return others if value == usual else others | {name: value}
+        return others if value in (usual, widgets.written(usual)) else others | {name: value}
 
     return changed
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from ..errors import Missing, UserError
 from ..memory import ran_out
@@ -48,10 +49,15 @@ def _labels() -> dict[str, str]:
     return found | OTHERS
 
 
+def name_controls(text: str) -> str:
+    """Return a text with the page's labels in place of flags."""
+    labels = _labels()
+    return FLAG.sub(lambda m: f"“{labels.get(m[1]) or m[1].replace('-', ' ')}”", text)
+
+
 def translate(text: str, root: Path, hides_paths: bool = False) -> str:
     """Return a message in the page's own terms. hides_paths: no folder of this machine is named at all."""
-    labels = _labels()
-    text = FLAG.sub(lambda m: f"“{labels.get(m[1]) or m[1].replace('-', ' ')}”", _strip(text, root))
+    text = name_controls(_strip(text, root))
     return PATH.sub(r"\1", text) if hides_paths else text
 
 
@@ -82,8 +88,9 @@ def _drop_command(text: str) -> str:
     flag = FLAG.search(text)
     if not flag:
         return text
-    clause = max(text.rfind(mark, 0, flag.start()) for mark in ";:")
-    return text[: max(clause, 0)] + GET
+    places = (text.rfind(mark, 0, flag.start()) for mark in ";:")
+    clause = next((place for place in places if place >= 0), 0)
+    return text[:clause] + GET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +103,15 @@ class Wording:
     def text(self, raw: object) -> str:
         """Return a message, a prompt or a file's name as HTML."""
         return escape(translate(str(raw), self.root, self.hides_paths))
+
+    def data(self, found: Any) -> Any:
+        """Return data, such as a manifest, whose texts name no folder where none may be named."""
+        if isinstance(found, dict):
+            return {key: self.data(value) for key, value in found.items()}
+        if isinstance(found, list):
+            return [self.data(value) for value in found]
+        is_shown = not (isinstance(found, str) and self.hides_paths)
+        return found if is_shown else PATH.sub(r"\1", found)
 
     def error(self, raw: object) -> str:
         return f'<b class="error">{self.text(raw)}</b>'

@@ -83,6 +83,7 @@ class Page:
             elem_id="preview",
             interactive=False,
             height=320,
+            buttons=["fullscreen"],
         )
         with gr.Column(visible=False) as self.result:
             self.at = gr.Slider(0, 1, step=1, label="Frame", elem_id="result-at")
@@ -254,7 +255,9 @@ class Page:
             return (gr.Column(visible=False), *(gr.skip(),) * 7)
         manifest = run.manifest()
         last = manifest["frames"] - 1
-        files = [run.output, run.folder / f"{run.output.name}.json"]
+        # The manifest names folders of this machine.
+        beside = [] if self.wording.hides_paths else [run.folder / f"{run.output.name}.json"]
+        files = [run.output, *beside]
         side, strip = (there(run.folder / name) for name in (SIDE, STRIP))
         return (
             gr.Column(visible=True),
@@ -264,7 +267,7 @@ class Page:
             strip,
             told.figures(run, self.wording),
             [str(file) for file in files],
-            manifest,
+            self.wording.data(manifest),
         )
 
     def _compared(self, name: str | None, at: int) -> tuple[ndarray, ndarray] | Any:
@@ -302,7 +305,8 @@ class Page:
         with self.wording.errors(said):
             if run:
                 self.desk.remove(run)
-        return None, "", said["error"], *show(False, False), *self._past()
+        # What was seen is no run's state, so that the next look takes the removed run's pictures away.
+        return None, "removed", said["error"], *show(False, False), *self._past()
 
 
 def show(button: bool, question: bool) -> tuple:

@@ -9,8 +9,8 @@ import gradio as gr
 from ..settings import Kind, described, kind_of, kinds
 from ..task import EditTask
 from .messages import label as labelled
+from .messages import name_controls
 
-FINE = 1000  # a range with more whole numbers than this is typed, not slid
 LISTS = "One a line."
 UNSET = "not set"
 
@@ -36,8 +36,12 @@ def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.componen
 def widget(
     name: str, kind: Kind, value: Any, about: str, lines: int = 1
 ) -> gr.components.Component:
-    """What fits a kind of value: a box to tick, a choice, a slider where the range is narrow, else a line to type."""
-    label = {"label": labelled(name), "info": about, "elem_id": f"field-{name}"}
+    """What fits a kind of value: a box to tick, a choice, else a line to type.
+
+    A number is typed as well: Gradio's sliders and number fields replace one that is out of range, or missing, by
+    another, so that what stands on the page is not what was typed. A line is read, and refused, as a flag is.
+    """
+    label = {"label": labelled(name), "info": name_controls(about), "elem_id": f"field-{name}"}
     label |= {"interactive": True}
     if kind.base is bool:
         return gr.Checkbox(value=bool(value), **label)
@@ -46,17 +50,7 @@ def widget(
         return gr.Dropdown([*none, *((c, c) for c in kind.choices)], value=value, **label)
     if kind.base is tuple:
         return gr.Textbox(lines=2, **label | {"info": f"{about} {LISTS}"})
-    narrow = kind.range and None not in (kind.range.low, kind.range.high)
-    if kind.base in (int, float) and narrow and not kind.optional and not kind.pair:
-        low, high = kind.range.low, kind.range.high
-        if high - low <= FINE:
-            step = 1 if kind.base is int else (high - low) / 100
-            return gr.Slider(low, high, value=value, step=step, **label)
-    # A number field that nobody filled in comes back as 0, so what may stay unset is a line of text.
-    if kind.base in (int, float) and not (kind.pair or kind.optional):
-        whole = {"precision": 0} if kind.base is int else {}
-        return gr.Number(value=value, **whole, **label)
-    unset = {"placeholder": UNSET} if kind.optional else {}
+    unset = {"placeholder": written(value) or UNSET} if kind.base in (int, float) else {}
     return gr.Textbox(value=written(value), lines=lines, **unset, **label)
 
 
