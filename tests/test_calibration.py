@@ -169,7 +169,7 @@ def test_decibels_in_the_file_say_of_what_they_are_and_what_is_promised():
     held = manifest(preservation=measured, delivered=file, task={"mask": "0,0,8,8"})
     said = summary.lines(held)[0]
     assert "outside the mask the file is 51.2 dB from the source in luma (at least the 50" in said
-    assert "45.1 in RGB" in said
+    assert "45.1 dB in RGB" in said
     file["luma_psnr_outside"] = 47.0
     assert "less than the 50" in summary.lines(held)[0]
     file["samples_equal_outside"] = True

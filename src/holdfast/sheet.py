@@ -147,7 +147,7 @@ def sheet(
         report("clips", len(tasks), len(tasks))
     record |= preferred({name: clip["figures"] for name, clip in record["clips"].items()})
     with whole(folder / "sheet.png") as part:
-        drawn(ways, record, known.clip).save(part)
+        drawn(ways, record, known).save(part)
     write_json(folder / "sheet.json", record)
     return record
 
@@ -213,11 +213,12 @@ def _rank(figures: dict, name: str, measure: str) -> float:
     return sum(value > own for value in others) + 0.5 * sum(value == own for value in others)
 
 
-def drawn(ways: Asked, record: dict, clip: video.Clip) -> "Image.Image":
-    """The middle frames: the source above, below it a column for each seed; where there is one, for each strength."""
+def drawn(ways: Asked, record: dict, known: Taken) -> "Image.Image":
+    """The middle frames of the part that is edited: the source above, below it a column for each seed; where there is one, for each strength."""
     from PIL import Image, ImageDraw, ImageFont
 
-    middle, scale = clip.frames // 2, CELL / clip.size[0]
+    clip, part = known.clip, known.part
+    middle, scale = part[len(part) // 2], CELL / clip.size[0]
     high = round(clip.size[1] * scale) + TEXT + 2 * EDGE
     flat = list(ways.ways())
     columns = len(ways.seeds) if len(ways.seeds) > 1 else len(ways.strengths)

@@ -73,7 +73,8 @@ def _in_file(file: dict) -> str:
     reached = "at least" if luma >= PROMISED else "less than"
     return (
         f"the file is {luma} dB from the source in luma ({reached} the {PROMISED} that the default "
-        f"quality is made for; {rgb} in RGB): all of that is the codec's rounding"
+        f"quality is made for), which is the codec's rounding; {rgb} dB in RGB, where colour counts "
+        "too, which a file may store once for four pixels, across the mask's edge"
     )
 
 

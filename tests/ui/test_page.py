@@ -107,7 +107,9 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     page.click("#check")
     check = said(page, "#said", "kept:")
     assert "every pixel outside the mask" in check
-    assert re.search(r"about \d+ evaluations of the network, about .* MB", check)
+    assert re.search(
+        r"about \d+ evaluations of the network and \d to judge the result, about .* MB", check
+    )
     page.click("#edit")
     said(page, "#status", "Done")
     figures = said(page, "#figures", "kept:")
