@@ -81,3 +81,13 @@ def test_a_word_stands_without_its_punctuation():
     found = [text[first:end] for first, end in prompts.locate_words(text)]
     assert found == ["quiet", "3.5", "m", "cafe\u0301"]
     assert prompts.clean_prompt(text).endswith("caf\u00e9!")
+
+
+def test_ornamental_quotes_and_the_two_turkish_letters_drive_no_edit():
+    for one, other in (
+        ("a \u275dred\u275e hat", "a red hat"),
+        ("\u275bball\u275c", "'ball'"),
+        ("\u0130stanbul", "istanbul"),
+        ("ISTANBUL", "\u0131stanbul"),
+    ):
+        assert words.changed(one, other) == words.Change((), ())

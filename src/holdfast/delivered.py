@@ -25,7 +25,10 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
     written = video.probe(path)
     ways = [(clip, VideoReformatter()) for clip in (source, written)]
     found = Outside(alike(source, written))
+    repacked = VideoReformatter()
     for one, other, alpha in zip(video.stored(source), video.stored(written), alphas, strict=True):
+        if found.laid_alike and len({samples.plain(f.format.name) for f in (one, other)}) > 1:
+            one = repacked.reformat(one, format=other.format.name)  # packed: planes to compare
         if found.laid_alike and not alpha.any() and same(one, other):
             found.decibels.append(
                 CAP
@@ -47,7 +50,10 @@ def alike(source: video.Clip, written: video.Clip) -> bool:
         return False
     names = [samples.plain(clip.pixel_format) for clip in (source, written)]
     ways = [(o.quarters, o.is_mirrored) for o in (source.orientation, written.orientation)]
-    return names[0] == names[1] and ways[0] == ways[1]
+    holds = names[0] == names[1] or (
+        samples.is_yuv(names[0]) and samples.holds_samples(names[1], names[0])
+    )
+    return holds and samples.is_planar(names[1]) and ways[0] == ways[1]
 
 
 def same(one: av.VideoFrame, other: av.VideoFrame) -> bool:

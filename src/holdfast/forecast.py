@@ -143,10 +143,23 @@ def kept(task: EditTask, clip: video.Clip) -> str:
             f"{whole}; of the pixels none is promised: the mask is found by the edit, which stops "
             "before it changes anything where that is empty or full"
         )
+    if task.mask and _is_uniform(task, clip):
+        return f"{whole}; of the pixels none is promised: the mask lets all of them change, or none"
     if task.mask:
         until = "" if video.is_exact(path, clip, task.codec) else " until it is encoded"
         return f"{whole}; every pixel outside the mask{until}"
     return f"{whole}; no pixel is held exactly, for there is no mask"
+
+
+def _is_uniform(task: EditTask, clip: video.Clip) -> bool:
+    """Whether a mask that was allowed is empty, or covers every pixel of every frame."""
+    if not task.allow_any_mask:
+        return False  # such a mask is refused
+    mask = walk.bind_mask(task, clip, range(clip.frames), allow_any=True)
+    return (
+        len({bool(value) for inside in mask.frames() for value in (inside.min(), inside.max())})
+        == 1
+    )
 
 
 def counts(plan: Plan, backbone: Backbone | None = None) -> Count | None:

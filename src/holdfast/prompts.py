@@ -9,8 +9,10 @@ import html
 import re
 import unicodedata
 
-APOSTROPHES = "'`\u00b4\u02b9\u02bb\u02bc\u02bd\u02c8\u2018\u2019\u201b\u2032\uff07"
-SYMBOLS = "$+<=>^|~\u2044\u2212\u2800"  # of category S, but used as punctuation
+APOSTROPHES = "'`\u00b4\u02b9\u02bb\u02bc\u02bd\u02c8\u2018\u2019\u201b\u2032\u275b\u275c\uff07"
+SYMBOLS = (
+    "$+<=>^|~\u2044\u2212\u275d\u275e\u275f\u2760\u2800"  # of category S, but used as punctuation
+)
 INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters and marks that are never seen
 VOICED = "\u3099\u309a\uff9e\uff9f"  # of kana, as characters of their own
 BETWEEN_DIGITS = ".,:\u066b\u066c\u2024"
@@ -77,6 +79,7 @@ def fold(word: str) -> str:
     plain = _DROPPED.sub("", word)
     plain = "".join(c for c in plain if _CLASSES[ord(c)] != "i")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
+    folded = folded.replace("i\u0307", "i").replace("\u0131", "i")  # Turkish has two of them
     return _DROPPED.sub("", folded)
 
 

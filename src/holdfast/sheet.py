@@ -214,7 +214,9 @@ def _rank(figures: dict, name: str, measure: str) -> float:
 
 
 def drawn(ways: Asked, record: dict, known: Taken) -> "Image.Image":
-    """The middle frames of the part that is edited: the source above, below it a column for each seed; where there is one, for each strength."""
+    """The middle frames of the edited part: the source above, below it a column for each seed; where there is one, for
+    each strength.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     clip, part = known.clip, known.part

@@ -177,7 +177,8 @@ def test_the_systems_own_files_are_no_frames_and_others_are_named(tmp_path):
     (place / "notes.txt").write_text("no frame")
     clip = video.probe(place)
     assert [file.name for file in clip.files] == ["f0.png", "f1.png"]
-    assert clip.notes == ("16 bits a channel", "no frames, ignored: more.png, notes.txt")
+    assert clip.notes == ("16 bits a channel",)
+    assert clip.cautions == ("not read as frames of the folder, and left out: more.png, notes.txt",)
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.exr").write_bytes(b"x")
     with pytest.raises(UserError, match=r"has no images .*; it holds 1 \.exr"):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from holdfast.media import video
 
+from .footage import encode
+
 TAGS = {
     "title": "A title",
     "comment": "hello",
@@ -122,3 +124,15 @@ def test_promises_are_of_the_container(make_clip, tmp_path):
     assert said == "b.gif cannot hold the source's audio, which is left out"
     fast = video.probe(make_clip("fast.mp4", rate=240))
     assert "of its frames have that of the one before" in video.losses(tmp_path / "b.gif", fast)[0]
+
+
+def test_a_tag_that_is_not_utf8_is_read_with_a_mark_and_named(tmp_path):
+    path = encode(tmp_path / "a.avi", range(2), "mpeg4")
+    data = path.read_bytes()
+    at = data.index(b"ISFT") + 8  # the program's name, in the encoding of an old Windows
+    path.write_bytes(data[:at] + "Видео".encode("cp1251") + data[at + 5 :])
+    data = path.read_bytes().replace(b"ISFT", b"INAM")  # as the title
+    path.write_bytes(data)
+    clip = video.probe(path)
+    assert clip.metadata.unread == ["title"]
+    assert any("not UTF-8: title" in caution for caution in clip.cautions)

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from holdfast import delivered
 from holdfast.media import samples, video
 
 BOX = (slice(7, 21), slice(9, 30))  # rows and columns, neither on the chroma's grid
@@ -201,3 +202,50 @@ def test_writing_av1_leaves_the_process_as_it_was_scheduled(tmp_path):
     before = os.sched_getscheduler(0)
     video.write_frames(tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2, 8, "av1")
     assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "name", "kept"),
+    [
+        ("rawvideo", "yuyv422", "a.avi", "yuv422p"),
+        ("rawvideo", "nv12", "a.avi", "yuv420p"),
+        ("v408", "yuva444p", "a.mov", "yuv444p"),  # all of it is opaque
+        ("png", "gray16be", "a.mov", "gray16le"),
+    ],
+)
+def test_packed_samples_are_unpacked_and_no_other(codec, layout, name, kept, tmp_path):
+    source = write_layout(tmp_path / name, codec, layout)
+    clip, path = video.probe(source), tmp_path / "made.mkv"
+    assert video.is_exact(path, clip, "ffv1")
+    video.write(path, clip, edited(clip), "ffv1")
+    assert video.probe(path).pixel_format == kept
+    alpha = np.zeros(clip.size[::-1], np.float32)
+    alpha[BOX] = 1
+    assert delivered.figures(clip, path, [alpha] * 2)["samples_equal_outside"]
+
+
+def test_grey_with_opacity_in_one_plane_is_edited_where_the_mask_is(tmp_path):
+    clip = video.probe(write_layout(tmp_path / "a.mov", "png", "ya8"))
+    path = tmp_path / "made.mkv"
+    assert not video.is_exact(path, clip, "ffv1")
+    video.write(path, clip, edited(clip), "ffv1")
+    pairs = zip(video.read(clip), video.read(video.probe(path)), strict=True)
+    apart = np.max([np.abs(a.astype(int) - b).max(2) for a, b in pairs], axis=0) > 4
+    rows, columns = np.nonzero(apart)
+    found, box = (rows.min(), rows.max(), columns.min(), columns.max()), (7, 20, 9, 29)
+    assert max(abs(a - b) for a, b in zip(found, box, strict=True)) <= 2  # a player spreads chroma
+
+
+def write_layout(path, codec, layout):
+    """Two frames of noise in a layout of samples, as capture programs write them."""
+    generator = np.random.default_rng(1)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, layout
+        for number in range(2):
+            array = generator.integers(30, 220, (32, 48, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(array, "rgb24").reformat(format=layout)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path

@@ -10,7 +10,7 @@ from . import image_writing, metadata
 from .copying import split_tracks
 from .encoding import CODECS, pick_codec, pixel_format
 from .reading import Clip
-from .samples import has_opacity, is_yuv
+from .samples import has_opacity, holds_samples, is_yuv
 from .tracks import CONTAINERS
 from .writing import count_audio, say_lost
 
@@ -64,7 +64,8 @@ def is_exact(path: Path, clip: Clip, codec: str = "auto") -> bool:
     """Return whether a file keeps every pixel that is written to it."""
     to = Target.of(path, clip, codec)
     if to.codec:
-        exact = to.codec in ("ffv1", "lossless", "lossless-rgb")
+        lossless = to.codec in ("ffv1", "lossless", "lossless-rgb")
+        exact = lossless and holds_samples(pixel_format(clip, to.codec), clip.pixel_format)
     else:
         exact = to.suffix in image_writing.SEEN_THROUGH | {".bmp"}
     return exact and to.bits >= clip.bits

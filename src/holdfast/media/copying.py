@@ -52,7 +52,7 @@ def _is_taken(path: Path, version: tuple[int, int], track: Track, suffix: str) -
             if stream is not None:
                 out.mux(_first_packet(source, source.streams[track.index], stream))
         written.seek(0)
-        with av.open(written) as back:
+        with av.open(written, metadata_errors="replace") as back:
             return len(back.streams) > 0
     except (ValueError, av.FFmpegError):
         return False

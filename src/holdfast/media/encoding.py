@@ -18,7 +18,7 @@ from .copying import CopiedTracks
 from .matrices import UNTAGGED
 from .metadata import attach, movflags
 from .reading import Clip, colour_range
-from .samples import Picture, frame_of, is_yuv, picture, plain
+from .samples import Picture, frame_of, has_chroma, is_planar, is_yuv, picture, plain, subsampling
 
 MP4, ANY = (".mp4", ".m4v", ".mov"), (".mp4", ".m4v", ".mov", ".mkv")
 INTERLACED = 1 << 18 | 1 << 29  # FFmpeg's flags: interlaced transform and motion
@@ -211,7 +211,7 @@ def pixel_format(clip: Clip, codec: str) -> str:
     """The source's own layout of samples where the codec has it, else the nearest; full chroma where an odd side allows
     no halving.
     """
-    known, own = CODECS[codec].formats, plain(clip.pixel_format)
+    known, own = CODECS[codec].formats, _native(clip)
     if codec in ("ffv1", "lossless") and _own_layout(clip, codec):
         return own
     if codec == "lossless-rgb":
@@ -224,20 +224,27 @@ def pixel_format(clip: Clip, codec: str) -> str:
     depths = (
         ("12le", "10le", "") if clip.bits > 10 else ("10le", "") if clip.bits > 8 else ("", "10le")
     )
+    depths = ("16le", *depths) if clip.bits > 12 else depths
     for a, chroma, depth in itertools.product(opacity, _chromas(clip), depths):
         if f"yuv{a}{chroma}p{depth}" in known:
             return f"yuv{a}{chroma}p{depth}"
     raise UserError(f"{codec} does not take pictures of {clip.size[0]}x{clip.size[1]}")
 
 
+def _native(clip: Clip) -> str:
+    """The clip's layout of samples in the order of bytes that encoders take."""
+    own = plain(clip.pixel_format)
+    return f"{own.removesuffix('be')}le" if own.endswith("be") else own
+
+
 def _own_layout(clip: Clip, codec: str) -> bool:
     """Whether a codec takes the clip's very samples: planes of their own, and H.264 halves no odd side."""
-    own = plain(clip.pixel_format)
+    own = _native(clip)
     halved = av.VideoFormat(own).chroma_width(2) == 1 or av.VideoFormat(own).chroma_height(2) == 1
     odd = any(side % 2 for side in clip.size)
     return (
         own in CODECS[codec].formats
-        and not own.startswith("nv")
+        and (is_planar(own) or not is_yuv(own))
         and not (codec == "lossless" and halved and odd)
     )
 
@@ -250,9 +257,10 @@ def _chromas(clip: Clip) -> tuple[str, ...]:
     if not clip.colour or clip.path.suffix.lower() == ".gif":  # no video before: as players like it
         return ("420", "422", "444")
     own = plain(clip.pixel_format)
-    if "444" in own or not is_yuv(own):
+    shared = subsampling(own)  # not by the name: packed layouts are called vuya, y210, v30x
+    if not is_yuv(own) or (has_chroma(own) and shared == (1, 1)):
         return ("444", "422", "420")
-    return ("422", "444", "420") if "422" in own else ("420", "422", "444")
+    return ("422", "444", "420") if shared == (2, 1) else ("420", "422", "444")
 
 
 def timed(frame: av.VideoFrame, index: int, clip: Clip) -> av.VideoFrame:

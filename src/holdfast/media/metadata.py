@@ -40,6 +40,13 @@ class Metadata:
     track: Pairs = ()
     chapters: tuple[Chapter, ...] = ()
 
+    @property
+    def unread(self) -> list[str]:
+        """The names of tags in another encoding than UTF-8."""
+        chapters = [("a chapter's title", chapter.title) for chapter in self.chapters]
+        named = chain(self.clip, self.track, chapters)
+        return sorted({name for name, value in named if "\ufffd" in name + value})
+
     def names(self) -> list[str]:
         """All of it, as a sentence names it."""
         count = len(self.chapters)
@@ -144,7 +151,7 @@ def _lost(metadata: Metadata, suffix: str, flags: str) -> tuple[str, ...]:
         black = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24")
         out.mux(list(chain(stream.encode(black), stream.encode(None))))
     data.seek(0)
-    with av.open(data) as again:
+    with av.open(data, metadata_errors="replace") as again:
         found = read_metadata(again, again.streams.video[0])
     kept = {*found.names()}
     return tuple(name for name in metadata.names() if name not in kept)

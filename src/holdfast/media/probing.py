@@ -15,7 +15,7 @@ from ..errors import UserError
 from . import animations, images, opacity, orientation, sizes, timeline, wholeness
 from .image_files import CONVERTED, Header
 from .matrices import check_matrix
-from .metadata import read_metadata
+from .metadata import Metadata, read_metadata
 from .orientation import Orientation
 from .reading import Clip, opened, picture_of, pictures
 from .samples import has_chroma
@@ -147,10 +147,10 @@ def _probe_images(path: Path) -> Clip:
             header.may_be_clear and opacity.of_image(file) is not None
             for file, header in zip(files, headers, strict=True)
         ),
-        cautions=tuple(_cautions_of_images(headers)),
+        cautions=(*_cautions_of_images(headers), *_say_left_over(path)),
         profiles=tuple(sorted({p.profile_name for p in headers if p.profile_name and p.is_rgb})),
         has_exif=any(header.has_exif for header in headers),
-        notes=tuple(_notes_of_images(path, bits)),
+        notes=("16 bits a channel",) if bits > 8 else (),
     )
 
 
@@ -169,13 +169,11 @@ def _cautions_of_images(headers: list[Header]) -> list[str]:
     return said
 
 
-def _notes_of_images(path: Path, bits: int) -> list[str]:
-    notes = ["16 bits a channel"] if bits > 8 else []
+def _say_left_over(path: Path) -> list[str]:
     left = images.left_over(path) if path.is_dir() else []
-    if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        notes.append(f"no frames, ignored: {', '.join(left[:3])}{more}")
-    return notes
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    names = f"{', '.join(left[:3])}{more}"
+    return [f"not read as frames of the folder, and left out: {names}"] if left else []
 
 
 def _is_animation(path: Path) -> bool:
@@ -280,6 +278,7 @@ def _described(
         "trc": context.color_trc,
         "space": context.colorspace,
     }
+    found = read_metadata(container, stream)
     clip = Clip(
         path=path,
         size=shape.size[::-1] if turned.swaps_sides else shape.size,
@@ -299,13 +298,21 @@ def _described(
             *sizes.describe(shapes),
             *[turned.describe()] * (turned.angle is not None),
             *(check_matrix(path, colour) if has_chroma(shape.layout) else ()),
+            *_say_unread(found),
         ),
         opacity=any(s.clear for s in seen),
         fields=_fields(context, seen),
-        metadata=read_metadata(container, stream),
+        metadata=found,
         notes=tuple(_notes(stream, first, seen, packets)),
     )
     return _timed(clip, container, stream, seen, packets)
+
+
+def _say_unread(found: Metadata) -> list[str]:
+    if not found.unread:
+        return []
+    names = ", ".join(found.unread)
+    return [f"not UTF-8: {names}; what cannot be read of it is written as \ufffd"]
 
 
 def _timecode(metadata: dict[str, str]) -> str:

@@ -101,7 +101,8 @@ _LOCAL = {"protocol_whitelist": "file", "format_whitelist": _KINDS}
 
 def container_of(path: Path):
     """With its protocol said, a name with a colon in it is a name."""
-    return av.open(f"file:{path.absolute()}", container_options=_LOCAL)
+    # Tags that are not UTF-8 are read with a mark in place of what cannot be read, which `probe` tells the user.
+    return av.open(f"file:{path.absolute()}", container_options=_LOCAL, metadata_errors="replace")
 
 
 def is_moving(stream) -> bool:

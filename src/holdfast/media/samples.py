@@ -115,6 +115,38 @@ def plain(pixel_format: str) -> str:
     return pixel_format.replace("yuvj", "yuv")
 
 
+def is_planar(pixel_format: str) -> bool:
+    """Whether every component has a plane of its own, in this machine's order of bytes: `plane_of` reads no other."""
+    planes = {component.plane for component in av.VideoFormat(pixel_format).components}
+    return len(planes) == len(av.VideoFormat(pixel_format).components) and not (
+        pixel_format.endswith("be")
+    )
+
+
+def subsampling(pixel_format: str) -> tuple[int, int]:
+    """Return how many pixels, across and down, share a sample of chroma: (2, 2) is 4:2:0."""
+    known = av.VideoFormat(pixel_format)
+    across, down = known.chroma_width(64), known.chroma_height(64)
+    return (64 // across, 64 // down) if across and down else (1, 1)
+
+
+def holds_samples(layout: str, own: str) -> bool:
+    """Whether a layout holds the samples of another one unchanged, however they are packed."""
+    if not is_yuv(own):
+        return not is_yuv(layout)
+    if not is_yuv(layout):
+        return False
+    kinds = [
+        (has_chroma(name), subsampling(name) if has_chroma(name) else None, bits_of(name))
+        for name in (layout, own)
+    ]
+    return kinds[0] == kinds[1]
+
+
+def bits_of(pixel_format: str) -> int:
+    return max(component.bits for component in av.VideoFormat(pixel_format).components)
+
+
 def plane_of(frame: av.VideoFrame, number: int) -> ndarray:
     """The samples of a plane, h w, in place."""
     plane = frame.planes[number]
