@@ -42,7 +42,9 @@ class Call:
 
 @dataclass(eq=False)
 class Actor:
-    """A worker that does what a test says: `silent` answers nothing, `dead` answers with Ray's error."""
+    """A worker that does what a test says: `silent` answers nothing, `dead` answers with Ray's error, `fading` starts
+    and is dead then.
+    """
 
     seen: bool = True
     version: str = __version__
@@ -57,9 +59,11 @@ class Actor:
         self.calls.append(call)
         if self.state == "dead":
             call.end(RayError("the actor died"))
-        elif self.state == "well" and name == "ready":
+        elif self.state in ("well", "fading") and name == "ready":
             seen = {"version": self.version, "seen": self.seen}
             call.end({**seen, "node": "there", "pid": 1})
+        elif self.state == "fading":
+            call.end(RayError("the actor died"))
         elif self.state == "well" and name == "pulse":
             call.end()
         return call
@@ -313,6 +317,20 @@ def test_workers_that_do_not_start_are_given_up(hired):
         made.fill(1)
     with pytest.raises(UserError, match=r"no worker starts \(the actor died\)"):
         look(made, clock)
+
+
+def test_workers_that_die_before_any_job_begins_are_given_up(hired):
+    made, _, clock = hired(*(Actor(state="fading") for _ in range(crew.STARTS)), size=1)
+
+    def hire_and_lose():
+        made.fill(1)
+        look(made, clock)
+        look(made, clock, 10)
+
+    for _ in range(crew.STARTS - 1):
+        hire_and_lose()
+    with pytest.raises(UserError, match="no worker starts"):
+        hire_and_lose()
 
 
 def test_what_ray_says_of_a_job_is_understood(hired):

@@ -71,7 +71,7 @@ class Crew:
         self.ray, self.size, self.meeting = ray, size, meeting
         self.timeout, self.clock, self.looked = timeout, clock, clock()
         self.hands: list[Hand] = []
-        self.stillborn = 0  # workers in a row that did not start
+        self.stillborn = 0  # workers in a row that died before their first job began
         self.threads = worker["threads"]
         # From the start of its process: libraries read it when they are imported. Who waits does not use up a core,
         # for there may be more threads than cores.
@@ -160,12 +160,7 @@ class Crew:
             found = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             self.dismiss(hand)
-            self.stillborn += 1
-            if self.stillborn >= STARTS:
-                said = _first(error)
-                self._refuse(
-                    f"no worker starts ({said})", "is holdfast installed on every machine?"
-                )
+            self._count_stillborn(_first(error))
             return
         hand.node, hand.pid, hand.heard, hand.silence = (
             found["node"], found["pid"], self.clock(), 0.0,
@@ -177,9 +172,14 @@ class Crew:
                 "install the same on every machine",
             )
         elif found["seen"]:
-            hand.ready, self.stillborn = True, 0
+            hand.ready = True
         else:
             self._await_folder(hand)
+
+    def _count_stillborn(self, said: str) -> None:
+        self.stillborn += 1
+        if self.stillborn >= STARTS:
+            self._refuse(f"no worker starts ({said})", "is holdfast installed on every machine?")
 
     def _await_folder(self, hand: Hand) -> None:
         """A file system may be slow to show what another machine wrote: ask again for a while."""
@@ -212,6 +212,8 @@ class Crew:
                 return []
             self.dismiss(hand)
             lost = Dead(_first(error), begun=False)
+            if not hand.begun:
+                self._count_stillborn(lost.sentence)
             return [self._end(hand, lost)] if hand.job else []
         hand.heard, hand.silence = self.clock(), 0.0
         if hand.job and hand.reference is None:
@@ -219,7 +221,7 @@ class Crew:
         return []
 
     def _begin(self, hand: Hand) -> None:
-        job, hand.begun = hand.job, self.clock()
+        job, hand.begun, self.stillborn = hand.job, self.clock(), 0
         job.status, job.attempts = "running", job.attempts + 1
         job.node, job.pid = hand.node, hand.pid
         hand.reference = hand.actor.run.remote(job.task.to_dict(), job.kind)

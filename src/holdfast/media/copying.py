@@ -146,7 +146,8 @@ class CopiedTracks:
         mended = sum(line.mended for line in self.lines.values())
         if mended:
             note(
-                f"packets of the source's sound whose times go backwards: {mended}; now they follow one another"
+                f"packets of the source's other tracks whose times go backwards or are missing: {mended}; "
+                "now they follow one another"
             )
         if self.source:
             self.source.close()
