@@ -68,6 +68,8 @@ def _in_file(file: dict) -> str:
     if file["samples_equal_outside"]:
         return "every sample of the file is the source's"
     luma, rgb = file["luma_psnr_outside"], file["psnr_outside"]
+    if file.get("max_abs_outside") == 0:
+        return "every pixel of the file is the source's"
     if luma is None:
         return f"the file is {rgb} dB from the source in RGB (its samples are laid out otherwise)"
     reached = "at least" if luma >= PROMISED else "less than"

@@ -49,6 +49,13 @@ def test_a_shape_in_one_colour_on_a_clear_layer_is_that_of_the_alpha(
         assert np.array_equal(arrays.mask(picture)[0], INSIDE)
 
 
+def test_a_black_picture_with_a_hole_is_no_guess(clip, tmp_path):
+    """An eraser's mask: black may be what holds, or what was painted."""
+    Image.fromarray(layers(0, 0, ~INSIDE)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"black where it can be seen.*--mask-channel"):
+        read(tmp_path / "m.png", clip)
+
+
 def test_that_the_alpha_was_taken_is_said(clip, tmp_path):
     Image.fromarray(layers(255, 255)).save(tmp_path / "m.png")
     with pytest.warns(UserWarning, match="its shape is taken from its alpha"):

@@ -53,18 +53,24 @@ def choose_layer(pairs: Iterable[Pair], name: str, channel: Channel, how_to_say:
     """
     if channel != "auto":
         return Layer(is_alpha=channel == "alpha")
-    seen, shaped, differ = set(), set(), False
+    seen, shaped, differ, shares = set(), set(), False, []
     for pair in pairs:
         visible = _opacity(pair) > _half(pair[0])
         bright = pair[0].max(axis=2) > _half(pair[0])
         shaped.update(np.unique(visible).tolist())
         seen.update(np.unique(bright[visible]).tolist())
         differ |= bool((bright != visible).any())
+        shares.append(float(visible.mean()))
     if len(shaped) < 2:
         return Layer()
     if len(seen) > 1:
         raise UserError(
             f"the mask {name} has a shape in its colour and another in its alpha (transparency)",
+            how_to_say,
+        )
+    if seen == {False} and np.mean(shares) > 0.5:  # a black picture with a hole: outside, or painted?
+        raise UserError(
+            f"the mask {name} is black where it can be seen, which is most of it: inside or outside?",
             how_to_say,
         )
     if differ:
