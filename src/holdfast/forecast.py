@@ -104,6 +104,9 @@ def lines(said: Forecast) -> list[str]:
     if driving["source"] or driving["target"]:
         words = f"{driving['source'] or '-'} → {driving['target'] or '-'}"
         told.append(f"words that drive it ({driving['reason']}): {words}")
+    painter = plan["first_frame"]["name"]
+    if painter:
+        told.append(f"{painter} makes the first frame from the prompts (not in the figures below)")
     return [*told, _cost(said), f"kept: {said.kept}"]
 
 

@@ -68,9 +68,11 @@ def choose_layer(pairs: Iterable[Pair], name: str, channel: Channel, how_to_say:
             f"the mask {name} has a shape in its colour and another in its alpha (transparency)",
             how_to_say,
         )
-    if seen == {False} and np.mean(shares) > 0.5:  # a black picture with a hole: outside, or painted?
+    if (
+        seen == {False} and np.mean(shares) > 0.5
+    ):  # a black picture with a hole: outside, or painted?
         raise UserError(
-            f"the mask {name} is black where it can be seen, which is most of it: inside or outside?",
+            f"the mask {name} is black where it can be seen, which is most of it, so either part may be meant",
             how_to_say,
         )
     if differ:
