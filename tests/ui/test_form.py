@@ -129,16 +129,18 @@ def test_words_that_differ_are_marked_and_nothing_is_taken_for_html():
 
 def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
     """Gradio's sliders and number fields show another number than they send, once one is out of range or taken out."""
-    import gradio as gr
-
     with gr.Blocks():
         made = form.Form(desk, Wording(desk.root))
         settings = widgets.of_method(registry.method("flowedit").Config, {})
     shown = [*made.fields.values(), *settings.values(), made.strength]
     assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
-    for typed, said in (("5000", "steps is a whole number"), ("1.5", "seed is a whole number")):
-        fields = FIELDS | ({"seed": typed} if "seed" in said else {})
-        with pytest.raises(ValueError, match=said):
-            registry.method("flowedit").Config(steps=typed) if "steps" in said else asked.task_of(
-                Asked("clip.mp4", fields), desk
-            )
+    with pytest.raises(ValueError, match="steps is a whole number between 1 and 1000, not '5000'"):
+        registry.method("flowedit").Config(steps="5000")
+    with pytest.raises(ValueError, match="seed is a whole number, not '1.5'"):
+        asked.task_of(Asked("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
+
+
+def test_the_automatic_mask_does_not_wait_for_an_edit_that_has_the_model(desk, clip):
+    task = EditTask(clip, "", **FIELDS, mask="auto")
+    with desk.using, pytest.raises(ValueError, match="the model is busy with another edit"):
+        asked.found_mask(task, desk)
