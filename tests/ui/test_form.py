@@ -136,7 +136,7 @@ def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
     assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
     with pytest.raises(ValueError, match="steps is a whole number between 1 and 1000, not '5000'"):
         registry.method("flowedit").Config(steps="5000")
-    with pytest.raises(ValueError, match="seed is a whole number, not '1.5'"):
+    with pytest.raises(ValueError, match=r"seed is a whole number, not '1\.5'"):
         asked.task_of(Asked("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
 
 
