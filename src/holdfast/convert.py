@@ -102,7 +102,7 @@ def _convert_shards(index: Path, stem: str, plain: str) -> Iterator[Written]:
     places = held.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{index} is damaged: it does not say which file holds which tensor")
-    names = {name: _renamed(name, stem, plain) for name in sorted(set(places.values()))}
+    names = {name: _rename(name, stem, plain) for name in sorted(set(places.values()))}
     for name, new in names.items():
         if Path(name).name != name or not (index.parent / name).is_file():
             raise UserError(
@@ -111,11 +111,11 @@ def _convert_shards(index: Path, stem: str, plain: str) -> Iterator[Written]:
         yield _convert_file(index.parent / name, index.parent / new)
     # Last: without it, a reader sees none of a conversion that was stopped.
     new_map = {tensor: names[name] for tensor, name in places.items()}
-    new_index = index.with_name(_renamed(index.name, stem, plain))
+    new_index = index.with_name(_rename(index.name, stem, plain))
     write_json(new_index, {"metadata": held.get("metadata", {}), "weight_map": new_map})
 
 
-def _renamed(name: str, stem: str, plain: str) -> str:
+def _rename(name: str, stem: str, plain: str) -> str:
     return name.replace(stem, plain, 1).replace(".bin", ".safetensors", 1)
 
 

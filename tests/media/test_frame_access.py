@@ -98,12 +98,12 @@ def test_folders_and_pictures(tmp_path):
     same_as_sequential(tmp_path / "folder")
 
 
-def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_decoded(
+def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_decode_until(
     tmp_path, monkeypatch
 ):
     clip = video.probe(write(tmp_path / "b.mp4", "libx264", X264))
     decoded, converted = [], []
-    upright, frames = frame_access.upright, frame_access._decoded
+    upright, frames = frame_access.upright, frame_access._decode_until
     monkeypatch.setattr(frame_access, "upright", lambda *a: converted.append(1) or upright(*a))
 
     def counted(*args):
@@ -111,7 +111,7 @@ def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_decoded
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(frame_access, "_decoded", counted)
+    monkeypatch.setattr(frame_access, "_decode_until", counted)
     read_frame(clip, COUNT - 1)
     assert len(converted) == 1
     assert 0 < len(decoded) <= int(GROUP)

@@ -21,13 +21,6 @@ from .image_frames import frame_numbers
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = (
-    "WEBP",
-    "PNG",
-    "AVIF",
-    "TIFF",
-    "GIF",
-)  # formats of Pillow whose frames follow each other in time
 AVIF = (b"avif", b"avis")  # brands of files that begin as an MP4 does
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 UNSAID = 100  # milliseconds of a frame that says 0, as browsers show it
@@ -65,7 +58,7 @@ def is_picture(path: Path) -> bool:
 
 def is_animated(path: Path) -> bool:
     """Whether the file of a picture has several frames. Raises UserError where it is none."""
-    with _opened(path) as image:
+    with _open(path) as image:
         try:
             return len(_quietly(frame_numbers, image)) > 1
         except images.DAMAGE:  # reading it says what is wrong
@@ -75,7 +68,7 @@ def is_animated(path: Path) -> bool:
 def describe(path: Path) -> Animation:
     """Read a picture from end to end. Raises UserError for pages that differ in size."""
     size, delays, clear, last = None, [], False, None
-    with _opened(path) as image:
+    with _open(path) as image:
         notes = _losses(image)
         for number, frame in _frames(image, path):
             size, last = size or frame.size, last or number
@@ -111,13 +104,13 @@ def _delay(image: "Image.Image") -> Fraction:
 def read(path: Path, has_alpha: bool) -> Iterator[av.VideoFrame]:
     """The frames in order, as video frames in RGB, or RGBA where some of it is seen through."""
     mode, layout = ("RGBA", "rgba") if has_alpha else ("RGB", "rgb24")
-    with _opened(path) as image:
+    with _open(path) as image:
         for _, frame in _frames(image, path):
             yield av.VideoFrame.from_ndarray(np.asarray(frame.convert(mode)), layout)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> "Iterator[Image.Image]":
+def _open(path: Path) -> "Iterator[Image.Image]":
     from PIL import Image, UnidentifiedImageError
 
     try:

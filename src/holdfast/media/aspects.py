@@ -87,7 +87,7 @@ def aspects(path: Path, clip: Clip, codec: str = "auto") -> Iterator[Aspect]:
     if clip.aspect and clip.aspect != 1:
         loss = f"{to.name} has square pixels, the source's are {clip.aspect} as wide as high"
         yield Aspect("pixel aspect", "" if to.codec else loss)
-    yield from _described(clip, to)
+    yield from _metadata_of(clip, to)
 
 
 def _tracks(path: Path, clip: Clip, to: Target, codec: str) -> Iterator[Aspect]:
@@ -166,7 +166,7 @@ def _opacity(clip: Clip, to: Target) -> Iterator[Aspect]:
     yield Aspect("what is seen through", "" if held else loss)
 
 
-def _described(clip: Clip, to: Target) -> Iterator[Aspect]:
+def _metadata_of(clip: Clip, to: Target) -> Iterator[Aspect]:
     holds = not to.codec and image_writing.holds_description(to.suffix, min(clip.bits, to.bits))
     if clip.profiles:
         loss = (

@@ -107,7 +107,7 @@ def _decode(
         container.seek(packets.times[start] - round(back / stream.time_base), stream=stream)
     wanted = _packets_from(container.demux(stream), packets, start)
     skips = stream.codec_context.name in _SKIPPING and not clip.fields
-    frames = _decoded(stream.codec_context, wanted, time, skips)
+    frames = _decode_until(stream.codec_context, wanted, time, skips)
     for i, frame in enumerate(frames):
         if i == 0 and start and not _is_clean(frame, packets.times[start]):
             return None
@@ -121,7 +121,7 @@ def _is_clean(first: av.VideoFrame, time: int) -> bool:
     return first.pts == time and first.pict_type == PictureType.I
 
 
-def _decoded(
+def _decode_until(
     context, packets: Iterator[av.Packet], time: int, skips: bool
 ) -> Iterator[av.VideoFrame]:
     """Yield frames up to the one of this time. skips: leave out those that no other needs."""
@@ -148,11 +148,11 @@ def _packets_from(
 
 def _packets_of(path: Path) -> _Packets | None:
     """List a file's packets, once for as long as it does not change."""
-    return _listed(path, identify(path)) if is_settled(path) else _list_packets(path)
+    return _remember_packets(path, identify(path)) if is_settled(path) else _list_packets(path)
 
 
 @functools.lru_cache(maxsize=16)
-def _listed(path: Path, identity: tuple) -> _Packets | None:
+def _remember_packets(path: Path, identity: tuple) -> _Packets | None:
     return _list_packets(path)
 
 
