@@ -1,1 +1,0 @@
-"""Commands of the command line, one a file; `cli` puts them together."""
