@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 from tables import head, line
 
-from holdfast import agreement, walk
-from holdfast.backbones.base import Backbone, Prompt
-from holdfast.files import load_tensors, save_tensors
-from holdfast.intervals import estimate_rate
-from holdfast.registry import folder_of, load_backbone
+from holdfast.base.files import load_tensors, save_tensors
+from holdfast.base.intervals import estimate_rate
+from holdfast.models.base import Backbone, Prompt
+from holdfast.models.registry import folder_of, load_backbone
+from holdfast.pipeline import agreement, loop
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.calibrate import update
 from holdfast.shapeworld.captions import added
 from holdfast.shapeworld.evaluate import TUNING, editable, pairs
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
 from holdfast.shapeworld.truth import judge
-from holdfast.task import EditTask
 
 # What is edited in turn: the kind, and the set that its scenes are drawn from.
 MIX = {
@@ -67,8 +67,8 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     edit = case.edit()
     frames = render([edit.source])[0]
     task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
-    job = walk.job(dataclasses.replace(task, seed=case.seed), backbone, frames)
-    z = walk.finished(job, backbone)
+    job = loop.job(dataclasses.replace(task, seed=case.seed), backbone, frames)
+    z = loop.finished(job, backbone)
     result = torch.stack(list(job.plan.fit.back(backbone.decode(z))))
     figures = judge(edit, result)
     # Words do not say where an added actor goes.

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from holdfast import jobs, load_backbone
+from holdfast import load_backbone
 from holdfast.batch import rows
 from holdfast.bench.datasets.shapeworld import cases
-from holdfast.places import manifest_path
+from holdfast.pipeline import jobs
+from holdfast.pipeline.output_paths import manifest_path
 
 # of a manifest: what its run took, a resumed one less, and where it lies
 OWN = ("seconds", "peak_memory_mb", "evaluations", "guide_evaluations", "output", "stamp", "task")

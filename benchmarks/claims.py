@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from tables import differences, head, intervals, line
 from torch import Tensor
 
-from holdfast import walk
-from holdfast.backbones.base import Backbone
+from holdfast.models.base import Backbone
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import TUNING, Model, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
-from holdfast.task import EditTask
 
 KINDS = ("colour", "shape", "material")
 LENGTHS = (1, 5, 13, 25, 49, 73)  # trained at 13 frames most of the time, at 25 at the most
@@ -71,7 +71,7 @@ OPEN = (
 )
 
 
-def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> walk.Job:
+def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> loop.Job:
     frames = edit.source.frames
     task = EditTask(
         input="",
@@ -84,7 +84,7 @@ def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> walk.Job:
         window=0,
     )
     mask = actor_mask(edit, frames).bool().numpy() if row.sees_mask else None
-    return walk.job(task, backbone, render([edit.source], frames)[0], mask)
+    return loop.job(task, backbone, render([edit.source], frames)[0], mask)
 
 
 def delivered(edit: Edit, result: Tensor, sees_mask: bool) -> dict[str, float]:
@@ -100,7 +100,7 @@ def delivered(edit: Edit, result: Tensor, sees_mask: bool) -> dict[str, float]:
 
 def measured(backbone: Backbone, seed: int, row: Row) -> dict:
     edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
-    result = walk.edited(job(backbone, edit, row, seed), backbone)
+    result = loop.edited(job(backbone, edit, row, seed), backbone)
     return judge(edit, result) | delivered(edit, result, row.sees_mask)
 
 
@@ -161,7 +161,7 @@ def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
         made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
         cfg = made.plan.cfg
         field = Listening(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
-        figures = judge(edit, walk.edited(made, field))
+        figures = judge(edit, loop.edited(made, field))
         found |= {f"success{name}": figures["success"], f"PSNR to truth{name}": figures["psnr"]}
         found["signal"] = sum(field.sizes) / len(field.sizes)  # the last one's: before AMM
     latent = backbone.grid.latent_frames(frames)

@@ -19,14 +19,16 @@ import torch
 from tables import differences, head, intervals, line
 from torch import Tensor
 
-from holdfast import registry, walk
-from holdfast.backbones.base import Backbone
-from holdfast.settings import configure
+from holdfast import methods
+from holdfast.base.schema import configure
+from holdfast.models import registry
+from holdfast.models.base import Backbone
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import TUNING, Model, edited, over
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import Edit, sample_edit
 from holdfast.shapeworld.truth import exact_warp_error, judge
-from holdfast.task import EditTask
 
 SETS, KINDS = ("several", "crossing", "fast"), ("colour", "shape", "material")
 FIGURES = {
@@ -182,7 +184,7 @@ def shortened(backbone: str, method: str, settings: dict, steps: int | None) -> 
 
 def preferred(backbone: str, method: str, settings: dict):
     """The method's Config as an edit by this backbone has it."""
-    config = registry.method(method).Config
+    config = methods.load(method).Config
     return configure(config, registry.about(backbone).prefers, None, settings)[0]
 
 
@@ -233,7 +235,7 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     asked = {"method": method, "settings": settings, "seed": seed}
     task = EditTask("", "", source=scene.caption(), target=scene.caption(), **asked)
     (frames,) = render([scene])
-    *_, done = walk.walk(walk.job(task, backbone, frames), backbone)
+    *_, done = loop.walk(loop.job(task, backbone, frames), backbone)
     clean = backbone.encode(frames)
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
@@ -273,8 +275,8 @@ def cost(backbone: Backbone, settings: dict) -> None:
                 method=name,
                 settings=settings,
             )
-            job = walk.job(task, backbone, render([edit.source])[0])
-            for event in walk.walk(job, backbone):
+            job = loop.job(task, backbone, render([edit.source])[0])
+            for event in loop.walk(job, backbone):
                 if event.stage != "edit":  # the texts, the clip and the second model are there now
                     begin, spent = time.perf_counter(), 0.0
             seconds = time.perf_counter() - begin

@@ -16,16 +16,19 @@ import torch
 from tables import differences, head, interval, intervals, line
 from torch import Tensor
 
-from holdfast import inversion, registry, walk
-from holdfast.backbones.base import Backbone, Prompt
 from holdfast.media.motion import sharp_dis
 from holdfast.methods import i2vedit
+from holdfast.methods.i2vedit import propagation
+from holdfast.models import registry
+from holdfast.models.base import Backbone, Prompt
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling import inversion
+from holdfast.sampling.field import Given, Pixels, Step
 from holdfast.shapeworld.evaluate import Model, over
 from holdfast.shapeworld.render import flow, render
 from holdfast.shapeworld.scenes import Edit, Scene, sample_edit
 from holdfast.shapeworld.truth import judge
-from holdfast.step import Given, Pixels, Step
-from holdfast.task import EditTask
 
 KINDS, SETS = ("colour", "shape", "material"), ("single", "several")
 FIGURES = {
@@ -49,11 +52,11 @@ def edit_of(seed: int) -> Edit:
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
-def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> walk.Job:
+def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.Job:
     source, target = (to_and_fro(c, clips) for c in render(list(sides(edit_of(seed)))))
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
     asked["window"] = (len(source) - 1) // clips + 1
-    return walk.job(EditTask("", "", **asked), backbone, source, first=target[0])
+    return loop.job(EditTask("", "", **asked), backbone, source, first=target[0])
 
 
 def sides(edit: Edit) -> tuple[Scene, Scene]:
@@ -75,14 +78,14 @@ def motion_error(result: Tensor, edit: Edit) -> float:
 
 
 def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
-    result = walk.edited(job(backbone, seed, settings), backbone)
+    result = loop.edited(job(backbone, seed, settings), backbone)
     edit = edit_of(seed)
     return judge(edit, result) | {"motion": motion_error(result, edit)}
 
 
 def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
     """Figures of each of several clips in a row."""
-    result, edit = walk.edited(job(backbone, seed, settings, clips), backbone), edit_of(seed)
+    result, edit = loop.edited(job(backbone, seed, settings, clips), backbone), edit_of(seed)
     each = (len(result) - 1) // clips
     found = []
     for n in range(clips):
@@ -108,7 +111,7 @@ def drift(measuring, clips: int) -> None:
 def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
     """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
     head("clip", "process, MB", "kept between steps, MB")
-    for step in walk.walk(job(backbone, 0, settings, clips), backbone):
+    for step in loop.walk(job(backbone, 0, settings, clips), backbone):
         if not isinstance(step, Step) or step.stage != "edit":
             continue
         if step.index % (step.count // clips) == 0:
@@ -134,7 +137,7 @@ def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
     given = Given(source, src, src, pixels=Pixels(lambda: clip, *ways))
-    source, src = i2vedit.perturbed(given, i2vedit.Config(sarp=sarp))
+    source, src = propagation.perturbed(given, i2vedit.Config(sarp=sarp))
     levels = backbone.levels(steps)
     *_, noisy = inversion.euler(backbone, source, src, inversion.ascending(levels))
     z = noisy
@@ -170,7 +173,7 @@ def inversions(backbone: Backbone, count: int) -> None:
 def stages(backbone: Backbone, settings: dict) -> None:
     head("stage", "seconds")
     begun, spent = time.perf_counter(), {}
-    for event in walk.walk(job(backbone, 0, settings), backbone):
+    for event in loop.walk(job(backbone, 0, settings), backbone):
         now = time.perf_counter()
         spent[event.stage] = spent.get(event.stage, 0.0) + now - begun
         begun = now

@@ -19,9 +19,9 @@ import av
 import numpy as np
 from tables import head, line
 
-from holdfast.editing import edit
-from holdfast.registry import load_backbone
-from holdfast.task import EditTask
+from holdfast.models.registry import load_backbone
+from holdfast.pipeline.run import edit
+from holdfast.pipeline.task import EditTask
 
 BOX = (slice(1, 4), slice(1, 3))  # quarters of the height and width
 FLAT = "testsrc2=size={size}:rate=8:duration=2"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from holdfast import load_backbone, registry
-from holdfast.backbones.base import Prompt
-from holdfast.files import Store
+from holdfast import load_backbone, methods
+from holdfast.models.base import Prompt
+from holdfast.pipeline.loop import Metered
+from holdfast.pipeline.progress import Store
+from holdfast.sampling.field import Given
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
-from holdfast.step import Given
-from holdfast.walk import Metered
 
 STEPS, FRAMES = 20, 13
 
@@ -45,7 +45,7 @@ class Timed(Metered):
 
 @torch.no_grad()
 def measure(backbone, name: str, given: Given) -> Cost:
-    module, field = registry.method(name), Timed(backbone)
+    module, field = methods.load(name), Timed(backbone)
     cfg = module.Config(steps=STEPS, strength=1.0)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "latents.safetensors", "benchmark")
@@ -64,7 +64,7 @@ def main() -> None:
     captions = (edit.source.caption(), edit.target.caption())
     given = Given(source, *(backbone.condition(Prompt(text)) for text in captions))
     print(f"{'method':<12} {'evaluations':>11} {'bare s':>8} {'other s':>8} {'overhead':>9}")
-    for name in registry.fitting(backbone.carries):
+    for name in methods.list_compatible(backbone.carries):
         measure(backbone, name, given)  # warm up
         cost = measure(backbone, name, given)
         other = cost.seconds - cost.bare

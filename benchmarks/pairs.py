@@ -17,13 +17,15 @@ from pathlib import Path
 from distillation import shortened
 from tables import head, line
 
-from holdfast import methods, registry, walk
-from holdfast.backbones.base import Backbone
+from holdfast import methods
+from holdfast.models import registry
+from holdfast.models.base import Backbone
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import Model, loaded
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
-from holdfast.task import EditTask
 
 MODELS = ("shapeworld-t2v", "shapeworld-sd", "shapeworld-svd", "shapeworld-wan")
 MASKED = ("wanedit", "flowanchor")
@@ -32,7 +34,7 @@ DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 def runs(method: str, name: str) -> bool:
     """Whether the model carries what the method needs."""
-    return registry.backbones()[name].MODELS[name].carries >= registry.method(method).NEEDS
+    return registry.backbones()[name].MODELS[name].carries >= methods.load(method).NEEDS
 
 
 def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
@@ -45,7 +47,7 @@ def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
     first = target[0] if "image" in backbone.carries else None
     began = time.process_time()
-    result = walk.edited(walk.job(task, backbone, source, mask, first), backbone)
+    result = loop.edited(loop.job(task, backbone, source, mask, first), backbone)
     figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
     success = float(figures["success"])

@@ -15,11 +15,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from holdfast import attention
-from holdfast.attention.affine import Refinement, refined
-from holdfast.backbones.base import Condition
-from holdfast.backbones.wan import Wan
 from holdfast.methods.flowanchor import Anchor, Config
+from holdfast.models import attention
+from holdfast.models.attention.refinement import Refinement, refined
+from holdfast.models.base import Condition
+from holdfast.models.wan.adapter import Wan
 
 TEXT, WORDS, LENGTH = 512, (4, 5), 24  # tokens: padded, of the edit, of the prompt
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from holdfast.intervals import estimate, estimate_difference
+from holdfast.base.intervals import estimate, estimate_difference
 
 
 def line(*cells: object) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import holdfast as kf
-from holdfast import summary
 from holdfast.media import showing
+from holdfast.pipeline import summary
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask

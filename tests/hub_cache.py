@@ -4,8 +4,7 @@ import json
 import struct
 from pathlib import Path
 
-from holdfast import registry
-from holdfast.backbones import _published
+from holdfast.models import published, registry
 
 # What SOURCES did not find of a repository, and which sister's values stand in for it in these tests.
 STAND_INS = {("wan2.2-t2v-a14b", "scheduler/scheduler_config.json"): "wan2.2-i2v-a14b"}
@@ -35,21 +34,21 @@ def some_weights(file: Path) -> Path:
     return header_only(file, shapes)
 
 
-def known_backbones() -> dict[str, _published.Published]:
+def known_backbones() -> dict[str, published.Published]:
     """The backbones whose repository's files are known."""
     found = {}
     for name, module in registry.backbones().items():
         card = module.MODELS[name]
-        known = _published.of(card.weights) if card.gigabytes else None
+        known = published.of(card.weights) if card.gigabytes else None
         if known:
             found[name] = known
     return found
 
 
-def values(known: _published.Published, path: str) -> dict | None:
-    name = next(n for n in _published.names() if _published.read(n) is known)
+def values(known: published.Published, path: str) -> dict | None:
+    name = next(n for n in published.names() if published.read(n) is known)
     sister = STAND_INS.get((name, path))
-    return _published.read(sister).values(path) if sister else known.values(path)
+    return published.read(sister).values(path) if sister else known.values(path)
 
 
 def write(root: Path, name: str) -> Path:

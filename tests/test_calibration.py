@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import agreement, calibration, editing, registry, summary
-from holdfast.calibration import Calibration
+from holdfast.base.notices import Notice
 from holdfast.media import video
-from holdfast.notes import Notice
+from holdfast.models import calibration, registry
+from holdfast.models.calibration import Calibration
+from holdfast.pipeline import agreement, run, summary
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample
 from holdfast.shapeworld.training.text import words
-from holdfast.task import EditTask
 
 EMBEDDED = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 MEASURED = {
@@ -73,19 +74,19 @@ def asked(tmp_path):
 
 
 def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, shapeworld):
-    assert not editing.edit(asked(True), shapeworld).manifest["notes"]
+    assert not run.edit(asked(True), shapeworld).manifest["notes"]
     with pytest.warns(Notice, match="this clip is unlike what shapeworld-wan was trained on"):
-        made = editing.edit(asked(False), shapeworld)
+        made = run.edit(asked(False), shapeworld)
     assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
-        strange = editing.edit(asked(True, target="a blue cube"), shapeworld)
+        strange = run.edit(asked(True, target="a blue cube"), shapeworld)
     assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
     assert any("25.6 dB or more" in text for text in made.manifest["notes"])
 
 
 def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(asked, shapeworld):
-    judged = editing.edit(asked(True), shapeworld)
-    plain = editing.edit(asked(True), shapeworld, judged=False)
+    judged = run.edit(asked(True), shapeworld)
+    plain = run.edit(asked(True), shapeworld, judged=False)
     assert torch.equal(judged.z, plain.z)
     assert judged.manifest["evaluations"] == plain.manifest["evaluations"]
     assert judged.manifest["agreement_evaluations"] == agreement.EVALUATIONS
@@ -93,14 +94,14 @@ def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(ask
     assert (plain.manifest["agreement"], plain.manifest["agreement_evaluations"]) == (None, 0)
     same = asked(True, target="a red ball")
     with pytest.warns(Notice, match="the prompts are equal"):
-        assert editing.edit(same, shapeworld).manifest["agreement"] is None
+        assert run.edit(same, shapeworld).manifest["agreement"] is None
 
 
-@pytest.mark.filterwarnings("ignore:shapeworld-wan has never read:holdfast.notes.Notice")
+@pytest.mark.filterwarnings("ignore:shapeworld-wan has never read:holdfast.base.notices.Notice")
 def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(asked, shapeworld):
     alike = asked(True, source="a 红 ball", target="a 蓝 ball")
     with pytest.warns(Notice, match="reads both prompts alike"):
-        made = editing.edit(alike, shapeworld)
+        made = run.edit(alike, shapeworld)
     assert made.manifest["agreement"] is None
     assert made.manifest["agreement_evaluations"] == agreement.EVALUATIONS
 

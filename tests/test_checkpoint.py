@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import walk
 from holdfast.media import masks
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld import evaluate
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
-from holdfast.task import EditTask
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
             target=edit.target.caption(),
             method="flowanchor",
         )
-        edited = walk.edited(walk.job(task, shapeworld, source, rough), shapeworld)
+        edited = loop.edited(loop.job(task, shapeworld, source, rough), shapeworld)
         delivered = torch.where(torch.from_numpy(rough)[:, None], edited, source)
         wins.append(judge(edit, delivered)["success"])
     assert np.mean(wrong) > 0.1

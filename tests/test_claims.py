@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import editing
-from holdfast.claims import claimed
-from holdfast.errors import Missing
-from holdfast.step import Step
-from holdfast.task import EditTask
-from holdfast.walk import Progress
+from holdfast.base.errors import Missing
+from holdfast.pipeline import run
+from holdfast.pipeline.locks import claimed
+from holdfast.pipeline.loop import Progress
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling.field import Step
 
 from .test_cli import call
 
 HOLDING = """
 import sys, time
-from holdfast.claims import claimed
+from holdfast.pipeline.locks import claimed
 with claimed(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -27,7 +27,7 @@ with claimed(sys.argv[1]):
 COUNTING = """
 import sys
 from pathlib import Path
-from holdfast.claims import claimed
+from holdfast.pipeline.locks import claimed
 counter, done = Path(sys.argv[1]), 0
 while done < 100:
     try:
@@ -59,7 +59,7 @@ def begun(code: str, path: str) -> subprocess.Popen:
 def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed(task, tiny_wan):
     other = begun(HOLDING, task.output)
     assert other.stdout.readline() == "held\n"
-    events = editing.events(task, tiny_wan)
+    events = run.events(task, tiny_wan)
     with pytest.raises(ValueError, match=r"another run is making out\.mp4 .* another --output"):
         next(events)
     argv = ("edit", task.input, "-o", task.output, "--source", "a", "--target", "b")
@@ -69,13 +69,13 @@ def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed
     other.send_signal(signal.SIGKILL)
     other.communicate()
     assert left(task) == [".out.mp4.lock.holdfast"]
-    editing.edit(task, tiny_wan).save()
+    run.edit(task, tiny_wan).save()
     assert left(task) == ["out.mp4", "out.mp4.json"]
 
 
 def test_other_outputs_are_free(task, tiny_wan, tmp_path):
     with claimed(task.output):
-        result = editing.edit(EditTask(**task.to_dict() | {"output": ""}), tiny_wan)
+        result = run.edit(EditTask(**task.to_dict() | {"output": ""}), tiny_wan)
         assert result.save(tmp_path / "other.mp4").exists()
         with pytest.raises(ValueError, match="another run is making"):
             result.save(task.output)
@@ -93,17 +93,17 @@ def test_no_two_processes_hold_one_result_while_claims_come_and_go(tmp_path):
 
 
 def test_one_process_edits_saves_twice_and_edits_again(task, tiny_wan):
-    first = editing.edit(task, tiny_wan)
-    second = editing.edit(task, tiny_wan)  # as when a cell of a notebook is run again
+    first = run.edit(task, tiny_wan)
+    second = run.edit(task, tiny_wan)  # as when a cell of a notebook is run again
     second.save()
     second.save()
     first.save()
-    editing.edit(task, tiny_wan).save()
+    run.edit(task, tiny_wan).save()
     assert left(task) == ["out.mp4", "out.mp4.json"]
 
 
 def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
-    result = editing.edit(task, tiny_wan)
+    result = run.edit(task, tiny_wan)
     other = begun(HOLDING, task.output)
     assert other.stdout.readline() == ""
     assert other.wait() == 1
@@ -115,30 +115,30 @@ def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
 
 
 def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(task, tiny_wan):
-    running = editing.events(task, tiny_wan)
+    running = run.events(task, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     with pytest.raises(ValueError, match="another run is making"):
-        editing.edit(task, tiny_wan)
+        run.edit(task, tiny_wan)
     assert next(running) != Progress("load", 1, 1)  # it goes on
     running.close()
     assert left(task) == ["out.mp4.latents.safetensors"]
-    (*_, result) = editing.events(task, tiny_wan, resume=True)
+    (*_, result) = run.events(task, tiny_wan, resume=True)
     result.save()
 
 
 def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch):
     wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "no/where"})
     with pytest.raises(Missing, match="no/where"):
-        editing.edit(wrong)
-    broken = editing.events(task, tiny_wan)
+        run.edit(wrong)
+    broken = run.events(task, tiny_wan)
     with monkeypatch.context() as patched:
-        patched.setattr(editing.walk, "walk", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        patched.setattr(run.loop, "walk", lambda *_: (_ for _ in ()).throw(RuntimeError))
         with pytest.raises(RuntimeError):
             list(broken)
     assert not Path(task.output).parent.exists()
-    result = editing.edit(task, tiny_wan)
+    result = run.edit(task, tiny_wan)
     with monkeypatch.context() as patched:
-        patched.setattr(editing.Result, "_write", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patched.setattr(run.Result, "_write", lambda *_: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             result.save()
     assert left(task) == ["out.mp4.latents.safetensors"]
@@ -149,6 +149,6 @@ def test_where_there_are_no_locks_it_goes_on(task, tiny_wan, monkeypatch):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("holdfast.claims.fcntl.flock", refuse)
-    editing.edit(task, tiny_wan).save()
+    monkeypatch.setattr("holdfast.pipeline.locks.fcntl.flock", refuse)
+    run.edit(task, tiny_wan).save()
     assert left(task) == ["out.mp4", "out.mp4.json"]

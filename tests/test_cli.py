@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from holdfast import cli
+from holdfast.cli.app import app
 from holdfast.media import video
 
 PROMPTS = [
@@ -28,7 +28,7 @@ QUICK = ["--backbone", "shapeworld-wan", "--set", "steps=2"]
 
 
 def call(*arguments):
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    result = CliRunner().invoke(app.app, [str(a) for a in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -104,23 +104,23 @@ def test_files_that_are_no_videos(tmp_path):
 
 
 def test_memory_that_runs_out_says_what_would_fit(make_clip, tmp_path, monkeypatch):
-    from holdfast import editing
+    from holdfast.pipeline import run
 
     def greedy(*_, **__):
         raise RuntimeError(
             "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate"
         )
 
-    monkeypatch.setattr(editing, "edit", greedy)
+    monkeypatch.setattr(run, "edit", greedy)
     result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
     assert result.exit_code == 4
     assert "--frames" in result.stderr
 
 
 def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
-    from holdfast import editing
+    from holdfast.pipeline import run
 
-    monkeypatch.setattr(editing, "edit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(run, "edit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("edit", make_clip(), "-o", tmp_path / "out.mp4", *PROMPTS, *QUICK)
 
@@ -128,7 +128,7 @@ def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
 INTERRUPTED = """
 import os, signal, sys
 from holdfast import cli
-from holdfast.backbones.wan import Wan
+from holdfast.models.wan.spec import Wan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 real, calls = Wan.velocity, []
@@ -250,9 +250,10 @@ def test_lists():
 
 def sd15_command():
     """As it can be copied: in one line."""
-    from holdfast.backbones import _downloads, stable_diffusion
+    from holdfast.models import downloads
+    from holdfast.models.stable_diffusion import spec
 
-    return _downloads.download(stable_diffusion.MODELS["sd1.5"]).command
+    return downloads.download(spec.MODELS["sd1.5"]).command
 
 
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():
@@ -268,7 +269,7 @@ def test_doctor_names_what_is_here_and_how_to_get_the_rest():
 
 def test_every_field_of_the_task_is_a_flag():
     """A frozen list: a new flag is a decision, not an accident."""
-    options = typer.main.get_command(cli.app).commands["edit"].params
+    options = typer.main.get_command(app.app).commands["edit"].params
     flags = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     flags = {flag for flag in flags if flag.startswith("--")}
     expected = "source target negative method backbone weights mask invert-mask outline grow"
@@ -397,7 +398,7 @@ try:
 except SystemExit:
     pass
 assert not {{"diffusers", "transformers"}} & set(sys.modules)
-assert "holdfast.backbones._wan" not in sys.modules
+assert "holdfast.models.wan.adapter" not in sys.modules
 assert "{what}" != "backbones" or "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

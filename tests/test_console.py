@@ -5,9 +5,9 @@ import pickle
 import pytest
 import typer
 
-from holdfast import console
-from holdfast.console import BAD_INPUT, CANCELLED, MISSING, Lines, duration
-from holdfast.errors import Missing, UserError
+from holdfast.base.errors import Missing, UserError
+from holdfast.cli import console
+from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, Lines, duration
 
 
 def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatch):

@@ -10,11 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from holdfast import registry
-from holdfast.backbones import _weights
-from holdfast.cli import app
-from holdfast.convert import convert
-from holdfast.errors import Missing, UserError
+from holdfast.base.errors import Missing, UserError
+from holdfast.cli.app import app
+from holdfast.models import registry, weights
+from holdfast.models.convert import convert
 
 NAME = "shapeworld-t2v"
 PARTS = {
@@ -39,7 +38,7 @@ def bin_of(part: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    return pickled(shutil.copytree(_weights.CHECKPOINTS / NAME, tmp_path / "its weights"))
+    return pickled(shutil.copytree(weights.CHECKPOINTS / NAME, tmp_path / "its weights"))
 
 
 def call(*arguments):
@@ -55,7 +54,7 @@ def test_a_folder_says_how_to_convert_it_and_then_loads_with_the_same_numbers(fo
     assert said.output.count("wrote") == 3
     for part, stem in PARTS.items():
         made = load_file(folder / part / f"{stem}.safetensors")
-        stock = load_file(_weights.CHECKPOINTS / NAME / part / f"{stem}.safetensors")
+        stock = load_file(weights.CHECKPOINTS / NAME / part / f"{stem}.safetensors")
         assert made.keys() == stock.keys()
         assert all(torch.equal(made[name], stock[name]) for name in stock)
     assert registry.load_backbone(NAME, str(folder), "cpu").network is not None

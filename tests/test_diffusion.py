@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import diffusion
+from holdfast.sampling import maths
 
 
 def test_noise_is_keyed_by_frame_step_and_repeat():
     like = torch.zeros(1, 4, 6, 3, 5)
-    whole = diffusion.noise(like, seed=3, step=7)
-    assert torch.equal(whole, diffusion.noise(like, 3, 7))
-    assert torch.equal(whole[:, :, :3], diffusion.noise(like[:, :, :3], 3, 7))
+    whole = maths.noise(like, seed=3, step=7)
+    assert torch.equal(whole, maths.noise(like, 3, 7))
+    assert torch.equal(whole[:, :, :3], maths.noise(like[:, :, :3], 3, 7))
     others = [
-        diffusion.noise(like, 4, 7),
-        diffusion.noise(like, 3, 8),
-        diffusion.noise(like, 3, 7, repeat=1),
+        maths.noise(like, 4, 7),
+        maths.noise(like, 3, 8),
+        maths.noise(like, 3, 7, repeat=1),
     ]
     assert all(not torch.equal(whole, o) for o in others)
     assert not torch.equal(whole[:, :, 0], whole[:, :, 1])
@@ -25,7 +25,7 @@ def test_noise_is_standard_normal_and_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    drawn = diffusion.noise(torch.zeros(1, 16, 4, 32, 32), 0, 0)
+    drawn = maths.noise(torch.zeros(1, 16, 4, 32, 32), 0, 0)
     assert torch.equal(torch.rand(1), expected)
     assert abs(drawn.mean()) < 0.02
     assert abs(drawn.std() - 1) < 0.02
@@ -40,9 +40,9 @@ def test_guidance_of_one_needs_no_negative():
             return z + (1.0 if branch.endswith("+") else 0.0)
 
     field, z = Field(), torch.zeros(2)
-    assert torch.equal(diffusion.guided(field, z, 0.5, None, "tgt", 1), z + 1)
+    assert torch.equal(maths.guided(field, z, 0.5, None, "tgt", 1), z + 1)
     assert field.seen == ("tgt+",)
-    assert torch.equal(diffusion.guided(field, z, 0.5, None, "src", 3.0), z + 3)
+    assert torch.equal(maths.guided(field, z, 0.5, None, "src", 3.0), z + 3)
     assert set(field.seen) == {"tgt+", "src+", "src-"}
 
 
@@ -59,18 +59,18 @@ def test_unipc_agrees_with_diffusers(begin):
     levels = [*scheduler.sigmas.tolist()]
     torch.manual_seed(0)
     ours = theirs = torch.randn(1, 3, 2, 4, 4)
-    solver = diffusion.UniPC()
+    solver = maths.UniPC()
     for i in range(begin, steps):
         velocity = 0.3 * ours + torch.randn_like(ours)
         theirs = scheduler.step(velocity, scheduler.timesteps[i], theirs, return_dict=False)[0]
         ours, solver = solver.step(ours, velocity, levels[i], levels[i + 1], last=i == steps - 1)
-        solver = diffusion.UniPC.from_dict(solver.to_dict())
+        solver = maths.UniPC.from_dict(solver.to_dict())
         assert torch.allclose(ours, theirs, atol=2e-5), i
 
 
 def test_unipc_returns_the_state_bit_for_bit_where_nothing_moves():
     z = start = torch.randn(1, 3, 2, 4, 4)
-    solver, levels = diffusion.UniPC(), diffusion.shifted(torch.linspace(0.999, 0, 9), 5.0).tolist()
+    solver, levels = maths.UniPC(), maths.shifted(torch.linspace(0.999, 0, 9), 5.0).tolist()
     for i in range(8):
         z, solver = solver.step(z, torch.zeros_like(z), levels[i], levels[i + 1], last=i == 7)
     assert torch.equal(z, start)
@@ -82,21 +82,21 @@ def test_the_euler_grid_is_that_of_diffusers(shift):
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(12)
-    ours = diffusion.grid_of("euler", 12, shift, own="wan")
+    ours = maths.grid_of("euler", 12, shift, own="wan")
     assert torch.allclose(ours.float(), scheduler.sigmas, atol=1e-6)
 
 
 def test_grids_by_name():
-    own = diffusion.grid_of("own", 10, 3.0, own="wan")
-    assert torch.equal(own, diffusion.grid_of("wan", 10, 3.0, own="euler"))
+    own = maths.grid_of("own", 10, 3.0, own="wan")
+    assert torch.equal(own, maths.grid_of("wan", 10, 3.0, own="euler"))
     even = torch.linspace(0.999, 0, 11, dtype=torch.float64)
     assert torch.allclose(own, 3 * even / (1 + 2 * even))
     with pytest.raises(
         ValueError, match="no grid of levels called 'karras'; there are: own, wan, euler"
     ):
-        diffusion.grid_of("karras", 10, 3.0, own="wan")
+        maths.grid_of("karras", 10, 3.0, own="wan")
 
 
 def test_minmax_scales_each_sample_and_leaves_nothing_where_all_is_the_same():
     values = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]])
-    assert torch.allclose(diffusion.minmax(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))
+    assert torch.allclose(maths.minmax(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))

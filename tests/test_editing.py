@@ -15,14 +15,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import holdfast
-from holdfast import editing, memory, plan, registry, walk
-from holdfast.backbones.wan import CARRIES
-from holdfast.files import load_tensors, save_tensors
+from holdfast import methods
+from holdfast.base import memory
+from holdfast.base.files import load_tensors, save_tensors
+from holdfast.base.notices import Notice
 from holdfast.media import masks, video, writing
-from holdfast.notes import Notice
-from holdfast.step import Step
-from holdfast.task import EditTask
-from holdfast.walk import Note, Progress
+from holdfast.models import registry
+from holdfast.models.wan.spec import CARRIES
+from holdfast.pipeline import loop, planning, run
+from holdfast.pipeline.loop import Note, Progress
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling.field import Step
 
 from . import tiny
 from .conftest import audio_packets
@@ -73,7 +76,7 @@ CLIPS = {
 @pytest.mark.parametrize("case", CLIPS)
 def test_the_same_clip_comes_back(case, task, make_clip, tiny_wan):
     source = make_clip(**CLIPS[case])
-    result = editing.edit(task(source), tiny_wan)
+    result = run.edit(task(source), tiny_wan)
     path = result.save()
     before, after = described(source), described(path)
     if case == "variable":
@@ -89,7 +92,7 @@ def test_the_same_clip_comes_back(case, task, make_clip, tiny_wan):
 def test_an_edit_reports_its_own_peak_of_memory_and_not_an_earlier_one(task, tiny_wan):
     np.ones(2**29 + 2**28, np.uint8)  # 768 MB that are given back before it begins
     before = memory._ram_mark() / 2**20
-    result = editing.edit(task(), tiny_wan)
+    result = run.edit(task(), tiny_wan)
     np.ones(2**29 + 2**28, np.uint8)  # and between the edit and its file
     result.save()
     manifest = json.loads(Path(f"{result.task.output}.json").read_text())
@@ -98,7 +101,7 @@ def test_an_edit_reports_its_own_peak_of_memory_and_not_an_earlier_one(task, tin
 
 def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     made = task(seed=3, mask=half_mask(tmp_path))
-    editing.edit(made, tiny_wan).save()
+    run.edit(made, tiny_wan).save()
     manifest = json.loads((tmp_path / "out.mp4.json").read_text())
     assert EditTask.from_dict(manifest["task"]) == made
     assert manifest["output"] == made.output
@@ -121,7 +124,7 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     assert manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert manifest["device"] == {"type": "cpu", "dtype": "float32"}
     assert manifest["codec"] == "h264"
-    assert all(plan["reason"] for plan in manifest["plan"].values())
+    assert all(choice["reason"] for choice in manifest["plan"].values())
     kept = manifest["preservation"]
     assert (kept["psnr_outside"], kept["max_abs_outside"]) == ("inf", 0.0)
     assert 0.2 < kept["changed_share"] <= 0.5
@@ -139,7 +142,7 @@ def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(
     pixels, feather, task, make_clip, tiny_wan, tmp_path
 ):
     source = make_clip(pixels=pixels)
-    result = editing.edit(task(source, mask=half_mask(tmp_path), feather=feather), tiny_wan)
+    result = run.edit(task(source, mask=half_mask(tmp_path), feather=feather), tiny_wan)
     edge = 24 + feather
     for before, after in zip(video.read(result.clip), result.frames(), strict=True):
         assert np.array_equal(before[:, edge:], after[:, edge:])
@@ -149,7 +152,7 @@ def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(
 
 def test_equal_prompts_return_the_source_and_warn(task, tiny_wan):
     with pytest.warns(UserWarning, match="prompts are equal"):
-        result = editing.edit(task(target="a  plain red ball "), tiny_wan)
+        result = run.edit(task(target="a  plain red ball "), tiny_wan)
     assert all(
         np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True)
     )
@@ -164,7 +167,7 @@ def test_equal_prompts_return_the_source_and_warn(task, tiny_wan):
 
 
 def test_a_part_is_edited_and_the_rest_left(task, make_clip, tiny_wan):
-    result = editing.edit(task(make_clip(frames=9), frames="3:6"), tiny_wan)
+    result = run.edit(task(make_clip(frames=9), frames="3:6"), tiny_wan)
     changed = [
         not np.array_equal(a, b)
         for a, b in zip(video.read(result.clip), result.frames(), strict=True)
@@ -176,9 +179,7 @@ def test_a_part_is_edited_and_the_rest_left(task, make_clip, tiny_wan):
 
 def test_the_seed_and_nothing_else_decides(task, make_clip, tiny_wan):
     clip = make_clip()
-    first, again, other = (
-        list(editing.edit(task(clip, seed=s), tiny_wan).frames()) for s in (1, 1, 2)
-    )
+    first, again, other = (list(run.edit(task(clip, seed=s), tiny_wan).frames()) for s in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -188,7 +189,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
     one.
     """
     made = task(settings={"steps": "4", "strength": "1"})
-    whole = editing.edit(made, tiny_wan)
+    whole = run.edit(made, tiny_wan)
     whole.store.remove()
     real, calls = tiny_wan.velocity, []
 
@@ -199,35 +200,35 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(tiny_wan, "velocity", interrupted)
-    with pytest.raises(editing.Cancelled, match="after step 2 of 4"):
-        editing.edit(made, tiny_wan)
+    with pytest.raises(run.Cancelled, match="after step 2 of 4"):
+        run.edit(made, tiny_wan)
     assert not Path(made.output).exists()
-    resumed = editing.edit(made, tiny_wan, resume=True)
+    resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     assert resumed.manifest["evaluations"] == 8
     with pytest.raises(ValueError, match="another task"):
-        editing.edit(task(seed=9), tiny_wan, resume=True)
+        run.edit(task(seed=9), tiny_wan, resume=True)
 
 
 @pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 @pytest.mark.filterwarnings("ignore:no image model is known")
-@pytest.mark.parametrize("method", registry.fitting(CARRIES))
+@pytest.mark.parametrize("method", methods.list_compatible(CARRIES))
 def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(
     method, task, tiny_wan, monkeypatch
 ):
     """With strength below 1 the walk begins in the middle of the levels: a resume must not begin anywhere else."""
     made = task(method=method, settings={"steps": "4", "strength": "0.5"})
-    whole = editing.edit(made, tiny_wan)
+    whole = run.edit(made, tiny_wan)
     whole.store.remove()
     monkeypatch.setattr(
         tiny_wan, "velocity", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
-    with pytest.raises(editing.Cancelled, match="before a step was done"):
-        editing.edit(made, tiny_wan)
+    with pytest.raises(run.Cancelled, match="before a step was done"):
+        run.edit(made, tiny_wan)
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="nothing was saved"):
-        assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, whole.z)
-    assert torch.equal(editing.edit(made, tiny_wan, resume=True).z, whole.z)
+        assert torch.equal(run.edit(made, tiny_wan, resume=True).z, whole.z)
+    assert torch.equal(run.edit(made, tiny_wan, resume=True).z, whole.z)
 
 
 def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
@@ -235,19 +236,19 @@ def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
     with pytest.warns(
         UserWarning, match="nothing to walk with these settings: the result is the so"
     ):
-        first = editing.edit(made, tiny_wan)
+        first = run.edit(made, tiny_wan)
     assert first.store.load() is None
     assert first.manifest["evaluations"] == 0
     own = list(video.read(first.clip))
     assert all(np.array_equal(a, b) for a, b in zip(own, first.frames(), strict=True))
     with pytest.warns(UserWarning, match="nothing was saved|nothing to walk"):
-        again = editing.edit(made, tiny_wan, resume=True)
+        again = run.edit(made, tiny_wan, resume=True)
     assert again.preservation["psnr"] == float("inf")
 
 
 def test_the_folder_of_a_result_is_made(task, tiny_wan, tmp_path):
     assert (
-        editing.edit(task(output=str(tmp_path / "new" / "folder" / "out.mp4")), tiny_wan)
+        run.edit(task(output=str(tmp_path / "new" / "folder" / "out.mp4")), tiny_wan)
         .save()
         .exists()
     )
@@ -262,17 +263,17 @@ def test_a_folder_is_replaced_only_by_a_result_of_ours(task, make_clip, tiny_wan
         [np.zeros((32, 48, 3), np.uint8)],
     )
     with pytest.raises(ValueError, match="holds other things"):
-        editing.edit(task(clip, output=str(photos)), tiny_wan)
+        run.edit(task(clip, output=str(photos)), tiny_wan)
     for _ in range(2):
-        editing.edit(task(clip, output=str(tmp_path / "frames")), tiny_wan).save()
-    result = editing.edit(task(clip), tiny_wan)
+        run.edit(task(clip, output=str(tmp_path / "frames")), tiny_wan).save()
+    result = run.edit(task(clip), tiny_wan)
     with pytest.raises(ValueError, match="would replace"):
         result.save(clip)
 
 
 def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
     made = task()
-    result = editing.edit(made, tiny_wan)
+    result = run.edit(made, tiny_wan)
     monkeypatch.setattr(
         writing,
         "write_video",
@@ -282,14 +283,14 @@ def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
         result.save()
     assert not Path(made.output).exists()
     monkeypatch.undo()
-    resumed = editing.edit(made, tiny_wan, resume=True)
+    resumed = run.edit(made, tiny_wan, resume=True)
     assert resumed.manifest["evaluations"] == 0
     assert torch.equal(resumed.z, result.z)
 
 
 def test_progress_is_told_for_every_stage(task, tiny_wan):
     seen = []
-    result = editing.edit(task(), tiny_wan, report=lambda *a: seen.append(a))
+    result = run.edit(task(), tiny_wan, report=lambda *a: seen.append(a))
     result.save(report=lambda *a: seen.append(a))
     assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
@@ -300,7 +301,7 @@ def test_progress_is_told_for_every_stage(task, tiny_wan):
 
 def test_an_edit_is_a_generator_of_events(task, tiny_wan):
     """Stages, steps with a latent to preview, notes; the result comes last, and has the notes in its manifest."""
-    kinds = list(editing.events(task(feather=2), tiny_wan))
+    kinds = list(run.events(task(feather=2), tiny_wan))
     notes = [event.text for event in kinds if isinstance(event, Note)]
     assert len(notes) == 1
     assert "without a mask" in notes[0]
@@ -315,24 +316,24 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
 
 def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_wan):
     made = task(settings={"steps": "4", "strength": "1"})
-    whole = editing.edit(made, tiny_wan)
+    whole = run.edit(made, tiny_wan)
     whole.store.remove()
-    running = editing.events(made, tiny_wan)
+    running = run.events(made, tiny_wan)
     for event in running:
         if isinstance(event, Step) and event.index == 3:
             break
     running.close()
     assert whole.store.load()[0].index == 3
-    resumed = editing.edit(made, tiny_wan, resume=True)
+    resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     assert resumed.manifest["evaluations"] == 4
 
 
 def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
     """A killed worker loses what was done since the last save, and no more."""
-    monkeypatch.setattr(editing, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(run, "SAVE_EVERY", -1.0)
     made = task(settings={"steps": "3", "strength": "1"})
-    running = editing.events(made, tiny_wan)
+    running = run.events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
     saved = Path(made.output + ".latents.safetensors")
     assert saved.exists()  # while it runs: nobody had to close it
@@ -341,7 +342,7 @@ def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:the mask is a guess")
 def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, monkeypatch):
-    from holdfast.attention import maps
+    from holdfast.models.attention import maps
 
     cells = torch.zeros(3, 4, 6, dtype=torch.bool)
     cells[..., :3] = True
@@ -349,14 +350,14 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
     made = task(
         mask="auto", source="a red ball", target="a blue ball", settings={"steps": 3, "strength": 1}
     )
-    running = editing.events(made, tiny_wan)
+    running = run.events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     running.close()
-    again = editing.events(made, tiny_wan, resume=True)
+    again = run.events(made, tiny_wan, resume=True)
     next(event for event in again if isinstance(event, Progress) and event.stage == "condition")
     again.close()
     monkeypatch.setattr(maps, "automatic", None)
-    assert editing.edit(made, tiny_wan, resume=True).mask is not None
+    assert run.edit(made, tiny_wan, resume=True).mask is not None
 
 
 def test_equal_prompts_do_not_touch_what_an_earlier_run_saved(task, tiny_wan):
@@ -364,7 +365,7 @@ def test_equal_prompts_do_not_touch_what_an_earlier_run_saved(task, tiny_wan):
     path = Path(made.output + ".latents.safetensors")
     path.write_bytes(b"of another task")
     with pytest.warns(UserWarning, match="prompts are equal"):
-        assert editing.edit(made, tiny_wan, resume=True).z is None
+        assert run.edit(made, tiny_wan, resume=True).z is None
     assert path.read_bytes() == b"of another task"
 
 
@@ -377,7 +378,7 @@ def test_an_automatic_mask_is_refused_before_anything_is_loaded(task, make_clip,
     with pytest.raises(
         ValueError, match="which bare does not look at: give --mask a file or a box"
     ):
-        plan.plan(task(clip, mask="auto"), bare, 6, (32, 48))
+        planning.plan(task(clip, mask="auto"), bare, 6, (32, 48))
 
 
 def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(task, make_clip):
@@ -389,17 +390,17 @@ def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(ta
         if "text" not in about.carries:
             shown = {"first_frame": "none.png", "source": "", "target": ""}
             made = dataclasses.replace(made, method="sdedit", **shown)
-        plan.plan(made, about, 5, (32, 48))
+        planning.plan(made, about, 5, (32, 48))
         other = "ddim" if own != "ddim" else "karras"
         wrong = dataclasses.replace(made, settings={"grid": other})
         with pytest.raises(ValueError, match=f"{name} has no grid of levels called '{other}'.*own"):
-            plan.plan(wrong, about, 5, (32, 48))
+            planning.plan(wrong, about, 5, (32, 48))
 
 
 def test_a_second_file_of_the_same_result_has_a_manifest_of_its_own(
     task, make_clip, tiny_wan, tmp_path
 ):
-    result = editing.edit(task(make_clip(audio=1)), tiny_wan)
+    result = run.edit(task(make_clip(audio=1)), tiny_wan)
     with pytest.warns(UserWarning, match="cannot hold"):
         result.save(tmp_path / "a.gif")
     result.save(tmp_path / "b.mp4")
@@ -415,7 +416,7 @@ def test_every_warning_of_a_run_is_in_the_manifest(task, tiny_wan, tmp_path):
         settings={"steps": 1, "n_avg": 1},
     )
     with pytest.warns(Notice) as shown:
-        result = editing.edit(made, tiny_wan)
+        result = run.edit(made, tiny_wan)
     assert [str(w.message) for w in shown] == result.manifest["notes"]
     assert any("only leaves out 'red'" in note for note in result.manifest["notes"])
 
@@ -431,34 +432,34 @@ def test_another_librarys_warnings_are_not_notes_and_pass(task, tiny_wan, monkey
 
     monkeypatch.setattr(tiny_wan, "velocity", warning)
     with pytest.raises(RuntimeWarning, match="of theirs"):  # an error in tests, where warnings are
-        editing.edit(task(), tiny_wan)
+        run.edit(task(), tiny_wan)
     with pytest.warns(RuntimeWarning, match="of theirs"):
-        result = editing.edit(task(), tiny_wan)
+        result = run.edit(task(), tiny_wan)
     assert result.manifest["notes"] == []
 
 
 def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan, tmp_path):
     clip = make_clip(audio=1)
     with pytest.raises(ValueError, match="result would replace"):
-        editing.edit(task(clip, output=str(clip)), tiny_wan)
+        run.edit(task(clip, output=str(clip)), tiny_wan)
     with pytest.raises(ValueError, match="holds other things"):
-        editing.edit(task(clip, output=str(tmp_path)), tiny_wan)
+        run.edit(task(clip, output=str(tmp_path)), tiny_wan)
     for name, words in {
         "a.xyz": "cannot write",
         "a.png": "takes one frame",
         "a.webm": r"audio \(aac\)",
     }.items():
         with pytest.raises(ValueError, match=words):
-            editing.edit(task(clip, output=str(tmp_path / name)), tiny_wan)
+            run.edit(task(clip, output=str(tmp_path / name)), tiny_wan)
     with pytest.raises(ValueError, match="crf is between"):
-        editing.edit(task(clip, crf=60), tiny_wan)
+        run.edit(task(clip, crf=60), tiny_wan)
     with pytest.raises(ValueError, match=r"nearest: flowedit"):
-        editing.edit(task(clip, method="flowedits"), tiny_wan)
+        run.edit(task(clip, method="flowedits"), tiny_wan)
     with pytest.raises(
         ValueError,
         match=r"flowedit needs depth, which tiny does not carry; it carries: .*flowedit, ",
     ):
-        plan.require({"text", "depth"}, tiny_wan, "flowedit")
+        planning.require({"text", "depth"}, tiny_wan, "flowedit")
 
 
 @pytest.mark.parametrize(
@@ -477,12 +478,12 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
 )
 def test_an_option_without_effect_warns(fields, words, task, tiny_wan):
     with pytest.warns(UserWarning, match=words):
-        editing.edit(task(**fields), tiny_wan)
+        run.edit(task(**fields), tiny_wan)
 
 
 def test_audio_that_the_result_cannot_hold_is_said(task, make_clip, tiny_wan, tmp_path):
     with pytest.warns(UserWarning, match="cannot hold the source's audio"):  # before the work
-        result = editing.edit(task(make_clip(audio=1), output=str(tmp_path / "out.gif")), tiny_wan)
+        result = run.edit(task(make_clip(audio=1), output=str(tmp_path / "out.gif")), tiny_wan)
     result.save()
     assert result.manifest["audio_tracks"] == 0
 
@@ -510,7 +511,7 @@ def test_importing_the_package_does_not_import_torch():
     import subprocess
     import sys
 
-    code = "import sys, holdfast, holdfast.cli; holdfast.methods.names(); assert 'torch' not in sys.modules, 'torch'"
+    code = "import sys, holdfast, holdfast.cli.app; holdfast.methods.names(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -518,26 +519,26 @@ def test_a_long_clip_goes_in_windows_and_the_manifest_says_why(task, make_clip, 
     clip = make_clip(
         "long.mp4", frames=30, size=(32, 32)
     )  # the tiny model was trained on 13 frames, 4 latent ones
-    made = editing.edit(task(clip), tiny_wan)
-    plan = made.manifest["plan"]["windows"]
-    assert plan["count"] == len(plan["spans"]) == 3
-    assert "9 latent frames are more than the 4 the model was trained on" in plan["reason"]
+    made = run.edit(task(clip), tiny_wan)
+    windows = made.manifest["plan"]["windows"]
+    assert windows["count"] == len(windows["spans"]) == 3
+    assert "9 latent frames are more than the 4 the model was trained on" in windows["reason"]
     assert len(list(made.frames())) == 30
-    whole = editing.edit(task(clip, window=0), tiny_wan)
+    whole = run.edit(task(clip, window=0), tiny_wan)
     assert whole.manifest["plan"]["windows"]["count"] == 1
     assert whole.manifest["evaluations"] * 3 == made.manifest["evaluations"]
     with pytest.raises(ValueError, match="--window is 5 or more"):
-        editing.edit(task(clip, window=1), tiny_wan)
+        run.edit(task(clip, window=1), tiny_wan)
 
 
 def test_a_window_that_holds_the_clip_changes_nothing(task, make_clip, tiny_wan):
     clip = make_clip("one.mp4")
-    plain, wide = editing.edit(task(clip), tiny_wan), editing.edit(task(clip, window=13), tiny_wan)
+    plain, wide = run.edit(task(clip), tiny_wan), run.edit(task(clip, window=13), tiny_wan)
     assert torch.equal(plain.z, wide.z)
 
 
 def test_a_box_for_a_mask_holds_the_outside_exactly(task, tiny_wan):
-    made = editing.edit(task(mask="0,0,24,32"), tiny_wan)
+    made = run.edit(task(mask="0,0,24,32"), tiny_wan)
     assert made.preservation["max_abs_outside"] == 0
     assert made.preservation["psnr_outside"] == float("inf")
 
@@ -547,7 +548,7 @@ def test_a_box_for_a_mask_holds_the_outside_exactly(task, tiny_wan):
 def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
     task, tiny_wan, monkeypatch
 ):
-    from holdfast.attention import maps
+    from holdfast.models.attention import maps
 
     made = task(
         mask="auto",
@@ -564,17 +565,17 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
         return cells[:, : given.source.shape[3], : given.source.shape[4]]
 
     monkeypatch.setattr(maps, "automatic", automatic)
-    whole = editing.edit(made, tiny_wan)
+    whole = run.edit(made, tiny_wan)
     assert "mask" in whole.clock.seconds
     inside = np.mean([f.mean() for f in whole.mask.frames()])
     assert 0 < inside < 1
     assert whole.preservation["max_abs_outside"] == 0
     whole.store.remove()
-    running = editing.events(made, tiny_wan)
+    running = run.events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     running.close()
     monkeypatch.setattr(maps, "automatic", None)  # a resumed run has no need to look again
-    resumed = editing.edit(made, tiny_wan, resume=True)
+    resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     frames = zip(resumed.mask.frames(), whole.mask.frames(), strict=True)
     assert all(np.array_equal(a, b) for a, b in frames)
@@ -585,7 +586,7 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
 def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_guess(task, tiny_wan):
     told = task(mask="auto", source="a red ball", target="a blue ball")
     with pytest.warns(UserWarning, match="the mask is a guess") as notes:
-        made = editing.edit(told, tiny_wan)
+        made = run.edit(told, tiny_wan)
     inside = np.mean([f.mean() for f in made.mask.frames()])
     assert 0 < inside < 1
     picture = told.output + ".mask.png"
@@ -597,27 +598,27 @@ def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_gue
 def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(task, tiny_wan):
     """A cell is 8 pixels of the model's picture, and the clip is larger than that here."""
     asked = task(mask="auto", source="a red ball", target="a blue ball")
-    chosen = plan.plan(asked, tiny_wan, 6, (64, 96))
+    chosen = planning.plan(asked, tiny_wan, 6, (64, 96))
     assert chosen.fit.model_size[0] < 64
     side = masks.cell_side(tiny_wan.grid, chosen.fit)
     assert side == 8 * max(64 / chosen.fit.model_size[0], 96 / chosen.fit.model_size[1])
     cells = torch.zeros(3, *(n // 8 for n in chosen.fit.model_size), dtype=torch.bool)
     cells[..., :1] = True
-    shape = walk.cells_mask(chosen, tiny_wan.grid, cells).shape
+    shape = loop.cells_mask(chosen, tiny_wan.grid, cells).shape
     assert (shape.grow, shape.feather) == (0, round(side / 2))
     given = dataclasses.replace(chosen, task=dataclasses.replace(asked, feather=0))
-    assert walk.cells_mask(given, tiny_wan.grid, cells).shape.feather == 0
+    assert loop.cells_mask(given, tiny_wan.grid, cells).shape.feather == 0
 
 
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):
     with pytest.raises(
         ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"
     ):
-        editing.edit(task(source="a red ball", target="a blue ball", words=("cube",)), tiny_wan)
+        run.edit(task(source="a red ball", target="a blue ball", words=("cube",)), tiny_wan)
 
 
 def test_the_manifest_says_which_words_drive(task, tiny_wan):
-    made = editing.edit(task(source="a red ball", target="a blue ball"), tiny_wan)
+    made = run.edit(task(source="a red ball", target="a blue ball"), tiny_wan)
     assert made.manifest["plan"]["words"] == {
         "source": "red",
         "target": "blue",
@@ -645,7 +646,7 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     """Once for the clip and its settings; as {module: (down, up)}; bit for bit what a run from nothing gives."""
     backbone = tiny.stable_video()
     tasks = [moved(make_clip, tmp_path, shade) for shade in (10, 200)]
-    first = editing.edit(tasks[0], backbone)
+    first = run.edit(tasks[0], backbone)
     file = tmp_path / "out.mkv.adapters.safetensors"
     tensors, _ = load_tensors(file)
     modules = {name.removesuffix(".down") for name in tensors if name.endswith(".down")}
@@ -653,13 +654,13 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     assert set(tensors) == {f"{m}.{part}" for m in modules for part in ("down", "up")}
     first.store.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
-        again = editing.edit(tasks[1], backbone)
+        again = run.edit(tasks[1], backbone)
     assert first.manifest["evaluations"] - again.manifest["evaluations"] == 3
     again.store.remove()
     file.unlink()
-    assert torch.equal(editing.edit(tasks[1], backbone).z, again.z)
+    assert torch.equal(run.edit(tasks[1], backbone).z, again.z)
     other = moved(make_clip, tmp_path, 10, rate=1e-3)
-    assert editing.edit(other, backbone).manifest["evaluations"] == first.manifest["evaluations"]
+    assert run.edit(other, backbone).manifest["evaluations"] == first.manifest["evaluations"]
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
@@ -669,21 +670,21 @@ def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_pat
     first, second = (
         dataclasses.replace(moved(make_clip, tmp_path, shade), window=3) for shade in (10, 200)
     )
-    running = editing.events(first, backbone)
+    running = run.events(first, backbone)
     next(e for e in running if isinstance(e, Step) and e.stage == "edit")
     running.close()
     file = tmp_path / "out.mkv.adapters.safetensors"
     assert {name.split(".")[0] for name in load_tensors(file)[0]} == {"0"}
     with pytest.warns(UserWarning, match="known from an earlier run"):
-        whole = editing.edit(first, backbone, resume=True)
+        whole = run.edit(first, backbone, resume=True)
     tensors, _ = load_tensors(file)
     assert {name.split(".")[0] for name in tensors} == {"0", "1"}
     whole.store.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
-        again = editing.edit(second, backbone)
+        again = run.edit(second, backbone)
     again.store.remove()
     elsewhere = dataclasses.replace(second, output=str(tmp_path / "other.mkv"))
-    fresh = editing.edit(elsewhere, backbone)
+    fresh = run.edit(elsewhere, backbone)
     assert torch.equal(again.z, fresh.z)
     assert fresh.manifest["evaluations"] - again.manifest["evaluations"] == 2 * 3
     third = dataclasses.replace(second, keyframes=("3=" + second.first_frame,))  # other clips
@@ -696,7 +697,7 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     how, make_clip, tmp_path
 ):
     task, backbone = moved(make_clip, tmp_path, 10), tiny.stable_video()
-    first = editing.edit(task, backbone)
+    first = run.edit(task, backbone)
     first.store.remove()
     file = tmp_path / "out.mkv.adapters.safetensors"
     tensors, about = load_tensors(file)
@@ -705,7 +706,7 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     else:
         broken = {name: value * torch.nan for name, value in tensors.items()}
         save_tensors(file, broken, about)
-    events = editing.events(task, backbone)
+    events = run.events(task, backbone)
     before = itertools.takewhile(lambda event: event != Progress("load", 1, 1), events)
     said = [event.text for event in before if isinstance(event, Note)]
     assert any("is damaged: the clip's motion is learnt anew" in text for text in said)
@@ -726,17 +727,17 @@ def test_who_paints_the_first_frame_goes_again_and_a_resumed_run_has_the_same_on
         made.append(weakref.ref(painter))
         return painter
 
-    monkeypatch.setattr(editing.walk, "loaded", loaded)
+    monkeypatch.setattr(run.loop, "loaded", loaded)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     told = {"source": "a red ball", "target": "a blue ball", "first_frame": None}
     task = EditTask(**moved(make_clip, tmp_path, 10, tune=0).to_dict() | told)
-    whole = editing.edit(task, backbone).z
-    running = editing.events(task, backbone)
+    whole = run.edit(task, backbone).z
+    running = run.events(task, backbone)
     next(event for event in running if isinstance(event, Step))
     gc.collect()
     assert [painter() for painter in made] == [None, None]
     running.close()
-    assert torch.equal(editing.edit(task, backbone, resume=True).z, whole)
+    assert torch.equal(run.edit(task, backbone, resume=True).z, whole)
     assert len(made) == 2
 
 
@@ -746,7 +747,7 @@ def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loade
 ):
     """Whatever is changed: a number, a shape, a tensor's name, or the step that they stand at."""
     made = task(method="uniedit", mask="0,0,9,9", settings={"steps": "4", "strength": "1"})
-    running = editing.events(made, tiny_wan)
+    running = run.events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
     running.close()
     file = Path(f"{made.output}.latents.safetensors")
@@ -764,9 +765,9 @@ def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loade
         with pytest.raises(
             ValueError, match=r"out\.mp4\.latents\.safetensors .*; delete it to start"
         ):
-            next(editing.events(made, tiny_wan, resume=True))
+            next(run.events(made, tiny_wan, resume=True))
     file.write_bytes(whole)
-    assert editing.edit(made, tiny_wan, resume=True).z is not None
+    assert run.edit(made, tiny_wan, resume=True).z is not None
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
@@ -774,9 +775,9 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
     base = moved(make_clip, tmp_path, 10, tune=0).to_dict()
     image = base["first_frame"]
     backbone = tiny.stable_video()
-    made = editing.edit(EditTask(**base | {"keyframes": (f"3={image}",)}), backbone)
+    made = run.edit(EditTask(**base | {"keyframes": (f"3={image}",)}), backbone)
     assert made.manifest["plan"]["windows"]["spans"] == ((0, 3), (3, 5))
-    part = editing.edit(EditTask(**base | {"keyframes": (f"3={image}",), "frames": "1:"}), backbone)
+    part = run.edit(EditTask(**base | {"keyframes": (f"3={image}",), "frames": "1:"}), backbone)
     assert part.manifest["plan"]["windows"]["spans"] == ((0, 2), (2, 4))
     for wrong, words in (
         ({"keyframes": ("frame",)}, "takes N=IMAGE"),
@@ -786,27 +787,27 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
         ({"keyframes": (f"2={image}",), "method": "flowedit", "settings": {}}, "does not take"),
     ):
         with pytest.raises(ValueError, match=words):
-            editing.edit(EditTask(**base | wrong), backbone)
+            run.edit(EditTask(**base | wrong), backbone)
 
 
 def test_the_manifest_says_what_was_delivered_and_the_metrics_agree(task, tiny_wan, tmp_path):
-    from holdfast.measuring import Pair, compare
     from holdfast.metrics.base import Tools
+    from holdfast.metrics.compare import Pair, compare
 
     mask = half_mask(tmp_path)
     made = task(mask=mask)
-    path = editing.edit(made, tiny_wan).save()
+    path = run.edit(made, tiny_wan).save()
     delivered = json.loads(Path(f"{path}.json").read_text())["delivered"]
     figures, _ = compare(Pair(made.input, str(path), mask), Tools(), ["masked_psnr"])
     assert delivered["psnr_outside"] == pytest.approx(figures["psnr_outside@true"], abs=0.002)
     assert delivered["max_abs_outside"] == pytest.approx(figures["max_abs_outside"], abs=1e-5)
     assert 45 < delivered["luma_psnr_outside"] < 100
     assert delivered["samples_equal_outside"] is False
-    exact = editing.edit(task(mask=mask, codec="lossless"), tiny_wan)
+    exact = run.edit(task(mask=mask, codec="lossless"), tiny_wan)
     exact.save()
     assert exact.manifest["delivered"]["samples_equal_outside"] is True
     assert exact.manifest["delivered"]["luma_psnr_outside"] == 100
-    everywhere = editing.edit(task(), tiny_wan)
+    everywhere = run.edit(task(), tiny_wan)
     everywhere.save()
     assert set(everywhere.manifest["delivered"].values()) == {None}
 
@@ -815,14 +816,14 @@ def test_the_manifest_says_what_was_delivered_and_the_metrics_agree(task, tiny_w
 def test_groups_of_pictures_without_an_edited_frame_are_copied(task, make_clip, tiny_wan):
     options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "crf": "18"}
     source = make_clip(frames=24, options=options)
-    result = editing.edit(task(source, frames="9:11"), tiny_wan)
+    result = run.edit(task(source, frames="9:11"), tiny_wan)
     result.save()
     assert result.manifest["copied"] == {
         "copied_frames": 16,
         "encoded_frames": [8, 16],
         "codec": "h264",
     }
-    same = editing.edit(task(source, target=task(source).source), tiny_wan)
+    same = run.edit(task(source, target=task(source).source), tiny_wan)
     same.save()
     assert same.manifest["copied"]["copied_frames"] == 24
     assert same.manifest["delivered"]["samples_equal_outside"] is None  # all of it was to be edited

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from holdfast import editing, walk
-from holdfast.notes import Notice
-from holdfast.task import EditTask
+from holdfast.base.notices import Notice
+from holdfast.pipeline import loop, run
+from holdfast.pipeline.task import EditTask
 
 from . import tiny
 
@@ -25,8 +25,8 @@ def said(backbone, **fields) -> str:
     first = CLIP[0] if "first_frame" in fields else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        job = walk.job(EditTask(input="", output="", **fields), backbone, CLIP, first=first)
-        walk.finished(job, backbone)
+        job = loop.job(EditTask(input="", output="", **fields), backbone, CLIP, first=first)
+        loop.finished(job, backbone)
     return "\n".join(str(w.message) for w in caught if w.category is Notice)
 
 
@@ -115,5 +115,5 @@ def test_what_does_nothing_to_this_clip(fields, words, make_clip, backbones, tmp
     about = {"input": str(make_clip()), "output": str(tmp_path / "out.mp4")}
     task = EditTask(**about, source="a ball", target="a ball", **fields)
     with pytest.warns(Notice) as caught:
-        editing.edit(task, backbones["wan"])
+        run.edit(task, backbones["wan"])
     assert words in [str(warning.message) for warning in caught]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from holdfast import editing
 from holdfast.media import video
+from holdfast.pipeline import run as editing
 
 HERE = Path(__file__).parent.parent / "examples"
 NOTEBOOK = json.loads((HERE / "first-edit.ipynb").read_text())

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from holdfast import files
-from holdfast.files import Store
-from holdfast.step import Step, left, resumed
+from holdfast.base import files
+from holdfast.pipeline.progress import Store
+from holdfast.sampling.field import Step, left, resumed
 
 
 def test_a_saved_step_comes_back_whole_with_what_was_found_before_it(tmp_path):

@@ -8,10 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from holdfast import agreement, cli, editing, forecast, intake, registry, walk
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
+from holdfast.cli.app import app
 from holdfast.media import images, video
-from holdfast.task import EditTask
+from holdfast.models import registry
+from holdfast.pipeline import agreement, estimate, loop, run, validation
+from holdfast.pipeline.task import EditTask
 
 from . import tiny
 
@@ -37,12 +39,12 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     if shown is not None:
         task = dataclasses.replace(task, first_frame="given", source="", target="")
     inside = [np.ones((16, 16), bool)] * frames
-    job = walk.job(task, model, clip, inside, shown)
+    job = loop.job(task, model, clip, inside, shown)
     assert job.plan.spans.count == (1 if frames == 5 else 2)
-    idle = forecast.Idle(model)
-    for event in walk.walk(job, idle):  # noqa: B007
+    idle = estimate.Idle(model)
+    for event in loop.walk(job, idle):  # noqa: B007
         pass
-    count = forecast.counts(job.plan)
+    count = estimate.counts(job.plan)
     assert count == (event.evaluations, idle.learning, event.beside)
     assert count.learning == settings.get("tune", 0) * job.plan.spans.count
     assert bool(count.beside) == (method == "assd")
@@ -50,13 +52,13 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
 
 def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     model = registry.load_backbone("shapeworld-wan")
-    job = walk.job(
+    job = loop.job(
         EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
     )
     cards = {"wan2.1-14b": registry.backbones()["wan2.1-14b"].MODELS["wan2.1-14b"]}
     module = type("module", (), {"MODELS": cards})
     monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": module})
-    assert forecast.counts(job.plan) is None
+    assert estimate.counts(job.plan) is None
 
 
 @pytest.fixture
@@ -70,23 +72,23 @@ def task(tmp_path):
 def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task, monkeypatch):
     model, asked = tiny.wan(), []
 
-    class Timed(forecast.Passing):
+    class Timed(estimate.Passing):
         def velocity(self, z, *rest, **named):
             asked.append(tuple(z.shape[2:]))
             return super().velocity(z, *rest, **named)
 
     seconds = iter([0.5, 0.25, 3.0, 2.0])  # encode, decode, and two evaluations: the better counts
-    monkeypatch.setattr(forecast, "_seconds", lambda work: (work(), next(seconds)))
-    said = forecast.forecast(task, intake.taken(task, model), Timed(model))
-    latent = editing.opened(task, model).plan.fit
+    monkeypatch.setattr(estimate, "_seconds", lambda work: (work(), next(seconds)))
+    said = estimate.forecast(task, validation.taken(task, model), Timed(model))
+    latent = run.opened(task, model).plan.fit
     assert said.judging == agreement.EVALUATIONS
     assert said.seconds == (said.evaluations + said.judging) * 2.0 + 0.75 * latent.model_frames
     assert len(set(asked)) == 1
     assert asked[0][0] == model.grid.latent_frames(latent.model_frames)
     assert said.memory_mb > 0
-    assert "with the model loaded as it is" in forecast.lines(said)[-2]
+    assert "with the model loaded as it is" in estimate.lines(said)[-2]
     loading = dataclasses.replace(said, seconds=30.0, loading=12.0)
-    assert "about 42 s, 12 s of it to load the model" in forecast.lines(loading)[-2]
+    assert "about 42 s, 12 s of it to load the model" in estimate.lines(loading)[-2]
 
 
 def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
@@ -102,16 +104,16 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
         gradients.append(result)
         return result, {2: 4.0, 3: 2.0, 4: 16.0, 5: 8.0}.get(len(gradients) - 1, 0.0)
 
-    monkeypatch.setattr(forecast, "_seconds", timed)
-    said = forecast.forecast(task, None, model)
+    monkeypatch.setattr(estimate, "_seconds", timed)
+    said = estimate.forecast(task, None, model)
     assert said.learning == 3
     assert said.seconds == (said.evaluations - 3) * 2.0 + 3 * 8.0
     assert gradients[5].abs().sum() > 0
-    assert "3 of them to learn from" in forecast.lines(said)[-2]
+    assert "3 of them to learn from" in estimate.lines(said)[-2]
 
 
 def test_equal_prompts_cost_nothing(task):
-    said = forecast.forecast(dataclasses.replace(task, target=task.source), None, tiny.wan())
+    said = estimate.forecast(dataclasses.replace(task, target=task.source), None, tiny.wan())
     assert (said.evaluations, said.seconds) == (0, None)
     assert said.kept == "everything: nothing is to change"
 
@@ -119,11 +121,11 @@ def test_equal_prompts_cost_nothing(task):
 def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
     words = ["--source", task.source, "--target", task.target, "--backbone", task.backbone]
     arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
-    said = CliRunner().invoke(cli.app, arguments)
+    said = CliRunner().invoke(app.app, arguments)
     assert said.exit_code == 0, said.output
     assert "5 of 5 frames, 24x16" in said.output
     assert "every pixel outside the mask" in said.output
-    found = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app.app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]
 
@@ -134,8 +136,8 @@ def test_only_what_the_file_keeps_is_promised(task, tmp_path):
     ways = (("o.mkv", "ffv1", "outside the mask"), ("o.mp4", "auto", " until it is encoded"))
     for name, codec, said in ways:
         to = dataclasses.replace(masked, output=str(tmp_path / name), codec=codec)
-        assert forecast.kept(to, clip).endswith(said)
-    looked_for = forecast.kept(dataclasses.replace(task, mask="auto"), clip)
+        assert estimate.kept(to, clip).endswith(said)
+    looked_for = estimate.kept(dataclasses.replace(task, mask="auto"), clip)
     assert "of the pixels none is promised" in looked_for
     assert "sound" not in looked_for
 
@@ -146,10 +148,10 @@ def test_a_found_mask_that_is_empty_or_full_stops_before_the_walk(inside, words,
     clip = torch.rand(5, 3, 16, 16)
     task = EditTask("", "", "a red ball", "a blue ball", mask="auto", backbone="shapeworld-wan")
     monkeypatch.setattr(
-        walk.maps, "automatic", lambda field, given: torch.full(given.source.shape[2:], inside)
+        loop.maps, "automatic", lambda field, given: torch.full(given.source.shape[2:], inside)
     )
     with pytest.raises(UserError, match=f"the mask auto {words}"):
-        walk.finished(walk.job(task, model, clip), model)
+        loop.finished(loop.job(task, model, clip), model)
     allowed = dataclasses.replace(task, allow_any_mask=True, settings={"steps": 1})
     with pytest.warns(UserWarning, match=words):
-        assert walk.finished(walk.job(allowed, model, clip), model) is not None
+        assert loop.finished(loop.job(allowed, model, clip), model) is not None

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from holdfast import editing, registry
-from holdfast.backbones import _identity, _weights
-from holdfast.task import EditTask
+from holdfast.models import identity, registry
+from holdfast.models import weights as _weights
+from holdfast.pipeline import run
+from holdfast.pipeline.task import EditTask
 
 NAME = "shapeworld-wan"
 PROMPTS = {"source": "a plain red ball", "target": "a plain blue ball"}
@@ -79,8 +80,8 @@ def test_a_card_names_its_own_second_model(monkeypatch, tmp_path):
 
 
 def test_large_files_are_known_by_size_and_time_and_the_hubs_by_their_hash(folder, monkeypatch):
-    monkeypatch.setattr(_identity, "WHOLE", 1000)
-    monkeypatch.setattr(_identity, "_hash_content", hash_small_only)
+    monkeypatch.setattr(identity, "WHOLE", 1000)
+    monkeypatch.setattr(identity, "_hash_content", hash_small_only)
     file = next((folder / "vae").glob("*.safetensors"))
     before = registry.identify(NAME, str(folder))
     assert before["files"][f"vae/{file.name}"] == [
@@ -114,13 +115,13 @@ def test_a_key_needs_no_weights_and_no_known_backbone():
 
 def test_the_key_tells_releases_apart_that_may_give_other_numbers(monkeypatch):
     before = key()
-    monkeypatch.setattr("holdfast.task.__version__", "0.1.9")
+    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.1.9")
     assert key() == before
-    monkeypatch.setattr("holdfast.task.__version__", "0.2.0")
+    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.2.0")
     assert all(a != b for a, b in zip(key(), before, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
+@pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")  # no scene of its world
 def test_the_manifest_says_which_files_every_model_was_loaded_from(folder, tmp_path, make_clip):
     made = registry.load_backbone(NAME, str(folder), "cpu")
     before = registry.identify(NAME, str(folder))
@@ -128,7 +129,7 @@ def test_the_manifest_says_which_files_every_model_was_loaded_from(folder, tmp_p
     task = EditTask(
         str(make_clip()), str(tmp_path / "out.mkv"), **PROMPTS, backbone=NAME, settings={"steps": 1}
     )
-    said = editing.edit(task, made).manifest["weights"]
+    said = run.edit(task, made).manifest["weights"]
     assert said == {"backbone": before}
     assert said["backbone"]["folder"] == str(folder)
     assert said["backbone"]["revision"] is None
@@ -144,4 +145,4 @@ def test_the_manifest_names_the_guides_files_and_none_of_a_model_that_was_built(
     clip = str(make_clip())
     task = EditTask(clip, "", **PROMPTS, settings={"steps": 1, "n_avg": 1}, method="flowedit")
     with torch.no_grad():
-        assert editing.edit(task, built).manifest["weights"] == {"backbone": None}
+        assert run.edit(task, built).manifest["weights"] == {"backbone": None}

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from holdfast import intervals
-from holdfast.intervals import Estimate, estimate, estimate_difference, estimate_rate
+from holdfast.base import intervals
+from holdfast.base.intervals import Estimate, estimate, estimate_difference, estimate_rate
 
 TRIES = 3000  # of each: the standard error of a coverage of 95 % is 0.4 %
 

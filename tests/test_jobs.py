@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import editing, jobs
-from holdfast.files import write_json
-from holdfast.places import manifest_path, store_of
-from holdfast.task import EditTask
+from holdfast.base.files import write_json
+from holdfast.pipeline import jobs, run
+from holdfast.pipeline.output_paths import manifest_path, store_of
+from holdfast.pipeline.task import EditTask
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_result_of_another_task_is_not_this_ones(task, tiny_wan, tmp_path):
 
 
 def test_a_single_run_counts_and_the_way_to_the_files_does_not(task, tiny_wan, monkeypatch):
-    editing.edit(task(), tiny_wan).save()
+    run.edit(task(), tiny_wan).save()
     monkeypatch.chdir(Path(task().output).parent)
     assert jobs.done(task(input="clip.mp4", output="out.mp4"))
 

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from holdfast import registry
-from holdfast.backbones import _latent_diffusion
-from holdfast.backbones._latent_diffusion import LatentDiffusion, Schedule
-from holdfast.backbones.base import Prompt
-from holdfast.errors import Missing
+from holdfast.base.errors import Missing
+from holdfast.models import registry
+from holdfast.models.base import Prompt
+from holdfast.models.unet import adapter
+from holdfast.models.unet.adapter import LatentDiffusion, Schedule
 
 from . import published, tiny
 
@@ -123,7 +123,7 @@ def test_frames_as_a_batch_are_the_same_in_one_call_and_in_several(monkeypatch):
     backbone = tiny.ADAPTERS["sd"]()
     z, condition = torch.randn(1, 4, 5, 4, 4), backbone.condition(Prompt("a plain red ball"))
     whole = backbone.velocity(z, 0.6, condition, branch="tgt+")
-    monkeypatch.setattr(_latent_diffusion, "TOGETHER", 2)
+    monkeypatch.setattr(adapter, "TOGETHER", 2)
     assert torch.allclose(backbone.velocity(z, 0.6, condition, branch="tgt+"), whole, atol=1e-5)
     alone = backbone.velocity(z[:, :, 3:4], 0.6, condition, branch="tgt+")
     assert torch.allclose(whole[:, :, 3:4], alone, atol=1e-5)  # frames do not see each other
@@ -187,9 +187,9 @@ def test_published_image_models_on_the_meta_device(name):
     assert shapes == published.parameters(written)
     assert sum(p.numel() for p in unet.parameters()) == parameters
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
-    from holdfast.backbones import stable_diffusion
+    from holdfast.models.stable_diffusion import spec
 
-    backbone = LatentDiffusion(unet, vae, model=stable_diffusion.MODELS[name], name=name)
+    backbone = LatentDiffusion(unet, vae, model=spec.MODELS[name], name=name)
     assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
     assert backbone.door.layers("cross", "spatial") == 16
 
@@ -209,7 +209,7 @@ def test_the_published_clip_model_on_the_meta_device():
         backbone.door.layers("self", "temporal") == 34
     )  # 16 layers of two, and the first one's two
     z, text = torch.empty(1, 4, 16, 32, 32, device="meta"), torch.empty(1, 77, 1024, device="meta")
-    from holdfast.backbones.base import Condition
+    from holdfast.models.base import Condition
 
     assert backbone.velocity(z, 0.5, Condition(text, text), branch="tgt+").shape == z.shape
 
@@ -251,7 +251,7 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
     """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
-    from holdfast.diffusion import guided
+    from holdfast.sampling.maths import guided
 
     folder = registry.backbones()[name].find(name)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from holdfast import hub, registry
-from holdfast.backbones import _headers, _parts, _weights
-from holdfast.errors import Missing, UserError
+from holdfast.base.errors import Missing, UserError
+from holdfast.models import headers, hub, parts, registry
+from holdfast.models import weights as _weights
 
 from . import hub_cache
 
@@ -42,13 +42,13 @@ def part_of(folder):
     """The smallest part, loaded."""
     from diffusers import AutoencoderKL
 
-    return _parts.load(AutoencoderKL, folder / "vae", torch.float32)
+    return parts.load(AutoencoderKL, folder / "vae", torch.float32)
 
 
 def encoder_of(folder):
     from transformers import CLIPTextModel
 
-    return _parts.load(CLIPTextModel, folder / "text_encoder", torch.float32)
+    return parts.load(CLIPTextModel, folder / "text_encoder", torch.float32)
 
 
 PARTS = {"vae": part_of, "text_encoder": encoder_of}
@@ -90,12 +90,12 @@ def test_the_full_weights_come_before_a_variant_but_not_where_they_are_incomplet
     part = copied / "unet"
     variant = part / WEIGHTS.replace(".safetensors", ".fp16.safetensors")
     save_file({n: t.half() for n, t in load_file(part / WEIGHTS).items()}, variant)
-    assert _headers.files(part) == [part / WEIGHTS]
+    assert headers.files(part) == [part / WEIGHTS]
     held = load_file(part / WEIGHTS)
     places = dict.fromkeys(held, "diffusion_pytorch_model-00001-of-00001.safetensors")
     (part / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": places}))
     (part / WEIGHTS).unlink()  # the index came, and its files did not
-    assert _headers.files(part) == [variant]
+    assert headers.files(part) == [variant]
     assert loaded(copied).network is not None  # the other parts are full
 
 
@@ -263,7 +263,7 @@ def test_places_are_named_in_every_way_that_a_shell_knows(copied, tmp_path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     for weights in ("w", "w/", "./w", "link", "~/w", str(copied)):
         assert registry.about(NAME, weights).name == NAME, weights
-    assert _parts.load(type(part_of(copied)), tmp_path / "link" / "vae", torch.float32)
+    assert parts.load(type(part_of(copied)), tmp_path / "link" / "vae", torch.float32)
 
 
 def test_a_name_that_is_not_text_is_refused_and_any_other_is_taken(copied, tmp_path):
@@ -311,11 +311,11 @@ def test_a_bug_of_ours_is_no_fault_of_a_folder(copied, monkeypatch):
 
     monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", lambda *_: None)
     with pytest.raises(TypeError, match="unexpected keyword"):
-        _parts.load(diffusers.AutoencoderKL, copied / "vae", torch.float32)
+        parts.load(diffusers.AutoencoderKL, copied / "vae", torch.float32)
     monkeypatch.undo()
     monkeypatch.setattr(diffusers.AutoencoderKL, "__init__", lambda self: None)
     with pytest.raises((TypeError, AttributeError)):
-        _parts.check(copied, {"vae": diffusers.AutoencoderKL})
+        parts.check(copied, {"vae": diffusers.AutoencoderKL})
 
 
 def interrupt_inside_torch():
@@ -326,7 +326,7 @@ def interrupt_inside_torch():
 
 
 def test_an_interrupt_while_a_model_is_made_is_no_fault_of_its_folder():
-    with pytest.raises(KeyboardInterrupt), _parts.blame_folder("its config.json", dict):
+    with pytest.raises(KeyboardInterrupt), parts.blame_folder("its config.json", dict):
         interrupt_inside_torch()
 
 

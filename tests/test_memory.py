@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import memory
-from holdfast.memory import PeakMemory, ran_out
+from holdfast.base import memory
+from holdfast.base.memory import PeakMemory, ran_out
 
 HUGE = 2**50  # bytes: more than any machine lends
 

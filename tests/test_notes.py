@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from holdfast.notes import Notice, gathered, note
+from holdfast.base.notices import Notice, gathered, note
 
 
 def noting(name, count=3, fail=False):

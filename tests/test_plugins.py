@@ -8,17 +8,19 @@ import pytest
 import torch
 
 import holdfast
-from holdfast import backbones, editing, methods, registry, walk
-from holdfast.task import EditTask
+from holdfast import methods, models
+from holdfast.models import registry
+from holdfast.pipeline import loop, run
+from holdfast.pipeline.task import EditTask
 
 METHOD = '''
 """FlowEdit once more, in another arrangement: the edit's displacement y = z - x is what is walked."""
 
 from dataclasses import dataclass
 
-from holdfast import diffusion
-from holdfast.settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
-from holdfast.step import Step, left, opened, resumed
+from holdfast.sampling import maths as diffusion
+from holdfast.base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
+from holdfast.sampling.field import Step, left, opened, resumed
 
 NEEDS = {"text"}
 
@@ -57,11 +59,13 @@ from pathlib import Path
 
 import torch
 
-from holdfast.backbones._cards import Grid, Model
-from holdfast.backbones.base import Backbone, Condition
-from holdfast.diffusion import grid_of
+from holdfast.media.clip_format import Grid
+from holdfast.models.spec import Model
+from holdfast.models.base import Backbone, Condition
+from holdfast.sampling.maths import grid_of
 
 CARRIES = frozenset({"text"})
+ADAPTER = "holdfast.models.grey.spec"
 MODELS = {"grey": Model("grey", 0, 8, 64 * 64, 13, CARRIES, prefers={"steps": 3})}
 GRID = Grid((1, 1, 1), (1, 1, 1), 8, 64 * 64, 13, 10**6)
 
@@ -74,7 +78,7 @@ def grid(name, folder):
     return GRID
 
 
-def load(name, weights=None, device="auto", dtype="auto"):
+def load(name, model, folder, device, dtype):
     return Grey()
 
 
@@ -109,13 +113,16 @@ class Grey(Backbone):
 @pytest.fixture
 def plugged(tmp_path, monkeypatch):
     """One file in each folder, as if it lay in the package."""
-    for package, name, text in ((methods, "arranged", METHOD), (backbones, "grey", BACKBONE)):
+    for package, name, text in ((methods, "arranged", METHOD), (models, "grey", BACKBONE)):
         folder = tmp_path / package.__name__
         folder.mkdir()
-        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        file = folder / f"{name}.py" if package is methods else folder / name / "spec.py"
+        file.parent.mkdir(exist_ok=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text(textwrap.dedent(text))
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     yield
-    for name in ("holdfast.methods.arranged", "holdfast.backbones.grey"):
+    for name in ("holdfast.methods.arranged", "holdfast.models.grey", "holdfast.models.grey.spec"):
         sys.modules.pop(name, None)
 
 
@@ -132,7 +139,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
             method=method,
             settings={"steps": 4, "strength": 1.0},
         )
-        results.append(walk.finished(walk.job(task, tiny_wan, clip), tiny_wan))
+        results.append(loop.finished(loop.job(task, tiny_wan, clip), tiny_wan))
     assert torch.allclose(*results, atol=1e-4)
     assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
 
@@ -143,9 +150,9 @@ def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
     plugged, make_clip, tmp_path
 ):
     assert registry.about("grey").grid.rule == "any"
-    assert "grey" in backbones.names()
+    assert "grey" in models.names()
     clip = make_clip(frames=5, size=(48, 32))
-    fits = registry.fitting({"text"})
+    fits = methods.list_compatible({"text"})
     assert {"flowedit", "arranged", "uniedit"} <= set(fits)
     assert "flowanchor" not in fits
     for i, method in enumerate(fits):
@@ -157,7 +164,7 @@ def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
             method=method,
             backbone="grey",
         )
-        result = editing.edit(task)
+        result = run.edit(task)
         assert Path(result.save()).exists()
         assert result.preservation["changed_share"] > 0.5
         steps, descends = result.manifest["settings"]["steps"], "rate" in result.plan.settings()
@@ -179,15 +186,17 @@ def test_a_field_without_a_door_can_be_windowed(plugged):
     results = []
     for window in (0, 9):
         task = EditTask(input="", output="", source="a", target="a longer text", window=window)
-        job = walk.job(task, backbone, clip)
-        results.append(walk.finished(job, backbone))
+        job = loop.job(task, backbone, clip)
+        results.append(loop.finished(job, backbone))
         assert (job.plan.spans.count > 1) == (window == 9)
     assert torch.allclose(*results, atol=1e-5)
 
 
 def test_what_fits_is_made_from_what_methods_need_and_models_carry():
     known = registry.backbones()
-    fits = {name: registry.fitting(module.MODELS[name].carries) for name, module in known.items()}
+    fits = {
+        name: methods.list_compatible(module.MODELS[name].carries) for name, module in known.items()
+    }
     assert set(fits["shapeworld-wan"]) == set(methods.names()) - {"i2vedit"}
     assert "i2vedit" in fits["svd"]
     assert "rfsolver" not in fits["sd1.5"]  # no token of it sees another frame

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from holdfast import plan, words
-from holdfast.backbones import _recent
-from holdfast.backbones.base import Prompt
-from holdfast.prompts import clean_prompt
-from holdfast.task import EditTask
+from holdfast.base import prompt_diff
+from holdfast.base.prompts import clean_prompt
+from holdfast.models import recent
+from holdfast.models.base import Prompt
+from holdfast.pipeline import planning
+from holdfast.pipeline.task import EditTask
 
 from . import tiny
 
@@ -48,10 +49,10 @@ def test_two_clips_in_a_batch_are_two_calls(backbone):
 def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     """Counted in the raw prompt, `plain&nbsp;red` was one word, and every later index was one too low."""
     task = EditTask("", "", text, text.replace("red", "blue"))
-    method = plan.registry.method("flowanchor")
-    change = plan.driving_words(task, method)
+    method = planning.registry.method("flowanchor")
+    change = planning.driving_words(task, method)
     cleaned = clean_prompt(task.target)
-    assert [words.pieces(cleaned)[i] for i in change.target] == ["blue"]
+    assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]
     tokenizer = getattr(reader, "tokenizer", None) or reader.texts.tokenizer
     condition = reader.condition(Prompt(task.target, words=change.target))
     ids = tokenizer(cleaned).input_ids
@@ -68,7 +69,7 @@ def test_what_a_model_reads_is_the_cleaned_prompt(reader):
 
 def test_states_of_the_last_prompts_alone_are_kept(reader, monkeypatch):
     """A worker kept the text states of every row of its batch: 4 MB each."""
-    monkeypatch.setattr(_recent, "KEPT", 3)
+    monkeypatch.setattr(recent, "KEPT", 3)
     known = reader._texts if hasattr(reader, "_texts") else reader.texts.known
     known.clear()
     first = reader.condition(Prompt("a plain red ball")).positive
@@ -80,16 +81,16 @@ def test_states_of_the_last_prompts_alone_are_kept(reader, monkeypatch):
 
 
 def test_what_is_recalled_is_made_once_and_the_oldest_goes(monkeypatch):
-    monkeypatch.setattr(_recent, "KEPT", 2)
+    monkeypatch.setattr(recent, "KEPT", 2)
     made, known = [], {}
 
     def make(keys):
         made.extend(keys)
         return [key.upper() for key in keys]
 
-    assert _recent.recall(known, ["a", "b", "a"], make) == ["A", "B", "A"]
-    assert _recent.recall(known, ["a", "c"], make) == ["A", "C"]
+    assert recent.recall(known, ["a", "b", "a"], make) == ["A", "B", "A"]
+    assert recent.recall(known, ["a", "c"], make) == ["A", "C"]
     assert list(known) == ["a", "c"]
-    assert _recent.recall(known, ["b", "c", "d"], make) == ["B", "C", "D"]  # more than are kept
+    assert recent.recall(known, ["b", "c", "d"], make) == ["B", "C", "D"]  # more than are kept
     assert list(known) == ["c", "d"]
     assert made == ["a", "b", "c", "b", "d"]

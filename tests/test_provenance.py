@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import provenance
+from holdfast.bench import provenance
 
 
 def git(folder: Path, *words: str) -> str:

@@ -8,21 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import hub, methods, registry
-from holdfast.backbones import (
-    _downloads,
-    _headers,
-    _latent_diffusion,
-    _parts,
-    _published,
-    _svd,
-    _wan,
-    _weights,
-)
-from holdfast.backbones.wan import boundary
-from holdfast.errors import Missing
-from holdfast.plan import plan
-from holdfast.task import EditTask
+from holdfast import methods
+from holdfast.base.errors import Missing
+from holdfast.models import downloads, headers, hub, published, registry
+from holdfast.models import parts as _parts
+from holdfast.models import weights as _weights
+from holdfast.models.svd import adapter as svd
+from holdfast.models.unet import adapter as unet
+from holdfast.models.wan import adapter as wan
+from holdfast.models.wan.spec import boundary
+from holdfast.pipeline.planning import plan
+from holdfast.pipeline.task import EditTask
 
 from . import configurations, hub_cache
 
@@ -44,16 +40,16 @@ def cache(tmp_path_factory):
 
 def test_of_two_default_models_no_file_is_known():
     """svd (14 frames) and zeroscope: not one configuration was found, so nothing here checks them."""
-    assert set(PUBLISHED) - set(KNOWN) == set(_published.UNKNOWN) == {"svd", "zeroscope"}
+    assert set(PUBLISHED) - set(KNOWN) == set(published.UNKNOWN) == {"svd", "zeroscope"}
 
 
 def test_every_value_has_its_mark_and_its_source():
     marks = set()
-    for name in _published.names():
-        for file in _published.read(name).files.values():
+    for name in published.names():
+        for file in published.read(name).files.values():
             assert file["source"]
             marks.add(file["mark"])
-    assert marks == set(_published.MARKS)
+    assert marks == set(published.MARKS)
     # Two repositories lack files that nobody found; what stands in for one is said in hub_cache.
     for name, known in hub_cache.known_backbones().items():
         card = registry.backbones()[name].MODELS[name]
@@ -85,7 +81,7 @@ def test_it_is_found_by_its_hub_id_and_known_before_it_is_loaded(name, cache):
 def test_what_works_over_stable_diffusions_latents_says_so(name, cache):
     """SD 1.5's file has no scaling_factor: its class's default is the others' value."""
     assert registry.about(name).space == {"latent_channels": 4, "scaling_factor": 0.18215}
-    assert "scaling_factor" not in _headers.read(cache["sd1.5"] / "vae" / "config.json")
+    assert "scaling_factor" not in headers.read(cache["sd1.5"] / "vae" / "config.json")
 
 
 def test_a_loaded_backbone_has_the_latents_that_it_had_before(shapeworld, tmp_path):
@@ -115,9 +111,9 @@ def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cach
         assert width == network.get("text_dim", network.get("cross_attention_dim"))
 
     if "wan" in name:
-        _wan._agree(cache[name], [part for part in parts if part.startswith("transformer")])
+        wan._agree(cache[name], [part for part in parts if part.startswith("transformer")])
     if name == "svd-xt":
-        assert _svd._vae_class(cache[name]) == "AutoencoderKLTemporalDecoder"
+        assert svd._vae_class(cache[name]) == "AutoencoderKLTemporalDecoder"
 
 
 def card_of(name):
@@ -130,7 +126,7 @@ def card_of(name):
 )
 def test_the_schedule_of_the_stable_diffusion_lineage(name, prediction, cache):
     config = _weights.config(cache[name], "scheduler")
-    schedule = _latent_diffusion.Schedule.of(config)
+    schedule = unet.Schedule.of(config)
     assert schedule.prediction == prediction
     assert len(schedule.ratios) == 1000
     assert schedule.offset == 1
@@ -164,7 +160,7 @@ def planned(name, method, **settings):
 def test_every_method_that_fits_is_planned_with_its_defaults(name, cache):
     count = 0
     for method in methods.names():
-        if card_of(name).carries >= registry.method(method).NEEDS:
+        if card_of(name).carries >= methods.load(method).NEEDS:
             assert planned(name, method).fit.model_frames
             count += 1
     assert count > 1
@@ -235,7 +231,7 @@ def test_the_command_downloads_one_variant_of_the_parts_and_what_goes_with_them(
     from huggingface_hub.cli.download import download as command_line
     from huggingface_hub.utils import filter_repo_objects
 
-    get = _downloads.download(card_of(name))
+    get = downloads.download(card_of(name))
     words = shlex.split(get.command.split(" && ")[0])
     assert words[:3] == ["hf", "download", card_of(name).weights]
     assert set(words[3::2]) == {"--include"}

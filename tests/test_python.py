@@ -18,12 +18,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import holdfast
-from holdfast import cli, editing, notebook
+from holdfast.base.notices import Notice
+from holdfast.cli.app import app
 from holdfast.media import images, showing, video
-from holdfast.notes import Notice
-from holdfast.step import Step
-from holdfast.task import EditTask
-from holdfast.walk import Note, Progress
+from holdfast.pipeline import notebook, run
+from holdfast.pipeline.loop import Note, Progress
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling.field import Step
 
 from . import tiny
 from .conftest import picture
@@ -139,7 +140,7 @@ def test_events_come_one_by_one_and_the_result_is_the_last(tiny_wan):
     assert isinstance(before[0], Note)
     assert before[1] == Progress("read", 1, 1)
     assert [e.index for e in before if isinstance(e, Step)] == [1, 2]
-    assert isinstance(result, editing.Result)
+    assert isinstance(result, run.Result)
     assert result.manifest["notes"] == [before[0].text]
     assert result.array().shape == CLIP.shape
 
@@ -212,7 +213,7 @@ def test_a_stopped_edit_of_a_clip_in_memory_goes_on(tiny_wan, tmp_path):
         if (stage, done) == ("edit", 2):
             raise KeyboardInterrupt
 
-    with pytest.raises(editing.Cancelled, match="after step 2 of 4") as stopped:
+    with pytest.raises(run.Cancelled, match="after step 2 of 4") as stopped:
         holdfast.edit(CLIP, **asked, progress=stop)
     assert stopped.value.saved
     told = []
@@ -342,7 +343,7 @@ def test_by_path_from_memory_and_on_the_command_line_it_is_the_same_edit(mask, t
             stencil, [np.repeat(m[..., None], 3, 2) * np.uint8(255) for m in mask], 8, "ffv1"
         )
         flags += ["--mask", str(stencil)]
-    done = CliRunner().invoke(cli.app, ["edit", str(path), "-o", str(tmp_path / "out.mkv"), *flags])
+    done = CliRunner().invoke(app.app, ["edit", str(path), "-o", str(tmp_path / "out.mkv"), *flags])
     assert done.exit_code == 0, done.stderr
     typed = np.stack(list(video.read(video.probe(tmp_path / "out.mkv"))))
     by_path = holdfast.edit(path, **asked, mask=None if mask is None else stencil)

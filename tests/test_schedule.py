@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.backbones import _scheduler_settings
-from holdfast.backbones._schedule import Schedule
-from holdfast.backbones._svd import StableVideo
-from holdfast.backbones._wan import Wan
-from holdfast.errors import UserError
-from holdfast.notes import Notice
+from holdfast.base.errors import UserError
+from holdfast.base.notices import Notice
+from holdfast.models import scheduler_settings
+from holdfast.models.schedule import Schedule
+from holdfast.models.svd.adapter import StableVideo
+from holdfast.models.wan.adapter import Wan
 
 SD = {
     "_class_name": "DDIMScheduler",
@@ -158,7 +158,7 @@ def test_what_edits_do_not_apply_is_announced():
     flow = {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"}
     flow |= {"use_flow_sigmas": True, "flow_shift": 3.0}
     with pytest.warns(Notice, match="use_dynamic_shifting=True, shift_terminal=0.1"):
-        _scheduler_settings.flow_shift(flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1})
+        scheduler_settings.flow_shift(flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,15 @@ def test_what_edits_do_not_apply_is_announced():
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
             "whose timesteps are continuous",
         ),
-        (_scheduler_settings.flow_shift, SD, "whose prediction is epsilon"),
+        (scheduler_settings.flow_shift, SD, "whose prediction is epsilon"),
         (
-            _scheduler_settings.flow_shift,
+            scheduler_settings.flow_shift,
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 500},
             "of 500 timesteps",
         ),
-        (_scheduler_settings.check_edm, SD, "whose prediction is epsilon"),
+        (scheduler_settings.check_edm, SD, "whose prediction is epsilon"),
         (
-            _scheduler_settings.check_edm,
+            scheduler_settings.check_edm,
             SD | {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction"},
             "whose timesteps are discrete",
         ),

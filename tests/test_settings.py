@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from holdfast import methods, registry
-from holdfast.backbones._cards import SHARED
-from holdfast.settings import (
+from holdfast import methods
+from holdfast.base.schema import (
     Guidance,
     Number,
     Range,
@@ -20,6 +19,8 @@ from holdfast.settings import (
     kinds,
     setting,
 )
+from holdfast.models import registry
+from holdfast.models.spec import SHARED
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class More(Config):
 
 @pytest.mark.parametrize("name", methods.names())
 def test_every_methods_defaults_are_allowed_and_its_settings_can_be_listed(name):
-    config = registry.method(name).Config
+    config = methods.load(name).Config
     config()
     rows = described(config)
     assert all(row["takes"] for row in rows.values())

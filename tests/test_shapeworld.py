@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.media.flows import warped
 from holdfast.media.motion import sharp_dis
+from holdfast.models.vision.flows import warped
 from holdfast.shapeworld import scenes
 from holdfast.shapeworld.flow import figures
 from holdfast.shapeworld.render import compose, flow, nearest, render, variants

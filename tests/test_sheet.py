@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from holdfast import agreement, cli, editing, registry, sheet
-from holdfast.backbones.base import Prompt
+from holdfast.bench import contact_sheet
+from holdfast.cli.app import app
 from holdfast.media import video
-from holdfast.task import EditTask
+from holdfast.models import registry
+from holdfast.models.base import Prompt
+from holdfast.pipeline import agreement, run
+from holdfast.pipeline.task import EditTask
 
 from . import tiny
 
@@ -31,7 +34,7 @@ def task(clip, folder):
 def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tmp_path):
     model, calls = tiny.wan(), Counter()
 
-    class Counted(sheet.Passing):
+    class Counted(contact_sheet.Passing):
         def encode(self, frames, *eps):
             calls["clip"] += 1
             return super().encode(frames, *eps)
@@ -40,31 +43,35 @@ def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tm
             calls[prompt.text] += 1
             return super().condition(prompt)
 
-    ways = sheet.asked("flowedit,sdedit", "0.5,1", "0:2")
-    record = sheet.sheet(task(clip, tmp_path), ways, tmp_path / "out", Counted(model))
+    ways = contact_sheet.asked("flowedit,sdedit", "0.5,1", "0:2")
+    record = contact_sheet.sheet(task(clip, tmp_path), ways, tmp_path / "out", Counted(model))
     assert len(record["clips"]) == 8
     assert calls["clip"] == 1
     # with the words that drive the edit, and without: for the judgement
     assert max(calls["a red ball"], calls["a blue ball"]) <= 2
     name = "sdedit strength 0.5 seed 1"
-    alone = sheet.task_of(task(clip, tmp_path), sheet.Way("sdedit", 0.5, 1), tmp_path / "alone")
-    editing.edit(alone, model).save()
+    alone = contact_sheet.task_of(
+        task(clip, tmp_path), contact_sheet.Way("sdedit", 0.5, 1), tmp_path / "alone"
+    )
+    run.edit(alone, model).save()
     paths = (record["clips"][name]["output"], alone.output)
     pairs = zip(*(video.read(video.probe(path)) for path in paths), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
     assert json.loads((tmp_path / "out" / "sheet.json").read_text())["preferred"]
     with Image.open(tmp_path / "out" / "sheet.png") as picture:
         width, height = picture.size
-    assert width == 2 * (sheet.CELL + 2 * sheet.EDGE)
-    assert height == 5 * (160 + sheet.TEXT + 2 * sheet.EDGE)  # the source, and four rows
+    assert width == 2 * (contact_sheet.CELL + 2 * contact_sheet.EDGE)
+    assert height == 5 * (
+        160 + contact_sheet.TEXT + 2 * contact_sheet.EDGE
+    )  # the source, and four rows
 
 
 def figures(**rows):
-    return {n: dict(zip(sheet.BETTER, values, strict=True)) for n, values in rows.items()}
+    return {n: dict(zip(contact_sheet.BETTER, values, strict=True)) for n, values in rows.items()}
 
 
 def test_the_least_mean_rank_wins_and_a_clip_that_goes_half_of_the_way_does_not():
-    found = sheet.preferred(
+    found = contact_sheet.preferred(
         figures(half=(0.2, 99.0, 0.0), good=(0.3, 30.0, 1.0), wild=(0.4, 10.0, 9.0))
     )
     assert found["preferred"] == "good"  # ranks 1 0 0 of the two that agree well
@@ -73,16 +80,16 @@ def test_the_least_mean_rank_wins_and_a_clip_that_goes_half_of_the_way_does_not(
 
 
 def test_where_none_comes_nearer_to_the_target_that_is_said():
-    found = sheet.preferred(figures(a=(-0.1, 20.0, 1.0), b=(-0.2, 10.0, 2.0)))
+    found = contact_sheet.preferred(figures(a=(-0.1, 20.0, 1.0), b=(-0.2, 10.0, 2.0)))
     assert found["preferred"] == "a"
     assert "more strength may help" in found["why"]
-    unsteered = sheet.preferred(figures(a=(None, 20.0, 1.0), b=(None, 10.0, 2.0)))
+    unsteered = contact_sheet.preferred(figures(a=(None, 20.0, 1.0), b=(None, 10.0, 2.0)))
     assert "nothing here tells" in unsteered["why"]
-    assert sheet.preferred(figures(a=(0.1, 1.0, 1.0)))["preferred"] is None
+    assert contact_sheet.preferred(figures(a=(0.1, 1.0, 1.0)))["preferred"] is None
 
 
 def test_a_measure_of_one_frame_alone_is_left_out():
-    found = sheet.preferred(figures(a=(0.2, 20.0, None), b=(0.1, 30.0, None)))
+    found = contact_sheet.preferred(figures(a=(0.2, 20.0, None), b=(0.1, 30.0, None)))
     assert found["why"].startswith("least mean rank of agreement, kept,")
 
 
@@ -99,13 +106,13 @@ def test_a_measure_of_one_frame_alone_is_left_out():
 )
 def test_what_a_sheet_does_not_take(asked, said):
     with pytest.raises(ValueError, match=said):
-        sheet.asked(*asked)
+        contact_sheet.asked(*asked)
 
 
 def test_seeds_and_strengths_as_one_types_them():
-    found = sheet.asked("FlowEdit", "", "2,0")
-    assert found == sheet.Asked(("flowedit",), (None,), (2, 0))
-    assert sheet.asked("sdedit", "0.5, 0.7", ":3").seeds == (0, 1, 2)
+    found = contact_sheet.asked("FlowEdit", "", "2,0")
+    assert found == contact_sheet.Asked(("flowedit",), (None,), (2, 0))
+    assert contact_sheet.asked("sdedit", "0.5, 0.7", ":3").seeds == (0, 1, 2)
 
 
 def test_the_model_takes_its_own_target_for_the_target():
@@ -126,11 +133,11 @@ def test_the_command_makes_a_sheet(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "load_backbone", lambda *_: tiny.wan())
     words = ["--source", "a red ball", "--target", "a blue ball", "--backbone", "shapeworld-wan"]
     arguments = ["sheet", clip, "-o", str(tmp_path / "out"), *words, "--seed", "0:2"]
-    done = CliRunner().invoke(cli.app, [*arguments, "--set", "steps=2", "--json"])
+    done = CliRunner().invoke(app.app, [*arguments, "--set", "steps=2", "--json"])
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert set(record["clips"]) == {"flowedit seed 0", "flowedit seed 1"}
     assert (tmp_path / "out" / "flowedit seed 0.mp4.json").exists()
-    refused = CliRunner().invoke(cli.app, [*arguments, "--strength", "7"])
+    refused = CliRunner().invoke(app.app, [*arguments, "--strength", "7"])
     assert refused.exit_code == 2
     assert "strength is a number between 0 and 1" in refused.output

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from holdfast import inversion, registry
-from holdfast.backbones import svd
-from holdfast.backbones._svd import Seen, StableVideo
-from holdfast.backbones.base import Condition, Prompt
-from holdfast.errors import Missing
+from holdfast.base.errors import Missing
+from holdfast.models import registry
+from holdfast.models.base import Condition, Prompt
+from holdfast.models.svd import spec
+from holdfast.models.svd.adapter import Seen, StableVideo
+from holdfast.sampling import inversion
 
 from . import published, tiny
 
@@ -51,11 +52,11 @@ def image(seed=0):
 
 def test_conversions_are_public_and_inverse():
     for s in (0.0, 0.002, 1.0, 700.0):
-        assert svd.spread(svd.level(s)) == pytest.approx(s, rel=1e-12)
-        assert svd.to_model(svd.to_field(3.0, s), s) == pytest.approx(3.0)
-    assert svd.to_field(torch.full((1,), 6.0), 2.0) == 2.0
+        assert spec.spread(spec.level(s)) == pytest.approx(s, rel=1e-12)
+        assert spec.to_model(spec.to_field(3.0, s), s) == pytest.approx(3.0)
+    assert spec.to_field(torch.full((1,), 6.0), 2.0) == 2.0
     with pytest.raises(ValueError, match="pure noise"):
-        svd.spread(1.0)
+        spec.spread(1.0)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the scheduler's own
@@ -77,18 +78,18 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
     x = torch.randn(shape, dtype=torch.float64) * 700
     for i, t in enumerate(euler.timesteps):
         answer = torch.randn(shape, dtype=torch.float64)
-        s, s_next = (svd.spread(level) for level in levels[i : i + 2])
+        s, s_next = (spec.spread(level) for level in levels[i : i + 2])
         assert s == pytest.approx(euler.sigmas[i].item(), rel=1e-5)
         # diffusers holds its levels in float32; the step itself is compared at the very same ones
         euler.sigmas = euler.sigmas.double()
         euler.sigmas[i], euler.sigmas[i + 1] = s, s_next
         given = euler.scale_model_input(x, t)
         theirs = euler.step(answer, t, x).prev_sample
-        z = svd.to_field(x, s)
+        z = spec.to_field(x, s)
         z = z + (levels[i + 1] - levels[i]) * backbone.velocity(
             z, levels[i], Condition(None, None), branch="tgt+"
         )
-        ours = svd.to_model(z, s_next)
+        ours = spec.to_model(z, s_next)
         assert torch.allclose(backbone.input, given, rtol=1e-6)
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6 * (1 + s_next)), i
         x = theirs
@@ -100,9 +101,9 @@ def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_n
     plain, moved = backbone.levels(10), backbone.levels(10, shift=0.5)
     assert plain == sorted(plain, reverse=True)
     assert plain[-1] == 0
-    assert svd.spread(plain[0]) == pytest.approx(700)
-    assert svd.spread(plain[-2]) == pytest.approx(0.002)
-    assert [svd.spread(s) for s in moved] == pytest.approx([0.5 * svd.spread(s) for s in plain])
+    assert spec.spread(plain[0]) == pytest.approx(700)
+    assert spec.spread(plain[-2]) == pytest.approx(0.002)
+    assert [spec.spread(s) for s in moved] == pytest.approx([0.5 * spec.spread(s) for s in plain])
     assert backbone.levels(10, shift=9.0)[0] == plain[0]
     assert backbone.whole(0.123) == 0.123
     with pytest.raises(ValueError, match="no grid of levels called 'euler'; there are: own"):
@@ -113,7 +114,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     """The embedding, the mode of the noised image unscaled, and the three numbers in the order of the training."""
     from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 
-    from holdfast import diffusion
+    from holdfast.sampling import maths
 
     x = image()
     seen, nothing = (lambda c: (c.positive, c.negative))(backbone.condition(Prompt(image=x)))
@@ -123,7 +124,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     pixels = processor(images=small, return_tensors="pt", **asked).pixel_values
     embedding = backbone.parts["image_encoder"](pixels).image_embeds
     assert torch.allclose(seen.embedding[0], embedding, atol=1e-5)
-    eps = diffusion.noise(x[None, :, None], 0, 0)[:, :, 0]
+    eps = maths.noise(x[None, :, None], 0, 0)[:, :, 0]
     mode = backbone.parts["vae"].encode(x[None] * 2 - 1 + 0.02 * eps).latent_dist.mode()
     assert torch.allclose(seen.latents, mode, atol=1e-5)
     assert seen.ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
@@ -202,7 +203,7 @@ def test_the_published_model_on_the_meta_device(name):
 
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(
-            num_attention_heads=(5, 10, 20, 20), num_frames=svd.MODELS[name].frames
+            num_attention_heads=(5, 10, 20, 20), num_frames=spec.MODELS[name].frames
         )
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=(128, 256, 512, 512),
@@ -214,7 +215,7 @@ def test_the_published_model_on_the_meta_device(name):
     assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082
     assert sum(p.numel() for p in vae.parameters()) == 97_742_847
     unet.to("meta")  # the mixing factors are made by a constructor that knows no default device
-    backbone = StableVideo(unet, vae, model=svd.MODELS[name], name=name)
+    backbone = StableVideo(unet, vae, model=spec.MODELS[name], name=name)
     assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
     assert backbone.door.layers("self", "spatial") == backbone.door.layers("self", "temporal") == 16
     z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
@@ -230,9 +231,9 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     """Parts written as diffusers writes them, loaded by the pipeline and by --weights; guidance rises from 1 to 3."""
     from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 
-    from holdfast.diffusion import guided
+    from holdfast.sampling.maths import guided
 
-    folder, side = svd.find("shapeworld-svd"), 64
+    folder, side = spec.find("shapeworld-svd"), 64
     if made == "tiny":
         folder, side = saved(backbone, tmp_path), 32
         EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
@@ -251,8 +252,8 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     theirs = pipe(x[None], **asked).frames[0]
 
     levels = loaded.levels(steps)
-    s = svd.spread(levels[0])
-    z = svd.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
+    s = spec.spread(levels[0])
+    z = spec.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
         z = z + (sigma_next - sigma) * guided(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
@@ -264,7 +265,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
 def test_the_image_is_seen_as_in_diffusers_own_pipeline():
     from diffusers import StableVideoDiffusionPipeline
 
-    folder = svd.find("shapeworld-svd")
+    folder = spec.find("shapeworld-svd")
     pipe = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     theirs = pipe._encode_image(Image.fromarray(pixels), "cpu", 1, True)
@@ -296,7 +297,7 @@ def saved(backbone, folder):
 def test_the_inversions_levels_to_the_published_digits():
     """700, 545.7, 421.6, ... 0.0664, 0.0248, 0.0079, 0.0020, and below them 5.07e-4 by extrapolation."""
     rising = inversion.ascending(StableVideo().levels(25))
-    spreads = [svd.spread(sigma) for sigma in rising]
+    spreads = [spec.spread(sigma) for sigma in rising]
     assert spreads[:5] == pytest.approx([5.07e-4, 0.0020, 0.0079, 0.0248, 0.0664], rel=1e-2)
     assert spreads[-3:] == pytest.approx([421.6, 545.7, 700.0], rel=1e-4)
     assert 0.25 * math.log(spreads[0]) == pytest.approx(-1.897, abs=1e-3)
@@ -314,14 +315,14 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
     with torch.no_grad():
         steps = list(inversion.euler(backbone, source, condition, rising))
         for sigma, sigma_next in itertools.pairwise(rising):
-            s, s_next = svd.spread(sigma), svd.spread(sigma_next)
+            s, s_next = spec.spread(sigma), spec.spread(sigma_next)
             given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
             told = torch.tensor([0.25 * math.log(s)])
             v = unet(given, told, seen.embedding, added_time_ids=seen.ids).sample.transpose(1, 2)
             clean = -s / math.sqrt(s * s + 1) * v + x / (s * s + 1)
             x = x + (s_next - s) * (x - clean) / s
     assert len(steps) == 6
-    assert torch.allclose(svd.to_model(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(spec.to_model(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
 
 
 def test_inversion_begins_at_its_first_level_with_the_clean_latent_as_it_is():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.task import EditTask, part_of
+from holdfast.pipeline.task import EditTask, part_of
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from holdfast import tuning
-from holdfast.backbones import svd
-from holdfast.backbones.base import Prompt
-from holdfast.diffusion import noise, noised
+from holdfast.models.base import Prompt
+from holdfast.models.svd import spec
+from holdfast.sampling import tuning
+from holdfast.sampling.maths import noise, noised
 
 from . import tiny
 
@@ -32,7 +32,7 @@ def clip(backbone):
 def test_the_loss_is_edms_weighted_error_of_the_clean_estimate(backbone, clip, s):
     """(1 + s^2) / s^2 |D - x0|^2, with D from the network's own v."""
     clean, condition = clip
-    eps, sigma = torch.randn_like(clean), svd.level(s)
+    eps, sigma = torch.randn_like(clean), spec.level(s)
     x = clean + s * eps
     with torch.no_grad():
         velocity = backbone.velocity(noised(clean, sigma, eps), sigma, condition, branch="tgt+")
@@ -44,7 +44,7 @@ def test_the_loss_is_edms_weighted_error_of_the_clean_estimate(backbone, clip, s
 
 
 def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shifted():
-    spreads = [svd.spread(tuning.level(i / 1000)) for i in range(1001)]
+    spreads = [spec.spread(tuning.level(i / 1000)) for i in range(1001)]
     assert spreads[0] == pytest.approx(700, rel=1e-6)
     assert spreads[-1] == pytest.approx(0.002, rel=1e-6)
     assert spreads == sorted(spreads, reverse=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from holdfast import load_backbone
-from holdfast.backbones import _wan, wan
-from holdfast.backbones.base import Condition, Prompt
-from holdfast.errors import Missing
-from holdfast.prompts import clean_prompt
+from holdfast.base.errors import Missing
+from holdfast.base.prompts import clean_prompt
+from holdfast.models.base import Condition, Prompt
+from holdfast.models.wan import adapter, spec
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
 TRANSFORMERS = {
@@ -46,7 +46,7 @@ def test_published_configurations_on_the_meta_device(name):
     with torch.device("meta"):
         transformer, vae = WanTransformer3DModel(**fixed, **sizes), AutoencoderKLWan()
     assert sum(p.numel() for p in transformer.parameters()) == parameters
-    backbone = wan.Wan(transformer, vae, shift=5.0, model=wan.MODELS[name], name=name)
+    backbone = adapter.Wan(transformer, vae, shift=5.0, model=spec.MODELS[name], name=name)
     assert backbone.grid.stride == (4, 8, 8)
     assert backbone.grid.multiple == (16, 16)
     assert backbone.grid.latent_frames(41) == 11
@@ -66,13 +66,13 @@ def test_published_text_encoder_on_the_meta_device():
 
 def test_levels_are_the_authors():
     """Their whole timesteps for 50 steps at shift 5, and the next-level rule: the last level is 0."""
-    levels = wan.Wan(shift=5.0).levels(50)
-    told = [round(1000 * wan.Wan().whole(s)) for s in levels]
+    levels = adapter.Wan(shift=5.0).levels(50)
+    told = [round(1000 * adapter.Wan().whole(s)) for s in levels]
     assert told[:4] == [999, 995, 991, 987]
     assert told[-4:] == [241, 172, 92, 0]
     assert levels[-1] == 0
     assert len(levels) == 51
-    assert wan.Wan(shift=3.0).levels(50, shift=5.0) == levels
+    assert adapter.Wan(shift=3.0).levels(50, shift=5.0) == levels
 
 
 def test_the_model_is_told_the_exact_timestep_and_the_right_text(tiny_wan, monkeypatch):
@@ -94,7 +94,7 @@ def test_the_model_is_told_the_exact_timestep_and_the_right_text(tiny_wan, monke
 
 
 def test_parts_that_are_not_there_are_said_and_what_is_there_works():
-    bare = wan.Wan()
+    bare = adapter.Wan()
     assert len(bare.levels(4)) == 5
     with pytest.raises(ValueError, match="was built without its vae"):
         bare.encode(torch.zeros(1, 3, 16, 16))
@@ -110,7 +110,7 @@ def test_a_part_is_on_the_device_inside_and_rests_afterwards(tiny_wan):
             moved.append(str(device))
             return self
 
-    backbone = wan.Wan(text_encoder=Part(), device=torch.device("cpu"))
+    backbone = adapter.Wan(text_encoder=Part(), device=torch.device("cpu"))
     backbone.device = torch.device("meta")
     with backbone.on("text_encoder"):
         assert moved == ["meta"]
@@ -121,7 +121,7 @@ def test_a_part_is_on_the_device_inside_and_rests_afterwards(tiny_wan):
 
 
 def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
-    assert _wan.TEXT_LENGTH == 512
+    assert adapter.TEXT_LENGTH == 512
     for backbone, length in ((tiny_wan, 32), (shapeworld, 32)):
         state = backbone.condition(Prompt("a plain red ball")).positive
         assert state.shape[1] == length  # this tokenizer's own limit is below 512
@@ -195,7 +195,7 @@ def test_wrong_names_and_folders(tmp_path):
 
 
 def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
-    folder = wan.find("shapeworld-wan")
+    folder = spec.find("shapeworld-wan")
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
@@ -214,7 +214,7 @@ def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
 
 def test_a_user_folder_of_the_family_loads(tmp_path, shapeworld):
     """--weights takes a folder: the embedded one under another backbone's name."""
-    folder = wan.find("shapeworld-wan")
+    folder = spec.find("shapeworld-wan")
     other = load_backbone("wan2.1-1.3b", weights=str(folder), device="cpu", dtype="bfloat16")
     assert other.transformer.dtype == torch.bfloat16
     assert other.vae.dtype == torch.float32
@@ -227,8 +227,8 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     """Loaded by from_pretrained; from the same noise, with guidance, on its Euler grid of levels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    from holdfast.backbones.wan import find
-    from holdfast.diffusion import guided
+    from holdfast.models.wan.spec import find
+    from holdfast.sampling.maths import guided
 
     pipe = WanPipeline.from_pretrained(find("shapeworld-wan"), torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)

@@ -8,36 +8,27 @@ import shutil
 import pytest
 import torch
 
-from holdfast import attention, features, load_backbone, registry, walk
-from holdfast.backbones import wan
-from holdfast.backbones._cards import Model
-from holdfast.backbones._wan import Experts
-from holdfast.backbones.base import Condition, Prompt
-from holdfast.diffusion import guided
-from holdfast.errors import Missing
-from holdfast.task import EditTask
+from holdfast import load_backbone
+from holdfast.base.errors import Missing
+from holdfast.models import attention, feature_hooks, registry
+from holdfast.models.base import Condition, Prompt
+from holdfast.models.spec import Model
+from holdfast.models.wan import adapter, spec
+from holdfast.models.wan.adapter import Experts
+from holdfast.pipeline import loop
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling.maths import guided
 
 from . import tiny
-from .methods.test_contract import (  # noqa: F401  (run here over `case` below)
-    Case,
-    test_all_branches_are_seen_by_their_names,
-    test_an_empty_mask_returns_the_source_and_a_full_one_changes_nothing,
-    test_equal_prompts_and_guidance_return_the_source_bit_for_bit,
-    test_latents_outside_a_mask_stay_bit_for_bit,
-    test_odd_clips,
-    test_stopped_and_resumed_at_every_step_through_the_disk,
-    test_the_seed_decides_and_nothing_else,
-    test_timesteps_are_whole_or_exact_as_asked,
-    test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window,
-)
+from .methods.test_contract import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-CARD = Model("tiny", 0, rate=8, area=64 * 96, frames=13, carries=wan.CARRIES)
+CARD = Model("tiny", 0, rate=8, area=64 * 96, frames=13, carries=spec.CARRIES)
 BOUNDARY = 0.875
 ABOVE, BELOW = 0.9, 0.8
 
 
-def small() -> wan.Wan:
+def small() -> adapter.Wan:
     """As the 5B: a residual VAE over 2x2 pixels, strides (4, 16, 16)."""
     from diffusers import AutoencoderKLWan
 
@@ -58,10 +49,10 @@ def small() -> wan.Wan:
         latents_std=[1.5, 0.8, 1.0, 2.0],
     )
     encoder = plain.part("text_encoder")
-    return wan.Wan(plain.transformer, vae, encoder, plain.tokenizer, 3.0, CARD, "tiny 5b")
+    return adapter.Wan(plain.transformer, vae, encoder, plain.tokenizer, 3.0, CARD, "tiny 5b")
 
 
-def large() -> wan.Wan:
+def large() -> adapter.Wan:
     """As the A14B: two denoisers, and the rest of Wan2.1."""
     plain = tiny.wan()
     second = copy.deepcopy(plain.transformer)
@@ -70,7 +61,7 @@ def large() -> wan.Wan:
         parameter.data += 0.2 * torch.randn_like(parameter)
     experts = Experts(plain.transformer, second, BOUNDARY)
     encoder = plain.part("text_encoder")
-    return wan.Wan(experts, plain.vae, encoder, plain.tokenizer, 3.0, CARD, "tiny 14b")
+    return adapter.Wan(experts, plain.vae, encoder, plain.tokenizer, 3.0, CARD, "tiny 14b")
 
 
 MEMBERS = {"5b": small, "14b": large}
@@ -163,8 +154,8 @@ def test_published_configurations_on_the_meta_device(name):
     assert shapes == published(**sizes)
     assert sum(p.numel() for p in transformer.parameters()) == parameters
     assert sum(p.numel() for p in vae.parameters()) == VAES[name][1]
-    model = wan.MODELS[name]
-    made = wan.Wan(transformer, vae, shift=wan.SHIFTS[name], model=model, name=name)
+    model = spec.MODELS[name]
+    made = adapter.Wan(transformer, vae, shift=spec.SHIFTS[name], model=model, name=name)
     side = {"wan2.2-5b": 16, "wan2.2-14b": 8}[name]
     assert made.grid.stride == (4, side, side)
     assert made.grid.multiple == (2 * side, 2 * side)
@@ -176,7 +167,7 @@ def test_published_configurations_on_the_meta_device(name):
 
 
 def test_the_cards_are_the_authors():
-    five, fourteen = (wan.MODELS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
+    five, fourteen = (spec.MODELS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
     assert (five.rate, five.frames, five.area) == (24, 121, 704 * 1280)
     assert (fourteen.rate, fourteen.frames, fourteen.area) == (16, 81, 480 * 832)
     assert (five.prefers, fourteen.prefers) == ({"shift": 5.0}, {"shift": 12.0})
@@ -213,12 +204,12 @@ def test_a_level_has_the_denoiser_that_diffusers_gives_it(boundary):
     for sigma in levels:
         high = 1000 * sigma >= boundary * 1000
         assert experts.turn(sigma) == ("transformer" if high else "transformer_2")
-        assert experts.turn(wan.Wan().whole(sigma)) == experts.turn(sigma)
+        assert experts.turn(adapter.Wan().whole(sigma)) == experts.turn(sigma)
     assert experts.turn(boundary) == "transformer"
     assert Experts(None).turn(0.0) == "transformer"  # one alone has every level
 
 
-def pipeline(made: wan.Wan, shift: float):
+def pipeline(made: adapter.Wan, shift: float):
     """Diffusers' own, of the same parts."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
@@ -274,18 +265,18 @@ def test_one_door_leads_to_both_denoisers():
     networks = (made.experts.first, made.experts.second)
     stock, silenced, zeroed = {}, {}, {}
     for sigma, network in zip((ABOVE, BELOW), networks, strict=True):
-        alone = wan.Wan(network)
+        alone = adapter.Wan(network)
         told = {"branch": "tgt+"}
         stock[sigma] = alone.velocity(z, sigma, condition, **told)
         with attention.edit(alone, silent):
             silenced[sigma] = alone.velocity(z, sigma, condition, **told)
-        with features.edit(alone, lambda site, x: torch.zeros_like(x)):
+        with feature_hooks.edit(alone, lambda site, x: torch.zeros_like(x)):
             zeroed[sigma] = alone.velocity(z, sigma, condition, **told)
     processors = [block.attn1.processor for n in networks for block in n.blocks]
     with attention.edit(made, silent):  # put in force before any is in use, and kept over a change
         for sigma in (ABOVE, BELOW, BELOW, ABOVE):
             assert torch.equal(call(sigma), silenced[sigma])
-    with features.edit(made, lambda site, x: torch.zeros_like(x)):
+    with feature_hooks.edit(made, lambda site, x: torch.zeros_like(x)):
         for sigma in (ABOVE, BELOW):
             assert torch.equal(call(sigma), zeroed[sigma])
     for sigma in (ABOVE, BELOW):
@@ -300,7 +291,7 @@ def test_what_is_recorded_of_one_denoiser_is_met_again_in_the_other():
     z, condition = torch.randn(1, 4, 2, 4, 4), made.condition(Prompt("a plain red ball"))
     found = {}
     for sigma in (ABOVE, BELOW):
-        with attention.record(made) as attended, features.record(made) as put_out:
+        with attention.record(made) as attended, feature_hooks.record(made) as put_out:
             made.velocity(z, sigma, condition, branch="src+")
         found[sigma] = (list(attended), list(put_out))
     assert found[ABOVE] == found[BELOW]
@@ -364,7 +355,7 @@ def test_everything_but_the_velocity_is_known_before_a_denoiser_is_loaded(folder
         (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     assert set(made.parts) == {"vae", "text_encoder"}
     assert made.grid == about.grid
-    assert made.carries == about.carries == wan.CARRIES
+    assert made.carries == about.carries == spec.CARRIES
     assert made.dtype == torch.float32
     assert made.door.layers("cross", "joint") == 2
     with attention.record(made):
@@ -398,13 +389,13 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
         method=method,
         settings={"steps": 10, "strength": strength},
     )
-    job = walk.job(task, made, CLIP)
+    job = loop.job(task, made, CLIP)
     first = 10 - round(10 * strength)
     starts = made.levels(10, job.plan.cfg.shift, job.plan.cfg.grid)[first]
     assert (starts >= made.experts.boundary) == both
     if not both:
         (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    edited = walk.finished(job, made)
+    edited = loop.finished(job, made)
     assert edited.isfinite().all()
     assert ("transformer" in made.parts) == both
     assert "transformer_2" in made.parts
@@ -413,9 +404,9 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
 def test_the_shift_is_the_cards_and_the_boundary_the_folders(folder):
     made = load(folder)
     assert made.shift == 12.0
-    assert made.levels(40) == wan.Wan(shift=12.0).levels(40)
+    assert made.levels(40) == adapter.Wan(shift=12.0).levels(40)
     assert made.experts.boundary == 0.85
-    index = wan._weights.index(folder)
+    index = spec._weights.index(folder)
     for without in ({"boundary_ratio": None}, {}):
         rest = {key: value for key, value in index.items() if key != "boundary_ratio"}
         write_index(folder, **rest, **without)
@@ -434,18 +425,18 @@ def test_a_download_without_its_second_denoiser_says_how_to_go_on(folder, monkey
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
-    assert wan.find("wan2.2-14b") == folder
+    assert spec.find("wan2.2-14b") == folder
     shutil.rmtree(folder / "transformer_2")
     said = r"is not complete \(no transformer_2\).*hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"
     with pytest.raises(Missing, match=said):
-        wan.find("wan2.2-14b")
+        spec.find("wan2.2-14b")
     (folder / "model_index.json").unlink()
     with pytest.raises(Missing, match=r"no model_index\.json"):
-        wan.find("wan2.2-14b")
+        spec.find("wan2.2-14b")
 
 
 def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder):
-    one = str(wan.find("shapeworld-wan"))  # its index names the second as none
+    one = str(spec.find("shapeworld-wan"))  # its index names the second as none
     with pytest.raises(
         ValueError, match=r"has two: it names no transformer_2.*such as wan2\.1-14b"
     ):
@@ -453,7 +444,7 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
     for name in ("wan2.1-14b", "wan2.2-5b", "shapeworld-wan"):
         with pytest.raises(ValueError, match=rf"two denoisers.*{name} has one; use wan2\.2-14b"):
             load(folder, name)
-    index = wan._weights.index(folder)
+    index = spec._weights.index(folder)
     del index["transformer_2"]  # an older index does not name it at all
     write_index(folder, **index)
     with pytest.raises(ValueError, match="has two"):
@@ -463,6 +454,6 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
 
 @pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", "34.2"), ("wan2.2-14b", "126.2")])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
-    said = rf"{size} GB.*hf download {wan.MODELS[name].weights}"
+    said = rf"{size} GB.*hf download {spec.MODELS[name].weights}"
     with pytest.raises(Missing, match=said):
         load_backbone(name)

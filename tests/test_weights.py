@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from holdfast import doctor, registry
-from holdfast.backbones import _headers, _parts, _weights
-from holdfast.cli import app
+from holdfast.cli import doctor
+from holdfast.cli.app import app
+from holdfast.models import headers, parts, registry, weights
 
 FAMILIES = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -23,7 +23,7 @@ def copied(tmp_path):
     """copied(name): the folder of an embedded model, to break."""
 
     def copy(name="shapeworld-t2v"):
-        return shutil.copytree(_weights.CHECKPOINTS / name, tmp_path / name)
+        return shutil.copytree(weights.CHECKPOINTS / name, tmp_path / name)
 
     return copy
 
@@ -258,8 +258,8 @@ def test_parts_of_different_models_are_not_put_together(copied):
     with pytest.raises(ValueError, match=r"does not fit its config\.json"):
         registry.load_backbone("shapeworld-sd", str(folder), "cpu")
     with pytest.raises(ValueError, match=r"mixes parts .* their widths are 64 and 128"):
-        _parts.agree(folder, "widths", 128, 64)
-    _parts.agree(folder, "widths", 128, None, 128)
+        parts.agree(folder, "widths", 128, 64)
+    parts.agree(folder, "widths", 128, None, 128)
 
 
 def test_an_image_processor_that_is_none(copied):
@@ -278,7 +278,7 @@ def test_a_hundred_thousand_layers_are_never_made():
     from diffusers import UNet2DConditionModel
 
     made = []
-    with pytest.raises(_parts._TooMany), _parts._at_most(100), torch.device("meta"):
+    with pytest.raises(parts._TooMany), parts._at_most(100), torch.device("meta"):
         made.append(UNet2DConditionModel(layers_per_block=10**5))
     assert not made
     torch.nn.Linear(2, 2)  # the watch has ended
@@ -286,9 +286,9 @@ def test_a_hundred_thousand_layers_are_never_made():
 
 def test_only_headers_are_read(copied):
     file = copied() / "unet"
-    found = _headers.shapes(file)
+    found = headers.shapes(file)
     assert found == {name: tuple(t.shape) for name, t in load_file(file / WEIGHTS).items()}
-    assert _headers.size(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
+    assert headers.size(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
 
 
 def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_path, monkeypatch):
@@ -300,5 +300,5 @@ def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_pat
     said = CliRunner().invoke(app, ["edit", str(make_clip()), "-o", out, *prompts, *model])
     assert said.exit_code == 2
     assert said.output.count("error:") == 1
-    monkeypatch.setattr(_weights, "CHECKPOINTS", folder.parent)
+    monkeypatch.setattr(weights, "CHECKPOINTS", folder.parent)
     assert "damaged" in doctor._weights()["shapeworld-t2v"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from holdfast import windows
-from holdfast.backbones.base import Grid
+from holdfast.models.base import Grid
+from holdfast.sampling import windows
 
 GRID = Grid(
     (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, multiple=(8, 8), step=4

@@ -5,14 +5,15 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from holdfast import features
-from holdfast.attention.door import Call
-from holdfast.backbones._cards import Model
-from holdfast.backbones._latent_diffusion import LatentDiffusion, carried
-from holdfast.backbones._svd import StableVideo
-from holdfast.backbones._unet_attention import door_of, residual_blocks
-from holdfast.backbones.svd import CARRIES as SVD_CARRIES
-from holdfast.backbones.wan import CARRIES, Wan
+from holdfast.models import feature_hooks
+from holdfast.models.attention.hooks import Call
+from holdfast.models.spec import Model
+from holdfast.models.svd.adapter import StableVideo
+from holdfast.models.svd.spec import CARRIES as SVD_CARRIES
+from holdfast.models.unet.adapter import LatentDiffusion, carried
+from holdfast.models.unet.hooks import door_of, residual_blocks
+from holdfast.models.wan.adapter import Wan
+from holdfast.models.wan.spec import CARRIES
 
 TEXT = 16  # width of the text states
 
@@ -68,7 +69,7 @@ class Raw:
 
     def __post_init__(self):
         self.door = door_of(self.network.eval())
-        self.features = features.door_of(residual_blocks(self.network))
+        self.features = feature_hooks.door_of(residual_blocks(self.network))
 
     @torch.no_grad()
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:

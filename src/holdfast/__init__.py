@@ -5,8 +5,8 @@ __all__ = ["EditTask", "backbones", "edit", "events", "load_backbone", "methods"
 
 
 def load_backbone(name, weights=None, device="auto", dtype="auto"):
-    """Load a backbone by name: see holdfast.registry.load_backbone."""
-    from .registry import load_backbone
+    """Load a backbone by name: see holdfast.models.registry.load_backbone."""
+    from .models.registry import load_backbone
 
     return load_backbone(name, weights, device, dtype)
 
@@ -15,11 +15,12 @@ def __getattr__(name: str):
     import importlib
 
     if name in ("edit", "events"):
-        return getattr(importlib.import_module("holdfast.python"), name)
+        return getattr(importlib.import_module("holdfast.pipeline.api"), name)
     if name == "EditTask":
-        return importlib.import_module("holdfast.task").EditTask
+        return importlib.import_module("holdfast.pipeline.task").EditTask
     if name in ("methods", "backbones"):  # packages: their names() lists what there is
-        return importlib.import_module(f"holdfast.{name}")
+        room = {"methods": "methods", "backbones": "models"}[name]
+        return importlib.import_module(f"holdfast.{room}")
     raise AttributeError(f"module holdfast has no attribute {name!r}")
 
 

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from holdfast.attention import maps
-from holdfast.attention.affine import Refinement, refined
+from holdfast.models.attention import maps
+from holdfast.models.attention.refinement import Refinement, refined
 
 
 def naive_logits(a, inside, target, how):
@@ -107,7 +107,7 @@ def test_keys_that_are_no_text_do_not_count():
 
 
 def test_a_term_is_carried_in_two_halves_that_bfloat16_keeps():
-    from holdfast.attention.affine import _halves
+    from holdfast.models.attention.refinement import _halves
 
     x = torch.linspace(-7, 9, 501)
     high, low = (half.to(torch.bfloat16).float() for half in _halves(x, torch.bfloat16))

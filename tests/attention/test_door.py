@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from holdfast import attention, features, windows
-from holdfast.attention.door import Site, size_of
-from holdfast.backbones.base import Prompt
+from holdfast.models import attention, feature_hooks
+from holdfast.models.attention.hooks import Site, size_of
+from holdfast.models.base import Prompt
+from holdfast.sampling import windows
 
 from .. import tiny
 
@@ -118,9 +119,9 @@ def test_text_may_stand_anywhere_among_the_keys():
 
 def test_recording_and_declining_leave_every_bit(network, call):
     stock = call()
-    with attention.record(network), features.record(network):
+    with attention.record(network), feature_hooks.record(network):
         assert torch.equal(call(), stock)
-    with attention.edit(network, lambda *_: None), features.edit(network, lambda *_: None):
+    with attention.edit(network, lambda *_: None), feature_hooks.edit(network, lambda *_: None):
         assert torch.equal(call(), stock)
 
 
@@ -198,16 +199,16 @@ def test_of_two_rules_the_one_put_in_force_last_is_asked_first(network, call):
 
 def test_residual_blocks_put_out_clips_that_can_be_replaced(network, call):
     stock = call()
-    with features.record(network) as found:
+    with feature_hooks.record(network) as found:
         call("src+", frames=(4, 5, 6))
     assert {site.path for site in found} == {s.path for s in network.features.sites}
     for site, x in found.items():
         assert tuple(x.shape[2:]) == site.grid
         assert site.frames == (4, 5, 6)
     kept = {site.path: x for site, x in found.items()}
-    with features.edit(network, lambda site, x: kept[site.path]):
+    with feature_hooks.edit(network, lambda site, x: kept[site.path]):
         assert torch.allclose(call(), stock, atol=1e-6)  # its own outputs again
-    with features.edit(network, lambda site, x: torch.zeros_like(x), lambda s: s.layer == 0):
+    with feature_hooks.edit(network, lambda site, x: torch.zeros_like(x), lambda s: s.layer == 0):
         assert not torch.allclose(call(), stock, atol=1e-4)
     assert torch.equal(call(), stock)
 
@@ -228,13 +229,13 @@ def test_a_residual_output_is_laid_out_by_frame_row_and_column():
     }
     for axis, laid in layouts.items():
         block = Named()
-        door = features.door_of([(Site("b", "block", 0, "residual", axis), block)])
+        door = feature_hooks.door_of([(Site("b", "block", 0, "residual", axis), block)])
         field = type("Field", (), {"features": door})()
         call = attention.Call("src+", (0, 1, 2), (h, w))
-        with features.record(field) as found, door.calling(call):
+        with feature_hooks.record(field) as found, door.calling(call):
             block(laid)
         assert torch.equal(next(iter(found.values())), names)
-        with features.edit(field, lambda site, x: x + 1), door.calling(call):
+        with feature_hooks.edit(field, lambda site, x: x + 1), door.calling(call):
             assert torch.equal(block(laid), laid + 1)
 
 

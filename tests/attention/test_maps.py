@@ -7,10 +7,10 @@ import contextlib
 import pytest
 import torch
 
-from holdfast.attention import maps
-from holdfast.attention.door import Call, Door, Site
-from holdfast.backbones.base import Condition
-from holdfast.step import Given
+from holdfast.models.attention import maps
+from holdfast.models.attention.hooks import Call, Door, Site
+from holdfast.models.base import Condition
+from holdfast.sampling.field import Given
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdfast import editing, jobs
 from holdfast.batch import rows
-from holdfast.places import manifest_path, store_of
+from holdfast.pipeline import jobs, run
+from holdfast.pipeline.output_paths import manifest_path, store_of
 
 from . import nodes
 
@@ -37,7 +37,7 @@ def work(tmp_path_factory, shapeworld):
         lines.append(json.dumps(row | told))
     (folder / "jobs.jsonl").write_text("\n".join(lines))
     for job in rows.read(folder / "jobs.jsonl", folder / "single"):
-        editing.edit(job.task, shapeworld, judged=False).save()
+        run.edit(job.task, shapeworld, judged=False).save()
     return folder
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from holdfast import __version__
+from holdfast.base.errors import UserError
 from holdfast.batch import crew
 from holdfast.batch.crew import Crew, Dead
 from holdfast.batch.record import Job, Outcome
-from holdfast.errors import UserError
-from holdfast.task import EditTask
+from holdfast.pipeline.task import EditTask
 
 
 class RayError(Exception):

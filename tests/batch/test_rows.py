@@ -182,15 +182,15 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
     assert far.status == "waiting"  # another machine may have its weights
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
+@pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")  # no scene of its world
 def test_a_job_that_is_done_is_skipped_until_its_row_or_its_clip_changes(
     read, make_clip, tmp_path, shapeworld
 ):
-    from holdfast import editing
+    from holdfast.pipeline import run
 
     clip = make_clip()
     (job,) = read(row(str(clip), settings={"steps": 2}))
-    editing.edit(job.task, shapeworld).save()
+    run.edit(job.task, shapeworld).save()
     again, other = read(
         row(str(clip), settings={"steps": 2}), row(str(clip), id="b", settings={"steps": 2})
     )

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast import editing, jobs
+from holdfast.base.errors import Missing, UserError
 from holdfast.batch import probes, rows, run, session
 from holdfast.batch.crew import Dead, Hand
 from holdfast.batch.record import Job, Outcome, Record, exit_code, left
 from holdfast.batch.worker import Worker
-from holdfast.claims import claimed
-from holdfast.commands import batch as command
-from holdfast.errors import Missing, UserError
-from holdfast.places import store_of
-from holdfast.task import EditTask
+from holdfast.cli import batch as command
+from holdfast.pipeline import jobs
+from holdfast.pipeline import run as editing
+from holdfast.pipeline.locks import claimed
+from holdfast.pipeline.output_paths import store_of
+from holdfast.pipeline.task import EditTask
 
 
 def job(line: int = 1, backbone: str = "one", **fields) -> Job:
@@ -146,8 +147,8 @@ def task_of(clip: Path, name: str, **fields) -> EditTask:
 
 def test_a_warm_worker_loads_a_model_again_whose_files_changed(monkeypatch):
     known = {"identity": "before"}
-    monkeypatch.setattr("holdfast.registry.weights_identity", lambda *_: known["identity"])
-    monkeypatch.setattr("holdfast.registry.load_backbone", lambda *_: object())
+    monkeypatch.setattr("holdfast.models.registry.weights_identity", lambda *_: known["identity"])
+    monkeypatch.setattr("holdfast.models.registry.load_backbone", lambda *_: object())
     worker, kind = Worker(1), ("shapeworld-wan", "folder", None, "cpu", "auto")
     first = worker._warm(kind)
     assert worker._warm(kind) is first
@@ -155,7 +156,7 @@ def test_a_warm_worker_loads_a_model_again_whose_files_changed(monkeypatch):
     assert worker._warm(kind) is not first
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
+@pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")  # no scene of its world
 def test_a_worker_keeps_one_backbone_warm_and_makes_what_a_single_run_makes(make_clip, shapeworld):
     clip = make_clip()
     first, second = task_of(clip, "a.mp4"), task_of(clip, "b.mp4", seed=1)
@@ -253,7 +254,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address):
         pass
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # no scene of its world
+@pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")  # no scene of its world
 def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
     make_clip, shapeworld, monkeypatch
 ):

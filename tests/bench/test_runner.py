@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from holdfast import methods
+from holdfast.base.errors import UserError
 from holdfast.bench import datasets, runner, tables
 from holdfast.bench.report import report
-from holdfast.errors import UserError
 from holdfast.metrics.base import Tools
 from tests.bench import toy
 

@@ -4,9 +4,9 @@ import csv
 import io
 import warnings
 
+from holdfast.base.files import write_json
 from holdfast.bench import plots, runner, tables
 from holdfast.bench.datasets.base import Case
-from holdfast.files import write_json
 
 
 def made_of(folder, figures, others=None):

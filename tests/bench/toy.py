@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from holdfast import editing, registry
+from holdfast.base.files import write_json
 from holdfast.bench import datasets, runner
-from holdfast.files import write_json
 from holdfast.media import video
 from holdfast.metrics.base import Tools
+from holdfast.models import registry
+from holdfast.pipeline import run as editing
 
 # Of the brightness that stays, less 0.05 a step.
 SHARE = {"flowedit": 0.5, "sdedit": 0.8}
@@ -49,7 +50,7 @@ def load_backbone(name, *_):
 
 
 def install(monkeypatch) -> None:
-    monkeypatch.setattr(editing, "edit", edit)
+    monkeypatch.setattr(run, "edit", edit)
     monkeypatch.setattr(registry, "load_backbone", load_backbone)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast import masking
 from holdfast.media import masks, video
+from holdfast.pipeline import track_mask
 
 from ..media.test_carried import SIDE, overlap, passing, written
 from ..test_cli import call
@@ -144,11 +144,11 @@ def test_sam2_from_a_folder(clip, tmp_path):
 def test_a_mask_that_cannot_be_meant_is_said_with_the_frame_and_the_cure(shares, marks, words):
     import re
 
-    assert any(re.search(words, text) for text in masking.notes(shares, range(10, 14), marks))
+    assert any(re.search(words, text) for text in track_mask.notes(shares, range(10, 14), marks))
 
 
 def test_what_is_hidden_for_a_while_or_marked_again_is_not_lost():
-    assert masking.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
-    assert masking.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
-    assert masking.notes([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
-    assert masking.notes([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []
+    assert track_mask.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
+    assert track_mask.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
+    assert track_mask.notes([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
+    assert track_mask.notes([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []

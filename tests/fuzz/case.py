@@ -14,7 +14,7 @@ from pathlib import Path
 from . import seeds
 from .server import ROOT
 
-CHECKPOINTS = ROOT / "src" / "holdfast" / "checkpoints"
+CHECKPOINTS = ROOT / "src" / "holdfast" / "shapeworld" / "checkpoints"
 WHEN = 1_000_000_000  # every file's time: a task's key depends on it
 
 
@@ -56,7 +56,7 @@ class Case:
 
     def _key(self, folder: Path) -> None:
         """Say in the latents that they are this task's: a key changes whenever a task has one field more."""
-        from holdfast.task import EditTask
+        from holdfast.pipeline.task import EditTask
 
         with contextlib.chdir(folder):
             key = EditTask(**seeds.RESUMED).key()

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from random import Random
 
-from holdfast.settings import kind_of
-from holdfast.task import EditTask
+from holdfast.base.schema import kind_of
+from holdfast.pipeline.task import EditTask
 
 from . import seeds
 from .case import CHECKPOINTS, Case

@@ -17,6 +17,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.base.names import list_modules
+
 ROOT = Path(__file__).parents[2]
 MEMORY, FILE = 12 << 30, 256 << 20  # bytes that a run may map, and write to one file
 TO_END = 30.0  # seconds that a run has after a signal
@@ -91,15 +93,20 @@ def warm() -> None:
     import diffusers
     import transformers
 
-    from holdfast import registry
-
-    for package in ("methods", "backbones", "metrics", "bench.datasets"):
-        for name in registry.modules(f"holdfast.{package}"):
+    for package in ("methods", "metrics", "bench.datasets"):
+        for name in list_modules(f"holdfast.{package}"):
             importlib.import_module(f"holdfast.{package}.{name}")
-    for name in ("cli", "editing", "bench.runner", "bench.report", "bench.study", "measuring"):
+    for name in (
+        "cli.app",
+        "pipeline.run",
+        "bench.runner",
+        "bench.report",
+        "bench.study",
+        "metrics.compare",
+    ):
         importlib.import_module(f"holdfast.{name}")
-    for name in ("_wan", "_svd", "_latent_diffusion"):
-        importlib.import_module(f"holdfast.backbones.{name}")
+    for name in ("wan", "svd", "unet"):
+        importlib.import_module(f"holdfast.models.{name}.adapter")
     parts = "AutoencoderKLWan WanTransformer3DModel AutoencoderKL UNet3DConditionModel"
     parts += " UNet2DConditionModel UNetSpatioTemporalConditionModel"
     texts = "UMT5EncoderModel CLIPTextModel CLIPVisionModelWithProjection AutoTokenizer"
@@ -137,12 +144,12 @@ def _run(asked: dict) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.chdir(asked["folder"])
-    from holdfast import cli
+    from holdfast.cli.app import app
 
     sys.argv = ["holdfast", *asked["argv"]]
     code = 0
     try:
-        exec(asked["code"], {}) if asked["code"] else cli.main()
+        exec(asked["code"], {}) if asked["code"] else app.main()
     except SystemExit as error:
         code = error.code or 0
     except BaseException:

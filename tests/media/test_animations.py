@@ -80,7 +80,9 @@ def test_a_picture_is_known_by_what_it_holds(name, tmp_path):
     assert video.probe(tmp_path / name).frames == 5
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")  # the picture is no sensible mask
+@pytest.mark.filterwarnings(
+    "ignore::holdfast.base.notices.Notice"
+)  # the picture is no sensible mask
 @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.tif", "a.gif"])
 def test_where_one_picture_is_wanted_an_animated_one_is_refused(name, tmp_path):
     """For a first frame, a key frame, a brush, and in a folder of frames; a mask may move."""

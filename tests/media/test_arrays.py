@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from holdfast.base.notices import Notice
 from holdfast.media import arrays, images, video
-from holdfast.notes import Notice
 
 
 def noise(*shape, kind=np.uint8) -> np.ndarray:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from holdfast.backbones._cards import Grid
 from holdfast.media import fit
+from holdfast.media.clip_format import Grid
 
 WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093, (16, 16), 4)
 SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)

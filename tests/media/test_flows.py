@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.errors import Missing
-from holdfast.media import flows as module
-from holdfast.media import motion, raft
-from holdfast.media.flows import Flows, backend, flows, warped
+from holdfast.base.errors import Missing
+from holdfast.media import motion
+from holdfast.models.vision import flows as module
+from holdfast.models.vision import raft
+from holdfast.models.vision.flows import Flows, backend, flows, warped
 from tests.media.test_motion import constant, shifted, texture
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import images, opacity, video
 
 RNG = np.random.default_rng(0)

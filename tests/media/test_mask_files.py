@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import anchors, arrays, masks, video
 
 PART = range(3)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from holdfast.backbones.base import Grid
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import fit, masks, video
+from holdfast.models.base import Grid
 
 GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
 

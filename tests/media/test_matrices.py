@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import matrices, video
 
 COLOUR = (200, 60, 30)

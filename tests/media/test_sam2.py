@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.errors import Missing
-from holdfast.media import grounding, sam2
+from holdfast.base.errors import Missing
 from holdfast.media.anchors import Marks
 from holdfast.media.carried import carried
+from holdfast.models.vision import grounding, sam2
 
 from .test_carried import passing, written
 

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from holdfast import delivered
 from holdfast.media import samples, video
+from holdfast.pipeline import verification
 
 BOX = (slice(7, 21), slice(9, 30))  # rows and columns, neither on the chroma's grid
 
@@ -221,7 +221,7 @@ def test_packed_samples_are_unpacked_and_no_other(codec, layout, name, kept, tmp
     assert video.probe(path).pixel_format == kept
     alpha = np.zeros(clip.size[::-1], np.float32)
     alpha[BOX] = 1
-    assert delivered.figures(clip, path, [alpha] * 2)["samples_equal_outside"]
+    assert verification.figures(clip, path, [alpha] * 2)["samples_equal_outside"]
 
 
 def test_grey_with_opacity_in_one_plane_is_edited_where_the_mask_is(tmp_path):

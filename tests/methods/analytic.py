@@ -4,8 +4,8 @@ and a common deviation.
 
 import torch
 
-from holdfast.backbones.base import Condition
-from holdfast.diffusion import shifted
+from holdfast.models.base import Condition
+from holdfast.sampling.maths import shifted
 
 DEVIATION = 0.7
 

@@ -8,13 +8,17 @@ import functools
 import pytest
 import torch
 
-from holdfast import registry, windows
-from holdfast.backbones import modelscope, stable_diffusion, svd, wan
-from holdfast.backbones.base import Prompt
-from holdfast.files import Store
+from holdfast import methods
 from holdfast.media import fit
-from holdfast.step import Given, Pixels
-from holdfast.walk import Metered
+from holdfast.models.base import Prompt
+from holdfast.models.modelscope import spec as modelscope
+from holdfast.models.stable_diffusion import spec as stable_diffusion
+from holdfast.models.svd import spec as svd
+from holdfast.models.wan import spec as wan
+from holdfast.pipeline.loop import Metered
+from holdfast.pipeline.progress import Store
+from holdfast.sampling import windows
+from holdfast.sampling.field import Given, Pixels
 
 from .. import tiny
 from .analytic import last
@@ -65,7 +69,7 @@ def pairs():
     known = {"wan": wan.CARRIES, "sd": stable_diffusion.CARRIES, "t2v": modelscope.CARRIES}
     known["svd"] = svd.CARRIES
     for family, carries in known.items():
-        for name in registry.fitting(carries):
+        for name in methods.list_compatible(carries):
             yield pytest.param((name, family), id=f"{name}-{family}")
 
 
@@ -79,7 +83,7 @@ class Case:
     """One method over one backbone on a small random clip."""
 
     def __init__(self, name, backbone, frames=5, size=(32, 48)):
-        self.method, self.name, self.backbone = registry.method(name), name, backbone
+        self.method, self.name, self.backbone = methods.load(name), name, backbone
         torch.manual_seed(5)
         plan = fit.plan(backbone.grid, frames, size)
         fitted = list(plan.forward(torch.rand(frames, 3, *size)))
@@ -250,7 +254,7 @@ def test_odd_clips(case, frames, size):
     assert 0 <= back.min() <= back.max() <= 1
 
 
-@pytest.mark.parametrize("name", registry.fitting(wan.CARRIES))
+@pytest.mark.parametrize("name", methods.list_compatible(wan.CARRIES))
 def test_the_embedded_model_runs_every_method(name, shapeworld):
     case = Case(name, shapeworld, frames=1, size=(64, 64))
     edited = last(case.steps(case.config(steps=2), mask=torch.ones(1, 1, 1, 8, 8)))

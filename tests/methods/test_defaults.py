@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from holdfast import methods, registry
-from holdfast.distillation import LEVELS, Descent
-from holdfast.step import Given, opened
+from holdfast import methods
+from holdfast.sampling.distillation import LEVELS, Descent
+from holdfast.sampling.field import Given, opened
 
 from .analytic import Gaussian, about
 
@@ -36,7 +36,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", methods.names())
 def test_the_published_values(name):
-    cfg = registry.method(name).Config()
+    cfg = methods.load(name).Config()
     assert (cfg.steps, cfg.strength, cfg.grid, cfg.timesteps) == PUBLISHED[name]
 
 
@@ -49,7 +49,7 @@ class Asked(Gaussian):
 @pytest.mark.parametrize("name", methods.names())
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, grid and the latent's shape all reach the field."""
-    field, module = Asked(), registry.method(name)
+    field, module = Asked(), methods.load(name)
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "grid": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tune": 0, "sarp": 0.0, "matching": False}
@@ -68,11 +68,11 @@ WALKED = [(50, 0.66, 17), (25, 0.92, 2), (4, 0.3, 3)]
 
 @pytest.mark.parametrize(("steps", "strength", "first"), WALKED)
 def test_strength_is_the_rounded_share_of_the_levels_that_is_walked(steps, strength, first):
-    cfg = registry.method("flowedit").Config(steps=steps, strength=strength)
+    cfg = methods.load("flowedit").Config(steps=steps, strength=strength)
     assert opened(Gaussian(), GIVEN, cfg)[2] == first
 
 
 def test_uniedit_inverts_the_whole_levels_within_its_share():
-    cfg = registry.method("uniedit").Config(steps=15, strength=0.58)  # 8.7: eight levels, not nine
-    steps = list(registry.method("uniedit").edit(Gaussian(), GIVEN, cfg))
+    cfg = methods.load("uniedit").Config(steps=15, strength=0.58)  # 8.7: eight levels, not nine
+    steps = list(methods.load("uniedit").edit(Gaussian(), GIVEN, cfg))
     assert steps[0].count == 8

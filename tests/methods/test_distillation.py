@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from holdfast import attention, diffusion, registry
-from holdfast.backbones._latent_diffusion import Schedule
-from holdfast.backbones.base import Prompt
-from holdfast.media.flows import flows
+from holdfast import methods
 from holdfast.methods import assd, flowdistill
-from holdfast.step import Given, Guide, Pixels
+from holdfast.models import attention
+from holdfast.models.base import Prompt
+from holdfast.models.unet.adapter import Schedule
+from holdfast.models.vision.flows import flows
+from holdfast.sampling import maths
+from holdfast.sampling.field import Given, Guide, Pixels
 
 from .. import tiny
 from .analytic import DEVIATION, Gaussian, about, last
@@ -25,12 +27,12 @@ PLAIN = {"guidance": 1.0, "timesteps": "exact"}
 
 
 def run(name, given=GIVEN, field=None, **settings):
-    module = registry.method(name)
+    module = methods.load(name)
     return last(module.edit(field or Gaussian(), given, module.Config(**PLAIN, **settings)))
 
 
 def level(cfg, i):
-    t = diffusion.drawn(0, i, cfg.low, cfg.high)
+    t = maths.drawn(0, i, cfg.low, cfg.high)
     return Gaussian().levels(1000)[1000 - t]
 
 
@@ -44,19 +46,19 @@ def test_noise_predicted_through_the_velocity_is_what_a_noise_model_said():
     z, said = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
     for sigma in (0.1, 0.5, 0.9):
         velocity = schedule.velocity(lambda x, t: said, z, sigma)
-        assert torch.allclose(diffusion.predicted_noise(z, sigma, velocity), said)
+        assert torch.allclose(maths.predicted_noise(z, sigma, velocity), said)
 
 
 def test_levels_are_drawn_evenly_over_their_range_and_by_the_seed():
-    drawn = [diffusion.drawn(0, i, 50, 949) for i in range(4000)]
+    drawn = [maths.drawn(0, i, 50, 949) for i in range(4000)]
     assert (min(drawn), max(drawn)) == (50, 948)
     assert sum(drawn) / len(drawn) == pytest.approx(499, abs=15)
-    assert drawn[:9] == [diffusion.drawn(0, i, 50, 949) for i in range(9)]
-    assert drawn[:9] != [diffusion.drawn(1, i, 50, 949) for i in range(9)]
+    assert drawn[:9] == [maths.drawn(0, i, 50, 949) for i in range(9)]
+    assert drawn[:9] != [maths.drawn(1, i, 50, 949) for i in range(9)]
 
 
 def test_dds_follows_its_equation_and_settles_at_the_difference_of_the_means():
-    cfg = registry.method("dds").Config(**PLAIN, steps=3)
+    cfg = methods.load("dds").Config(**PLAIN, steps=3)
     z = SOURCE
     for i in range(3):
         z = z - 0.1 * slope(level(cfg, i)) * ((z - SOURCE) - (TGT - SRC))
@@ -70,7 +72,7 @@ def test_the_step_of_the_released_code_is_scaled_by_the_number_of_cells():
 
 
 def test_strength_is_the_share_of_the_iterations_that_are_done():
-    module = registry.method("dds")
+    module = methods.load("dds")
     cfg = module.Config(**PLAIN, steps=8, strength=0.5)
     assert [s.index for s in module.edit(Gaussian(), GIVEN, cfg)] == [5, 6, 7, 8]
     with pytest.raises(ValueError, match="low is below high = 100"):
@@ -78,9 +80,9 @@ def test_strength_is_the_share_of_the_iterations_that_are_done():
 
 
 def test_sds_keeps_what_dds_subtracts():
-    cfg = registry.method("sds").Config(**PLAIN, steps=1)
-    sigma, eps = level(cfg, 0), diffusion.noise(SOURCE, 0, 0)
-    noisy = diffusion.noised(SOURCE, sigma, eps)
+    cfg = methods.load("sds").Config(**PLAIN, steps=1)
+    sigma, eps = level(cfg, 0), maths.noise(SOURCE, 0, 0)
+    noisy = maths.noised(SOURCE, sigma, eps)
     variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
     seen = sigma * (noisy - (1 - sigma) * TGT) / variance
     assert torch.allclose(run("sds", steps=1), SOURCE - 0.1 * (seen - eps))
@@ -140,7 +142,7 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
     expected[:, :, ::2] = 0.1 * 0.5 * slope(sigma) * (3 * TGT - SRC)[:, :, ::2]
     assert torch.allclose(both - alone, expected)
     assert seen == [(sigma, (0, 2, 4))] * 2
-    noisy = diffusion.noised(SOURCE, sigma, diffusion.noise(SOURCE, 0, 0))[:, :, ::2]
+    noisy = maths.noised(SOURCE, sigma, maths.noise(SOURCE, 0, 0))[:, :, ::2]
     assert all(torch.equal(z, noisy) for z in looked)
     assert not assd.wants_guide(dataclasses.replace(cfg, joint=0.0))
 
@@ -154,10 +156,10 @@ def velocities(backbone, cfg, source, target):
     """Of the target, while the source's attention is fused into it; and as the network alone has it."""
     src, tgt = (backbone.condition(Prompt(text)) for text in ("a red ball", "a blue ball"))
     with assd.remembered(backbone, cfg) as seen:
-        diffusion.guided(backbone, source, 0.6, src, "src", 3.0)
+        maths.guided(backbone, source, 0.6, src, "src", 3.0)
     with assd.fused(backbone, cfg, seen):
-        fused = diffusion.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
-    return fused, diffusion.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
+        fused = maths.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
+    return fused, maths.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
 
 
 def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
@@ -170,13 +172,13 @@ def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
 def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip_model):
     z = torch.randn(1, 4, 3, 4, 4)
     condition = clip_model.condition(Prompt("a red ball"))
-    stock = diffusion.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+    stock = maths.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
     for weight in (0.3, 1.0):
         cfg = assd.Config(fusion=weight)
         with assd.remembered(clip_model, cfg) as seen:
-            diffusion.guided(clip_model, z, 0.6, condition, "src", 3.0)
+            maths.guided(clip_model, z, 0.6, condition, "src", 3.0)
         with assd.fused(clip_model, cfg, seen):
-            fused = diffusion.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+            fused = maths.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
         assert torch.equal(fused, stock)
 
 
@@ -252,24 +254,24 @@ def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
     assert torch.equal(run("flowdistill", given, steps=4, **off), run("dds", steps=4))
     z = run("dds", steps=1)
     cfg = flowdistill.Config(**PLAIN, steps=2)
-    eps = diffusion.noise(SOURCE, 0, 1)
+    eps = maths.noise(SOURCE, 0, 1)
 
     def seen(clean, mean, sigma):
-        noisy = diffusion.noised(clean, sigma, eps)
+        noisy = maths.noised(clean, sigma, eps)
         residual = noisy - (1 - sigma) * mean
         return sigma * residual / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2)
 
     sigma = level(cfg, 1)
     wanted = seen(z, TGT, sigma)
     change = wanted - seen(SOURCE, SRC, sigma)
-    before = diffusion.contrast(slope(level(cfg, 0)) * (SRC - TGT), "abs")
-    where = 0.9 * before + 0.1 * diffusion.contrast(change, "abs")
+    before = maths.contrast(slope(level(cfg, 0)) * (SRC - TGT), "abs")
+    where = 0.9 * before + 0.1 * maths.contrast(change, "abs")
     keeping = run("flowdistill", given, steps=2, **off | {"keep": 0.3})
     # the first iteration starts at the source, where there is nothing to keep
     expected = z - 0.1 * (change + 0.3 * 2 * (1 - where) * (z - SOURCE))
     assert torch.allclose(keeping, expected, atol=1e-9)
     steady = run("flowdistill", given, steps=2, strength=0.5, **off | {"consistency": 0.3})
     wanted = seen(SOURCE, TGT, sigma)
-    clean = (diffusion.noised(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
+    clean = (maths.noised(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
     step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.apart(clean)
     assert torch.allclose(steady, SOURCE - 0.1 * step, atol=1e-9)

@@ -5,11 +5,12 @@ it.
 import pytest
 import torch
 
-from holdfast import attention, registry
-from holdfast.attention.door import Site
-from holdfast.backbones.base import Condition, Prompt
+from holdfast import methods
 from holdfast.methods import flowanchor
 from holdfast.methods.flowanchor import Anchor, Config
+from holdfast.models import attention
+from holdfast.models.attention.hooks import Site
+from holdfast.models.base import Condition, Prompt
 
 from .analytic import last
 from .test_contract import Case
@@ -28,7 +29,7 @@ def test_beta_zero_is_stock_attention_bit_for_bit(case):
 
 
 def test_gamma_zero_and_one_frame_leave_the_signal(case):
-    flowedit = registry.method("flowedit")
+    flowedit = methods.load("flowedit")
     guidance = {"source_guidance": 2.0, "target_guidance": 4.0}
     cfg = flowedit.Config(steps=4, strength=1.0, timesteps="whole", **guidance)
     plain = last(flowedit.edit(case.backbone, case.given, cfg))
@@ -121,7 +122,7 @@ def test_it_is_the_same_whatever_the_batch_runs_over(axis):
 def test_the_refinement_runs_in_bfloat16(tiny_wan):
     import copy
 
-    from holdfast.backbones.wan import Wan
+    from holdfast.models.wan.adapter import Wan
 
     half = Wan(copy.deepcopy(tiny_wan.transformer).to(torch.bfloat16), shift=3.0)
     condition = tiny_wan.condition(Prompt("a plain red ball", words=(2,)))

@@ -5,15 +5,19 @@ import dataclasses
 import pytest
 import torch
 
-from holdfast import attention, clips, plan
-from holdfast.attention.door import Site
-from holdfast.backbones._cards import Grid
-from holdfast.backbones.base import Prompt
-from holdfast.files import Store
-from holdfast.methods import _matched, i2vedit
-from holdfast.step import Given, Pixels
-from holdfast.task import EditTask
-from holdfast.walk import Watched
+from holdfast.media.clip_format import Grid
+from holdfast.methods import i2vedit
+from holdfast.methods.i2vedit import attention as _matched
+from holdfast.methods.i2vedit import propagation
+from holdfast.models import attention
+from holdfast.models.attention.hooks import Site
+from holdfast.models.base import Prompt
+from holdfast.pipeline import planning
+from holdfast.pipeline.loop import Watched
+from holdfast.pipeline.progress import Store
+from holdfast.pipeline.task import EditTask
+from holdfast.sampling import segments
+from holdfast.sampling.field import Given, Pixels
 
 from .. import tiny
 from .analytic import last
@@ -44,13 +48,13 @@ def no_graph():
 
 def test_clips_share_a_frame_and_the_last_may_be_short():
     grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
-    assert clips.spans(grid, 14).spans == ((0, 14),)
-    assert clips.spans(grid, 15).spans == ((0, 14), (13, 15))
-    assert clips.spans(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
-    assert clips.spans(grid, 40, 21).spans == ((0, 21), (20, 40))
-    assert clips.spans(grid, 40, 0).count == 1
+    assert segments.spans(grid, 14).spans == ((0, 14),)
+    assert segments.spans(grid, 15).spans == ((0, 14), (13, 15))
+    assert segments.spans(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
+    assert segments.spans(grid, 40, 21).spans == ((0, 21), (20, 40))
+    assert segments.spans(grid, 40, 0).count == 1
     with pytest.raises(ValueError, match="--window is 2 or more"):
-        clips.spans(grid, 40, 1)
+        segments.spans(grid, 40, 1)
 
 
 def test_one_clip_is_what_it_is_without_clips(backbone, given):
@@ -70,14 +74,14 @@ def test_the_second_clip_begins_with_the_last_latent_of_the_first_and_is_its_own
     monkeypatch.setattr(backbone, "condition", lambda p: told.append(p) or condition(p))
     ways = dataclasses.replace(given.pixels, condition=backbone.condition)
     z = last(i2vedit.edit(backbone, dataclasses.replace(given, pixels=ways), cfg))
-    first = i2vedit.part_of(given, SPANS[0], given.source, QUICK)
+    first = propagation.part_of(given, SPANS[0], given.source, QUICK)
     assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone, first, cfg)))
     (handed,) = [p for p in told if p.latent is not None]
     assert torch.equal(handed.latent, z[:, :, 2:3])
     made = condition(handed)
     scale = backbone.parts["vae"].config.scaling_factor
     assert torch.allclose(made.positive.latents, z[:, :, 2] / scale)
-    second = i2vedit.part_of(given, SPANS[1], z, QUICK)
+    second = propagation.part_of(given, SPANS[1], z, QUICK)
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg))[:, :, 1:])
 
 
@@ -104,19 +108,19 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
 def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
     """Run again, the first clip's layers hold what they held when it was edited."""
     cfg, seen = dataclasses.replace(QUICK, steps=3), {}
-    first = i2vedit.part_of(given, SPANS[0], given.source, QUICK)
+    first = propagation.part_of(given, SPANS[0], given.source, QUICK)
     kept = {}
-    with attention.record(backbone, i2vedit.over_time, lambda site, q, k, v: k) as found:
-        for step in i2vedit.one(backbone, first, cfg, None):
-            kept |= i2vedit.remembered(step, cfg)
+    with attention.record(backbone, propagation.over_time, lambda site, q, k, v: k) as found:
+        for step in propagation.one(backbone, first, cfg, None):
+            kept |= propagation.remembered(step, cfg)
             seen[step.stage, step.index] = dict(found)
             found.clear()
-    known = i2vedit._first(given, SPANS[0], kept, cfg)
+    known = propagation._first(given, SPANS[0], kept, cfg)
     levels = backbone.levels(3)
-    rising = i2vedit.inversion.ascending(levels)
-    field = i2vedit.Branches(backbone, backbone, None)
+    rising = propagation.inversion.ascending(levels)
+    field = propagation.Branches(backbone, backbone, None)
     for j in range(3):
-        there = i2vedit.of_both(field, known, rising, levels, cfg, j)
+        there = propagation.of_both(field, known, rising, levels, cfg, j)
         then = seen["edit", j + 1]
         for site, k in then.items():
             assert torch.allclose(there[site.path, site.branch][1], k, atol=1e-5), (j, site.path)
@@ -153,13 +157,13 @@ def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
 
 def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
     grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
-    assert clips.spans(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
-    assert clips.spans(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
+    assert segments.spans(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
+    assert segments.spans(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
     cfg = dataclasses.replace(QUICK, interval=False)
     key = torch.full((3, 32, 32), 0.5)
     keyed = dataclasses.replace(given, spans=((0, 3), (3, 5)), keys={3: key})
     z = last(i2vedit.edit(backbone, keyed, cfg))
-    second = i2vedit.part_of(keyed, (3, 5), z, cfg)
+    second = propagation.part_of(keyed, (3, 5), z, cfg)
     told = backbone.condition(Prompt(image=key)).positive
     assert all(torch.equal(a, b) for a, b in zip(second.tgt.positive, told, strict=True))
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))
@@ -192,12 +196,12 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
-    paths = i2vedit.tuning.targets(backbone.network, backbone.door.sites, "attention")
-    with i2vedit.tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
+    paths = propagation.tuning.targets(backbone.network, backbone.door.sites, "attention")
+    with propagation.tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
         own, other = adapters.tensors(), {}
         for name, value in own.items():
             other[name] = torch.ones_like(value)
-        field = i2vedit.Branches(backbone, backbone, adapters)
+        field = propagation.Branches(backbone, backbone, adapters)
         with field.with_adapters(other, own):
             assert all(torch.equal(a, other[n]) for n, a in adapters.tensors().items())
         assert all(torch.equal(a, own[n]) for n, a in adapters.tensors().items())
@@ -232,7 +236,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert (invert.noise, invert.ids) == ("pixels", (8, 127, 0.02))
     assert torch.equal((invert.image * 255).round() / 255, invert.image)
     first = torch.stack(flat[:1])
-    own, clips = (i2vedit.noised(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
+    own, clips = (propagation.noised(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
     assert torch.equal(invert.image, own.floor() / 255)
     assert not torch.equal(invert.image, clips.floor() / 255)
     assert encoded
@@ -244,7 +248,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
 
 def test_the_released_first_frame_has_noise_of_its_own():
     flat = torch.full((1, 3, 32, 32), 0.3)
-    clip, first = (i2vedit.noised(flat, 0, draw, 0.005) for draw in (0, 1))
+    clip, first = (propagation.noised(flat, 0, draw, 0.005) for draw in (0, 1))
     assert not torch.equal(clip, first)
     assert (clip - first).abs().max() < 0.02
 
@@ -255,7 +259,7 @@ def test_the_plan_says_how_later_clips_see_the_first():
 
     def reason(frames, interval):
         cfg = i2vedit.Config(interval=interval)
-        return plan.long(task, i2vedit, cfg, grid, frames, ()).reason
+        return planning.long(task, i2vedit, cfg, grid, frames, ()).reason
 
     assert "twice their evaluations" in reason(20, True)
     assert "do not look at the first" in reason(20, False)

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import diffusion, registry
-from holdfast.attention import matching
-from holdfast.backbones._schedule import Schedule
-from holdfast.backbones._svd import StableVideo
-from holdfast.step import Given, Pixels
+from holdfast import methods
+from holdfast.base import names
+from holdfast.models.attention import blending
+from holdfast.models.schedule import Schedule
+from holdfast.models.svd.adapter import StableVideo
+from holdfast.sampling import maths
+from holdfast.sampling.field import Given, Pixels
 
 from .analytic import Gaussian, about, last
 
-pytestmark = pytest.mark.filterwarnings("ignore::holdfast.notes.Notice")
-METHODS = [name for name in registry.modules("holdfast.methods") if name != "i2vedit"]
+pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
+METHODS = [name for name in names.list_modules("holdfast.methods") if name != "i2vedit"]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {"window": 0.5, "flow": 0.5, "low": 1, "high": 1000}  # the ends of what settings allow
 
@@ -42,7 +44,7 @@ class On(Gaussian):
 
     def levels(self, steps, shift=None, grid="own", shape=None):
         if self.kind in ("wan", "euler"):
-            return diffusion.grid_of(self.kind, steps, shift or 3.0, own="wan").tolist()
+            return maths.grid_of(self.kind, steps, shift or 3.0, own="wan").tolist()
         return source_of_levels(self.kind).levels(steps, shift, "own")
 
     def whole(self, sigma):
@@ -69,7 +71,7 @@ def config(method, **settings):
 @pytest.mark.parametrize("kind", ["wan", "euler", "sd", "svd", "zero snr"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_ends_in_numbers_from_pure_noise_down_and_from_the_lowest_level(name, kind):
-    method = registry.method(name)
+    method = methods.load(name)
     for steps, strength, frames in itertools.product((1, 3), (1.0, 1e-9), (1, 3)):
         cfg = config(method, steps=steps, strength=strength, **EDGES)
         about_it = given(frames)
@@ -86,11 +88,11 @@ def test_unipc_starts_from_pure_noise_as_from_just_below():
 
     torch.manual_seed(0)
     begin, answers = torch.randn(1, 3, 2, 4, 4).double(), torch.randn(6, 1, 3, 2, 4, 4).double()
-    levels = diffusion.grid_of("euler", 6, 3.0, own="wan").tolist()
+    levels = maths.grid_of("euler", 6, 3.0, own="wan").tolist()
     assert levels[0] == 1
 
     def walked(levels):
-        z, solver = begin, diffusion.UniPC()
+        z, solver = begin, maths.UniPC()
         for i in range(6):
             z, solver = solver.step(z, answers[i], levels[i], levels[i + 1], last=i == 5)
         return z
@@ -134,7 +136,7 @@ SPREADING = {"flowanchor", "uniedit", "flowdistill"}
 def test_infinity_outside_a_mask_leaves_the_source_there_and_the_edit_inside(name, value):
     mask = torch.zeros(1, 1, 3, 4, 4, dtype=torch.float64)
     mask[..., :2] = 1
-    method = registry.method(name)
+    method = methods.load(name)
     # FlowDirector's published average picks the worse flows by all places, edited or not
     cfg = config(method, steps=3, strength=1.0, window=0.165, averaging="released")
     edited = last(method.edit(Broken(value), given(3, mask), cfg))
@@ -146,10 +148,10 @@ def test_no_number_inside_a_mask_stays_one_and_weights_between_mix():
     weight = torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0])
     a = torch.tensor([torch.inf, torch.nan, 4.0, 3.0, torch.nan])
     b = torch.tensor([1.0, 2.0, 8.0, torch.inf, 1.0])
-    mixed = diffusion.blend(weight, a, b)
+    mixed = maths.blend(weight, a, b)
     assert mixed[:4].tolist() == [1, 2, 7, 3]
     assert mixed[4].isnan()
-    masked = diffusion.apply_mask(weight, a)
+    masked = maths.apply_mask(weight, a)
     assert masked[:4].tolist() == [0, 0, 1, 3]
     assert masked[4].isnan()
 
@@ -159,6 +161,6 @@ def test_attention_that_is_kept_hears_nothing_of_an_edit_that_overflowed():
     q, k, v, q0, k0 = torch.randn(5, 1, 1, 2, 4)
     q[0, 0, 0] = torch.inf
     within = torch.tensor([[0.0, 1.0]])
-    out = matching.blended(q.nan_to_num(posinf=3e38), k, v, q0, k0, 0.0, within)
+    out = blending.blended(q.nan_to_num(posinf=3e38), k, v, q0, k0, 0.0, within)
     kept = torch.nn.functional.scaled_dot_product_attention(q0, k0, v)
     assert torch.equal(out[0, 0, 0], kept[0, 0, 0])

@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
-from holdfast import attention, inversion, registry
-from holdfast.attention.door import Door, Site
-from holdfast.backbones.base import Prompt
-from holdfast.diffusion import guided, noise, noised
-from holdfast.step import Given
+from holdfast import methods
+from holdfast.models import attention
+from holdfast.models.attention.hooks import Door, Site
+from holdfast.models.base import Prompt
+from holdfast.sampling import inversion
+from holdfast.sampling.field import Given
+from holdfast.sampling.maths import guided, noise, noised
 
 from .analytic import DEVIATION, Gaussian, about, last
 
@@ -27,7 +29,7 @@ GIVEN = Given(SOURCE, about(SRC), about(TGT))
 
 
 def run(name, field=None, **settings):
-    module = registry.method(name)
+    module = methods.load(name)
     return last(module.edit(field or Gaussian(), GIVEN, module.Config(**settings)))
 
 
@@ -216,7 +218,7 @@ def test_flowanchor_gain_by_length(frames, gain):
     latent = (frames - 1) // 4 + 1
     assert math.log(latent) / math.log(21) == pytest.approx(gain, abs=1e-3)
     source = torch.randn(1, 2, latent, 2, 2, dtype=torch.float64)
-    module = registry.method("flowanchor")
+    module = methods.load("flowanchor")
     given = Given(
         source, *(about(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2))
     )
@@ -296,7 +298,7 @@ def run_with_door(name, **settings):
 
 
 def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
-    module = registry.method("flowdirector")
+    module = methods.load("flowdirector")
     source = torch.randn(1, 4, 2, 4, 6)
     prompts = Prompt("a ball"), Prompt("a ball and a star", words=(4,))
     given = Given(source, *map(tiny_wan.condition, prompts))
@@ -328,14 +330,14 @@ def test_uniedit_follows_its_equation():
         mean = g.mean(1, keepdim=True)
         m = (mean - mean.min()) / (mean.max() - mean.min())
         z = z + (b - a) * (omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
-    module = registry.method("uniedit")
+    module = methods.load("uniedit")
     cfg = module.Config(steps=steps, strength=4 / 6, omega=omega)
     edited = last(module.edit(field, given, cfg))
     assert torch.allclose(edited, z, atol=1e-9)
 
 
 def test_uniedit_says_by_the_sign_or_the_size_of_the_difference_where_it_is():
-    from holdfast.diffusion import contrast
+    from holdfast.sampling.maths import contrast
 
     difference = torch.tensor([-4.0, 0.0, 1.0]).view(1, 1, 1, 1, 3)
     assert contrast(difference, "signed").flatten().tolist() == pytest.approx([0, 0.8, 1])
@@ -346,7 +348,7 @@ def test_uniedit_says_by_the_sign_or_the_size_of_the_difference_where_it_is():
 def test_what_inverts_returns_to_the_source_for_equal_prompts_to_the_order_of_its_solver(name):
     """It cannot return exactly; the error falls with the number of steps."""
     given = Given(SOURCE, about(SRC), about(SRC))
-    module, errors = registry.method(name), []
+    module, errors = methods.load(name), []
     for steps in (8, 32):
         wanted = {"steps": steps, "strength": 0.5, "target_guidance": 1.0, "inject": 0}
         wanted["source_prompt"] = True
@@ -384,7 +386,7 @@ def test_the_cached_midpoint_is_of_second_order():
 
 def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     """By hand: values seen in the source at the inverted latent stand in for the target's own, at both evaluations."""
-    module = registry.method("rfsolver")
+    module = methods.load("rfsolver")
     torch.manual_seed(0)
     source = torch.randn(1, 4, 2, 4, 6)
     prompts = Prompt("a plain red ball"), Prompt("a striped blue star")
@@ -441,7 +443,7 @@ class Looking(Gaussian):
 def test_flowdirector_edits_where_the_words_attend_and_fades_outwards():
     source = torch.zeros(1, 1, 1, 4, 8, dtype=torch.float64)
     words = [dataclasses.replace(about(torch.full_like(source, m)), words=(1,)) for m in (0, 2)]
-    module = registry.method("flowdirector")
+    module = methods.load("flowdirector")
     cfg = module.Config(steps=1, strength=1.0, n_avg=1, smooth=1, decay=1.0)
     row = last(module.edit(Looking(), Given(source, *words), cfg))[0, 0, 0, 0]
     inside = row[0].item()

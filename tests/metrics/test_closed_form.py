@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast import measuring, metrics
-from holdfast.bench.cli import measuring as measuring_of
-from holdfast.errors import Missing
-from holdfast.media import raft
-from holdfast.metrics import _batches, _libraries
+from holdfast import metrics
+from holdfast.base.errors import Missing
+from holdfast.cli.bench import measuring as measuring_of
+from holdfast.metrics import _batches, _libraries, compare
 from holdfast.metrics.base import Options, Subject, Tools
+from holdfast.models.vision import raft
 from tests.media.test_motion import constant, shifted, texture
 
 FREE = (
@@ -50,7 +50,7 @@ def run(source, edited, only, mask=None, truth=None, tools=None, **known):
     )
     count = len(source)
     moments = zip(source, edited, mask or [None] * count, truth or [None] * count, strict=True)
-    figures, left_out = measuring.measure(subject, tools or Tools(), moments, [only])
+    figures, left_out = compare.measure(subject, tools or Tools(), moments, [only])
     assert not left_out
     return figures
 
@@ -198,7 +198,7 @@ def test_one_frame_has_no_motion_and_that_is_not_a_number():
 
 def test_no_frame_is_refused():
     with pytest.raises(ValueError, match="no frame"):
-        measuring.measure(Subject((8, 8)), Tools(), [], ["flow_error"])
+        compare.measure(Subject((8, 8)), Tools(), [], ["flow_error"])
 
 
 def test_truth_inside_and_outside_of_what_it_changes():
@@ -423,7 +423,7 @@ def torchvision(monkeypatch, tmp_path):
 def test_flow_by_raft_is_asked_for_by_an_option_and_named(torchvision, tmp_path, monkeypatch):
     tools, only = measuring_of("flow_error,warp_error", ["flow=raft"])
     clip = moving()
-    figures, left_out = measuring.measure(
+    figures, left_out = compare.measure(
         Subject(clip[0].shape[:2]),
         tools,
         zip(clip, clip, [None] * 5, [None] * 5, strict=True),
@@ -481,7 +481,7 @@ def test_stride_looks_at_every_nth_frame_and_says_so(networks):
 
 def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_computed():
     clip = moving()
-    figures, left_out = measuring.measure(
+    figures, left_out = compare.measure(
         Subject((64, 80), target_text="a red ball"),
         Tools(),
         zip(clip, clip, [None] * 5, [None] * 5, strict=True),
@@ -525,8 +525,8 @@ def test_files_of_another_size_and_length_are_compared_with_a_warning(make_clip)
     )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        figures, left_out = measuring.compare(
-            measuring.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"]
+        figures, left_out = compare.compare(
+            compare.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"]
         )
     assert [str(w.message) for w in told] == [
         "the edited clip has 4 frames, the source 6; the first 4 are compared",

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import video
-from holdfast.task import EditTask
+from holdfast.pipeline.task import EditTask
 from holdfast.ui import serve as serving
 from holdfast.ui.desk import Desk, Limits
 from holdfast.ui.runs import RUNNING, STOPPED, WAITING, Run

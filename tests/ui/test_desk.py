@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast import editing
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.media import video
-from holdfast.task import EditTask
+from holdfast.pipeline import run as editing
+from holdfast.pipeline.task import EditTask
 from holdfast.ui import desk as desks
 from holdfast.ui import told
 from holdfast.ui.desk import Desk

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
+from holdfast.base.schema import kinds
 from holdfast.media import video
-from holdfast.settings import kinds
-from holdfast.task import EditTask
+from holdfast.pipeline.task import EditTask
 from holdfast.ui import asked, fence
 from holdfast.ui.asked import Asked
 from holdfast.ui.desk import Desk, Limits

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast import registry
+from holdfast import methods
+from holdfast.base import names
+from holdfast.base.schema import kind_of, parsed
 from holdfast.media import masks, video
-from holdfast.settings import kind_of, parsed
-from holdfast.task import EditTask
+from holdfast.pipeline.task import EditTask
 from holdfast.ui import asked, form, told, widgets
 from holdfast.ui.asked import Asked
 from holdfast.ui.desk import Desk, Limits
@@ -37,9 +38,9 @@ def clip(tmp_path):
 FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
 
 
-@pytest.mark.parametrize("method", registry.modules("holdfast.methods"))
+@pytest.mark.parametrize("method", names.list_modules("holdfast.methods"))
 def test_every_setting_has_a_widget_that_gives_its_default_back(method):
-    config = registry.method(method).Config
+    config = methods.load(method).Config
     with gr.Blocks():
         made = widgets.of_method(config, {})
     for f in dataclasses.fields(config):
@@ -131,11 +132,11 @@ def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
     """Gradio's sliders and number fields show another number than they send, once one is out of range or taken out."""
     with gr.Blocks():
         made = form.Form(desk, Wording(desk.root))
-        settings = widgets.of_method(registry.method("flowedit").Config, {})
+        settings = widgets.of_method(methods.load("flowedit").Config, {})
     shown = [*made.fields.values(), *settings.values(), made.strength]
     assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
     with pytest.raises(ValueError, match="steps is a whole number between 1 and 1000, not '5000'"):
-        registry.method("flowedit").Config(steps="5000")
+        methods.load("flowedit").Config(steps="5000")
     with pytest.raises(ValueError, match=r"seed is a whole number, not '1\.5'"):
         asked.task_of(Asked("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from holdfast.errors import Missing, UserError
+from holdfast.base.errors import Missing, UserError
 from holdfast.media import video
 from holdfast.ui import asked, told
 from holdfast.ui.desk import Desk, Limits, Run

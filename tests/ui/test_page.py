@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from holdfast import editing, registry
 from holdfast.media import video
+from holdfast.models import registry
+from holdfast.pipeline import run as editing
+from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.demo import arrays, write_clip
 from holdfast.shapeworld.render import render
 from holdfast.shapeworld.scenes import sample_edit
-from holdfast.task import EditTask
 from tests.browser import needs_browser
 
 pytestmark = needs_browser

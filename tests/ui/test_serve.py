@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from holdfast.errors import UserError
+from holdfast.base.errors import UserError
 from holdfast.ui.desk import Limits
 from holdfast.ui.gate import Gate
 from holdfast.ui.serve import Address, bind, serve

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UserError
-from .notes import note
+from .notices import note
 from .prompts import fold, locate_words
 
 NO_WORD = (

@@ -204,7 +204,7 @@ def configure(
     what: how a message calls one of them. Raises ValueError for an unknown setting (with the nearest names) and for a
     value that does not fit.
     """
-    from .registry import choose
+    from .names import choose
 
     known = kinds(config)
     values = {n: v for n, v in prefers.items() if n in known and known[n] != _DESCENT.get(n)}

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..console import FAILED
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.exit_codes import FAILED
+from ..base.notices import note
 from .record import Job, Outcome
 from .worker import Worker
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
-from ..task import EditTask
+from ..base.files import write_json
+from ..pipeline.task import EditTask
 
 NAME = "batch.json"
 SHOWN = (

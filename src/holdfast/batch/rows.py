@@ -8,15 +8,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import jobs as single
-from .. import registry
-from ..console import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
-from ..errors import Missing, UserError
-from ..intake import check_there, sources
-from ..memory import ran_out
-from ..notes import collected
-from ..places import all_paths, check_place, named
-from ..task import EditTask
+from .. import methods
+from ..base.errors import Missing, UserError
+from ..base.exit_codes import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
+from ..base.memory import ran_out
+from ..base.notices import collected
+from ..models import registry
+from ..pipeline import jobs as single
+from ..pipeline.output_paths import all_paths, check_place, named
+from ..pipeline.task import EditTask
+from ..pipeline.validation import check_there, sources
 from .record import NAME, Job, Outcome
 
 BOM = b"\xef\xbb\xbf"
@@ -149,7 +150,7 @@ def check(job: Job, elsewhere: bool) -> None:
             return
         check_there(job.task)
         check_place(job.task.output, sources(job.task))
-        registry.method(job.task.method)
+        methods.load(job.task.method)
         registry.about(job.task.backbone, job.task.weights)
     except Exception as error:  # one row's bug is not the others'
         if not (elsewhere and isinstance(error, Missing)):
@@ -158,11 +159,11 @@ def check(job: Job, elsewhere: bool) -> None:
 
 def probe(task: EditTask, elsewhere: bool) -> Outcome | None:
     """Read a task's files, and find all that is wrong with it before weights are loaded. None where nothing is."""
-    from .. import editing
+    from ..pipeline import run
 
     with collected():  # the edit says it again, in its manifest
         try:
-            editing.opened(task, None)
+            run.opened(task, None)
         except Exception as error:  # one row's bug is not the others'
             if not (elsewhere and isinstance(error, Missing)):
                 return failure(error)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..claims import claimed
-from ..console import FAILED, LESS, NO_MEMORY
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.exit_codes import FAILED, LESS, NO_MEMORY
+from ..base.notices import note
+from ..pipeline.locks import claimed
 from . import rows
 from .crew import TICK, Crew, Dead, Hand
 from .probes import Probes

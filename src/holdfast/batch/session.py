@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import Missing, UserError
+from ..base.errors import Missing, UserError
 
 OBJECTS = 80 * 2**20  # bytes that Ray sets aside for results, of which ours are a number each
 REACHED_WITHIN = 10.0  # seconds

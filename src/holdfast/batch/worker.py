@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..notes import Notice
+from ..base.notices import Notice
 from .record import NAME, Outcome
 
 
@@ -47,8 +47,8 @@ class Worker:
         """Do a job. Whatever goes wrong in it is its own failure: the worker lives on for the next."""
         import torch
 
-        from .. import jobs
-        from ..task import EditTask
+        from ..pipeline import jobs
+        from ..pipeline.task import EditTask
         from . import rows
 
         # Of this thread: how many there are changes the last bits of some models' numbers.
@@ -80,7 +80,7 @@ class Worker:
 
     def _warm(self, kind: tuple):
         """The one warm backbone: the last one goes before another is loaded."""
-        from .. import registry
+        from ..models import registry
 
         name, weights, _, device, dtype = kind
         asked = (name, weights, device, dtype)

@@ -15,18 +15,20 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from . import editing, registry
-from .backbones._recent import recall
-from .backbones.base import Backbone, Passing, Prompt
-from .errors import UserError
-from .files import whole, write_json
-from .intake import Taken, taken
-from .measuring import Pair, compare
-from .media import fit, images, video
-from .metrics.base import Tools
-from .result import Report
-from .settings import kinds, parsed
-from .task import EditTask
+from ..base.errors import UserError
+from ..base.files import whole, write_json
+from ..base.names import choose, list_modules
+from ..base.schema import kinds, parsed
+from ..media import fit, images, video
+from ..metrics.base import Tools
+from ..metrics.compare import Pair, compare
+from ..models import registry
+from ..models.base import Backbone, Passing, Prompt
+from ..models.recent import recall
+from ..pipeline import run
+from ..pipeline.result import Report
+from ..pipeline.task import EditTask
+from ..pipeline.validation import Taken, taken
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,8 +71,8 @@ class Way:
 
 def asked(methods: str, strengths: str, seeds: str) -> Asked:
     """From texts: "flowedit,sdedit", "0.5,0.7" (empty: each method's own) and "0:4" or "0,7". Raises ValueError."""
-    known = registry.modules("holdfast.methods")
-    names = tuple(registry.choose(name, known, "method") for name in _parts(methods, "--method"))
+    known = list_modules("holdfast.methods")
+    names = tuple(choose(name, known, "method") for name in _parts(methods, "--method"))
     levels: tuple = (None,)
     if strengths.strip():
         levels = tuple(_number("strength", part) for part in _parts(strengths, "--strength"))
@@ -140,7 +142,7 @@ def sheet(
     for done, (way, one) in enumerate(tasks.items()):
         if report:
             report("clips", done, len(tasks))
-        result = editing.edit(one, model, known=known)
+        result = run.edit(one, model, known=known)
         path = result.save()
         record["clips"][way.name] = _entry(path, result)
     if report:
@@ -166,7 +168,7 @@ def encoded(known: Taken, model: Backbone) -> Tensor:
     return model.encode(fitted.forward(images.to_tensor(array) for array in part))
 
 
-def _entry(path: Path, result: editing.Result) -> dict:
+def _entry(path: Path, result: run.Result) -> dict:
     """What the record has of one clip."""
     task, manifest = result.task, result.manifest
     found, _ = compare(Pair(task.input, str(path)), Tools(), ["warp_error"])

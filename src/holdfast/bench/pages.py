@@ -6,8 +6,8 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..errors import Missing
-from ..files import whole
+from ..base.errors import Missing
+from ..base.files import whole
 from ..media import images, video
 from ..media.showing import BYTES
 

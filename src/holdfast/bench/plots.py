@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import Missing
-from ..intervals import Estimate, estimate
+from ..base.errors import Missing
+from ..base.intervals import Estimate, estimate
 from ..metrics import is_rate
 from .tables import Results, arrow
 

@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parent  # src/holdfast of a checkout
+SOURCES = Path(__file__).resolve().parent.parent  # src/holdfast of a checkout
 
 
 def commit(sources: Path = SOURCES) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.notices import note
 from ..media.showing import playing
-from ..notes import note
 from . import plots, tables
 from .datasets.base import Case
 from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, picture, sized, write_text
@@ -64,7 +64,7 @@ def report(
 
 
 def _quality(results: tables.Results, wanted: str | None) -> str:
-    from ..registry import choose
+    from ..base.names import choose
 
     if wanted:
         return choose(wanted, results.figures, "figure")

@@ -17,16 +17,19 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from .. import editing, metrics, provenance, registry
-from ..errors import Missing, UserError
-from ..files import write_json
-from ..measuring import Pair, compare
+from .. import methods, metrics
+from ..base import names
+from ..base.errors import Missing, UserError
+from ..base.files import write_json
+from ..base.notices import note
+from ..base.schema import configure
 from ..metrics.base import Tools
-from ..notes import note
-from ..result import Report
-from ..settings import configure
-from ..task import EditTask
-from . import records
+from ..metrics.compare import Pair, compare
+from ..models import registry
+from ..pipeline import run
+from ..pipeline.result import Report
+from ..pipeline.task import EditTask
+from . import provenance, records
 from .datasets import judge
 from .datasets.base import FILES, Case, file_name, is_box
 
@@ -76,8 +79,8 @@ class Row:
 @functools.cache
 def _omission_without_mask(method: str) -> str:
     """What a method leaves out where it sees no mask. Nothing is known of one that is not installed any more."""
-    known = method in registry.modules("holdfast.methods")
-    return getattr(registry.method(method), "UNMASKED", "") if known else ""
+    known = method in names.list_modules("holdfast.methods")
+    return getattr(methods.load(method), "UNMASKED", "") if known else ""
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,13 @@ def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) 
     setting that no method has, and where no row is left.
     """
     known = registry.backbones()
-    backbones = [registry.choose(name, known, "backbone") for name in backbones]
+    backbones = [names.choose(name, known, "backbone") for name in backbones]
     found: list[Row] = []
     left_out: dict[str, str] = {}
     for method in methods:
         name, sees_mask = _sight(method)
         able = [backbone for backbone in backbones if _can_run(name, backbone, left_out)]
-        for settings in _combinations(registry.method(name).Config, sweep):
+        for settings in _combinations(methods.load(name).Config, sweep):
             found += [Row(name, backbone, sees_mask, settings) for backbone in able]
     _note_left_out(left_out, bool(found))
     used = {key for row in found for key, _ in row.settings}
@@ -156,7 +159,7 @@ def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) 
 
 def _can_run(method: str, backbone: str, left_out: dict[str, str]) -> bool:
     """Whether a backbone has what a method needs; else the reason goes into left_out."""
-    needs = registry.method(method).NEEDS
+    needs = methods.load(method).NEEDS
     missing = needs - registry.backbones()[backbone].MODELS[backbone].carries
     if missing:
         left_out[f"{method} on {backbone}"] = " and ".join(sorted(missing)).replace("_", " ")
@@ -177,7 +180,7 @@ def _sight(method: str) -> tuple[str, bool]:
     name, plus, sight = method.partition("+")
     if plus and sight != "mask":
         raise UserError(f"{method}: only +mask can follow a method's name")
-    return registry.choose(name, registry.modules("holdfast.methods"), "method"), bool(plus)
+    return names.choose(name, names.list_modules("holdfast.methods"), "method"), bool(plus)
 
 
 def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple[str, str], ...]]:
@@ -313,7 +316,7 @@ class Bench:
         for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
-        result = editing.edit(self.contest.task(row, case, output), backbone, judged=False)
+        result = run.edit(self.contest.task(row, case, output), backbone, judged=False)
         result.save()
         seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
         costs = {key: result.manifest[key] for key in COST}

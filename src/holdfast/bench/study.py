@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
-from ..files import from_json, write_json
-from ..intervals import SHARE, Estimate, estimate_rate
+from ..base.errors import UserError
+from ..base.files import from_json, write_json
+from ..base.intervals import SHARE, Estimate, estimate_rate
+from ..base.notices import note
 from ..media.showing import playing
-from ..notes import note
 from .datasets.base import Case
 from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, write_text
 from .runner import Row, cell_folder

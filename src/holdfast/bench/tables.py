@@ -7,8 +7,8 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UserError
-from ..intervals import FEW_RULE, Estimate, estimate, estimate_difference
+from ..base.errors import UserError
+from ..base.intervals import FEW_RULE, Estimate, estimate, estimate_difference
 from ..metrics import bare, better, is_rate
 from . import records
 from .datasets.base import Case

@@ -11,18 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import agreement, summary
-from .bench.cli import bench
-from .commands.batch import batch
-from .commands.convert import convert
-from .commands.flags import dressed, task_parameters
-from .commands.mask import mask
-from .commands.sheet import sheet
-from .commands.ui import ui
+from ..base import names
+from ..base.errors import UserError
+from ..pipeline import agreement, summary
+from ..pipeline.output_paths import store_of
+from ..pipeline.task import EditTask
+from .batch import batch
+from .bench import bench
 from .console import exit_codes, going_on, screen, settings_of, shown_progress
-from .errors import UserError
-from .places import store_of
-from .task import EditTask
+from .convert import convert
+from .mask import mask
+from .options import dressed, task_parameters
+from .sheet import sheet
+from .ui import ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,31 +53,32 @@ def edit(**values: Any) -> None:
 
 
 def check_task(task: EditTask, as_json: bool) -> None:
-    from .intake import taken
+    from ..pipeline.validation import taken
 
     known = taken(task)
     begin = time.perf_counter()  # libraries are loaded too: an edit does that again
-    from . import forecast, registry
-    from .files import as_json as to_json
+    from ..base.files import as_json as to_json
+    from ..models import registry
+    from ..pipeline import estimate
 
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    said = forecast.forecast(task, known, backbone, time.perf_counter() - begin)
+    said = estimate.forecast(task, known, backbone, time.perf_counter() - begin)
     if as_json:
         print(to_json(dataclasses.asdict(said)))
         return
-    for line in forecast.lines(said):
+    for line in estimate.lines(said):
         screen.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
-    from .intake import taken
+    from ..pipeline.validation import taken
 
     known = taken(task)  # first, for what follows imports torch, and that takes seconds
-    from . import editing
-    from .files import as_json as to_json
+    from ..base.files import as_json as to_json
+    from ..pipeline import run
 
     with shown_progress(quiet=as_json) as report:
-        result = editing.edit(task, resume=resume, report=report, known=known)
+        result = run.edit(task, resume=resume, report=report, known=known)
         result.save(report=report)
     if as_json:
         print(to_json(result.manifest))
@@ -133,9 +135,9 @@ def demo(
 ) -> None:
     """Edit a clip of the synthetic world, where the true result is known, on the embedded model."""
     with exit_codes():
-        from .files import as_json
-        from .shapeworld.demo import demo as run_demo
-        from .shapeworld.scenes import sample_edit
+        from ..base.files import as_json
+        from ..shapeworld.demo import demo as run_demo
+        from ..shapeworld.scenes import sample_edit
 
         change = sample_edit(scene, kind, difficulty)
         with shown_progress(quiet=json) as progress:
@@ -193,9 +195,9 @@ def frame(
     """Write the frame that an image editor is to edit, for --first-frame."""
     from itertools import islice
 
-    from .files import whole
-    from .media import image_writing, images, video
-    from .notes import note
+    from ..base.files import whole
+    from ..base.notices import note
+    from ..media import image_writing, images, video
 
     with exit_codes():
         known = video.probe(clip)
@@ -238,10 +240,10 @@ def measure(
     json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Measure an edited clip against its source. Every figure's name says which variant it is."""
-    from .bench.cli import measuring
-    from .files import as_json
-    from .measuring import Pair, compare
-    from .metrics import better
+    from ..base.files import as_json
+    from ..metrics import better
+    from ..metrics.compare import Pair, compare
+    from .bench import measuring
 
     with exit_codes():
         tools, chosen = measuring(only, settings)
@@ -269,8 +271,7 @@ def list_names(
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List what there is, and what each needs."""
-    from . import registry
-    from .files import as_json
+    from ..base.files import as_json
     from .listing import COMMAND
     from .listing import lists as all_lists
 
@@ -278,7 +279,7 @@ def list_names(
         lists = all_lists()
         if not what:
             raise UserError(f"say what to list: {', '.join(lists)}")
-        rows = lists[registry.choose(what, lists, "list")]()
+        rows = lists[names.choose(what, lists, "list")]()
         if json:
             print(as_json(rows))
             return
@@ -303,8 +304,8 @@ def list_names(
 @app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """What is installed, which weights are here, what the device can run, and how to get what is missing."""
+    from ..base.files import as_json
     from .doctor import report
-    from .files import as_json
 
     with exit_codes():
         found = report()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..console import command, exit_codes, one_line, screen, shown_progress
+from ..base.exit_codes import one_line
+from .console import command, exit_codes, screen, shown_progress
 
 if TYPE_CHECKING:
     from ..batch.record import Job, Record
@@ -40,9 +41,9 @@ def batch(
 ) -> None:
     """Edit many clips: each row once, whatever dies on the way. What is done already is skipped."""
     with exit_codes():
+        from ..base.files import as_json
         from ..batch.record import exit_code
         from ..batch.run import Options, run
-        from ..files import as_json
 
         options = Options(workers, ray, retries, threads, gpus, timeout, anywhere)
         with shown_progress(quiet=json or not screen.is_terminal) as bars:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..console import exit_codes, screen, settings_of, shown_progress
+from .console import exit_codes, screen, settings_of, shown_progress
 
 if TYPE_CHECKING:
+    from ..bench.runner import Bench
     from ..metrics.base import Tools
-    from .runner import Bench
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +53,7 @@ def run_bench(
     weights: Annotated[str | None, typer.Option(help=WEIGHTS)] = None,
 ) -> None:
     """Edit every clip with every method, measure, and keep each result: a stopped run goes on where it was."""
-    from . import datasets, runner
+    from ..bench import datasets, runner
 
     with exit_codes():
         rows = runner.rows(_methods(methods), _names(backbones), _sweep(settings))
@@ -115,7 +115,7 @@ def report(
     gallery: Annotated[int, typer.Option(help="How many clips the page shows.", min=0)] = 12,
 ) -> None:
     """Make one page that opens from disk (report.html), and table.csv, cells.csv and table.md beside it."""
-    from .report import report as make
+    from ..bench.report import report as make
 
     with exit_codes():
         for path in make(folder, baseline, quality, gallery).values():
@@ -132,7 +132,7 @@ def study(
     seed: Annotated[int, typer.Option(help="Of the choice and the order.")] = 0,
 ) -> None:
     """Make a page that asks people, blindly, which of two results is better. The key stays with you."""
-    from .study import study as make
+    from ..bench.study import study as make
 
     with exit_codes():
         paths = make(folder, _names(methods) if methods else None, trials, seed)
@@ -147,9 +147,9 @@ def tally(
     json: Json = False,
 ) -> None:
     """Turn answers into win rates and a Bradley-Terry ranking, with intervals."""
-    from ..files import as_json
-    from ..intervals import FEW
-    from . import study as studies
+    from ..base.files import as_json
+    from ..base.intervals import FEW
+    from ..bench import study as studies
 
     with exit_codes():
         cast = studies.votes(key, answers)
@@ -188,13 +188,12 @@ def _ranking(question: str, ranked: dict) -> Table:
 
 def measuring(metrics: str, options: list[str]) -> tuple["Tools", list[str] | None]:
     """The networks and the names of metrics that options ask for; None for all."""
-    from .. import registry
+    from ..base.schema import configure
     from ..metrics import names
     from ..metrics.base import Options, Tools
-    from ..settings import configure
 
     chosen, _ = configure(Options, {}, None, settings_of(options), "option of the metrics")
     if metrics == "all":
         return Tools(chosen), None
-    only = [registry.choose(name, names(), "metric") for name in _names(metrics)]
+    only = [names.choose(name, names(), "metric") for name in _names(metrics)]
     return Tools(chosen), only

@@ -1,7 +1,6 @@
 """What all commands of the command line share: exit codes, notes, progress bars, key=value pairs."""
 
 import contextlib
-import errno
 import logging
 import os
 import shlex
@@ -24,25 +23,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .errors import Missing, UserError, was_interrupted
-from .memory import ran_out
-from .notes import Notice
-from .summary import stage_name
+from ..base.errors import Missing, UserError, was_interrupted
+from ..base.exit_codes import (
+    BAD_INPUT,
+    CANCELLED,
+    FAILED,
+    LESS,
+    MISSING,
+    NAMES,
+    NO_MEMORY,
+    duration,
+    one_line,
+    said,
+)
+from ..base.memory import ran_out
+from ..base.notices import Notice
+from ..pipeline.summary import stage_name
 
-FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
-# What the system says of a name that a user gave; anything else (a full disk, say) came while the work was done.
-NAMES = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EROFS,
-    errno.ENXIO,
-}
-LESS = "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
 EVERY = 10.0  # seconds between two lines of progress, where it is lines
 screen = Console(stderr=True)
 
@@ -75,14 +72,6 @@ def exit_codes() -> Iterator[None]:
         if not isinstance(error, OSError):
             raise
         fail(said(error), BAD_INPUT if error.errno in NAMES else FAILED)
-
-
-def said(error: OSError) -> str:
-    """What the system says, as a sentence that begins with the file."""
-    cure = "; free some" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    if not (error.filename and error.strerror):
-        return f"{error.strerror or error}{cure}"
-    return f"{os.fsdecode(error.filename)}: {error.strerror}{cure}"
 
 
 @contextlib.contextmanager
@@ -170,12 +159,6 @@ def stop(error: KeyboardInterrupt) -> None:
     raise typer.Exit(CANCELLED)
 
 
-def one_line(message: object) -> str:
-    """One line whatever a file is called: control characters would move the cursor, or worse."""
-    text = " ".join(str(message).splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 @contextlib.contextmanager
 def shown_progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """How far a command is: bars with the time left, one for each stage, and plain lines where there is no terminal.
@@ -233,17 +216,6 @@ class Lines:
 
 def _plain(text: str) -> None:
     screen.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def duration(seconds: float) -> str:
-    """As people say it."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def settings_of(pairs: list[str]) -> dict[str, str]:

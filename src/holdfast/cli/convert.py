@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..console import exit_codes, screen
+from .console import exit_codes, screen
 
 PLACE = "A diffusers folder, or the hub id of one that is downloaded."
 
 
 def convert(place: Annotated[str, typer.Argument(help=PLACE, metavar="FOLDER")]) -> None:
     """Make safetensors of a model's .bin files, next to them. No code in them is run."""
-    from ..convert import convert as convert_folder
+    from ..models.convert import convert as convert_folder
 
     with exit_codes():
         count = 0

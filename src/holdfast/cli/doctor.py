@@ -5,8 +5,8 @@ import platform
 import shutil
 from importlib import metadata
 
-from . import registry
-from .errors import Missing, UserError
+from ..base.errors import Missing, UserError
+from ..models import registry
 
 PACKAGES = (
     "holdfast",
@@ -84,8 +84,8 @@ def _weights() -> dict[str, str]:
 
 def _networks() -> dict[str, str]:
     """The networks that metrics take by default, and how to get them."""
-    from . import hub
-    from .metrics.base import Options
+    from ..metrics.base import Options
+    from ..models import hub
 
     found = {}
     for option in ("clip", "dino", "structure"):
@@ -100,7 +100,7 @@ def _networks() -> dict[str, str]:
 def _codecs() -> dict[str, str]:
     import av
 
-    from .media.video import CODECS
+    from ..media.video import CODECS
 
     return {
         name: "here" if codec.encoder in av.codecs_available else "missing from this build of PyAV"

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from .settings import described
+from .. import methods
+from ..base.schema import described
 
 COMMAND = "download"  # a row's command that gets something, which no table may break
 
 
 def lists() -> dict[str, Callable[[], dict[str, dict]]]:
     """What can be listed, and how its rows are made."""
-    from . import methods, registry
 
     found: dict[str, Callable[[], dict[str, dict]]] = {
         "methods": _of_methods,
@@ -19,7 +19,7 @@ def lists() -> dict[str, Callable[[], dict[str, dict]]]:
         "pairs": _of_pairs,
     }
     for name in methods.names():
-        found[name] = lambda name=name: described(registry.method(name).Config)
+        found[name] = lambda name=name: described(methods.load(name).Config)
     return found
 
 
@@ -28,18 +28,17 @@ def _first_line(module) -> str:
 
 
 def _of_methods() -> dict:
-    from . import methods, registry
 
     rows = {}
     for name in methods.names():
-        module = registry.method(name)
+        module = methods.load(name)
         rows[name] = {"needs": sorted(module.NEEDS), "about": _first_line(module)}
     return rows
 
 
 def _of_backbones() -> dict:
-    from . import registry
-    from .backbones._downloads import download
+    from ..models import registry
+    from ..models.downloads import download
 
     rows = {}
     for name, module in registry.backbones().items():
@@ -57,11 +56,11 @@ def _of_backbones() -> dict:
 
 def _of_pairs() -> dict:
     """Which method runs on which backbone, by what one needs and the other carries."""
-    from . import methods, registry
+    from ..models import registry
 
     rows = {}
     for name in methods.names():
-        needs = registry.method(name).NEEDS
+        needs = methods.load(name).NEEDS
         rows[name] = {}
         for backbone, module in registry.backbones().items():
             missing = needs - module.MODELS[backbone].carries
@@ -70,7 +69,7 @@ def _of_pairs() -> dict:
 
 
 def _of_metrics() -> dict:
-    from . import metrics
+    from .. import metrics
 
     rows = {}
     for name in metrics.names():
@@ -83,7 +82,7 @@ def _of_metrics() -> dict:
 def _of_datasets() -> dict:
     import importlib
 
-    from .bench import datasets
+    from ..bench import datasets
 
     rows = {}
     for name in datasets.names():

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from ..console import exit_codes, screen, shown_progress
+from .console import exit_codes, screen, shown_progress
 
 if TYPE_CHECKING:
-    from ..masking import MaskTask
+    from ..pipeline.track_mask import MaskTask
 
 OUTPUT = "The mask: .mkv, .mp4, .mov or a folder, without loss; what `edit --mask` takes."
 BOX = "A box around the thing, [N=]x,y,w,h in pixels, on frame N (else 0); may be repeated."
@@ -50,22 +50,22 @@ def mask(
 ) -> None:
     """Make a mask: mark the thing on one frame or on several, and it is carried through the clip, both ways."""
     with exit_codes():
-        from .. import masking
-        from ..files import as_json
-        from ..task import EditTask
+        from ..base.files import as_json
+        from ..pipeline import track_mask
+        from ..pipeline.task import EditTask
 
         marks = {"boxes": tuple(box), "points": tuple(points), "brushes": tuple(brush)}
         asked = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
         own = {"exact": exact, "preview": preview, "by": by, "detector": detector}
-        by_hand = masking.MaskTask(clip, output, **marks, **asked, **own)
+        by_hand = track_mask.MaskTask(clip, output, **marks, **asked, **own)
         tell(by_hand, auto, bool(source or target))
         with shown_progress(quiet=json) as report:
             if auto:
                 words_of = {"source": source, "target": target, "backbone": backbone, "seed": seed}
                 task = EditTask(clip, "", **words_of, **asked, mask="auto")
-                manifest = masking.automatic(task, output, preview, report)
+                manifest = track_mask.automatic(task, output, preview, report)
             else:
-                manifest = masking.made(by_hand, report)
+                manifest = track_mask.made(by_hand, report)
         if json:
             print(as_json(manifest))
             return
@@ -75,7 +75,7 @@ def mask(
 
 def tell(asked: "MaskTask", auto: bool, prompts: bool) -> None:
     """Note what has no effect."""
-    from ..notes import note
+    from ..base.notices import note
 
     marked = asked.boxes or asked.points or asked.brushes
     if auto and (marked or asked.exact or asked.detector or asked.by != "grabcut"):

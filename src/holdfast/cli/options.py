@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..settings import kind_of, without_limits
-from ..task import EditTask
+from ..base.schema import kind_of, without_limits
+from ..pipeline.task import EditTask
 
 
 def task_parameters() -> list[inspect.Parameter]:

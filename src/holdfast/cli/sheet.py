@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..console import exit_codes, screen, settings_of, shown_progress
-from ..errors import UserError
-from ..task import EditTask
-from .flags import dressed, task_parameters
+from ..base.errors import UserError
+from ..pipeline.task import EditTask
+from .console import exit_codes, screen, settings_of, shown_progress
+from .options import dressed, task_parameters
 
 SEVERAL = {
     "output": "Folder for the clips, sheet.png and sheet.json.",
@@ -26,9 +26,9 @@ def sheet(**values: Any) -> None:
     """Edit a clip in several ways (methods, strengths, seeds) with one load and one encoding, and compare them."""
     as_json = values.pop("json")
     with exit_codes():
-        from ..files import as_json as to_json
-        from ..sheet import asked
-        from ..sheet import sheet as make
+        from ..base.files import as_json as to_json
+        from ..bench.contact_sheet import asked
+        from ..bench.contact_sheet import sheet as make
 
         folder = Path(values.pop("output"))
         ways = asked(values.pop("method"), values.pop("strength"), values.pop("seed"))

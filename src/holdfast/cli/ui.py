@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..console import exit_codes, screen
-from ..errors import UserError
+from ..base.errors import UserError
+from .console import exit_codes, screen
 
 FOLDER = "Where runs and uploads are kept; the page serves nothing outside it."
 LISTEN = "The address to listen on: by default of this machine alone."

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.notices import note
 from . import images, masks, video
 from .frame_access import read_frame
 from .mask_files import Layer, brightest, choose_layer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import images
 from .image_frames import frame_numbers
 

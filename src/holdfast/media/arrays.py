@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.notices import note
 from . import images, video
 from .mask_files import choose_layer
 

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import images, video
 from .cut import tightened
 from .layers import Layers

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 from av.stream import Disposition
 
-from ..notes import note
+from ..base.notices import note
 from .metadata import track_tags
 from .reading import Clip, container_of
 from .tracks import CONTAINERS, Track

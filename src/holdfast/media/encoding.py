@@ -13,7 +13,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .copying import CopiedTracks
 from .matrices import UNTAGGED
 from .metadata import attach, movflags

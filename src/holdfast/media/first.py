@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.notices import note
 from . import images
 from .fit import Fit, resize
 

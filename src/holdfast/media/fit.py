@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from ..backbones._cards import Grid
-from ..errors import UserError
+from ..base.errors import UserError
+from .clip_format import Grid
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import images
 from .probing import identify, is_settled
 from .reading import Clip, opened, picture_of, stored, upright

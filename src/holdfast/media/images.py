@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .image_files import ORIENTATION, SIDEWAYS, Header, exif_of, is_system_file
 from .image_frames import check_still
 

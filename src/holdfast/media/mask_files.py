@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.notices import note
 
 Channel = Literal["auto", "colour", "alpha"]
 Pair = tuple[ndarray, ndarray | None]  # a picture H W 3, and its opacity H W

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..backbones._cards import Grid
-from ..errors import UserError
-from ..notes import note
+from ..base.errors import UserError
+from ..base.notices import note
 from . import video
+from .clip_format import Grid
 from .fit import Fit
 from .mask_files import Channel, Layer, Pair, brightest, choose_layer
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from av.video.reformatter import Colorspace
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 UNTAGGED, IDENTITY, RESERVED, FROM_PRIMARIES = 2, 0, 3, 12
 MATRICES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import images
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import animations, images, opacity, orientation, sizes, timeline, wholeness
 from .image_files import CONVERTED, Header
 from .matrices import check_matrix

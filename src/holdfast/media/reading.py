@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import animations, images, opacity, sizes
 from .matrices import matrix_of
 from .metadata import Metadata

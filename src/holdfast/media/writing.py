@@ -6,8 +6,8 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..errors import UserError
-from ..files import REPLACED, publish, scratch
+from ..base.errors import UserError
+from ..base.files import REPLACED, publish, scratch
 from . import image_writing, images, splicing
 from .copying import can_hold, split_tracks
 from .encoding import CODECS, pick_codec, pixel_format, write_video

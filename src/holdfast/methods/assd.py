@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
 
-from .. import attention
-from ..attention.door import Site
-from ..distillation import Descent, Drawn, draws
-from ..notes import note
-from ..settings import Guidance, Number, Range, Share, Steps, setting
-from ..step import Field, Given, Guide, Step, resumed
+from ..base.notices import note
+from ..base.schema import Guidance, Number, Range, Share, Steps, setting
+from ..models import attention
+from ..models.attention.hooks import Site
+from ..sampling.distillation import Descent, Drawn, draws
+from ..sampling.field import Field, Given, Guide, Step, resumed
 
 NEEDS: set[str] = set()
 # settings that need another one

@@ -6,8 +6,8 @@ z <- z - eta [eps^w(z_t, target) - eps^w(x_t, source)], one level t and one nois
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..distillation import Descent, draws
-from ..step import Field, Given, Step, resumed
+from ..sampling.distillation import Descent, draws
+from ..sampling.field import Field, Given, Step, resumed
 
 NEEDS: set[str] = set()
 

@@ -9,9 +9,9 @@ and its mask, which never takes effect there, are left out.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 
@@ -39,14 +39,10 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     z, _ = resumed(start, source)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        eps = diffusion.noise(source, given.seed, i)
-        noisy_source = diffusion.noised(source, sigma, eps)
-        noisy_target = diffusion.noised(z, sigma, eps)
-        v_target = diffusion.guided(
-            field, noisy_target, sigma, given.tgt, "tgt", cfg.target_guidance
-        )
-        v_source = diffusion.guided(
-            field, noisy_source, sigma, given.src, "src", cfg.source_guidance
-        )
+        eps = maths.noise(source, given.seed, i)
+        noisy_source = maths.noised(source, sigma, eps)
+        noisy_target = maths.noised(z, sigma, eps)
+        v_target = maths.guided(field, noisy_target, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided(field, noisy_source, sigma, given.src, "src", cfg.source_guidance)
         z = z + (sigma_next - sigma) * given.inside(v_target - v_source)
         yield Step("edit", i + 1, cfg.steps, z)

@@ -9,9 +9,19 @@ z <- z + (sigma' - sigma)(v_p - v_q) + zeta [(q - sigma v_q) - (p - sigma v_p)]
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .. import diffusion
-from ..settings import Guidance, LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import (
+    Guidance,
+    LevelGrid,
+    Number,
+    Share,
+    Shift,
+    Steps,
+    Timesteps,
+    check,
+    setting,
+)
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 
@@ -40,10 +50,10 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     z, _ = resumed(start, source)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        q = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, i))
+        q = maths.noised(source, sigma, maths.noise(source, given.seed, i))
         p = q + (z - source)
         v_q = field.velocity(q, sigma, given.src, branch="src+")
-        v_p = diffusion.guided(field, p, sigma, against, "tgt", cfg.target_guidance)
+        v_p = maths.guided(field, p, sigma, against, "tgt", cfg.target_guidance)
         pull = (sigma * (v_p - v_q)) - (z - source)  # (q - sigma v_q) - (p - sigma v_p)
         change = (sigma_next - sigma) * (v_p - v_q) + cfg.zeta * pull
         z = z + given.inside(change)

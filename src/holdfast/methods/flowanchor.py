@@ -15,10 +15,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from .. import attention, diffusion
-from ..attention.affine import Refinement, refined
-from ..notes import note
-from ..settings import (
+from ..base.notices import note
+from ..base.schema import (
     Guidance,
     LevelGrid,
     Number,
@@ -30,7 +28,10 @@ from ..settings import (
     check,
     setting,
 )
-from ..step import Field, Given, Step, left, opened, resumed
+from ..models import attention
+from ..models.attention.refinement import Refinement, refined
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
 UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask
@@ -90,14 +91,12 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     z, _ = resumed(start, source)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        noisy = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, i))
+        noisy = maths.noised(source, sigma, maths.noise(source, given.seed, i))
         coupled = noisy + (z - source)
         early = sigma >= cfg.tau if cfg.tau_by == "level" else cfg.steps - i >= cfg.tau * cfg.steps
         with refinement() if early else contextlib.nullcontext():
-            v_target = diffusion.guided(
-                field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance
-            )
-        v_source = diffusion.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
+            v_target = maths.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
         change = modulated(v_target - v_source, gain, cfg.contrast)
         z = z + (sigma_next - sigma) * (given.inside(change) if cfg.cut else change)
         yield Step("edit", i + 1, cfg.steps, z)
@@ -107,7 +106,7 @@ def modulated(difference: Tensor, gain: float, contrast: str) -> Tensor:
     """AMM (Eqs. 10-12, 23-29): (1 + gF C) dV, C = dV's mean over channels, scaled to [0, 1] over the sample.
     difference: b c f h w.
     """
-    return (1 + diffusion.contrast(difference, contrast, 1e-7, gain)) * difference
+    return (1 + maths.contrast(difference, contrast, 1e-7, gain)) * difference
 
 
 def anchored(field: Field, given: Given, cfg: Config):

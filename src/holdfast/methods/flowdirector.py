@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import attention, diffusion
-from ..attention import maps
-from ..errors import UserError
-from ..notes import note
-from ..settings import (
+from ..base.errors import UserError
+from ..base.notices import note
+from ..base.schema import (
     Count,
     Guidance,
     LevelGrid,
@@ -30,7 +28,10 @@ from ..settings import (
     check,
     setting,
 )
-from ..step import Field, Given, Step, left, opened, resumed
+from ..models import attention
+from ..models.attention import maps
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"text_attention"}
 ONLY_WITH = dict.fromkeys(("worse", "omega"), "averaging=published")  # settings that need another
@@ -87,7 +88,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         sigma, sigma_next = levels[i], levels[i + 1]
         flows, seen = [], torch.zeros_like(source[:, :1])
         for a in range(cfg.n_avg):
-            noisy = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, i, a))
+            noisy = maths.noised(source, sigma, maths.noise(source, given.seed, i, a))
             coupled = noisy + (z - source)
             v_source, where_source = attended(field, noisy, sigma, src, "src", cfg)
             v_target, where_target = attended(field, coupled, sigma, tgt, "tgt", cfg)
@@ -95,7 +96,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
             seen = torch.maximum(seen, torch.maximum(where_source, where_target))
         change = averaged(flows, cfg)
         if gated:
-            change = diffusion.apply_mask(softened(seen, cfg.decay), change)
+            change = maths.apply_mask(softened(seen, cfg.decay), change)
         z = z + (sigma_next - sigma) * given.inside(change)
         yield Step("edit", i + 1, cfg.steps, z)
 
@@ -108,7 +109,7 @@ def attended(
     if (
         not condition.words
     ):  # the other prompt's words alone say where; `edit` sees to it where there are none at all
-        velocity = diffusion.guided(field, z, sigma, condition, side, guidance)
+        velocity = maths.guided(field, z, sigma, condition, side, guidance)
         return velocity, torch.zeros_like(z[:, :1])
     chosen = looked_at(field, cfg.depth)
 
@@ -116,7 +117,7 @@ def attended(
         return site.path == chosen and site.branch == f"{side}+"
 
     with attention.record(field, where, maps.attending(condition.words)) as found:
-        velocity = diffusion.guided(field, z, sigma, condition, side, guidance)
+        velocity = maths.guided(field, z, sigma, condition, side, guidance)
     return velocity, thresholded(maps.assembled(found), z.shape[2:], cfg.smooth)
 
 

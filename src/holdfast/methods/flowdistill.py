@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import diffusion
-from ..distillation import Descent, draws
-from ..media.flows import Flows, flows
-from ..settings import Range, Share, setting
-from ..step import Field, Given, Step, resumed
+from ..base.schema import Range, Share, setting
+from ..models.vision.flows import Flows, flows
+from ..sampling import maths
+from ..sampling.distillation import Descent, draws
+from ..sampling.field import Field, Given, Step, resumed
 
 NEEDS: set[str] = set()
 ONLY_WITH = {"memory": "keep"}  # settings that need another one
@@ -51,9 +51,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         if cfg.keep:
             step = step + cfg.keep * 2 * (1 - where) * (z - source)
         if cfg.consistency:
-            clean = (diffusion.noised(z, draw.sigma, draw.eps) - draw.sigma * wanted) / (
-                1 - draw.sigma
-            )
+            clean = (maths.noised(z, draw.sigma, draw.eps) - draw.sigma * wanted) / (1 - draw.sigma)
             step = step + cfg.consistency * apart(clean)
         z = z - cfg.size(z) * given.inside(step)
         yield Step("edit", i + 1, cfg.steps, z, {"map": where})
@@ -67,14 +65,14 @@ def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
     """
     total, weight = (1 - 2 * side) * change, 1 - 2 * side
     for moved, seen in (along.from_previous(change), along.from_next(change)):
-        total = total + side * diffusion.apply_mask(seen, moved)
+        total = total + side * maths.apply_mask(seen, moved)
         weight = weight + side * seen
     return torch.where(weight > 0, total / weight, change)
 
 
 def followed(where: Tensor | None, change: Tensor, memory: float) -> Tensor:
     """M, b 1 f h w in [0, 1]: a running mean over iterations of where the change is large."""
-    now = diffusion.contrast(change, "abs")
+    now = maths.contrast(change, "abs")
     return now if where is None else memory * where + (1 - memory) * now
 
 

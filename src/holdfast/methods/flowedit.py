@@ -7,9 +7,9 @@ x_sigma = (1 - sigma) x + sigma eps_k
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .. import diffusion
-from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 
@@ -38,24 +38,24 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     field, levels, first = opened(field, given, cfg)
     source, src, tgt = given.source, given.src, given.tgt
     alone = max(first, cfg.steps - cfg.n_min)  # from here on the target prompt alone
-    eps_alone = diffusion.noise(source, given.seed, alone)
+    eps_alone = maths.noise(source, given.seed, alone)
     z, _ = resumed(start, source)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         if i < alone:
             difference = 0
             for k in range(cfg.n_avg):
-                eps = diffusion.noise(source, given.seed, i, k)
-                noisy = diffusion.noised(source, sigma, eps)
+                eps = maths.noise(source, given.seed, i, k)
+                noisy = maths.noised(source, sigma, eps)
                 coupled = noisy + (z - source)
-                v_source = diffusion.guided(field, noisy, sigma, src, "src", cfg.source_guidance)
-                v_target = diffusion.guided(field, coupled, sigma, tgt, "tgt", cfg.target_guidance)
+                v_source = maths.guided(field, noisy, sigma, src, "src", cfg.source_guidance)
+                v_target = maths.guided(field, coupled, sigma, tgt, "tgt", cfg.target_guidance)
                 difference = difference + (v_target - v_source) / cfg.n_avg
             z = z + (sigma_next - sigma) * given.inside(difference)
         else:
             if i == alone:
-                z = diffusion.noised(source, sigma, eps_alone) + (z - source)
-            v_target = diffusion.guided(field, z, sigma, tgt, "tgt", cfg.target_guidance)
+                z = maths.noised(source, sigma, eps_alone) + (z - source)
+            v_target = maths.guided(field, z, sigma, tgt, "tgt", cfg.target_guidance)
             z = z + (sigma_next - sigma) * v_target
-            z = given.held(z, diffusion.noised(source, sigma_next, eps_alone))
+            z = given.held(z, maths.noised(source, sigma_next, eps_alone))
         yield Step("edit", i + 1, cfg.steps, z)

@@ -14,9 +14,10 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from .. import attention, diffusion, inversion
-from ..settings import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
+from ..models import attention
+from ..sampling import inversion, maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS = {"joint_attention"}
 ONLY_WITH = {"depth": "inject"}  # settings that need another one
@@ -56,7 +57,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         return field.velocity(x, sigma, given.src, branch="src+")
 
     def sampling(x, sigma):
-        return diffusion.guided(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
+        return maths.guided(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
 
     z, state = resumed(start, source)
     for i in left(start, "invert", 0, count):

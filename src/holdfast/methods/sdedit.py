@@ -5,9 +5,9 @@ with the target prompt.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 
@@ -32,12 +32,12 @@ class Config:
 def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    eps = diffusion.noise(source, given.seed, 0)
-    begin = diffusion.noised(source, levels[first], eps) if first < cfg.steps else source
+    eps = maths.noise(source, given.seed, 0)
+    begin = maths.noised(source, levels[first], eps) if first < cfg.steps else source
     z, _ = resumed(start, begin)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        v_target = diffusion.guided(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_target = maths.guided(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
         z = z + (sigma_next - sigma) * v_target
-        z = given.held(z, diffusion.noised(source, sigma_next, eps))
+        z = given.held(z, maths.noised(source, sigma_next, eps))
         yield Step("edit", i + 1, cfg.steps, z)

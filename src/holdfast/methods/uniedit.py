@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .. import diffusion, inversion
-from ..settings import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling import inversion, maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 SEEDED = False  # nothing is drawn
@@ -63,7 +63,7 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         v_target = field.velocity(z, sigma, given.tgt, branch="tgt+")
         v_source = field.velocity(z, sigma, given.src, branch="src+")
         g = v_target - v_source
-        m = diffusion.contrast(g, cfg.contrast)
+        m = maths.contrast(g, cfg.contrast)
         z = z + (sigma_next - sigma) * (cfg.omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
         if given.mask is not None:
             z = given.held(z, inversion.recalled(state, given.source, level - 1))

@@ -7,9 +7,9 @@ model is told the current one; the difference of velocities is integrated by Uni
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .. import diffusion
-from ..settings import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..step import Field, Given, Step, left, opened, resumed
+from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling import maths
+from ..sampling.field import Field, Given, Step, left, opened, resumed
 
 NEEDS: set[str] = set()
 
@@ -39,14 +39,14 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     field, levels, first = opened(field, given, cfg)
     source = given.source
     z, state = resumed(start, source)
-    solver = diffusion.UniPC.from_dict(state)
+    solver = maths.UniPC.from_dict(state)
     for i in left(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         mixed = field.whole(levels[i - 1]) if i else 1.0
-        noisy = diffusion.noised(source, mixed, diffusion.noise(source, given.seed, i))
+        noisy = maths.noised(source, mixed, maths.noise(source, given.seed, i))
         coupled = noisy + (z - source)
-        v_target = diffusion.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = diffusion.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
+        v_target = maths.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
         difference = given.inside(v_target - v_source)
         z, solver = solver.step(z, difference, sigma, sigma_next, last=i == cfg.steps - 1)
         yield Step("edit", i + 1, cfg.steps, z, solver.to_dict())

@@ -1,20 +1,20 @@
 """Metrics: one file each. Every figure's name carries its variant: `name@variant/network`.
 
-holdfast.measuring runs them.
+holdfast.metrics.compare runs them.
 """
 
 import importlib
 from functools import cache, partial
 from types import ModuleType
 
-from .. import registry
+from ..base.names import choose, list_modules
 
-names = partial(registry.modules, __name__)
+names = partial(list_modules, __name__)
 
 
 def module(name: str) -> ModuleType:
     """The module of a metric. Raises ValueError with the nearest names."""
-    return importlib.import_module(f"{__name__}.{registry.choose(name, names(), 'metric')}")
+    return importlib.import_module(f"{__name__}.{choose(name, names(), 'metric')}")
 
 
 def better(figure: str) -> str:

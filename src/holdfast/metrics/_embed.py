@@ -3,8 +3,8 @@
 import numpy as np
 from numpy import ndarray
 
-from .. import hub
-from ..errors import Missing
+from ..base.errors import Missing
+from ..models import hub
 from ._batches import Later, Queue
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..errors import Missing
+from ..base.errors import Missing
 
 
 def batch(frame: ndarray):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..errors import UserError
+from ..base.errors import UserError
 from ..media.motion import Flow, dis, sharp_dis
 from ._batches import Later
 from ._embed import Clip, Dino
@@ -105,7 +105,7 @@ class Tools:
         known = self._flow or {"dis": dis, "sharp_dis": sharp_dis}.get(self.options.flow)
         if known:
             return known
-        from ..media.raft import raft
+        from ..models.vision.raft import raft
 
         return raft(device=self.device)
 

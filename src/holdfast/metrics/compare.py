@@ -7,11 +7,11 @@ from itertools import repeat
 import numpy as np
 from numpy import ndarray
 
-from . import metrics
-from .errors import Missing, UserError
-from .media import masks, video
-from .metrics.base import Judge, Metric, Moment, Subject, Tools
-from .notes import note
+from .. import metrics
+from ..base.errors import Missing, UserError
+from ..base.notices import note
+from ..media import masks, video
+from .base import Judge, Metric, Moment, Subject, Tools
 
 Figures = dict[str, float]  # by name
 Reasons = dict[str, str]  # why a metric was left out, by its name

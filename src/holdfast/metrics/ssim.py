@@ -3,7 +3,7 @@
 outside: the mean of the same map over pixels outside; the window sees a little of the inside near the edge of the mask.
 """
 
-from ..errors import UserError
+from ..base.errors import UserError
 from ._libraries import batch, torchmetrics
 from .base import Metric, Moment, Subject, Tools, mean
 

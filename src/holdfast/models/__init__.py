@@ -3,6 +3,6 @@
 
 def names() -> list[str]:
     """Names of all backbones."""
-    from ..registry import backbones
+    from .registry import backbones
 
     return list(backbones())

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attention.door import Door
-from ..calibration import Calibration
-from ..errors import UserError
-from ._cards import Grid, space_of
+from ..base.errors import UserError
+from ..media.clip_format import Grid
+from .attention.hooks import Door
+from .calibration import Calibration
+from .spec import space_of
 
 RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoiser needs the room
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import words
-from .files import from_json
-from .notes import note
+from ..base import prompt_diff
+from ..base.files import from_json
+from ..base.notices import note
 
 FILE = "calibration.json"
 LOOK = 5  # frames of a clip that are decoded again
@@ -69,7 +69,7 @@ def check_words(about: Any, texts: Sequence[str]) -> None:
 def unknown_words(about: Any, texts: Sequence[str]) -> list[str]:
     """Return the words that a model has never read; none where its vocabulary was not measured."""
     known = about.calibration.vocabulary
-    asked = dict.fromkeys(word for text in texts for word in words.split(text))
+    asked = dict.fromkeys(word for text in texts for word in prompt_diff.split(text))
     return [w for w in asked if known and w not in known and any(map(str.isalnum, w))]
 
 
@@ -106,7 +106,7 @@ def reconstruction(backbone: Any, frames: Any, latent: Any) -> float:
 
     import torch
 
-    from .metrics.base import psnr
+    from ..metrics.base import psnr
 
     few = min(latent.shape[2], backbone.grid.latent_frames(LOOK))
     shown = torch.cat(list(backbone.decode(latent[:, :, :few])))[:LOOK]

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import hub, registry
-from .backbones import _downloads, _headers
-from .errors import Missing, UserError
-from .files import write_json, write_tensors
+from ..base.errors import Missing, UserError
+from ..base.files import write_json, write_tensors
+from . import downloads, headers, hub, registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +42,7 @@ def convert(place: str) -> Iterator[Written]:
     """
     folder = _folder(place)
     for part in parts(folder):
-        if not _headers.files(part):
+        if not headers.files(part):
             yield from _convert_part(part)
 
 
@@ -66,7 +65,7 @@ def _download_command(place: str) -> str:
     """How to get a backbone's own weights, or any repository's small files and its pickles."""
     for name, module in registry.backbones().items():
         if module.MODELS[name].weights == place:
-            return _downloads.download(module.MODELS[name]).command
+            return downloads.download(module.MODELS[name]).command
     return hub.command(place, ["*.json", "*.txt", "*.model", "*model.bin", "*model-*.bin"])
 
 
@@ -80,7 +79,7 @@ def parts(folder: Path) -> list[Path]:
 
 def _convert_part(part: Path) -> Iterator[Written]:
     for stem, plain in NAMES.items():
-        for variant in ("", *(f".{v}" for v in _headers.VARIANTS)):
+        for variant in ("", *(f".{v}" for v in headers.VARIANTS)):
             single = part / f"{stem}{variant}.bin"
             index = part / f"{stem}.bin.index{variant}.json"
             if single.is_file():
@@ -89,7 +88,7 @@ def _convert_part(part: Path) -> Iterator[Written]:
             if index.is_file():
                 yield from _convert_shards(index, stem, plain)
                 return
-    if found := _headers.pickles(part):
+    if found := headers.pickles(part):
         raise UserError(
             f"{part} holds {found[0].name}, and diffusers writes {' or '.join(f'{n}.bin' for n in NAMES)}",
             "rename it if it holds this part's weights",
@@ -98,7 +97,7 @@ def _convert_part(part: Path) -> Iterator[Written]:
 
 def _convert_shards(index: Path, stem: str, plain: str) -> Iterator[Written]:
     """All files that an index names, and last the index of what was written."""
-    held = _headers.read(index)
+    held = headers.read(index)
     places = held.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{index} is damaged: it does not say which file holds which tensor")
@@ -136,9 +135,9 @@ def _tensors(file: Path) -> dict[str, "Tensor"]:
 
 
 def _unpickle(file: Path) -> Any:
-    from .backbones._parts import blame_folder
+    from .parts import blame_folder
 
-    _headers.refuse_pointer(file)
+    headers.refuse_pointer(file)
     try:
         with blame_folder(f"{file} is damaged, or no file of weights", _unpickle_known):
             return _load(file)

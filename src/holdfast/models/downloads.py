@@ -4,9 +4,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import hub
-from . import _published
-from ._cards import Model
+from . import hub, published
+from .spec import Model
 
 # What goes with a part in folders of their own.
 COMPANIONS = {"text_encoder": "tokenizer", "image_encoder": "feature_extractor"}
@@ -35,11 +34,11 @@ def download(model: Model, hub_id: str | None = None) -> Download:
     """How to get a model's parts from its own repository or from another one, `owner/name` or `owner/name@revision`."""
     place = hub_id or model.weights
     name, _ = hub.split(place)
-    known = _published.of(name)
+    known = published.of(name)
     own = name == model.weights
     includes = _small_files(model.parts)
     for pattern in _weight_files(model.parts, model.pickled if own else ()):
-        if known is None or any(_published.is_included(f, [pattern]) for f in known.listing):
+        if known is None or any(published.is_included(f, [pattern]) for f in known.listing):
             includes.append(pattern)
     command = hub.command(place, includes)
     pickled = model.pickled if own else ()
@@ -49,7 +48,7 @@ def download(model: Model, hub_id: str | None = None) -> Download:
 
 
 def _size(
-    model: Model, known: _published.Published | None, name: str, includes: list[str]
+    model: Model, known: published.Published | None, name: str, includes: list[str]
 ) -> tuple[int | None, bool]:
     if known:
         return known.bytes_of(includes), name in known.names

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attention.door import Door, Site, Where, everywhere, size_of
+from .attention.hooks import Door, Site, Where, everywhere, size_of
 
 Rule = Callable[[Site, Tensor], Tensor | None]  # the output b c f h w, or None: leave it alone
 

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..settings import Range
+from ..base.errors import UserError
+from ..base.schema import Range
 
 # Single file or index, in the order in which diffusers and transformers look for them.
 PLAIN = (

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .errors import Missing, UserError
+from ..base.errors import Missing, UserError
 
 REPOSITORY = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")  # a folder of the cache
 # Of a transformers model: its safetensors, where a repository has the same weights in other formats too.

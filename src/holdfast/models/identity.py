@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import hub
-from ..errors import UserError
-from . import _downloads, _headers, _weights
-from ._cards import Model
+from ..base.errors import UserError
+from . import downloads, headers, hub
+from . import weights as _weights
+from .spec import Model
 
 WHOLE = (
     16 * 2**20
@@ -48,8 +48,8 @@ def list_used(folder: Path, parts: Sequence[str]) -> list[Path]:
     found = [folder / _weights.INDEX, folder / _weights.SCHEDULER]
     for part in parts:
         found += [folder / part / "config.json", *_files(folder / part)]
-        if part in _downloads.COMPANIONS:
-            found += _inside(folder / _downloads.COMPANIONS[part])
+        if part in downloads.COMPANIONS:
+            found += _inside(folder / downloads.COMPANIONS[part])
     if not parts:
         found += [*_inside(folder), *(f for place in _inside(folder) for f in _inside(place))]
     return [file for file in dict.fromkeys(found) if file.is_file()]
@@ -57,7 +57,7 @@ def list_used(folder: Path, parts: Sequence[str]) -> list[Path]:
 
 def _files(part: Path) -> list[Path]:
     try:
-        return _headers.files(part)
+        return headers.files(part)
     except UserError:  # a damaged index: loading will say so
         return []
 

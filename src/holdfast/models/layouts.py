@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from .. import hub
-from ..errors import UserError
-from . import _downloads, _headers
-from ._cards import Model
+from ..base.errors import UserError
+from . import downloads, headers, hub
+from .spec import Model
 
 INDEX = "model_index.json"
 PARTS = ("unet", "transformer", "vae", "text_encoder", "image_encoder")
@@ -52,17 +51,17 @@ def cure(model: Model) -> str:
     """How to come by a folder that a model can be loaded from."""
     if not model.gigabytes:
         return f"give the folder of a whole model ({WHOLE}), or leave it out: {model.weights} comes with the package"
-    get = _downloads.download(model)
+    get = downloads.download(model)
     return f"give the folder of a whole model ({WHOLE}), or leave it out and get the model's own with: {get.command}"
 
 
 def _describe_file(file: Path) -> str:
     """What a file is, in words."""
     if file.suffix == ".safetensors":
-        return describe_keys(_headers.keys(file))
+        return describe_keys(headers.keys(file))
     if file.suffix == ".gguf":
         return "a GGUF file of quantised weights, which is not read yet"
-    if file.suffix in _headers.PICKLES:
+    if file.suffix in headers.PICKLES:
         return PICKLED
     return "a file"
 
@@ -72,7 +71,7 @@ def describe_keys(names: Iterable[str]) -> str:
     names = list(names)
     if any(mark in name or name.startswith(mark) for name in names for mark in LORA_KEYS):
         return "a LoRA, which changes a model and is none by itself; LoRAs are not read yet"
-    if any(name.endswith(_headers.SCALES) for name in names):
+    if any(name.endswith(headers.SCALES) for name in names):
         return "a file of scaled (fp8) weights, which are not read yet"
     known = {name.removeprefix(PREFIX) for name in names}
     said = next((words for key, words in FILES.items() if key in known), "a single file of weights")
@@ -156,6 +155,6 @@ def _describe_loose(folder: Path) -> str:
         return "it holds GGUF files of quantised weights, which are not read yet"
     if single_files := sorted(name for name in names if name.endswith(".safetensors")):
         return f"its {single_files[0]} is {_describe_file(folder / single_files[0])}"
-    if pickled := sorted(name for name in names if Path(name).suffix in _headers.PICKLES):
+    if pickled := sorted(name for name in names if Path(name).suffix in headers.PICKLES):
         return f"its {pickled[0]} is {PICKLED}"
     return ""

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .. import hub
-from ..errors import UserError, was_interrupted
-from ..memory import ran_out
-from ..notes import note
-from . import _headers, _weights
+from ..base.errors import UserError, was_interrupted
+from ..base.memory import ran_out
+from ..base.notices import note
+from . import headers, hub
+from . import weights as _weights
 
 META = torch.device("meta")
 SPARE = 64  # registrations beyond one a tensor: layers that share a weight
@@ -36,11 +36,11 @@ def check(folder: Path, classes: Mapping[str, type]) -> None:
     """
     for name, cls in classes.items():
         part = folder / name
-        config = _headers.read(part / "config.json")
+        config = headers.read(part / "config.json")
         _same_class(part, config, cls)
-        _headers.plausible(part)
+        headers.plausible(part)
         made = _described(part, config, cls)
-        _same_shapes(part, made, _headers.shapes(part))
+        _same_shapes(part, made, headers.shapes(part))
         _fractions(part, made)
 
 
@@ -53,7 +53,7 @@ def _same_class(part: Path, config: Mapping[str, Any], cls: type) -> None:
 
 def _described(part: Path, config: Mapping[str, Any], cls: type) -> nn.Module:
     """The part as it is configured, without memory for its weights."""
-    tensors = len(_headers.shapes(part))
+    tensors = len(headers.shapes(part))
     fault = f"{part / 'config.json'} describes no {cls.__name__}"
     try:
         with blame_folder(fault, lambda: _bare(cls)), _at_most(2 * tensors + SPARE), META:
@@ -132,25 +132,25 @@ def _same_shapes(part: Path, made: nn.Module, found: dict[str, tuple[int, ...]])
             )
     twice = made.state_dict().keys() - wanted.keys()  # a shared weight may be saved under each name
     found = {name: shape for name, shape in found.items() if name not in twice}
-    held, count = sum(b.numel() for b in made.buffers()), _headers.size(wanted)
-    fits = 0.9 < count / max(_headers.size(found), 1) < 1.1
+    held, count = sum(b.numel() for b in made.buffers()), headers.size(wanted)
+    fits = 0.9 < count / max(headers.size(found), 1) < 1.1
     if not fits or held > max(count, 2**24):
         raise UserError(
             f"{part / 'config.json'} is damaged, or of other weights: it describes {count} "
-            f"numbers, and the files beside it hold {_headers.size(found)}"
+            f"numbers, and the files beside it hold {headers.size(found)}"
         )
 
 
 def _fractions(part: Path, made: nn.Module) -> None:
     """Raises ValueError for a weight that holds whole numbers: a library would take them for the weights themselves."""
-    found = {name for name, kind in _headers.kinds(part).items() if kind in _headers.INTEGERS}
+    found = {name for name, kind in headers.kinds(part).items() if kind in headers.INTEGERS}
     weights = {name for name, _ in made.named_parameters()}
     wrong = sorted(n for n in found if n in weights or n.endswith((".weight", ".bias")))
     if wrong:
-        named = _headers.some(wrong)
+        named = headers.some(wrong)
         raise UserError(
             f"{part} holds {named} as whole numbers, as quantised weights are, which are not read",
-            _headers.FULL,
+            headers.FULL,
         )
 
 
@@ -173,12 +173,12 @@ def load(cls: type, part: Path, kind: torch.dtype) -> nn.Module:
     absent, spare = (sorted(said[name]) for name in ("missing_keys", "unexpected_keys"))
     if absent:
         raise UserError(
-            f"{part} is not whole: it lacks {_headers.some(absent)}",
+            f"{part} is not whole: it lacks {headers.some(absent)}",
             "get its weights again, or check that config.json belongs to them",
         )
     if spare:
         note(
-            f"{part} holds {_headers.some(spare)}, which its config.json has no place for: not used"
+            f"{part} holds {headers.some(spare)}, which its config.json has no place for: not used"
         )
     _refuse_not_finite(part, made)
     return made
@@ -196,7 +196,7 @@ def _from_pretrained(cls: type, folder: Path, kind: torch.dtype) -> tuple[nn.Mod
 def _load_known_part(cls: type, kind: torch.dtype) -> None:
     """Load an embedded part of the same class, where there is one."""
     for file in sorted(_weights.CHECKPOINTS.glob("*/*/config.json")):
-        if _weights.class_of(_headers.read(file)) == cls.__name__:
+        if _weights.class_of(headers.read(file)) == cls.__name__:
             _from_pretrained(cls, file.parent, kind)
             return
     _bare(cls)
@@ -210,9 +210,9 @@ def _link_plain_names(cls: type, part: Path) -> Iterator[Path]:
     from diffusers import ModelMixin
 
     stem = "diffusion_pytorch_model" if issubclass(cls, ModelMixin) else "model"
-    name, files = _headers.choose(part)
+    name, files = headers.choose(part)
     plain = [f"{stem}.safetensors", f"{stem}.safetensors.index.json"]
-    varied = any(f".{variant}" in file.name for file in files for variant in _headers.VARIANTS)
+    varied = any(f".{variant}" in file.name for file in files for variant in headers.VARIANTS)
     if name in plain and not varied:
         yield part
         return
@@ -223,7 +223,7 @@ def _link_plain_names(cls: type, part: Path) -> Iterator[Path]:
         for link, file in zip(names, files, strict=True):
             (folder / link).symlink_to(file.absolute())
         if len(files) > 1:
-            index = {"metadata": {}, "weight_map": _headers.places(part)}
+            index = {"metadata": {}, "weight_map": headers.places(part)}
             (folder / plain[1]).write_text(json.dumps(index))
         yield folder
 
@@ -272,7 +272,7 @@ def tokenizer(folder: Path, rows: int, length: int | None = None) -> Any:
 def processor(folder: Path, cls: type) -> Any:
     """What an image encoder's pictures are brought to. Raises ValueError where it cannot be read."""
     file = folder / "feature_extractor" / "preprocessor_config.json"
-    config = _headers.read(file)
+    config = headers.read(file)
     for name in ("image_mean", "image_std"):
         if len(config.get(name) or (0, 0, 0)) != 3:
             raise UserError(f"{file} is damaged: {name} is not three numbers")

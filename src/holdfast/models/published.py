@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent.parent / "published"
+FOLDER = Path(__file__).parent / "published"
 MARKS = ("verbatim", "proven", "values only")
 UNKNOWN = ("svd", "zeroscope")  # backbones whose repositories' files were not found
 

@@ -1,60 +1,36 @@
-"""The module name is the registry: find what a package folder offers, and answer a wrong name with the nearest ones."""
+"""The registry of backbones: which ones there are, and what is known of one before it is loaded."""
 
-import difflib
 import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..base.names import choose, normalize
 from . import calibration
-from .errors import UserError
-
-
-def modules(package: str) -> list[str]:
-    """Names of the modules in a package, leaving out private ones and the contracts."""
-    folder = importlib.import_module(package).__path__
-    return sorted(
-        m.name
-        for m in pkgutil.iter_modules(folder)
-        if not m.name.startswith("_") and m.name != "base"
-    )
-
-
-def plain(name: str) -> str:
-    """`FlowEdit`, `flow-edit` and `flow_edit` are the same name."""
-    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
-
-
-def choose(name: str, known: Iterable[str], what: str) -> str:
-    """The known name that is meant. Raises ValueError with the nearest ones."""
-    known = list(known)
-    same = {plain(k): k for k in known}
-    if plain(name) in same:
-        return same[plain(name)]
-    near = [same[n] for n in difflib.get_close_matches(plain(name), same, n=3, cutoff=0.5)]
-    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
-    raise UserError(f"no {what} is called {name!r}; {hint}")
-
-
-def method(name: str) -> ModuleType:
-    """The module of a method: it has NEEDS, Config and edit."""
-    return importlib.import_module(
-        f"holdfast.methods.{choose(name, modules('holdfast.methods'), 'method')}"
-    )
 
 
 def backbones() -> dict[str, ModuleType]:
-    """Every backbone's name, with the module whose MODELS holds it. No weights are looked at, and nothing heavy is
-    imported.
+    """Return every backbone's name with the module `spec` of its family, whose MODELS holds it. A family is a package
+    in `holdfast.models` that has such a module. No weights are read, and nothing heavy is imported.
     """
     found = {}
-    for name in modules("holdfast.backbones"):
-        module = importlib.import_module(f"holdfast.backbones.{name}")
-        found |= dict.fromkeys(module.MODELS, module)
+    for family in pkgutil.iter_modules(importlib.import_module("holdfast.models").__path__):
+        package = f"holdfast.models.{family.name}"
+        if family.ispkg and importlib.util.find_spec(f"{package}.spec"):
+            module = importlib.import_module(f"{package}.spec")
+            found |= dict.fromkeys(module.MODELS, module)
     return found
+
+
+def load_parts(name: str, weights: str | None, device: str, dtype: str):
+    """Load the parts of a backbone by its family's adapter. Only safetensors are read. The VAE stays in float32."""
+    spec = backbones()[name]
+    adapter = importlib.import_module(spec.ADAPTER)
+    return adapter.load(name, spec.MODELS[name], spec.find(name, weights), device, dtype)
 
 
 @dataclass(frozen=True)
@@ -91,24 +67,25 @@ def folder_of(name: str, weights: str | None = None) -> Path:
 
 def _space(folder: Path) -> dict[str, Any]:
     """Of a backbone that comes as a diffusers folder; nothing is known of another's."""
-    from .backbones import _cards, _weights
+    from . import spec
+    from . import weights as _weights
 
     there = (folder / "vae" / "config.json").exists()
-    return _cards.space_of(_weights.config(folder, "vae")) if there else {}
+    return spec.space_of(_weights.config(folder, "vae")) if there else {}
 
 
 def identify(name: str, weights: str | None = None) -> dict[str, Any] | None:
     """Describe the files that a backbone would be loaded from, without checking them; None where there are none, or no
     backbone of that name.
     """
-    from .backbones import _identity
+    from . import identity
 
     known = backbones()
-    same = {plain(k): k for k in known}
-    if plain(name) not in same:
+    same = {normalize(k): k for k in known}
+    if normalize(name) not in same:
         return None
-    name = same[plain(name)]
-    return _identity.identify(known[name].MODELS[name], weights)
+    name = same[normalize(name)]
+    return identity.identify(known[name].MODELS[name], weights)
 
 
 def weights_identity(name: str, weights: str | None = None) -> str | None:
@@ -120,14 +97,9 @@ def weights_identity(name: str, weights: str | None = None) -> str | None:
 def identify_guide(name: str, guide: str | None = None) -> dict[str, Any] | None:
     """Describe the files of the model that may help a backbone: `guide` is NAME or NAME=FOLDER, else the card's own."""
     known = backbones()
-    card = next((known[k].MODELS[k] for k in known if plain(k) == plain(name)), None)
+    card = next((known[k].MODELS[k] for k in known if normalize(k) == normalize(name)), None)
     helper, _, weights = (guide or (card.guide if card else "")).partition("=")
     return identify(helper, weights or None) if helper else None
-
-
-def fitting(carries: Iterable[str]) -> list[str]:
-    """Names of the methods that need nothing but what a backbone carries."""
-    return [n for n in modules("holdfast.methods") if set(carries) >= method(n).NEEDS]
 
 
 def load_backbone(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
@@ -138,7 +110,7 @@ def load_backbone(name: str, weights: str | None = None, device: str = "auto", d
     """
     known = backbones()
     name = choose(name, known, "backbone")
-    made = known[name].load(name, weights, device, dtype)
+    made = load_parts(name, weights, device, dtype)
     made.calibration = calibration.read(known[name].find(name, weights))
     made.weights = identify(name, weights)
     return made

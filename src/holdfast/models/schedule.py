@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..diffusion import shifted
-from ..errors import UserError
-from ._cards import LEVELS_OF_NOISE
-from ._scheduler_settings import check_betas, complete
+from ..base.errors import UserError
+from ..sampling.maths import shifted
+from .scheduler_settings import check_betas, complete
+from .spec import LEVELS_OF_NOISE
 
 ROUNDING = 1e-6  # of a timestep: far above what float64 loses, far below what separates two levels
 SPACINGS = ("leading", "trailing", "linspace")

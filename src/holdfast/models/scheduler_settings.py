@@ -7,9 +7,9 @@ published files carry some of both.
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import UserError
-from ..notes import note
-from . import _weights
+from ..base.errors import UserError
+from ..base.notices import note
+from . import weights
 
 # Settings of a sampler that change its result, where they are on. clip_sample is none of them: it is DDIM's default for
 # pictures, and diffusers' own pipelines over latents switch it off.
@@ -31,7 +31,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(class_name: str) -> dict[str, Any]:
     """Return what a scheduler class of diffusers takes, with its defaults; nothing for an unknown class."""
-    found = _weights.defaults(class_name)
+    found = weights.defaults(class_name)
     return found if "num_train_timesteps" in found else {}
 
 

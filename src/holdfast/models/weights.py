@@ -7,12 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import hub
-from ..errors import Missing, UserError
-from . import _downloads, _headers, _layouts
-from ._cards import Model
+from ..base.errors import Missing, UserError
+from . import downloads, headers, hub, layouts
+from .spec import Model
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parent.parent / "shapeworld" / "checkpoints"
 # What each class takes for a value that its configuration leaves out: written by tests/configurations.py from the
 # classes themselves, since importing those takes seconds that a wrong flag should not cost.
 DEFAULTS = Path(__file__).parent / "defaults.json"
@@ -69,7 +68,7 @@ def _checked(folder: Path, model: Model, parts: Sequence[str], pipelines: Sequen
     """Raises UserError for a folder of another kind, or one that lacks a part."""
     _refuse_undecodable(folder)
     if not (folder / INDEX).is_file():
-        raise _layouts.refusal(folder, model)
+        raise layouts.refusal(folder, model)
     _same_pipeline(folder, pipelines)
     absent = _lacking(folder, parts)
     if absent:
@@ -98,7 +97,7 @@ def _same_pipeline(folder: Path, pipelines: Sequence[str]) -> None:
 
 def _lacking(folder: Path, parts: Sequence[str]) -> list[str]:
     """What of a folder is not there."""
-    absent = [name for part in parts for name in _headers.lacking(folder / part)]
+    absent = [name for part in parts for name in headers.lacking(folder / part)]
     for part in parts:
         beside = BESIDE.get(part, ())
         if beside and not any((folder / name).is_file() for name in beside):
@@ -110,26 +109,26 @@ def _lacking(folder: Path, parts: Sequence[str]) -> list[str]:
 
 def _cure(folder: Path, model: Model, parts: Sequence[str]) -> str:
     """What to do about a folder that lacks something."""
-    absent = [folder / part for part in parts if not _headers.files(folder / part)]
-    if any(_headers.pickles(part) for part in absent):
-        return f"make safetensors of them with: {_downloads.convert_command(str(folder))}"
+    absent = [folder / part for part in parts if not headers.files(folder / part)]
+    if any(headers.pickles(part) for part in absent):
+        return f"make safetensors of them with: {downloads.convert_command(str(folder))}"
     for part in absent:
-        if other := _headers.list_misnamed(part):
+        if other := headers.list_misnamed(part):
             plain = "model" if part.name.endswith("encoder") else "diffusion_pytorch_model"
             return f"rename {part.name}/{other[0].name} to {plain}.safetensors if it is to be used"
-    return _layouts.cure(model)
+    return layouts.cure(model)
 
 
 def _whole(folder: Path, parts: Sequence[str]) -> None:
     """Raises UserError for a part whose files are damaged, or whose configuration is absurd."""
     for part in parts:
-        _headers.plausible(folder / part)
+        headers.plausible(folder / part)
 
 
 def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
     if hub.split(hub_id)[0].count("/") != 1:
         raise UserError(f"{hub_id!r} is neither a folder nor a hub id", "a hub id is OWNER/NAME")
-    folder, get = hub.cached(hub_id), _downloads.download(model, hub_id)
+    folder, get = hub.cached(hub_id), downloads.download(model, hub_id)
     if folder is None:
         size = f" ({get.size})" if get.size else ""
         how = (
@@ -139,12 +138,12 @@ def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequ
             f"the weights {hub_id}{size} are not on this machine{how}; get them with: {get.command}"
         )
     absent = [] if (folder / INDEX).exists() else [INDEX]
-    if absent and _layouts.describe(folder)[0]:
-        raise _layouts.refusal(folder, model)
+    if absent and layouts.describe(folder)[0]:
+        raise layouts.refusal(folder, model)
     absent += _lacking(folder, parts)
     pickled = [part for part in parts if _only_pickled(folder / part)]
     if pickled:
-        convert = _downloads.convert_command(str(folder))
+        convert = downloads.convert_command(str(folder))
         raise Missing(
             f"the weights {hub_id} have {', '.join(pickled)} as .bin files, which are not read; "
             f"make safetensors of them with: {convert}"
@@ -161,19 +160,19 @@ def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequ
 
 
 def _only_pickled(part: Path) -> bool:
-    return bool(_headers.pickles(part)) and not _headers.files(part)
+    return bool(headers.pickles(part)) and not headers.files(part)
 
 
 def index(folder: Path) -> dict:
     """What a folder says of itself as a whole: its parts' classes, and its pipeline's own settings."""
-    return _headers.read(folder / INDEX)
+    return headers.read(folder / INDEX)
 
 
 def config(folder: Path, part: str) -> dict:
     """Return a part's configuration, complete: with its class's defaults for what the file leaves out. It is read
     without loading the part. Raises UserError for a file that holds none.
     """
-    found = _headers.read(folder / (SCHEDULER if part == "scheduler" else f"{part}/config.json"))
+    found = headers.read(folder / (SCHEDULER if part == "scheduler" else f"{part}/config.json"))
     return defaults(class_of(found) or _class_in_index(folder, part)) | found
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .backbones.base import Condition
-    from .step import Field
+    from ..models.base import Condition
+    from ..sampling.field import Field
 
 LEVELS = (0.7, 0.8, 0.9)  # chosen on tuning scenes; lower ones tell less
 EVALUATIONS = 2 * len(LEVELS)
@@ -57,7 +57,7 @@ def score(
 
     frames: how many latent frames are looked at, from the first on.
     """
-    from .diffusion import noise, noised
+    from ..sampling.maths import noise, noised
 
     window = z[:, :, :frames]
     nearer = apart = 0.0

@@ -18,17 +18,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import registry
-from .errors import UserError
-from .notes import collected, note
-from .settings import kind_of, without_limits
+from ..base import names
+from ..base.errors import UserError
+from ..base.notices import collected, note
+from ..base.schema import kind_of, without_limits
 from .task import EditTask
 
 if TYPE_CHECKING:
-    from .backbones.base import Backbone
-    from .intake import Taken
+    from ..models.base import Backbone
+    from .loop import Event
     from .result import Result
-    from .walk import Event
+    from .validation import Taken
 
 RATE = 16  # frames a second of a clip that comes without
 POSITIONAL = ("input", "source", "target")
@@ -84,9 +84,9 @@ class Asked:
 
 def edit(*arguments: Any, **named: Any) -> "Result":
     asked = _asked("edit", arguments, named)
-    from . import editing
+    from . import run
 
-    return editing.exhausted(_running(asked), asked.task, asked.progress)
+    return run.exhausted(_running(asked), asked.task, asked.progress)
 
 
 def events(*arguments: Any, **named: Any) -> "Iterator[Event | Result]":
@@ -95,16 +95,16 @@ def events(*arguments: Any, **named: Any) -> "Iterator[Event | Result]":
 
 def _running(asked: Asked) -> "Iterator[Event | Result]":
     """The events of a call. What was in memory stays with the result, and is gone where there is none."""
-    from . import editing
-    from .walk import Note
+    from . import run
+    from .loop import Note
 
-    running = editing.events(asked.task, asked.backbone, asked.resume, asked.known)
+    running = run.events(asked.task, asked.backbone, asked.resume, asked.known)
     with contextlib.ExitStack() as undone:
         undone.callback(asked.scratch.remove)
         yield from map(Note, asked.notes)
         with contextlib.closing(running):
             for event in running:
-                if isinstance(event, editing.Result):
+                if isinstance(event, run.Result):
                     event.manifest["notes"][:0] = asked.notes
                     event.manifest["in_memory"] = asked.scratch.files()
                     event.made_from = asked.scratch
@@ -117,7 +117,7 @@ def _asked(name: str, arguments: tuple, named: dict[str, Any]) -> Asked:
     signature = SIGNATURES[name]
     for key in named:
         if key not in signature.parameters:
-            near = registry.choose(key, signature.parameters, f"argument of {name}()")
+            near = names.choose(key, signature.parameters, f"argument of {name}()")
             raise UserError(f"{name}() has no argument {key!r}; write {near}")
     bound = signature.bind(*arguments, **named).arguments
     values = {key: _plain(value) for key, value in bound.items()}
@@ -146,7 +146,7 @@ def _loaded(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone | None]":
 
 def _filed(values: dict[str, Any], rate: Fraction | None, scratch: Scratch) -> dict[str, Any]:
     """Of the values, those that are in memory, as files. rate: None where the clip is a file already."""
-    from .media import arrays
+    from ..media import arrays
 
     made: dict[str, Any] = {}
     if rate is not None:
@@ -164,7 +164,7 @@ def _filed(values: dict[str, Any], rate: Fraction | None, scratch: Scratch) -> d
 
 
 def _image(value: Any, name: str, scratch: Scratch) -> str | None:
-    from .media import arrays
+    from ..media import arrays
 
     value = _plain(value)
     if isinstance(value, str | None):
@@ -199,7 +199,7 @@ def _taken(task: EditTask, backbone: "Backbone | None", rate: Fraction | None) -
     """What is known of the task's files. rate: the clip was in memory, and what its file adds to it is left out: times
     in thousandths of a second, and the tags of a video.
     """
-    from .intake import taken
+    from .validation import taken
 
     known = taken(task, backbone)
     if rate is None:

@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import agreement, registry, walk
-from .backbones.base import Backbone, Passing, Prompt, reserve
-from .console import duration
-from .diffusion import noise
-from .editing import opened
-from .intake import Taken, taken
-from .media import fit, video
-from .memory import PeakMemory
-from .notes import Notice
-from .plan import Plan
+from ..base import names
+from ..base.exit_codes import duration
+from ..base.memory import PeakMemory
+from ..base.notices import Notice
+from ..media import fit, video
+from ..models import registry
+from ..models.base import Backbone, Passing, Prompt, reserve
+from ..sampling.maths import noise
+from . import agreement, loop
+from .planning import Plan
+from .run import opened
 from .task import EditTask
+from .validation import Taken, taken
 
 LATENTS = (
     3,
@@ -158,7 +160,7 @@ def _is_uniform(task: EditTask, clip: video.Clip) -> bool:
     """Whether a mask that was allowed is empty, or covers every pixel of every frame."""
     if not task.allow_any_mask:
         return False  # such a mask is refused
-    mask = walk.bind_mask(task, clip, range(clip.frames), allow_any=True)
+    mask = loop.bind_mask(task, clip, range(clip.frames), allow_any=True)
     return (
         len({bool(value) for inside in mask.frames() for value in (inside.min(), inside.max())})
         == 1
@@ -170,7 +172,7 @@ def counts(plan: Plan, backbone: Backbone | None = None) -> Count | None:
     member that is counted on.
     """
     name = plan.task.backbone
-    module = registry.backbones()[registry.choose(name, registry.backbones(), "backbone")]
+    module = registry.backbones()[names.choose(name, registry.backbones(), "backbone")]
     members = [n for n, card in module.MODELS.items() if not card.gigabytes]
     if not members:
         return None
@@ -219,11 +221,11 @@ def _counted(
     asked = dataclasses.replace(asked, first_frame=None if shown is None else "given")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
-        job = walk.job(asked, backbone, frames, inside, shown)
+        job = loop.job(asked, backbone, frames, inside, shown)
         small = fit.Fit(len(frames), (64, 64), len(frames), _least(grid), "")
         job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=small))
         idle = Idle(backbone)
-        for event in walk.walk(job, idle):  # noqa: B007
+        for event in loop.walk(job, idle):  # noqa: B007
             pass
     return Count(event.evaluations, idle.learning, event.beside), job.plan.spans.count
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from . import registry
-from .backbones.base import Backbone, unwrap
-from .plan import Second
+from ..models import registry
+from ..models.base import Backbone, unwrap
+from .planning import Second
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .claims import Claim, claimed
-from .errors import UserError
-from .files import from_json
-from .places import manifest_path, named, store_of
+from ..base.errors import UserError
+from ..base.files import from_json
+from .locks import Claim, claimed
+from .output_paths import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
 
 Report = Callable[[str, int, int], None]  # stage, done, count
@@ -44,7 +44,7 @@ def perform(task: EditTask, backbone=None, report: Report | None = None) -> dict
     backbone: one that is loaded already; else the task's is loaded. report: told (stage, done, count) as it goes; what
     it raises stops the edit, with its latents saved. Raises as `editing.edit` and `Result.save` do.
     """
-    from . import editing
+    from . import run
 
     claim = _alone(task, report)
     try:
@@ -52,7 +52,7 @@ def perform(task: EditTask, backbone=None, report: Report | None = None) -> dict
         if manifest is None:
             resume = store_of(task).holds()
             # Nobody reads a sentence for each of a thousand clips: the evaluations are saved.
-            result = editing.edit(task, backbone, resume=resume, report=report, judged=False)
+            result = run.edit(task, backbone, resume=resume, report=report, judged=False)
             result.save(report=report)
             manifest = result.manifest
     finally:

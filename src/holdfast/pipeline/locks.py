@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import UserError
-from .files import SCRATCH
+from ..base.errors import UserError
+from ..base.files import SCRATCH
 
 try:
     import fcntl

@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import agreement, calibration, windows
-from .attention import maps
-from .backbones.base import Backbone, Condition, Prompt, reserve
-from .errors import UserError
-from .guides import guiding, loaded
-from .media import masks
-from .media.reading import Clip
-from .notes import note
-from .plan import Plan, plan
-from .step import Field, Given, Guide, Pixels, Step
+from ..base.errors import UserError
+from ..base.notices import note
+from ..media import masks
+from ..media.reading import Clip
+from ..models import calibration
+from ..models.attention import maps
+from ..models.base import Backbone, Condition, Prompt, reserve
+from ..sampling import windows
+from ..sampling.field import Field, Given, Guide, Pixels, Step
+from . import agreement
+from .helper_models import guiding, loaded
+from .planning import Plan, plan
 from .task import EditTask
 
 LARGEST = 1e6  # of a latent, whose numbers are about 1: far from what a VAE can decode, or a float can square

@@ -4,20 +4,17 @@ import textwrap
 from collections.abc import Iterator
 from html import escape
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Any
 
 from numpy import ndarray
 
+from ..media import images, showing, video
 from . import summary
-from .media import images, showing, video
-
-if TYPE_CHECKING:
-    from .result import Result
 
 COLUMNS = 5  # frames of a strip
 
 
-def sentence(result: "Result") -> str:
+def sentence(result: Any) -> str:
     """One line, for which nothing is decoded."""
     task, manifest, (width, height) = result.task, result.manifest, result.clip.size
     texts = (textwrap.shorten(text, 40, placeholder="...") for text in (task.source, task.target))
@@ -29,7 +26,7 @@ def sentence(result: "Result") -> str:
     )
 
 
-def html(result: "Result") -> str:
+def html(result: Any) -> str:
     """The clip beside its source, a strip of both, and what was kept. For the pictures see `look`."""
     pictures = result.look  # first: with the frames come the figures
     seconds = {"seconds": result.clock.seconds, "preservation": result.preservation}
@@ -40,7 +37,7 @@ def html(result: "Result") -> str:
     return f"<div>{pictures}<p>{'<br>'.join(map(escape, said))}</p></div>"
 
 
-def look(result: "Result") -> str:
+def look(result: Any) -> str:
     """A result's clip and strip as HTML that needs nothing but itself: small, and of a long clip the beginning of what
     was edited, which is said below. The frames are decoded once.
     """
@@ -78,7 +75,7 @@ def _clip(data: str) -> str:
     )
 
 
-def _caption(result: "Result", begin: int, count: int) -> str:
+def _caption(result: Any, begin: int, count: int) -> str:
     """What of the clip is not shown as it is."""
     said, size = ["source and edited"], result.clip.size
     if count < result.clip.frames:

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import UserError
-from .files import Store, scratch
-from .media import video
-from .media.image_files import is_system_file
+from ..base.errors import UserError
+from ..base.files import scratch
+from ..media import video
+from ..media.image_files import is_system_file
+from .progress import Store
 from .task import EditTask
 
 # FFmpeg would take such a name for a place on the network or a pipe. One letter is a drive of Windows.

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from . import clips, effects, registry, windows, words
-from .errors import UserError
-from .media import fit
-from .notes import note
-from .prompts import clean_prompt
-from .settings import configure
+from .. import methods
+from ..base import prompt_diff
+from ..base.errors import UserError
+from ..base.notices import note
+from ..base.prompts import clean_prompt
+from ..base.schema import configure
+from ..media import fit
+from ..models import registry
+from ..sampling import segments, windows
+from . import unused_options
 from .task import EditTask
 
 
@@ -32,7 +36,7 @@ class Plan:
     method: ModuleType
     cfg: Any  # the method's Config
     origin: dict[str, str]  # where each of its values comes from
-    change: words.Change
+    change: prompt_diff.Change
     fit: fit.Fit
     spans: windows.Spans
     guide: "Second"  # guides the edit beside the backbone
@@ -74,7 +78,7 @@ class Plan:
 
 
 def _named(text: str, indices: tuple[int, ...]) -> str:
-    written = words.pieces(clean_prompt(text))
+    written = prompt_diff.pieces(clean_prompt(text))
     return " ".join(written[i] for i in indices)
 
 
@@ -86,7 +90,7 @@ def plan(
     about: the backbone, loaded or not (registry.about). keys: where key frames are given besides the first. Raises
     ValueError for what does not fit together.
     """
-    method = registry.method(task.method)
+    method = methods.load(task.method)
     require(method.NEEDS, about, task.method)
     steered(task, about)
     if task.mask == "auto" and "text_attention" not in about.carries:
@@ -95,7 +99,7 @@ def plan(
             "give --mask a file or a box x,y,w,h"
         )
     cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
-    effects.of_settings(task, method, cfg, origin)
+    unused_options.of_settings(task, method, cfg, origin)
     known = about.grid.levels
     if known and "grid" in origin and cfg.grid not in known:
         raise UserError(
@@ -104,7 +108,7 @@ def plan(
     fitted = fit.plan(about.grid, frames, size)
     spans = long(task, method, cfg, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
-    effects.of_prompts(task, about, guide.name)
+    unused_options.of_prompts(task, about, guide.name)
     own = known[1] if known else ""
     return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, painter(task, about))
 
@@ -114,7 +118,7 @@ def long(
 ) -> windows.Spans:
     """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
     if getattr(method, "LONG", "windows") == "clips":
-        spans = clips.spans(grid, frames, task.window, keys)
+        spans = segments.spans(grid, frames, task.window, keys)
         if spans.count == 1:
             return spans
         return dataclasses.replace(spans, reason=f"{spans.reason}; {method.longer(cfg)}")
@@ -172,16 +176,16 @@ def _other(task: EditTask, about) -> Second:
     return Second("given" if task.guide else "over the same latents", name, weights or None)
 
 
-def driving_words(task: EditTask, method: ModuleType) -> words.Change:
+def driving_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     named = [clean_prompt(word) for word in task.words]
     source = clean_prompt(task.source)
-    change = words.changed(source, clean_prompt(task.target), named)
+    change = prompt_diff.changed(source, clean_prompt(task.target), named)
     if task.mask == "auto" and not task.same and not (change.source or change.target):
-        raise UserError(words.NO_WORD)
+        raise UserError(prompt_diff.NO_WORD)
     looks = "text_attention" in method.NEEDS
     if looks and not task.same:
-        return words.noted(change, source)
+        return prompt_diff.noted(change, source)
     if task.words and not looks and task.mask != "auto":
         note(f"words have no effect on {task.method}, which does not look at attention")
     return change
@@ -206,7 +210,7 @@ def require(needs: set[str], about, what: str) -> None:
     """Raises ValueError where a backbone does not carry what a method needs, with the methods that it does carry."""
     missing = needs - about.carries
     if missing:
-        fitting = ", ".join(registry.fitting(about.carries)) or "none"
+        fitting = ", ".join(methods.list_compatible(about.carries)) or "none"
         raise UserError(
             f"{what} needs {', '.join(sorted(missing))}, which {about.name} does not carry; "
             f"it carries: {fitting}"

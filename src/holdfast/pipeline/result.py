@@ -18,21 +18,23 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from . import agreement, delivered, notebook, registry
-from .backbones.base import Backbone
-from .claims import Claim, claimed
-from .errors import UserError
-from .files import Store, write_json
-from .intake import sources
-from .media import arrays, masks, video
-from .media.images import to_array
-from .memory import PeakMemory
-from .metrics.base import psnr
-from .notes import note
-from .places import check_place, manifest_path
-from .plan import Plan
+from ..base.errors import UserError
+from ..base.files import write_json
+from ..base.memory import PeakMemory
+from ..base.notices import note
+from ..media import arrays, masks, video
+from ..media.images import to_array
+from ..metrics.base import psnr
+from ..models import registry
+from ..models.base import Backbone
+from . import agreement, notebook, verification
+from .locks import Claim, claimed
+from .loop import Done
+from .output_paths import check_place, manifest_path
+from .planning import Plan
+from .progress import Store
 from .task import EditTask, stamp
-from .walk import Done
+from .validation import sources
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 VERSIONS = ("holdfast", "torch", "diffusers", "transformers", "av")
@@ -174,7 +176,7 @@ class Result:
         how = video.write(path, self.clip, frames, self.task.codec, self.task.crf, edited)
         self.clock.lap("decode and write")
         self.manifest["preservation"] = measure.figures()
-        self.manifest["delivered"] = delivered.figures(
+        self.manifest["delivered"] = verification.figures(
             self.clip, path, reported(self.alphas(), "check", self.clip.frames, report)
         )
         self.clock.lap("check")

@@ -11,21 +11,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import calibration, effects, masking, registry, walk
-from .backbones.base import Backbone
-from .claims import claimed
-from .files import Store, load_tensors, save_tensors, tidy, whole
-from .intake import Taken, placed, taken
-from .media import first, images, masks, video
-from .media.images import to_tensor
-from .memory import PeakMemory
-from .notes import Notice, gathered, note
-from .places import adapters_path, all_paths, first_path, mask_path, store_of
-from .plan import Plan, plan
+from ..base.files import load_tensors, save_tensors, tidy, whole
+from ..base.memory import PeakMemory
+from ..base.notices import Notice, gathered, note
+from ..media import first, images, masks, video
+from ..media.images import to_tensor
+from ..models import calibration, registry
+from ..models.base import Backbone
+from ..sampling.field import Step
+from . import loop, mask_strip, unused_options
+from .locks import claimed
+from .loop import Done, Event, Note, Painted, Progress
+from .output_paths import adapters_path, all_paths, first_path, mask_path, store_of
+from .planning import Plan, plan
+from .progress import Store
 from .result import Clock, Report, Result, describe
-from .step import Step
 from .task import EditTask
-from .walk import Done, Event, Note, Painted, Progress
+from .validation import Taken, placed, taken
 
 SAVE_EVERY = 20.0  # seconds between two saves of a running edit
 
@@ -151,9 +153,9 @@ class Opened:
             with spared(self.store.path):
                 self.store.save(step)
 
-    def located(self, grid, cells: Tensor) -> walk.MaskFrames:
+    def located(self, grid, cells: Tensor) -> loop.MaskFrames:
         """The automatic mask of these cells, from now on the edit's own."""
-        self.mask = walk.cells_mask(self.plan, grid, cells)
+        self.mask = loop.cells_mask(self.plan, grid, cells)
         self.find({"mask": cells.byte()})
         return self.mask.frames
 
@@ -163,7 +165,7 @@ class Opened:
         if self.task.output:
             path = mask_path(Path(self.task.output))
             with spared(path):
-                masking.write_strip(path, self.clip, self.part, self.mask)
+                mask_strip.write_strip(path, self.clip, self.part, self.mask)
             said += f": look at {path}"
         note(f"{said}; a box or a mask of your own is surer")
 
@@ -182,8 +184,8 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     known = known or taken(task, backbone)
     clip, part = known.clip, known.part
     bound = task.mask and task.mask != "auto"
-    mask = walk.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
-    effects.of_files(task, clip)
+    mask = loop.bind_mask(task, clip, part, task.allow_any_mask) if bound else None
+    unused_options.of_files(task, clip)
     if not task.same:
         calibration.check_words(known.about, task.prompts)
     keys = placed(task, part)
@@ -278,12 +280,12 @@ def _walked(
     place, fitted = edit.fitted(), dict(adapters or {})
     edit.find(found)
 
-    def locate(cells: Tensor) -> walk.MaskFrames:
+    def locate(cells: Tensor) -> loop.MaskFrames:
         frames = edit.located(backbone.grid, cells)
         edit.show_mask()
         return frames
 
-    job = walk.Job(
+    job = loop.Job(
         edit.plan,
         frames=edit.frames,
         mask=edit.mask.frames if edit.mask else None,
@@ -300,7 +302,7 @@ def _walked(
     last = time.monotonic()
     clock.restart()
     try:
-        for event in walk.walk(job, backbone):
+        for event in loop.walk(job, backbone):
             clock.lap(event.stage)
             if isinstance(event, Done):
                 break

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from . import __version__, registry
-from .errors import UserError
-from .media.image_files import is_system_file
-from .prompts import say_the_same
-from .settings import Range, Share, check
+from .. import __version__
+from ..base.errors import UserError
+from ..base.prompts import say_the_same
+from ..base.schema import Range, Share, check
+from ..media.image_files import is_system_file
+from ..models import registry
 
 # fields that change the written clip and not the edited latents
 WRITTEN = ("codec", "crf", "feather")

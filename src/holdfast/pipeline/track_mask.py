@@ -3,24 +3,23 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy import ndarray
 
-from .errors import UserError
-from .files import whole, write_json
-from .media import anchors, masks, overlaid, showing, video
-from .media.anchors import Marks
-from .notes import note
-from .places import check_place, manifest_path, named
+from ..base.errors import UserError
+from ..base.files import whole, write_json
+from ..base.notices import note
+from ..media import anchors, masks, overlaid, video
+from ..media.anchors import Marks
+from .output_paths import check_place, manifest_path, named
 from .task import EditTask, part_of
 
 if TYPE_CHECKING:
-    from .backbones.base import Backbone
-    from .editing import Opened
+    from ..models.base import Backbone
+    from .run import Opened
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 LOSSLESS = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
@@ -104,7 +103,7 @@ def made(task: MaskTask, report: Report) -> dict:
     place = placed(task.input, task.output, task.preview, task.frames, _brush_files(task))
     marks = marked(task, place.clip)
     if task.by == "sam2":
-        from .media import sam2
+        from ..models.vision import sam2
 
         model = sam2.load(task.weights, task.device)
         found = {n: model.anchor(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
@@ -114,7 +113,7 @@ def made(task: MaskTask, report: Report) -> dict:
             note("--weights has no effect with --with grabcut, which needs none")
         found = {n: anchors.marked(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
         using = None
-    from .media.carried import carried
+    from ..media.carried import carried
 
     carried_masks = carried(place.clip, found, place.part, using)
     manifest = written(place, carried_masks, {n: float(m.mean()) for n, m in found.items()}, report)
@@ -134,7 +133,7 @@ def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
             frame, marks = anchors.parsed(text, clip, kind)
             found[frame] = found.get(frame, Marks()) + marks
     if task.words:
-        from .media import grounding
+        from ..models.vision import grounding
 
         for text in task.words:
             frame, words = anchors.split(text)
@@ -150,7 +149,8 @@ def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
 
 def automatic(task: EditTask, output: str, preview: str | None, report: Report) -> dict:
     """Write the mask that `edit --mask auto` would use. task: with the mask "auto" and no output."""
-    from . import editing, registry
+    from ..models import registry
+    from . import run as editing
 
     place = placed(task.input, output, preview, task.frames)
     edit = editing.opened(
@@ -165,19 +165,19 @@ def automatic(task: EditTask, output: str, preview: str | None, report: Report) 
 
 def located(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
     """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
-    from . import walk
+    from . import loop
 
-    job = walk.Job(
+    job = loop.Job(
         edit.plan,
         frames=edit.frames,
         locate=lambda cells: edit.located(backbone.grid, cells),
         first=edit.first,
     )
-    with contextlib.closing(walk.walk(job, backbone)) as events:
+    with contextlib.closing(loop.walk(job, backbone)) as events:
         for event in events:
-            if isinstance(event, walk.Progress):
+            if isinstance(event, loop.Progress):
                 report(event.stage, event.done, event.count)
-            if isinstance(event, walk.Found):
+            if isinstance(event, loop.Found):
                 return edit.located(backbone.grid, event.cells)()
     raise UserError("no mask was found: the prompts are equal")
 
@@ -221,19 +221,6 @@ def _previews(place: Place, report: Report) -> Iterator[ndarray]:
     for i, (frame, mask) in enumerate(pairs):
         yield overlaid.overlay(frame, masks.bright(mask, place.clip.size))
         report("preview", i + 1, place.clip.frames)
-
-
-def write_strip(path: Path, clip: video.Clip, part: range, mask: masks.Mask) -> None:
-    """Write a few frames of a part of a clip with the mask over them, side by side, as a picture."""
-    wanted = showing.evenly(len(part))
-    frames = islice(video.read(clip), part.start, part.start + max(wanted) + 1)
-    row = [
-        overlaid.overlay(frame, inside)
-        for i, (frame, inside) in enumerate(zip(frames, mask.frames(), strict=False))
-        if i in wanted
-    ]
-    with whole(path) as made:
-        showing.strip({"mask": row}, showing.WIDTH / len(row) / clip.size[0]).save(made)
 
 
 def notes(shares: list[float], part: range, marks: dict[int, float]) -> list[str]:

@@ -4,8 +4,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .media import video
-from .notes import note
+from ..base.notices import note
+from ..media import video
 from .task import EditTask
 
 OFF = (0, False, "off", "none")

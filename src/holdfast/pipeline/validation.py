@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import registry
-from .errors import UserError
-from .media import video
-from .places import check_place, check_space
+from ..base import names
+from ..base.errors import UserError
+from ..media import video
+from ..models import registry
+from .output_paths import check_place, check_space
 from .task import EditTask, part_of
 
 
@@ -32,7 +33,7 @@ def taken(task: EditTask, backbone: Any = None) -> Taken:
     backbone: one that is loaded already; else the task's is looked up.
     """
     check_there(task)
-    registry.choose(task.method, registry.modules("holdfast.methods"), "method")
+    names.choose(task.method, names.list_modules("holdfast.methods"), "method")
     if task.output:
         check_place(task.output, sources(task))
     about = backbone or registry.about(task.backbone, task.weights)

@@ -8,8 +8,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from .media import images, samples, video
-from .metrics.base import CAP, capped, mean
+from ..media import images, samples, video
+from ..metrics.base import CAP, capped, mean
 
 Figures = dict[str, float | bool | None]
 

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from . import diffusion
-from .errors import UserError
-from .settings import (
+from ..base.errors import UserError
+from ..base.schema import (
     Guidance,
     Iterations,
     LevelGrid,
@@ -25,7 +24,8 @@ from .settings import (
     check,
     setting,
 )
-from .step import Field, Given, Step, Whole, left
+from . import maths
+from .field import Field, Given, Step, Whole, left
 
 LEVELS = 1000  # that `low` and `high` count in, whatever the model's own time
 
@@ -73,10 +73,10 @@ class Drawn:
 
     def noise(self, clean: Tensor, condition, side: str) -> Tensor:
         """eps^w, the noise that the model sees in a clean latent b c f h w noised by this draw; of its frames."""
-        z = diffusion.noised(self.part(clean), self.sigma, self.eps)
+        z = maths.noised(self.part(clean), self.sigma, self.eps)
         asked = (self.field, z, self.sigma, condition, side, self.guidance)
-        velocity = diffusion.guided(*asked, frames=self.frames)
-        return diffusion.predicted_noise(z, self.sigma, velocity).contiguous()
+        velocity = maths.guided(*asked, frames=self.frames)
+        return maths.predicted_noise(z, self.sigma, velocity).contiguous()
 
     def part(self, z: Tensor) -> Tensor:
         return z if self.frames is None else z[:, :, list(self.frames)]
@@ -94,6 +94,6 @@ def draws(
     levels = field.levels(LEVELS, cfg.shift, cfg.grid, source.shape[2:])
     told = Whole(field) if cfg.timesteps == "whole" else field
     for i in left(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
-        sigma = levels[LEVELS - diffusion.drawn(given.seed, i, cfg.low, cfg.high)]
-        eps = diffusion.noise(source, given.seed, i)
+        sigma = levels[LEVELS - maths.drawn(given.seed, i, cfg.low, cfg.high)]
+        eps = maths.noise(source, given.seed, i)
         yield i, Drawn(told, sigma, eps, cfg.guidance)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from . import diffusion
-from .attention.door import Door
+from ..models.attention.hooks import Door
+from . import maths
 
 # in the order in which a method that has several goes through them
 STAGES = ("tune", "invert", "edit")
@@ -120,11 +120,11 @@ class Given:
 
     def inside(self, change: Tensor) -> Tensor:
         """A change where the mask allows it, 0 elsewhere."""
-        return change if self.mask is None else diffusion.apply_mask(self.mask, change)
+        return change if self.mask is None else maths.apply_mask(self.mask, change)
 
     def held(self, z: Tensor, rest: Tensor) -> Tensor:
         """z where the mask allows a change, `rest` elsewhere."""
-        return z if self.mask is None else diffusion.blend(self.mask, z, rest)
+        return z if self.mask is None else maths.blend(self.mask, z, rest)
 
 
 class Whole:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from .step import Field
+from .field import Field
 
 Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - clean
 

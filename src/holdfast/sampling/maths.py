@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from ..base.errors import UserError
 
 
 def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:

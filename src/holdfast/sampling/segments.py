@@ -4,7 +4,7 @@ one frame through a clip (`LONG = "clips"`), where windows that overlap have no 
 import itertools
 from collections.abc import Iterable
 
-from .backbones._cards import Grid
+from ..media.clip_format import Grid
 from .windows import Spans, size_of
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from . import diffusion
-from .errors import UserError
-from .step import Field
+from ..base.errors import UserError
+from . import maths
+from .field import Field
 
 # Levels are drawn as "simple diffusion" (Hoogeboom et al., arXiv:2301.11093) has it, its cosine schedule shifted as
 # for a side of 32 over 64 at the noisy end, and not at the clean one; the data's deviation, and the ends of s.
@@ -28,7 +28,7 @@ def v_loss(field: Field, clean: Tensor, eps: Tensor, sigma: float, condition) ->
     error, (1 + s^2) / s^2, is exactly that. In the velocity it is a factor of (1 - sigma)^2 + sigma^2.
     clean, eps: 1 c f h w.
     """
-    velocity = field.velocity(diffusion.noised(clean, sigma, eps), sigma, condition, branch="tgt+")
+    velocity = field.velocity(maths.noised(clean, sigma, eps), sigma, condition, branch="tgt+")
     error = (velocity - (eps - clean)).square().mean()
     return ((1 - sigma) ** 2 + sigma**2) * error
 
@@ -147,7 +147,7 @@ def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> I
     with torch.no_grad():
         for number, layer in enumerate(adapters.layers.values()):
             down = layer.down.weight
-            drawn = diffusion.noise(down[None, None, None], seed, number)[0, 0, 0]
+            drawn = maths.noise(down[None, None, None], seed, number)[0, 0, 0]
             down.copy_(drawn / rank)
     try:
         _put(network, adapters.layers)
@@ -209,8 +209,8 @@ def tuned(
     if 0 < begun < fit.steps:
         _put_back(optimiser, parameters, state)
     for i in range(begun, fit.steps):
-        sigma = level(diffusion.drawn(fit.seed, i, 0, 2**24) / 2**24)
-        eps = diffusion.noise(clean, fit.seed, i, repeat=1)
+        sigma = level(maths.drawn(fit.seed, i, 0, 2**24) / 2**24)
+        eps = maths.noise(clean, fit.seed, i, repeat=1)
         with torch.enable_grad():
             loss = v_loss(field, clean, eps, sigma, condition)
             gradients = torch.autograd.grad(loss, parameters)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backbones._cards import Grid
-from .errors import UserError
+from ..base.errors import UserError
+from ..media.clip_format import Grid
 
 
 @dataclass(frozen=True)

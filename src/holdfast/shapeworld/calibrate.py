@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from .. import calibration, registry
-from ..backbones.base import Backbone
-from ..files import from_json, write_json
+from ..base.files import from_json, write_json
+from ..models import calibration, registry
+from ..models.base import Backbone
 from .render import render
 from .scenes import HELD_OUT, sample
 from .training.text import words

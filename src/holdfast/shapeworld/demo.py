@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import editing, registry
-from ..files import whole
+from ..base import names
+from ..base.files import whole
 from ..media import images, showing, video
-from ..task import EditTask
+from ..models import registry
+from ..pipeline import run
+from ..pipeline.task import EditTask
 from .render import render
 from .scenes import Edit
 from .truth import actor_mask, judge
@@ -45,7 +47,7 @@ def demo(
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
     mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
-    name = registry.choose(backbone, registry.backbones(), "backbone")
+    name = names.choose(backbone, registry.backbones(), "backbone")
     shown = "image" in registry.backbones()[name].MODELS[name].carries
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
@@ -68,7 +70,7 @@ def demo(
         first_frame=str(folder / "first.png") if shown else None,
         mask=str(folder / "mask.mkv") if masked else None,
     )
-    result = editing.edit(task, report=report)
+    result = run.edit(task, report=report)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, tensor(edited))
     result.save(report=report)

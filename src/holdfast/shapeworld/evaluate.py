@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .. import diffusion, inversion, registry, walk
-from ..backbones.base import Backbone, Condition, Prompt
-from ..diffusion import Scale
-from ..intervals import estimate
-from ..task import EditTask
+from ..base.intervals import estimate
+from ..models import registry
+from ..models.base import Backbone, Condition, Prompt
+from ..pipeline import loop
+from ..pipeline.task import EditTask
+from ..sampling import inversion, maths
+from ..sampling.maths import Scale
 from .captions import added, matches
 from .render import SIZE, render
 from .scenes import FRAMES, SETS, Edit, edits, headings, sample, sample_edit
@@ -43,7 +45,7 @@ def generate(
     backbone: Backbone, prompt: Prompt, seed: int, frames: int = FRAMES, steps: int = 30
 ) -> Tensor:
     """A clip from a prompt alone, f 3 H W: Euler from noise at the model's own grid, guidance as it prefers."""
-    z = diffusion.noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
+    z = maths.noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
     levels = backbone.levels(steps)
     # as large as a clip of variance 1 is when it is noised to the first level
     start = z * math.hypot(1 - levels[0], levels[0])
@@ -56,7 +58,7 @@ def denoised(
 ) -> Tensor:
     """The clip that a noisy latent becomes, f 3 H W."""
     for sigma, sigma_next in itertools.pairwise(levels):
-        velocity = diffusion.guided(backbone, z, sigma, condition, "tgt", scale)
+        velocity = maths.guided(backbone, z, sigma, condition, "tgt", scale)
         z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
 
@@ -128,7 +130,7 @@ def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: in
         settings=settings,
         seed=seed,
     )
-    return walk.edited(walk.job(task, backbone, render([edit.source])[0]), backbone)
+    return loop.edited(loop.job(task, backbone, render([edit.source])[0]), backbone)
 
 
 def edit_figures(

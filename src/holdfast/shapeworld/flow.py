@@ -14,7 +14,7 @@ import torch
 from numpy import ndarray
 
 from ..media import motion
-from ..media.flows import BACKENDS, backend
+from ..models.vision.flows import BACKENDS, backend
 from .evaluate import TUNING, summary
 from .render import render
 from .scenes import FRAMES, sample

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 SHAPES = ("ball", "box", "star", "ring")
 MATERIALS = ("plain", "striped", "spotted")

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from .. import editing, masking, registry, walk
-from ..errors import UserError
-from ..files import whole
-from ..intake import Taken, taken
-from ..masking import MaskTask
+from .. import methods
+from ..base.errors import UserError
+from ..base.files import whole
+from ..base.schema import kinds
 from ..media import masks, overlaid, showing, video
 from ..media.video import CODECS
-from ..settings import kinds
-from ..task import EditTask
+from ..models import registry
+from ..pipeline import loop, run, track_mask
+from ..pipeline.task import EditTask
+from ..pipeline.track_mask import MaskTask
+from ..pipeline.validation import Taken, taken
 from . import fence, storage, widgets
 from .desk import Desk
 
@@ -123,7 +125,7 @@ def followed(name: str, texts: list[str], desk: Desk) -> str:
     path = desk.uploads / f"mask-{key}.mkv"
     if not path.exists():
         kind = "boxes" if masks.BOX.fullmatch(texts[0]) else "brushes"
-        masking.made(MaskTask(name, str(path), **{kind: tuple(texts)}), _unheard)
+        track_mask.made(MaskTask(name, str(path), **{kind: tuple(texts)}), _unheard)
     return str(path)
 
 
@@ -173,7 +175,7 @@ def shown_mask(task: EditTask, desk: Desk) -> str:
 
 
 def bound(task: EditTask, known: Taken) -> Iterator[ndarray]:
-    return walk.bind_mask(task, known.clip, known.part, allow_any=True).frames()  # it is looked at
+    return loop.bind_mask(task, known.clip, known.part, allow_any=True).frames()  # it is looked at
 
 
 def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
@@ -185,7 +187,7 @@ def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
     try:
         backbone = desk.backbone(task)
         looked_at = replace(task, allow_any_mask=True)
-        return masking.located(editing.opened(looked_at, backbone), backbone, _unheard)
+        return track_mask.located(run.opened(looked_at, backbone), backbone, _unheard)
     finally:
         desk.using.release()
 
@@ -193,4 +195,4 @@ def found_mask(task: EditTask, desk: Desk) -> Iterator[ndarray]:
 def fitting(backbone: str) -> list[str]:
     """The methods that a backbone carries."""
     module = registry.backbones()[backbone]
-    return registry.fitting(module.MODELS[backbone].carries)
+    return methods.list_compatible(module.MODELS[backbone].carries)

@@ -16,12 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .. import intake, registry
-from ..claims import claimed
-from ..errors import Missing, UserError
-from ..notes import collected
-from ..places import store_of
-from ..task import EditTask
+from ..base.errors import Missing, UserError
+from ..base.notices import collected
+from ..models import registry
+from ..pipeline import validation
+from ..pipeline.locks import claimed
+from ..pipeline.output_paths import store_of
+from ..pipeline.task import EditTask
 from . import storage
 from .looks import preview, write_looks
 from .messages import sentence
@@ -258,10 +259,10 @@ class Desk:
                 return
 
     def _edit(self, run: Run) -> None:
-        from .. import editing
-        from ..result import Result
+        from ..pipeline import run as editing
+        from ..pipeline.result import Result
 
-        clip = intake.taken(run.task).clip
+        clip = validation.taken(run.task).clip
         run.moved("load", 0, 1)
         backbone = self.backbone(run.task)
         events = editing.events(run.task, backbone, resume=store_of(run.task).holds())
@@ -290,8 +291,8 @@ class Desk:
 
     def _seen(self, run: Run, event: Any, backbone: Any, size: tuple[int, int]) -> None:
         """Keep what an event says of a run."""
-        from ..step import Step
-        from ..walk import Note, Progress
+        from ..pipeline.loop import Note, Progress
+        from ..sampling.field import Step
 
         if isinstance(event, Note):
             run.notes.append(event.text)
@@ -336,12 +337,12 @@ def hold(root: Path) -> contextlib.ExitStack:
 
 def validate(task: EditTask) -> None:
     """Raise UserError or Missing for a task that cannot work, before it waits for its turn."""
-    from ..backbones._weights import pick_device
-    from ..editing import opened
+    from ..models.weights import pick_device
+    from ..pipeline.run import opened
 
     pick_device(task.device)
     with collected():
-        opened(task, None, intake.taken(task))
+        opened(task, None, validation.taken(task))
 
 
 def _report_bug(error: BaseException) -> None:

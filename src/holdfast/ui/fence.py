@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import registry
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.schema import kinds
 from ..media.masks import BOX
-from ..settings import kinds
-from ..task import EditTask
+from ..models import registry
+from ..pipeline.task import EditTask
 from .messages import label
 
 # Fields whose text is never opened. Every other field holds a file's name, until it is said here that it does not.

@@ -9,10 +9,11 @@ import gradio as gr
 import numpy as np
 from numpy import ndarray
 
-from .. import registry
-from ..errors import Missing
+from .. import methods
+from ..base.errors import Missing
 from ..media import images, video
-from ..task import EditTask
+from ..models import registry
+from ..pipeline.task import EditTask
 from . import asked, told, widgets
 from .asked import BOX, BRUSH, FILE, NO_MASK, WAYS, Asked
 from .desk import Desk
@@ -49,7 +50,7 @@ class Form:
         self.differences = gr.HTML(elem_id="differences")
         self.fields |= models()
         self.changed = gr.State({})  # settings that somebody changed
-        usual = registry.method(self.fields["method"].value).Config().strength
+        usual = methods.load(self.fields["method"].value).Config().strength
         self.strength = gr.Textbox(
             widgets.written(usual), label="Strength, 0 to 1", elem_id="field-strength"
         )
@@ -70,7 +71,7 @@ class Form:
         @gr.render(inputs=[self.fields["method"], self.fields["backbone"]])
         def settings(method: str, backbone: str) -> None:
             prefers = registry.backbones()[backbone].MODELS[backbone].prefers
-            for name, widget in widgets.of_method(registry.method(method).Config, prefers).items():
+            for name, widget in widgets.of_method(methods.load(method).Config, prefers).items():
                 if name == "strength":
                     widget.unrender()
                     continue
@@ -148,7 +149,7 @@ class Form:
 
     def _strength(self, method: str) -> tuple:
         """The method's own strength; what was changed was of another method."""
-        module = registry.method(method)
+        module = methods.load(method)
         return gr.Textbox(widgets.written(module.Config().strength)), {}
 
     def asked(self, values: tuple) -> Asked:

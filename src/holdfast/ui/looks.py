@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import whole
+from ..base.files import whole
 from ..media import showing, video
 from ..media.images import eight_bits, to_array
 from .runs import SIDE, STRIP, Run

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..errors import Missing, UserError
-from ..memory import ran_out
-from ..task import EditTask
+from ..base.errors import Missing, UserError
+from ..base.memory import ran_out
+from ..pipeline.task import EditTask
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -70,7 +70,7 @@ def _strip(text: str, root: Path) -> str:
 
 def sentence(error: BaseException) -> str:
     """Return what the command line says of an error, in one line. It still names flags and paths."""
-    from ..console import LESS, one_line, said
+    from ..base.exit_codes import LESS, one_line, said
 
     if ran_out(error):
         return LESS

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 from numpy import ndarray
 
-from ..forecast import Forecast, forecast
-from ..intake import taken
+from ..base.notices import collected
 from ..media import video
-from ..notes import collected
-from ..task import EditTask
+from ..pipeline.estimate import Forecast, forecast
+from ..pipeline.task import EditTask
+from ..pipeline.validation import taken
 from . import asked, told
 from .desk import Desk
 from .form import PRIVATE, QUIET, Form

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 from numpy import ndarray
 
-from ..files import whole
+from ..base.files import whole
 from ..media import video
 from ..media.frame_access import keyframe_distance, read_frame
 from ..media.images import eight_bits

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import from_json, write_json
-from ..places import manifest_path
-from ..task import EditTask
+from ..base.files import from_json, write_json
+from ..pipeline.output_paths import manifest_path
+from ..pipeline.task import EditTask
 
 RECORD, STRIP, SIDE = "run.json", "strip.png", "side-by-side.mp4"  # of a run, in its folder
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
@@ -104,6 +104,6 @@ def found(folder: Path) -> Iterator[Run]:
 
 def _ended(run: Run) -> str:
     """How a run ended whose record was not written any more."""
-    from ..jobs import done
+    from ..pipeline.jobs import done
 
     return STOPPED if done(run.task) is None else DONE

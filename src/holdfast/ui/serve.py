@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ..errors import Missing, UserError
+from ..base.errors import Missing, UserError
 from .desk import Desk, Limits
 from .gate import Gate
 

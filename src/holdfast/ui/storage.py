@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import SCRATCH
+from ..base.files import SCRATCH
 
 DAY = 86400  # seconds after which an unused upload goes
 GRACE = 600  # seconds for which a page may still hold one, however full the folder is

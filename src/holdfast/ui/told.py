@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable
 from html import escape
 
-from .. import summary, words
-from ..console import duration
-from ..forecast import Forecast, lines
-from ..prompts import clean_prompt, locate_words
+from ..base import prompt_diff
+from ..base.exit_codes import duration
+from ..base.prompts import clean_prompt, locate_words
+from ..pipeline import summary
+from ..pipeline.estimate import Forecast, lines
 from .desk import Desk
 from .messages import Wording
 from .runs import FAILED, RUNNING, STOPPED, WAITING, Run
@@ -24,7 +25,7 @@ def marked(source: str, target: str) -> str:
     if not (source.strip() and target.strip()):
         return ""
     source, target = clean_prompt(source), clean_prompt(target)
-    change = words.changed(source, target)
+    change = prompt_diff.changed(source, target)
     lines = (_marked(source, change.source, "del"), _marked(target, change.target, "ins"))
     return "".join(f"<div>{line}</div>" for line in lines)
 

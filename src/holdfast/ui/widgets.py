@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..settings import Kind, described, kind_of, kinds
-from ..task import EditTask
+from ..base.schema import Kind, described, kind_of, kinds
+from ..pipeline.task import EditTask
 from .messages import label as labelled
 from .messages import name_controls
 

@@ -4,12 +4,12 @@ import importlib
 from functools import partial
 from pathlib import Path
 
-from ... import registry
-from ...errors import UserError
+from ...base.errors import UserError
+from ...base.names import choose, list_modules
 from ...metrics.base import Judge
 from .base import Case
 
-names = partial(registry.modules, __name__)
+names = partial(list_modules, __name__)
 
 
 def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
@@ -20,7 +20,7 @@ def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
     name, _, what = dataset.partition(":")
     if not what and Path(dataset).suffix == ".jsonl":
         name, what = "folder", dataset
-    module = importlib.import_module(f"{__name__}.{registry.choose(name, names(), 'dataset')}")
+    module = importlib.import_module(f"{__name__}.{choose(name, names(), 'dataset')}")
     if limit is not None and limit < 1:
         raise UserError(f"--limit is 1 or more, not {limit}")
     cases = module.cases(what, folder, limit)[:limit]

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import UserError
+from ...base.errors import UserError
 
 FILES = ("clip", "mask", "truth")  # of a case
 

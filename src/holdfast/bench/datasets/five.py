@@ -8,8 +8,8 @@ inside is above half (its own code takes above 0, and so compression noise too).
 import re
 from pathlib import Path
 
-from ...errors import UserError
-from ...files import from_json
+from ...base.errors import UserError
+from ...base.files import from_json
 from .base import Case, existing, file_name
 
 TYPES = {

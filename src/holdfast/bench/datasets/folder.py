@@ -7,8 +7,8 @@ clip, source and target must be there; name, kind, group, mask (a file or a box 
 import dataclasses
 from pathlib import Path
 
-from ...errors import UserError
-from ...files import from_json
+from ...base.errors import UserError
+from ...base.files import from_json
 from .base import FILES, Case, existing, file_name, is_box
 
 MUST = ("clip", "source", "target")

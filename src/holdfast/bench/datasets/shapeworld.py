@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ... import registry
 from ...media import images, video
 from ...shapeworld.render import render
 from ...shapeworld.scenes import KINDS, RATE, SETS, Edit, sample_edit
@@ -35,7 +34,7 @@ def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
 
 
 def _known(names: str, known: tuple[str, ...], what: str) -> list[str]:
-    return [registry.choose(name, known, what) for name in names.split(",") if name]
+    return [names.choose(name, known, what) for name in names.split(",") if name]
 
 
 def _case(seed: int, kind: str, name: str, folder: Path) -> Case | None:

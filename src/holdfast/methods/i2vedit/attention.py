@@ -4,19 +4,16 @@ and values in all of a later clip's."""
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
 
-from .. import attention
-from ..attention import matching
-from ..attention.door import Site
-from ..step import Field, Given
-
-if TYPE_CHECKING:
-    from .i2vedit import Config
+from ...models import attention
+from ...models.attention import blending
+from ...models.attention.hooks import Site
+from ...sampling.field import Field, Given
+from .config import Config
 
 # q, k and v of the first clip's layers over time, by path and branch
 Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
@@ -32,10 +29,10 @@ def beside(seen: Seen) -> Beside:
 
 
 def recorded(
-    field: Field, cfg: "Config", step: int, everything: bool = False
+    field: Field, cfg: Config, step: int, everything: bool = False
 ) -> contextlib.AbstractContextManager[Seen | None]:
     """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
-    _, last = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
+    _, last = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
     wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
     if not any(wanted.values()):
         return contextlib.nullcontext()
@@ -69,7 +66,7 @@ def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[
 
 
 def matching_in(
-    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: "Config", step: int
+    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: Config, step: int
 ) -> contextlib.AbstractContextManager[None]:
     """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
     if not (seen or there):
@@ -78,15 +75,15 @@ def matching_in(
 
 
 def matched(
-    seen: Seen, there: Beside, given: Given, cfg: "Config", step: int
+    seen: Seen, there: Beside, given: Given, cfg: Config, step: int
 ) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
     """The rule of the target's calls at an edit step.
 
     seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
     """
-    pair = matching.PRESETS.get(cfg.motion, (0.0, 0.0))
-    coarse = matching.coarse(seen) if seen else 0
-    left_out = matching.last_coarse(seen, coarse) if cfg.variant == "released" else None
+    pair = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
+    coarse = blending.coarse(seen) if seen else 0
+    left_out = blending.last_coarse(seen, coarse) if cfg.variant == "released" else None
 
     def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         if site.kind != "self":
@@ -98,8 +95,8 @@ def matched(
         if known and site.axis == "spatial":
             within = None if given.mask is None else site.covered(given.mask)
             bound = thresholds_of(site, cfg).to(q.device)
-            return matching.blended(q, k, v, *known[:2], bound, within)
-        if known and matching.replaces(site, step, cfg.steps, pair, coarse, left_out):
+            return blending.blended(q, k, v, *known[:2], bound, within)
+        if known and blending.replaces(site, step, cfg.steps, pair, coarse, left_out):
             q0, k0, v0 = known
             if first:
                 k0, _ = longer(k0, v0, there[site.path, "src+"])
@@ -109,6 +106,6 @@ def matched(
     return rule
 
 
-def thresholds_of(site: Site, cfg: "Config") -> Tensor:
+def thresholds_of(site: Site, cfg: Config) -> Tensor:
     """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
-    return matching.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]
+    return blending.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]

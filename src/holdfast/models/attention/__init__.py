@@ -1,5 +1,5 @@
 """Attention: the door (sites, rules), maps of it (heat, the automatic mask), and what methods make of it."""
 
-from .door import Call, Door, Rule, Site, Where, cross, edit, everywhere, record
+from .hooks import Call, Door, Rule, Site, Where, cross, edit, everywhere, record
 
 __all__ = ["Call", "Door", "Rule", "Site", "Where", "cross", "edit", "everywhere", "record"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
 
-from ..diffusion import apply_mask, blend
-from .door import Site
+from ...sampling.maths import apply_mask, blend
+from .hooks import Site
 from .maps import blocks
 
 # (b1, b2) of `replaces`, by what an edit is

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import diffusion
-from ..errors import UserError
-from ..words import NO_WORD
-from .door import Site, cross, record
+from ...base.errors import UserError
+from ...base.prompt_diff import NO_WORD
+from ...sampling import maths
+from .hooks import Site, cross, record
 
 LOOKS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
 
@@ -77,12 +77,12 @@ def automatic(field, given) -> Tensor:
         raise UserError(NO_WORD)
     heat = torch.zeros_like(source[:, :1])
     for k, sigma in enumerate(LOOKS):
-        noisy = diffusion.noised(source, sigma, diffusion.noise(source, given.seed, 0, k))
+        noisy = maths.noised(source, sigma, maths.noise(source, given.seed, 0, k))
         with record(field, cross, attending(condition.words)) as found:
             field.velocity(noisy, sigma, condition, branch=branch)
         for layer in by_layer(found):
             one = functional.interpolate(assembled(layer), size=source.shape[2:], mode="nearest")
-            heat += diffusion.minmax(one)
+            heat += maths.minmax(one)
     smooth = functional.avg_pool3d(
         heat, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False
     )
@@ -92,7 +92,7 @@ def automatic(field, given) -> Tensor:
 def _above_otsu(heat: Tensor) -> Tensor:
     import cv2
 
-    values = (diffusion.minmax(heat[None])[0] * 255).byte().cpu().numpy()
+    values = (maths.minmax(heat[None])[0] * 255).byte().cpu().numpy()
     threshold, _ = cv2.threshold(
         values.reshape(-1, values.shape[-1]), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU
     )

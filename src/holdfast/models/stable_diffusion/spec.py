@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from . import _weights
-from ._cards import LEVELS_OF_NOISE, Grid, Model, unet_grid
+from ...media.clip_format import Grid
+from .. import weights as _weights
+from ..spec import LEVELS_OF_NOISE, Model, unet_grid
 
+ADAPTER = "holdfast.models.unet.adapter"
 PARTS = ("unet", "vae", "text_encoder")
 CARRIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
 PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
@@ -56,10 +58,3 @@ def grid(name: str, folder: Path) -> Grid:
     """The clips that the model in a folder takes, from its configuration alone."""
     unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
     return unet_grid(MODELS[name], unet, vae, LEVELS_OF_NOISE)
-
-
-def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
-    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
-    from ._latent_diffusion import load as load_parts
-
-    return load_parts(MODELS[name], name, find(name, weights), device, dtype)

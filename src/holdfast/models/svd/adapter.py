@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import diffusion, features
-from ..attention.door import Call
-from ..errors import UserError
-from . import _parts, _weights, svd
-from ._cards import Model, unet_grid
-from ._latent_diffusion import encode_frames
-from ._scheduler_settings import check_edm
-from ._unet_attention import door_of, residual_blocks
-from .base import Backbone, Condition, Prompt, device_of, placed
+from ...base.errors import UserError
+from ...sampling import maths
+from .. import feature_hooks, weights
+from .. import parts as _parts
+from ..attention.hooks import Call
+from ..base import Backbone, Condition, Prompt, device_of, placed
+from ..scheduler_settings import check_edm
+from ..spec import Model, unet_grid
+from ..unet.adapter import encode_frames
+from ..unet.hooks import door_of, residual_blocks
+from . import spec
 
 CHUNK = 8  # frames that the decoder, which looks at neighbours, is given at once
 FAMILY = "svd"  # whose card stands in where none is given
@@ -58,7 +60,7 @@ class StableVideo(Backbone):
         name="svd",
         device=None,
     ):
-        model = model or svd.MODELS[FAMILY]
+        model = model or spec.MODELS[FAMILY]
         self.name, self.prefers, self.guide = name, model.prefers, model.guide
         parts = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
         self.parts = placed(parts, device)
@@ -66,14 +68,14 @@ class StableVideo(Backbone):
         self.device = device or device_of(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         configs = [part.config if part else {} for part in (unet, vae)]
-        self.grid = unet_grid(model, *configs, svd.LEVELS)
+        self.grid = unet_grid(model, *configs, spec.LEVELS)
         known = check_edm(schedule or {})
         self.least, self.most = (known.get(name) or value for name, value in LAST.items())
         self.ids = (model.rate - 1, MOTION, AUGMENT)
         self.network = unet
         self.door = door_of(unet) if unet else None
-        self.features = features.door_of(residual_blocks(unet)) if unet else None
-        self.carries = svd.CARRIES if unet else frozenset({"image"})
+        self.features = feature_hooks.door_of(residual_blocks(unet)) if unet else None
+        self.carries = spec.CARRIES if unet else frozenset({"image"})
 
     @torch.no_grad()
     def condition(self, prompt: Prompt) -> Condition:
@@ -100,12 +102,12 @@ class StableVideo(Backbone):
             found = self.part("vae").encode(image).latent_dist
         if noise != "sample":
             return found.mode()
-        return found.mean + found.std * diffusion.noise(found.mean[:, :, None], 0, 1)[:, :, 0]
+        return found.mean + found.std * maths.noise(found.mean[:, :, None], 0, 1)[:, :, 0]
 
     def _noise(self, image: Tensor) -> Tensor:
         """One draw for every image, so that two that are equal outside an edit stay so."""
         *_, augment = self.ids
-        return augment * diffusion.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
+        return augment * maths.noise(image[:, :, None], seed=0, step=0)[:, :, 0]
 
     def _unscaled(self, latent: Tensor) -> Tensor:
         return latent[:, :, 0].to(self.device) / self.part("vae").config.scaling_factor
@@ -144,12 +146,12 @@ class StableVideo(Backbone):
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """Karras' spacing of s with rho 7, then 0; a shift multiplies s."""
-        if grid not in svd.LEVELS:
-            known = ", ".join(svd.LEVELS)
+        if grid not in spec.LEVELS:
+            known = ", ".join(spec.LEVELS)
             raise UserError(f"this model has no grid of levels called {grid!r}; there are: {known}")
         ends = self.most ** (1 / 7), self.least ** (1 / 7)
         spreads = np.linspace(*ends, steps) ** 7 * (1 if shift is None else shift)
-        return [svd.level(s) for s in np.minimum(spreads, self.most).tolist()] + [0.0]
+        return [spec.level(s) for s in np.minimum(spreads, self.most).tolist()] + [0.0]
 
     def whole(self, sigma: float) -> float:
         """The model's time is continuous: every level is told exactly."""
@@ -164,9 +166,9 @@ class StableVideo(Backbone):
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        s = svd.spread(sigma)
+        s = spec.spread(sigma)
         scale = math.hypot(1, s)
-        x = svd.to_model(z, s)
+        x = spec.to_model(z, s)
         found = self._predicted(x / scale, s, condition.half(branch), branch, frames)
         noise = s / scale**2 * x + found / scale
         clean = x / scale**2 - s / scale * found
@@ -203,21 +205,21 @@ def _published_resize():
     return pipeline_stable_video_diffusion._resize_with_antialiasing
 
 
-def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> StableVideo:
+def load(name: str, model: Model, folder: Path, device: str, dtype: str) -> StableVideo:
     """Load the parts that lie in a folder."""
     import diffusers
     from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
-    where = _weights.pick_device(device)
-    kind = _weights.pick_dtype(dtype, where)
+    where = weights.pick_device(device)
+    kind = weights.pick_dtype(dtype, where)
     network = diffusers.UNetSpatioTemporalConditionModel
     vae = getattr(diffusers, _vae_class(folder))
     encoder = CLIPVisionModelWithProjection
     classes = {"unet": network, "vae": vae, "image_encoder": encoder}
     _parts.check(folder, classes)
-    unet, latents, looks = (_weights.config(folder, part) for part in classes)
+    unet, latents, looks = (weights.config(folder, part) for part in classes)
     channels = unet.get("in_channels"), 2 * latents.get("latent_channels", 4)
     _parts.agree(folder, "latent channels, two for each,", *channels)
     widths = unet.get("cross_attention_dim"), looks.get("projection_dim")
@@ -230,7 +232,7 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Stab
         _parts.load(vae, folder / "vae", torch.float32),
         _parts.load(encoder, folder / "image_encoder", kind),
         _parts.processor(folder, CLIPImageProcessorPil),
-        schedule=_weights.config(folder, "scheduler"),
+        schedule=weights.config(folder, "scheduler"),
         model=model,
         name=name,
         device=where,
@@ -240,7 +242,7 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Stab
 def _vae_class(folder: Path) -> str:
     """The published decoder goes over time; the embedded model shares the one of single frames."""
     known = ("AutoencoderKLTemporalDecoder", "AutoencoderKL")
-    kind = _weights.config(folder, "vae").get("_class_name", known[0])
+    kind = weights.config(folder, "vae").get("_class_name", known[0])
     if kind not in known:
         raise UserError(f"{folder / 'vae'} holds a {kind}, not a {' or '.join(known)}")
     return kind

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import UserError
-from . import _weights
-from ._cards import Grid, Model, unet_grid
+from ...base.errors import UserError
+from ...media.clip_format import Grid
+from .. import weights as _weights
+from ..spec import Model, unet_grid
 
+ADAPTER = "holdfast.models.svd.adapter"
 PARTS = ("unet", "vae", "image_encoder")
 CARRIES = frozenset({"image", "spatial_attention", "temporal_attention", "features"})
 # Its guidance rises over the frames: the first one is given, so that there is nothing to lead it to.
@@ -53,13 +55,6 @@ def grid(name: str, folder: Path) -> Grid:
     """The clips that the model in a folder takes, from its configuration alone."""
     unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
     return unet_grid(MODELS[name], unet, vae, LEVELS)
-
-
-def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
-    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
-    from ._svd import load as load_parts
-
-    return load_parts(MODELS[name], name, find(name, weights), device, dtype)
 
 
 def level(s: float) -> float:

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import features
-from ..attention.door import Call, Door
-from ..notes import note
-from ..prompts import clean_prompt
-from ..words import tokens as word_tokens
-from . import _parts, _weights
-from ._cards import LEVELS_OF_NOISE, Model, unet_grid
-from ._recent import recall
-from ._schedule import Schedule
-from ._unet_attention import door_of, residual_blocks
-from .base import Backbone, Condition, Prompt, device_of, placed
+from ...base.notices import note
+from ...base.prompt_diff import tokens as word_tokens
+from ...base.prompts import clean_prompt
+from .. import feature_hooks, weights
+from .. import parts as _parts
+from ..attention.hooks import Call, Door
+from ..base import Backbone, Condition, Prompt, device_of, placed
+from ..recent import recall
+from ..schedule import Schedule
+from ..spec import LEVELS_OF_NOISE, Model, unet_grid
+from .hooks import door_of, residual_blocks
 
 CHUNK = 8  # frames that the VAE holds at once
 TOGETHER = 16  # frames that a 2D network sees in one call
@@ -116,7 +116,7 @@ class LatentDiffusion(Backbone):
         self.texts = Texts(tokenizer, name)
         self.network = unet
         self.door = door_of(unet) if unet else None
-        self.features = features.door_of(residual_blocks(unet)) if unet else None
+        self.features = feature_hooks.door_of(residual_blocks(unet)) if unet else None
         self.carries = carried(self.door)
         # a network without layers over time takes single frames
         self.images = "temporal_attention" not in self.carries
@@ -207,21 +207,21 @@ def carried(door: Door | None) -> frozenset[str]:
     return SPATIAL | {"temporal_attention"} if temporal else SPATIAL
 
 
-def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> LatentDiffusion:
+def load(name: str, model: Model, folder: Path, device: str, dtype: str) -> LatentDiffusion:
     """Load the parts that lie in a folder."""
     import diffusers
     from transformers import CLIPTextModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
-    where = _weights.pick_device(device)
-    kind = _weights.pick_dtype(dtype, where)
+    where = weights.pick_device(device)
+    kind = weights.pick_dtype(dtype, where)
     clips = "temporal_attention" in model.carries
     network = diffusers.UNet3DConditionModel if clips else diffusers.UNet2DConditionModel
     vae = diffusers.AutoencoderKL
     classes = {"unet": network, "vae": vae, "text_encoder": CLIPTextModel}
     _parts.check(folder, classes)
-    unet, latents, texts = (_weights.config(folder, part) for part in classes)
+    unet, latents, texts = (weights.config(folder, part) for part in classes)
     _parts.agree(folder, "latent channels", unet.get("in_channels"), latents.get("latent_channels"))
     width = texts.get("hidden_size")
     _parts.agree(folder, "widths of a text", unet.get("cross_attention_dim"), width)
@@ -232,7 +232,7 @@ def load(model: Model, name: str, folder: Path, device: str, dtype: str) -> Late
         _parts.load(vae, folder / "vae", torch.float32),
         encoder,
         _parts.tokenizer(folder, *known),
-        schedule=_weights.config(folder, "scheduler"),
+        schedule=weights.config(folder, "scheduler"),
         model=model,
         name=name,
         device=where,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ..attention.door import Door, Site, over, size_of
+from ..attention.hooks import Door, Site, over, size_of
 
 PLACES = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 ORDER = {"block": 0, "down": 1, "mid": 2, "up": 3}  # in which a call goes through them

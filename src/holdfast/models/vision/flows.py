@@ -10,9 +10,9 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import UserError
-from ..registry import choose
-from .motion import Flow, dis, joined, occluded, sharp_dis
+from ...base.errors import UserError
+from ...base.names import choose
+from ...media.motion import Flow, dis, joined, occluded, sharp_dis
 from .raft import raft
 
 BACKENDS = ("sharp_dis", "dis", "raft")

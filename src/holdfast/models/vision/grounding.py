@@ -3,7 +3,7 @@
 import torch
 from numpy import ndarray
 
-from ..errors import UserError
+from ...base.errors import UserError
 from ..hub import found
 from .sam2 import from_folder
 
@@ -23,7 +23,7 @@ def boxes(
     from transformers import AutoTokenizer, GroundingDinoForObjectDetection, GroundingDinoProcessor
     from transformers import GroundingDinoImageProcessorPil as Images
 
-    from ..backbones._weights import pick_device
+    from ..weights import pick_device
 
     if not text.strip(" ."):
         raise UserError('--words takes "[N=]TEXT", such as "a red car"')

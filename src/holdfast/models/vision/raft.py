@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from ..errors import Missing
-from .motion import Flow, enlargement, shrunk
+from ...base.errors import Missing
+from ...media.motion import Flow, enlargement, shrunk
 
 LEAST = 128  # pixels of a side; below, torchvision's has no room for its coarsest correlations
 WEIGHTS = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"  # torchvision's default ones

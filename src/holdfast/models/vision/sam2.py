@@ -13,10 +13,10 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import UserError
+from ...base.errors import UserError
+from ...media.anchors import Marks, marked
+from ...media.carried import Followers
 from ..hub import found, quiet
-from .anchors import Marks, marked
-from .carried import Followers
 
 WEIGHTS = "facebook/sam2.1-hiera-tiny"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of all its published sizes
@@ -135,7 +135,7 @@ def load(weights: str | None = None, device: str = "auto") -> Sam2:
     """
     from transformers import Sam2VideoModel
 
-    from ..backbones._weights import pick_device
+    from ..weights import pick_device
 
     return Sam2(from_folder(Sam2VideoModel, "sam2_video", weights or WEIGHTS), pick_device(device))
 

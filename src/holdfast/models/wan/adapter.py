@@ -13,17 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention.door import Call
-from ..diffusion import grid_of as level_grid
-from ..errors import UserError
-from ..notes import note
-from ..prompts import clean_prompt
-from ..words import tokens as word_tokens
-from . import _parts, _weights, wan
-from ._recent import recall
-from ._scheduler_settings import flow_shift
-from ._wan_attention import door_of, features_of, remounted
-from .base import Backbone, Condition, Prompt, device_of, placed
+from ...base.errors import UserError
+from ...base.notices import note
+from ...base.prompt_diff import tokens as word_tokens
+from ...base.prompts import clean_prompt
+from ...sampling.maths import grid_of as level_grid
+from .. import parts as _parts
+from .. import weights
+from ..attention.hooks import Call
+from ..base import Backbone, Condition, Prompt, device_of, placed
+from ..recent import recall
+from ..scheduler_settings import flow_shift
+from ..spec import Model
+from . import spec
+from .hooks import door_of, features_of, remounted
 
 ROUNDING = 1e-6  # of a timestep
 TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
@@ -51,7 +54,7 @@ class Experts:
 
     def turn(self, sigma: float) -> str:
         """Whose turn it is at a level, by the name of the part; as diffusers' pipeline compares timesteps."""
-        return "transformer" if 1000 * sigma >= 1000 * self.boundary else wan.SECOND
+        return "transformer" if 1000 * sigma >= 1000 * self.boundary else spec.SECOND
 
 
 class Wan(Backbone):
@@ -72,11 +75,11 @@ class Wan(Backbone):
         name="wan",
         device=None,
     ):
-        model = model or wan.MODELS[FAMILY]
+        model = model or spec.MODELS[FAMILY]
         self.name, self.shift, self.prefers = name, shift, model.prefers
         self.experts = transformer if isinstance(transformer, Experts) else Experts(transformer)
         first, second = self.experts.first, self.experts.second
-        denoisers = {"transformer": first, wan.SECOND: second}
+        denoisers = {"transformer": first, spec.SECOND: second}
         self._later = {name: d for name, d in denoisers.items() if isinstance(d, Later)}
         loaded = {name: d for name, d in denoisers.items() if name not in self._later}
         parts = {"vae": vae, "text_encoder": text_encoder}
@@ -87,14 +90,14 @@ class Wan(Backbone):
         self.device = device or device_of(self.parts)
         self.dtype = first.dtype if first else torch.float32
         configs = [part.config if part else {} for part in (first, vae)]
-        self.grid = wan.grid_of(model, *configs)
+        self.grid = spec.grid_of(model, *configs)
         self.door = self.features = None
         self.carries = frozenset({"text"})
         if first:
             blocks = first.config["num_layers"]
             self.door = door_of(blocks, self._network)
             self.features = features_of(blocks, self._network)
-            self.carries = wan.CARRIES
+            self.carries = spec.CARRIES
         self._texts: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
 
     @property
@@ -120,7 +123,7 @@ class Wan(Backbone):
         """The denoiser of a level, on the device. The other one rests; rules in force ask in this one."""
         name = self.experts.turn(sigma)
         if name != self._in_use:
-            other = wan.SECOND if name == "transformer" else "transformer"
+            other = spec.SECOND if name == "transformer" else "transformer"
             if other in self.parts:
                 self.parts[other].to("cpu")
             self.part(name).to(self.device)
@@ -246,28 +249,28 @@ class Wan(Backbone):
             return transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
 
 
-def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
+def load(name: str, model: Model, folder: Path, device: str, dtype: str) -> Wan:
     """Load the parts that lie in a folder."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import UMT5EncoderModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
-    where = _weights.pick_device(device)
-    kind = _weights.pick_dtype(dtype, where)
-    scheduler = _weights.config(folder, "scheduler")
+    where = weights.pick_device(device)
+    kind = weights.pick_dtype(dtype, where)
+    scheduler = weights.config(folder, "scheduler")
     vae, encoder = AutoencoderKLWan, UMT5EncoderModel
-    denoisers = ("transformer", wan.SECOND) if name in wan.BOUNDARIES else ("transformer",)
+    denoisers = ("transformer", spec.SECOND) if name in spec.BOUNDARIES else ("transformer",)
     classes = dict.fromkeys(denoisers, WanTransformer3DModel)
     _parts.check(folder, classes | {"vae": vae, "text_encoder": encoder})
     _agree(folder, denoisers)
     network = partial(_parts.load, WanTransformer3DModel, kind=kind)
-    if name in wan.BOUNDARIES:
+    if name in spec.BOUNDARIES:
         waiting = [
-            Later(_weights.config(folder, part), kind, partial(network, folder / part))
+            Later(weights.config(folder, part), kind, partial(network, folder / part))
             for part in denoisers
         ]
-        denoiser = Experts(*waiting, wan.boundary(name, folder))
+        denoiser = Experts(*waiting, spec.boundary(name, folder))
     else:
         denoiser = network(folder / "transformer")
     texts = _parts.load(encoder, folder / "text_encoder", kind)
@@ -276,8 +279,8 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
         _parts.load(vae, folder / "vae", torch.float32),
         texts,
         _parts.tokenizer(folder, texts.config.vocab_size),
-        shift=wan.SHIFTS.get(name) or flow_shift(scheduler),
-        model=wan.MODELS[name],
+        shift=spec.SHIFTS.get(name) or flow_shift(scheduler),
+        model=model,
         name=name,
         device=where,
     )
@@ -285,8 +288,8 @@ def load(name: str, folder: Path, device: str, dtype: str) -> Wan:
 
 def _agree(folder: Path, denoisers: Sequence[str]) -> None:
     """Raises ValueError where the parts are of different models."""
-    vae, texts = (_weights.config(folder, part) for part in ("vae", "text_encoder"))
+    vae, texts = (weights.config(folder, part) for part in ("vae", "text_encoder"))
     for part in denoisers:
-        network = _weights.config(folder, part)
+        network = weights.config(folder, part)
         _parts.agree(folder, "latent channels", network.get("in_channels"), vae.get("z_dim"))
         _parts.agree(folder, "widths of a text", network.get("text_dim"), texts.get("d_model"))

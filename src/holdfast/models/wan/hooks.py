@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .. import features
-from ..attention.door import Door, Site, over, size_of
+from .. import feature_hooks
+from ..attention.hooks import Door, Site, over, size_of
 
 # The WanTransformer3DModel whose turn it is; None where it is none's yet.
 InUse = Callable[[], nn.Module | None]
@@ -75,7 +75,7 @@ def door_of(blocks: int, network: InUse) -> Door:
 def features_of(blocks: int, network: InUse) -> Door:
     """The door to the outputs that add up in a network of so many blocks."""
     sites = [Site(f"blocks.{i}", "block", i, "residual", "joint") for i in range(blocks)]
-    return _following(sites, network, features.door_of)
+    return _following(sites, network, feature_hooks.door_of)
 
 
 def _following(sites: Sequence[Site], network: InUse, door_to: Callable[..., Door]) -> Door:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from . import _weights
-from ._cards import Grid, Model
+from ...base.errors import UserError
+from ...media.clip_format import Grid
+from .. import weights as _weights
+from ..spec import Model
 
+ADAPTER = "holdfast.models.wan.adapter"
 PARTS = ("transformer", "vae", "text_encoder")
 SECOND = "transformer_2"
 CARRIES = frozenset({"text", "text_attention", "joint_attention", "features"})
@@ -131,18 +133,3 @@ def grid_of(model: Model, transformer: Mapping[str, Any], vae: Mapping[str, Any]
         step=time,
         levels=("own", "wan", "euler"),
     )
-
-
-def load(name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"):
-    """Load the parts of one of MODELS. Only safetensors are read. The VAE stays in float32."""
-    from ._wan import load as load_parts
-
-    return load_parts(name, find(name, weights), device, dtype)
-
-
-def __getattr__(name: str):
-    if name == "Wan":  # the adapter itself, for who builds one from parts: it needs torch
-        from ._wan import Wan
-
-        return Wan
-    raise AttributeError(f"module {__name__} has no attribute {name!r}")

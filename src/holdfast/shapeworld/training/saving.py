@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...errors import UserError
+from ...base.errors import UserError
 from .text import new_clip_vocabulary
 
 # A part that a pipeline can do without, and that is not here.

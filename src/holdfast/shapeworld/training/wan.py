@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...diffusion import shifted
+from ...sampling.maths import shifted
 from ..scenes import Scene
 from ..truth import psnr
 from .loop import RATE_ON, Budget, Optimiser, Run, clips, device, training_scenes

@@ -12,84 +12,17 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import attention, diffusion, inversion, sarp, tuning
-from ..backbones.base import Prompt
-from ..settings import (
-    Count,
-    Guidance,
-    LevelGrid,
-    Number,
-    Range,
-    Share,
-    Shift,
-    Steps,
-    Timesteps,
-    check,
-    setting,
-)
-from ..step import Field, Given, Step, left, opened, resumed
-from ._matched import Beside, beside, extended, matching_in, over_time, recorded
-
-NEEDS = {"image", "spatial_attention", "temporal_attention"}
-# settings that what is fitted to the clip depends on
-FITTED = ("tune", "rank", "rate", "targets", "variant")
-LONG = "clips"
-ONLY_WITH = dict.fromkeys(("rank", "rate", "targets"), "tune")  # settings that need another one
-ONLY_WITH |= dict.fromkeys(("low", "high"), "matching")
-
-
-@dataclass(frozen=True)
-class Config:
-    """The paper's values, and where it is silent those of its released configuration."""
-
-    steps: Steps = 25
-    strength: Share = 1.0
-    guidance: Guidance = setting((1.0, 2.0), "from the first frame to the last")
-    tune: Count = setting(250, "iterations of motion tuning, for each clip; 0: none")
-    rank: Annotated[int, Range(1, 256)] = 32
-    rate: Number = 5e-4
-    targets: Literal["attention", "published"] = setting(
-        "attention",
-        "which layers over time are tuned: their self-attention, as the paper says, or "
-        "all, as released",
-    )
-    sarp: Number = setting(0.005, "alpha, the size of the perturbation; 0: none")
-    matching: bool = setting(True, "over space")
-    low: Share = setting(
-        0.35, "the threshold of the first frame; a query that moved further is the edit's alone"
-    )
-    high: Share = setting(0.35, "towards which it goes, frame by frame")
-    motion: Literal["local", "style", "shape", "none"] = setting(
-        "local",
-        "when the source's attention over time stands in (b1, b2): by what is edited; or never",
-    )
-    interval: bool = setting(
-        True, "later clips look at the first one too; doubles their evaluations"
-    )
-    variant: Literal["clean", "released"] = setting(
-        "clean",
-        "clean: conditions as the model was trained; released: as in the authors' code "
-        "(docs/i2vedit.md)",
-    )
-    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
-    grid: LevelGrid = setting("own", "of levels, by name")
-    timesteps: Timesteps = setting("exact", "what the model is told")
-
-    __post_init__ = check
-
-
-def longer(cfg: Config) -> str:
-    """How the clips of a long one see each other, for the plan."""
-    if not cfg.interval:
-        return "later clips do not look at the first one"
-    return (
-        "later clips look at the first one, which is run again beside them: twice their evaluations"
-    )
+from ...models import attention
+from ...models.base import Prompt
+from ...sampling import inversion, maths, smooth_area_noise, tuning
+from ...sampling.field import Field, Given, Step, left, opened, resumed
+from .attention import Beside, beside, extended, matching_in, over_time, recorded
+from .config import Config
 
 
 @dataclass(frozen=True)
@@ -284,7 +217,7 @@ def refined(
             if seen is not None:
                 told.velocity(state[f"inverted{paired}"], rising[paired], src, branch="src+")
         with matching_in(field.target, seen, there, given, cfg, j):
-            velocity = diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
+            velocity = maths.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
         z = z + (levels[j + 1] - levels[j]) * velocity
         # outside a mask: the clip as it was at this level, in the end itself
         rest = state[f"inverted{paired}"] if paired else given.source
@@ -326,13 +259,13 @@ def perturbed(given: Given, cfg: Config) -> tuple[Tensor, Any]:
 
 def noised(frames: Tensor, seed: int, draw: int, scale: float) -> Tensor:
     """Frames f 3 H W in [0, 1], perturbed where they are flat."""
-    eps = diffusion.noise(frames.transpose(0, 1)[None], seed, draw)[0].transpose(0, 1)
-    return sarp.perturbed(frames * 2 - 1, eps, scale=scale) / 2 + 0.5
+    eps = maths.noise(frames.transpose(0, 1)[None], seed, draw)[0].transpose(0, 1)
+    return smooth_area_noise.perturbed(frames * 2 - 1, eps, scale=scale) / 2 + 0.5
 
 
 def sampled(given: Given, frames: Iterable[Tensor]) -> Tensor:
     """A latent drawn from what the VAE says of the frames, in place of its mode."""
-    eps = diffusion.noise(given.source, given.seed, 0)[0].transpose(0, 1)
+    eps = maths.noise(given.source, given.seed, 0)[0].transpose(0, 1)
     return given.pixels.encode(frames, eps)
 
 
@@ -358,5 +291,5 @@ def of_both(
     ruled = matching_in(field.target, seen, {}, given, cfg, j)
     with ruled, attention.record(field.target, over_time) as edited:
         z = first.latents[f"edited{j}"]
-        diffusion.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
+        maths.guided(field.target, z, levels[j], given.tgt, "tgt", cfg.guidance)
     return beside(seen or {}) | beside(edited)

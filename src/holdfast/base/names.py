@@ -1,0 +1,34 @@
+"""Names: what a package offers, and the name that is meant by what somebody typed."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+
+from .errors import UserError
+
+
+def list_modules(package: str) -> list[str]:
+    """List the modules of a package, without private ones and the contract (`base`)."""
+    folder = importlib.import_module(package).__path__
+    return sorted(
+        m.name
+        for m in pkgutil.iter_modules(folder)
+        if not m.name.startswith("_") and m.name != "base"
+    )
+
+
+def normalize(name: str) -> str:
+    """Return a name for comparison: `FlowEdit`, `flow-edit` and `flow_edit` are the same."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def choose(name: str, known: Iterable[str], what: str) -> str:
+    """Return the known name that is meant. Raise UserError with the nearest names."""
+    known = list(known)
+    same = {normalize(k): k for k in known}
+    if normalize(name) in same:
+        return same[normalize(name)]
+    near = [same[n] for n in difflib.get_close_matches(normalize(name), same, n=3, cutoff=0.5)]
+    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    raise UserError(f"no {what} is called {name!r}; {hint}")
