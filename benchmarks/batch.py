@@ -85,7 +85,11 @@ def made(options: argparse.Namespace, folder: Path) -> list[dict]:
     """The rows of so many jobs, with their clips."""
     found = []
     for case in cases("single,several", folder / "data", options.jobs):
-        told = {"source": case.source, "target": case.target, "backbone": options.backbone}
+        told = {
+            "source_prompt": case.source,
+            "target_prompt": case.target,
+            "backbone": options.backbone,
+        }
         settings = {"steps": options.steps}
         found.append({"id": case.name, "input": case.clip, "settings": settings, **told})
     return found

@@ -76,8 +76,8 @@ def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> loop.Job:
     task = EditTask(
         input="",
         output="",
-        source=edit.source.caption(),
-        target=edit.target.caption(),
+        source_prompt=edit.source.caption(),
+        target_prompt=edit.target.caption(),
         method=row.method,
         settings=row.settings,
         seed=seed,

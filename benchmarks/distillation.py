@@ -233,7 +233,7 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     """How far equal prompts move a clip, besides the VAE: latents' root mean square, against their own."""
     scene = edit_of(seed).source
     asked = {"method": method, "settings": settings, "seed": seed}
-    task = EditTask("", "", source=scene.caption(), target=scene.caption(), **asked)
+    task = EditTask("", "", source_prompt=scene.caption(), target_prompt=scene.caption(), **asked)
     (frames,) = render([scene])
     *_, done = loop.walk(loop.job(task, backbone, frames), backbone)
     clean = backbone.encode(frames)
@@ -270,8 +270,8 @@ def cost(backbone: Backbone, settings: dict) -> None:
             task = EditTask(
                 input="",
                 output="",
-                source=edit.source.caption(),
-                target=edit.target.caption(),
+                source_prompt=edit.source.caption(),
+                target_prompt=edit.target.caption(),
                 method=name,
                 settings=settings,
             )

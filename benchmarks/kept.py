@@ -240,7 +240,10 @@ def row(name: str, path: Path, folder: Path, backbone, crf: int | None) -> None:
     source = seen(path) if path.is_file() else None
     width, height = size_of(path, source)
     spoken, inside = box(width, height)
-    about = {"source": "a red square moves left", "target": "a blue square moves left"}
+    about = {
+        "source_prompt": "a red square moves left",
+        "target_prompt": "a blue square moves left",
+    }
     asked = {"backbone": backbone.name, "mask": spoken, "settings": {"steps": 2}}
     asked["crf"] = crf
     files = {}

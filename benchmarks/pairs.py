@@ -40,7 +40,7 @@ def runs(method: str, name: str) -> bool:
 def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     edit = sample_edit(seed, "colour", "single")
     source, target = render([edit.source, edit.target])
-    words = {"source": edit.source.caption(), "target": edit.target.caption()}
+    words = {"source_prompt": edit.source.caption(), "target_prompt": edit.target.caption()}
     few = ITERATIONS if method in DISTILLING else None
     settings = shortened(backbone.name, method, {}, few)
     task = EditTask("", "", method=method, seed=seed, settings=settings, **words)

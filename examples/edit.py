@@ -38,8 +38,8 @@ def main() -> None:
     print(f"{source}\n-> {target}")
     result = kf.edit(
         clip,
-        source=source,
-        target=target,
+        source_prompt=source,
+        target_prompt=target,
         backbone="shapeworld-wan",
         mask=mask,
         rate=8,

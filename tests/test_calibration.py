@@ -66,7 +66,11 @@ def asked(tmp_path):
         frames = render([sample(7, "single")], 5)[0] if scene else torch.rand(5, 3, 64, 64)
         arrays = [np.rint(f.permute(1, 2, 0).numpy() * 255).astype(np.uint8) for f in frames]
         video.write_frames(tmp_path / "clip.mkv", arrays, 8, "ffv1")
-        told = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+        told = {
+            "source_prompt": "a red ball",
+            "target_prompt": "a blue ball",
+            "backbone": "shapeworld-wan",
+        }
         settings = {"steps": 2}
         return EditTask(str(tmp_path / "clip.mkv"), "", **told | fields, settings=settings)
 
@@ -79,7 +83,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
         made = run.edit(asked(False), shapeworld)
     assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
-        strange = run.edit(asked(True, target="a blue cube"), shapeworld)
+        strange = run.edit(asked(True, target_prompt="a blue cube"), shapeworld)
     assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
     assert any("25.6 dB or more" in text for text in made.manifest["notes"])
 
@@ -92,14 +96,14 @@ def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(ask
     assert judged.manifest["agreement_evaluations"] == agreement.EVALUATIONS
     assert "judge" in judged.clock.seconds
     assert (plain.manifest["agreement"], plain.manifest["agreement_evaluations"]) == (None, 0)
-    same = asked(True, target="a red ball")
+    same = asked(True, target_prompt="a red ball")
     with pytest.warns(Notice, match="the prompts are equal"):
         assert run.edit(same, shapeworld).manifest["agreement"] is None
 
 
 @pytest.mark.filterwarnings("ignore:shapeworld-wan has never read:holdfast.base.notices.Notice")
 def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(asked, shapeworld):
-    alike = asked(True, source="a 红 ball", target="a 蓝 ball")
+    alike = asked(True, source_prompt="a 红 ball", target_prompt="a 蓝 ball")
     with pytest.warns(Notice, match="reads both prompts alike"):
         made = run.edit(alike, shapeworld)
     assert made.manifest["agreement"] is None

@@ -88,8 +88,8 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
         task = EditTask(
             input="",
             output="",
-            source=edit.source.caption(),
-            target=edit.target.caption(),
+            source_prompt=edit.source.caption(),
+            target_prompt=edit.target.caption(),
             method="flowanchor",
         )
         edited = loop.edited(loop.job(task, shapeworld, source, rough), shapeworld)

@@ -42,7 +42,7 @@ while done < 100:
 
 @pytest.fixture
 def task(make_clip, tmp_path):
-    texts = {"source": "a plain red ball", "target": "a plain blue ball"}
+    texts = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
     clip, output = make_clip(), tmp_path / "new" / "out.mp4"
     return EditTask(str(clip), str(output), **texts, settings={"steps": "2", "strength": "1"})
 
@@ -62,7 +62,7 @@ def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed
     events = run.events(task, tiny_wan)
     with pytest.raises(ValueError, match=r"another run is making out\.mp4 .* another --output"):
         next(events)
-    argv = ("edit", task.input, "-o", task.output, "--source", "a", "--target", "b")
+    argv = ("edit", task.input, "-o", task.output, "--source-prompt", "a", "--target-prompt", "b")
     said = call(*argv, "--backbone", "shapeworld-wan")
     assert said.exit_code == 2
     assert "another run is making out.mp4" in " ".join(said.stderr.split())

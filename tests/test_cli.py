@@ -19,16 +19,16 @@ from holdfast.cli.app import app
 from holdfast.media import video
 
 PROMPTS = [
-    "--source",
+    "--source-prompt",
     "a plain red ball moves right over a lake",
-    "--target",
+    "--target-prompt",
     "a plain blue ball moves right over a lake",
 ]
 QUICK = ["--backbone", "shapeworld-wan", "--set", "steps=2"]
 
 
 def call(*arguments):
-    result = CliRunner().invoke(app.app, [str(a) for a in arguments])
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -65,7 +65,7 @@ def test_edit_without_json_keeps_standard_output_empty(make_clip, tmp_path):
 
 
 def test_warnings_are_notes(make_clip, tmp_path):
-    prompts = ["--source", "a ball", "--target", "a ball"]
+    prompts = ["--source-prompt", "a ball", "--target-prompt", "a ball"]
     result = call("edit", make_clip(), "-o", tmp_path / "out.mp4", *prompts, *QUICK, "--feather", 3)
     assert result.exit_code == 0
     assert "note: the prompts are equal: the result is the source" in result.stderr
@@ -76,9 +76,9 @@ def test_warnings_are_notes(make_clip, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--backbone", "wan2.1-1.3b"], 3, "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
-        (["--backbone", "shapeworld"], 2, "nearest: shapeworld-"),
-        (["--method", "flowedti"], 2, "nearest: flowedit"),
-        (["--set", "stepz=3"], 2, "nearest: steps"),
+        (["--backbone", "shapeworld"], 2, "did you mean shapeworld-"),
+        (["--method", "flowedti"], 2, "did you mean flowedit"),
+        (["--set", "stepz=3"], 2, "did you mean steps"),
         (["--set", "steps"], 2, "key=value"),
         (["--frames", "9:12"], 2, "no frame of a clip of 6"),
         (["--mask", "absent.png"], 2, "there is no file absent.png"),
@@ -127,7 +127,7 @@ def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
 
 INTERRUPTED = """
 import os, signal, sys
-from holdfast import cli
+from holdfast.cli import app as cli
 from holdfast.models.wan.spec import Wan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
@@ -179,7 +179,7 @@ def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_
     assert process.returncode == 130, process.stderr
     assert "stopped after step 2 of 6" in process.stderr
     assert not stopped.exists()
-    command = shlex.split(process.stderr.split("go on with: ")[1])
+    command = shlex.split(process.stderr.split("resume with: ")[1])
     resumed = subprocess.run([sys.executable, "-m", "holdfast.cli", *command[1:]], **alike)
     assert resumed.returncode == 0, resumed.stderr
     one, other = (np.stack(list(video.read(video.probe(p)))) for p in (stopped, whole))
@@ -229,7 +229,9 @@ def test_demo_on_another_model(tmp_path):
     assert result.exit_code == 0, result.stderr
     manifest = json.loads((tmp_path / "demo" / "edited.mp4.json").read_text())
     assert manifest["backbone"] == "shapeworld-t2v"
-    assert manifest["task"]["source"].count(" and ") == 1  # two actors, of which one is changed
+    assert (
+        manifest["task"]["source_prompt"].count(" and ") == 1
+    )  # two actors, of which one is changed
     assert "psnr" in manifest["truth"]
 
 
@@ -269,11 +271,15 @@ def test_doctor_names_what_is_here_and_how_to_get_the_rest():
 
 def test_every_field_of_the_task_is_a_flag():
     """A frozen list: a new flag is a decision, not an accident."""
-    options = typer.main.get_command(app.app).commands["edit"].params
+    options = typer.main.get_command(app).commands["edit"].params
     flags = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     flags = {flag for flag in flags if flag.startswith("--")}
-    expected = "source target negative method backbone weights mask invert-mask outline grow"
-    expected += " feather words guide first-frame keyframe frames window strength set seed device"
+    expected = (
+        "source-prompt target-prompt negative method backbone weights mask invert-mask outline grow"
+    )
+    expected += (
+        " feather words image-model first-frame keyframe frames window strength set seed device"
+    )
     expected += " dtype codec crf output deinterlace background mask-channel allow-any-mask"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
@@ -299,7 +305,7 @@ def test_metrics_of_one_pair_as_a_table_and_as_json(make_clip):
         mask,
         "--only",
         "masked_psnr,flow_error,text_alignment",
-        "--target",
+        "--target-prompt",
         "a ball",
         "--json",
     )
@@ -371,14 +377,14 @@ def test_every_help_is_shown_with_its_brackets():
 def test_a_bare_list_says_what_there_is_to_list():
     said = call("list")
     assert said.exit_code == 2
-    assert "say what to list: methods, backbones" in " ".join(said.stderr.split())
+    assert "no list is named: choose from methods, backbones" in " ".join(said.stderr.split())
 
 
 def test_an_unknown_option_of_a_metric_is_called_one(make_clip):
     clip = make_clip()
     said = call("metrics", clip, clip, "--set", "nope=1")
     assert said.exit_code == 2
-    assert "no option of the metrics is called 'nope'" in said.stderr
+    assert "unknown option of the metrics 'nope'" in said.stderr
 
 
 @pytest.mark.parametrize("what", ["methods", "backbones", "metrics", "datasets"])
@@ -391,7 +397,7 @@ def test_lists_need_no_torch_and_load_no_family(what):
     """What a model is known by before it is loaded is plain data."""
     code = f"""
 import sys
-from holdfast import cli
+from holdfast.cli import app as cli
 sys.argv = ["holdfast", "list", "{what}"]
 try:
     cli.main()
@@ -414,7 +420,7 @@ def test_frame_writes_the_frame_to_edit(make_clip, tmp_path):
     for name, frame in (("first", frames[0]), ("last", frames[-1])):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), frame)
     for wrong, words in (
-        (("--at", 5), "has 5 frames; there is none at 5"),
+        (("--at", 5), "does not exist: choose from 0 to 4"),
         (("-o", tmp_path / "first.mp4"), "is no image"),
         (("-o", tmp_path / "none" / "first.png"), "cannot be written"),
     ):

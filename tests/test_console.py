@@ -7,14 +7,14 @@ import typer
 
 from holdfast.base.errors import Missing, UserError
 from holdfast.cli import console
-from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, Lines, duration
+from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, ProgressLines, duration
 
 
 def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     said = []
-    report = Lines(said.append)
+    report = ProgressLines(said.append)
     clock[0] = 3.0
     report("load", 1, 1)
     for done in range(1, 5):
@@ -34,7 +34,7 @@ def test_times_are_told_as_people_say_them():
 
 
 def test_json_gets_no_progress(capsys):
-    with console.shown_progress(quiet=True) as report:
+    with console.show_progress(quiet=True) as report:
         report("edit", 1, 1)
     assert capsys.readouterr() == ("", "")
 
@@ -43,7 +43,7 @@ def test_json_gets_no_progress(capsys):
     ("error", "code"), [(UserError("a is 1", "give 2"), BAD_INPUT), (Missing("no"), MISSING)]
 )
 def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
-    with pytest.raises(typer.Exit) as ended, console.exit_codes():
+    with pytest.raises(typer.Exit) as ended, console.report_errors():
         raise error
     assert ended.value.exit_code == code
     assert capsys.readouterr().err == f"error: {error}\n"
@@ -51,7 +51,7 @@ def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
 
 @pytest.mark.parametrize("error", [ValueError("math domain error"), AssertionError()])
 def test_any_other_error_is_a_bug_and_keeps_its_traceback(error):
-    with pytest.raises(type(error)), console.exit_codes():
+    with pytest.raises(type(error)), console.report_errors():
         raise error
 
 
@@ -69,6 +69,6 @@ def interrupt_inside_torch():
 
 
 def test_an_interrupt_that_a_library_turns_into_its_own_error_is_a_stop():
-    with pytest.raises(typer.Exit) as ended, console.exit_codes():
+    with pytest.raises(typer.Exit) as ended, console.report_errors():
         interrupt_inside_torch()
     assert ended.value.exit_code == CANCELLED

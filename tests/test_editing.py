@@ -38,7 +38,7 @@ QUICK = {"steps": "2", "strength": "1"}
 def task(make_clip, tmp_path):
     def make(clip=None, **fields):
         clip = clip or make_clip()
-        texts = {"source": "a plain red ball", "target": "a plain blue ball"}
+        texts = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
         return EditTask(
             **{
                 "input": str(clip),
@@ -152,7 +152,7 @@ def test_pixels_outside_a_mask_are_the_sources_bit_for_bit(
 
 def test_equal_prompts_return_the_source_and_warn(task, tiny_wan):
     with pytest.warns(UserWarning, match="prompts are equal"):
-        result = run.edit(task(target="a  plain red ball "), tiny_wan)
+        result = run.edit(task(target_prompt="a  plain red ball "), tiny_wan)
     assert all(
         np.array_equal(a, b) for a, b in zip(video.read(result.clip), result.frames(), strict=True)
     )
@@ -348,7 +348,10 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
     cells[..., :3] = True
     monkeypatch.setattr(maps, "automatic", lambda field, given: cells)
     made = task(
-        mask="auto", source="a red ball", target="a blue ball", settings={"steps": 3, "strength": 1}
+        mask="auto",
+        source_prompt="a red ball",
+        target_prompt="a blue ball",
+        settings={"steps": 3, "strength": 1},
     )
     running = run.events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
@@ -361,7 +364,7 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
 
 
 def test_equal_prompts_do_not_touch_what_an_earlier_run_saved(task, tiny_wan):
-    made = task(target="a plain red ball")
+    made = task(target_prompt="a plain red ball")
     path = Path(made.output + ".latents.safetensors")
     path.write_bytes(b"of another task")
     with pytest.warns(UserWarning, match="prompts are equal"):
@@ -388,7 +391,7 @@ def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(ta
         assert {"own", own} <= set(about.grid.levels)
         made = task(make_clip(), backbone=name, settings={"grid": own})
         if "text" not in about.carries:
-            shown = {"first_frame": "none.png", "source": "", "target": ""}
+            shown = {"first_frame": "none.png", "source_prompt": "", "target_prompt": ""}
             made = dataclasses.replace(made, method="sdedit", **shown)
         planning.plan(made, about, 5, (32, 48))
         other = "ddim" if own != "ddim" else "karras"
@@ -411,8 +414,8 @@ def test_a_second_file_of_the_same_result_has_a_manifest_of_its_own(
 def test_every_warning_of_a_run_is_in_the_manifest(task, tiny_wan, tmp_path):
     made = task(
         method="flowdirector",
-        source="a red ball",
-        target="a ball",
+        source_prompt="a red ball",
+        target_prompt="a ball",
         settings={"steps": 1, "n_avg": 1},
     )
     with pytest.warns(Notice) as shown:
@@ -453,7 +456,7 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
             run.edit(task(clip, output=str(tmp_path / name)), tiny_wan)
     with pytest.raises(ValueError, match="crf is between"):
         run.edit(task(clip, crf=60), tiny_wan)
-    with pytest.raises(ValueError, match=r"nearest: flowedit"):
+    with pytest.raises(ValueError, match=r"did you mean flowedit"):
         run.edit(task(clip, method="flowedits"), tiny_wan)
     with pytest.raises(
         ValueError,
@@ -468,9 +471,14 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         ({"feather": 3}, "without a mask"),
         ({"outline": "hull"}, "without a mask"),
         ({"codec": "lossless", "crf": 3}, "crf has no effect"),
-        ({"words": ("star",), "target": "a star"}, "words have no effect on flowedit"),
+        ({"words": ("star",), "target_prompt": "a star"}, "words have no effect on flowedit"),
         (
-            {"method": "flowanchor", "source": "a red ball", "target": "a ball", "mask": "0,0,9,9"},
+            {
+                "method": "flowanchor",
+                "source_prompt": "a red ball",
+                "target_prompt": "a ball",
+                "mask": "0,0,9,9",
+            },
             "only leaves out 'red'",
         ),
         ({"method": "flowanchor"}, "without a mask"),
@@ -493,8 +501,8 @@ def test_python_interface(make_clip, tiny_wan, tmp_path):
     for _ in range(2):  # the function must outlive the import of what it uses
         result = holdfast.edit(
             clip,
-            source="a ball",
-            target="a star",
+            source_prompt="a ball",
+            target_prompt="a star",
             backbone=tiny_wan,
             method="FlowEdit",
             settings={"steps": 2},
@@ -552,8 +560,8 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
 
     made = task(
         mask="auto",
-        source="a red ball",
-        target="a blue ball",
+        source_prompt="a red ball",
+        target_prompt="a blue ball",
         settings={"steps": "3", "strength": "1"},
     )
     cells = torch.zeros(3, 8, 12, dtype=torch.bool)
@@ -584,7 +592,7 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
 
 @pytest.mark.filterwarnings("ignore:the mask auto")
 def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_guess(task, tiny_wan):
-    told = task(mask="auto", source="a red ball", target="a blue ball")
+    told = task(mask="auto", source_prompt="a red ball", target_prompt="a blue ball")
     with pytest.warns(UserWarning, match="the mask is a guess") as notes:
         made = run.edit(told, tiny_wan)
     inside = np.mean([f.mean() for f in made.mask.frames()])
@@ -597,7 +605,7 @@ def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_gue
 
 def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(task, tiny_wan):
     """A cell is 8 pixels of the model's picture, and the clip is larger than that here."""
-    asked = task(mask="auto", source="a red ball", target="a blue ball")
+    asked = task(mask="auto", source_prompt="a red ball", target_prompt="a blue ball")
     chosen = planning.plan(asked, tiny_wan, 6, (64, 96))
     assert chosen.fit.model_size[0] < 64
     side = masks.cell_side(tiny_wan.grid, chosen.fit)
@@ -614,11 +622,13 @@ def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, 
     with pytest.raises(
         ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"
     ):
-        run.edit(task(source="a red ball", target="a blue ball", words=("cube",)), tiny_wan)
+        run.edit(
+            task(source_prompt="a red ball", target_prompt="a blue ball", words=("cube",)), tiny_wan
+        )
 
 
 def test_the_manifest_says_which_words_drive(task, tiny_wan):
-    made = run.edit(task(source="a red ball", target="a blue ball"), tiny_wan)
+    made = run.edit(task(source_prompt="a red ball", target_prompt="a blue ball"), tiny_wan)
     assert made.manifest["plan"]["words"] == {
         "source": "red",
         "target": "blue",
@@ -729,7 +739,7 @@ def test_who_paints_the_first_frame_goes_again_and_a_resumed_run_has_the_same_on
 
     monkeypatch.setattr(run.loop, "loaded", loaded)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
-    told = {"source": "a red ball", "target": "a blue ball", "first_frame": None}
+    told = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "first_frame": None}
     task = EditTask(**moved(make_clip, tmp_path, 10, tune=0).to_dict() | told)
     whole = run.edit(task, backbone).z
     running = run.events(task, backbone)
@@ -823,7 +833,7 @@ def test_groups_of_pictures_without_an_edited_frame_are_copied(task, make_clip, 
         "encoded_frames": [8, 16],
         "codec": "h264",
     }
-    same = run.edit(task(source, target=task(source).source), tiny_wan)
+    same = run.edit(task(source, target_prompt=task(source).source_prompt), tiny_wan)
     same.save()
     assert same.manifest["copied"]["copied_frames"] == 24
     assert same.manifest["delivered"]["samples_equal_outside"] is None  # all of it was to be edited

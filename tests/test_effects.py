@@ -12,7 +12,7 @@ from holdfast.pipeline.task import EditTask
 from . import tiny
 
 CLIP = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-TEXTS = {"source": "a plain red ball", "target": "a plain blue ball"}
+TEXTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_negative_prompt_that_no_call_is_told(method, settings, used, backbone
 )
 def test_what_does_nothing_to_this_clip(fields, words, make_clip, backbones, tmp_path):
     about = {"input": str(make_clip()), "output": str(tmp_path / "out.mp4")}
-    task = EditTask(**about, source="a ball", target="a ball", **fields)
+    task = EditTask(**about, source_prompt="a ball", target_prompt="a ball", **fields)
     with pytest.warns(Notice) as caught:
         run.edit(task, backbones["wan"])
     assert words in [str(warning.message) for warning in caught]

@@ -37,7 +37,7 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     task = dataclasses.replace(task, settings=settings, window=5, mask="0,0,8,8")
     shown = clip[0] if "image" in model.carries else None
     if shown is not None:
-        task = dataclasses.replace(task, first_frame="given", source="", target="")
+        task = dataclasses.replace(task, first_frame="given", source_prompt="", target_prompt="")
     inside = [np.ones((16, 16), bool)] * frames
     job = loop.job(task, model, clip, inside, shown)
     assert job.plan.spans.count == (1 if frames == 5 else 2)
@@ -65,7 +65,11 @@ def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
 def task(tmp_path):
     moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
     video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
-    told = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+    told = {
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+        "backbone": "shapeworld-wan",
+    }
     return EditTask(str(tmp_path / "clip.mkv"), str(tmp_path / "out.mp4"), **told)
 
 
@@ -95,7 +99,12 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     model = registry.load_backbone("shapeworld-svd")
     shown = tmp_path / "shown.png"
     images.write(shown, torch.zeros(3, 16, 24))
-    told = {"source": "", "target": "", "backbone": "shapeworld-svd", "first_frame": str(shown)}
+    told = {
+        "source_prompt": "",
+        "target_prompt": "",
+        "backbone": "shapeworld-svd",
+        "first_frame": str(shown),
+    }
     task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tune": 3}, **told)
     gradients = []
 
@@ -113,19 +122,28 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
 
 
 def test_equal_prompts_cost_nothing(task):
-    said = estimate.forecast(dataclasses.replace(task, target=task.source), None, tiny.wan())
+    said = estimate.forecast(
+        dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan()
+    )
     assert (said.evaluations, said.seconds) == (0, None)
     assert said.kept == "everything: nothing is to change"
 
 
 def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
-    words = ["--source", task.source, "--target", task.target, "--backbone", task.backbone]
+    words = [
+        "--source-prompt",
+        task.source_prompt,
+        "--target-prompt",
+        task.target_prompt,
+        "--backbone",
+        task.backbone,
+    ]
     arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
-    said = CliRunner().invoke(app.app, arguments)
+    said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
     assert "5 of 5 frames, 24x16" in said.output
     assert "every pixel outside the mask" in said.output
-    found = json.loads(CliRunner().invoke(app.app, [*arguments, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]
 

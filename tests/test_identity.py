@@ -13,7 +13,7 @@ from holdfast.pipeline import run
 from holdfast.pipeline.task import EditTask
 
 NAME = "shapeworld-wan"
-PROMPTS = {"source": "a plain red ball", "target": "a plain blue ball"}
+PROMPTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
 
 
 @pytest.fixture
@@ -29,10 +29,15 @@ def retrain(file):
     save_file(held, file)
 
 
-def key(folder=None, guide=None, backbone=NAME):
+def key(folder=None, image_model=None, backbone=NAME):
     weights = str(folder) if folder else None
     task = EditTask(
-        "clip.mp4", "out.mp4", **PROMPTS, backbone=backbone, weights=weights, guide=guide
+        "clip.mp4",
+        "out.mp4",
+        **PROMPTS,
+        backbone=backbone,
+        weights=weights,
+        image_model=image_model,
     )
     return task.key(), task.fit_key({})
 
@@ -64,9 +69,9 @@ def test_the_same_files_elsewhere_or_installed_again_are_the_same(folder):
 def test_the_key_is_of_the_second_models_files_too(tmp_path):
     folder = shutil.copytree(_weights.CHECKPOINTS / "shapeworld-sd", tmp_path / "sd")
     named = f"shapeworld-sd={folder}"
-    before = key(guide=named, backbone="shapeworld-t2v")
+    before = key(image_model=named, backbone="shapeworld-t2v")
     retrain(next((folder / "unet").glob("*.safetensors")))
-    assert key(guide=named, backbone="shapeworld-t2v")[0] != before[0]
+    assert key(image_model=named, backbone="shapeworld-t2v")[0] != before[0]
 
 
 def test_a_card_names_its_own_second_model(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from holdfast.pipeline.task import EditTask
 def task(make_clip, tmp_path):
     def make(**fields) -> EditTask:
         clip = tmp_path / "clip.mp4"
-        told = {"source": "a plain red ball", "target": "a plain blue ball"}
+        told = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
         given = {"input": str(clip), "output": str(tmp_path / "out.mp4"), **told, **fields}
         return EditTask(settings={"steps": "3", "strength": "1"}, **given)
 
@@ -36,7 +36,13 @@ def test_a_job_is_done_once_its_file_and_its_manifest_are_there(task, tiny_wan):
 
 def test_a_result_of_another_task_is_not_this_ones(task, tiny_wan, tmp_path):
     jobs.perform(task(), tiny_wan)
-    others = {"seed": 1, "target": "a plain green ball", "crf": 30, "codec": "h265", "feather": 2}
+    others = {
+        "seed": 1,
+        "target_prompt": "a plain green ball",
+        "crf": 30,
+        "codec": "h265",
+        "feather": 2,
+    }
     others |= {"output": str(tmp_path / "other.mp4"), "method": "sdedit", "frames": "0:3"}
     for name, value in others.items():
         assert jobs.done(task(**{name: value})) is None, name

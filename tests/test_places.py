@@ -148,7 +148,7 @@ def test_a_file_that_could_not_be_finished_is_not_there(tmp_path):
 def test_a_file_that_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path):
     code = """
 import sys
-from holdfast import cli
+from holdfast.cli import app as cli
 sys.argv = ["holdfast", "edit", "no.mp4", "-o", "out.mp4", "--backbone", "shapeworld-wan"]
 try:
     cli.main()

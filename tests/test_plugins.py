@@ -134,8 +134,8 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
         task = EditTask(
             input="",
             output="",
-            source="a plain red ball",
-            target="a plain blue ball",
+            source_prompt="a plain red ball",
+            target_prompt="a plain blue ball",
             method=method,
             settings={"steps": 4, "strength": 1.0},
         )
@@ -159,8 +159,8 @@ def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
         task = EditTask(
             input=str(clip),
             output=str(tmp_path / f"{i}.mp4"),
-            source="a ball",
-            target="a ball and a much longer text",
+            source_prompt="a ball",
+            target_prompt="a ball and a much longer text",
             method=method,
             backbone="grey",
         )
@@ -185,7 +185,9 @@ def test_a_field_without_a_door_can_be_windowed(plugged):
     clip = torch.rand(31, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     results = []
     for window in (0, 9):
-        task = EditTask(input="", output="", source="a", target="a longer text", window=window)
+        task = EditTask(
+            input="", output="", source_prompt="a", target_prompt="a longer text", window=window
+        )
         job = loop.job(task, backbone, clip)
         results.append(loop.finished(job, backbone))
         assert (job.plan.spans.count > 1) == (window == 9)

@@ -51,10 +51,10 @@ def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     task = EditTask("", "", text, text.replace("red", "blue"))
     method = planning.registry.method("flowanchor")
     change = planning.driving_words(task, method)
-    cleaned = clean_prompt(task.target)
+    cleaned = clean_prompt(task.target_prompt)
     assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]
     tokenizer = getattr(reader, "tokenizer", None) or reader.texts.tokenizer
-    condition = reader.condition(Prompt(task.target, words=change.target))
+    condition = reader.condition(Prompt(task.target_prompt, words=change.target))
     ids = tokenizer(cleaned).input_ids
     assert tokenizer.decode([ids[t] for t in condition.words]).strip() == "blue"
 

@@ -24,7 +24,7 @@ from . import configurations, hub_cache
 
 PUBLISHED = [name for name, m in registry.backbones().items() if m.MODELS[name].gigabytes]
 KNOWN = sorted(hub_cache.known_backbones())
-PROMPTS = {"source": "a red ball rolls", "target": "a blue ball rolls"}
+PROMPTS = {"source_prompt": "a red ball rolls", "target_prompt": "a blue ball rolls"}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Python's way to an edit: one schema, clips in memory, events, and results that show themselves."""
 
 import base64
-import dataclasses
 import gc
 import inspect
 import io
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 
 import holdfast
 from holdfast.base.notices import Notice
+from holdfast.base.schema import list_settings
 from holdfast.cli.app import app
 from holdfast.media import images, showing, video
 from holdfast.pipeline import notebook, run
@@ -29,7 +29,7 @@ from holdfast.sampling.field import Step
 from . import tiny
 from .conftest import picture
 
-TEXTS = {"source": "a plain red ball", "target": "a plain blue ball"}
+TEXTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
 QUICK = {"settings": {"steps": 2, "strength": 1}}
 CLIP = np.stack([picture(i, 48, 32) for i in range(6)])
 LEFT = np.arange(48) < 24
@@ -53,41 +53,36 @@ def test_every_field_of_an_edit_is_a_keyword_with_its_default_and_its_help():
         inspect.signature(holdfast.edit).parameters,
         " ".join(holdfast.edit.__doc__.split()),
     )
-    for f in dataclasses.fields(EditTask):
-        made = (
-            f.default_factory()
-            if f.default is dataclasses.MISSING and f.type is dict
-            else f.default
-        )
+    for f in list_settings(EditTask).values():
         if f.name not in ("input", "output"):
-            assert known[f.name].default == made
-        assert f"{f.name}: {f.metadata['help']}" in about
-    assert set(known) == {f.name for f in dataclasses.fields(EditTask)} | {
+            assert known[f.name].default == f.default
+        assert f"{f.name}: {f.description}" in about
+    assert set(known) == set(list_settings(EditTask)) | {
         "resume",
         "rate",
         "progress",
     }
-    assert set(known) - set(inspect.signature(holdfast.events).parameters) == {"progress"}
+    assert set(known) - set(inspect.signature(holdfast.edit_events).parameters) == {"progress"}
     positional = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == ["input", "source", "target"]
+    assert positional == ["input", "source_prompt", "target_prompt"]
     assert "a whole number between 0 and 63" in about
-    assert {"edit", "events"} <= set(dir(holdfast))
+    assert {"edit", "edit_events"} <= set(dir(holdfast))
 
 
 def test_a_name_that_there_is_not_is_refused_with_the_nearest(tiny_wan):
     for wrong, words in (
-        ({"taget": "x"}, "no argument of edit.. is called 'taget'; nearest: target"),
-        ({"firstframe": CLIP[0]}, "no argument 'firstframe'; write first_frame"),
-        ({"settings": {"stepz": 3}}, "nearest: steps"),
-        ({"method": "flowedti"}, "nearest: flowedit"),
-        ({"codec": "theora"}, "codec is auto or h264"),
+        ({"taget": "x"}, r"edit\(\) has no argument 'taget': did you mean target_prompt"),
+        ({"firstframe": CLIP[0]}, "no argument 'firstframe': did you mean first_frame"),
+        ({"settings": {"stepz": 3}}, "did you mean steps"),
+        ({"method": "flowedti"}, "did you mean flowedit"),
+        ({"codec": "theora"}, "codec is 'theora': use auto or h264"),
         ({"rate": -8}, "a number above 0, not -8"),
         ({"rate": "fast"}, "a number above 0, not 'fast'"),
     ):
         with pytest.raises(ValueError, match=words):
             holdfast.edit(CLIP, **{**TEXTS, "backbone": tiny_wan, "rate": 8} | wrong)
-    with pytest.raises(ValueError, match=r"no argument of events\(\) is called 'progress'"):
-        holdfast.events(CLIP, **TEXTS, progress=print)
+    with pytest.raises(ValueError, match=r"edit_events\(\) has no argument 'progress'"):
+        holdfast.edit_events(CLIP, **TEXTS, progress=print)
     with pytest.raises(TypeError, match="input"):
         holdfast.edit(**TEXTS)
 
@@ -105,7 +100,7 @@ def test_tensors_and_pictures_are_the_same_edit_as_arrays(tiny_wan):
     assert np.array_equal(made.array()[:, :, ~LEFT], CLIP[:, :, ~LEFT])
     assert np.array_equal(np.stack(made.images()), made.array())
     assert np.array_equal(images.to_array(made.tensor()[3], 8), made.array()[3])
-    same = {"source": "a ball", "target": "a ball", "backbone": tiny_wan, "rate": 8}
+    same = {"source_prompt": "a ball", "target_prompt": "a ball", "backbone": tiny_wan, "rate": 8}
     with pytest.warns(Notice, match="the result is the source"):
         again = holdfast.edit(made.tensor(), **same)
     assert np.array_equal(again.array(), made.array())  # what goes out comes in as it went
@@ -135,7 +130,7 @@ def test_what_was_assumed_or_has_no_effect_is_told_and_in_the_manifest(make_clip
 
 
 def test_events_come_one_by_one_and_the_result_is_the_last(tiny_wan):
-    running = holdfast.events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan)
+    running = holdfast.edit_events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan)
     *before, result = running
     assert isinstance(before[0], Note)
     assert before[1] == Progress("read", 1, 1)
@@ -148,20 +143,20 @@ def test_events_come_one_by_one_and_the_result_is_the_last(tiny_wan):
 def test_bad_input_is_told_at_the_call_and_leaves_nothing(scratch, tiny_wan):
     for wrong in ({"mask": MASK.astype(float) * 9}, {"frames": "9:12"}, {"outline": "round"}):
         with pytest.raises(ValueError, match=r"mask|frame|outline") as held:
-            holdfast.events(CLIP, **TEXTS, backbone=tiny_wan, rate=8, **wrong)
+            holdfast.edit_events(CLIP, **TEXTS, backbone=tiny_wan, rate=8, **wrong)
         assert list(scratch.iterdir()) == []
         assert held.value.__traceback__  # what it holds is not there any longer
 
 
 def test_closing_the_events_cancels_and_leaves_nothing(scratch, tiny_wan):
-    running = holdfast.events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
+    running = holdfast.edit_events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
     assert len(list(scratch.iterdir())) == 1
     while not isinstance(next(running), Step):
         pass
     running.close()
     assert list(scratch.iterdir()) == []
     assert list(running) == []
-    unused = holdfast.events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
+    unused = holdfast.edit_events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
     del unused
     gc.collect()
     assert list(scratch.iterdir()) == []
@@ -251,7 +246,7 @@ def parts(html: str) -> tuple[list[np.ndarray], Image.Image]:
 
 def test_a_result_shows_itself_as_a_clip_a_strip_and_figures(tiny_wan, tmp_path):
     made = holdfast.edit(
-        CLIP, **TEXTS | {"target": "a <b>"}, **QUICK, backbone=tiny_wan, rate=8, mask=MASK
+        CLIP, **TEXTS | {"target_prompt": "a <b>"}, **QUICK, backbone=tiny_wan, rate=8, mask=MASK
     )
     html = made._repr_html_()
     frames, strip = parts(html)
@@ -336,14 +331,14 @@ def test_by_path_from_memory_and_on_the_command_line_it_is_the_same_edit(mask, t
     path, stencil = tmp_path / "clip.mkv", tmp_path / "mask.mkv"
     video.write_frames(path, CLIP, 8, "ffv1")
     asked = TEXTS | {"backbone": "shapeworld-wan", "seed": 5, "settings": {"steps": 3}}
-    flags = [x for name, text in TEXTS.items() for x in (f"--{name}", text)]
+    flags = [x for name, text in TEXTS.items() for x in (f"--{name.replace('_', '-')}", text)]
     flags += ["--backbone", "shapeworld-wan", "--seed", "5", "--set", "steps=3", "--codec", "ffv1"]
     if mask is not None:
         video.write_frames(
             stencil, [np.repeat(m[..., None], 3, 2) * np.uint8(255) for m in mask], 8, "ffv1"
         )
         flags += ["--mask", str(stencil)]
-    done = CliRunner().invoke(app.app, ["edit", str(path), "-o", str(tmp_path / "out.mkv"), *flags])
+    done = CliRunner().invoke(app, ["edit", str(path), "-o", str(tmp_path / "out.mkv"), *flags])
     assert done.exit_code == 0, done.stderr
     typed = np.stack(list(video.read(video.probe(tmp_path / "out.mkv"))))
     by_path = holdfast.edit(path, **asked, mask=None if mask is None else stencil)

@@ -19,11 +19,13 @@ def test_the_first_edit_works_on_the_clip_that_the_demo_wrote(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     first = shlex.split(re.search(r"^holdfast (edit .*)$", README, re.MULTILINE)[1])
     for arguments in (["demo"], first):
-        done = CliRunner().invoke(app.app, arguments)
+        done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
     demo = json.loads(Path("demo/edited.mp4.json").read_text())
     edit = json.loads(Path("demo/green.mp4.json").read_text())
-    assert edit["task"]["source"] == demo["task"]["source"]  # the prompt does describe that clip
+    assert (
+        edit["task"]["source_prompt"] == demo["task"]["source_prompt"]
+    )  # the prompt does describe that clip
     assert edit["preservation"]["changed_share"] > 0.01
 
 
@@ -31,7 +33,7 @@ def test_the_page_on_backbones_has_the_pairs_as_they_are():
     page = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text()
     table = next(part for part in page.split("\n\n") if part.startswith("| | `modelscope`"))
     head, _, *rows = ([c.strip() for c in row.strip("|").split("|")] for row in table.splitlines())
-    asked = CliRunner().invoke(app.app, ["list", "pairs", "--json"])
+    asked = CliRunner().invoke(app, ["list", "pairs", "--json"])
     pairs, named = json.loads(asked.stdout), [re.findall("`(.+?)`", cell) for cell in head[1:]]
     assert sorted(chain.from_iterable(named)) == sorted(pairs["flowedit"])
     assert [row[0].strip("`") for row in rows] == list(pairs)

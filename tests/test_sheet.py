@@ -27,7 +27,11 @@ def clip(tmp_path):
 
 
 def task(clip, folder):
-    told = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+    told = {
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+        "backbone": "shapeworld-wan",
+    }
     return EditTask(clip, str(folder / "x.mkv"), **told, settings={"steps": 3}, codec="ffv1")
 
 
@@ -96,11 +100,11 @@ def test_a_measure_of_one_frame_alone_is_left_out():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (("flowedt", "", "0"), "nearest: flowedit"),
+        (("flowedt", "", "0"), "did you mean flowedit"),
         (("flowedit,flowedit", "", "0"), "--method takes different values"),
         (("flowedit", "2", "0"), "strength"),
         (("flowedit", "", "4:4"), "--seed 4:4 is no seed"),
-        (("flowedit", "", "a:b"), "seed is a whole number"),
+        (("flowedit", "", "a:b"), "use a whole number"),
         (("flowedit", "", "0:999"), "at most 100 clips"),
     ],
 )
@@ -131,13 +135,20 @@ def test_the_model_takes_its_own_target_for_the_target():
 
 def test_the_command_makes_a_sheet(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "load_backbone", lambda *_: tiny.wan())
-    words = ["--source", "a red ball", "--target", "a blue ball", "--backbone", "shapeworld-wan"]
+    words = [
+        "--source-prompt",
+        "a red ball",
+        "--target-prompt",
+        "a blue ball",
+        "--backbone",
+        "shapeworld-wan",
+    ]
     arguments = ["sheet", clip, "-o", str(tmp_path / "out"), *words, "--seed", "0:2"]
-    done = CliRunner().invoke(app.app, [*arguments, "--set", "steps=2", "--json"])
+    done = CliRunner().invoke(app, [*arguments, "--set", "steps=2", "--json"])
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert set(record["clips"]) == {"flowedit seed 0", "flowedit seed 1"}
     assert (tmp_path / "out" / "flowedit seed 0.mp4.json").exists()
-    refused = CliRunner().invoke(app.app, [*arguments, "--strength", "7"])
+    refused = CliRunner().invoke(app, [*arguments, "--strength", "7"])
     assert refused.exit_code == 2
-    assert "strength is a number between 0 and 1" in refused.output
+    assert "use a number between 0 and 1" in refused.output

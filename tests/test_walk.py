@@ -26,7 +26,11 @@ CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 def job(backbone, inside=None, **fields):
-    texts = {"source": "a plain red ball", "target": "a plain blue ball", "method": "flowedit"}
+    texts = {
+        "source_prompt": "a plain red ball",
+        "target_prompt": "a plain blue ball",
+        "method": "flowedit",
+    }
     settings = {"steps": 2, "strength": 1.0}
     task = EditTask(**{"input": "", "output": "", "settings": settings, **texts, **fields})
     return loop.job(task, backbone, CLIP, inside)
@@ -143,8 +147,8 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
         loop.job(EditTask(**asked), backbone, clip)
     with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
         loop.job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
-    with pytest.raises(ValueError, match="give --source and --target"):
-        loop.job(EditTask(**asked, source="a"), tiny.wan(), clip)
+    with pytest.raises(ValueError, match="give --source-prompt and --target-prompt"):
+        loop.job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
 
 
 def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypatch):
@@ -154,11 +158,13 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     monkeypatch.setattr(loop, "loaded", lambda *asked: painter)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
-    task = EditTask(**asked, source="a red ball", target="a blue ball")
+    task = EditTask(**asked, source_prompt="a red ball", target_prompt="a blue ball")
     made = loop.job(task, backbone, clip)
     assert (made.plan.painter.name, made.plan.guide.name) == ("shapeworld-sd", None)
     (frame,) = [e.frame for e in loop.walk(made, backbone) if isinstance(e, loop.Painted)]
-    still = EditTask(**asked | {"settings": {}}, source="a red ball", target="a blue ball")
+    still = EditTask(
+        **asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball"
+    )
     expected = loop.edited(loop.job(still, painter, clip[:1]), painter)[0]
     assert torch.equal(frame, expected)
     assert not torch.allclose(frame, clip[0], atol=1e-2)
@@ -169,20 +175,20 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
 def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
     asked = {"input": "", "output": "", "settings": {"steps": 2}}
-    told = {"source": "a red ball", "target": "a blue ball"}
+    told = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
     with pytest.raises(ValueError, match="give the edited first frame by --first-frame"):
         loop.job(
             EditTask(**asked, **told, method="flowedit"), backbone, clip
         )  # its card names none
-    task = EditTask(**asked, **told, method="flowedit", guide="shapeworld-svd")
+    task = EditTask(**asked, **told, method="flowedit", image_model="shapeworld-svd")
     with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
         loop.job(task, backbone, clip)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
     with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
         assert loop.job(task, backbone, clip, first=clip[0]).plan.guide.name is None
-    task = EditTask(**asked, method="flowedit", first_frame="x.png", guide="shapeworld-sd")
-    with pytest.warns(UserWarning, match="--guide has no effect"):
+    task = EditTask(**asked, method="flowedit", first_frame="x.png", image_model="shapeworld-sd")
+    with pytest.warns(UserWarning, match="--image-model has no effect"):
         loop.job(task, backbone, clip, first=clip[0])
 
 

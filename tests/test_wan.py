@@ -186,7 +186,7 @@ def test_missing_weights_say_how_large_and_how_to_get_them():
 
 
 def test_wrong_names_and_folders(tmp_path):
-    with pytest.raises(ValueError, match=r"nearest: wan2\.1"):
+    with pytest.raises(ValueError, match=r"did you mean wan2\.1"):
         load_backbone("wan2.1-13b")
     with pytest.raises(ValueError, match="not a diffusers folder"):
         load_backbone("wan2.1-1.3b", weights=str(tmp_path))

@@ -384,8 +384,8 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
     task = EditTask(
         input="",
         output="",
-        source="a plain red ball",
-        target="a plain blue ball",
+        source_prompt="a plain red ball",
+        target_prompt="a plain blue ball",
         method=method,
         settings={"steps": 10, "strength": strength},
     )

@@ -294,7 +294,7 @@ def test_only_headers_are_read(copied):
 def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_path, monkeypatch):
     folder = copied()
     (folder / "unet" / WEIGHTS).write_bytes(b"nothing")
-    prompts = ["--source", "a red ball", "--target", "a blue ball"]
+    prompts = ["--source-prompt", "a red ball", "--target-prompt", "a blue ball"]
     model = ["--backbone", "shapeworld-t2v", "--weights", str(folder)]
     out = str(tmp_path / "out.mp4")
     said = CliRunner().invoke(app, ["edit", str(make_clip()), "-o", out, *prompts, *model])

@@ -1,27 +1,60 @@
-"""Holdfast: training-free video editing by words. Outside the mask, what you did not name holds fast."""
+"""Holdfast: edit videos with text prompts, without training. Everything outside the mask stays identical."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import methods as methods
+    from . import models as backbones
+    from .base.errors import Missing, UserError
+    from .models.registry import load_backbone
+    from .pipeline.api import edit, edit_events
+    from .pipeline.result import Result
+    from .pipeline.task import EditTask
 
 __version__ = "0.1.0"
-__all__ = ["EditTask", "backbones", "edit", "events", "load_backbone", "methods"]
+__all__ = [
+    "EditTask",
+    "Missing",
+    "Result",
+    "UserError",
+    "backbones",
+    "edit",
+    "edit_events",
+    "load_backbone",
+    "methods",
+]
+# Name: module that has it, or that it is. Nothing is imported before it is used.
+_HOMES = {
+    "EditTask": "pipeline.task",
+    "Missing": "base.errors",
+    "Result": "pipeline.result",
+    "UserError": "base.errors",
+    "backbones": "models",
+    "edit": "pipeline.api",
+    "edit_events": "pipeline.api",
+    "load_backbone": "models.registry",
+    "methods": "methods",
+}
 
 
-def load_backbone(name, weights=None, device="auto", dtype="auto"):
-    """Load a backbone by name: see holdfast.models.registry.load_backbone."""
-    from .models.registry import load_backbone
+def __getattr__(name: str) -> Any:
+    name = _present_name(name)
+    if name not in _HOMES:
+        raise AttributeError(f"module holdfast has no attribute {name!r}")
+    module = importlib.import_module(f"holdfast.{_HOMES[name]}")
+    return module if name in ("backbones", "methods") else getattr(module, name)
 
-    return load_backbone(name, weights, device, dtype)
 
+def _present_name(name: str) -> str:
+    """Return the present name of a function of release 0.1, with a notice."""
+    if name != "events":
+        return name
+    from .base.notices import note
+    from .base.old_names import describe_rename
 
-def __getattr__(name: str):
-    import importlib
-
-    if name in ("edit", "events"):
-        return getattr(importlib.import_module("holdfast.pipeline.api"), name)
-    if name == "EditTask":
-        return importlib.import_module("holdfast.pipeline.task").EditTask
-    if name in ("methods", "backbones"):  # packages: their names() lists what there is
-        room = {"methods": "methods", "backbones": "models"}[name]
-        return importlib.import_module(f"holdfast.{room}")
-    raise AttributeError(f"module holdfast has no attribute {name!r}")
+    note(describe_rename("events", "edit_events"))
+    return "edit_events"
 
 
 def __dir__() -> list[str]:

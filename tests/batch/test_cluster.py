@@ -32,7 +32,7 @@ def work(tmp_path_factory, shapeworld):
         edit = sample_edit(seed, "colour")
         (frames,) = render([edit.source], 5)
         write_clip(folder / f"{seed}.mkv", arrays(frames), "lossless")
-        told = {"source": edit.source.caption(), "target": edit.target.caption()}
+        told = {"source_prompt": edit.source.caption(), "target_prompt": edit.target.caption()}
         row = {"input": f"{seed}.mkv", "backbone": "shapeworld-wan", "settings": {"steps": STEPS}}
         lines.append(json.dumps(row | told))
     (folder / "jobs.jsonl").write_text("\n".join(lines))

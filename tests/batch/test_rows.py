@@ -9,7 +9,11 @@ import pytest
 from holdfast.batch import rows
 from holdfast.batch.record import Job
 
-TOLD = {"source": "a plain red ball", "target": "a plain blue ball", "backbone": "shapeworld-wan"}
+TOLD = {
+    "source_prompt": "a plain red ball",
+    "target_prompt": "a plain blue ball",
+    "backbone": "shapeworld-wan",
+}
 
 
 @pytest.fixture
@@ -44,8 +48,8 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
     (base / "own").mkdir(parents=True)
     (base / "1,2,3,4").touch()
     jobs = read(
-        row("../clips/a.mp4", mask="m.png", weights="own", guide="sd1.5=own"),
-        row("/b.mp4", mask="auto", weights="Wan-AI/some", guide="sd1.5", output="sub/x.webm"),
+        row("../clips/a.mp4", mask="m.png", weights="own", image_model="sd1.5=own"),
+        row("/b.mp4", mask="auto", weights="Wan-AI/some", image_model="sd1.5", output="sub/x.webm"),
         row(mask="0,0,8,8", id="named", keyframes=["3=k.png"], first_frame="f.png"),
         row(mask="1,2,3,4", id=7),
         row("c.mp4", output="/elsewhere/c.mkv"),
@@ -54,12 +58,12 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
     assert problems(jobs) == {}
     a, b, c, d, e = (job.task for job in jobs)
     assert a.input == str(base / "../clips/a.mp4")
-    assert (a.mask, a.weights, a.guide) == (
+    assert (a.mask, a.weights, a.image_model) == (
         str(base / "m.png"),
         str(base / "own"),
         f"sd1.5={base / 'own'}",
     )
-    assert (b.input, b.mask, b.weights, b.guide) == ("/b.mp4", "auto", "Wan-AI/some", "sd1.5")
+    assert (b.input, b.mask, b.weights, b.image_model) == ("/b.mp4", "auto", "Wan-AI/some", "sd1.5")
     assert (c.mask, c.keyframes, c.first_frame) == (
         "0,0,8,8",
         (f"3={base / 'k.png'}",),
@@ -77,16 +81,16 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
         ("[1]", "a row is one object"),
         ("\udcff", "the row is no JSON"),
         ("[" * 100000, "the row is no JSON"),
-        ({"input": "a.mp4", "targt": "x"}, "has no targt; it has: input"),
-        ({"target": "x"}, "needs input"),
-        ({"input": 3}, "needs output"),
-        (row(output=3), "output is text"),
-        (row(seed="x"), "seed is a whole number"),
+        ({"input": "a.mp4", "targt": "x"}, "unknown field 'targt'"),
+        ({"target_prompt": "x"}, "input is missing"),
+        ({"input": 3}, "input is 3: use text"),
+        (row(output=3), "output is 3: use text"),
+        (row(seed="x"), "use a whole number"),
         (row(id="a/b"), "id is a plain name for a file, not 'a/b'"),
         (row(id=True), "id is a plain name"),
         (row(id=".x"), "id is a plain name"),
         (row(output="http://host/x.mp4"), "begins as an address does"),
-        (row(keyframes=["x"], mask=" "), "mask is a file"),
+        (row(keyframes=["x"], mask=" "), "mask is empty"),
     ],
 )
 def test_a_bad_row_is_told_with_its_line_and_does_not_stop_the_others(read, line, said):
@@ -173,7 +177,7 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
     assert told[2] == f"there is no file {tmp_path}/rows/missing.mp4"
     assert "no.mp4" in told[3]
     assert "stepz" in told[4]
-    assert "nearest: flowedit" in told[5]
+    assert "did you mean flowedit" in told[5]
     assert "hf download" in told[6]
     assert not out.exists()  # whether a place can be written was tried, and nothing left there
     (far,) = (job for job in read(row(str(clip), backbone="wan2.1-14b")))

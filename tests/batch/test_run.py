@@ -139,7 +139,7 @@ def test_what_is_printed_without_a_terminal(tmp_path, monkeypatch):
 
 
 def task_of(clip: Path, name: str, **fields) -> EditTask:
-    told = {"source": "a plain red ball", "target": "a plain blue ball"}
+    told = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
     settings = {"steps": 3}
     return EditTask(str(clip), str(clip.parent / name), backbone="shapeworld-wan", **told, **fields,
                     settings=settings, device="cpu")  # fmt: skip
@@ -231,7 +231,9 @@ def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path):
 
 def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
     file = tmp_path / "jobs.jsonl"
-    file.write_text(json.dumps({"input": str(make_clip()), "source": "a", "target": "b"}))
+    file.write_text(
+        json.dumps({"input": str(make_clip()), "source_prompt": "a", "target_prompt": "b"})
+    )
     with claimed(tmp_path / "out" / "batch.json"), pytest.raises(ValueError, match="another run"):
         run.run(file, tmp_path / "out", run.Options())
 
@@ -282,7 +284,7 @@ def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
 def test_rows_with_equal_outputs_never_reach_a_worker(tmp_path, make_clip):
     clip = make_clip()
     file = tmp_path / "jobs.jsonl"
-    line = json.dumps({"input": str(clip), "source": "a", "target": "b"})
+    line = json.dumps({"input": str(clip), "source_prompt": "a", "target_prompt": "b"})
     file.write_text(f"{line}\n{line}\n")
     record = run.run(file, tmp_path / "out", run.Options())
     assert [found.status for found in record.jobs] == ["failed", "failed"]
@@ -310,7 +312,12 @@ def test_a_batch_of_bad_rows_alone_starts_no_worker(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "session", session)
     (tmp_path / "bad.mp4").write_text("no clip")
-    row = {"input": "bad.mp4", "source": "a", "target": "b", "backbone": "shapeworld-wan"}
+    row = {
+        "input": "bad.mp4",
+        "source_prompt": "a",
+        "target_prompt": "b",
+        "backbone": "shapeworld-wan",
+    }
     (tmp_path / "jobs.jsonl").write_text(json.dumps(row))
     record = run.run(tmp_path / "jobs.jsonl", tmp_path / "out", run.Options())
     assert [found.status for found in record.jobs] == ["failed"]

@@ -170,7 +170,7 @@ def test_flowanchor_without_a_mask_says_what_it_leaves_out():
         (["flowedt"], {}, "flowedit"),
         (["flowedit+truth"], {}, "only \\+mask"),
         (["flowedit"], {"gama": ["1"]}, "none of these methods has a setting gama"),
-        (["flowedit"], {"steps": ["many"]}, "steps is a whole number"),
+        (["flowedit"], {"steps": ["many"]}, "use a whole number"),
         (["flowedit"], {"steps": ["0"]}, "between"),
     ],
 )

@@ -46,7 +46,7 @@ def test_marks_of_all_kinds_on_several_frames_and_only_a_part(clip, tmp_path):
     paint = np.zeros((48, 72), np.uint8)
     paint[16 : 16 + SIDE, 16 : 16 + SIDE] = 255
     Image.fromarray(paint).save(tmp_path / "paint.png")
-    marks = ["--points", "1=14,22 !40,40", "--brush", f"4={tmp_path / 'paint.png'}", "--exact"]
+    marks = ["--points", "1=14,22 !40,40", "--brush", f"4={tmp_path / 'paint.png'}", "--no-refine"]
     result = call("mask", clip, "-o", tmp_path / "m.mkv", *marks, "--frames", "1:5", "--json")
     assert result.exit_code == 0, result.stderr
     manifest = json.loads(result.stdout)
@@ -59,7 +59,12 @@ def test_marks_of_all_kinds_on_several_frames_and_only_a_part(clip, tmp_path):
 
 
 def test_the_mask_that_auto_finds_is_the_one_an_edit_would_use(clip, tmp_path):
-    prompts = ["--source", "a red box over a meadow", "--target", "a blue box over a meadow"]
+    prompts = [
+        "--source-prompt",
+        "a red box over a meadow",
+        "--target-prompt",
+        "a blue box over a meadow",
+    ]
     model = ["--backbone", "shapeworld-wan", "--seed", 3]
     result = call("mask", clip, "-o", tmp_path / "m.mkv", "--auto", *prompts, *model, "--json")
     assert result.exit_code == 0, result.stderr
@@ -87,7 +92,7 @@ def test_the_mask_that_auto_finds_is_the_one_an_edit_would_use(clip, tmp_path):
         (["--box", BOX, "--frames", "9:12"], 2, "no frame of a clip of 6"),
         (["--box", BOX, "-o", "m.jpg"], 2, "cannot write m.jpg without loss"),
         (["--box", BOX, "-o", "m.mp4", "--preview", "m.mp4"], 2, "both m.mp4"),
-        (["--box", BOX, "--with", "sam2"], 3, "hf download facebook/sam2.1-hiera-tiny"),
+        (["--box", BOX, "--tracker", "sam2"], 3, "hf download facebook/sam2.1-hiera-tiny"),
         (["--words", "a ball"], 3, "hf download IDEA-Research/grounding-dino-tiny"),
         (["--auto", "--backbone", "wan2.1-1.3b"], 3, "hf download Wan-AI"),
     ],
@@ -113,18 +118,18 @@ def test_the_source_is_never_replaced(clip):
 
 
 def test_options_without_effect_are_said(clip, tmp_path):
-    options = ["--exact", "--source", "a ball", "--weights", "somewhere"]
+    options = ["--no-refine", "--source-prompt", "a ball", "--weights", "somewhere"]
     result = call("mask", clip, "-o", tmp_path / "m.mkv", "--box", BOX, *options)
     assert result.exit_code == 0
-    assert "--source and --target have no effect without --auto" in result.stderr
-    assert "--weights has no effect with --with grabcut" in result.stderr
+    assert "--source-prompt and --target-prompt have no effect without --auto" in result.stderr
+    assert "--weights has no effect with --tracker grabcut" in result.stderr
 
 
 def test_sam2_from_a_folder(clip, tmp_path):
     from ..media.test_sam2 import tiny
 
     tiny().save_pretrained(tmp_path / "sam2")
-    model = ["--with", "sam2", "--weights", tmp_path / "sam2", "--device", "cpu"]
+    model = ["--tracker", "sam2", "--weights", tmp_path / "sam2", "--device", "cpu"]
     result = call("mask", clip, "-o", tmp_path / "m.mkv", "--box", BOX, *model, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["by"] == "sam2"

@@ -24,8 +24,8 @@ from .case import Case
 from .judge import seen
 from .server import Server
 
-COMMAND = "from holdfast import cli, editing; editing.SAVE_EVERY = 0.0; cli.main()"
-EDIT = ["--source", seeds.SOURCE, "--target", seeds.TARGET, "--set", "steps=4"]
+COMMAND = "from holdfast.cli import app; from holdfast.pipeline import run; run.SAVE_EVERY = 0.0; app.main()"
+EDIT = ["--source-prompt", seeds.SOURCE, "--target-prompt", seeds.TARGET, "--set", "steps=4"]
 EDIT += ["--backbone", "shapeworld-wan", "--mask", "mask.png"]
 OUTPUTS = ("out.mp4", "out.mkv", "out", "out.gif")
 

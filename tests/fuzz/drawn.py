@@ -1,11 +1,11 @@
 """Draw a case: a kind, a seed file that is broken, and a command that meets it."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from random import Random
 
-from holdfast.base.schema import kind_of
+from holdfast.base.schema import list_settings
+from holdfast.cli.options import flag
 from holdfast.pipeline.task import EditTask
 
 from . import seeds
@@ -117,7 +117,16 @@ def study(draw: Random, grown: Grown) -> Case:
 
 def prompts(draw: Random, grown: Grown) -> Case:
     texts = [broken_text(t, draw) for t in (seeds.SOURCE, seeds.TARGET)]
-    argv = ["edit", "clip.mp4", "-o", "out.mp4", "--source", texts[0], "--target", texts[1]]
+    argv = [
+        "edit",
+        "clip.mp4",
+        "-o",
+        "out.mp4",
+        "--source-prompt",
+        texts[0],
+        "--target-prompt",
+        texts[1],
+    ]
     argv += ["--set", "steps=1", "--backbone", draw.choice(["shapeworld-wan", "shapeworld-t2v"])]
     if draw.random() < 0.3:
         argv += [draw.choice(["--words", "--negative"]), draw.choice(TEXTS)]
@@ -127,12 +136,11 @@ def prompts(draw: Random, grown: Grown) -> Case:
 def flags(draw: Random, grown: Grown) -> Case:
     """Flags with values that nobody means."""
     argv = ["edit", "clip.mp4", "-o", "out.mp4", *draw.choice([SAME, [*QUICK, *WAN]])]
-    for f in draw.choices(dataclasses.fields(EditTask)[1:], k=draw.choice((1, 1, 2, 3))):
-        flag = (f.metadata["flags"] or (f"--{f.name.replace('_', '-')}",))[-1]
-        if kind_of(f.type).base is bool:
-            argv.append(flag)
-            continue
-        argv += [flag, str(draw.choice([*NUMBERS, *TEXTS, *kind_of(f.type).choices, *NEAR]))]
+    settings = list(list_settings(EditTask).values())[1:]
+    for setting in draw.choices(settings, k=draw.choice((1, 1, 2, 3))):
+        argv.append(flag(setting.name))
+        if setting.kind != "boolean":
+            argv.append(str(draw.choice([*NUMBERS, *TEXTS, *setting.choices, *NEAR])))
     return Case("flags", _sayable(argv), seeds.base_files())
 
 

@@ -25,8 +25,8 @@ CLIPS = {  # name: encoder and pixel format
 }
 SOURCE = "a plain red ball moves right over a lake"
 TARGET = "a plain blue ball moves right over a lake"
-SAME = ["--source", "a ball", "--target", "a ball", "--backbone", "shapeworld-wan"]
-QUICK = ["--source", SOURCE, "--target", TARGET, "--set", "steps=1"]
+SAME = ["--source-prompt", "a ball", "--target-prompt", "a ball", "--backbone", "shapeworld-wan"]
+QUICK = ["--source-prompt", SOURCE, "--target-prompt", TARGET, "--set", "steps=1"]
 
 
 @cache
@@ -99,9 +99,24 @@ FIT = ["--method", "i2vedit", "--backbone", "shapeworld-svd", "--set", "tune=1"]
 FIT += ["--set", "steps=1", "--first-frame", "first.png"]
 
 
-RESUME = ["edit", "clip.mp4", "-o", "out.mp4", "--source", SOURCE, "--target", TARGET, "--resume"]
+RESUME = [
+    "edit",
+    "clip.mp4",
+    "-o",
+    "out.mp4",
+    "--source-prompt",
+    SOURCE,
+    "--target-prompt",
+    TARGET,
+    "--resume",
+]
 RESUME += ["--set", "steps=2", "--backbone", "shapeworld-wan"]
-RESUMED = {"input": "clip.mp4", "output": "out.mp4", "source": SOURCE, "target": TARGET}
+RESUMED = {
+    "input": "clip.mp4",
+    "output": "out.mp4",
+    "source_prompt": SOURCE,
+    "target_prompt": TARGET,
+}
 RESUMED |= {"backbone": "shapeworld-wan", "settings": {"steps": "2"}}
 HALF = f"""
 from holdfast import editing, step, task

@@ -40,7 +40,7 @@ def test_a_disk_that_fills_up_loses_no_more_than_it_must(room, code, server, tmp
     """A limit on a file's size stands for a full disk: the latents do not fit, and then the result neither."""
     folder = tmp_path / "case"
     Case("disk", [], seeds.base_files()).lay_out(folder)
-    limited = "import resource\nfrom holdfast import cli\n"
+    limited = "import resource\nfrom holdfast.cli import app as cli\n"
     limited += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\ncli.main()"
     argv = ["edit", "clip.mp4", "-o", "out.mkv", *seeds.QUICK, "--backbone", "shapeworld-wan"]
     ran = server.run(argv, folder, 60, limited)

@@ -99,7 +99,7 @@ def test_the_default_flow_of_a_moving_texture():
 def test_backends_by_name():
     assert backend("dis") is motion.dis
     assert backend("sharp-dis") is motion.sharp_dis
-    with pytest.raises(ValueError, match="no optical flow is called 'rapt'; nearest: raft"):
+    with pytest.raises(ValueError, match="unknown optical flow 'rapt': did you mean raft"):
         backend("rapt")
     assert set(module.BACKENDS) == {"sharp_dis", "dis", "raft"}
 

@@ -20,7 +20,7 @@ pytestmark = [
     needs_browser,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Gradio's own, in its threads
 ]
-PROMPTS = {"source": "a red ball", "target": "a blue ball"}
+PROMPTS = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
 HOSTILE = (
     '<img src=x onerror="window.hurt=1"> ![](http://x.example/a.png) ${window.hurt=1} {{value}}'
 )
@@ -133,7 +133,7 @@ def test_every_optional_field_that_is_typed_is_sent_and_can_be_unset(page, clip,
     assert all(getattr(task, name) == getattr(defaults, name) for name in typed)
     page.fill("#field-window input, #field-window textarea", "many")
     page.click("#edit")
-    page.locator("#said").filter(has_text="window is a whole number").wait_for()
+    page.locator("#said").filter(has_text="use a whole number").wait_for()
     page.click("#way label:has-text('box')")  # what was said was of another page
     page.wait_for_function("document.querySelector('#said').innerText.trim() === ''")
 

@@ -214,7 +214,7 @@ def test_a_run_that_another_page_removed(desk, clip):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source": ""}, "steered by words"),
+        ({"source_prompt": ""}, "steered by words"),
         ({"mask": "5,5,900,900"}, "not within the 24x16 frame"),
         ({"window": 1}, "window"),
         ({"frames": "9:12"}, "no frame"),

@@ -1,22 +1,24 @@
 """A page that other machines reach opens no file outside its folder, whatever field names it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from holdfast.base.errors import UserError
-from holdfast.base.schema import kinds
+from holdfast.base.schema import list_settings
 from holdfast.media import video
 from holdfast.pipeline.task import EditTask
 from holdfast.ui import asked, fence
 from holdfast.ui.asked import Asked
 from holdfast.ui.desk import Desk, Limits
 
-FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
-KINDS = kinds(EditTask)
-TEXTS = [f.name for f in dataclasses.fields(EditTask) if KINDS[f.name].base in (str, tuple, dict)]
-CHOSEN = {name for name, kind in KINDS.items() if kind.choices}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
+SETTINGS = list_settings(EditTask)
+TEXTS = [s.name for s in SETTINGS.values() if s.kind in ("string", "array", "object")]
+CHOSEN = {name for name, setting in SETTINGS.items() if setting.choices}
 NEVER_OPENED = {*fence.PROSE, "method", "backbone", *CHOSEN}
 
 
@@ -60,7 +62,7 @@ def forms(secret, desk):
 
 
 def values_of(name, text):
-    return {dict: {"key": text}, tuple: (text,)}.get(KINDS[name].base, text)
+    return {"object": {"key": text}, "array": (text,)}.get(SETTINGS[name].kind, text)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -85,7 +87,11 @@ def test_an_uploaded_file_may_be_named(name, desk, clip):
 
 
 def test_words_of_the_fields_may_be_said(desk):
-    said = {"mask": "auto", "guide": "shapeworld-sd", "source": "a cat... and/or a dog: 1=2 [x](y)"}
+    said = {
+        "mask": "auto",
+        "image_model": "shapeworld-sd",
+        "source_prompt": "a cat... and/or a dog: 1=2 [x](y)",
+    }
     said |= {"frames": "3:7", "background": "#ff8800", "settings": {"grid": "euler"}}
     for values in (said, {"mask": " 1,2,3,4"}):
         fence.check_inside(values, desk.root)

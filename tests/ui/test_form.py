@@ -9,7 +9,7 @@ from PIL import Image
 
 from holdfast import methods
 from holdfast.base import names
-from holdfast.base.schema import kind_of, parsed
+from holdfast.base.schema import list_settings, read_value
 from holdfast.media import masks, video
 from holdfast.pipeline.task import EditTask
 from holdfast.ui import asked, form, told, widgets
@@ -35,7 +35,11 @@ def clip(tmp_path):
     return str(tmp_path / "clip.mkv")
 
 
-FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
 
 
 @pytest.mark.parametrize("method", names.list_modules("holdfast.methods"))
@@ -43,10 +47,10 @@ def test_every_setting_has_a_widget_that_gives_its_default_back(method):
     config = methods.load(method).Config
     with gr.Blocks():
         made = widgets.of_method(config, {})
-    for f in dataclasses.fields(config):
-        kind, value = kind_of(f.type), widgets.given(kind_of(f.type), made[f.name].value)
-        assert value is None or parsed(f.name, value, kind) == parsed(f.name, f.default, kind)
-        assert (value is None) == (f.default is None)
+    for name, setting in list_settings(config).items():
+        value = widgets.given(setting, made[name].value)
+        assert value is None or read_value(config, name, value) == setting.default
+        assert (value is None) == (setting.default is None)
 
 
 def test_every_field_of_a_task_is_on_the_page(desk):
@@ -135,9 +139,9 @@ def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
         settings = widgets.of_method(methods.load("flowedit").Config, {})
     shown = [*made.fields.values(), *settings.values(), made.strength]
     assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
-    with pytest.raises(ValueError, match="steps is a whole number between 1 and 1000, not '5000'"):
+    with pytest.raises(ValueError, match="steps is '5000': use a whole number between 1 and 1000"):
         methods.load("flowedit").Config(steps="5000")
-    with pytest.raises(ValueError, match=r"seed is a whole number, not '1\.5'"):
+    with pytest.raises(ValueError, match=r"seed is '1\.5': use a whole number"):
         asked.task_of(Asked("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
 
 

@@ -13,7 +13,11 @@ from holdfast.ui.messages import Wording, label, sentence
 from holdfast.ui.page import Page
 from holdfast.ui.runs import STOPPED
 
-FIELDS = {"source": "a red ball", "target": "a blue ball", "backbone": "shapeworld-wan"}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
 HTML = '<img src=x onerror="alert(1)">'
 HOSTILE = ("![](http://x.example/a.png)", HTML, "<script>alert(1)</script>", "**b** [a](http://x)")
 
@@ -52,7 +56,7 @@ BAD = {
     "no such clip": {"upload": "", "path": "/nowhere/clip.mp4"},
     "no video": {"upload": "broken <b>.mp4"},
     "too long": {"upload": "long.mkv"},
-    "no prompts": {"source": "", "target": ""},
+    "no prompts": {"source_prompt": "", "target_prompt": ""},
     "window": {"window": "1"},
     "window, no number": {"window": "many"},
     "crf": {"crf": "-1"},
@@ -123,7 +127,7 @@ def test_flags_are_labels_and_uploads_have_their_names(tmp_path):
     assert wording.text("typed: /nowhere/clip.mp4") == "typed: /nowhere/clip.mp4"
     others = Wording(tmp_path, hides_paths=True)
     assert others.text("no config.json in /home/me/models/wan") == "no config.json in wan"
-    assert label("source") == "Source prompt"
+    assert label("source_prompt") == "Source prompt"
 
 
 def test_a_command_with_flags_is_for_whoever_runs_the_page():

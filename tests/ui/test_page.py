@@ -38,7 +38,7 @@ def scene(tmp_path_factory):
 def site(tmp_path_factory):
     """The page's address and folder, served by the command, which ends with Ctrl-C."""
     folder = tmp_path_factory.mktemp("page")
-    limits = ["--most-frames", "50", "--most-mb", "1"]
+    limits = ["--max-frames", "50", "--max-upload-mb", "1"]
     command = [sys.executable, "-m", "holdfast.cli", "ui", "-o", folder, "--port", "0", *limits]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         first = served.stderr.readline()

@@ -24,11 +24,21 @@ def normalize(name: str) -> str:
 
 
 def choose(name: str, known: Iterable[str], what: str) -> str:
-    """Return the known name that is meant. Raise UserError with the nearest names."""
+    """Return the known name that is meant. Raise UserError with the nearest names.
+
+    what: what a message calls such a name, "method".
+    """
     known = list(known)
     same = {normalize(k): k for k in known}
-    if normalize(name) in same:
-        return same[normalize(name)]
+    if normalize(name) not in same:
+        raise UserError(f"unknown {what} {name!r}", suggest(name, known))
+    return same[normalize(name)]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown name: the nearest names, or all of them where none is near."""
+    same = {normalize(k): k for k in known}
     near = [same[n] for n in difflib.get_close_matches(normalize(name), same, n=3, cutoff=0.5)]
-    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
-    raise UserError(f"no {what} is called {name!r}; {hint}")
+    return (
+        f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(same.values())}"
+    )

@@ -1,30 +1,50 @@
-"""Typed settings: what a field may hold is in its type, checked in one place for the command line, JSON and Python
-alike.
+"""Settings: typed fields with limits, choices and a description each.
 
-@dataclass(frozen=True)
-class Config:
-    steps: Steps = setting(50, "T")
-    contrast: Literal["signed", "abs"] = "signed"
-    __post_init__ = check
+A class of settings is a frozen pydantic dataclass:
+
+    @settings_class
+    class Config:
+        steps: Steps = Field(50, description="T: number of steps")
+        contrast: Literal["signed", "abs"] = Field("signed", description="how a difference is read")
+
+The same check serves the command line, JSON and Python. The command line, the page, `edit()`, lists and error messages
+are all made from `list_settings`.
 """
 
 import dataclasses
+import functools
 import math
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from .errors import UserError
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Le
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
+
+from . import old_names
+from .errors import UnknownArgumentError, UserError
+from .names import choose, suggest
+
+T = TypeVar("T")
+REQUIRED = dataclasses.MISSING  # the default of a setting that must be given
+# strict: texts are read by `read_text` alone, so that True is no number and 3 no text.
+CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(GroupedMetadata):
     """Limits of a number, both allowed. None: no limit on that side."""
 
     low: float | None = None
     high: float | None = None
+
+    def __iter__(self) -> Iterator[BaseMetadata]:
+        if self.low is not None:
+            yield Ge(self.low)
+        if self.high is not None:
+            yield Le(self.high)
 
     def __contains__(self, value: float) -> bool:
         above = self.low is None or value >= self.low
@@ -32,201 +52,268 @@ class Range:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        if self.low is None and self.high is None:
-            return "a number"
-        if self.high is None:
-            return f"{self.low:g} or more"
-        if self.low is None:
-            return f"{self.high:g} or less"
-        return f"between {self.low:g} and {self.high:g}"
+        if self.low is not None and self.high is not None:
+            return f"between {self.low:g} and {self.high:g}"
+        if self.low is not None:
+            return f"of {self.low:g} or more"
+        return "" if self.high is None else f"of {self.high:g} or less"
 
 
 Steps = Annotated[int, Range(1, 1000)]
-# of a descent, which visits levels at random: not what a backbone prefers for a walk down them
-Iterations = Annotated[int, Range(1, 10000)]
+# Of a method that draws sigmas at random: the steps that a model recommends are not meant for it.
+Iterations = Annotated[int, Range(1, 10000), Field(json_schema_extra={"recommended": False})]
 Count = Annotated[int, Range(0, 1000)]
 Share = Annotated[float, Range(0, 1)]
-Number = Annotated[float, Range()]
-# of the grid of levels; None: the backbone's own
+Number = float
+# Of the schedule of sigmas. None: the model's own.
 Shift = Annotated[float, Range(0.01, 1000)] | None
-# A number, or two of them: from the first frame to the last, evenly ("1:3" on the command line).
-Guidance = Annotated[float, Range()] | tuple[float, float]
-LevelGrid = Literal[
-    "own", "wan", "euler", "ddim", "karras"
-]  # own: the one that the backbone's authors use
-Timesteps = Literal["whole", "exact"]  # whether the model is told timesteps cut to whole numbers
+# A number, or two: from the first frame to the last, evenly spaced ("1:3" as text).
+Guidance = float | tuple[float, float]
+LevelGrid = Literal["own", "wan", "euler", "ddim", "karras"]  # own: that of the model's authors
+Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
+
+Kind = Literal["boolean", "integer", "number", "string", "array", "object"]  # JSON Schema's names
+PYTHON_TYPES: dict[Kind, type] = {
+    "boolean": bool,
+    "integer": int,
+    "number": float,
+    "string": str,
+    "array": tuple,
+    "object": dict,
+}
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What one setting takes, read from its type."""
+class Setting:
+    """One field of a class of settings, read from its JSON Schema."""
 
-    base: type  # bool, int, float, str, tuple or dict
-    range: Range | None = None
+    name: str
+    description: str
+    default: Any  # REQUIRED where it must be given
+    kind: Kind
     choices: tuple[str, ...] = ()
-    optional: bool = False  # None is allowed
-    pair: bool = False  # two numbers are allowed in place of one
+    range: Range = Range()
+    is_optional: bool = False  # None is allowed
+    is_pair: bool = False  # two numbers are allowed instead of one
+    follows_model: bool = True  # a model's recommended value of this name is meant for it
 
-    def __str__(self) -> str:
-        if self.choices:
-            text = " or ".join(self.choices)
-        elif self.base is bool:
-            text = "true or false"
-        elif self.base is int:
-            text = f"a whole number {self.range or ''}".strip()
-        elif self.base is float:
-            text = f"a number {self.range or ''}".replace("a number a number", "a number").strip()
-        else:
-            text = {str: "text", tuple: "a list of texts", dict: "a table"}[self.base]
-        text += ", or two of them with a colon" if self.pair else ""
-        return text + (", or none" if self.optional else "")
+    @property
+    def takes(self) -> str:
+        """Describe the values that the setting takes."""
+        pair = ", or two of them with a colon" if self.is_pair else ""
+        return _noun(self) + pair + (", or none" if self.is_optional else "")
 
 
-def setting(default: Any, about: str) -> Any:
-    """Return a dataclass field with a default and the words that lists and the page show of it."""
-    return dataclasses.field(default=default, metadata={"help": about})
+def _noun(setting: Setting) -> str:
+    if setting.choices:
+        return " or ".join(setting.choices)
+    nouns: dict[Kind, str] = {
+        "boolean": "true or false",
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "text",
+        "array": "a list of texts",
+        "object": "a table",
+    }
+    return f"{nouns[setting.kind]} {setting.range}".strip()
 
 
-def kinds(cls: type) -> dict[str, Kind]:
-    """What each field of a dataclass takes, by name."""
-    return {f.name: kind_of(f.type) for f in dataclasses.fields(cls)}
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def settings_class(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass of settings. Its constructor reads values that were typed as text.
 
-
-def kind_of(annotation: Any) -> Kind:
-    """Read a type: a plain one, Annotated with a Range, a Literal of words, a tuple, or one of them or None."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        members = typing.get_args(annotation)
-        pair = any(typing.get_origin(m) is tuple for m in members)
-        plain = [m for m in members if m is not type(None) and typing.get_origin(m) is not tuple]
-        kind = kind_of(plain[0])
-        return dataclasses.replace(kind, optional=type(None) in members, pair=pair)
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return Kind(str, choices=typing.get_args(annotation))
-    if origin is Annotated:
-        base, limits = typing.get_args(annotation)
-        return Kind(base, range=limits)
-    return Kind(origin or annotation)
-
-
-def without_limits(annotation: Any) -> Any:
-    """A type as other libraries know it: its Range left out."""
-    kind = kind_of(annotation)
-    plain = Literal[kind.choices] if kind.choices else kind.base
-    return plain | None if kind.optional else plain
-
-
-def check(self) -> None:
-    """Bring every field of a dataclass to its type, or raise ValueError saying what it takes.
-    As its `__post_init__`.
+    The constructor raises UserError for a value that a setting does not take, UnknownArgumentError for an unknown name.
     """
-    for name, kind in kinds(type(self)).items():
-        object.__setattr__(self, name, parsed(name, getattr(self, name), kind))
+    made: Any = pydantic_dataclass(cls, frozen=True, config=CONFIG)
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        settings = list_settings(made)
+        typed = values | _by_name(made, arguments, values)
+        known = settings.keys() & typed.keys()
+        try:
+            validate(self, **typed | {n: read_text(settings[n], typed[n]) for n in known})
+        except ValidationError as error:
+            raise _user_error(made, error, typed) from None
+
+    made.__init__ = __init__
+    return made
 
 
-def parsed(name: str, value: Any, kind: Kind) -> Any:
-    """A value as its setting's type; a text is read as one types it. Raises ValueError for what it does not take."""
-    if value is None or (isinstance(value, str) and value.lower() == "none" and kind.optional):
-        if not kind.optional:
-            raise _wrong(name, value, kind)
+def _by_name(cls: type, arguments: tuple, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return positional arguments by their names. Raise TypeError as any call does."""
+    names = list(list_settings(cls))
+    if len(arguments) > len(names):
+        raise TypeError(f"{cls.__name__} takes at most {len(names)} arguments")
+    named = dict(zip(names, arguments, strict=False))
+    twice = named.keys() & values.keys()
+    if twice:
+        raise TypeError(f"{cls.__name__} got several values for {', '.join(sorted(twice))}")
+    return named
+
+
+def _user_error(cls: type, error: ValidationError, typed: Mapping[str, Any]) -> Exception:
+    """Return the first problem that pydantic found in our words; a problem that is no user's, as it is."""
+    settings, first = list_settings(cls), error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):  # of __post_init__
+        return cause
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "unexpected_keyword_argument":
+        return UnknownArgumentError(f"unknown field {name!r}", suggest(name, settings))
+    if first["type"] == "missing":
+        return UserError(f"{name} is missing", f"add it ({settings[name].takes})")
+    return wrong_value(settings[name], typed[name]) if name in settings else error
+
+
+def wrong_value(setting: Setting, value: Any) -> UserError:
+    """Return the error for a value that a setting does not take."""
+    return UserError(f"{setting.name} is {value!r}", f"use {setting.takes}")
+
+
+@functools.cache
+def list_settings(cls: type) -> dict[str, Setting]:
+    """List the settings of a class by name, in its order."""
+    properties = json_schema(cls)["properties"]
+    return {f.name: _read_property(f, properties[f.name]) for f in dataclasses.fields(cls)}
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """Return the JSON Schema of a class of settings."""
+    return TypeAdapter(cls).json_schema()
+
+
+def _read_property(f: dataclasses.Field, schema: Mapping[str, Any]) -> Setting:
+    options = schema.get("anyOf", [schema])
+    kinds = [option["type"] for option in options]
+    plain = next(option for option in options if option["type"] != "null")
+    return Setting(
+        name=f.name,
+        description=schema.get("description", f.metadata.get("help", "")),
+        default=_default(f),
+        kind=plain["type"],
+        choices=tuple(plain.get("enum", ())),
+        range=Range(plain.get("minimum"), plain.get("maximum")),
+        is_optional="null" in kinds,
+        is_pair={"number", "array"} <= set(kinds),
+        follows_model=plain.get("recommended", True),
+    )
+
+
+def _default(f: dataclasses.Field) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    if not isinstance(f.default, FieldInfo):
+        return f.default
+    return REQUIRED if f.default.is_required() else f.default.get_default(call_default_factory=True)
+
+
+def plain_type(setting: Setting) -> Any:
+    """Return a setting's type without limits, as other libraries take it."""
+    plain = Literal[setting.choices] if setting.choices else PYTHON_TYPES[setting.kind]
+    return plain | None if setting.is_optional else plain
+
+
+def read_text(setting: Setting, value: Any) -> Any:
+    """Return a value that was typed as text in the setting's type ("none", "true", "1:3"). Return what it does not
+    understand unchanged: the class refuses it.
+    """
+    if setting.is_optional and isinstance(value, str) and value.lower() == "none":
         return None
-    if kind.choices:
-        if value not in kind.choices:
-            raise _wrong(name, value, kind)
+    if setting.choices or value is None:
         return value
-    if kind.base is bool:
-        return _truth(name, value, kind)
-    if kind.base in (int, float):
-        return _numbers(name, value, kind)
-    if kind.base is tuple:
-        return _texts(name, value, kind)
-    if not isinstance(value, kind.base):
-        raise _wrong(name, value, kind)
+    if setting.kind == "boolean":
+        return _TRUTHS.get(str(value).lower(), value)
+    if setting.kind in ("integer", "number"):
+        return _read_numbers(setting, value)
+    if setting.kind == "array":
+        return (value,) if isinstance(value, str) else tuple(value) if _is_list(value) else value
     return value
-
-
-def _texts(name: str, value: Any, kind: Kind) -> tuple[str, ...]:
-    values = (value,) if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
-        raise _wrong(name, value, kind)
-    return tuple(values)
 
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def _truth(name: str, value: Any, kind: Kind) -> bool:
-    known = _TRUTHS.get(str(value).lower())
-    if known is None:
-        raise _wrong(name, value, kind)
-    return known
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
-def _numbers(name: str, value: Any, kind: Kind) -> Any:
+def _read_numbers(setting: Setting, value: Any) -> Any:
     parts = value.split(":") if isinstance(value, str) else value
-    if kind.pair and isinstance(parts, (list, tuple)) and len(parts) == 2:
-        return tuple(_number(name, part, kind) for part in parts)
-    return _number(name, value, kind)
+    if setting.is_pair and _is_list(parts) and len(parts) == 2:
+        return tuple(_read_number(float, part) for part in parts)
+    return _read_number(PYTHON_TYPES[setting.kind], value)
 
 
-def _number(name: str, value: Any, kind: Kind) -> int | float:
-    if isinstance(value, bool):
-        raise _wrong(name, value, kind)
+def read_value(cls: type, name: str, value: Any) -> Any:
+    """Return a value as a class of settings takes it for one of its names. Raise UserError where it does not."""
+    setting, annotation = list_settings(cls)[name], cls.__dataclass_fields__[name].type
     try:
-        number = kind.base(value)
-        if not isinstance(value, str) and number != value and not math.isnan(number):
-            raise _wrong(name, value, kind)  # 2.7 is no whole number
-        within = number in (kind.range or Range())
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _wrong(name, value, kind) from error
-    if not within:
-        raise _wrong(name, value, kind)
-    return number
+        adapter = TypeAdapter(annotation, config=CONFIG)
+        return adapter.validate_python(read_text(setting, value))
+    except ValidationError:
+        raise wrong_value(setting, value) from None
 
 
-def _wrong(name: str, value: Any, kind: Kind) -> ValueError:
-    return UserError(f"{name} is {kind}, not {value!r}")
-
-
-_DESCENT = {"steps": kind_of(Iterations)}  # settings of a shared name that mean another thing
+def _read_number(cls: Callable[[Any], Any], value: Any) -> Any:
+    """Return a text, or a number of another type (NumPy's) with the same value, as a number of this type."""
+    if isinstance(value, bool):
+        return value
+    try:
+        number = cls(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+    is_same = isinstance(value, str) or number == value or math.isnan(number)
+    return number if is_same else value
 
 
 def configure(
     config: type,
-    prefers: Mapping[str, Any],
+    recommended: Mapping[str, Any],
     strength: float | None,
     given: Mapping[str, Any],
     what: str = "setting of this method",
 ) -> tuple[Any, dict[str, str]]:
-    """A method's Config: its own defaults, then what the backbone prefers, then the user's. Returns it and each
-    value's origin.
+    """Make a method's Config from its defaults, then what the model recommends, then the user's values.
 
-    what: how a message calls one of them. Raises ValueError for an unknown setting (with the nearest names) and for a
-    value that does not fit.
+    what: what a message calls one of the settings. Return the Config, and where each value comes from. Raise UserError
+    for an unknown setting, with the nearest names, and for a value that does not fit.
     """
-    from .names import choose
-
-    known = kinds(config)
-    values = {n: v for n, v in prefers.items() if n in known and known[n] != _DESCENT.get(n)}
-    origin = dict.fromkeys(known, "the method's default")
+    settings = list_settings(config)
+    values = {n: v for n, v in recommended.items() if n in settings and settings[n].follows_model}
+    origin = dict.fromkeys(settings, "the method's default")
     origin |= dict.fromkeys(values, "suits this backbone")
-    given = dict(given) if strength is None else {**given, "strength": strength}
+    given = old_names.rename_settings(given, settings)
+    given |= {} if strength is None else {"strength": strength}
     for key, value in given.items():
-        name = choose(str(key), known, what)
+        name = choose(str(key), settings, what)
         values[name], origin[name] = value, "given"
-    return config(**{k: parsed(k, v, known[k]) for k, v in values.items()}), origin
+    return config(**values), origin
 
 
-def described(config: type) -> dict[str, dict[str, str]]:
-    """What a list or a page shows of each setting: its default, what it takes, and what it is."""
-    rows = {}
-    for f in dataclasses.fields(config):
-        takes = kind_of(f.type)
-        rows[f.name] = {
-            "default": str(f.default).lower()
-            if f.default in (None, True, False)
-            else str(f.default),
-            "takes": str(takes),
-            "about": f.metadata.get("help", ""),
+def describe_settings(config: type) -> dict[str, dict[str, str]]:
+    """Describe each setting for a list: its default, what it takes, and what it is."""
+    return {
+        name: {
+            "default": _default_text(setting.default),
+            "takes": setting.takes,
+            "about": setting.description,
         }
-    return rows
+        for name, setting in list_settings(config).items()
+    }
+
+
+def _default_text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+# The declarations of methods before they are classes of `settings_class`.
+def setting(default: Any, about: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": about})
+
+
+def check(self) -> None:
+    for f in dataclasses.fields(self):
+        value = read_value(type(self), f.name, getattr(self, f.name))
+        object.__setattr__(self, f.name, value)

@@ -62,7 +62,7 @@ class Job:
     def kind(self) -> tuple:
         """What a worker has to load for it."""
         task = self.task
-        return task.backbone, task.weights, task.guide, task.device, task.dtype
+        return task.backbone, task.weights, task.image_model, task.device, task.dtype
 
     def fail(self, sentence: object, code: int, traceback: str = "") -> None:
         self.status, self.code, self.traceback = "failed", code, traceback

@@ -13,6 +13,7 @@ from ..base.errors import Missing, UserError
 from ..base.exit_codes import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
 from ..base.memory import ran_out
 from ..base.notices import collected
+from ..base.old_names import rename_fields
 from ..models import registry
 from ..pipeline import jobs as single
 from ..pipeline.output_paths import all_paths, check_place, named
@@ -21,7 +22,7 @@ from ..pipeline.validation import check_there, sources
 from .record import NAME, Job, Outcome
 
 BOM = b"\xef\xbb\xbf"
-EXAMPLE = '{"input": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep"}'
+EXAMPLE = '{"input": "jeep.mp4", "source_prompt": "a silver jeep", "target_prompt": "a red jeep"}'
 
 
 def read(file: Path, folder: Path, anywhere: bool = False) -> list[Job]:
@@ -68,13 +69,13 @@ def _row(raw: bytes) -> dict[str, Any]:
 
 def _placed(row: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
     """The same with whole paths. What is no text is left for EditTask to refuse."""
-    row, name = dict(row), row.get("id")
+    row, name = rename_fields(row), row.get("id")
     row.pop("id", None)
     for key in ("input", "first_frame", "mask", "weights"):
         if isinstance(row.get(key), str):
             row[key] = _whole(row[key], base, key)
-    if isinstance(row.get("guide"), str):
-        row["guide"] = _pair(row["guide"], base, "weights")
+    if isinstance(row.get("image_model"), str):
+        row["image_model"] = _pair(row["image_model"], base, "weights")
     if isinstance(row.get("keyframes"), list):
         pairs = row["keyframes"]
         row["keyframes"] = [_pair(p, base, "input") if isinstance(p, str) else p for p in pairs]

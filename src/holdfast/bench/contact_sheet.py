@@ -18,7 +18,7 @@ from torch import Tensor
 from ..base.errors import UserError
 from ..base.files import whole, write_json
 from ..base.names import choose, list_modules
-from ..base.schema import kinds, parsed
+from ..base.schema import read_value
 from ..media import fit, images, video
 from ..metrics.base import Tools
 from ..metrics.compare import Pair, compare
@@ -91,7 +91,7 @@ def _parts(text: str, flag: str) -> list[str]:
 
 
 def _number(name: str, text: str) -> Any:
-    return parsed(name, text, kinds(EditTask)[name])
+    return read_value(EditTask, name, text)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -241,7 +241,7 @@ def drawn(ways: Asked, record: dict, known: Taken) -> "Image.Image":
         for i, line in enumerate(lines):
             draw.text((x + EDGE, y + high - TEXT - EDGE + 2 + 14 * i), line, fill=ink, font=font)
 
-    place(_frame(clip, middle), 0, 0, ["source", record["task"]["source"][:60]], False)
+    place(_frame(clip, middle), 0, 0, ["source", record["task"]["source_prompt"][:60]], False)
     for row, column in itertools.product(range(len(rows)), range(columns)):
         way = rows[row][column]
         entry = record["clips"][way.name]

@@ -114,8 +114,8 @@ class Contest:
         return EditTask(
             input=case.clip,
             output=str(output),
-            source=case.source,
-            target=case.target,
+            source_prompt=case.source,
+            target_prompt=case.target,
             method=row.method,
             backbone=row.backbone,
             weights=self.weights,

@@ -1,4 +1,4 @@
-"""holdfast batch: every row of a file, on this machine or a Ray cluster."""
+"""`holdfast batch`: every row of a file, on this computer or a Ray cluster."""
 
 import time
 from collections import Counter
@@ -7,24 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from ..base.exit_codes import one_line
-from .console import command, exit_codes, screen, shown_progress
+from .console import Report, print_line, report_errors, rerun_command, screen, show_progress
 
 if TYPE_CHECKING:
     from ..batch.record import Job, Record
 
-SAY_EVERY = 10.0  # seconds between two lines, where there is no terminal for a bar
-JOBS = "The rows: an edit a line, as JSON with the fields of `holdfast edit`; # begins a comment."
-OUTPUT = "Folder for results; the same command goes on where it stopped."
-WORKERS = "How many work at once; by default one for every GPU, or one."
-RAY = "Address of a Ray cluster, HOST:PORT or auto; by default this machine alone."
-RETRIES = "How often a job is tried again whose worker died or ran out of memory."
-THREADS = "Of each worker; by default as many as a single run here has, for the very same numbers."
-TIMEOUT = "Seconds that a job may take, with loading; then it fails, with its latents saved."
-ANYWHERE = "Let rows write outside the folder of -o."
-GPUS = "Of a GPU, for each worker; 0.5 puts two workers on one."
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
+JOBS = "The jobs: an edit a line, as JSON with the fields of holdfast edit (see: holdfast schema). # begins a comment."
+OUTPUT = "Output folder; run the same command again to continue after a stop."
+WORKERS = "Number of workers (default: one for each GPU, or one)."
+RAY = "Address of a Ray cluster, HOST:PORT or auto (default: this computer)."
+RETRIES = "How often to retry a job whose worker died or ran out of memory."
+THREADS = "Torch threads per worker (default: as in a single run, for bit-identical results)."
+TIMEOUT = "Maximum seconds per job, loading included; a job that takes longer fails, with its progress saved."
+ANYWHERE = "Let rows write outside the output folder."
+GPUS = "GPUs per worker; 0.5 puts two workers on one."
+JSON = "Print the record, batch.json, on standard output, and nothing else there."
 
 
 def batch(
@@ -37,85 +36,84 @@ def batch(
     gpus: Annotated[float, typer.Option(help=GPUS, min=0.01)] = 1.0,
     timeout: Annotated[float | None, typer.Option(help=TIMEOUT, min=1)] = None,
     anywhere: Annotated[bool, typer.Option("--outputs-anywhere", help=ANYWHERE)] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print DIR/batch.json, alone.")] = False,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
-    """Edit many clips: each row once, whatever dies on the way. What is done already is skipped."""
-    with exit_codes():
+    """Run many edits, each exactly once. Finished jobs are skipped; crashed workers are replaced."""
+    with report_errors():
         from ..base.files import as_json
         from ..batch.record import exit_code
         from ..batch.run import Options, run
 
         options = Options(workers, ray, retries, threads, gpus, timeout, anywhere)
-        with shown_progress(quiet=json or not screen.is_terminal) as bars:
-            record = _run(lambda: run(jobs, output, options, Shown(bars, json)))
+        with show_progress(quiet=json or not screen.is_terminal) as bars:
+            record = _run(lambda: run(jobs, output, options, BatchProgress(bars, json)))
         if json:
             print(as_json(record.data()))
         else:
-            say(
-                f"{counted(record.counts())} of {len(record.jobs)}; all of it in {output}/batch.json"
-            )
+            counts = format_counts(record.counts())
+            print_line(f"{counts} of {len(record.jobs)}; details in {output}/batch.json")
         code = exit_code(record.jobs)
     if code:
         raise typer.Exit(code)
 
 
 def _run(work: Callable[[], "Record"]) -> "Record":
-    """Where the user stops it, say how to go on."""
+    """Run a batch. Print how to continue where the user stops it."""
     try:
         return work()
     except KeyboardInterrupt:
-        say(f"stopped; what was under way is saved, and the same command goes on: {command()}")
+        print_line(f"stopped; progress is saved, continue with: {rerun_command()}")
         raise
 
 
-class Shown:
-    """A batch as it goes: bars on a terminal, else a line now and then; each failure once; nothing with --json."""
+class BatchProgress:
+    """Progress of a batch: bars on a terminal, else a line every ten seconds; each failure once; nothing if quiet."""
 
-    def __init__(self, bars, quiet: bool):
+    def __init__(self, bars: Report, quiet: bool):
         self.bars, self.quiet = bars, quiet
-        self.begun, self.skipped, self.last = time.monotonic(), None, time.monotonic()
+        self.start = self.last_line = time.monotonic()
+        self.done_before: int | None = None
         self.failures: set[int] = set()
         self.line = ""
 
     def __call__(self, record: "Record") -> None:
         if self.quiet:
             return
-        counts = record.counts()
-        if self.skipped is None:
-            self.skipped = record.finished()
+        counts, total = record.counts(), len(record.jobs)
+        if self.done_before is None:
+            self.done_before = record.finished()
             if counts["skipped"]:
-                say(f"{counts['skipped']} of {len(record.jobs)} are done already")
+                print_line(f"{counts['skipped']} of {total} were done before")
+        self._print_failures(record)
+        done, count = record.finished() - self.done_before, total - self.done_before
+        self.bars("jobs", done, count)
+        is_due = time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES
+        if is_due and not screen.is_terminal:
+            self._print_counts(counts, done, count)
+
+    def _print_failures(self, record: "Record") -> None:
         for job in record.jobs:
             if job.status == "failed" and job.line not in self.failures:
                 self.failures.add(job.line)
-                say(failure(job))
-        done, count = record.finished() - self.skipped, len(record.jobs) - self.skipped
-        self.bars("jobs", done, count)
-        if not screen.is_terminal and time.monotonic() - self.last > SAY_EVERY:
-            self._line(counts, done, count)
+                print_line(describe_failure(job))
 
-    def _line(self, counts: Counter, done: int, count: int) -> None:
+    def _print_counts(self, counts: Counter, done: int, count: int) -> None:
         from ..batch.record import left
 
-        rest = left(done, count, time.monotonic() - self.begun)
-        line = f"{counted(counts)} of {counts.total()}{rest}"
+        rest = left(done, count, time.monotonic() - self.start)
+        line = f"{format_counts(counts)} of {counts.total()}{rest}"
         if line != self.line:
-            say(line)
-        self.line, self.last = line, time.monotonic()
+            print_line(line)
+        self.line, self.last_line = line, time.monotonic()
 
 
-def counted(counts: Counter) -> str:
-    """37 done, 2 skipped, 1 failed"""
+def format_counts(counts: Counter) -> str:
+    """Return counts as "37 done, 2 skipped, 1 failed"."""
     kinds = ("done", "skipped", "failed", "stopped")
-    said = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind] or kind == "done"]
-    return ", ".join(said)
+    return ", ".join(f"{counts[k]} {k}" for k in kinds if counts[k] or k == "done")
 
 
-def failure(job: "Job") -> str:
-    where = f" (on {job.node})" if job.node else ""
-    bug = "; a bug, whose traceback is in batch.json" if job.traceback else ""
-    return f"line {job.line} failed: {job.sentence}{where}{bug}"
-
-
-def say(text: str) -> None:
-    screen.print(escape(one_line(text)), highlight=False, soft_wrap=True)
+def describe_failure(job: "Job") -> str:
+    node = f" (on {job.node})" if job.node else ""
+    bug = "; a bug, its traceback is in batch.json" if job.traceback else ""
+    return f"line {job.line} failed: {job.sentence}{node}{bug}"

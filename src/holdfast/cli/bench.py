@@ -1,38 +1,43 @@
 """The commands of `holdfast bench`: run, report, study, tally."""
 
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from .console import exit_codes, screen, settings_of, shown_progress
+from .console import (
+    parse_pairs,
+    print_line,
+    print_table,
+    print_wrote,
+    report_errors,
+    rerun_command,
+    show_progress,
+)
+from .metrics import choose_metrics
 
 if TYPE_CHECKING:
     from ..bench.runner import Bench
-    from ..metrics.base import Tools
 
 bench = typer.Typer(
     no_args_is_help=True,
-    help="Which method should I use, and is it any good? Run, report, ask people.",
+    help="Compare methods on a data set: run them, report the metrics, ask people.",
 )
 
-Folder = Annotated[Path, typer.Argument(help="The folder of bench run.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Folder = Annotated[Path, typer.Argument(help="The output folder of bench run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DATASET = escape(  # or its brackets would be read as styles
     "shapeworld[:SETS[/KINDS]], five:FOLDER[/TYPES] or FILE.jsonl (see: holdfast list datasets)."
 )
-OUTPUT = "Folder for results; the same command goes on where it stopped."
-METHODS = "Names with commas, or all; NAME+mask lets a method see the benchmark's mask."
+OUTPUT = "Output folder; run the same command again to continue after a stop."
+METHODS = "Names with commas, or all; NAME+mask gives a method the benchmark's mask."
 SETTINGS = "A setting to sweep over, key=value,value; may be repeated."
-AGAIN = "Measure finished edits anew, for instance once CLIP is here."
-WEIGHTS = "A folder or hub id in place of the backbone's own weights."
-BASELINE = "The row that others are compared with, pair by pair; by default the first."
+AGAIN = "Measure finished edits again, for example after installing CLIP."
+WEIGHTS = "A folder or hub id of other weights for the backbone."
+BASELINE = "The variant to compare the others with, clip by clip (default: the first)."
 
 
 @bench.command("run")
@@ -42,41 +47,41 @@ def run_bench(
     methods: Annotated[str, typer.Option(help=METHODS)] = "all",
     backbones: Annotated[str, typer.Option(help="Names with commas.")] = "shapeworld-wan",
     settings: Annotated[list[str], typer.Option("--set", help=SETTINGS)] = [],  # noqa: B006
-    limit: Annotated[int | None, typer.Option(help="At most so many clips.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of clips.")] = None,
     seed: Annotated[int, typer.Option(help="The seed of every edit.")] = 0,
     metrics: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
     measure_set: Annotated[
         list[str], typer.Option("--measure-set", help="An option of the metrics, key=value.")
     ] = [],  # noqa: B006
     measure_again: Annotated[bool, typer.Option(help=AGAIN)] = False,
-    retry: Annotated[bool, typer.Option(help="Try failed cells again.")] = False,
+    retry: Annotated[bool, typer.Option(help="Retry failed edits.")] = False,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS)] = None,
 ) -> None:
-    """Edit every clip with every method, measure, and keep each result: a stopped run goes on where it was."""
+    """Edit every clip of a data set with every method, and measure the results. A stopped run continues."""
     from ..bench import datasets, runner
 
-    with exit_codes():
+    with report_errors():
         rows = runner.rows(_methods(methods), _names(backbones), _sweep(settings))
-        tools, only = measuring(metrics, measure_set)
+        tools, only = choose_metrics(metrics, measure_set)
         cases = datasets.load(dataset, output / "data", limit)
         contest = runner.Contest(dataset, rows, tuple(cases), seed, weights)
         made = runner.Bench(contest, output, tools, only)
-        made.begin(_command())
+        made.begin(rerun_command())
         counts = _run(made, retry, measure_again)
-        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        _say(said or "nothing to do")
+        summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        print_line(summary or "nothing to do")
         if counts["failed"] or counts["failed before"]:
-            _say("failed cells are in the report with their reason; --retry tries them again")
-        _say(f"look at it with: holdfast bench report {shlex.quote(str(output))}")
+            print_line("the report lists failed edits and their reasons; --retry runs them again")
+        print_line(f"see the results with: holdfast bench report {shlex.quote(str(output))}")
 
 
 def _run(made: "Bench", retry: bool, again: bool) -> dict[str, int]:
-    """Run with bars; where the user stops it, say how to go on."""
+    """Run a benchmark. Print how to continue where the user stops it."""
     try:
-        with shown_progress(quiet=False) as report:
+        with show_progress(quiet=False) as report:
             return made.run(report, retry, again)
     except KeyboardInterrupt:
-        _say(f"stopped; the same command goes on: {_command()}")
+        print_line(f"stopped; continue with: {rerun_command()}")
         raise
 
 
@@ -87,10 +92,10 @@ def _methods(text: str) -> list[str]:
 
 
 def _sweep(settings: list[str]) -> dict[str, list[str]]:
-    """Setting to values, of texts key=value,value; a setting that is named twice has both texts' values."""
+    """Return the values of each setting, from texts key=value,value. A setting may be repeated."""
     found: dict[str, list[str]] = {}
     for text in settings:
-        for key, values in settings_of([text]).items():
+        for key, values in parse_pairs([text]).items():
             found.setdefault(key, []).extend(values.split(","))
     return found
 
@@ -99,75 +104,67 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _command() -> str:
-    return shlex.join(["holdfast", *sys.argv[1:]])
-
-
-def _say(text: str) -> None:
-    screen.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
 @bench.command()
 def report(
     folder: Folder,
     baseline: Annotated[str | None, typer.Option(help=BASELINE)] = None,
-    quality: Annotated[str | None, typer.Option(help="The figure that the plots show.")] = None,
-    gallery: Annotated[int, typer.Option(help="How many clips the page shows.", min=0)] = 12,
+    quality: Annotated[str | None, typer.Option(help="The metric that the plots show.")] = None,
+    gallery: Annotated[int, typer.Option(help="Number of clips on the page.", min=0)] = 12,
 ) -> None:
-    """Make one page that opens from disk (report.html), and table.csv, cells.csv and table.md beside it."""
+    """Write one page that opens from disk (report.html), and table.csv, cells.csv and table.md next to it."""
     from ..bench.report import report as make
 
-    with exit_codes():
+    with report_errors():
         for path in make(folder, baseline, quality, gallery).values():
-            _say(f"wrote {path}")
+            print_wrote(path)
 
 
 @bench.command()
 def study(
     folder: Folder,
     methods: Annotated[
-        str | None, typer.Option(help="Rows to compare, with commas; by default all.")
+        str | None, typer.Option(help="Variants to compare, with commas (default: all).")
     ] = None,
-    trials: Annotated[int, typer.Option(help="At most so many comparisons.", min=1)] = 30,
-    seed: Annotated[int, typer.Option(help="Of the choice and the order.")] = 0,
+    trials: Annotated[int, typer.Option(help="Maximum number of comparisons.", min=1)] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the choice and the order.")] = 0,
 ) -> None:
-    """Make a page that asks people, blindly, which of two results is better. The key stays with you."""
+    """Write a page that asks people which of two results is better, without naming the methods. Keep the key file."""
     from ..bench.study import study as make
 
-    with exit_codes():
+    with report_errors():
         paths = make(folder, _names(methods) if methods else None, trials, seed)
         page, key = paths["study.html"], paths["study-key.json"]
-        _say(f"wrote {page} (to send out) and {key} (to keep)")
+        print_wrote(f"{page} (to send out) and {key} (to keep)")
 
 
 @bench.command()
 def tally(
-    key: Annotated[Path, typer.Argument(help="study-key.json of bench study.")],
-    answers: Annotated[list[Path], typer.Argument(help="The files that people saved.")],
+    key: Annotated[Path, typer.Argument(help="The study-key.json of bench study.")],
+    answers: Annotated[list[Path], typer.Argument(help="The answer files that people saved.")],
     json: Json = False,
 ) -> None:
-    """Turn answers into win rates and a Bradley-Terry ranking, with intervals."""
+    """Compute win rates and a Bradley-Terry ranking from answers, with intervals."""
     from ..base.files import as_json
     from ..base.intervals import FEW
     from ..bench import study as studies
 
-    with exit_codes():
+    with report_errors():
         cast = studies.votes(key, answers)
         found = studies.tally(cast)
         people, clips = studies.breadth(cast)
         if min(people, clips) < FEW:
-            _say(
-                f"{people} people and {clips} clips: under {FEW} of either, intervals are a rough guide"
+            print_line(
+                f"{people} people and {clips} clips: below {FEW} of either, intervals are only rough"
             )
         if json:
-            print(as_json(_plain(found)))
+            print(as_json(_to_data(found)))
             return
         for question, ranked in found.items():
-            Console().print(_ranking(question, ranked))
+            print_ranking(question, ranked)
 
 
-def _plain(found: dict) -> dict:
-    """A tally with its estimates as JSON can hold them."""
+def _to_data(found: dict) -> dict:
+    """Return a tally as plain data for JSON."""
     plain: dict = {}
     for question, ranked in found.items():
         plain[question] = {}
@@ -176,24 +173,10 @@ def _plain(found: dict) -> dict:
     return plain
 
 
-def _ranking(question: str, ranked: dict) -> Table:
-    table = Table("method", "win rate", "strength", "answers", title=question, title_justify="left")
+def print_ranking(question: str, ranked: dict) -> None:
+    rows = []
     for method, values in ranked.items():
         rate, strength = values["win_rate"], values["strength"]
-        table.add_row(
-            method, rate.interval_text(), strength.interval_text(signed=True), str(rate.n)
-        )
-    return table
-
-
-def measuring(metrics: str, options: list[str]) -> tuple["Tools", list[str] | None]:
-    """The networks and the names of metrics that options ask for; None for all."""
-    from ..base.schema import configure
-    from ..metrics import names
-    from ..metrics.base import Options, Tools
-
-    chosen, _ = configure(Options, {}, None, settings_of(options), "option of the metrics")
-    if metrics == "all":
-        return Tools(chosen), None
-    only = [names.choose(name, names(), "metric") for name in _names(metrics)]
-    return Tools(chosen), only
+        texts = rate.interval_text(), strength.interval_text(signed=True)
+        rows.append((method, *texts, str(rate.n)))
+    print_table(("method", "win rate", "strength", "answers"), rows, title=question)

@@ -1,23 +1,22 @@
-"""`holdfast convert`: safetensors of a diffusers folder's .bin files."""
+"""`holdfast convert`: the .bin files of a diffusers folder as safetensors."""
 
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from .console import exit_codes, screen
+from .console import print_line, print_wrote, report_errors
 
-PLACE = "A diffusers folder, or the hub id of one that is downloaded."
+FOLDER = "A diffusers folder, or the hub id of a downloaded one."
 
 
-def convert(place: Annotated[str, typer.Argument(help=PLACE, metavar="FOLDER")]) -> None:
-    """Make safetensors of a model's .bin files, next to them. No code in them is run."""
+def convert(folder: Annotated[str, typer.Argument(help=FOLDER, metavar="FOLDER")]) -> None:
+    """Convert a model's .bin files to safetensors, next to them. No code in the files is run."""
     from ..models.convert import convert as convert_folder
 
-    with exit_codes():
+    with report_errors():
         count = 0
-        for count, written in enumerate(convert_folder(place), 1):  # noqa: B007
-            said = f"{written.file} ({written.bytes / 1e6:.1f} MB, {written.tensors} tensors)"
-            screen.print(f"[green]wrote[/] {escape(said)}", highlight=False, soft_wrap=True)
+        for file in convert_folder(folder):
+            count += 1
+            print_wrote(f"{file.file} ({file.bytes / 1e6:.1f} MB, {file.tensors} tensors)")
         if not count:
-            screen.print(f"nothing to convert: every part of {escape(place)} is safetensors")
+            print_line(f"nothing to convert: every part of {folder} is safetensors")

@@ -1,12 +1,17 @@
-"""What this installation has, what it can run, and the command that brings what is missing."""
+"""`holdfast doctor`: what is installed, which weights are here, and how to get what is missing."""
 
 import os
 import platform
 import shutil
 from importlib import metadata
+from typing import Annotated
+
+import typer
+from rich.markup import escape
 
 from ..base.errors import Missing, UserError
 from ..models import registry
+from .console import report_errors
 
 PACKAGES = (
     "holdfast",
@@ -25,8 +30,32 @@ EXTRAS = {  # packages of an extra, and what needs it
 }
 
 
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show what is installed, which weights are here, what the device can run, and how to get what is missing."""
+    from ..base.files import as_json
+
+    with report_errors():
+        sections = report()
+        if json:
+            print(as_json(sections))
+        else:
+            print_report(sections)
+
+
+def print_report(sections: dict[str, dict[str, str]]) -> None:
+    """Print the sections as lines, not as tables: a command that a cell breaks cannot be copied."""
+    from rich.console import Console
+
+    out = Console()
+    for title, rows in sections.items():
+        out.print(f"[bold]{escape(title)}[/]")
+        width = max(map(len, rows), default=0)
+        for name, value in rows.items():
+            out.print(f"  {name:{width}}  {escape(str(value))}", highlight=False, soft_wrap=True)
+
+
 def report() -> dict[str, dict[str, str]]:
-    """Sections of name and finding."""
+    """Return sections of names and findings."""
     return {
         "installed": _installed(),
         "device": _device(),

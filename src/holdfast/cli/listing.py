@@ -1,34 +1,84 @@
-"""What can be listed: rows of names with what each is and needs, made from the modules and cards themselves."""
+"""`holdfast list`: methods, backbones, metrics, data sets, and the settings of a method."""
 
 from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
 
 from .. import methods
-from ..base.schema import described
+from .console import report_errors
 
-COMMAND = "download"  # a row's command that gets something, which no table may break
+COMMAND = "download"  # the key of a row's command, which no table may break over lines
+WHAT = "methods, backbones, pairs of both, metrics or datasets; or a method, for its settings."
 
 
-def lists() -> dict[str, Callable[[], dict[str, dict]]]:
-    """What can be listed, and how its rows are made."""
+def list_names(
+    what: Annotated[str, typer.Argument(help=WHAT)] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """List methods, backbones, metrics and data sets, or a method's settings."""
+    from ..base import names
+    from ..base.errors import UserError
+    from ..base.files import as_json
 
-    found: dict[str, Callable[[], dict[str, dict]]] = {
-        "methods": _of_methods,
-        "backbones": _of_backbones,
-        "metrics": _of_metrics,
-        "datasets": _of_datasets,
-        "pairs": _of_pairs,
+    with report_errors():
+        tables = list_tables()
+        if not what:
+            raise UserError("no list is named", f"choose from {', '.join(tables)}")
+        rows = tables[names.choose(what, tables, "list")]()
+        if json:
+            print(as_json(rows))
+        else:
+            print_rows(rows)
+
+
+def print_rows(rows: dict[str, dict]) -> None:
+    """Print a table, and below it the commands, whole, so that they can be copied."""
+    from rich.console import Console
+    from rich.table import Table
+
+    commands = {name: row.pop(COMMAND) for name, row in rows.items() if COMMAND in row}
+    table = Table()
+    table.add_column("name", no_wrap=True)
+    for column in next(iter(rows.values())):
+        table.add_column(column, overflow="fold")
+    for name, row in rows.items():
+        cells = (", ".join(v) if isinstance(v, list) else str(v) for v in row.values())
+        table.add_row(name, *map(escape, cells))
+    out = Console()
+    out.print(table)
+    for name, text in commands.items():
+        if text:
+            out.print(f"{name}: {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def list_tables() -> dict[str, Callable[[], dict[str, dict]]]:
+    """Return what can be listed, and the functions that make its rows."""
+    tables: dict[str, Callable[[], dict[str, dict]]] = {
+        "methods": _method_rows,
+        "backbones": _backbone_rows,
+        "metrics": _metric_rows,
+        "datasets": _dataset_rows,
+        "pairs": _pair_rows,
     }
-    for name in methods.names():
-        found[name] = lambda name=name: described(methods.load(name).Config)
-    return found
+    return tables | {name: _settings_rows(name) for name in methods.names()}
+
+
+def _settings_rows(name: str) -> Callable[[], dict[str, dict]]:
+    def make_rows() -> dict[str, dict]:
+        from ..base.schema import describe_settings
+
+        return dict(describe_settings(methods.load(name).Config))
+
+    return make_rows
 
 
 def _first_line(module) -> str:
     return module.__doc__.split("\n")[0]
 
 
-def _of_methods() -> dict:
-
+def _method_rows() -> dict:
     rows = {}
     for name in methods.names():
         module = methods.load(name)
@@ -36,7 +86,7 @@ def _of_methods() -> dict:
     return rows
 
 
-def _of_backbones() -> dict:
+def _backbone_rows() -> dict:
     from ..models import registry
     from ..models.downloads import download
 
@@ -54,8 +104,8 @@ def _of_backbones() -> dict:
     return rows
 
 
-def _of_pairs() -> dict:
-    """Which method runs on which backbone, by what one needs and the other carries."""
+def _pair_rows() -> dict:
+    """Say for each method and backbone whether they fit: what one needs, the other must be capable of."""
     from ..models import registry
 
     rows = {}
@@ -68,7 +118,7 @@ def _of_pairs() -> dict:
     return rows
 
 
-def _of_metrics() -> dict:
+def _metric_rows() -> dict:
     from .. import metrics
 
     rows = {}
@@ -79,7 +129,7 @@ def _of_metrics() -> dict:
     return rows
 
 
-def _of_datasets() -> dict:
+def _dataset_rows() -> dict:
     import importlib
 
     from ..bench import datasets

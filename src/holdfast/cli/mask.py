@@ -1,26 +1,29 @@
-"""`holdfast mask`: a mask from marks on a few frames, and a clip to look at."""
+"""`holdfast mask`: a mask from marks on a few frames, and a clip to check it with."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 
-from .console import exit_codes, screen, shown_progress
+from .console import print_wrote, report_errors, show_progress
 
 if TYPE_CHECKING:
     from ..pipeline.track_mask import MaskTask
 
-OUTPUT = "The mask: .mkv, .mp4, .mov or a folder, without loss; what `edit --mask` takes."
-BOX = "A box around the thing, [N=]x,y,w,h in pixels, on frame N (else 0); may be repeated."
-POINTS = 'Points, "[N=]x,y x,y !x,y": inside the thing, with ! beside it; may be repeated.'
-BRUSH = "A picture painted bright where the thing is, [N=]FILE; may be repeated."
-WORDS = "Words for the thing, [N=]TEXT, found by a detector; with --auto those that drive the edit."
-EXACT = "Take boxes and painted pictures as they are, not tightened to edges."
-PREVIEW = "The clip with the mask over it; by default beside the mask (mask.preview.mp4)."
-WITH = "grabcut: optical flow and colours, no weights. sam2: SAM 2, if its weights are here."
+OUTPUT = "The mask: .mkv, .mp4, .mov or a folder, lossless; give it to edit --mask."
+BOX = "A box around the object, [N=]x,y,w,h in pixels, on frame N (default 0); may be repeated."
+POINTS = 'Points, "[N=]x,y x,y !x,y": in the object, with ! outside it; may be repeated.'
+BRUSH = "A picture that is white where the object is, [N=]FILE; may be repeated."
+WORDS = "Words for the object, [N=]TEXT, found by a detector; with --auto the words of the edit."
+REFINE = "Tighten boxes and painted pictures to the edges of the object, or take them as they are."
+FRAMES = "Limit to frames A to B-1, A:B; the mask is empty elsewhere."
+PREVIEW = "The clip with the mask over it (default: next to the mask, mask.preview.mp4)."
+TRACKER = "grabcut: optical flow and colours, no weights. sam2: SAM 2, if its weights are here."
 WEIGHTS = "A folder or hub id of SAM 2's weights; with --auto, of the model's."
 DETECTOR = "A folder or hub id of the detector's weights, for --words."
-AUTO = "Write the mask that `edit --mask auto` would use, from --source and --target."
+AUTO = "Write the mask that edit --mask auto would use, from the two prompts."
+SOURCE = "With --auto: prompt that describes the clip."
+TARGET = "With --auto: prompt that describes the edited clip."
+JSON = "Print the manifest as JSON on standard output, and nothing else there."
 
 
 def mask(
@@ -30,55 +33,58 @@ def mask(
     points: Annotated[list[str], typer.Option(help=POINTS)] = [],  # noqa: B006
     brush: Annotated[list[str], typer.Option(help=BRUSH)] = [],  # noqa: B006
     words: Annotated[list[str], typer.Option(help=WORDS)] = [],  # noqa: B006
-    exact: Annotated[bool, typer.Option("--exact", help=EXACT)] = False,
-    frames: Annotated[str | None, typer.Option(help="Only frames A:B; others are empty.")] = None,
+    refine: Annotated[bool, typer.Option("--refine/--no-refine", help=REFINE)] = True,
+    frames: Annotated[str | None, typer.Option(help=FRAMES)] = None,
     preview: Annotated[str | None, typer.Option(help=PREVIEW)] = None,
-    by: Annotated[Literal["grabcut", "sam2"], typer.Option("--with", help=WITH)] = "grabcut",
+    tracker: Annotated[Literal["grabcut", "sam2"], typer.Option(help=TRACKER)] = "grabcut",
     weights: Annotated[str | None, typer.Option(help=WEIGHTS)] = None,
     detector: Annotated[str | None, typer.Option(help=DETECTOR)] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = (
         "auto"
     ),
     auto: Annotated[bool, typer.Option("--auto", help=AUTO)] = False,
-    source: Annotated[str, typer.Option(help="For --auto: describes the clip.")] = "",
-    target: Annotated[str, typer.Option(help="For --auto: describes the wanted clip.")] = "",
-    backbone: Annotated[str, typer.Option(help="For --auto: the model.")] = "wan2.1-1.3b",
-    seed: Annotated[int, typer.Option(help="For --auto: that of the edit.")] = 0,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the manifest as JSON, alone.")
-    ] = False,
+    source_prompt: Annotated[str, typer.Option("-s", "--source-prompt", help=SOURCE)] = "",
+    target_prompt: Annotated[str, typer.Option("-t", "--target-prompt", help=TARGET)] = "",
+    backbone: Annotated[str, typer.Option(help="With --auto: the model.")] = "wan2.1-1.3b",
+    seed: Annotated[int, typer.Option(help="With --auto: the seed of the edit.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
-    """Make a mask: mark the thing on one frame or on several, and it is carried through the clip, both ways."""
-    with exit_codes():
+    """Make a mask: mark the object on one or several frames; it is tracked forwards and backwards through the clip."""
+    with report_errors():
         from ..base.files import as_json
         from ..pipeline import track_mask
-        from ..pipeline.task import EditTask
 
+        common = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
         marks = {"boxes": tuple(box), "points": tuple(points), "brushes": tuple(brush)}
-        asked = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
-        own = {"exact": exact, "preview": preview, "by": by, "detector": detector}
-        by_hand = track_mask.MaskTask(clip, output, **marks, **asked, **own)
-        tell(by_hand, auto, bool(source or target))
-        with shown_progress(quiet=json) as report:
+        tracking = {"exact": not refine, "preview": preview, "by": tracker, "detector": detector}
+        task = track_mask.MaskTask(clip, output, **marks, **common, **tracking)
+        warn_unused(task, auto, bool(source_prompt or target_prompt))
+        prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
+        with show_progress(quiet=json) as report:
             if auto:
-                words_of = {"source": source, "target": target, "backbone": backbone, "seed": seed}
-                task = EditTask(clip, "", **words_of, **asked, mask="auto")
-                manifest = track_mask.automatic(task, output, preview, report)
+                edit = make_edit_task(clip, prompts | common | {"backbone": backbone, "seed": seed})
+                manifest = track_mask.automatic(edit, output, preview, report)
             else:
-                manifest = track_mask.made(by_hand, report)
+                manifest = track_mask.made(task, report)
         if json:
             print(as_json(manifest))
-            return
-        wrote = escape(f"{manifest['output']}; look at it: {manifest['preview']}")
-        screen.print(f"[green]wrote[/] {wrote}", highlight=False, soft_wrap=True)
+        else:
+            print_wrote(f"{manifest['output']}; check it with {manifest['preview']}")
 
 
-def tell(asked: "MaskTask", auto: bool, prompts: bool) -> None:
-    """Note what has no effect."""
+def make_edit_task(clip: str, values: dict[str, Any]) -> Any:
+    """Return the edit whose automatic mask is asked for."""
+    from ..pipeline.task import EditTask
+
+    return EditTask(input=clip, output="", mask="auto", **values)
+
+
+def warn_unused(task: "MaskTask", auto: bool, has_prompts: bool) -> None:
+    """Warn the user of flags that have no effect."""
     from ..base.notices import note
 
-    marked = asked.boxes or asked.points or asked.brushes
-    if auto and (marked or asked.exact or asked.detector or asked.by != "grabcut"):
-        note("--auto looks by itself: marks, --exact, --with and --detector do nothing")
-    if prompts and not auto:
-        note("--source and --target have no effect without --auto")
+    is_marked = task.boxes or task.points or task.brushes
+    if auto and (is_marked or task.exact or task.detector or task.by != "grabcut"):
+        note("marks, --no-refine, --tracker and --detector have no effect with --auto")
+    if has_prompts and not auto:
+        note("--source-prompt and --target-prompt have no effect without --auto")

@@ -1,61 +1,73 @@
-"""The flags of commands that take an edit: made from EditTask, its one schema."""
+"""Flags of the commands that take an edit, made from EditTask, and old flags."""
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from ..base.schema import kind_of, without_limits
+from ..base import old_names
+from ..base.schema import REQUIRED, Setting, list_settings, plain_type
 from ..pipeline.task import EditTask
+from .console import print_notice
+
+ARGUMENTS = ("input",)  # fields without a flag
+# Fields whose flags are not their name with dashes.
+FLAGS = {
+    "output": ("-o", "--output"),
+    "source_prompt": ("-s", "--source-prompt"),
+    "target_prompt": ("-t", "--target-prompt"),
+    "keyframes": ("--keyframe",),
+    "settings": ("--set",),
+}
+
+
+def flag(name: str) -> str:
+    """Return the long flag of a field."""
+    return FLAGS.get(name, (f"--{name.replace('_', '-')}",))[-1]
+
+
+class Command(TyperCommand):
+    """A command that still takes the flags of release 0.1, with a notice."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        arguments, notices = old_names.rename_flags(self.name or "", args)
+        for notice in notices:
+            print_notice(notice)
+        return super().parse_args(ctx, arguments)
 
 
 def task_parameters() -> list[inspect.Parameter]:
-    """One typer parameter for each field of EditTask."""
-    parameters = []
-    for f in dataclasses.fields(EditTask):
-        flags, text = f.metadata["flags"], f.metadata["help"] + _limits(f.type)
-        about = (
-            typer.Argument(help=text) if f.metadata["argument"] else typer.Option(*flags, help=text)
-        )
-        parameters.append(
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=_default(f),
-                annotation=Annotated[_typed(f.type), about],
-            )
-        )
-    return parameters
+    """Return one typer parameter for each field of EditTask."""
+    return [_parameter(setting) for setting in list_settings(EditTask).values()]
 
 
-def _limits(annotation: Any) -> str:
-    """What a field's type says of its numbers, for its help."""
-    kind = kind_of(annotation)
-    return f" ({kind})" if kind.range else ""
+def _parameter(setting: Setting) -> inspect.Parameter:
+    limits = f" ({setting.takes})" if str(setting.range) else ""
+    text = setting.description + limits
+    name, takes = setting.name, plain_type(setting)
+    default = inspect.Parameter.empty if setting.default is REQUIRED else setting.default
+    if setting.kind in ("array", "object"):  # a flag that may be repeated
+        takes, default = list[str], []
+    info = typer.Argument(help=text) if name in ARGUMENTS else _option(name, text)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[takes, info])
 
 
-def _typed(annotation: Any) -> Any:
-    """A field's type as typer takes it. Ranges stay with EditTask, which says the same from JSON and from Python."""
-    return list[str] if kind_of(annotation).base in (dict, tuple) else without_limits(annotation)
+def _option(name: str, text: str) -> Any:
+    return typer.Option(*FLAGS.get(name, ()), help=text)
 
 
-def _default(f: dataclasses.Field) -> Any:
-    if kind_of(f.type).base in (dict, tuple):
-        return []
-    return inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
-
-
-def dressed(
-    function: Callable, parameters: list[inspect.Parameter], flags: Mapping[str, str]
+def set_signature(
+    function: Callable, parameters: list[inspect.Parameter], switches: Mapping[str, str]
 ) -> Callable:
-    """A command that takes these parameters, and flags that are on or off with their help."""
-    for name, text in flags.items():
+    """Give a command these parameters, and flags that are on or off with their help."""
+    for name, text in switches.items():
         kind = Annotated[bool, typer.Option(f"--{name}", help=text)]
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         )
-    function.__signature__ = inspect.Signature(parameters)
+    function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]  set on purpose
     function.__annotations__ = {p.name: p.annotation for p in parameters}
     return function

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from ..base.notices import note
 from . import images
 from .fit import Fit, resize
@@ -21,7 +21,7 @@ def read(path: str, fit: Fit, shown: Tensor) -> Tensor:
     Notes where the two differ everywhere: an edit of this frame is asked for, not another picture.
     """
     if not Path(path).is_file():
-        raise UserError(f"there is no image {path}")
+        raise InputNotFoundError(f"there is no image {path}")
     width, height = images.size(Path(path))
     if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT:
         raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from . import animations, images, opacity, orientation, sizes, timeline, wholeness
 from .image_files import CONVERTED, Header
 from .matrices import check_matrix
@@ -74,7 +74,7 @@ def probe(path: str | Path) -> Clip:
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"there is no file {path}")
+        raise InputNotFoundError(f"there is no file {path}")
     check_regular(path)
     return _remember(path, identify(path)) if is_settled(path) else _probe(path)
 

@@ -1,4 +1,4 @@
-"""Python's way to an edit: `edit` and `events`, whose keywords are made from EditTask as the command line's flags are.
+"""Python's entry points: `edit` and `edit_events`. Their arguments are made from EditTask, as the command line's flags.
 
 Clips, masks and images may be in memory. They become files of a scratch folder that lives as long as the result, so
 that an edit is the same edit whichever way it came.
@@ -11,17 +11,17 @@ import inspect
 import os
 import shutil
 import tempfile
-import textwrap
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..base import names
-from ..base.errors import UserError
+from ..base.errors import UnknownArgumentError, UserError
 from ..base.notices import collected, note
-from ..base.schema import kind_of, without_limits
+from ..base.old_names import rename_fields
+from .signature import ARGUMENTS, EditOptions, argument_name, set_signature
 from .task import EditTask
 
 if TYPE_CHECKING:
@@ -30,23 +30,7 @@ if TYPE_CHECKING:
     from .result import Result
     from .validation import Taken
 
-RATE = 16  # frames a second of a clip that comes without
-POSITIONAL = ("input", "source", "target")
-# What a field takes in Python besides what its help says.
-BESIDES = {
-    "input": "Or frames: an array f H W 3 (uint8, uint16, floats in [0, 1]), a tensor f 3 H W, a list of PIL images.",
-    "output": "May be left out: Result.save takes a name too. With it, latents are saved on the way.",
-    "backbone": "Or one that is loaded (load_backbone).",
-    "first_frame": "Or an array H W 3, a tensor 3 H W, a PIL image.",
-    "keyframes": "Or a dict of images or paths by place.",
-    "mask": "Or an array H W or f H W, a tensor, a PIL image or a list of them.",
-    "settings": 'As a dict: {"steps": 10}.',
-}
-OWN = {
-    "resume": (bool, False, "Go on from the latents that a stopped run saved beside its output."),
-    "rate": (Any, None, f"Frames a second, of a clip that is no file. ({RATE} where left out)"),
-    "progress": (Callable | None, None, "Called with stage, done and count as it goes."),
-}
+RATE = 16  # frames per second of a clip in memory that comes without
 
 
 class Scratch:
@@ -82,15 +66,50 @@ class Asked:
     progress: Callable[[str, int, int], None] | None = None
 
 
-def edit(*arguments: Any, **named: Any) -> "Result":
-    asked = _asked("edit", arguments, named)
+def edit(
+    input: Any, source_prompt: str = "", target_prompt: str = "", **options: Unpack[EditOptions]
+) -> "Result":
+    """Edit a clip: a source prompt describes it, a target prompt describes the edited clip.
+
+    Return a Result: `save("out.mp4")`, `array()`, `images()`, `tensor()`, `frames()`, `preservation`; it shows itself
+    in a notebook. Raise UserError for bad input (also a FileNotFoundError for a file that does not exist, a TypeError
+    for an unknown argument), MissingDependencyError for weights that are not here.
+    """
     from . import run
 
-    return run.exhausted(_running(asked), asked.task, asked.progress)
+    with _name_arguments():
+        asked = _asked("edit", _named(input, source_prompt, target_prompt, options))
+        return run.exhausted(_running(asked), asked.task, asked.progress)
 
 
-def events(*arguments: Any, **named: Any) -> "Iterator[Event | Result]":
-    return _running(_asked("events", arguments, named))
+def edit_events(
+    input: Any, source_prompt: str = "", target_prompt: str = "", **options: Unpack[EditOptions]
+) -> "Iterator[Event | Result]":
+    """Edit a clip, and yield what happens: Progress, Step and Note events, and the Result last. Closing the iterator
+    cancels the edit.
+
+    Raise for bad input at the call, as `edit` does.
+    """
+    with _name_arguments():
+        asked = _asked("edit_events", _named(input, source_prompt, target_prompt, options))
+    return _running(asked)
+
+
+def _named(input: Any, source: str, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments by name. Empty prompts are left out: an option may have a prompt's old name."""
+    prompts = {"source_prompt": source, "target_prompt": target}
+    given = {name: text for name, text in prompts.items() if text != ""}
+    return {"input": input, **given, **options}
+
+
+@contextlib.contextmanager
+def _name_arguments() -> Iterator[None]:
+    """Let errors name Python's arguments instead of flags."""
+    try:
+        yield
+    except UserError as error:
+        error.name_controls(argument_name)
+        raise
 
 
 def _running(asked: Asked) -> "Iterator[Event | Result]":
@@ -112,16 +131,16 @@ def _running(asked: Asked) -> "Iterator[Event | Result]":
                 yield event
 
 
-def _asked(name: str, arguments: tuple, named: dict[str, Any]) -> Asked:
-    """Raises ValueError for an argument that there is not, with the nearest, and for what an argument does not take."""
-    signature = SIGNATURES[name]
-    for key in named:
-        if key not in signature.parameters:
-            near = names.choose(key, signature.parameters, f"argument of {name}()")
-            raise UserError(f"{name}() has no argument {key!r}; write {near}")
-    bound = signature.bind(*arguments, **named).arguments
-    values = {key: _plain(value) for key, value in bound.items()}
-    own = {key: values.pop(key) for key in OWN if key in values}
+def _asked(function: str, given: Mapping[str, Any]) -> Asked:
+    """Check a call. Raise UserError for an argument that does not exist, with the nearest, and for a wrong value."""
+    known = inspect.signature(FUNCTIONS[function]).parameters
+    given = rename_fields(given)
+    for name in given:
+        if name not in known:
+            cause = f"{function}() has no argument {name!r}"
+            raise UnknownArgumentError(cause, names.suggest(name, known))
+    values = {name: _plain(value) for name, value in given.items()}
+    own = {name: values.pop(name) for name in ARGUMENTS if name in values}
     scratch = Scratch()
     with contextlib.ExitStack() as undone, collected() as notes:
         undone.callback(scratch.remove)
@@ -210,60 +229,6 @@ def _taken(task: EditTask, backbone: "Backbone | None", rate: Fraction | None) -
     return dataclasses.replace(known, clip=clip)
 
 
-def _parameters(own: tuple[str, ...]) -> list[inspect.Parameter]:
-    fields = {f.name: f for f in dataclasses.fields(EditTask)}
-    order = [*POSITIONAL, *(name for name in fields if name not in POSITIONAL)]
-    return [_parameter(fields[name]) for name in order] + [
-        inspect.Parameter(
-            n, inspect.Parameter.KEYWORD_ONLY, default=OWN[n][1], annotation=OWN[n][0]
-        )
-        for n in own
-    ]
-
-
-def _parameter(f: dataclasses.Field) -> inspect.Parameter:
-    kind = inspect.Parameter
-    place = kind.POSITIONAL_OR_KEYWORD if f.name in POSITIONAL else kind.KEYWORD_ONLY
-    default = kind.empty if f.name == "input" else "" if f.name == "output" else f.default
-    if default is dataclasses.MISSING:
-        default = f.default_factory()
-    takes = Any if f.name in BESIDES else without_limits(f.type)
-    return kind(f.name, place, default=default, annotation=takes)
-
-
-def _about(own: tuple[str, ...]) -> str:
-    """A line for each argument."""
-    said = []
-    for f in dataclasses.fields(EditTask):
-        kind = kind_of(f.type)
-        limits = f" ({kind})" if kind.range else ""
-        besides = f" {BESIDES[f.name]}" if f.name in BESIDES else ""
-        said.append(f"{f.name}: {f.metadata['help']}{limits}{besides}")
-    said += [f"{name}: {OWN[name][2]}" for name in own]
-    return "\n".join(textwrap.fill(line, 100, subsequent_indent="    ") for line in said)
-
-
-def _dressed(function: Callable, own: tuple[str, ...], returns: Any, words: str) -> None:
-    signature = inspect.Signature(_parameters(own), return_annotation=returns)
-    SIGNATURES[function.__name__] = function.__signature__ = signature
-    function.__doc__ = f"{inspect.cleandoc(words)}\n\n{_about(own)}\n"
-
-
-SIGNATURES: dict[str, inspect.Signature] = {}
-_dressed(
-    edit,
-    ("resume", "rate", "progress"),
-    "Result",
-    """Edit a clip by two prompts. Returns a Result: `save("out.mp4")`, `array()`, `images()`, `tensor()`, `frames()`,
-    `preservation`; in a notebook it shows itself.
-
-    Raises ValueError for bad input, Missing for weights that are not here.""",
-)
-_dressed(
-    events,
-    ("resume", "rate"),
-    "Iterator[Event | Result]",
-    """The same edit as it goes: Progress, Step and Note, and the Result at last. Closing the iterator cancels the edit.
-
-    Bad input is told at the call. Raises as edit does.""",
-)
+set_signature(edit, ("resume", "rate", "progress"), "Result")
+set_signature(edit_events, ("resume", "rate"), "Iterator[Event | Result]")
+FUNCTIONS = {"edit": edit, "edit_events": edit_events}

@@ -272,7 +272,7 @@ def _timed(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> tup
     coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
     frames = max(end - begin for begin, end in plan.spans.spans)
     z = noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
-    told = backbone.condition(Prompt(plan.task.target, plan.task.negative, image=frame))
+    told = backbone.condition(Prompt(plan.task.target_prompt, plan.task.negative, image=frame))
     sigma = backbone.levels(2)[1]
 
     def once() -> Tensor:

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from ..base.errors import UserError
-from ..base.files import from_json
 from .locks import Claim, claimed
+from .manifest import read_manifest
 from .output_paths import manifest_path, named, store_of
 from .task import WRITTEN, EditTask, stamp
 
@@ -19,22 +18,13 @@ def done(task: EditTask) -> dict | None:
     since, or where the file is not the one that the manifest was written for. Cheap: no clip is read.
     """
     output = named(task.output)
-    manifest = _read(manifest_path(output))
+    manifest = read_manifest(manifest_path(output))
     wanted = task.to_dict()
     written = manifest.get("task", {})
     same = all(written.get(name, ...) == wanted[name] for name in WRITTEN)
     if not same or manifest.get("key") != task.key() or manifest.get("stamp") != stamp(output):
         return None
     return manifest
-
-
-def _read(path: Path) -> dict:
-    """A manifest; empty where there is none, or it is damaged."""
-    try:
-        found = from_json(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("task"), dict) else {}
 
 
 def perform(task: EditTask, backbone=None, report: Report | None = None) -> dict:

@@ -289,8 +289,8 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
         made = painted(job, backbone)
         wanted = made.frame
         yield made
-    src = backbone.condition(Prompt(task.source, task.negative, change.source, shown))
-    tgt = backbone.condition(Prompt(task.target, task.negative, change.target, wanted))
+    src = backbone.condition(Prompt(task.source_prompt, task.negative, change.source, shown))
+    tgt = backbone.condition(Prompt(task.target_prompt, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
     source = backbone.encode(job.frames()) if job.source is None else job.source
     finite(source, "the encoded clip")
@@ -323,7 +323,10 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
 def _guide(plan: Plan, backbone: Backbone) -> Guide:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source, task.target))
+    src, tgt = (
+        backbone.condition(Prompt(t, task.negative))
+        for t in (task.source_prompt, task.target_prompt)
+    )
     return Guide(Metered(backbone), src, tgt)
 
 

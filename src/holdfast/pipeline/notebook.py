@@ -17,7 +17,10 @@ COLUMNS = 5  # frames of a strip
 def sentence(result: Any) -> str:
     """One line, for which nothing is decoded."""
     task, manifest, (width, height) = result.task, result.manifest, result.clip.size
-    texts = (textwrap.shorten(text, 40, placeholder="...") for text in (task.source, task.target))
+    texts = (
+        textwrap.shorten(text, 40, placeholder="...")
+        for text in (task.source_prompt, task.target_prompt)
+    )
     count = result.clip.frames
     return (
         f"<Result: {manifest['method']} on {manifest['backbone']}, {count} frame{'s' * (count > 1)} of "
@@ -31,7 +34,7 @@ def html(result: Any) -> str:
     pictures = result.look  # first: with the frames come the figures
     seconds = {"seconds": result.clock.seconds, "preservation": result.preservation}
     said = [
-        f"{result.task.source} -> {result.task.target}",
+        f"{result.task.source_prompt} -> {result.task.target_prompt}",
         *summary.lines(result.manifest | seconds),
     ]
     return f"<div>{pictures}<p>{'<br>'.join(map(escape, said))}</p></div>"

@@ -46,7 +46,10 @@ class Plan:
     def describe(self) -> dict:
         """The choices and their reasons, as the manifest has them."""
         task = self.task
-        prompts = ((task.source, self.change.source), (task.target, self.change.target))
+        prompts = (
+            (task.source_prompt, self.change.source),
+            (task.target_prompt, self.change.target),
+        )
         driving = [_named(text, indices) for text, indices in prompts]
         return {
             "fit": dataclasses.asdict(self.fit),
@@ -134,10 +137,10 @@ def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
     """
     wants = getattr(method, "wants_guide", None)
     if wants is None or not wants(cfg):
-        if task.guide and painter(task, about).name is None:
-            note(f"{task.method} uses no second model here; --guide has no effect")
+        if task.image_model and painter(task, about).name is None:
+            note(f"{task.method} uses no second model here; --image-model has no effect")
         return Second(f"{task.method} uses none with these settings")
-    if not (task.source.strip() and task.target.strip()):
+    if not (task.source_prompt.strip() and task.target_prompt.strip()):
         note(f"no prompts are given, so no image model guides: {task.method} goes without")
         return Second("no prompts are given")
     found = _other(task, about)
@@ -166,21 +169,21 @@ def painter(task: EditTask, about) -> Second:
 
 def _other(task: EditTask, about) -> Second:
     """The model beside the backbone that the task names, or that works over the same latents."""
-    name, _, weights = (task.guide or about.guide).partition("=")
+    name, _, weights = (task.image_model or about.guide).partition("=")
     if not name:
         return Second(f"no image model is known over the latents of {about.name}")
     other = registry.about(name, weights or None)
     name = other.name
     if "text" not in other.carries or "image" in other.carries:
-        raise UserError(f"{name} cannot be told by words what to do: give another --guide")
-    return Second("given" if task.guide else "over the same latents", name, weights or None)
+        raise UserError(f"{name} cannot be told by words what to do: give another --image-model")
+    return Second("given" if task.image_model else "over the same latents", name, weights or None)
 
 
 def driving_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     named = [clean_prompt(word) for word in task.words]
-    source = clean_prompt(task.source)
-    change = prompt_diff.changed(source, clean_prompt(task.target), named)
+    source = clean_prompt(task.source_prompt)
+    change = prompt_diff.changed(source, clean_prompt(task.target_prompt), named)
     if task.mask == "auto" and not task.same and not (change.source or change.target):
         raise UserError(prompt_diff.NO_WORD)
     looks = "text_attention" in method.NEEDS
@@ -194,16 +197,18 @@ def driving_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
 def steered(task: EditTask, about) -> None:
     """Raises ValueError where a task does not say what it wants in the way that the backbone can be told."""
     words, image = "text" in about.carries, "image" in about.carries
-    told = task.source.strip() and task.target.strip()
+    told = task.source_prompt.strip() and task.target_prompt.strip()
     if image and not words and not (task.first_frame or told):
         raise UserError(
             f"{about.name} is steered by its first frame: give the edited one by --first-frame, "
-            "or --source and --target, from which an image model makes it"
+            "or --source-prompt and --target-prompt, from which an image model makes it"
         )
     if task.first_frame and not image:
         raise UserError(f"{about.name} is steered by words; it does not take --first-frame")
     if words and not image and not told:
-        raise UserError(f"{about.name} is steered by words: give --source and --target")
+        raise UserError(
+            f"{about.name} is steered by words: give --source-prompt and --target-prompt"
+        )
 
 
 def require(needs: set[str], about, what: str) -> None:

@@ -235,7 +235,7 @@ def _alone(edit: Opened, backbone: Backbone | None, resume: bool, clock: Clock) 
     yield Progress("load", 1, 1)
     done = Done(None, 0)
     if task.same:
-        alike = task.source.split() == task.target.split()
+        alike = task.source_prompt.split() == task.target_prompt.split()
         how = "are equal" if alike else "differ in punctuation, case or spelling forms alone"
         note(f"the prompts {how}: the result is the source")
     else:

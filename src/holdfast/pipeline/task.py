@@ -4,14 +4,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .. import __version__
 from ..base.errors import UserError
+from ..base.old_names import rename_fields
 from ..base.prompts import say_the_same
-from ..base.schema import Range, Share, check
+from ..base.schema import Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
 
@@ -19,139 +19,122 @@ from ..models import registry
 WRITTEN = ("codec", "crf", "feather")
 
 
-def _field(
-    text: str,
-    default: Any = dataclasses.MISSING,
-    flags: tuple[str, ...] = (),
-    argument: bool = False,
-) -> Any:
-    """A field with its help text. flags: its names on the command line; argument: it has no flag."""
-    metadata = {"help": text, "flags": flags, "argument": argument}
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
+@settings_class
 class EditTask:
-    """What to edit, into what, with what. Everything that a result depends on. Raises ValueError for what a field does
-    not take.
+    """One edit: the clip, the prompts, and everything else that its result depends on.
+
+    Raise UserError for a value that a field does not take.
     """
 
-    input: str = _field(
-        "The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images.", argument=True
+    input: str = Field(
+        description="The clip: mp4, mov, mkv, webm, gif, an image, or a folder of images."
     )
-    output: str = _field(
-        "Where the result goes; its name says the container. A manifest goes beside it.",
-        flags=("-o", "--output"),
+    output: str = Field(
+        description="The output file; the extension selects the container. "
+        "A manifest is written next to it."
     )
-    source: str = _field("A prompt that describes the clip.", "")
-    target: str = _field("A prompt that describes the wanted clip.", "")
-    negative: str = _field("A prompt to keep away from, for both.", "")
-    method: str = _field("The editing method (see: holdfast list methods).", "flowedit")
-    backbone: str = _field("The model (see: holdfast list backbones).", "wan2.1-1.3b")
-    weights: str | None = _field(
-        "A folder or hub id of the same family, in place of the backbone's own weights.", None
-    )
-    guide: str | None = _field(
-        "A second model over the same latents, for methods that take one: NAME, or NAME=FOLDER.",
+    source_prompt: str = Field("", description="Prompt that describes the clip.")
+    target_prompt: str = Field("", description="Prompt that describes the edited clip.")
+    negative: str = Field("", description="Negative prompt, used for source and target.")
+    method: str = Field("flowedit", description="The editing method (see: holdfast list methods).")
+    backbone: str = Field("wan2.1-1.3b", description="The model (see: holdfast list backbones).")
+    weights: str | None = Field(
         None,
+        description="A folder or hub id of the same family, instead of the model's own weights.",
     )
-    first_frame: str | None = _field(
-        "The clip's first frame as it is wanted, for a model that goes on from an image.", None
+    image_model: str | None = Field(
+        None,
+        description="An image model over the same latents, for methods that use one: "
+        "NAME or NAME=FOLDER.",
     )
-    keyframes: tuple = _field(
-        "A frame as it is wanted at another place than the first, N=IMAGE (from 0); "
-        "may be repeated.",
+    first_frame: str | None = Field(
+        None, description="The edited first frame, for an image-to-video model."
+    )
+    keyframes: tuple[str, ...] = Field(
+        (), description="An edited frame after the first, N=IMAGE (from 0); may be repeated."
+    )
+    mask: str | None = Field(
+        None,
+        description="Where the edit may show: a video, a folder of frames or an image "
+        "(white is inside), a box x,y,w,h, or auto.",
+    )
+    invert_mask: bool = Field(False, description="Black is inside the mask.")
+    outline: Literal["given", "hull", "box"] = Field(
+        "given", description="Use the mask as given, its convex hull, or its bounding box."
+    )
+    grow: Annotated[int, Range(-100000, 100000)] | None = Field(
+        None, description="Grow the mask by so many pixels; a negative number shrinks it."
+    )
+    feather: Annotated[int, Range(0, 100000)] | None = Field(
+        None,
+        description="Pixels over which the edit fades out around the mask. "
+        "The default is 0, and half a cell of the model's latent for an automatic mask.",
+    )
+    mask_channel: Literal["auto", "colour", "alpha"] = Field(
+        "auto", description="The channel of a mask file with the shape, if both could be meant."
+    )
+    allow_any_mask: bool = Field(
+        False,
+        description="Accept a mask that is empty (nothing changes) or full (everything may change).",
+    )
+    words: tuple[str, ...] = Field(
         (),
-        flags=("--keyframe",),
+        description="A word or phrase of the target prompt that drives the edit, "
+        "if the difference between the prompts is ambiguous; may be repeated.",
     )
-    mask: str | None = _field(
-        "Where the edit may show: a video, folder of frames or image (bright is inside), "
-        "a box x,y,w,h, or auto.",
+    frames: str | None = Field(
+        None, description="Edit only frames A to B-1, A:B (from 0), and keep the rest."
+    )
+    window: Annotated[int, Range(0, None)] | None = Field(
         None,
+        description="Frames edited at once; a longer clip is edited in overlapping windows. "
+        "0: all at once.",
     )
-    invert_mask: bool = _field("Dark is inside the mask.", False)
-    outline: Literal["given", "hull", "box"] = _field(
-        "Use the mask as given, or its convex hull or bounding box.", "given"
-    )
-    grow: Annotated[int, Range(-100000, 100000)] | None = _field(
-        "Pixels by which the mask grows; negative shrinks it.", None
-    )
-    feather: Annotated[int, Range(0, 100000)] | None = _field(
-        "Pixels over which the edit fades out around the mask; "
-        "the default is 0, and half a cell of the model's latent for --mask auto.",
+    strength: Share | None = Field(
         None,
+        description="How much the clip may change, from 0 (nothing) to 1 (everything): "
+        "the fraction of the denoising steps that are run.",
     )
-    mask_channel: Literal["auto", "colour", "alpha"] = _field(
-        "Which layer of a mask file has the shape, where both its colour and its alpha could be meant.",
-        "auto",
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="A setting of the method, key=value; may be repeated."
     )
-    allow_any_mask: bool = _field(
-        "Go on with a mask that is empty (nothing changes) or full (all may change).", False
+    seed: int = Field(0, description="Seed of the noise. The same seed gives the same result.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="Number format; auto is bfloat16 on a GPU, float32 on a CPU."
     )
-    words: tuple = _field(
-        "A word or phrase of the target that drives the edit, where the two prompts do not tell; "
-        "may be repeated.",
-        (),
-    )
-    frames: str | None = _field(
-        "Edit only frames A:B (from 0, B left out) and keep the rest.", None
-    )
-    window: Annotated[int, Range(0, None)] | None = _field(
-        "Frames edited at once; longer clips go in overlapping windows. 0: in one piece.", None
-    )
-    strength: Share | None = _field(
-        "How strong, 0 to 1: the share of the noise levels that are walked.", None
-    )
-    settings: dict = _field(
-        "A setting of the method, key=value; may be repeated.", {}, flags=("--set",)
-    )
-    seed: int = _field("The same seed gives the same result.", 0)
-    device: Literal["auto", "cpu", "cuda"] = _field("Where to compute.", "auto")
-    dtype: Literal["auto", "bfloat16", "float32"] = _field(
-        "auto is bfloat16 on a GPU, float32 on a CPU.", "auto"
-    )
-    deinterlace: bool = _field(
-        "Make whole frames of an interlaced clip's fields; else they are kept.", False
-    )
-    background: str | None = _field(
-        "A colour (black, #rrggbb) that a clip that is seen through is laid over; else it stays so.",
+    deinterlace: bool = Field(False, description="Deinterlace the clip.")
+    background: str | None = Field(
         None,
+        description="Background colour (black, #rrggbb) for a clip with transparency. "
+        "The default keeps the alpha channel.",
     )
     codec: Literal[
         "auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"
-    ] = _field("How the result is encoded; auto goes by its container and depth.", "auto")
-    crf: Annotated[int, Range(0, 63)] | None = _field(
-        "Quality of the codec; lower is better. The default is visually lossless.", None
+    ] = Field("auto", description="Video codec; auto: chosen from file type and bit depth.")
+    crf: Annotated[int, Range(0, 63)] | None = Field(
+        None,
+        description="Quality of the codec; lower is better. The default is visually lossless.",
     )
 
     def __post_init__(self) -> None:
-        check(self)
         if self.mask is not None and not self.mask.strip():
-            raise UserError("mask is a file, a box x,y,w,h or auto, not an empty text")
-        for text in (self.source, self.target, self.negative, *self.words):
-            # Surrogates are what a command line has in place of wrong bytes.
+            raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
+        for text in (self.source_prompt, self.target_prompt, self.negative, *self.words):
+            # A command line has surrogates in place of bytes that are no UTF-8.
             if any("\ud800" <= c <= "\udfff" for c in text):
-                raise UserError(f"prompts and words are UTF-8 text, and {text!r} is not")
+                raise UserError(f"{text!r} is not UTF-8", "write prompts and words as UTF-8 text")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict) -> "EditTask":
-        """Raises ValueError for a field that there is not."""
-        known = {f.name: f.default for f in dataclasses.fields(cls)}
-        unknown = set(data) - set(known)
-        if unknown:
-            raise UserError(
-                f"an edit task has no {', '.join(sorted(unknown))}; it has: {', '.join(known)}"
-            )
-        needed = ("input", "output")
-        absent = [name for name in needed if name not in data]
-        if absent:
-            raise UserError(f"an edit task needs {', '.join(absent)}")
-        return cls(**data)
+    def from_dict(cls, data: Mapping[str, Any], notify: bool = True) -> "EditTask":
+        """Make a task from JSON data. Fields may have their names of release 0.1. Raise UserError as the class does.
+
+        notify: warn the user of each old name.
+        """
+        return cls(**rename_fields(data, notify))
 
     def key_frames(self) -> dict[int, str]:
         """The images of the key frames by their place. Raises ValueError for what is no N=IMAGE."""
@@ -169,12 +152,12 @@ class EditTask:
     def same(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
         told = self.first_frame is not None or bool(self.keyframes)
-        return not told and say_the_same(self.source, self.target)
+        return not told and say_the_same(self.source_prompt, self.target_prompt)
 
     @property
     def prompts(self) -> tuple[str, str, str]:
         """Source, target and negative prompt."""
-        return self.source, self.target, self.negative
+        return self.source_prompt, self.target_prompt, self.negative
 
     def key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written.
@@ -196,10 +179,10 @@ class EditTask:
     def _models(self) -> dict:
         """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
         model = registry.identify(self.backbone, self.weights)
-        helper = registry.identify_guide(self.backbone, self.guide)
+        helper = registry.identify_guide(self.backbone, self.image_model)
         return {
             "weights": model["identity"] if model else self.weights,
-            "guide": [(self.guide or "").partition("=")[0], helper and helper["identity"]],
+            "guide": [(self.image_model or "").partition("=")[0], helper and helper["identity"]],
             "version": __version__.split(".")[:2],
         }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy import ndarray
 
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from ..base.files import whole, write_json
 from ..base.notices import note
 from ..media import anchors, masks, overlaid, video
@@ -79,7 +79,7 @@ def placed(
     """
     for name in (source, *also):
         if not Path(name).exists():
-            raise UserError(f"there is no file {name}")
+            raise InputNotFoundError(f"there is no file {name}")
     path = named(output)
     beside = named(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
     if beside == path:
@@ -110,7 +110,7 @@ def made(task: MaskTask, report: Report) -> dict:
         using = model.followers()
     else:
         if task.weights:
-            note("--weights has no effect with --with grabcut, which needs none")
+            note("--weights has no effect with --tracker grabcut, which needs none")
         found = {n: anchors.marked(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
         using = None
     from ..media.carried import carried

@@ -60,6 +60,6 @@ def of_prompts(task: EditTask, about: Any, beside: str | None) -> None:
     """Prompts beside a first frame, which alone steers some models. beside: the name of the second model, which is told
     them.
     """
-    told = task.source.strip() or task.target.strip() or task.negative.strip()
+    told = task.source_prompt.strip() or task.target_prompt.strip() or task.negative.strip()
     if task.first_frame and told and "text" not in about.carries and not beside:
         note(f"the prompts have no effect on {about.name}, which is steered by its first frame")

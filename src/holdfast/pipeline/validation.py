@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import names
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from ..media import video
 from ..models import registry
 from .output_paths import check_place, check_space
@@ -58,7 +58,7 @@ def check_there(task: EditTask) -> None:
         if spoken:
             continue
         if not Path(name).exists():
-            raise UserError(f"there is no file {name}")
+            raise InputNotFoundError(f"there is no file {name}")
         video.check_regular(Path(name))
 
 

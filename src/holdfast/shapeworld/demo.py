@@ -63,8 +63,8 @@ def demo(
     task = EditTask(
         input=str(folder / "source.mp4"),
         output=str(folder / "edited.mp4"),
-        source=edit.source.caption(),
-        target=edit.target.caption(),
+        source_prompt=edit.source.caption(),
+        target_prompt=edit.target.caption(),
         method=method,
         backbone=name,
         first_frame=str(folder / "first.png") if shown else None,

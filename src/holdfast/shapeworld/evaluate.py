@@ -124,8 +124,8 @@ def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: in
     task = EditTask(
         input="",
         output="",
-        source=edit.source.caption(),
-        target=edit.target.caption(),
+        source_prompt=edit.source.caption(),
+        target_prompt=edit.target.caption(),
         method=method,
         settings=settings,
         seed=seed,

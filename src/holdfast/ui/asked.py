@@ -12,9 +12,9 @@ import numpy as np
 from numpy import ndarray
 
 from .. import methods
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from ..base.files import whole
-from ..base.schema import kinds
+from ..base.schema import list_settings
 from ..media import masks, overlaid, showing, video
 from ..media.video import CODECS
 from ..models import registry
@@ -50,13 +50,13 @@ def clip_of(upload: str | None, path: str, desk: Desk) -> video.Clip:
         raise UserError("give a clip: upload one, or type its path")
     check(desk, {"input": named})
     if not Path(named).exists():
-        raise UserError(f"there is no file {named}")
+        raise InputNotFoundError(f"there is no file {named}")
     storage.touch(named)
     clip = video.probe(named)
     if clip.frames > limits.frames:
         raise UserError(
             f"{Path(named).name} has {clip.frames} frames, and this page takes {limits.frames}",
-            "cut it, or have the page started with a higher --most-frames",
+            "cut it, or have the page started with a higher --max-frames",
         )
     return clip
 
@@ -78,7 +78,7 @@ def described(clip: video.Clip) -> str:
 
 def task_of(asked: Asked, desk: Desk) -> EditTask:
     """The task that is asked for. Raises ValueError as EditTask and the marks do."""
-    known = kinds(EditTask)
+    known = list_settings(EditTask)
     values = {name: widgets.given(known[name], value) for name, value in asked.fields.items()}
     values = {name: value for name, value in values.items() if value is not None}
     settings = {name: value for name, value in asked.settings.items() if value not in ("", None)}

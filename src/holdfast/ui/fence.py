@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.schema import kinds
+from ..base.schema import list_settings
 from ..media.masks import BOX
 from ..models import registry
 from ..pipeline.task import EditTask
 from .messages import label
 
 # Fields whose text is never opened. Every other field holds a file's name, until it is said here that it does not.
-PROSE = ("source", "target", "negative", "words", "frames", "background", "settings")
+PROSE = ("source_prompt", "target_prompt", "negative", "words", "frames", "background", "settings")
 # What is a path whatever field it stands in: it begins at the root, at home, at a drive or a scheme, or climbs.
 PATH = re.compile(
     r"\s*(?:[/\\~]|[A-Za-z]:[/\\]|file:|[A-Za-z][\w+.-]*://)|(?:.*[/\\])?\.\.(?:[/\\]|\s*$)",
@@ -52,14 +52,15 @@ def _is_spoken(name: str, text: str) -> bool:
     """Whether a text is a word of its field and opens no file."""
     if name == "mask":
         return text == "auto" or bool(BOX.fullmatch(text))
-    return name == "guide" and text in registry.backbones()
+    return name == "image_model" and text in registry.backbones()
 
 
 def _closed() -> set[str]:
     """Return the fields that take one of some names, or no text at all."""
-    free = {name for name, kind in kinds(EditTask).items() if kind.base in (str, tuple, dict)}
-    chosen = {name for name, kind in kinds(EditTask).items() if kind.choices}
-    return (set(kinds(EditTask)) - free) | chosen | {"method", "backbone"}
+    free = ("string", "array", "object")
+    settings = list_settings(EditTask).values()
+    closed = {s.name for s in settings if s.choices or s.kind not in free}
+    return closed | {"method", "backbone"}
 
 
 def is_inside(text: str, root: Path) -> bool:

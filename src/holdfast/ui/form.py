@@ -23,7 +23,7 @@ from .widgets import of_task
 SHAPED = ("invert_mask", "outline", "grow", "feather", "mask_channel", "allow_any_mask")
 # What has a place of its own on the page, or none; every other field of a task is under "More".
 PLACED = ("input", "output", "mask", "strength", "settings", "keyframes", *SHAPED)
-PLACED += ("source", "target", "method", "backbone", "first_frame")
+PLACED += ("source_prompt", "target_prompt", "method", "backbone", "first_frame")
 MORE = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED)
 LOCAL = ("weights",)  # a folder of this machine
 PAINT, COLOUR = (255, 40, 120, 255), "#ff2878"  # of the brush
@@ -46,7 +46,7 @@ class Form:
             label="Or its path on this machine", visible=anywhere, elem_id="path"
         )
         self.clip_said = gr.HTML(elem_id="clip-said")
-        self.fields = {name: of_task(name, lines=2) for name in ("source", "target")}
+        self.fields = {name: of_task(name, lines=2) for name in ("source_prompt", "target_prompt")}
         self.differences = gr.HTML(elem_id="differences")
         self.fields |= models()
         self.changed = gr.State({})  # settings that somebody changed
@@ -113,7 +113,7 @@ class Form:
         clip = [self.clip_said, self.at, self.brush, self.marks]
         for event in (self.upload.change, self.path.submit, self.path.blur):
             event(self._clip, [self.upload, self.path], clip, **QUIET)
-        prompts = [self.fields["source"], self.fields["target"]]
+        prompts = [self.fields["source_prompt"], self.fields["target_prompt"]]
         for prompt in prompts:
             prompt.change(
                 told.marked, prompts, self.differences, trigger_mode="always_last", **QUIET

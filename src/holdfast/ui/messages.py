@@ -8,16 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import Missing, UserError
+from ..base.errors import FLAG, Missing, UserError
 from ..base.memory import ran_out
 from ..pipeline.task import EditTask
 
-FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
 GET = "; “holdfast doctor” on the page's machine says how to get it"
 LABELS = {
-    "source": "Source prompt",
-    "target": "Target prompt",
     "negative": "Negative prompt",
     "backbone": "Model",
     "crf": "CRF",
@@ -44,8 +41,6 @@ def label(name: str) -> str:
 def _labels() -> dict[str, str]:
     """Return the label of each flag, without its dashes."""
     found = {f.name.replace("_", "-"): label(f.name) for f in dataclasses.fields(EditTask)}
-    for f in dataclasses.fields(EditTask):
-        found |= {flag.lstrip("-"): label(f.name) for flag in f.metadata["flags"]}
     return found | OTHERS
 
 

@@ -91,7 +91,7 @@ def found(folder: Path) -> Iterator[Run]:
     for record in sorted(folder.glob(f"*/{RECORD}")):
         try:
             said = from_json(record.read_text())
-            run = Run(record.parent, EditTask.from_dict(said["task"]))
+            run = Run(record.parent, EditTask.from_dict(said["task"], notify=False))
             run.status, run.said = said["status"], said["said"]
             run.started = bool(said.get("started", True))
             run.is_mistaken = bool(said.get("is_mistaken", False))

@@ -87,7 +87,11 @@ def queued(desk: Desk, wording: Wording) -> str:
 
 
 def title(run: Run) -> str:
-    return f"{run.task.source} → {run.task.target}" if run.task.target else run.name
+    return (
+        f"{run.task.source_prompt} → {run.task.target_prompt}"
+        if run.task.target_prompt
+        else run.name
+    )
 
 
 def entitled(run: Run, wording: Wording) -> str:

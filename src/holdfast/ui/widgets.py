@@ -1,12 +1,11 @@
 """Widgets made from the schemas: one for each field of EditTask and each setting of a method, by what it takes."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
-from ..base.schema import Kind, described, kind_of, kinds
+from ..base.schema import REQUIRED, Setting, list_settings
 from ..pipeline.task import EditTask
 from .messages import label as labelled
 from .messages import name_controls
@@ -17,40 +16,37 @@ UNSET = "not set"
 
 def of_task(name: str, lines: int = 1) -> gr.components.Component:
     """The widget of a field of EditTask, with its help. lines: how high it is, of a text."""
-    (f,) = (f for f in dataclasses.fields(EditTask) if f.name == name)
-    kind, default = kind_of(f.type), f.default
-    if kind.base in (dict, tuple) or default is dataclasses.MISSING:
-        default = None
-    return widget(name, kind, default, f.metadata["help"], lines)
+    setting = list_settings(EditTask)[name]
+    has_value = setting.kind not in ("array", "object") and setting.default is not REQUIRED
+    return widget(setting, setting.default if has_value else None, lines)
 
 
 def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.components.Component]:
     """A widget for each setting of a method, by name, at what the backbone prefers or else the method's own value."""
-    about, found = described(config), {}
-    for f in dataclasses.fields(config):
-        value = prefers.get(f.name, f.default)
-        found[f.name] = widget(f.name, kinds(config)[f.name], value, about[f.name]["about"])
-    return found
+    return {
+        name: widget(setting, prefers.get(name, setting.default))
+        for name, setting in list_settings(config).items()
+    }
 
 
-def widget(
-    name: str, kind: Kind, value: Any, about: str, lines: int = 1
-) -> gr.components.Component:
+def widget(setting: Setting, value: Any, lines: int = 1) -> gr.components.Component:
     """What fits a kind of value: a box to tick, a choice, else a line to type.
 
     A number is typed as well: Gradio's sliders and number fields replace one that is out of range, or missing, by
     another, so that what stands on the page is not what was typed. A line is read, and refused, as a flag is.
     """
-    label = {"label": labelled(name), "info": name_controls(about), "elem_id": f"field-{name}"}
+    name, info = setting.name, name_controls(setting.description)
+    label = {"label": labelled(name), "info": info, "elem_id": f"field-{name}"}
     label |= {"interactive": True}
-    if kind.base is bool:
+    if setting.kind == "boolean":
         return gr.Checkbox(value=bool(value), **label)
-    if kind.choices:
-        none = [("none", None)] if kind.optional else []
-        return gr.Dropdown([*none, *((c, c) for c in kind.choices)], value=value, **label)
-    if kind.base is tuple:
-        return gr.Textbox(lines=2, **label | {"info": f"{about} {LISTS}"})
-    unset = {"placeholder": written(value) or UNSET} if kind.base in (int, float) else {}
+    if setting.choices:
+        none = [("none", None)] if setting.is_optional else []
+        return gr.Dropdown([*none, *((c, c) for c in setting.choices)], value=value, **label)
+    if setting.kind == "array":
+        return gr.Textbox(lines=2, **label | {"info": f"{info} {LISTS}"})
+    is_number = setting.kind in ("integer", "number")
+    unset = {"placeholder": written(value) or UNSET} if is_number else {}
     return gr.Textbox(value=written(value), lines=lines, **unset, **label)
 
 
@@ -61,10 +57,11 @@ def written(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def given(kind: Kind, value: Any) -> Any:
+def given(setting: Setting, value: Any) -> Any:
     """What a widget holds, as the schema takes it: nothing typed is nothing given."""
-    if kind.base is tuple:
+    if setting.kind == "array":
         return tuple(line.strip() for line in (value or "").splitlines() if line.strip())
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return value.strip() if isinstance(value, str) and kind.base in (int, float) else value
+    is_number = setting.kind in ("integer", "number")
+    return value.strip() if isinstance(value, str) and is_number else value

@@ -1,0 +1,66 @@
+"""Names of release 0.1 that are still read, with a notice. This module goes with release 0.3."""
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+from .errors import UserError
+from .notices import note
+
+# Fields of an EditTask: in `edit()`, the rows of a batch, the cases of a benchmark, manifests.
+FIELDS = {"source": "source_prompt", "target": "target_prompt", "guide": "image_model"}
+# Settings of methods.
+SETTINGS: dict[str, str] = {}
+# Flags of the command line, by command.
+PROMPT_FLAGS = {"--source": "--source-prompt", "--target": "--target-prompt"}
+EDIT_FLAGS = PROMPT_FLAGS | {"--guide": "--image-model"}
+FLAGS = {
+    "edit": EDIT_FLAGS,
+    "sheet": EDIT_FLAGS,
+    "mask": PROMPT_FLAGS | {"--exact": "--no-refine", "--with": "--tracker"},
+    "metrics": PROMPT_FLAGS | {"--local": "--object-prompt"},
+    "demo": {"--set-of": "--scenes"},
+    "ui": {"--most-frames": "--max-frames", "--most-mb": "--max-upload-mb"},
+}
+
+
+def describe_rename(old: str, new: str) -> str:
+    return f"{old} is now called {new}; the old name works until release 0.3"
+
+
+def rename_fields(values: Mapping[str, Any], notify: bool = True) -> dict[str, Any]:
+    """Return the fields of a task under their present names. notify: warn the user of each old one.
+
+    Raise UserError where a field has both its names.
+    """
+    return _rename(values, FIELDS, notify)
+
+
+def rename_settings(values: Mapping[str, Any], present: Container[str]) -> dict[str, Any]:
+    """Return a method's settings under their present names. present: the names that the method has."""
+    table = {o: n for o, n in SETTINGS.items() if n in present and o not in present}
+    return _rename(values, table, notify=True)
+
+
+def rename_flags(command: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return a command's arguments with present flags, and a notice for each old one."""
+    table, renamed, notices = FLAGS.get(command, {}), [], []
+    for n, argument in enumerate(arguments):
+        if argument == "--":
+            return [*renamed, *arguments[n:]], notices
+        flag, equals, value = argument.partition("=")
+        if flag in table:
+            notices.append(describe_rename(flag, table[flag]))
+        renamed.append(table.get(flag, flag) + equals + value)
+    return renamed, notices
+
+
+def _rename(values: Mapping[str, Any], table: Mapping[str, str], notify: bool) -> dict[str, Any]:
+    renamed = {}
+    for name, value in values.items():
+        new = table.get(name, name)
+        if new != name and new in values:
+            raise UserError(f"{name} and {new} are the same field", f"leave out {name}")
+        if new != name and notify:
+            note(describe_rename(name, new))
+        renamed[new] = value
+    return renamed

@@ -1,0 +1,39 @@
+"""Names of release 0.1 are still read, with a notice."""
+
+import pytest
+
+from holdfast.base import old_names
+from holdfast.base.errors import UserError
+from holdfast.base.notices import Notice
+from holdfast.pipeline.task import EditTask
+
+
+def test_an_old_field_is_read_with_a_notice():
+    data = {"input": "a.mp4", "output": "b.mp4", "source": "a ball", "target": "a star"}
+    with pytest.warns(Notice) as caught:
+        task = EditTask.from_dict(data | {"guide": "sd1.5"})
+    assert len(caught) == 3
+    assert "source is now called source_prompt" in str(caught[0].message)
+    prompts = task.source_prompt, task.target_prompt, task.image_model
+    assert prompts == ("a ball", "a star", "sd1.5")
+
+
+def test_a_field_under_both_names_is_refused():
+    with pytest.raises(UserError, match="source and source_prompt are the same field"):
+        old_names.rename_fields({"source": "a", "source_prompt": "b"})
+
+
+def test_old_flags_are_renamed_but_not_values():
+    arguments = ["clip.mp4", "--source", "a --target", "--guide=sd1.5", "--", "--source"]
+    renamed, notices = old_names.rename_flags("edit", arguments)
+    assert renamed == [
+        "clip.mp4", "--source-prompt", "a --target", "--image-model=sd1.5", "--", "--source",
+    ]  # fmt: skip
+    assert len(notices) == 2
+    assert "--source is now called --source-prompt" in notices[0]
+
+
+def test_every_new_name_exists():
+    from holdfast.base.schema import list_settings
+
+    assert set(old_names.FIELDS.values()) <= set(list_settings(EditTask))
