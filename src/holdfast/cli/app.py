@@ -136,7 +136,7 @@ def demo(
     """Edit a clip of the synthetic world, where the true result is known, on the embedded model."""
     with exit_codes():
         from ..base.files import as_json
-        from ..shapeworld.demo import demo as run_demo
+        from ..shapeworld.demo import run_demo as run_demo
         from ..shapeworld.scenes import sample_edit
 
         change = sample_edit(scene, kind, difficulty)
@@ -204,17 +204,17 @@ def frame(
         where = at + known.frames if at < 0 else at
         if not 0 <= where < known.frames:
             raise UserError(f"{clip} has {known.frames} frames; there is none at {at}")
-        images.check_place(output)
+        images.check_output_path(output)
         if output.exists() and output.samefile(clip):
             raise UserError(f"the frame would replace {output}; give another --output")
         (array,) = islice(video.read(known), where, where + 1)
-        if known.bits > 8 and output.suffix.lower() not in image_writing.DEEP:
+        if known.bits > 8 and output.suffix.lower() not in image_writing.SIXTEEN_BIT:
             note(
                 f"{output.name} holds 8 of the clip's {known.bits} bits a channel; write .png or .tif"
             )
         source = known.files[where] if known.files else None
         with whole(output) as part:
-            image_writing.save(part, array, source, opaque=True)
+            image_writing.write_image(part, array, source, opaque=True)
         screen.print(f"[green]wrote[/] {escape(str(output))}", highlight=False, soft_wrap=True)
 
 

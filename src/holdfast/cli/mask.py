@@ -63,9 +63,9 @@ def mask(
             if auto:
                 words_of = {"source": source, "target": target, "backbone": backbone, "seed": seed}
                 task = EditTask(clip, "", **words_of, **asked, mask="auto")
-                manifest = track_mask.automatic(task, output, preview, report)
+                manifest = track_mask.make_auto_mask(task, output, preview, report)
             else:
-                manifest = track_mask.made(by_hand, report)
+                manifest = track_mask.make_mask(by_hand, report)
         if json:
             print(as_json(manifest))
             return

@@ -30,15 +30,15 @@ def ui(
 ) -> None:
     """Serve a page to edit clips on: prompts, masks by brush, a look before anything is paid for, past runs."""
     with exit_codes():
-        from ..ui.gate import make_token
+        from ..ui.auth import make_token
         from ..ui.serve import Address, Limits, serve
 
-        limits = Limits(most_frames, most_mb, anywhere=is_own(listen), gigabytes=max_storage)
+        limits = Limits(most_frames, most_mb, allows_paths=is_own(listen), max_storage_gb=max_storage)
         address = Address(listen, port, make_token() if token is None else check_token(token))
         with serve(folder, limits, address, browser) as (url, wait):
             shown = escape(f"{url} (runs are kept in {folder}; Ctrl-C ends it)")
             screen.print(f"[green]open[/] {shown}", highlight=False, soft_wrap=True)
-            if not (address.token or limits.anywhere):
+            if not (address.token or limits.allows_paths):
                 warning = "everybody who reaches this address can use the page: it has no token"
                 screen.print(f"[yellow]note:[/] {warning}", highlight=False, soft_wrap=True)
             with contextlib.suppress(KeyboardInterrupt):  # how one ends it
