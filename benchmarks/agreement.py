@@ -22,11 +22,11 @@ from holdfast.models.base import Backbone, Prompt
 from holdfast.models.registry import folder_of, load_backbone
 from holdfast.pipeline import agreement, loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.calibrate import update
-from holdfast.shapeworld.captions import added
-from holdfast.shapeworld.evaluate import TUNING, editable, pairs
-from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.calibrate import update_calibration
+from holdfast.shapeworld.caption_check import is_object_added
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, seeds_with_edit, seeds_with_two_actors
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
 
 # What is edited in turn: the kind, and the set that its scenes are drawn from.
@@ -46,7 +46,7 @@ class Case:
     name: str
     seed: int
 
-    def edit(self) -> Edit:
+    def edit(self) -> SceneEdit:
         return sample_edit(self.seed, *MIX[self.name])
 
 
@@ -56,7 +56,7 @@ def cases(start: int, count: int) -> list[Case]:
     columns = []
     for name, (kind, scenes) in MIX.items():
         two = name == "recolour one of two"
-        seeds = pairs(start, each) if two else editable(start, each, kind, scenes)
+        seeds = seeds_with_two_actors(start, each) if two else seeds_with_edit(start, each, kind, scenes)
         columns.append([Case(name, seed) for seed in seeds])
     return list(itertools.chain.from_iterable(zip(*columns, strict=True)))[:count]
 
@@ -72,7 +72,7 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     result = torch.stack(list(job.plan.fit.back(backbone.decode(z))))
     figures = judge(edit, result)
     # Words do not say where an added actor goes.
-    success = added(edit, result) if edit.kind == "add" else figures["success"]
+    success = is_object_added(edit, result) if edit.kind == "add" else figures["success"]
     row = {"case": case.name, "seed": case.seed, "success": bool(success)}
     row |= {"psnr": figures["psnr"], "psnr_source": figures["psnr_source"]}
     return row, {"before": backbone.encode(job.frames()), "after": z}
@@ -217,7 +217,7 @@ def main() -> None:
     backbone = load_backbone(options.backbone)
     found = {}
     for name, start, count in (
-        ("tuning", TUNING, options.tuning),
+        ("tuning", FIRST_TUNING_SEED, options.tuning),
         ("held-out", 0, options.count),
     ):
         chosen = cases(start, count)
@@ -227,7 +227,7 @@ def main() -> None:
     print(f"AUC on the {len(found['tuning'])} tuning scenes: {auc(found['tuning']):.2f}")
     show(found["held-out"], made)
     if options.write:
-        update(folder_of(options.backbone), {"agreement": made})
+        update_calibration(folder_of(options.backbone), {"agreement": made})
 
 
 if __name__ == "__main__":

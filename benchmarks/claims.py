@@ -21,9 +21,9 @@ from torch import Tensor
 from holdfast.models.base import Backbone
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.evaluate import TUNING, Model, over
-from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
 
 KINDS = ("colour", "shape", "material")
@@ -71,7 +71,7 @@ OPEN = (
 )
 
 
-def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> loop.Job:
+def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.Job:
     frames = edit.source.frames
     task = EditTask(
         input="",
@@ -87,7 +87,7 @@ def job(backbone: Backbone, edit: Edit, row: Row, seed: int) -> loop.Job:
     return loop.job(task, backbone, render([edit.source], frames)[0], mask)
 
 
-def delivered(edit: Edit, result: Tensor, sees_mask: bool) -> dict[str, float]:
+def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
     """The error after the composite of pixels that an edit with a mask ends with; equal frames count as 100 dB."""
     if sees_mask:
         mask = actor_mask(edit, len(result))[:, None]
@@ -149,7 +149,7 @@ class Listening:
         return negative + scale * (positive - negative)
 
 
-def resized(edit: Edit, frames: int) -> Edit:
+def resized(edit: SceneEdit, frames: int) -> SceneEdit:
     source, target = (dataclasses.replace(s, frames=frames) for s in (edit.source, edit.target))
     return dataclasses.replace(edit, source=source, target=target)
 
@@ -192,7 +192,7 @@ def choices(measuring: Measuring, count: int) -> None:
     for settings in OPEN:
         row = Row("", "flowanchor", True, settings)
         name = ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "defaults"
-        line(name, *intervals(measuring(measured, TUNING, count, row), FIGURES))
+        line(name, *intervals(measuring(measured, FIRST_TUNING_SEED, count, row), FIGURES))
 
 
 def main() -> None:
@@ -204,14 +204,14 @@ def main() -> None:
     parser.add_argument("--lengths-count", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=["places", "lengths", "open"])
     parser.add_argument(
-        "--start", type=int, default=0, help=f"first seed; from {TUNING} on to choose settings"
+        "--start", type=int, default=0, help=f"first seed; from {FIRST_TUNING_SEED} on to choose settings"
     )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    model = Model("shapeworld-wan")
+    model = ModelChoice("shapeworld-wan")
 
     def measuring(measure: Callable, start: int, count: int, *arguments: object) -> list[dict]:
-        return over(measure, model, range(start, start + count), arguments, options.workers)
+        return measure_seeds(measure, model, range(start, start + count), arguments, options.workers)
 
     if "places" in options.only:
         places(measuring, options.start, options.count, options.others)

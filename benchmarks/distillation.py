@@ -25,9 +25,9 @@ from holdfast.models import registry
 from holdfast.models.base import Backbone
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.evaluate import TUNING, Model, edited, over
-from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import Edit, sample_edit
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds, run_edit
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import exact_warp_error, judge
 
 SETS, KINDS = ("several", "crossing", "fast"), ("colour", "shape", "material")
@@ -92,7 +92,7 @@ ROWS = [
 ]
 
 
-def edit_of(seed: int) -> Edit:
+def edit_of(seed: int) -> SceneEdit:
     """Sets in turn, and within each the kinds in turn."""
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
@@ -104,7 +104,7 @@ def sharpness(clip: Tensor) -> float:
 
 def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     edit = edit_of(seed)
-    result = edited(backbone, edit, method, settings, seed)
+    result = run_edit(backbone, edit, method, settings, seed)
     truth = render([edit.target])[0]
     between = (result.diff(dim=0) - truth.diff(dim=0)).square().mean().item()
     frames = [f.permute(1, 2, 0).numpy() for f in result]
@@ -240,11 +240,11 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
 
-def still(model: Model, seeds: range, options: argparse.Namespace, settings: dict) -> None:
+def still(model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict) -> None:
     head("equal prompts", "scenes", "latents moved, of their size")
     for name in options.methods:
         chosen = shortened(options.backbone, name, settings, options.steps)
-        rows = over(stirred, model, seeds, (name, chosen), options.workers)
+        rows = measure_seeds(stirred, model, seeds, (name, chosen), options.workers)
         line(name, len(rows), *intervals(rows, ["moved"]))
 
 
@@ -253,7 +253,7 @@ def cost(backbone: Backbone, settings: dict) -> None:
     head(
         "method", "iterations", "evaluations", "of the image model", "seconds", "not the networks'"
     )
-    edit = edit_of(TUNING)
+    edit = edit_of(FIRST_TUNING_SEED)
     for name in ("dds", "assd", "flowdistill"):
         spent = 0.0
         real = type(backbone).velocity
@@ -306,18 +306,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
-    model = Model(options.backbone, options.weights)
-    start = TUNING if options.tuning or options.what == "search" else 0
+    model = ModelChoice(options.backbone, options.weights)
+    start = FIRST_TUNING_SEED if options.tuning or options.what == "search" else 0
     start -= start % len(SETS)
     seeds = range(start, start + options.scenes)
 
     def measuring(method: str, chosen: dict, steps: int | None = options.steps) -> list[dict]:
         chosen = shortened(options.backbone, method, chosen, steps)
-        return over(measured, model, seeds, (method, chosen), options.workers)
+        return measure_seeds(measured, model, seeds, (method, chosen), options.workers)
 
     def measuring_rows(asked: list[tuple[str, dict]]) -> list[list[dict]]:
         rows = [(n, shortened(options.backbone, n, chosen, options.steps)) for n, chosen in asked]
-        return over(measured_rows, model, seeds, (rows,), options.workers)
+        return measure_seeds(measured_rows, model, seeds, (rows,), options.workers)
 
     if options.what == "cost":
         cost(registry.load_backbone(*(options.backbone, options.weights)), settings)

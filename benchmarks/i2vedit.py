@@ -16,7 +16,7 @@ import torch
 from tables import differences, head, interval, intervals, line
 from torch import Tensor
 
-from holdfast.media.motion import sharp_dis
+from holdfast.media.optical_flow import sharp_dis
 from holdfast.methods import i2vedit
 from holdfast.methods.i2vedit import propagation
 from holdfast.models import registry
@@ -24,10 +24,10 @@ from holdfast.models.base import Backbone, Prompt
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import inversion
-from holdfast.sampling.field import Given, Pixels, Step
-from holdfast.shapeworld.evaluate import Model, over
-from holdfast.shapeworld.render import flow, render
-from holdfast.shapeworld.scenes import Edit, Scene, sample_edit
+from holdfast.sampling.field import EditInputs, Pixels, Step
+from holdfast.shapeworld.evaluate import ModelChoice, measure_seeds
+from holdfast.shapeworld.rendering import exact_flow, render
+from holdfast.shapeworld.scenes import Scene, SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
 
 KINDS, SETS = ("colour", "shape", "material"), ("single", "several")
@@ -48,7 +48,7 @@ ROWS = {
 }
 
 
-def edit_of(seed: int) -> Edit:
+def edit_of(seed: int) -> SceneEdit:
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
@@ -59,7 +59,7 @@ def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.J
     return loop.job(EditTask("", "", **asked), backbone, source, first=target[0])
 
 
-def sides(edit: Edit) -> tuple[Scene, Scene]:
+def sides(edit: SceneEdit) -> tuple[Scene, Scene]:
     return edit.source, edit.target
 
 
@@ -69,10 +69,10 @@ def to_and_fro(clip: Tensor, times: int) -> Tensor:
     return torch.cat((clip[:1], *parts))
 
 
-def motion_error(result: Tensor, edit: Edit) -> float:
+def motion_error(result: Tensor, edit: SceneEdit) -> float:
     """Mean distance in pixels of the flow of a clip f 3 H W from the exact one of the true edited clip."""
     frames = [frame.permute(1, 2, 0).contiguous().numpy() for frame in result]
-    exact = flow(edit.target, len(frames), tuple(result.shape[-2:])).permute(0, 2, 3, 1)
+    exact = exact_flow(edit.target, len(frames), tuple(result.shape[-2:])).permute(0, 2, 3, 1)
     found = [torch.from_numpy(sharp_dis(*pair)) for pair in itertools.pairwise(frames)]
     return (torch.stack(found) - exact).norm(dim=-1).mean().item()
 
@@ -136,10 +136,10 @@ def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple
     """A clip's latent, the one inverted to the noisy end as noise of unit size, and the one that comes back."""
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
-    given = Given(source, src, src, pixels=Pixels(lambda: clip, *ways))
-    source, src = propagation.perturbed(given, i2vedit.Config(sarp=sarp))
+    given = EditInputs(source, src, src, pixels=Pixels(lambda: clip, *ways))
+    source, src = propagation.inversion_inputs(given, i2vedit.Config(sarp=sarp))
     levels = backbone.levels(steps)
-    *_, noisy = inversion.euler(backbone, source, src, inversion.ascending(levels))
+    *_, noisy = inversion.invert_by_euler(backbone, source, src, inversion.inversion_sigmas(levels))
     z = noisy
     for sigma, sigma_next in itertools.pairwise(levels):
         velocity = backbone.velocity(z, sigma, src, branch="src+")
@@ -194,14 +194,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
-    model = Model(options.backbone, options.weights)
+    model = ModelChoice(options.backbone, options.weights)
 
     def measuring(chosen: dict) -> list[dict]:
-        return over(measured, model, range(options.scenes), (settings | chosen,), options.workers)
+        return measure_seeds(measured, model, range(options.scenes), (settings | chosen,), options.workers)
 
     def measuring_clips(chosen: dict, clips: int) -> list[list[dict]]:
         asked = (settings | chosen, clips)
-        return over(measured_clips, model, range(options.scenes), asked, options.workers)
+        return measure_seeds(measured_clips, model, range(options.scenes), asked, options.workers)
 
     if options.what == "table":
         table(measuring, ROWS, "both")

@@ -18,11 +18,11 @@ import numpy as np
 from numpy import ndarray
 from tables import head, interval, line
 
-from holdfast.media import anchors, video
-from holdfast.media.carried import carried
-from holdfast.shapeworld.evaluate import TUNING
-from holdfast.shapeworld.render import compose
-from holdfast.shapeworld.scenes import RATE, SETS, sample
+from holdfast.media import marks, video
+from holdfast.media.propagation import propagate
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED
+from holdfast.shapeworld.rendering import render_with_coverage
+from holdfast.shapeworld.scenes import RATE, SCENE_SETS, sample_scene
 
 FRAMES, AGAIN = 25, 16
 LEAST = 0.02  # of its area on frame 0: less of a thing is not judged
@@ -46,8 +46,8 @@ NAMES = (
 
 def scene(seed: int, name: str, size: int, folder: Path) -> tuple[video.Clip, ndarray]:
     """A scene as a clip without loss, and how much of each pixel is the marked thing's, f H W."""
-    drawn = sample(seed, name)
-    picture, shares = compose([drawn], FRAMES, (size, size))
+    drawn = sample_scene(seed, name)
+    picture, shares = render_with_coverage([drawn], FRAMES, (size, size))
     frames = [(255 * frame).round().byte().numpy() for frame in picture[0].permute(0, 2, 3, 1)]
     path = folder / "scene.mkv"
     video.write_frames(path, frames, RATE, "lossless-rgb")
@@ -62,7 +62,7 @@ def overlap(found: ndarray, exact: ndarray) -> float:
 def boxed(clip: video.Clip, shares: ndarray, frame: int) -> ndarray:
     """The mask that the thing's bounding box on a frame gives."""
     box = cv2.boundingRect((shares[frame] > 0).astype(np.uint8))
-    return anchors.anchor(f"{frame}=" + ",".join(map(str, box)), clip)[1]
+    return marks.make_anchor(f"{frame}=" + ",".join(map(str, box)), clip)[1]
 
 
 def figures(seed: int, name: str, size: int) -> dict[str, float]:
@@ -71,7 +71,7 @@ def figures(seed: int, name: str, size: int) -> dict[str, float]:
         exact = shares >= 0.5
         marked = {0: boxed(clip, shares, 0)}
         began = time.perf_counter()
-        found = list(carried(clip, marked))
+        found = list(propagate(clip, marked))
         seconds = (time.perf_counter() - began) / FRAMES
         there = exact.sum((1, 2)) > LEAST * exact[0].sum()
         seen = [n for n in range(FRAMES) if there[n]]
@@ -87,7 +87,7 @@ def figures(seed: int, name: str, size: int) -> dict[str, float]:
         row["large"], row["large_good"] = (row[f] if quarter else np.nan for f in ("last", "good"))
         if there[AGAIN]:
             marked[AGAIN] = boxed(clip, shares, AGAIN)
-            found = list(carried(clip, marked))
+            found = list(propagate(clip, marked))
         row["mean_again"] = np.mean([overlap(found[n], exact[n]) for n in seen])
         row["large_again"] = overlap(found[-1], exact[-1]) if quarter else np.nan
         return row
@@ -97,11 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="scenes of each set")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
-    parser.add_argument("--sets", default=",".join(SETS), help="with commas")
+    parser.add_argument("--sets", default=",".join(SCENE_SETS), help="with commas")
     parser.add_argument("--tuning", action="store_true", help="other scenes than the ones reported")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    start = TUNING if options.tuning else 0
+    start = FIRST_TUNING_SEED if options.tuning else 0
     head(f"{options.size} x {options.size}, {options.count} scenes", *NAMES)
     every: list[dict] = []
     for name in options.sets.split(","):

@@ -15,8 +15,8 @@ from holdfast import load_backbone, methods
 from holdfast.models.base import Prompt
 from holdfast.pipeline.loop import Metered
 from holdfast.pipeline.progress import Store
-from holdfast.sampling.field import Given
-from holdfast.shapeworld.render import render
+from holdfast.sampling.field import EditInputs
+from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 
 STEPS, FRAMES = 20, 13
@@ -44,7 +44,7 @@ class Timed(Metered):
 
 
 @torch.no_grad()
-def measure(backbone, name: str, given: Given) -> Cost:
+def measure(backbone, name: str, given: EditInputs) -> Cost:
     module, field = methods.load(name), Timed(backbone)
     cfg = module.Config(steps=STEPS, strength=1.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def main() -> None:
     edit = sample_edit(0, "colour")
     source = backbone.encode(render([edit.source], FRAMES)[0])
     captions = (edit.source.caption(), edit.target.caption())
-    given = Given(source, *(backbone.condition(Prompt(text)) for text in captions))
+    given = EditInputs(source, *(backbone.condition(Prompt(text)) for text in captions))
     print(f"{'method':<12} {'evaluations':>11} {'bare s':>8} {'other s':>8} {'overhead':>9}")
     for name in methods.list_compatible(backbone.carries):
         measure(backbone, name, given)  # warm up

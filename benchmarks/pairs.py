@@ -22,8 +22,8 @@ from holdfast.models import registry
 from holdfast.models.base import Backbone
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.evaluate import Model, loaded
-from holdfast.shapeworld.render import render
+from holdfast.shapeworld.evaluate import ModelChoice, load_cached
+from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
 
@@ -71,7 +71,7 @@ def main() -> None:
         for seed in range(options.count):  # scene by scene, so that every pair has something soon
             for method, name in asked:
                 if (method, name, seed) not in known:
-                    known[method, name, seed] = measured(loaded(Model(name)), seed, method)
+                    known[method, name, seed] = measured(load_cached(ModelChoice(name)), seed, method)
                     row = [method, name, seed, known[method, name, seed]]
                     print(json.dumps(row), file=file, flush=True)
     head("", *(f"`{name}`" for name in options.backbones))

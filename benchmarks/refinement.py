@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from holdfast.methods.flowanchor import Anchor, Config
+from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
 from holdfast.models.attention.refinement import Refinement, refined
 from holdfast.models.base import Condition
@@ -105,7 +105,7 @@ def main() -> None:
     mask = torch.zeros(1, 1, *shape, device=options.device)
     mask[..., 15:45, 26:78] = 1  # a quarter of the frame
     condition = Condition(text, text, LENGTH, WORDS)
-    anchor, words = Anchor(mask, condition, Config()), torch.tensor(WORDS, device=options.device)
+    anchor, words = RefinementRule(mask, condition, Config()), torch.tensor(WORDS, device=options.device)
 
     def ours(site, q, k, v):
         return anchor(site, q, k, v)

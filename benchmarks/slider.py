@@ -63,7 +63,7 @@ def main() -> None:
         clip = video.probe(path)
         print(f"probe, once: {time.process_time() - begun:.2f} s CPU, {clip.frames} frames")
         proxies = Proxies(Path(folder))
-        proxies.begun.add(proxies._path(clip))  # none yet: from the keyframe
+        proxies.started.add(proxies._path(clip))  # none yet: from the keyframe
         print(
             "from the keyframe: median {:.3f} s, at most {:.3f} s".format(
                 *measure(clip, proxies, asked.looks)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import holdfast as kf
-from holdfast.media import showing
+from holdfast.media import previews
 from holdfast.pipeline import summary
-from holdfast.shapeworld.render import render
+from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask
 
@@ -53,9 +53,9 @@ def main() -> None:
         f"  outside the mask: {(edited == clip)[~mask].mean():.0%} of the pixels are the source's"
     )
 
-    some = showing.evenly(len(clip))
+    some = previews.sample_indices(len(clip))
     rows = {"source": clip[some], "edited": edited[some]}
-    showing.strip(rows, zoom=3).save(options.output / "strip.png")
+    previews.draw_strip(rows, zoom=3).save(options.output / "strip.png")
     print(f"  look at {options.output}/strip.png and {options.output}/edited.mp4")
 
 

@@ -1,22 +1,34 @@
-"""Shared by all tests: a tiny random Wan, the embedded one, and real clips made with PyAV
-itself, not with our writer.
-"""
+"""What all tests share: tiny models, the embedded model, clips made with PyAV itself, and the order of the files."""
 
 import os
+import signal
 import tempfile
 from fractions import Fraction
 from pathlib import Path
 
-os.environ["HF_HOME"] = tempfile.mkdtemp(
-    prefix="no-weights-"
-)  # tests see no downloads of this machine's user
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="no-weights-")  # no downloads of the user are seen
+os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start; here it is set below
 
 import av
 import numpy as np
 import pytest
 import torch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 torch.set_num_threads(1)  # two files run at once, and tiny networks gain nothing by more
+
+# The files that take longest start first, so that no worker ends with one of them alone.
+LONGEST = ("test_page", "test_cluster", "test_fuzz", "test_editing", "test_oracle", "test_browser")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file on one worker, unless it names a group of its own, and start the longest files first."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))  # stable
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from holdfast.models import calibration, registry
 from holdfast.models.calibration import Calibration
 from holdfast.pipeline import agreement, run, summary
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import sample
-from holdfast.shapeworld.training.text import words
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import sample_scene
+from holdfast.shapeworld.training.text import vocabulary
 
 EMBEDDED = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 MEASURED = {
@@ -31,7 +31,7 @@ def test_every_embedded_model_says_what_it_can_be_told_and_shown(name):
     about = registry.about(name)
     known = about.calibration
     assert known.vae_psnr > 20
-    assert list(known.vocabulary) == (words() if "text" in about.carries else [])
+    assert list(known.vocabulary) == (vocabulary() if "text" in about.carries else [])
 
 
 def test_other_weights_in_the_folder_make_the_measurements_void(tmp_path):
@@ -63,7 +63,7 @@ def asked(tmp_path):
     """A task over a clip of an embedded model's world, or over noise."""
 
     def make(scene: bool, **fields) -> EditTask:
-        frames = render([sample(7, "single")], 5)[0] if scene else torch.rand(5, 3, 64, 64)
+        frames = render([sample_scene(7, "single")], 5)[0] if scene else torch.rand(5, 3, 64, 64)
         arrays = [np.rint(f.permute(1, 2, 0).numpy() * 255).astype(np.uint8) for f in frames]
         video.write_frames(tmp_path / "clip.mkv", arrays, 8, "ffv1")
         told = {
@@ -81,7 +81,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
     assert not run.edit(asked(True), shapeworld).manifest["notes"]
     with pytest.warns(Notice, match="this clip is unlike what shapeworld-wan was trained on"):
         made = run.edit(asked(False), shapeworld)
-    assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
+    assert made.manifest["agreement"]["vocabulary"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
         strange = run.edit(asked(True, target_prompt="a blue cube"), shapeworld)
     assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"

@@ -5,30 +5,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from holdfast.shapeworld import captions
-from holdfast.shapeworld.evaluate import pairs
-from holdfast.shapeworld.render import render
-from holdfast.shapeworld.scenes import edits, sample, sample_edit
+from holdfast.shapeworld import caption_check
+from holdfast.shapeworld.evaluate import seeds_with_two_actors
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import list_edits, sample_edit, sample_scene
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("single", 0), ("single", 2), ("several", pairs(0, 1)[0])]
+    ("name", "seed"), [("single", 0), ("single", 2), ("several", seeds_with_two_actors(0, 1)[0])]
 )
 def test_the_judge_of_captions_accepts_the_truth_and_refuses_what_is_wrong(name, seed):
-    scene = sample(seed, name)
+    scene = sample_scene(seed, name)
     torch.manual_seed(0)
     noisy = render([scene])[0] + 0.03 * torch.randn(13, 3, 64, 64)
-    assert all(captions.matches(noisy, scene).values())
+    assert all(caption_check.check_caption(noisy, scene).values())
     for kind in ("colour", "shape", "material"):
-        wrong = edits(scene, kind)[0].target
-        assert not captions.matches(render([wrong])[0], scene)[kind]
+        wrong = list_edits(scene, kind)[0].target
+        assert not caption_check.check_caption(render([wrong])[0], scene)[kind]
     turned = {"left": "up", "up": "right", "right": "down", "down": "left"}[
         scene.actors[0].direction
     ]
     wrong = replace(
         scene, actors=(replace(scene.actors[0], direction=turned, x=0.5, y=0.5), *scene.actors[1:])
     )
-    assert not captions.matches(render([wrong])[0], scene)["direction"]
+    assert not caption_check.check_caption(render([wrong])[0], scene)["direction"]
 
 
 def test_what_is_added_may_stand_anywhere_but_must_be_what_was_asked_for():
@@ -39,6 +39,6 @@ def test_what_is_added_may_stand_anywhere_but_must_be_what_was_asked_for():
         actors = (*edit.source.actors, replace(actor, **changes))
         return render([replace(edit.target, actors=actors)])[0]
 
-    assert captions.added(edit, shown(x=actor.x + 0.1, y=actor.y - 0.05, size=actor.size + 0.02))
-    assert not captions.added(edit, render([edit.source])[0])
-    assert not captions.added(edit, shown(shape="star" if actor.shape != "star" else "ball"))
+    assert caption_check.is_object_added(edit, shown(x=actor.x + 0.1, y=actor.y - 0.05, size=actor.size + 0.02))
+    assert not caption_check.is_object_added(edit, render([edit.source])[0])
+    assert not caption_check.is_object_added(edit, shown(shape="star" if actor.shape != "star" else "ball"))

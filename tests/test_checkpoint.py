@@ -10,7 +10,7 @@ from holdfast.media import masks
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld import evaluate
-from holdfast.shapeworld.render import render
+from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_vae_reconstructs(shapeworld):
-    figures = [evaluate.reconstruction(shapeworld, seed, "single") for seed in range(12)]
+    figures = [evaluate.reconstruction_psnr(shapeworld, seed, "single") for seed in range(12)]
     assert np.mean(figures) > 31  # dB
 
 
@@ -28,7 +28,7 @@ def test_the_vae_reconstructs(shapeworld):
 )
 def test_edits_succeed(kind, success, gain, shapeworld):
     rows = [
-        evaluate.edit_figures(shapeworld, seed, kind, "single", "flowedit", {})
+        evaluate.score_edit(shapeworld, seed, kind, "single", "flowedit", {})
         for seed in range(10)
     ]
     assert np.mean([row["success"] for row in rows]) >= success
@@ -37,15 +37,15 @@ def test_edits_succeed(kind, success, gain, shapeworld):
 
 def test_of_two_actors_the_named_one_is_recoloured(shapeworld):
     rows = [
-        evaluate.edit_figures(shapeworld, seed, "colour", "several", "flowedit", {})
-        for seed in evaluate.pairs(0, 8)
+        evaluate.score_edit(shapeworld, seed, "colour", "several", "flowedit", {})
+        for seed in evaluate.seeds_with_two_actors(0, 8)
     ]
     assert np.mean([row["success"] for row in rows]) >= 0.75
     assert np.mean([row["gain"] for row in rows]) > 2.5
 
 
 def test_generated_clips_show_their_captions(shapeworld):
-    rows = [evaluate.caption(shapeworld, seed, 1) for seed in range(6)]
+    rows = [evaluate.score_caption(shapeworld, seed, 1) for seed in range(6)]
     least = {"colour": 0.6, "shape": 0.6, "direction": 0.8}
     for name, share in least.items():
         assert np.mean([row[name] for row in rows]) >= share, name
@@ -65,10 +65,10 @@ def scribbled(inside):
 
 
 ROUGH = {
-    "eroded": (lambda m: m, masks.Shape(grow=-2)),
-    "dilated": (lambda m: m, masks.Shape(grow=4)),
-    "box": (lambda m: m, masks.Shape(outline="box")),
-    "scribble": (scribbled, masks.Shape(outline="hull", grow=3)),
+    "eroded": (lambda m: m, masks.MaskShape(grow=-2)),
+    "dilated": (lambda m: m, masks.MaskShape(grow=4)),
+    "box": (lambda m: m, masks.MaskShape(outline="box")),
+    "scribble": (scribbled, masks.MaskShape(outline="hull", grow=3)),
 }
 
 
@@ -79,7 +79,7 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
     """
     draw, shape = ROUGH[kind]
     wins, wrong = [], []
-    for seed in evaluate.pairs(0, 4):
+    for seed in evaluate.seeds_with_two_actors(0, 4):
         edit = sample_edit(seed, "colour", "several")
         source = render([edit.source])[0]
         exact = actor_mask(edit, len(source)).numpy() > 0

@@ -9,13 +9,13 @@ from holdfast.sampling import maths
 
 def test_noise_is_keyed_by_frame_step_and_repeat():
     like = torch.zeros(1, 4, 6, 3, 5)
-    whole = maths.noise(like, seed=3, step=7)
-    assert torch.equal(whole, maths.noise(like, 3, 7))
-    assert torch.equal(whole[:, :, :3], maths.noise(like[:, :, :3], 3, 7))
+    whole = maths.keyed_noise(like, seed=3, step=7)
+    assert torch.equal(whole, maths.keyed_noise(like, 3, 7))
+    assert torch.equal(whole[:, :, :3], maths.keyed_noise(like[:, :, :3], 3, 7))
     others = [
-        maths.noise(like, 4, 7),
-        maths.noise(like, 3, 8),
-        maths.noise(like, 3, 7, repeat=1),
+        maths.keyed_noise(like, 4, 7),
+        maths.keyed_noise(like, 3, 8),
+        maths.keyed_noise(like, 3, 7, repeat=1),
     ]
     assert all(not torch.equal(whole, o) for o in others)
     assert not torch.equal(whole[:, :, 0], whole[:, :, 1])
@@ -25,7 +25,7 @@ def test_noise_is_standard_normal_and_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    drawn = maths.noise(torch.zeros(1, 16, 4, 32, 32), 0, 0)
+    drawn = maths.keyed_noise(torch.zeros(1, 16, 4, 32, 32), 0, 0)
     assert torch.equal(torch.rand(1), expected)
     assert abs(drawn.mean()) < 0.02
     assert abs(drawn.std() - 1) < 0.02
@@ -40,9 +40,9 @@ def test_guidance_of_one_needs_no_negative():
             return z + (1.0 if branch.endswith("+") else 0.0)
 
     field, z = Field(), torch.zeros(2)
-    assert torch.equal(maths.guided(field, z, 0.5, None, "tgt", 1), z + 1)
+    assert torch.equal(maths.guided_velocity(field, z, 0.5, None, "tgt", 1), z + 1)
     assert field.seen == ("tgt+",)
-    assert torch.equal(maths.guided(field, z, 0.5, None, "src", 3.0), z + 3)
+    assert torch.equal(maths.guided_velocity(field, z, 0.5, None, "src", 3.0), z + 3)
     assert set(field.seen) == {"tgt+", "src+", "src-"}
 
 
@@ -70,7 +70,7 @@ def test_unipc_agrees_with_diffusers(begin):
 
 def test_unipc_returns_the_state_bit_for_bit_where_nothing_moves():
     z = start = torch.randn(1, 3, 2, 4, 4)
-    solver, levels = maths.UniPC(), maths.shifted(torch.linspace(0.999, 0, 9), 5.0).tolist()
+    solver, levels = maths.UniPC(), maths.shift_sigmas(torch.linspace(0.999, 0, 9), 5.0).tolist()
     for i in range(8):
         z, solver = solver.step(z, torch.zeros_like(z), levels[i], levels[i + 1], last=i == 7)
     assert torch.equal(z, start)
@@ -82,21 +82,21 @@ def test_the_euler_grid_is_that_of_diffusers(shift):
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(12)
-    ours = maths.grid_of("euler", 12, shift, own="wan")
+    ours = maths.flow_sigmas("euler", 12, shift, own="wan")
     assert torch.allclose(ours.float(), scheduler.sigmas, atol=1e-6)
 
 
 def test_grids_by_name():
-    own = maths.grid_of("own", 10, 3.0, own="wan")
-    assert torch.equal(own, maths.grid_of("wan", 10, 3.0, own="euler"))
+    own = maths.flow_sigmas("own", 10, 3.0, own="wan")
+    assert torch.equal(own, maths.flow_sigmas("wan", 10, 3.0, own="euler"))
     even = torch.linspace(0.999, 0, 11, dtype=torch.float64)
     assert torch.allclose(own, 3 * even / (1 + 2 * even))
     with pytest.raises(
         ValueError, match="no grid of levels called 'karras'; there are: own, wan, euler"
     ):
-        maths.grid_of("karras", 10, 3.0, own="wan")
+        maths.flow_sigmas("karras", 10, 3.0, own="wan")
 
 
 def test_minmax_scales_each_sample_and_leaves_nothing_where_all_is_the_same():
     values = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]])
-    assert torch.allclose(maths.minmax(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))
+    assert torch.allclose(maths.normalize_range(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))

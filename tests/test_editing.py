@@ -608,7 +608,7 @@ def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(ta
     asked = task(mask="auto", source_prompt="a red ball", target_prompt="a blue ball")
     chosen = planning.plan(asked, tiny_wan, 6, (64, 96))
     assert chosen.fit.model_size[0] < 64
-    side = masks.cell_side(tiny_wan.grid, chosen.fit)
+    side = masks.cell_size(tiny_wan.grid, chosen.fit)
     assert side == 8 * max(64 / chosen.fit.model_size[0], 96 / chosen.fit.model_size[1])
     cells = torch.zeros(3, *(n // 8 for n in chosen.fit.model_size), dtype=torch.bool)
     cells[..., :1] = True

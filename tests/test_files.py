@@ -8,7 +8,7 @@ import torch
 
 from holdfast.base import files
 from holdfast.pipeline.progress import Store
-from holdfast.sampling.field import Step, left, resumed
+from holdfast.sampling.field import Step, initial_state, remaining_steps
 
 
 def test_a_saved_step_comes_back_whole_with_what_was_found_before_it(tmp_path):
@@ -76,10 +76,10 @@ def test_json_has_no_bare_infinity(tmp_path):
 
 def test_what_is_left_of_a_stage():
     z = torch.zeros(1)
-    assert left(None, "edit", 3, 9) == range(3, 9)
-    assert left(Step("edit", 5, 9, z), "edit", 3, 9) == range(5, 9)
-    assert left(Step("invert", 5, 9, z), "invert", 0, 9) == range(5, 9)
-    assert left(Step("invert", 5, 9, z), "edit", 0, 9) == range(9)
-    assert left(Step("edit", 5, 9, z), "invert", 0, 9) == range(0)
-    assert resumed(None, z) == (z, {})
-    assert resumed(Step("edit", 1, 2, z + 1, {"a": z}), z) == (z + 1, {"a": z})
+    assert remaining_steps(None, "edit", 3, 9) == range(3, 9)
+    assert remaining_steps(Step("edit", 5, 9, z), "edit", 3, 9) == range(5, 9)
+    assert remaining_steps(Step("invert", 5, 9, z), "invert", 0, 9) == range(5, 9)
+    assert remaining_steps(Step("invert", 5, 9, z), "edit", 0, 9) == range(9)
+    assert remaining_steps(Step("edit", 5, 9, z), "invert", 0, 9) == range(0)
+    assert initial_state(None, z) == (z, {})
+    assert initial_state(Step("edit", 1, 2, z + 1, {"a": z}), z) == (z + 1, {"a": z})

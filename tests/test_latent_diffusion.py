@@ -251,7 +251,7 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
     """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
-    from holdfast.sampling.maths import guided
+    from holdfast.sampling.maths import guided_velocity
 
     folder = registry.backbones()[name].find(name)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
@@ -275,6 +275,6 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
 
     z = noise * whole(levels[0])
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided(backbone, z, sigma, condition, "tgt", 4.0)
+        z = z + (sigma_next - sigma) * guided_velocity(backbone, z, sigma, condition, "tgt", 4.0)
     ours = torch.cat(list(backbone.decode(z)))
     assert torch.allclose(ours, theirs, atol=2e-3)

@@ -20,7 +20,7 @@ import holdfast
 from holdfast.base.notices import Notice
 from holdfast.base.schema import list_settings
 from holdfast.cli.app import app
-from holdfast.media import images, showing, video
+from holdfast.media import images, previews, video
 from holdfast.pipeline import notebook, run
 from holdfast.pipeline.loop import Note, Progress
 from holdfast.pipeline.task import EditTask
@@ -109,7 +109,7 @@ def test_tensors_and_pictures_are_the_same_edit_as_arrays(tiny_wan):
 def test_a_clip_from_memory_is_written_at_its_rate_as_players_like_it(tiny_wan, tmp_path):
     made = holdfast.edit(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate="30000/1001")
     written = video.probe(made.save(tmp_path / "out.mp4"))
-    assert (str(written.rate), written.variable) == ("30000/1001", False)
+    assert (str(written.rate), written.has_variable_rate) == ("30000/1001", False)
     assert written.pixel_format == "yuv420p"
     assert made.manifest["rate"] == "30000/1001"
     names = made.manifest["in_memory"]
@@ -273,8 +273,8 @@ def test_the_frames_are_decoded_once_for_clip_strip_and_figures(tiny_wan, monkey
 
 
 def test_what_is_shown_of_a_long_or_large_clip_is_bounded_and_said(tiny_wan, monkeypatch):
-    monkeypatch.setattr(showing, "FRAMES", 4)
-    monkeypatch.setattr(showing, "WIDTH", 64)
+    monkeypatch.setattr(previews, "MAX_FRAMES", 4)
+    monkeypatch.setattr(previews, "MAX_WIDTH", 64)
     made = holdfast.edit(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, rate=8, frames="1:4", mask=MASK)
     html = made._repr_html_()
     frames, strip = parts(html)
@@ -289,8 +289,8 @@ def test_what_is_shown_of_a_long_or_large_clip_is_bounded_and_said(tiny_wan, mon
 
 def test_a_clip_that_is_hard_to_pack_is_shown_coarser():
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    fine = showing.playing([iter(noise)], (64, 64), 8)
-    coarse = showing.playing([iter(noise)], (64, 64), 8, len(fine) // 4)
+    fine = previews.preview_data_url([iter(noise)], (64, 64), 8)
+    coarse = previews.preview_data_url([iter(noise)], (64, 64), 8, len(fine) // 4)
     assert len(coarse) < len(fine) // 2
 
 

@@ -121,7 +121,7 @@ def test_seeds_and_strengths_as_one_types_them():
 
 def test_the_model_takes_its_own_target_for_the_target():
     """On the embedded model: a red scene agrees with its caption, and not with that of a blue one."""
-    from holdfast.shapeworld.render import render
+    from holdfast.shapeworld.rendering import render
     from holdfast.shapeworld.scenes import sample_edit
 
     edit = sample_edit(5, "colour", "single")

@@ -124,7 +124,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     pixels = processor(images=small, return_tensors="pt", **asked).pixel_values
     embedding = backbone.parts["image_encoder"](pixels).image_embeds
     assert torch.allclose(seen.embedding[0], embedding, atol=1e-5)
-    eps = maths.noise(x[None, :, None], 0, 0)[:, :, 0]
+    eps = maths.keyed_noise(x[None, :, None], 0, 0)[:, :, 0]
     mode = backbone.parts["vae"].encode(x[None] * 2 - 1 + 0.02 * eps).latent_dist.mode()
     assert torch.allclose(seen.latents, mode, atol=1e-5)
     assert seen.ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
@@ -231,7 +231,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     """Parts written as diffusers writes them, loaded by the pipeline and by --weights; guidance rises from 1 to 3."""
     from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 
-    from holdfast.sampling.maths import guided
+    from holdfast.sampling.maths import guided_velocity
 
     folder, side = spec.find("shapeworld-svd"), 64
     if made == "tiny":
@@ -255,7 +255,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     s = spec.spread(levels[0])
     z = spec.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
+        z = z + (sigma_next - sigma) * guided_velocity(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
         registry.about("wan2.1-1.3b", str(folder))
@@ -296,7 +296,7 @@ def saved(backbone, folder):
 
 def test_the_inversions_levels_to_the_published_digits():
     """700, 545.7, 421.6, ... 0.0664, 0.0248, 0.0079, 0.0020, and below them 5.07e-4 by extrapolation."""
-    rising = inversion.ascending(StableVideo().levels(25))
+    rising = inversion.inversion_sigmas(StableVideo().levels(25))
     spreads = [spec.spread(sigma) for sigma in rising]
     assert spreads[:5] == pytest.approx([5.07e-4, 0.0020, 0.0079, 0.0248, 0.0664], rel=1e-2)
     assert spreads[-3:] == pytest.approx([421.6, 545.7, 700.0], rel=1e-4)
@@ -308,12 +308,12 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
     """x += (s' - s) (x - D) / s with the network told the lower level, on x itself."""
     condition = backbone.condition(Prompt(image=image()))
     source = torch.randn(1, 4, 3, 4, 6)
-    rising = inversion.ascending(backbone.levels(6))
+    rising = inversion.inversion_sigmas(backbone.levels(6))
     x, unet = source, backbone.parts["unet"]
     seen = condition.positive
     picture = seen.latents[:, None].expand(-1, 3, -1, -1, -1)
     with torch.no_grad():
-        steps = list(inversion.euler(backbone, source, condition, rising))
+        steps = list(inversion.invert_by_euler(backbone, source, condition, rising))
         for sigma, sigma_next in itertools.pairwise(rising):
             s, s_next = spec.spread(sigma), spec.spread(sigma_next)
             given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
@@ -333,7 +333,7 @@ def test_inversion_begins_at_its_first_level_with_the_clean_latent_as_it_is():
             return torch.zeros_like(z)
 
     source = torch.ones(1, 4, 1, 2, 2)
-    (z,) = inversion.euler(Still(), source, None, [0.5, 0.9])
+    (z,) = inversion.invert_by_euler(Still(), source, None, [0.5, 0.9])
     assert torch.equal(z, 0.5 * source)
 
 
@@ -344,8 +344,8 @@ def test_inverted_and_denoised_with_its_own_first_frame_the_source_returns(backb
     for steps in (10, 40):
         levels = backbone.levels(steps)
         with torch.no_grad():
-            rising = inversion.ascending(levels)
-            *_, z = inversion.euler(backbone, source, condition, rising)
+            rising = inversion.inversion_sigmas(levels)
+            *_, z = inversion.invert_by_euler(backbone, source, condition, rising)
             for sigma, sigma_next in itertools.pairwise(levels):
                 v = backbone.velocity(z, sigma, condition, branch="src+")
                 z = z + (sigma_next - sigma) * v

@@ -11,10 +11,10 @@ from PIL import Image
 
 from holdfast.shapeworld import scenes
 from holdfast.shapeworld.training import (
-    clip,
+    clip_encoders,
     image_vae,
     loop,
-    motion,
+    motion_words,
     pools,
     saving,
     text,
@@ -40,9 +40,9 @@ FORMS = {
         "CLIPS": 1,
         "CONFIG": image_vae.CONFIG | {"block_out_channels": (8, 8, 8, 8)},
     },
-    clip: {"TEXT_CONFIG": clip.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
+    clip_encoders: {"TEXT_CONFIG": clip_encoders.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
     unets: {"POOLS": {13: 4, 25: 5}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
-    motion: {"FRAMES_BATCH": 2, "CLIPS_BATCH": 1},
+    motion_words: {"FRAMES_BATCH": 2, "CLIPS_BATCH": 1},
 }
 
 
@@ -118,14 +118,14 @@ def test_wan_resumes_to_the_same_weights_and_loads(toy, tmp_path, monkeypatch):
 
 def test_a_polished_vae_keeps_its_latents(toy, tmp_path, monkeypatch):
     vae = wan.new_vae().to(loop.device())
-    clip = loop.clips(loop.training_scenes(2, "polish"), 5)
-    before, moved = wan.encoder(vae)(clip).float(), []
+    clip = loop.render_clips(loop.draw_training_scenes(2, "polish"), 5)
+    before, moved = wan.clip_encoder(vae)(clip).float(), []
     for held in (0.0, 1e3):
         monkeypatch.setattr(wan, "HELD", held)
         (tmp_path / str(held)).mkdir()
         polished = copy.deepcopy(vae)
         wan.polish_vae(polished, tmp_path / str(held), Budget(steps=12))
-        moved.append((wan.encoder(polished)(clip).float() - before).square().mean())
+        moved.append((wan.clip_encoder(polished)(clip).float() - before).square().mean())
     assert moved[1] < 0.3 * moved[0]
 
 
@@ -143,7 +143,7 @@ def test_short_attention_is_the_same_attention():
     masked = {"attn_mask": torch.rand(5, 7) > 0.3}
     cases = [{}, {"scale": 0.3}, {"dropout_p": 0.0, "attn_mask": None}, masked, {"is_causal": True}]
     wanted = [attention(q, k, v, **options) for options in cases]
-    with loop.short_attention():
+    with loop.use_plain_attention():
         for options, out in zip(cases, wanted, strict=True):
             found = torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
             assert torch.allclose(found, out, atol=1e-6)
@@ -160,7 +160,7 @@ def test_a_stage_without_a_budget_gives_what_there_is_and_goes_on_later(tmp_path
     def new_run():
         torch.manual_seed(0)
         part = torch.nn.Linear(2, 2)
-        return loop.Run(part, loop.Optimiser(part, lr=0.1), tmp_path, "part")
+        return loop.Stage(part, loop.Optimiser(part, lr=0.1), tmp_path, "part")
 
     def stepped(run, budget) -> list[int]:
         found = []
@@ -187,18 +187,18 @@ def test_a_work_folder_belongs_to_where_it_began(tmp_path):
     start, work = tmp_path / "start", tmp_path / "work"
     (start / "unet").mkdir(parents=True)
     with pytest.raises(ValueError, match="start holds no checkpoint; --start takes a WanPipeline"):
-        saving.begin(work, start, "WanPipeline")
+        saving.prepare_folder(work, start, "WanPipeline")
     (start / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
     (start / "unet" / "a.safetensors").write_bytes(b"1")
-    saving.begin(work, start, "WanPipeline")
+    saving.prepare_folder(work, start, "WanPipeline")
     (work / "pool-13.pt").write_bytes(b"")
-    saving.begin(work, start, "WanPipeline")
+    saving.prepare_folder(work, start, "WanPipeline")
     (start / "unet" / "a.safetensors").write_bytes(b"2")
     for other in (start, None):
         with pytest.raises(ValueError, match="began elsewhere"):
-            saving.begin(work, other, "WanPipeline")
+            saving.prepare_folder(work, other, "WanPipeline")
     with pytest.raises(ValueError, match="holds WanPipeline; --start takes a StableDiffusionPipel"):
-        saving.begin(tmp_path / "new", start, "StableDiffusionPipeline")
+        saving.prepare_folder(tmp_path / "new", start, "StableDiffusionPipeline")
 
 
 @pytest.fixture
@@ -208,22 +208,22 @@ def trained(toy, tmp_path, monkeypatch):
     budgets = dict.fromkeys(
         unet_folders.SHARES_OF_TIME["t2v"] | unet_folders.SHARES_OF_TIME["svd"], TOY
     )
-    unet_folders.train("sd", tmp_path, budgets)
+    unet_folders.train_family("sd", tmp_path, budgets)
     for name in ("image-vae", "clip-binding", "sd", "pool-13", "pool-25"):
         (tmp_path / "again").mkdir(exist_ok=True)
         if (tmp_path / f"{name}.pt").exists():
             (tmp_path / "again" / f"{name}.pt").write_bytes((tmp_path / f"{name}.pt").read_bytes())
-    unet_folders.train("t2v", tmp_path, budgets)
+    unet_folders.train_family("t2v", tmp_path, budgets)
     for at in (2, 3):  # one step of the clips; the other and one of the words of motion
         with monkeypatch.context() as context:
             dying(context, at)
             with pytest.raises(KeyboardInterrupt):
-                unet_folders.train("t2v", tmp_path / "again", budgets)
-    unet_folders.train("t2v", tmp_path / "again", budgets)
-    unet_folders.train("svd", tmp_path, budgets)
+                unet_folders.train_family("t2v", tmp_path / "again", budgets)
+    unet_folders.train_family("t2v", tmp_path / "again", budgets)
+    unet_folders.train_family("svd", tmp_path, budgets)
     for family in unet_folders.PIPELINES:
         start = tmp_path / f"shapeworld-{family}"
-        unet_folders.train(family, tmp_path / f"{family}-on", {family: TOY}, start)
+        unet_folders.train_family(family, tmp_path / f"{family}-on", {family: TOY}, start)
     return tmp_path
 
 
@@ -265,22 +265,22 @@ def test_unets_resume_and_load_in_their_pipelines(trained):
 def test_clip_models_begin_as_the_frame_model(toy):
     torch.manual_seed(0)
     sd, t2v = unets.new_sd().eval(), unets.new_t2v().eval()
-    unets.grafted(t2v, sd)
+    unets.copy_spatial_layers(t2v, sd)
     z, words, t = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 32, 128), torch.tensor([400])
     with torch.no_grad():
         clip = t2v(z, t, words).sample
         for f in range(3):
             assert torch.allclose(clip[:, :, f], sd(z[:, :, f], t, words).sample, atol=1e-4)
-    unets.grafted(unets.new_svd(), sd)  # every layer has a place there
+    unets.copy_spatial_layers(unets.new_svd(), sd)  # every layer has a place there
 
 
 def test_training_scenes_are_not_held_out(monkeypatch):
-    drawn, original = [], loop.sample
+    drawn, original = [], loop.sample_scene
     monkeypatch.setattr(
-        loop, "sample", lambda seed, name: drawn.append(seed) or original(seed, name)
+        loop, "sample_scene", lambda seed, name: drawn.append(seed) or original(seed, name)
     )
-    found = loop.training_scenes(200, "vae/0")
-    assert min(drawn) >= scenes.HELD_OUT
+    found = loop.draw_training_scenes(200, "vae/0")
+    assert min(drawn) >= scenes.FIRST_TRAINING_SEED
     assert 0.5 < sum(len(s.actors) == 2 for s in found) / 200 < 0.8
     assert any(len(s.actors) == 3 for s in found)
 
@@ -291,7 +291,7 @@ def test_captions_fit_and_every_word_is_one_token(make):
     marks = 1 + (tokenizer.bos_token_id is not None)
     for name in ("train", "several"):
         for seed in range(100):
-            caption = scenes.sample(seed, name).caption()
+            caption = scenes.sample_scene(seed, name).caption()
             assert len(tokenizer(caption).input_ids) == len(caption.split()) + marks <= text.LENGTH
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("a striped dog").input_ids)
     assert len(pieces) > 3 + marks  # letters for a word that the world does not have
@@ -299,18 +299,18 @@ def test_captions_fit_and_every_word_is_one_token(make):
 
 
 def test_a_word_tells_what_it_belongs_to():
-    scene = next(s for s in (scenes.sample(i, "several") for i in range(9)) if len(s.actors) == 2)
+    scene = next(s for s in (scenes.sample_scene(i, "several") for i in range(9)) if len(s.actors) == 2)
     named = list(text.ATTRIBUTES.items())[:5]
     first, second = (
         [values.index(getattr(a, name)) for name, values in named] for a in scene.actors
     )
-    whole, causal = (text.labels([scene], 0, c)[0] for c in (False, True))
+    whole, causal = (text.attribute_labels([scene], 0, c)[0] for c in (False, True))
     assert whole[0, :5].tolist() == first == causal[5, :5].tolist()
     assert whole[7, :5].tolist() == second == causal[12, :5].tolist()
-    assert causal[0].eq(text.UNTOLD).all()
-    assert causal[2, :3].tolist() == [text.UNTOLD, first[1], first[2]]
-    assert (whole[6] == text.UNTOLD).all()
-    assert pools.exchanged(scene, "colour").actors[0].colour == scene.actors[1].colour
+    assert causal[0].eq(text.IGNORED).all()
+    assert causal[2, :3].tolist() == [text.IGNORED, first[1], first[2]]
+    assert (whole[6] == text.IGNORED).all()
+    assert pools.swap_attribute(scene, "colour").actors[0].colour == scene.actors[1].colour
 
 
 @pytest.mark.filterwarnings(
@@ -344,11 +344,11 @@ def test_edm_target_is_the_pipelines_v():
         )  # solved from EulerDiscreteScheduler.step
         return type("Output", (), {"sample": v})
 
-    given = unets.Images(torch.zeros(2, 16, 8, 8), torch.zeros(2, 128), torch.zeros(2, 3))
+    given = unets.ImageConditioning(torch.zeros(2, 16, 8, 8), torch.zeros(2, 128), torch.zeros(2, 3))
     assert unets.edm_errors(exact, clean, given, sigma, noise).max() < 1e-6
-    assert unets.motion_bucket(scenes.sample(3, "single")) == 127
-    assert unets.motion_bucket(scenes.sample(3, "fast")) == 254
-    assert 9 <= unets.lengths(random.Random(0), unets.SVD_SHARES)[0] <= 25
+    assert unets.motion_bucket(scenes.sample_scene(3, "single")) == 127
+    assert unets.motion_bucket(scenes.sample_scene(3, "fast")) == 254
+    assert 9 <= unets.draw_length(random.Random(0), unets.SVD_SHARES)[0] <= 25
 
 
 def test_noise_is_learned_as_v_and_high():
@@ -379,35 +379,35 @@ def test_a_cell_tells_the_motion_of_the_actor_nearest_to_it():
         ),
         "right",
     )
-    found = motion.labels([scene, None], [range(2, 4), range(2)], (8, 8))
+    found = motion_words.motion_labels([scene, None], [range(2, 4), range(2)], (8, 8))
     assert found.shape == (2, 2, 8, 8, 3)
-    names = list(motion.MOTION.items())
+    names = list(motion_words.MOTION.items())
     for corner, said in (((7, 0), ("up", "moves", "right")), ((0, 6), ("left", "races", "right"))):
         values = [names[i][1].index(word) for i, word in enumerate(said)]
         assert found[0, 0][corner].tolist() == values
-    assert (found[1] == text.UNTOLD).all()
+    assert (found[1] == text.IGNORED).all()
 
 
 def test_tellers_read_what_every_attention_put_out(toy):
     """Heads of nothing know nothing; a batch without captions tells nothing."""
     unet = unets.new_t2v().eval()
-    tellers = motion.new_tellers(unet)
-    layers = motion.attentions(unet)
-    with motion.watched(layers) as found:
+    tellers = motion_words.new_motion_heads(unet)
+    layers = motion_words.cross_attention_layers(unet)
+    with motion_words.record_outputs(layers) as found:
         unet(torch.randn(2, 16, 3, 8, 8), torch.tensor([400, 9]), torch.randn(2, 32, 128))
     assert len(found) == len(tellers) == 7  # two down, four up, the middle
     assert {x.shape for x in found} == {(6, 32, 8, 8), (6, 32, 4, 4)}
     assert not any(layer._forward_hooks for layer in layers)
-    shown = [scenes.sample(i, "train") for i in range(2)]
+    shown = [scenes.sample_scene(i, "train") for i in range(2)]
     times = [range(3)] * 2
-    assert motion.tell_loss(tellers, found, [None, None], times) == 0
-    tell = motion.tell_loss(tellers, found, shown, times)
+    assert motion_words.motion_label_loss(tellers, found, [None, None], times) == 0
+    tell = motion_words.motion_label_loss(tellers, found, shown, times)
     gradients = torch.autograd.grad(tell, [*tellers.parameters()])
     assert all(g.abs().sum() > 0 for g in gradients)
     for p in tellers.parameters():
         torch.nn.init.zeros_(p)
     chance = math.log(4 * 2 * 3)  # directions, verbs, pans
-    assert motion.tell_loss(tellers, found, shown, times).item() == pytest.approx(chance)
+    assert motion_words.motion_label_loss(tellers, found, shown, times).item() == pytest.approx(chance)
 
 
 def test_a_frame_is_given_and_the_others_are_noise_alone():
@@ -423,10 +423,10 @@ def test_a_frame_is_given_and_the_others_are_noise_alone():
             assert (x[i] != clean[i]).sum() == 4 * 64
         return type("Output", (), {"sample": (x - a * clean) / s})
 
-    assert motion.given_loss(knowing, clean, torch.zeros(2, 1, 128), at) < 1e-6
+    assert motion_words.clean_frame_loss(knowing, clean, torch.zeros(2, 1, 128), at) < 1e-6
 
     def off(x, t, words):
         return type("Output", (), {"sample": x / s + a})
 
     empty = torch.zeros(2, 1, 5, 8, 8)
-    assert motion.given_loss(off, empty, torch.zeros(2, 1, 128), at) == pytest.approx(1, abs=1e-4)
+    assert motion_words.clean_frame_loss(off, empty, torch.zeros(2, 1, 128), at) == pytest.approx(1, abs=1e-4)

@@ -9,11 +9,11 @@ import torch
 from holdfast.models.base import Prompt
 from holdfast.models.svd import spec
 from holdfast.sampling import tuning
-from holdfast.sampling.maths import noise, noised
+from holdfast.sampling.maths import add_noise, keyed_noise
 
 from . import tiny
 
-FIT = tuning.Fit(steps=4, rate=5e-3, seed=0)
+FIT = tuning.TuningOptions(steps=4, rate=5e-3, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_the_loss_is_edms_weighted_error_of_the_clean_estimate(backbone, clip, s
     eps, sigma = torch.randn_like(clean), spec.level(s)
     x = clean + s * eps
     with torch.no_grad():
-        velocity = backbone.velocity(noised(clean, sigma, eps), sigma, condition, branch="tgt+")
+        velocity = backbone.velocity(add_noise(clean, sigma, eps), sigma, condition, branch="tgt+")
         ours = tuning.v_loss(backbone, clean, eps, sigma, condition)
     # velocity = noise - D and x = D + s noise
     denoised = (x - s * velocity) / (1 + s)
@@ -44,7 +44,7 @@ def test_the_loss_is_edms_weighted_error_of_the_clean_estimate(backbone, clip, s
 
 
 def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shifted():
-    spreads = [spec.spread(tuning.level(i / 1000)) for i in range(1001)]
+    spreads = [spec.spread(tuning.sigma_at(i / 1000)) for i in range(1001)]
     assert spreads[0] == pytest.approx(700, rel=1e-6)
     assert spreads[-1] == pytest.approx(0.002, rel=1e-6)
     assert spreads == sorted(spreads, reverse=True)
@@ -64,10 +64,10 @@ def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shift
 def test_what_is_tuned_by_the_papers_words_and_as_released(backbone):
     network, sites = backbone.network, backbone.door.sites
     blocks = {s.path.rpartition(".")[0] for s in sites if s.axis == "temporal"}
-    own = tuning.targets(network, sites, "attention")
+    own = tuning.find_layers(network, sites, "attention")
     assert len(own) == 4 * len(blocks)
     assert all(".temporal_transformer_blocks.0.attn1." in path for path in own)
-    every = tuning.targets(network, sites, "published")
+    every = tuning.find_layers(network, sites, "published")
     assert len(every) == 10 * len(blocks)  # 12 less the two without effect
     assert not any(path.endswith(("attn2.to_q", "attn2.to_k")) for path in every)
 
@@ -97,12 +97,12 @@ def velocities(field, clip):
 
 def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_trace(backbone, clip):
     stock, names = velocities(backbone, clip), list(backbone.network.state_dict())
-    paths = tuning.targets(backbone.network, backbone.door.sites, "attention")
-    with tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
+    paths = tuning.find_layers(backbone.network, backbone.door.sites, "attention")
+    with tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         field = tuning.Tuned(backbone, adapters)
         for ours, theirs in zip(velocities(field, clip), stock, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-6)
-        for _, state in tuning.tuned(field, adapters, clip, FIT, {}):  # noqa: B007
+        for _, state in tuning.tune_adapters(field, adapters, clip, FIT, {}):  # noqa: B007
             pass
         source, *targets = velocities(field, clip)
         assert torch.equal(source, stock[0])
@@ -119,19 +119,19 @@ def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_tr
 
 def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
     clean, condition = clip
-    paths = tuning.targets(backbone.network, backbone.door.sites, "published")
-    fit = tuning.Fit(steps=40, rate=5e-3, seed=0)
+    paths = tuning.find_layers(backbone.network, backbone.door.sites, "published")
+    fit = tuning.TuningOptions(steps=40, rate=5e-3, seed=0)
 
     def loss(field):
-        levels = [tuning.level(s) for s in (0.2, 0.4, 0.6)]
-        eps = noise(clean, 9, 0)
+        levels = [tuning.sigma_at(s) for s in (0.2, 0.4, 0.6)]
+        eps = keyed_noise(clean, 9, 0)
         with torch.no_grad():
             return sum(float(tuning.v_loss(field, clean, eps, s, condition)) for s in levels)
 
-    with tuning.mounted(backbone.network, paths, 4, seed=0) as adapters:
+    with tuning.mount_adapters(backbone.network, paths, 4, seed=0) as adapters:
         field = tuning.Tuned(backbone, adapters)
         before = loss(field)
-        for _ in tuning.tuned(field, adapters, clip, fit, {}):
+        for _ in tuning.tune_adapters(field, adapters, clip, fit, {}):
             pass
         assert loss(field) < 0.97 * before
 
@@ -141,14 +141,14 @@ def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
     half = tiny.stable_video()
     half.network.to(torch.bfloat16)
     half.dtype = torch.bfloat16
-    paths = tuning.targets(half.network, half.door.sites, "attention")
-    with tuning.mounted(half.network, paths, 8, seed=0) as adapters:
+    paths = tuning.find_layers(half.network, half.door.sites, "attention")
+    with tuning.mount_adapters(half.network, paths, 8, seed=0) as adapters:
         before = adapters.tensors()
         downs = torch.cat([t.flatten() for n, t in before.items() if n.endswith(".down")])
         assert downs.dtype == torch.float32
         assert downs.std().item() == pytest.approx(1 / 8, rel=0.1)
-        fit = tuning.Fit(steps=8, rate=5e-4, seed=0)
-        for _ in tuning.tuned(tuning.Tuned(half, adapters), adapters, clip, fit, {}):
+        fit = tuning.TuningOptions(steps=8, rate=5e-4, seed=0)
+        for _ in tuning.tune_adapters(tuning.Tuned(half, adapters), adapters, clip, fit, {}):
             pass
         after = adapters.tensors()
         moved = [
@@ -162,17 +162,17 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
     from peft import LoraConfig, inject_adapter_in_model
 
     made = tiny.stable_video()
-    stock = tuning.targets(made.network, made.door.sites, which)
+    stock = tuning.find_layers(made.network, made.door.sites, which)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
     inject_adapter_in_model(config, made.network, adapter_name="style")
     before, told = velocities(made, clip), copy.deepcopy(made.network.state_dict())
-    paths = tuning.targets(made.network, made.door.sites, which)
+    paths = tuning.find_layers(made.network, made.door.sites, which)
     assert paths == stock
-    with tuning.mounted(made.network, paths, 2, seed=0) as adapters:
+    with tuning.mount_adapters(made.network, paths, 2, seed=0) as adapters:
         field = tuning.Tuned(made, adapters)
         for ours, theirs in zip(velocities(field, clip), before, strict=True):
             assert torch.equal(ours, theirs)  # the style acts in all calls
-        for _ in tuning.tuned(field, adapters, clip, FIT, {}):
+        for _ in tuning.tune_adapters(field, adapters, clip, FIT, {}):
             pass
         source, target, _ = velocities(field, clip)
         assert torch.equal(source, before[0])
@@ -186,17 +186,17 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
 
 
 def test_mounting_draws_nothing_from_the_callers_generator(backbone):
-    paths = tuning.targets(backbone.network, backbone.door.sites, "attention")
+    paths = tuning.find_layers(backbone.network, backbone.door.sites, "attention")
     before = torch.get_rng_state()
-    with tuning.mounted(backbone.network, paths, 2, seed=0):
+    with tuning.mount_adapters(backbone.network, paths, 2, seed=0):
         pass
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("how", ["lacks one", "another shape"])
 def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
-    paths = tuning.targets(backbone.network, backbone.door.sites, "published")
-    with tuning.mounted(backbone.network, paths, 2, 0) as adapters:
+    paths = tuning.find_layers(backbone.network, backbone.door.sites, "published")
+    with tuning.mount_adapters(backbone.network, paths, 2, 0) as adapters:
         tensors = adapters.tensors()
         name = list(tensors)[-1]
         if how == "lacks one":

@@ -228,7 +228,7 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
     from holdfast.models.wan.spec import find
-    from holdfast.sampling.maths import guided
+    from holdfast.sampling.maths import guided_velocity
 
     pipe = WanPipeline.from_pretrained(find("shapeworld-wan"), torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -245,5 +245,5 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
         noise,
     )
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided(shapeworld, z, sigma, condition, "tgt", 3.0)
+        z = z + (sigma_next - sigma) * guided_velocity(shapeworld, z, sigma, condition, "tgt", 3.0)
     assert torch.allclose(torch.cat(list(shapeworld.decode(z))), theirs, atol=2e-3)

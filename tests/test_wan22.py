@@ -17,7 +17,7 @@ from holdfast.models.wan import adapter, spec
 from holdfast.models.wan.adapter import Experts
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
-from holdfast.sampling.maths import guided
+from holdfast.sampling.maths import guided_velocity
 
 from . import tiny
 from .methods.test_contract import Case
@@ -245,7 +245,7 @@ def test_both_sample_what_diffusers_own_pipeline_samples(member):
     z, condition = noise, made.condition(Prompt(text, negative))
     for i in range(steps):
         turns.add(made.experts.turn(levels[i]))
-        velocity = guided(made, z, levels[i], condition, "tgt", 3.0)
+        velocity = guided_velocity(made, z, levels[i], condition, "tgt", 3.0)
         z = z + (levels[i + 1] - levels[i]) * velocity
     assert len(turns) == len(made.parts) - 2
     assert torch.allclose(z, theirs, atol=1e-4)

@@ -13,7 +13,7 @@ GRID = Grid(
 
 @pytest.mark.parametrize("frames", [29, 33, 49, 97, 401])
 def test_windows_cover_the_clip_evenly_and_overlap(frames):
-    plan = windows.spans(GRID, frames)
+    plan = windows.plan_windows(GRID, frames)
     latent = (frames - 1) // 4 + 1
     assert plan.spans[0][0] == 0
     assert plan.spans[-1][1] == latent
@@ -26,18 +26,18 @@ def test_windows_cover_the_clip_evenly_and_overlap(frames):
     ("frames", "wanted"), [(25, None), (1, None), (49, 0), (49, 49), (13, 400), (1, 1)]
 )
 def test_one_window_says_why(frames, wanted):
-    plan = windows.spans(GRID, frames, wanted)
+    plan = windows.plan_windows(GRID, frames, wanted)
     assert plan.count == 1
     assert plan.reason
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="--window is 5 or more"):
-        windows.spans(GRID, 49, 3)
+        windows.plan_windows(GRID, 49, 3)
     with pytest.raises(ValueError, match="--window is 5 or more"):
-        windows.spans(GRID, 49, -5)
+        windows.plan_windows(GRID, 49, -5)
     with pytest.raises(ValueError, match="at most 1021 frames"):
-        windows.spans(GRID, 2001, 0)
+        windows.plan_windows(GRID, 2001, 0)
 
 
 class Pointwise:
@@ -60,7 +60,7 @@ class Pointwise:
 def test_windows_of_a_field_that_looks_at_single_frames_change_nothing():
     z = torch.randn(1, 2, 31, 3, 3)
     field = Pointwise()
-    split = windows.over(field, windows.spans(GRID, 121))
+    split = windows.apply_windows(field, windows.plan_windows(GRID, 121))
     expected = torch.sin(z) * 0.5
     assert torch.allclose(split.velocity(z, 0.5, None, branch="src+"), expected, atol=1e-6)
     assert field.seen == 7
@@ -76,8 +76,8 @@ def test_an_overlap_fades_from_one_window_to_the_next():
             assert frames == tuple(range(frames[0], frames[0] + 4))
             return torch.full_like(z, float(frames[0]))
 
-    spans = windows.Spans(((0, 4), (2, 6)), "")
+    spans = windows.Windows(((0, 4), (2, 6)), "")
     z = torch.zeros(1, 1, 6, 1, 1)
-    velocity = windows.over(Named(), spans).velocity(z, 0.5, None, branch="src+").flatten()
+    velocity = windows.apply_windows(Named(), spans).velocity(z, 0.5, None, branch="src+").flatten()
     # frame 2 is the third of the first window (weight 2) and the first of the second (weight 1)
     assert velocity.tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, 2, 2])

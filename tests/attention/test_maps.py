@@ -10,7 +10,7 @@ import torch
 from holdfast.models.attention import maps
 from holdfast.models.attention.hooks import Call, Door, Site
 from holdfast.models.base import Condition
-from holdfast.sampling.field import Given
+from holdfast.sampling.field import EditInputs
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -70,7 +70,7 @@ class Looking:
 def given(src_words, tgt_words):
     z = torch.randn(1, 3, *Looking.shape)
     conditions = [Condition(None, None, 2, words) for words in (src_words, tgt_words)]
-    return Given(z, *conditions)
+    return EditInputs(z, *conditions)
 
 
 @pytest.mark.parametrize(("src", "tgt", "branch"), [((1,), (0,), "src+"), ((), (1,), "tgt+")])
@@ -111,6 +111,6 @@ def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
     monkeypatch.setattr(maps, "record", record)
     z = torch.zeros(1, 3, 2, 8, 8)
     words = Condition(None, None, 2, (1,))
-    cells = maps.automatic(Looking(), Given(z, words, words))
+    cells = maps.automatic(Looking(), EditInputs(z, words, words))
     assert cells[:, :3].all()
     assert not cells[:, 5:].any()

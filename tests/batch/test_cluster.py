@@ -23,15 +23,15 @@ OWN = ("seconds", "peak_memory_mb", "evaluations", "guide_evaluations", "output"
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, shapeworld):
     """A folder with rows for short clips, and the same made one after the other in `single`."""
-    from holdfast.shapeworld.demo import arrays, write_clip
-    from holdfast.shapeworld.render import render
+    from holdfast.shapeworld.demo import to_arrays, write_clip
+    from holdfast.shapeworld.rendering import render
     from holdfast.shapeworld.scenes import sample_edit
 
     folder, lines = tmp_path_factory.mktemp("batch"), []
     for seed in range(CLIPS):
         edit = sample_edit(seed, "colour")
         (frames,) = render([edit.source], 5)
-        write_clip(folder / f"{seed}.mkv", arrays(frames), "lossless")
+        write_clip(folder / f"{seed}.mkv", to_arrays(frames), "lossless")
         told = {"source_prompt": edit.source.caption(), "target_prompt": edit.target.caption()}
         row = {"input": f"{seed}.mkv", "backbone": "shapeworld-wan", "settings": {"steps": STEPS}}
         lines.append(json.dumps(row | told))

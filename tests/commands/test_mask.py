@@ -27,7 +27,7 @@ def test_a_box_becomes_a_mask_that_edit_reads_and_a_clip_to_look_at(clip, tmp_pa
     assert manifest == json.loads((tmp_path / "mask.mkv.json").read_text())
     assert (manifest["frames"], manifest["marked"], manifest["notes"]) == (6, [0], [])
     source = video.probe(clip)
-    found = list(masks.bind(tmp_path / "mask.mkv", source, range(6)).frames())
+    found = list(masks.open_mask(tmp_path / "mask.mkv", source, range(6)).frames())
     exact = passing(6)[1]
     assert min(overlap(a, b) for a, b in zip(found, exact, strict=True)) > 0.85
     values = {
@@ -149,11 +149,11 @@ def test_sam2_from_a_folder(clip, tmp_path):
 def test_a_mask_that_cannot_be_meant_is_said_with_the_frame_and_the_cure(shares, marks, words):
     import re
 
-    assert any(re.search(words, text) for text in track_mask.notes(shares, range(10, 14), marks))
+    assert any(re.search(words, text) for text in track_mask.mask_warnings(shares, range(10, 14), marks))
 
 
 def test_what_is_hidden_for_a_while_or_marked_again_is_not_lost():
-    assert track_mask.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
-    assert track_mask.notes([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
-    assert track_mask.notes([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
-    assert track_mask.notes([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []
+    assert track_mask.mask_warnings([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
+    assert track_mask.mask_warnings([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
+    assert track_mask.mask_warnings([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
+    assert track_mask.mask_warnings([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []

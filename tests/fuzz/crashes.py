@@ -18,13 +18,20 @@ from pathlib import Path
 from random import Random
 
 from holdfast.media import video
+from tests.patience import HANG
 
 from . import seeds
 from .case import Case
 from .judge import seen
 from .server import Server
 
-COMMAND = "from holdfast.cli import app; from holdfast.pipeline import run; run.SAVE_EVERY = 0.0; app.main()"
+COMMAND = """
+from holdfast.cli import app
+from holdfast.pipeline import run
+
+run.SAVE_EVERY = 0.0
+app.main()
+"""
 EDIT = ["--source-prompt", seeds.SOURCE, "--target-prompt", seeds.TARGET, "--set", "steps=4"]
 EDIT += ["--backbone", "shapeworld-wan", "--mask", "mask.png"]
 OUTPUTS = ("out.mp4", "out.mkv", "out", "out.gif")
@@ -48,7 +55,7 @@ class Trials:
         self.server, self.folder, self.output = server, folder, output
         self.argv = ["edit", "clip.mp4", "-o", output, *EDIT]
         self.begin()
-        ran = server.run(self.argv, folder, 120, COMMAND)
+        ran = server.run(self.argv, folder, HANG, COMMAND)
         if ran.code:
             raise RuntimeError(ran.err)
         self.seconds, self.whole = ran.seconds, looked(folder)
@@ -75,7 +82,7 @@ class Trials:
         found = self.after(stop, ran)
         resume = self.folder / f"{self.output}.latents.safetensors"
         again = [*self.argv, "--resume"] if resume.exists() else self.argv
-        ran = self.server.run(again, self.folder, 120, COMMAND)
+        ran = self.server.run(again, self.folder, HANG, COMMAND)
         if ran.code:
             found.append(f"the next run ended with {ran.code}: {ran.err}")
         else:

@@ -8,12 +8,13 @@ Cases that fail are kept as small files in tests/fuzz/corpus, or where --keep sa
 import argparse
 import collections
 import contextlib
-import os
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.patience import PATIENCE, measure_patience
 
 from . import seeds
 from .case import Case, read
@@ -22,16 +23,15 @@ from .judge import complaints, incomplete, seen
 from .server import Ran, Server
 
 CORPUS = Path(__file__).parent / "corpus"
-# seconds; the second where the first is over, times how many want each processor: the machine may be busy
-LIMIT, PATIENCE = 10.0, 60.0
+# seconds for a case, times the machine's patience; the second where the first is over: the machine may be busy
+LIMIT, LAST_LIMIT = 10.0, 60.0
 
 
 def tried(server: Server, case: Case, folder: Path) -> tuple[Ran, list[str]]:
     """Run a case in a new folder, and say what is wrong with how it went."""
-    ran, found = _once(server, case, folder, LIMIT)
+    ran, found = _once(server, case, folder, LIMIT * PATIENCE)
     if ran.code is None:
-        crowd = os.getloadavg()[0] / (os.cpu_count() or 1)
-        ran, found = _once(server, case, folder, PATIENCE * max(1.0, crowd))
+        ran, found = _once(server, case, folder, LAST_LIMIT * measure_patience())
     return ran, found
 
 

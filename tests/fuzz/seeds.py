@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from tests.conftest import picture
+from tests.patience import HANG
 
 from .server import Server
 
@@ -119,9 +120,10 @@ RESUMED = {
 }
 RESUMED |= {"backbone": "shapeworld-wan", "settings": {"steps": "2"}}
 HALF = f"""
-from holdfast import editing, step, task
-running = editing.events(task.EditTask(**{RESUMED!r}))
-next(event for event in running if isinstance(event, step.Step))
+from holdfast.pipeline import run, task
+from holdfast.sampling import field
+running = run.events(task.EditTask(**{RESUMED!r}))
+next(event for event in running if isinstance(event, field.Step))
 running.close()
 """
 
@@ -148,10 +150,10 @@ def grow(server: Server, folder: Path) -> Grown:
     Case("seed", [], files).lay_out(folder)
     edit = ["edit", "clip.mp4", "-o"]
     for argv in (BENCH, [*edit, "out.mp4", *QUICK, *FIT]):
-        ran = server.run(argv, folder, 120)
+        ran = server.run(argv, folder, HANG)
         if ran.code:
             raise RuntimeError(f"{argv} ended with {ran.code}: {ran.err}")
-    ran = server.run([], folder, 120, HALF)
+    ran = server.run([], folder, HANG, HALF)
     if ran.code:
         raise RuntimeError(ran.err)
     bench = {f"bench/{p.relative_to(folder / 'bench')}": p for p in folder.glob("bench/**/*.*")}

@@ -63,7 +63,7 @@ def rewrite(source: Path, path: Path) -> list[float]:
     """Write a clip as an edit does that changes nothing; return the times of its frames as PyAV reads them."""
     clip = video.probe(source)
     video.check_output(path, clip)
-    video.write(path, clip, (video.Picture(None, own) for own in video.stored(clip)))
+    video.write(path, clip, (video.OutputFrame(None, own) for own in video.read_stored(clip)))
     return times(path)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from holdfast.media import anchors, images, masks, video
+from holdfast.media import images, marks, masks, video
 
 from ..conftest import picture
 
@@ -45,13 +45,13 @@ def test_all_frames_are_read_with_their_delays(name, tmp_path):
 @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.tif"])
 def test_what_is_seen_through_stays_so_or_is_said(name, tmp_path):
     clip = video.probe(save(tmp_path / name, alpha=0))
-    assert clip.opacity
-    assert "seen through" in video.losses(tmp_path / "b.mp4", clip)[0]
+    assert clip.has_transparency
+    assert "alpha channel" in video.losses(tmp_path / "b.mp4", clip)[0]
     assert video.losses(tmp_path / "b.webm", clip) == []
-    pairs = zip(video.read(clip), video.stored(clip), strict=True)
-    video.write(tmp_path / "b.webm", clip, (video.Picture(lambda r=r: r, f) for r, f in pairs))
-    assert video.probe(tmp_path / "b.webm").opacity
-    laid = video.treated(clip, False, "#ff0000")
+    pairs = zip(video.read(clip), video.read_stored(clip), strict=True)
+    video.write(tmp_path / "b.webm", clip, (video.OutputFrame(lambda r=r: r, f) for r, f in pairs))
+    assert video.probe(tmp_path / "b.webm").has_transparency
+    laid = video.apply_input_options(clip, False, "#ff0000")
     assert next(video.read(laid))[0, -1].tolist() == [255, 0, 0]
 
 
@@ -92,10 +92,10 @@ def test_where_one_picture_is_wanted_an_animated_one_is_refused(name, tmp_path):
     for i in range(2):
         Image.fromarray(picture(i, 48, 32)).save(folder / f"{i}.png")
     clip = video.probe(folder)
-    for read in (images.read, images.size, lambda path: anchors.anchor(path, clip)):
-        with pytest.raises(ValueError, match=f"{name}.* holds 5 frames, and one picture is wanted"):
+    for read in (images.read, images.size, lambda path: marks.make_anchor(path, clip)):
+        with pytest.raises(ValueError, match=f"{name}.* holds 5 frames, but one picture is needed"):
             read(source)
-    mask = masks.bind(source, video.probe(source), range(5))
+    mask = masks.open_mask(source, video.probe(source), range(5))
     assert len({inside.tobytes() for inside in mask.frames()}) == 5
     if name != "a.gif":  # which is no frame of a folder
         source.rename(folder / f"2{source.suffix}")
@@ -107,7 +107,7 @@ def test_where_one_picture_is_wanted_an_animated_one_is_refused(name, tmp_path):
 def test_one_that_breaks_off_is_refused(name, tmp_path):
     whole = save(tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(ValueError, match=rf"{name} is (damaged|not an image)"):
+    with pytest.raises(ValueError, match=rf"{name} is (damaged|not a readable image)"):
         video.probe(tmp_path / name)
 
 
@@ -115,6 +115,6 @@ def test_a_phones_picture_is_refused_with_the_cure(tmp_path):
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     (tmp_path / "a.heic").write_bytes(head + bytes(100))
     with pytest.raises(
-        ValueError, match="is a picture in HEIF, which is not read: save it as JPEG"
+        ValueError, match="is a HEIF picture, which is not supported: save it as JPEG"
     ):
         video.probe(tmp_path / "a.heic")

@@ -35,16 +35,16 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore:.*rounded from floats")  # halves have 11 bits
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clip_is_the_same_whatever_it_comes_as(kind):
-    made = arrays.frames(KINDS[kind])
+    made = arrays.to_frames(KINDS[kind])
     assert made.dtype == np.uint8
     assert np.array_equal(made, CLIP)
 
 
 def test_sixteen_bits_stay_so():
     deep = noise(2, 4, 6, 3, kind=np.uint16)
-    assert np.array_equal(arrays.frames(deep), deep)
+    assert np.array_equal(arrays.to_frames(deep), deep)
     tensor = torch.from_numpy(deep).permute(0, 3, 1, 2)
-    assert np.array_equal(arrays.frames(tensor), deep)
+    assert np.array_equal(arrays.to_frames(tensor), deep)
 
 
 X = np.zeros
@@ -79,27 +79,27 @@ WRONG = {
 def test_what_is_no_clip_is_refused_with_the_cure(case):
     given, words = WRONG[case]
     with pytest.raises(ValueError, match=words):
-        arrays.frames(given)
+        arrays.to_frames(given)
 
 
 def test_the_cures_cure():
     x = noise(4, 3, 8, 9)
-    assert arrays.frames(x.transpose(0, 2, 3, 1)).shape == (4, 8, 9, 3)
+    assert arrays.to_frames(x.transpose(0, 2, 3, 1)).shape == (4, 8, 9, 3)
     t = torch.from_numpy(noise(4, 8, 9, 3))
-    assert np.array_equal(arrays.frames(t.permute(0, 3, 1, 2)), t.numpy())
+    assert np.array_equal(arrays.to_frames(t.permute(0, 3, 1, 2)), t.numpy())
     grey = torch.from_numpy(noise(4, 8, 9))
-    assert arrays.frames(grey[..., None, :, :].repeat_interleave(3, -3)).shape == (4, 8, 9, 3)
-    assert arrays.frames(grey.numpy()[..., None].repeat(3, -1)).shape == (4, 8, 9, 3)
+    assert arrays.to_frames(grey[..., None, :, :].repeat_interleave(3, -3)).shape == (4, 8, 9, 3)
+    assert arrays.to_frames(grey.numpy()[..., None].repeat(3, -1)).shape == (4, 8, 9, 3)
     with pytest.raises(ValueError, match=r"image in an array is H W 3, not 3x8x9; try x.transpose"):
-        arrays.image(noise(3, 8, 9))
-    assert arrays.image(noise(3, 8, 9).transpose(1, 2, 0)).shape == (8, 9, 3)
+        arrays.to_image(noise(3, 8, 9))
+    assert arrays.to_image(noise(3, 8, 9).transpose(1, 2, 0)).shape == (8, 9, 3)
     with pytest.raises(ValueError, match=r"not 8x9x3; try x.permute\(2, 0, 1\)"):
-        arrays.image(torch.zeros(8, 9, 3))
+        arrays.to_image(torch.zeros(8, 9, 3))
 
 
 def test_floats_between_two_levels_are_told():
     with pytest.warns(Notice, match="rounded from floats to eight bits; give uint16"):
-        made = arrays.frames(np.full((1, 2, 2, 3), 0.4999, np.float32))
+        made = arrays.to_frames(np.full((1, 2, 2, 3), 0.4999, np.float32))
     assert (made == 127).all()
 
 
@@ -111,7 +111,7 @@ def test_a_photo_is_upright_as_its_file_is(tmp_path):
     turned = images.read(tmp_path / "a.png")
     assert turned.shape == (7, 5, 3)
     with Image.open(tmp_path / "a.png") as opened:
-        assert np.array_equal(arrays.frames([opened])[0], turned)
+        assert np.array_equal(arrays.to_frames([opened])[0], turned)
 
 
 INSIDE = noise(3, 5, 7) > 100
@@ -135,12 +135,12 @@ MASKS = {
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_a_mask_is_the_same_whatever_it_comes_as(kind):
-    assert np.array_equal(arrays.mask(MASKS[kind]), INSIDE)
+    assert np.array_equal(arrays.to_mask(MASKS[kind]), INSIDE)
 
 
 def test_a_mask_of_one_image_is_one_frame():
     for one in (INSIDE[0], torch.from_numpy(INSIDE[0]), Image.fromarray(INSIDE[0])):
-        assert np.array_equal(arrays.mask(one), INSIDE[:1])
+        assert np.array_equal(arrays.to_mask(one), INSIDE[:1])
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_mask_of_one_image_is_one_frame():
 )
 def test_what_is_no_mask_is_refused(given, words):
     with pytest.raises(ValueError, match=words):
-        arrays.mask(given)
+        arrays.to_mask(given)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -194,12 +194,12 @@ def test_the_same_frames_are_the_same_file_and_others_another(tmp_path):
 def test_frames_go_out_as_they_came_in():
     for kind in (np.uint8, np.uint16):
         clip = noise(3, 5, 7, 3, kind=kind)
-        assert np.array_equal(arrays.array(iter(clip)), clip)
-        tensor = arrays.tensor(iter(clip))
+        assert np.array_equal(arrays.to_array(iter(clip)), clip)
+        tensor = arrays.to_tensor(iter(clip))
         assert (tensor.shape, tensor.dtype) == ((3, 3, 5, 7), torch.float32)
         assert torch.equal(tensor[1], images.to_tensor(clip[1]))
-        shown = arrays.pictures(iter(clip))
+        shown = arrays.to_pil(iter(clip))
         assert np.array_equal(
             np.stack([np.asarray(one) for one in shown]), clip >> 8 * (kind != np.uint8)
         )
-    assert np.array_equal(arrays.frames(arrays.tensor(iter(CLIP))), CLIP)
+    assert np.array_equal(arrays.to_frames(arrays.to_tensor(iter(CLIP))), CLIP)

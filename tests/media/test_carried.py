@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast.media import anchors, carried, cut, overlaid, video
-from holdfast.media.anchors import Marks
-from holdfast.media.layers import Layers
+from holdfast.media import grabcut, overlays, propagation, video
+from holdfast.media import marks as anchors
+from holdfast.media.marks import Marks
+from holdfast.media.two_layer_tracker import TwoLayerTracker
 
 SIZE, SIDE = (72, 48), 14  # of the frame, and of the thing
 
@@ -53,10 +54,10 @@ def overlap(a, b) -> float:
 def test_a_box_on_the_first_frame_is_carried_to_the_last(tmp_path):
     frames, exact = passing()
     clip = written(frames, tmp_path)
-    n, inside = anchors.anchor(f"3,15,{SIDE + 2},{SIDE + 2}", clip)
+    n, inside = anchors.make_anchor(f"3,15,{SIDE + 2},{SIDE + 2}", clip)
     assert n == 0
     assert overlap(inside, exact[0]) > 0.9
-    found = list(carried.carried(clip, {0: inside}))
+    found = list(propagation.propagate(clip, {0: inside}))
     assert [f.shape for f in found] == [SIZE[::-1]] * 14
     assert found[0].dtype == bool
     assert min(overlap(a, b) for a, b in zip(found, exact, strict=True)) > 0.85
@@ -64,7 +65,7 @@ def test_a_box_on_the_first_frame_is_carried_to_the_last(tmp_path):
 
 def test_a_thing_that_passes_behind_another_comes_out_again_and_the_other_is_never_it(tmp_path):
     frames, exact = passing(18, wall=True)
-    found = list(carried.carried(written(frames, tmp_path), {0: exact[0]}))
+    found = list(propagation.propagate(written(frames, tmp_path), {0: exact[0]}))
     assert not any(f[:, 28:40].any() for f in found)  # the wall
     assert found[8].sum() < 0.2 * SIDE**2  # behind it
     assert overlap(found[-1], exact[-1]) > 0.85
@@ -76,7 +77,7 @@ def test_what_something_moving_hides_is_remembered_and_goes_on_with_the_rest():
     for t, frame in enumerate(frames):
         frame[10:36, 58 - 5 * t : 76 - 5 * t] = (30, 40, 200)
         covered[t][10:36, 58 - 5 * t : 76 - 5 * t] = True
-    layers = Layers(frames[0].astype(np.float32) / 255, exact[0])
+    layers = TwoLayerTracker(frames[0].astype(np.float32) / 255, exact[0])
     for frame in frames[1:7]:
         seen = layers.follow(frame.astype(np.float32) / 255) > 0.5
     assert overlap(seen, exact[6] & ~covered[6]) > 0.8
@@ -94,21 +95,21 @@ def test_an_outline_is_tightened_within_reach_and_not_against_what_is_certain():
     frame[10:40, 10:60] = (220, 40, 30)
     inside = np.zeros(SIZE[::-1], bool)
     inside[14:36, 14:56] = True  # the edge is four pixels off
-    near = cut.tightened(frame, inside, 2)
-    assert not (near & ~cut.grown(inside, 2)).any()
-    assert overlap(cut.tightened(frame, inside, 6), frame[..., 0] > 200) > 0.99
-    sketch = np.full(SIZE[::-1], cut.PERHAPS_IN, np.uint8)
-    sketch[10:40, 10:13] = cut.OUT
-    assert not cut.tightened(frame, inside, 6, sketch)[10:40, 10:13].any()
+    near = grabcut.refine(frame, inside, 2)
+    assert not (near & ~grabcut.dilate(inside, 2)).any()
+    assert overlap(grabcut.refine(frame, inside, 6), frame[..., 0] > 200) > 0.99
+    sketch = np.full(SIZE[::-1], grabcut.PROBABLY_INSIDE, np.uint8)
+    sketch[10:40, 10:13] = grabcut.OUTSIDE
+    assert not grabcut.refine(frame, inside, 6, sketch)[10:40, 10:13].any()
 
 
 def test_before_a_mark_a_mask_is_carried_back_in_runs_of_any_length(tmp_path, monkeypatch):
     frames, exact = passing()
     clip = written(frames, tmp_path)
-    whole = list(carried.carried(clip, {13: exact[13]}))
+    whole = list(propagation.propagate(clip, {13: exact[13]}))
     assert min(overlap(a, b) for a, b in zip(whole, exact, strict=True)) > 0.85
-    monkeypatch.setattr(carried, "HELD", 0)  # eight frames at a time
-    runs = list(carried.carried(clip, {13: exact[13]}))
+    monkeypatch.setattr(propagation, "BUFFER_BYTES", 0)  # eight frames at a time
+    runs = list(propagation.propagate(clip, {13: exact[13]}))
     assert all(np.array_equal(a, b) for a, b in zip(whole, runs, strict=True))
 
 
@@ -117,9 +118,9 @@ def test_on_a_marked_frame_the_mark_itself_and_from_there_on_it_is_followed(tmp_
     clip = written(frames, tmp_path)
     wrong = np.zeros(SIZE[::-1], bool)
     wrong[38:46, 50:70] = True  # ground, which stays where it is
-    lost = list(carried.carried(clip, {0: wrong}))
+    lost = list(propagation.propagate(clip, {0: wrong}))
     assert overlap(lost[-1], exact[-1]) < 0.1
-    mended = list(carried.carried(clip, {0: wrong, 8: exact[8]}))
+    mended = list(propagation.propagate(clip, {0: wrong, 8: exact[8]}))
     assert np.array_equal(mended[0], wrong)
     assert np.array_equal(mended[8], exact[8])
     assert overlap(mended[-1], exact[-1]) > 0.85
@@ -130,8 +131,8 @@ def test_on_a_marked_frame_the_mark_itself_and_from_there_on_it_is_followed(tmp_
 def test_a_part_has_the_same_masks_and_no_others(tmp_path):
     frames, exact = passing(8)
     clip = written(frames, tmp_path)
-    whole = list(carried.carried(clip, {2: exact[2]}))
-    part = list(carried.carried(clip, {2: exact[2]}, range(3, 6)))
+    whole = list(propagation.propagate(clip, {2: exact[2]}))
+    part = list(propagation.propagate(clip, {2: exact[2]}, range(3, 6)))
     assert len(part) == 3
     assert all(np.array_equal(a, b) for a, b in zip(whole[3:6], part, strict=True))
 
@@ -146,8 +147,8 @@ def test_frames_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
             read.append(i)
             yield frame
 
-    monkeypatch.setattr(carried.video, "read", counted)
-    masks = carried.carried(clip, {0: exact[0]})
+    monkeypatch.setattr(propagation.video, "read", counted)
+    masks = propagation.propagate(clip, {0: exact[0]})
     for _ in range(3):
         next(masks)
     assert read == [0, 1, 2]
@@ -162,7 +163,7 @@ def test_masks_of_no_frame_or_another_size_are_refused(tmp_path):
         ({0: exact[0][:10]}, "is 72x10, the clip 72x48"),
     ):
         with pytest.raises(ValueError, match=words):
-            list(carried.carried(clip, marks))
+            list(propagation.propagate(clip, marks))
 
 
 def test_a_large_clip_is_followed_small_and_tightened_to_its_own_edges(tmp_path):
@@ -172,7 +173,7 @@ def test_a_large_clip_is_followed_small_and_tightened_to_its_own_edges(tmp_path)
     size = (72 * 21, 48 * 21)  # nearly four times what it is followed at
     large = [cv2.resize(f, size, interpolation=cv2.INTER_NEAREST) for f in frames]
     inside = [cv2.resize(e.astype(np.uint8), size, interpolation=0) > 0 for e in exact]
-    found = list(carried.carried(written(large, tmp_path), {0: inside[0]}))
+    found = list(propagation.propagate(written(large, tmp_path), {0: inside[0]}))
     assert found[1].shape == size[::-1]
     assert overlap(found[1], inside[1]) > 0.999  # 0.99 where it is only enlarged
 
@@ -182,7 +183,7 @@ def test_a_thing_that_left_is_found_again_where_it_comes_in():
     ground = frames[0].copy()
     ground[16 : 16 + SIDE, 4 : 4 + SIDE] = frames[8][16 : 16 + SIDE, 4 : 4 + SIDE]
     shown = [*frames[:4], *[ground] * 4, frames[8], frames[8]]
-    layers = Layers(shown[0].astype(np.float32) / 255, exact[0])
+    layers = TwoLayerTracker(shown[0].astype(np.float32) / 255, exact[0])
     found = [layers.follow(f.astype(np.float32) / 255) > 0.5 for f in shown[1:]]
     assert not found[5].any()
     assert overlap(found[-1], exact[8]) > 0.6
@@ -194,9 +195,9 @@ def test_points_grow_over_the_colour_they_lie_on_and_those_beside_hold_it_back()
     frame[10:30, 40:60] = (220, 40, 30)  # alike, but not what is meant
     exact = np.zeros(SIZE[::-1], bool)
     exact[10:30, 10:30] = True
-    assert overlap(anchors.marked(frame, Marks(points=((20, 20),))), exact) > 0.9
-    both = anchors.marked(frame, Marks(boxes=((5, 5, 60, 30),)))
-    one = anchors.marked(frame, Marks(boxes=((5, 5, 60, 30),), beside=((50, 20),)))
+    assert overlap(anchors.segment_marks(frame, Marks(points=((20, 20),))), exact) > 0.9
+    both = anchors.segment_marks(frame, Marks(boxes=((5, 5, 60, 30),)))
+    one = anchors.segment_marks(frame, Marks(boxes=((5, 5, 60, 30),), negative_points=((50, 20),)))
     assert both[20, 50]
     assert not one[20, 50]
     assert one[20, 20]
@@ -204,16 +205,16 @@ def test_points_grow_over_the_colour_they_lie_on_and_those_beside_hold_it_back()
 
 def test_paint_is_tightened_unless_it_is_exact():
     frames, exact = passing(1)
-    rough = cut.grown(exact[0], 2)
-    assert overlap(anchors.marked(frames[0], Marks(brush=rough)), exact[0]) > 0.9
-    assert np.array_equal(anchors.marked(frames[0], Marks(brush=rough, exact=True)), rough)
+    rough = grabcut.dilate(exact[0], 2)
+    assert overlap(anchors.segment_marks(frames[0], Marks(brush=rough)), exact[0]) > 0.9
+    assert np.array_equal(anchors.segment_marks(frames[0], Marks(brush=rough, is_exact=True)), rough)
 
 
 def test_a_box_leaves_out_what_is_like_its_surroundings():
     frame = texture(0, 40, 60)
     frame[10:34, 20:44] = (220, 40, 30)
     frame[18:26, 28:36] = texture(0, 40, 60)[18:26, 28:36]  # a hole
-    inside = anchors.marked(frame, Marks(boxes=((20, 10, 24, 24),)))
+    inside = anchors.segment_marks(frame, Marks(boxes=((20, 10, 24, 24),)))
     assert inside[12, 22]
     assert not inside[22, 32]
 
@@ -224,12 +225,12 @@ def test_a_box_leaves_out_what_is_like_its_surroundings():
         ("1,2,30,20", "", 0, Marks(boxes=((1, 2, 30, 20),))),
         ("2=1,2,30,20", "box", 2, Marks(boxes=((1, 2, 30, 20),))),
         ("1,2", "", 0, Marks(points=((1, 2),))),
-        ("1 = 5,6 !7,8;9,9", "points", 1, Marks(points=((5, 6), (9, 9)), beside=((7, 8),))),
+        ("1 = 5,6 !7,8;9,9", "points", 1, Marks(points=((5, 6), (9, 9)), negative_points=((7, 8),))),
     ],
 )
 def test_what_is_typed(text, kind, frame, marks, tmp_path):
     clip = written(passing(3)[0], tmp_path)
-    assert anchors.parsed(text, clip, kind) == (frame, marks)
+    assert anchors.parse_marks(text, clip, kind) == (frame, marks)
 
 
 def test_a_painted_picture_of_any_size_is_a_mark(tmp_path):
@@ -239,7 +240,7 @@ def test_a_painted_picture_of_any_size_is_a_mark(tmp_path):
     Image.fromarray(inside).save(tmp_path / "2=paint.png")
     Image.fromarray(inside).save(tmp_path / "paint.png")
     for text, frame in ((f"2={tmp_path}/paint.png", 2), (f"{tmp_path}/2=paint.png", 0)):
-        found, marks = anchors.parsed(text, clip)
+        found, marks = anchors.parse_marks(text, clip)
         assert found == frame
         assert marks.brush.sum() == 4 * 6 * 12
 
@@ -258,16 +259,16 @@ def test_a_painted_picture_of_any_size_is_a_mark(tmp_path):
 def test_what_is_no_mark_is_refused_with_what_is_one(text, kind, words, tmp_path):
     clip = written(passing(3)[0], tmp_path)
     with pytest.raises(ValueError, match=words):
-        anchors.parsed(text, clip, kind)
+        anchors.parse_marks(text, clip, kind)
 
 
 def test_the_picture_to_look_at_is_the_frame_but_for_the_tint_and_its_outline():
     frame, inside = texture(0, 0, 255), np.zeros(SIZE[::-1], bool)
     inside[10:20, 10:20] = True
-    shown = overlaid.overlay(frame, inside)
+    shown = overlays.draw_mask(frame, inside)
     assert shown.dtype == np.uint8
     assert (shown[10:20, 10:20] != frame[10:20, 10:20]).any(2).all()
     assert (shown[9, 10:20] == 255).all()
     assert np.array_equal(shown[:8], frame[:8])
     deep = (frame.astype(np.uint16) << 8) | frame
-    assert np.array_equal(overlaid.overlay(deep, inside), shown)
+    assert np.array_equal(overlays.draw_mask(deep, inside), shown)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from holdfast.media import first
-from holdfast.media.fit import Fit, resize
+from holdfast.media import first_frame
+from holdfast.media.fitting import Fit, resize
 
 FIT = Fit(9, (60, 100), 9, (32, 48), "")
 
@@ -22,23 +22,23 @@ def shown():
 
 @pytest.mark.parametrize("size", [(100, 60), (200, 120), (51, 30)])
 def test_any_size_of_the_clips_aspect_comes_as_the_model_takes_it(tmp_path, size):
-    frame = first.read(written(tmp_path / "a.png", size), FIT, shown())
+    frame = first_frame.read(written(tmp_path / "a.png", size), FIT, shown())
     assert torch.allclose(frame, shown(), atol=1e-5)
 
 
 def test_another_aspect_ratio_is_refused_with_the_size_that_fits(tmp_path):
     with pytest.raises(ValueError, match=r"is 64x64; the clip's frames are 100x60"):
-        first.read(written(tmp_path / "a.png", (64, 64)), FIT, shown())
+        first_frame.read(written(tmp_path / "a.png", (64, 64)), FIT, shown())
 
 
 def test_what_is_no_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no image"):
-        first.read(str(tmp_path / "none.png"), FIT, shown())
+        first_frame.read(str(tmp_path / "none.png"), FIT, shown())
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="is not an image that can be read"):
-        first.read(str(tmp_path / "text.png"), FIT, shown())
+        first_frame.read(str(tmp_path / "text.png"), FIT, shown())
 
 
 def test_a_frame_that_differs_everywhere_is_remarked_on(tmp_path):
     with pytest.warns(UserWarning, match="differs nearly everywhere"):
-        first.read(written(tmp_path / "a.png", shade=200), FIT, shown())
+        first_frame.read(written(tmp_path / "a.png", shade=200), FIT, shown())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holdfast.media import fit
+from holdfast.media import fitting
 from holdfast.media.clip_format import Grid
 
 WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093, (16, 16), 4)
@@ -25,7 +25,7 @@ SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)
     ],
 )
 def test_sizes(grid, size, expected):
-    plan = fit.plan(grid, 5, size)
+    plan = fitting.choose_fit(grid, 5, size)
     assert plan.model_size == expected
     grid.check(plan.model_frames, *plan.model_size)
 
@@ -41,7 +41,7 @@ def test_common_sizes_are_hardly_stretched():
         (480, 640),
     ]:
         for grid, limit in ((WAN, 0.03), (SMALL, 0.08)):
-            h, w = fit.plan(grid, 5, size).model_size
+            h, w = fitting.choose_fit(grid, 5, size).model_size
             assert abs(w / h * size[0] / size[1] - 1) < limit, (size, grid)
             assert 0.7 < h * w / grid.area < 1.3
 
@@ -50,7 +50,7 @@ def test_common_sizes_are_hardly_stretched():
     ("frames", "padded"), [(1, 1), (2, 5), (5, 5), (6, 9), (81, 81), (147, 149)]
 )
 def test_lengths_are_padded_with_the_last_frame_and_trimmed(frames, padded):
-    plan = fit.plan(SMALL, frames, (64, 64))
+    plan = fitting.choose_fit(SMALL, frames, (64, 64))
     clip = torch.rand(frames, 3, 64, 64)
     sent = torch.stack(list(plan.forward(clip)))
     assert len(sent) == plan.model_frames == padded
@@ -61,15 +61,15 @@ def test_lengths_are_padded_with_the_last_frame_and_trimmed(frames, padded):
 
 def test_a_resized_clip_comes_back_at_its_size():
     smooth = torch.linspace(0, 1, 90).expand(2, 3, 50, 90)
-    plan = fit.plan(SMALL, 2, (50, 90))
+    plan = fitting.choose_fit(SMALL, 2, (50, 90))
     back = torch.stack(list(plan.back([torch.stack(list(plan.forward(smooth)))])))
     assert back.shape == smooth.shape
     assert (back - smooth).abs().max() < 0.03
 
 
 def test_the_reason_is_written_out():
-    reason = fit.plan(SMALL, 91, (718, 718)).reason
+    reason = fitting.choose_fit(SMALL, 91, (718, 718)).reason
     assert "718x718 runs at 64x64" in reason
     assert "91 frames padded to 93" in reason
     with pytest.raises(ValueError, match="no frames"):
-        fit.plan(SMALL, 0, (64, 64))
+        fitting.choose_fit(SMALL, 0, (64, 64))

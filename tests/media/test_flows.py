@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from holdfast.base.errors import Missing
-from holdfast.media import motion
-from holdfast.models.vision import flows as module
+from holdfast.media import optical_flow
+from holdfast.models.vision import latent_flow as module
 from holdfast.models.vision import raft
-from holdfast.models.vision.flows import Flows, backend, flows, warped
+from holdfast.models.vision.latent_flow import LatentFlow, flow_function, latent_flow, warp
 from tests.media.test_motion import constant, shifted, texture
 
 
@@ -30,25 +30,25 @@ def marching(x, y):
 
 
 def test_a_coarser_grid_divides_vectors_exactly():
-    made = flows(marked(3), (1, 8, 4), marching(6, -4))
+    made = latent_flow(marked(3), (1, 8, 4), marching(6, -4))
     assert made.forward.shape == made.backward.shape == (2, 2, 8, 20)
-    assert made.lost.shape == made.new.shape == (2, 1, 8, 20)
+    assert made.occluded_share.shape == made.disoccluded_share.shape == (2, 1, 8, 20)
     assert (made.forward[:, 0] == 6 / 4).all()
     assert (made.forward[:, 1] == -4 / 8).all()
     assert torch.equal(made.backward, -made.forward)
 
 
 def test_shares_say_how_much_of_a_cell_leaves_the_frame():
-    made = flows(marked(2), (1, 8, 8), marching(4, 0))
-    assert (made.lost[..., :-1] == 0).all()
-    assert (made.lost[..., -1] == 0.5).all()
-    assert (made.new[..., 1:] == 0).all()
-    assert (made.new[..., 0] == 0.5).all()
+    made = latent_flow(marked(2), (1, 8, 8), marching(4, 0))
+    assert (made.occluded_share[..., :-1] == 0).all()
+    assert (made.occluded_share[..., -1] == 0.5).all()
+    assert (made.disoccluded_share[..., 1:] == 0).all()
+    assert (made.disoccluded_share[..., 0] == 0.5).all()
 
 
 @pytest.mark.parametrize(("time", "frames"), [(1, [0, 1, 2, 3]), (2, [0, 2, 4]), (4, [0, 3, 7])])
 def test_a_latent_frame_stands_at_the_middle_of_its_frames(time, frames):
-    made = flows(marked(time * (len(frames) - 1) + 1), (time, 8, 8), marching(1, 0))
+    made = latent_flow(marked(time * (len(frames) - 1) + 1), (time, 8, 8), marching(1, 0))
     steps = torch.tensor(frames).diff()
     assert torch.equal(made.forward[:, 0, 2, 2], steps / 8)
     assert torch.equal(made.backward[:, 0, 2, 2], -steps / 8)
@@ -56,15 +56,15 @@ def test_a_latent_frame_stands_at_the_middle_of_its_frames(time, frames):
 
 def test_one_latent_frame_has_no_flow():
     with pytest.raises(ValueError, match="two latent frames"):
-        flows(marked(1), (4, 8, 8), marching(1, 0))
+        latent_flow(marked(1), (4, 8, 8), marching(1, 0))
 
 
 def test_warped_is_the_warp_of_frames():
     image = texture()
     flow = np.random.default_rng(0).normal(size=(64, 80, 2), scale=4).astype(np.float32)
-    expected = motion.warp(image, flow)
+    expected = optical_flow.warp(image, flow)
     tensors = [torch.from_numpy(a).permute(2, 0, 1)[None] for a in (image, flow)]
-    found = warped(*tensors)[0].permute(1, 2, 0).numpy()
+    found = warp(*tensors)[0].permute(1, 2, 0).numpy()
     assert np.abs(found - expected).max() < 0.02  # OpenCV rounds places to 1/32 of a pixel
 
 
@@ -75,7 +75,7 @@ def test_neighbours_come_from_the_side_they_are_on():
     right[:, 0] = 2
     hidden = torch.zeros(2, 1, 64, 80)
     hidden[0, 0, 0, 0] = 1
-    made = Flows(right, -right, hidden, hidden).to(clip)
+    made = LatentFlow(right, -right, hidden, hidden).to(clip)
     ahead, seen = made.from_next(clip)
     assert torch.allclose(ahead[:, :, :2, :, :-2], clip[:, :, :2, :, :-2], atol=1e-5)
     assert seen.shape == (1, 1, 3, 64, 80)
@@ -91,46 +91,46 @@ def test_neighbours_come_from_the_side_they_are_on():
 
 def test_the_default_flow_of_a_moving_texture():
     frames = [torch.from_numpy(shifted(texture(), 2 * t, 0)).permute(2, 0, 1) for t in range(5)]
-    made = flows(frames, (4, 8, 8))
+    made = latent_flow(frames, (4, 8, 8))
     assert made.forward.shape == (1, 2, 8, 10)
     assert (made.forward[0, 0, 2:-2, 2:-2] - 6 / 8).abs().max() < 0.05
 
 
 def test_backends_by_name():
-    assert backend("dis") is motion.dis
-    assert backend("sharp-dis") is motion.sharp_dis
+    assert flow_function("dis") is optical_flow.dis
+    assert flow_function("sharp-dis") is optical_flow.sharp_dis
     with pytest.raises(ValueError, match="unknown optical flow 'rapt': did you mean raft"):
-        backend("rapt")
+        flow_function("rapt")
     assert set(module.BACKENDS) == {"sharp_dis", "dis", "raft"}
 
 
 def test_raft_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(Missing, match=r"pip install 'holdfast\[raft\]'"):
-        backend("raft")
+        flow_function("raft")
 
 
 def test_raft_names_the_command_that_brings_its_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(Missing) as missing:
-        raft._file(None)
+        raft.weights_file(None)
     file = tmp_path / "checkpoints" / raft.WEIGHTS
     url = f"https://download.pytorch.org/models/{raft.WEIGHTS}"
     assert f"curl --create-dirs -o '{file}' {url}" in str(missing.value)
     with pytest.raises(Missing, match=r"mine\.pth"):
-        raft._file(tmp_path / "mine.pth")
+        raft.weights_file(tmp_path / "mine.pth")
     file.parent.mkdir()
     file.touch()
-    assert raft._file(None) == file
+    assert raft.weights_file(None) == file
 
 
 def test_what_raft_is_given():
     """Not a test of RAFT, which needs torchvision and weights: of its input alone."""
     frame = texture(60, 83)
-    given = raft._prepared(frame, 3)
+    given = raft.prepare(frame, 3)
     assert given.shape == (1, 3, 184, 256)
     assert given.min() >= -1
     assert given.max() <= 1
-    plain = raft._prepared(frame, 1)
+    plain = raft.prepare(frame, 1)
     assert np.allclose(plain[0, :, :60, :83].transpose(1, 2, 0), 2 * frame - 1)
     assert np.array_equal(plain[..., 83:], np.repeat(plain[..., 82:83], 5, -1))

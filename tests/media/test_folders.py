@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from holdfast.base.errors import UserError
-from holdfast.media import images, opacity, video
+from holdfast.media import images, transparency, video
 
 RNG = np.random.default_rng(0)
 
@@ -51,9 +51,9 @@ def stored(path):
 def test_sixteen_bits_go_in_and_come_out(suffix, channels, top, tmp_path, capfd):
     arrays = [deep(channels, top) for _ in range(2)]
     clip = video.probe(folder(tmp_path, suffix, arrays))
-    assert (clip.bits, clip.opacity, clip.size) == (16, channels == 4, (20, 16))
+    assert (clip.bits, clip.has_transparency, clip.size) == (16, channels == 4, (20, 16))
     assert video.losses(tmp_path / "out", clip) == []
-    assert "bit depth" in video.promises(tmp_path / "out", clip)
+    assert "bit depth" in video.kept_properties(tmp_path / "out", clip)
     video.write(tmp_path / "out", clip, video.read(clip))
     for i, array in enumerate(arrays):
         same = array if channels > 1 else np.repeat(array, 3, axis=2)
@@ -86,7 +86,7 @@ def test_deep_frames_stay_so_in_ffv1_and_are_announced_elsewhere(tmp_path):
         assert (
             f"{name} holds {bits} of the source's 16 bits" in video.losses(tmp_path / name, clip)[0]
         )
-        assert "bit depth" not in video.promises(tmp_path / name, clip)
+        assert "bit depth" not in video.kept_properties(tmp_path / name, clip)
 
 
 def test_a_video_of_ten_bits_becomes_images_of_sixteen(make_clip, tmp_path):
@@ -107,7 +107,7 @@ def test_deep_images_are_turned_as_shallow_ones_are(orientation, tmp_path):
     Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
     png(tmp_path / "b.png", array * np.uint16(257), 2, late=exif.tobytes()[6:])
     shallow, large = images.read(tmp_path / "a.png"), images.read(tmp_path / "b.png")
-    assert np.array_equal(large, images.sixteen_bits(shallow))
+    assert np.array_equal(large, images.to_16_bit(shallow))
     assert (
         images.size(tmp_path / "a.png") == images.size(tmp_path / "b.png") == shallow.shape[1::-1]
     )
@@ -137,8 +137,8 @@ def test_profile_and_camera_data_go_with_the_images(bits, tmp_path):
     if bits == 16:
         cv2.imwrite(str(tmp_path / "in" / "b.png"), deep(3).swapaxes(0, 1))
     clip = video.probe(tmp_path / "in")
-    assert clip.profiles
-    assert {"colour profile", "camera data"} <= {*video.promises(tmp_path / "out", clip)}
+    assert clip.profile_names
+    assert {"colour profile", "camera data"} <= {*video.kept_properties(tmp_path / "out", clip)}
     video.write(tmp_path / "out", clip, video.read(clip))
     with Image.open(tmp_path / "out" / "a.png") as made:
         made.load()
@@ -160,7 +160,7 @@ def test_what_is_converted_is_a_caution(tmp_path):
     palette = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "P")
     palette.putpalette(bytes(range(192)))
     palette.save(tmp_path / "b.png", transparency=0)
-    assert (opacity.of_image(tmp_path / "b.png") == 0).any()
+    assert (transparency.read_alpha(tmp_path / "b.png") == 0).any()
     Image.fromarray(np.eye(8) > 0).save(tmp_path / "c.png")
     assert {*np.unique(images.read(tmp_path / "c.png"))} == {0, 255}
 
@@ -178,7 +178,7 @@ def test_the_systems_own_files_are_no_frames_and_others_are_named(tmp_path):
     clip = video.probe(place)
     assert [file.name for file in clip.files] == ["f0.png", "f1.png"]
     assert clip.notes == ("16 bits a channel",)
-    assert clip.cautions == ("not read as frames of the folder, and left out: more.png, notes.txt",)
+    assert clip.cautions == ("ignored because they are not images: more.png, notes.txt",)
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.exr").write_bytes(b"x")
     with pytest.raises(UserError, match=r"has no images .*; it holds 1 \.exr"):

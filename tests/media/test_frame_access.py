@@ -52,7 +52,7 @@ def write(path, codec, options, times=None):
 def same_as_sequential(path):
     clip = video.probe(path)
     for number, frame in enumerate(video.read(clip)):
-        assert np.array_equal(read_frame(clip, number), images.eight_bits(frame)), number
+        assert np.array_equal(read_frame(clip, number), images.to_8_bit(frame)), number
     return clip
 
 
@@ -103,8 +103,8 @@ def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_decode_
 ):
     clip = video.probe(write(tmp_path / "b.mp4", "libx264", X264))
     decoded, converted = [], []
-    upright, frames = frame_access.upright, frame_access._decode_until
-    monkeypatch.setattr(frame_access, "upright", lambda *a: converted.append(1) or upright(*a))
+    upright, frames = frame_access.to_rgb, frame_access._decode_until
+    monkeypatch.setattr(frame_access, "to_rgb", lambda *a: converted.append(1) or upright(*a))
 
     def counted(*args):
         for frame in frames(*args):
@@ -125,7 +125,7 @@ def test_a_file_is_probed_once_for_as_long_as_it_does_not_change(tmp_path, monke
     video.probe(path)
     video.probe(path)
     assert len(probed) == 2  # just written: a change could still go unseen
-    monkeypatch.setattr(probing, "SETTLED", 0)
+    monkeypatch.setattr(probing, "SETTLE_NANOSECONDS", 0)
     first = video.probe(path)
     assert video.probe(path) is first
     assert len(probed) == 3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holdfast.media import opacity, video
+from holdfast.media import transparency, video
 
 
 def clear_clip(path, codec, pixels, frames=4):
@@ -49,34 +49,34 @@ def test_what_is_seen_through_stays_so(case, tmp_path):
     name, codec, pixels, result, chosen = CLEAR[case]
     source = clear_clip(tmp_path / name, codec, pixels)
     clip = video.probe(source)
-    assert clip.opacity
+    assert clip.has_transparency
     assert any("alpha" in text for text in clip.notes)
     path = tmp_path / result
     assert not any("alpha" in text for text in video.losses(path, clip, chosen))
     pictures = (
-        video.Picture(lambda rgb=rgb: rgb, own, 255 - rgb if rgb.dtype == np.uint8 else rgb, ones)
-        for own, rgb in zip(video.stored(clip), video.read(clip), strict=True)
+        video.OutputFrame(lambda rgb=rgb: rgb, own, 255 - rgb if rgb.dtype == np.uint8 else rgb, ones)
+        for own, rgb in zip(video.read_stored(clip), video.read(clip), strict=True)
         for ones in [np.ones(rgb.shape[:2], np.float32)]
     )
     video.write(path, clip, pictures, chosen)
     assert np.abs(seen(path) - seen(source)).max() <= 4
-    assert video.probe(path).opacity
+    assert video.probe(path).has_transparency
 
 
 def test_what_cannot_hold_it_says_so_and_a_background_is_laid_behind(tmp_path):
     source = clear_clip(tmp_path / "a.mov", "qtrle", "argb")
     clip = video.probe(source)
     (said,) = video.losses(tmp_path / "b.mp4", clip)
-    assert "seen through (alpha), which is left out" in said
-    laid = video.treated(clip, False, "#ff0000")
+    assert "cannot hold the alpha channel, which is left out" in said
+    laid = video.apply_input_options(clip, False, "#ff0000")
     assert video.losses(tmp_path / "b.mp4", laid) == []
     first = next(video.read(laid))
     assert first[0, -1].tolist() == [255, 0, 0]
     assert first[0, 0, 0] < 10
-    video.write(tmp_path / "b.mp4", laid, (video.Picture(lambda f=f: f) for f in video.read(laid)))
+    video.write(tmp_path / "b.mp4", laid, (video.OutputFrame(lambda f=f: f) for f in video.read(laid)))
     assert next(video.read(video.probe(tmp_path / "b.mp4")))[0, -1, 0] > 240
-    with pytest.raises(ValueError, match="is no colour"):
-        video.treated(clip, False, "sky")
+    with pytest.raises(ValueError, match="is not a colour"):
+        video.apply_input_options(clip, False, "sky")
 
 
 def test_images_that_are_seen_through_stay_so(tmp_path):
@@ -87,11 +87,11 @@ def test_images_that_are_seen_through_stay_so(tmp_path):
         array[..., 3] = 30 * i
         Image.fromarray(array).save(folder / f"f{i}.png")
     clip = video.probe(folder)
-    assert clip.opacity
+    assert clip.has_transparency
     video.write(tmp_path / "b", clip, video.read(clip))
     for i in range(2):
-        assert (opacity.of_image(tmp_path / "b" / f"f{i}.png") == 30 * i).all()
-    laid = video.treated(clip, False, "white")
+        assert (transparency.read_alpha(tmp_path / "b" / f"f{i}.png") == 30 * i).all()
+    laid = video.apply_input_options(clip, False, "white")
     assert next(video.read(laid))[0, 0].tolist() == [255] * 3
     assert any("alpha" in text for text in video.losses(tmp_path / "c.gif", clip))
 
@@ -101,20 +101,20 @@ def test_interlaced_clips_are_kept_as_such_or_become_whole_frames(first, make_cl
     order = {"top": "tff=1", "bottom": "bff=1"}[first]
     source = make_clip(options={"x264-params": order, "crf": "10"}, size=(64, 48))
     clip = video.probe(source)
-    assert clip.fields == first
+    assert clip.field_order == first
     assert f"interlaced, {first} field first" in clip.notes
-    pictures = (video.Picture(None, own) for own in video.stored(clip))
+    pictures = (video.OutputFrame(None, own) for own in video.read_stored(clip))
     video.write(tmp_path / "b.mp4", clip, pictures)
-    assert video.probe(tmp_path / "b.mp4").fields == first
+    assert video.probe(tmp_path / "b.mp4").field_order == first
     assert "interlaced" in video.losses(tmp_path / "b.webm", clip)[0]
-    whole = video.treated(clip, True, None)
-    assert whole.fields == ""
+    whole = video.apply_input_options(clip, True, None)
+    assert whole.field_order == ""
     frames = list(video.read(whole))
     assert len(frames) == clip.frames
     video.write(
-        tmp_path / "c.mp4", whole, (video.Picture(None, own) for own in video.stored(whole))
+        tmp_path / "c.mp4", whole, (video.OutputFrame(None, own) for own in video.read_stored(whole))
     )
-    assert video.probe(tmp_path / "c.mp4").fields == ""
+    assert video.probe(tmp_path / "c.mp4").field_order == ""
 
 
 def test_delays_of_a_gif_and_the_last_frames_duration_are_kept(make_clip, tmp_path):
@@ -148,7 +148,7 @@ def test_only_files_that_hold_their_own_picture_are_opened(make_clip, tmp_path, 
     }
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match="is not a video that can be read"):
+        with pytest.raises(ValueError, match="is not a readable video"):
             video.probe(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for name in ("http:b.mp4", "concat:b.mp4"):
@@ -170,7 +170,7 @@ def test_what_is_cut_off_says_how_much_is_missing(make_clip, tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
     whole = (tmp_path / "a.gif").read_bytes()
     (tmp_path / "b.gif").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="truncated: it breaks off after"):
+    with pytest.raises(ValueError, match="truncated: it ends prematurely after"):
         video.probe(tmp_path / "b.gif")
     clip = video.probe(make_clip(frames=40, size=(128, 96)))
     video.write(tmp_path / "c.mkv", clip, video.read(clip))

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from holdfast.base.errors import UserError
-from holdfast.media import anchors, arrays, masks, video
+from holdfast.media import arrays, marks, masks, video
 
 PART = range(3)
 INSIDE = np.zeros((32, 48), bool)
@@ -29,7 +29,7 @@ def layers(seen, hidden, alpha=INSIDE, of=np.uint8):
 
 
 def read(path, clip, **more):
-    return list(masks.bind(path, clip, PART, **more).frames())
+    return list(masks.open_mask(path, clip, PART, **more).frames())
 
 
 @pytest.mark.filterwarnings("ignore:the mask .* is of one colour")
@@ -44,9 +44,9 @@ def test_a_shape_in_one_colour_on_a_clear_layer_is_that_of_the_alpha(
         path, **({"exact": True} if suffix == "webp" else {})
     )
     assert all(np.array_equal(frame, INSIDE) for frame in read(path, clip))
-    assert np.array_equal(anchors.painted(path, clip.size), INSIDE)
+    assert np.array_equal(marks.read_brush(path, clip.size), INSIDE)
     with Image.open(path) as picture:
-        assert np.array_equal(arrays.mask(picture)[0], INSIDE)
+        assert np.array_equal(arrays.to_mask(picture)[0], INSIDE)
 
 
 def test_a_black_picture_with_a_hole_is_no_guess(clip, tmp_path):
@@ -91,7 +91,7 @@ def test_two_shapes_are_refused_and_one_can_be_said(clip, tmp_path):
     with pytest.raises(UserError, match=r"its colour and another in its alpha.*--mask-channel"):
         read(tmp_path / "m.png", clip)
     with pytest.raises(UserError, match="save it without transparency"):
-        anchors.painted(tmp_path / "m.png", clip.size)
+        marks.read_brush(tmp_path / "m.png", clip.size)
     assert np.array_equal(read(tmp_path / "m.png", clip, channel="colour")[0], ELSE)
     assert np.array_equal(read(tmp_path / "m.png", clip, channel="alpha")[0], INSIDE)
     Image.fromarray(both[..., :3]).save(tmp_path / "m.png")
@@ -111,12 +111,12 @@ def test_labels_of_0_and_1_are_known(kind, clip, tmp_path):
     with pytest.warns(UserWarning, match="are 0 and 1: 1 is taken for inside"):
         assert np.array_equal(read(tmp_path / "m.png", clip)[0], INSIDE)
     with pytest.warns(UserWarning, match="are 0 and 1: 1 is taken for painted"):
-        assert np.array_equal(anchors.painted(tmp_path / "m.png", clip.size), INSIDE)
+        assert np.array_equal(marks.read_brush(tmp_path / "m.png", clip.size), INSIDE)
 
 
 def test_other_labels_say_how_bright_they_are(clip, tmp_path):
     Image.fromarray(INSIDE.astype(np.uint8) + ELSE).save(tmp_path / "m.png")
-    for read_it in (lambda p: read(p, clip), lambda p: anchors.painted(p, clip.size)):
+    for read_it in (lambda p: read(p, clip), lambda p: marks.read_brush(p, clip.size)):
         with pytest.raises(UserError, match="its brightest value is 2 of 255"):
             read_it(tmp_path / "m.png")
 
@@ -159,9 +159,9 @@ def test_an_empty_or_full_mask_stops_unless_it_is_allowed(case, clip, tmp_path):
     inside, shape, words = SHAPES[case]
     Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "m.png")
     with pytest.raises(UserError, match=f"{words}.*--allow-any-mask"):
-        read(tmp_path / "m.png", clip, shape=masks.Shape(**shape))
+        read(tmp_path / "m.png", clip, shape=masks.MaskShape(**shape))
     with pytest.warns(UserWarning, match=words[:7]):
-        read(tmp_path / "m.png", clip, shape=masks.Shape(**shape), allow_any=True)
+        read(tmp_path / "m.png", clip, shape=masks.MaskShape(**shape), allow_any=True)
 
 
 def test_one_pixel_of_one_frame_is_enough(clip, tmp_path):
@@ -173,4 +173,4 @@ def test_one_pixel_of_one_frame_is_enough(clip, tmp_path):
     with pytest.warns(UserWarning, match="100% of the picture"):
         read(tmp_path / "m", clip)
     with pytest.raises(UserError, match="is full"):
-        masks.bind("0,0,48,32", clip, PART)
+        masks.open_mask("0,0,48,32", clip, PART)

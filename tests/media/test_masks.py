@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from holdfast.base.errors import UserError
-from holdfast.media import fit, masks, video
+from holdfast.media import fitting, masks, video
 from holdfast.models.base import Grid
 
 GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
@@ -41,7 +41,7 @@ def half(width=48, height=32):
 def test_colour_modes_and_sizes(mode, clip, tmp_path):
     for size in ((48, 32), (96, 64), (24, 16)):
         Image.fromarray((half(*size) * 255).astype(np.uint8)).convert(mode).save(tmp_path / "m.png")
-        mask = masks.bind(tmp_path / "m.png", clip, range(6))
+        mask = masks.open_mask(tmp_path / "m.png", clip, range(6))
         frames = list(mask.frames())
         assert len(frames) == 6
         assert all(np.array_equal(f, half()) for f in frames)
@@ -50,7 +50,7 @@ def test_colour_modes_and_sizes(mode, clip, tmp_path):
 def test_compression_noise_is_not_foreground(clip, tmp_path):
     noisy = (half() * 235 + 20 * np.random.default_rng(0).random((32, 48))).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "m.jpg", quality=60)
-    assert np.array_equal(next(masks.bind(tmp_path / "m.jpg", clip, range(6)).frames()), half())
+    assert np.array_equal(next(masks.open_mask(tmp_path / "m.jpg", clip, range(6)).frames()), half())
 
 
 @pytest.mark.filterwarnings("ignore:the mask")
@@ -60,20 +60,20 @@ def test_compression_noise_is_not_foreground(clip, tmp_path):
 )
 def test_lengths(length, part, expected, clip, tmp_path):
     frames = [np.full((32, 48), i in (3, 4)) for i in range(length)]
-    mask = masks.bind(save(tmp_path / "m", *frames), clip, part, allow_any=True)
+    mask = masks.open_mask(save(tmp_path / "m", *frames), clip, part, allow_any=True)
     got = [bool(f.all()) for f in mask.frames()]
     assert got == [bool(frames[expected + i if length > 1 else 0].all()) for i in range(len(part))]
 
 
 def test_a_frame_too_many_is_dropped_with_a_warning(clip, tmp_path):
     with pytest.warns(UserWarning, match="one frame too many"):
-        mask = masks.bind(save(tmp_path / "m", *[half()] * 7), clip, range(6))
+        mask = masks.open_mask(save(tmp_path / "m", *[half()] * 7), clip, range(6))
     assert len(list(mask.frames())) == 6
 
 
 def test_other_lengths_are_refused_with_both_numbers(clip, tmp_path):
     with pytest.raises(ValueError, match="has 4 frames; the clip has 6"):
-        masks.bind(save(tmp_path / "m", *[half()] * 4), clip, range(6))
+        masks.open_mask(save(tmp_path / "m", *[half()] * 4), clip, range(6))
 
 
 def test_empty_full_and_perhaps_inverted_masks_warn(clip, tmp_path):
@@ -81,21 +81,21 @@ def test_empty_full_and_perhaps_inverted_masks_warn(clip, tmp_path):
     nearly[:4] = False
     for frame, words in ((0 * half(), "empty"), (half() | True, "full"), (nearly, "inverted")):
         with pytest.warns(UserWarning, match=words):
-            masks.bind(save(tmp_path / "m.png", frame), clip, range(6), allow_any=True)
-    inverted = masks.bind(
-        save(tmp_path / "m.png", nearly), clip, range(6), masks.Shape(invert=True)
+            masks.open_mask(save(tmp_path / "m.png", frame), clip, range(6), allow_any=True)
+    inverted = masks.open_mask(
+        save(tmp_path / "m.png", nearly), clip, range(6), masks.MaskShape(invert=True)
     )
     assert np.array_equal(next(inverted.frames()), ~nearly)
 
 
 def test_feather_fades_outwards_and_ends(clip, tmp_path):
-    mask = masks.bind(save(tmp_path / "m.png", half()), clip, range(6), masks.Shape(feather=4))
+    mask = masks.open_mask(save(tmp_path / "m.png", half()), clip, range(6), masks.MaskShape(feather=4))
     row = next(mask.alphas())[10]
     assert (row[:24] == 1).all()
     assert row[24:29] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-6)
     assert (row[28:] == 0).all()
     with pytest.raises(ValueError, match="feather"):
-        masks.bind(tmp_path / "m.png", clip, range(6), masks.Shape(feather=-1))
+        masks.open_mask(tmp_path / "m.png", clip, range(6), masks.MaskShape(feather=-1))
 
 
 def test_a_latent_cell_is_inside_where_any_of_its_pixels_is():
@@ -127,13 +127,13 @@ def test_the_composite_is_exact_where_the_weight_is_zero_or_one(kind):
 
 
 def test_a_box_in_pixels(clip):
-    frames = list(masks.bind("8, 4,16,10", clip, range(2, 6)).frames())
+    frames = list(masks.open_mask("8, 4,16,10", clip, range(2, 6)).frames())
     assert len(frames) == 4
     assert frames[0][4:14, 8:24].all()
     assert frames[0].sum() == 160
     for wrong in ("40,0,9,4", "0,30,4,3", "0,0,0,4"):
         with pytest.raises(ValueError, match=f"the box {wrong} is not within the 48x32 frame"):
-            masks.bind(wrong, clip, range(6))
+            masks.open_mask(wrong, clip, range(6))
 
 
 def disc(x=20, y=15, radius=6):
@@ -143,18 +143,18 @@ def disc(x=20, y=15, radius=6):
 
 def test_grow_shrink_hull_and_box():
     ring = disc() & ~disc(radius=3)
-    hull = masks.Shape(outline="hull").of(ring)
+    hull = masks.MaskShape(outline="hull").apply(ring)
     assert (hull >= disc()).all()
     assert hull.sum() <= 1.1 * disc().sum()
-    box = masks.Shape(outline="box").of(ring)
+    box = masks.MaskShape(outline="box").apply(ring)
     assert box[9:22, 14:27].all()
     assert box.sum() == 13 * 13
-    grown, shrunk = masks.Shape(grow=2).of(disc()), masks.Shape(grow=-2).of(disc())
+    grown, shrunk = masks.MaskShape(grow=2).apply(disc()), masks.MaskShape(grow=-2).apply(disc())
     assert grown.sum() > disc().sum() > shrunk.sum() > 0
     assert (grown >= disc()).all()
     assert (disc() >= shrunk).all()
-    assert not masks.Shape(outline="hull").of(0 * ring).any()  # an empty frame stays empty
-    assert np.array_equal(masks.Shape(invert=True, outline="box").of(~ring), box)  # inverted first
+    assert not masks.MaskShape(outline="hull").apply(0 * ring).any()  # an empty frame stays empty
+    assert np.array_equal(masks.MaskShape(invert=True, outline="box").apply(~ring), box)  # inverted first
 
 
 @pytest.mark.parametrize("reach", [1, 2, 5, 13, 300, 100000])
@@ -166,18 +166,18 @@ def test_growing_takes_every_pixel_within_reach_and_shrinking_is_its_reverse(rea
     y, x = np.mgrid[0:40, 0:60]
     squares = (y[..., None] - rows) ** 2 + (x[..., None] - columns) ** 2
     near = squares.min(-1) <= reach**2
-    assert np.array_equal(masks.Shape(grow=reach).of(inside), near)
-    assert np.array_equal(masks.Shape(grow=-reach).of(~inside), ~near)
+    assert np.array_equal(masks.MaskShape(grow=reach).apply(inside), near)
+    assert np.array_equal(masks.MaskShape(grow=-reach).apply(~inside), ~near)
     empty = np.zeros((40, 60), bool)  # and a full one, of which nothing is near an edge
-    assert np.array_equal(masks.Shape(grow=reach).of(empty), empty)
-    assert np.array_equal(masks.Shape(grow=-reach).of(~empty), ~empty)
+    assert np.array_equal(masks.MaskShape(grow=reach).apply(empty), empty)
+    assert np.array_equal(masks.MaskShape(grow=-reach).apply(~empty), ~empty)
 
 
 def test_a_large_reach_costs_no_more_than_a_small_one():
     large = np.zeros((1080, 1920), bool)
     large[500:600, 900:1000] = True
     began = time.perf_counter()
-    grown = masks.Shape(grow=300).of(large)
+    grown = masks.MaskShape(grow=300).apply(large)
     assert time.perf_counter() - began < 1
     assert grown[500, 1299]
     assert not grown[500, 1300]
@@ -185,21 +185,21 @@ def test_a_large_reach_costs_no_more_than_a_small_one():
 
 def test_a_mask_of_another_aspect_ratio_is_said_to_be_stretched(clip, tmp_path):
     with pytest.warns(UserWarning, match="is 32x32, the clip 48x32: it is stretched to fit"):
-        masks.bind(save(tmp_path / "m.png", half(32, 32)), clip, range(6))
-    masks.bind(save(tmp_path / "m.png", half(97, 64)), clip, range(6))  # rounded: no word of it
+        masks.open_mask(save(tmp_path / "m.png", half(32, 32)), clip, range(6))
+    masks.open_mask(save(tmp_path / "m.png", half(97, 64)), clip, range(6))  # rounded: no word of it
 
 
 def test_cells_of_latents_become_a_mask_of_the_clips_own_size_and_length():
     cells = torch.zeros(3, 8, 8, dtype=torch.bool)
     cells[0, 0, 0] = cells[1, 2, 3] = cells[2, 7, 7] = True
-    plan = fit.plan(GRID, 7, (50, 70))
-    frames = list(masks.from_cells(cells, GRID, plan, masks.Shape()).frames())
+    plan = fitting.choose_fit(GRID, 7, (50, 70))
+    frames = list(masks.from_cells(cells, GRID, plan, masks.MaskShape()).frames())
     assert [f.shape for f in frames] == [(50, 70)] * 7
     assert frames[0][0, 0]
     assert all(np.array_equal(frames[i], frames[1]) for i in range(2, 5))
     assert frames[6][-1, -1]
     with pytest.warns(UserWarning, match="the mask auto is empty"):
-        masks.from_cells(0 * cells, GRID, plan, masks.Shape(), allow_any=True)
+        masks.from_cells(0 * cells, GRID, plan, masks.MaskShape(), allow_any=True)
     for any_of, words in ((0 * cells, "empty"), (cells | True, "full")):
         with pytest.raises(UserError, match=f"the mask auto is {words}"):
-            masks.from_cells(any_of, GRID, plan, masks.Shape())
+            masks.from_cells(any_of, GRID, plan, masks.MaskShape())

@@ -68,7 +68,7 @@ def test_all_of_it_is_carried_over_whether_or_not_groups_are_copied(source, resu
     for edited in (None, range(4, 6)):
         path = tmp_path / f"b.{result}"
         assert video.losses(path, clip) == []
-        assert "metadata" in video.promises(path, clip)
+        assert "metadata" in video.kept_properties(path, clip)
         how = video.write(path, clip, video.read(clip), edited=edited)
         tags, chapters = found(path)
         assert {name: tags.get(name.lower()) for name in TAGS} == TAGS
@@ -101,7 +101,7 @@ def test_what_is_lost_is_named(name, tmp_path):
     assert "title" in said[-1]
     assert "com.apple.quicktime.location.ISO6709" in said[-1]
     assert "2 chapters" in said[-1]
-    assert "metadata" not in video.promises(tmp_path / name, clip)
+    assert "metadata" not in video.kept_properties(tmp_path / name, clip)
 
 
 def test_a_clip_without_any_says_nothing(make_clip, tmp_path):
@@ -116,14 +116,14 @@ def test_promises_are_of_the_container(make_clip, tmp_path):
         make_clip(audio=1, colour={"colorspace": 1, "color_primaries": 1, "color_trc": 1})
     )
     every = ["frame count", "timestamps", "size", "sound", "colour tags"]
-    assert video.promises(tmp_path / "b.mp4", clip) == every
+    assert video.kept_properties(tmp_path / "b.mp4", clip) == every
     hundredths = "timestamps to a hundredth of a second"  # an eighth is none
-    assert video.promises(tmp_path / "b.gif", clip) == ["frame count", hundredths, "size"]
-    assert video.promises(tmp_path / "b", clip) == ["frame count", "size"]
+    assert video.kept_properties(tmp_path / "b.gif", clip) == ["frame count", hundredths, "size"]
+    assert video.kept_properties(tmp_path / "b", clip) == ["frame count", "size"]
     (said,) = video.losses(tmp_path / "b.gif", clip)
     assert said == "b.gif cannot hold the source's audio, which is left out"
     fast = video.probe(make_clip("fast.mp4", rate=240))
-    assert "of its frames have that of the one before" in video.losses(tmp_path / "b.gif", fast)[0]
+    assert "of its frames have the time of the one before" in video.losses(tmp_path / "b.gif", fast)[0]
 
 
 def test_a_tag_that_is_not_utf8_is_read_with_a_mark_and_named(tmp_path):
@@ -134,5 +134,5 @@ def test_a_tag_that_is_not_utf8_is_read_with_a_mark_and_named(tmp_path):
     data = path.read_bytes().replace(b"ISFT", b"INAM")  # as the title
     path.write_bytes(data)
     clip = video.probe(path)
-    assert clip.metadata.unread == ["title"]
+    assert clip.metadata.unreadable == ["title"]
     assert any("not UTF-8: title" in caution for caution in clip.cautions)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from holdfast.media import motion
+from holdfast.media import optical_flow
 
 
 def texture(height=64, width=80, seed=0):
@@ -29,13 +29,13 @@ def constant(x, y, height=64, width=80):
 @pytest.mark.parametrize(("x", "y"), [(3, 0), (0, -2), (-4, 3)])
 def test_dis_finds_a_known_shift(x, y):
     image = texture()
-    flow = motion.dis(image, shifted(image, x, y))
+    flow = optical_flow.dis(image, shifted(image, x, y))
     assert np.abs(flow[12:-12, 12:-12] - (x, y)).mean() < 0.25
 
 
 def test_dis_takes_frames_smaller_than_its_pyramid():
     image = texture(16, 20)
-    flow = motion.dis(image, image)
+    flow = optical_flow.dis(image, image)
     assert flow.shape == (16, 20, 2)
     assert np.abs(flow).max() < 0.1
 
@@ -44,7 +44,7 @@ def test_dis_takes_frames_smaller_than_its_pyramid():
 def test_sharp_dis_finds_a_known_shift_both_ways(x, y):
     image = texture()
     moved = shifted(image, x, y)
-    ahead, back = motion.sharp_dis(image, moved), motion.sharp_dis(moved, image)
+    ahead, back = optical_flow.sharp_dis(image, moved), optical_flow.sharp_dis(moved, image)
     assert np.abs(ahead[12:-12, 12:-12] - (x, y)).max() < 0.5
     assert np.abs(back[12:-12, 12:-12] + (x, y)).max() < 0.5
 
@@ -62,18 +62,18 @@ def passing(step=4):
 
 def test_sharp_dis_keeps_still_what_a_thing_passes():
     first, second, inside = passing()
-    flow = motion.sharp_dis(first, second)
+    flow = optical_flow.sharp_dis(first, second)
     assert np.abs(flow[inside] - (4, 0)).mean() < 0.2
     beside = np.zeros_like(inside)
     beside[20:44, 13:18] = True  # left of the square, within DIS's patches
     assert np.abs(flow[beside]).mean() < 0.2
-    assert np.abs(motion.dis(first, second)[beside]).mean() > 0.5
+    assert np.abs(optical_flow.dis(first, second)[beside]).mean() > 0.5
 
 
 def test_what_a_thing_covers_is_occluded_ahead_of_it_and_what_it_uncovers_behind_it():
     first, second, _ = passing()
-    ahead, back = motion.sharp_dis(first, second), motion.sharp_dis(second, first)
-    covered, uncovered = motion.occluded(ahead, back), motion.occluded(back, ahead)
+    ahead, back = optical_flow.sharp_dis(first, second), optical_flow.sharp_dis(second, first)
+    covered, uncovered = optical_flow.occlusion(ahead, back), optical_flow.occlusion(back, ahead)
     right, left = np.s_[22:42, 44:48], np.s_[22:42, 20:24]
     assert covered[right].mean() > 0.8
     assert covered[left].mean() < 0.1
@@ -86,14 +86,14 @@ def test_occluded_is_what_does_not_return_by_the_published_constants():
     allowed = 0.01 * (10**2 + 10**2) + 0.5  # about: the squared length that may be missing
     for missing, expected in ((0.9 * allowed**0.5, False), (1.1 * allowed**0.5, True)):
         back = constant(-10, missing)
-        assert (motion.occluded(ahead, back)[8:-8, :60] == expected).all()
-    assert motion.occluded(ahead, constant(-10, 0))[:, 70:].all()  # beyond the frame
+        assert (optical_flow.occlusion(ahead, back)[8:-8, :60] == expected).all()
+    assert optical_flow.occlusion(ahead, constant(-10, 0))[:, 70:].all()  # beyond the frame
 
 
 def test_joined_flow_goes_on_from_where_the_first_part_led():
     onward = constant(0, 0)
     onward[:, 40:] = (0, 2)
-    whole = motion.joined(constant(10, 0), onward)
+    whole = optical_flow.compose(constant(10, 0), onward)
     assert np.array_equal(whole[:, :30], constant(10, 0)[:, :30])
     assert np.array_equal(whole[:, 30:], constant(10, 2)[:, 30:])
 
@@ -101,18 +101,18 @@ def test_joined_flow_goes_on_from_where_the_first_part_led():
 def test_warp_undoes_an_integer_shift_exactly_where_it_stays_inside():
     image = texture()
     flow = constant(5, -3)
-    back = motion.warp(shifted(image, 5, -3), flow)
-    inside = motion.inside(flow)
+    back = optical_flow.warp(shifted(image, 5, -3), flow)
+    inside = optical_flow.ends_in_frame(flow)
     assert np.array_equal(back[inside], image[inside])
     assert inside.sum() == (80 - 5) * (64 - 3)
 
 
 def test_visible_follows_what_returns_and_nothing_else():
     forward, backward = constant(2, 0), constant(-2, 0)
-    seen = motion.visible(forward, backward)
+    seen = optical_flow.visibility(forward, backward)
     assert seen[:, :-2].all()
     assert not seen[:, -2:].any()  # moved out of the frame
-    assert not motion.visible(forward, constant(2, 0)).any()  # a flow that does not come back
+    assert not optical_flow.visibility(forward, constant(2, 0)).any()  # a flow that does not come back
 
 
 def test_motion_boundaries_are_not_followed():
@@ -120,14 +120,14 @@ def test_motion_boundaries_are_not_followed():
     forward[:, 40:] = (3, 0)
     backward = constant(0, 0)
     backward[:, 43:] = (-3, 0)
-    seen = motion.visible(forward, backward)
+    seen = optical_flow.visibility(forward, backward)
     assert not seen[:, 39].any()  # the flow changes from this column to the next
     assert seen[:, :39].all()
     assert seen[:, 44:76].all()
 
 
 def test_tracks_move_with_the_flow_and_are_lost_at_the_edge():
-    tracks = motion.Tracks(64, 80, 4)
+    tracks = optical_flow.PointTracks(64, 80, 4)
     starts = tracks.points.copy()
     for _ in range(3):
         tracks.follow(constant(10, 0))

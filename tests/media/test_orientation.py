@@ -33,7 +33,7 @@ def shown_by(way, stored):
 def as_decoded(path):
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
-    return frame.to_ndarray(format="rgb24"), orientation.of_frame(frame)
+    return frame.to_ndarray(format="rgb24"), orientation.read_orientation(frame)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -43,11 +43,11 @@ def test_the_picture_is_upright_and_the_matrix_is_written_back(way, tmp_path):
     assert clip.size == want.shape[1::-1]
     upright = next(video.read(clip))
     assert np.abs(upright.astype(int) - want).mean() < 3
-    stored = clip.orientation.turn_back(upright)
+    stored = clip.orientation.undo(upright)
     assert stored.shape[:2] == SIZE[::-1]
-    assert np.array_equal(clip.orientation.turn(stored), upright)
+    assert np.array_equal(clip.orientation.apply(stored), upright)
     for name in ("b.mp4", "b.mov", "b.mkv", "b.webm"):
-        video.write(tmp_path / name, clip, (video.Picture(None, f) for f in video.stored(clip)))
+        video.write(tmp_path / name, clip, (video.OutputFrame(None, f) for f in video.read_stored(clip)))
         picture, found = as_decoded(tmp_path / name)
         assert found == clip.orientation
         assert np.abs(shown_by(way, picture).astype(int) - want).mean() < 3
@@ -60,7 +60,7 @@ def test_copied_groups_are_turned_as_the_others(way, tmp_path):
     options = {"g": "4", "keyint_min": "4", "sc_threshold": "0", "bf": "0"}
     source = encode(tmp_path / "a.mp4", range(12), matrix=matrix_of(*way), options=options)
     clip = video.probe(source)
-    frames = (video.Picture(None, own) for own in video.stored(clip))
+    frames = (video.OutputFrame(None, own) for own in video.read_stored(clip))
     how = video.write(tmp_path / "b.mp4", clip, frames, edited=range(5, 6))
     assert how["copied_frames"] == 8
     assert as_decoded(tmp_path / "b.mp4")[1] == clip.orientation
@@ -72,16 +72,16 @@ def test_another_angle_is_kept_and_said_before_any_work(tmp_path):
     clip = video.probe(source)
     assert clip.size == SIZE
     (said,) = clip.cautions
-    assert "shown turned by 30 degrees: the edit sees the picture as it is stored" in said
+    assert "displayed rotated by 30 degrees: the edit sees the picture as it is stored" in said
     video.write(tmp_path / "b.mp4", clip, video.read(clip))
     assert as_decoded(tmp_path / "b.mp4")[1] == clip.orientation
-    assert "b.gif is not shown turned" in video.losses(tmp_path / "b.gif", clip)[0]
+    assert "b.gif is not displayed rotated" in video.losses(tmp_path / "b.gif", clip)[0]
 
 
 def test_a_scale_is_the_shape_of_a_pixel(tmp_path):
     source = encode(tmp_path / "a.mp4", range(3), matrix=matrix_of(2, 0, 0, 1))
     clip = video.probe(source)
     assert clip.orientation == orientation.Orientation()
-    assert clip.aspect == 2
+    assert clip.pixel_aspect == 2
     video.write(tmp_path / "b.mp4", clip, video.read(clip))
-    assert video.probe(tmp_path / "b.mp4").aspect == 2
+    assert video.probe(tmp_path / "b.mp4").pixel_aspect == 2

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from holdfast.base.errors import Missing
-from holdfast.media.anchors import Marks
-from holdfast.media.carried import carried
+from holdfast.media.marks import Marks
+from holdfast.media.propagation import propagate
 from holdfast.models.vision import grounding, sam2
 
 from .test_carried import passing, written
@@ -94,7 +94,7 @@ def test_the_published_sizes_have_the_published_numbers_of_weights(blocks, atten
 
 
 def test_prompts_are_in_the_models_pixels_a_box_as_two_corners_first(model):
-    marks = Marks(boxes=((4, 8, 16, 8),), points=((10, 12), (60, 40)), beside=((2, 2),))
+    marks = Marks(boxes=((4, 8, 16, 8),), points=((10, 12), (60, 40)), negative_points=((2, 2),))
     prompt = model._prompt(marks, marks.boxes[0], (64, 128, 3))  # twice as wide as it is high
     assert prompt["point_coords"][0, 0].tolist() == [[4, 16], [20, 32], [10, 24], [2, 4]]
     assert prompt["point_labels"][0, 0].tolist() == [2, 3, 1, 0]
@@ -113,7 +113,7 @@ def test_frames_are_scaled_and_normalised_as_published(model):
 def test_it_takes_the_place_of_the_other_follower_both_ways(model, tmp_path):
     frames, exact = passing(6)
     clip = written(frames, tmp_path)
-    masks = list(carried(clip, {2: exact[2], 4: exact[4]}, using=model.followers()))
+    masks = list(propagate(clip, {2: exact[2], 4: exact[4]}, tracker=model.followers()))
     assert [m.shape for m in masks] == [(48, 72)] * 6
     assert np.array_equal(masks[2], exact[2])
     inside = model.anchor(frames[0], Marks(boxes=((4, 16, 14, 14),), points=((8, 20),)))
@@ -122,7 +122,7 @@ def test_it_takes_the_place_of_the_other_follower_both_ways(model, tmp_path):
 
 def test_a_given_mask_is_what_the_model_sees_on_its_frame(model):
     frames, exact = passing(1)
-    follower = sam2.Follower(model, frames[0].astype(np.float32) / 255, exact[0])
+    follower = sam2.Sam2Tracker(model, frames[0].astype(np.float32) / 255, exact[0])
     logits = follower.session.output_dict_per_obj[0]["cond_frame_outputs"][0]["pred_masks"]
     shown = torch.nn.functional.interpolate(logits, (48, 72), mode="bilinear")[0, 0] > 0
     assert (shown.numpy() == exact[0]).mean() > 0.97
@@ -130,7 +130,7 @@ def test_a_given_mask_is_what_the_model_sees_on_its_frame(model):
 
 def test_what_is_remembered_of_a_clip_has_an_end(model):
     frame = passing(1)[0][0].astype(np.float32) / 255
-    follower = sam2.Follower(model, frame, passing(1)[1][0])
+    follower = sam2.Sam2Tracker(model, frame, passing(1)[1][0])
     for _ in range(follower.remembers + 6):
         follower.follow(frame)
     kept = follower.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
@@ -142,7 +142,7 @@ def test_weights_that_are_not_here_come_with_the_command_that_brings_them():
     with pytest.raises(Missing, match=r"hf download facebook/sam2.1-hiera-tiny"):
         sam2.load(None, "cpu")
     with pytest.raises(Missing, match=r"hf download IDEA-Research/grounding-dino-tiny"):
-        grounding.boxes(np.zeros((32, 32, 3), np.uint8), "a red car")
+        grounding.find_boxes(np.zeros((32, 32, 3), np.uint8), "a red car")
 
 
 def test_folders_of_something_else_are_refused(folder, tmp_path):

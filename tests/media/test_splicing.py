@@ -52,13 +52,13 @@ def grouped(make_clip, name="a.mp4", **about):
 
 
 def edited(clip, part):
-    for i, own in enumerate(video.stored(clip)):
+    for i, own in enumerate(video.read_stored(clip)):
         if i in part:
             made = np.full((*clip.size[::-1], 3), 200, np.uint8 if clip.bits == 8 else np.uint16)
             alpha = np.ones(made.shape[:2], np.float32)
-            yield video.Picture(lambda made=made: made, own, made, alpha)
+            yield video.OutputFrame(lambda made=made: made, own, made, alpha)
         else:
-            yield video.Picture(None, own)
+            yield video.OutputFrame(None, own)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
@@ -96,9 +96,9 @@ def h265_units(path):
     """The header's parameter sets, by kind, and the units of each packet, in the order of decoding."""
     with av.open(str(path)) as container:
         track = container.streams.video[0]
-        header = hevc.Header.parsed(bytes(track.codec_context.extradata))
+        header = hevc.HevcHeader.parse(bytes(track.codec_context.extradata))
         packets = [bytes(p) for p in container.demux(track) if p.size]
-    return header, [list(avc.units(packet)) for packet in packets]
+    return header, [list(avc.split_units(packet)) for packet in packets]
 
 
 def test_of_h265_too_all_parameter_sets_are_announced_and_each_slice_names_its_own(
@@ -109,19 +109,19 @@ def test_of_h265_too_all_parameter_sets_are_announced_and_each_slice_names_its_o
     part = range(18, 21)
     video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
     header, packets = h265_units(tmp_path / "out.mp4")
-    assert not {hevc.kind(unit) for units in packets for unit in units} & set(hevc.SETS)
-    announced = {avc.golomb(unit[2:]) for unit in header.sets(hevc.PPS)}
+    assert not {hevc.unit_type(unit) for units in packets for unit in units} & set(hevc.SETS)
+    announced = {avc.read_golomb(unit[2:]) for unit in header.sets(hevc.PPS)}
     assert announced == {0, 30}
     assert [unit[2] >> 4 for unit in header.sets(hevc.VPS)] == [0, 15]
-    assert [hevc._number_of(unit) for unit in header.sets(hevc.SPS)] == [0, 15]
+    assert [hevc._read_id(unit) for unit in header.sets(hevc.SPS)] == [0, 15]
     used = []
     for units in packets:
-        (first, *_) = (unit for unit in units if hevc.kind(unit) in hevc.SLICES)
-        skipped = 2 if hevc.kind(first) in hevc.REFRESHING else 1
+        (first, *_) = (unit for unit in units if hevc.unit_type(unit) in hevc.SLICES)
+        skipped = 2 if hevc.unit_type(first) in hevc.REFRESHING else 1
         bits = "".join(f"{byte:08b}" for byte in first[2:6])[skipped:]
-        used.append(avc.golomb(int(bits.ljust(32, "0"), 2).to_bytes(4)))
+        used.append(avc.read_golomb(int(bits.ljust(32, "0"), 2).to_bytes(4)))
     assert [n == 30 for n in used] == [16 <= i < 24 for i in range(40)]
-    source = hevc.Header.parsed(header_of(clip.path))
+    source = hevc.HevcHeader.parse(header_of(clip.path))
     assert header.head[12] >= source.head[12]
     assert not any(a & ~b for a, b in zip(header.head[2:12], source.head[2:12], strict=True))
 
@@ -130,11 +130,11 @@ def test_the_header_is_true_of_both_encoders_pictures():
     """Flags that both have, the higher tier and level; nothing is said of slices and of decoding in parallel."""
     head = b"\1\1" + b"\xf0" * 10 + b"\x3c" + b"\xff" * 9
     sps = b"\x42\1" + b"\1" + b"\x21" + b"\x90" * 10 + b"\x5d" + b"\xff"
-    both = hevc._both(head, sps)
+    both = hevc._merge_profiles(head, sps)
     assert both[:2] == b"\1\x21"
     assert both[2:12] == b"\x90" * 10
     assert both[12:16] == b"\x5d\xf0\0\xfc"
-    assert hevc._both(head[:12] + b"\x7f" + head[13:], sps)[12] == 0x7F
+    assert hevc._merge_profiles(head[:12] + b"\x7f" + head[13:], sps)[12] == 0x7F
     assert both[16:] == head[16:]
 
 
@@ -148,14 +148,14 @@ def test_parameter_sets_in_a_sources_packets_stay_and_are_not_denied(make_clip, 
     source = grouped(make_clip, codec="libx265", options=options, size=(128, 96))
     again = tmp_path / "inband.mp4"
     header, _ = h265_units(source)
-    sets = b"".join(avc.with_length(u) for which in hevc.SETS for u in header.sets(which))
+    sets = b"".join(avc.prefix_length(u) for which in hevc.SETS for u in header.sets(which))
     with av.open(str(source)) as known, av.open(str(again), "w") as out:
         track = known.streams.video[0]
         stream = out.add_stream_from_template(track)
         for packet in (p for p in known.demux(track) if p.size):
             made = packet
             if packet.is_keyframe:
-                made = splicing._like(packet, sets + bytes(packet))
+                made = splicing._copy_times(packet, sets + bytes(packet))
             made.stream = stream
             out.mux(made)
     clip, part = video.probe(again), range(18, 21)
@@ -169,14 +169,14 @@ def test_parameter_sets_in_a_sources_packets_stay_and_are_not_denied(make_clip, 
 
 def test_numbers_that_are_taken_and_sets_that_change_are_not_copied(make_clip):
     clip = video.probe(grouped(make_clip, **KINDS["H.265"]))
-    header = hevc.Header.parsed(header_of(clip.path))
+    header = hevc.HevcHeader.parse(header_of(clip.path))
     units = b"".join(b"\0\0\0\1" + u for which in hevc.SETS for u in header.sets(which))
-    twice = hevc.Header.parsed(header.joined(units))
-    with pytest.raises(ValueError, match="no number is free"):
-        twice.joined(units)
-    other = hevc._changed(header.sets(hevc.PPS)[0], (0, 20, 1))
+    twice = hevc.HevcHeader.parse(header.merge_extradata(units))
+    with pytest.raises(ValueError, match="no id is free"):
+        twice.merge_extradata(units)
+    other = hevc._replace_numbers(header.sets(hevc.PPS)[0], (0, 20, 1))
     with pytest.raises(ValueError, match="change on the way"):
-        header.starts(avc.with_length(other))
+        header.begins_group(avc.prefix_length(other))
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv420p10le"])
@@ -197,7 +197,7 @@ def test_h265_that_is_encoded_anew_is_hvc1_too(suffix, make_clip, tmp_path):
     video.write(result, clip, video.read(clip), "h265")
     assert tag_of(result) == "hvc1"
     _, packets = h265_units(result)
-    assert not {hevc.kind(unit) for units in packets for unit in units} & set(hevc.SETS)
+    assert not {hevc.unit_type(unit) for units in packets for unit in units} & set(hevc.SETS)
 
 
 @pytest.mark.parametrize("part", [range(2), range(39, 40), range(8, 16), range(30)])
@@ -219,15 +219,15 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
     video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
     with av.open(str(tmp_path / "out.mp4")) as container:
         track = container.streams.video[0]
-        header = avc.Header.parsed(bytes(track.codec_context.extradata))
+        header = avc.AvcHeader.parse(bytes(track.codec_context.extradata))
         packets = [p for p in container.demux(track) if p.size]
-    announced = {avc.golomb(unit[1:]) for unit in header.pps}
+    announced = {avc.read_golomb(unit[1:]) for unit in header.pps}
     assert len(announced) == len(header.sps) == 2
-    assert all(unit[1] == header.number and unit[3] <= header.level for unit in header.sps)
+    assert all(unit[1] == header.profile_number and unit[3] <= header.level for unit in header.sps)
     used = []
     for packet in packets:
-        found = [u for u in avc.units(bytes(packet)) if avc.kind(u) in (1, avc.IDR)]
-        assert not {avc.kind(u) for u in avc.units(bytes(packet))} & {avc.SPS, avc.PPS}
+        found = [u for u in avc.split_units(bytes(packet)) if avc.unit_type(u) in (1, avc.IDR)]
+        assert not {avc.unit_type(u) for u in avc.split_units(bytes(packet))} & {avc.SPS, avc.PPS}
         used.append(_pps(found[0]))
     assert set(used) == announced
     assert [n != used[0] for n in used] == [16 <= i < 24 for i in range(40)]
@@ -237,10 +237,10 @@ def test_every_slice_names_a_parameter_set_that_the_header_announces(make_clip, 
 
 
 def test_the_header_tells_of_the_higher_level():
-    known = avc.Header(100, 0, 10, (b"\x67\x64\x00\x0a\xac",), (b"\x68\xee",))
-    other = known.with_sets([b"\x67\x64\x00\x1e\xac", b"\x68\xee"])
+    known = avc.AvcHeader(100, 0, 10, (b"\x67\x64\x00\x0a\xac",), (b"\x68\xee",))
+    other = known.add_sets([b"\x67\x64\x00\x1e\xac", b"\x68\xee"])
     assert other.level == 30
-    assert avc.Header.parsed(other.packed()) == other
+    assert avc.AvcHeader.parse(other.to_bytes()) == other
 
 
 PLAYED = """async () => {
@@ -284,17 +284,17 @@ def test_what_cannot_be_copied_says_why_and_is_encoded(make_clip, tmp_path):
         "not H.264": video.probe(make_clip("m.mp4", frames=40, codec="mpeg4")),
         "every group of pictures": video.probe(make_clip("one.mp4", frames=40)),
         "overlap|every group": video.probe(grouped(make_clip, "open.mp4", options=open_groups)),
-        "not of MP4's kind": video.probe(grouped(make_clip, "a.avi", options={"bf": "0"})),
+        "not like MP4's": video.probe(grouped(make_clip, "a.avi", options={"bf": "0"})),
     }
     for why, clip in cases.items():
         how = video.write(tmp_path / "out.mp4", clip, edited(clip, part), edited=part)
         assert how["copied_frames"] == 0
-        with pytest.raises(splicing.Unfit, match=why):
-            splicing.plan(clip, ".mp4", "auto", part)
+        with pytest.raises(splicing.CannotCopyError, match=why):
+            splicing.plan_splice(clip, ".mp4", "auto", part)
         assert video.probe(tmp_path / "out.mp4").frames == 40
     clip = video.probe(grouped(make_clip))
-    with pytest.raises(splicing.Unfit, match="made of fields"):
-        splicing.plan(dataclasses.replace(clip, deinterlaced=True), ".mp4", "auto", part)
-    with pytest.raises(splicing.Unfit, match=r"only H\.264 and H\.265"):
-        splicing.plan(clip, ".webm", "vp9", part)
+    with pytest.raises(splicing.CannotCopyError, match="deinterlaced"):
+        splicing.plan_splice(dataclasses.replace(clip, is_deinterlaced=True), ".mp4", "auto", part)
+    with pytest.raises(splicing.CannotCopyError, match=r"only H\.264 and H\.265"):
+        splicing.plan_splice(clip, ".webm", "vp9", part)
     assert video.write(tmp_path / "all.mp4", clip, edited(clip, range(40)), edited=range(40)) == {}

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from holdfast.media import timeline, video, wholeness
+from holdfast.media import completeness, timeline, video
 
 from ..conftest import audio_packets
 from . import footage
@@ -33,15 +33,15 @@ NO_B = {"bf": "0"}
     ],
 )
 def test_times_rise_and_stay_near_the_true_ones(shown, want):
-    found = timeline.read_timeline(shown, (), 4)
+    found = timeline.build_timeline(shown, (), 4)
     assert (found.times, found.scale) == (want, 1)
     assert bool(found.repair) == (shown != want)
 
 
 def test_frames_of_one_time_lie_apart_by_what_every_container_tells():
-    found = timeline.read_timeline((0, 11250, 11250, 22500), (), 11250, least=90)
+    found = timeline.build_timeline((0, 11250, 11250, 22500), (), 11250, min_gap=90)
     assert found.times == (0, 11250, 11340, 22500)
-    assert timeline.read_timeline((0, 60, 60, 60, 120), (), 60, least=90).times == (
+    assert timeline.build_timeline((0, 60, 60, 60, 120), (), 60, min_gap=90).times == (
         0,
         60,
         80,
@@ -51,16 +51,16 @@ def test_frames_of_one_time_lie_apart_by_what_every_container_tells():
 
 
 def test_equal_times_of_a_coarse_clock_get_a_finer_one():
-    found = timeline.read_timeline((0, 1, 1, 1, 2), (), 1)
+    found = timeline.build_timeline((0, 1, 1, 1, 2), (), 1)
     assert [t / found.scale for t in found.times] == pytest.approx([0, 1, 4 / 3, 5 / 3, 2])
 
 
 def test_where_a_file_begins():
     tick = Fraction(1, 1000)
-    assert timeline.origin(80, tick, [Fraction(0)]) == 0
-    assert timeline.origin(36_000_040, tick, [Fraction(36_000)]) == 36_000
-    assert timeline.origin(36_000_000, tick, [Fraction(0)]) == 0  # its sound plays from the start
-    assert timeline.origin(-500, tick, [Fraction(-1, 4)]) == Fraction(-1, 2)
+    assert timeline.time_origin(80, tick, [Fraction(0)]) == 0
+    assert timeline.time_origin(36_000_040, tick, [Fraction(36_000)]) == 36_000
+    assert timeline.time_origin(36_000_000, tick, [Fraction(0)]) == 0  # its sound plays from the start
+    assert timeline.time_origin(-500, tick, [Fraction(-1, 4)]) == Fraction(-1, 2)
 
 
 def test_a_rate_that_its_times_deny_is_not_believed():
@@ -96,7 +96,7 @@ def test_an_avi_that_breaks_off_is_refused_whether_frames_were_dropped_or_not(tm
     data = encode(tmp_path / "a.avi", numbers, "mpeg4").read_bytes()
     begin, end = data.index(b"movi"), data.rindex(b"idx1")
     (tmp_path / "cut.avi").write_bytes(data[: begin + (end - begin) * 3 // 4])
-    assert wholeness.is_complete(tmp_path / "a.avi")
+    assert completeness.is_complete(tmp_path / "a.avi")
     with pytest.raises(ValueError, match="truncated: it announces 19 frames, but only"):
         video.probe(tmp_path / "cut.avi")
 
@@ -106,7 +106,7 @@ def test_b_frames_in_avi_take_turns(tmp_path):
     source = encode(tmp_path / "a.avi", range(13), options={"bf": "3", "b-adapt": "0"})
     assert times(source) != sorted(times(source))
     assert rewrite(source, tmp_path / "b.mp4") == pytest.approx(every(range(13)))
-    assert "take turns" in video.probe(source).cautions[0]
+    assert "take the times of decoding" in video.probe(source).cautions[0]
 
 
 def test_a_bare_stream_has_the_rate_that_its_header_says(tmp_path):
@@ -201,7 +201,7 @@ def test_a_file_says_itself_where_it_ends(tmp_path):
         stream.width, stream.height = footage.SIZE
         out.mux(stream.encode(av.VideoFrame(*footage.SIZE, "yuv420p")))
         out.mux(stream.encode(None))
-    assert wholeness.is_complete(live) is None
-    assert wholeness.is_complete(tmp_path / "a.mkv")
-    assert wholeness.is_complete(encode(tmp_path / "a.mp4")) is None
+    assert completeness.is_complete(live) is None
+    assert completeness.is_complete(tmp_path / "a.mkv")
+    assert completeness.is_complete(encode(tmp_path / "a.mp4")) is None
     assert video.probe(live).frames == 1

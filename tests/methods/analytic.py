@@ -5,7 +5,7 @@ and a common deviation.
 import torch
 
 from holdfast.models.base import Condition
-from holdfast.sampling.maths import shifted
+from holdfast.sampling.maths import shift_sigmas
 
 DEVIATION = 0.7
 
@@ -20,7 +20,7 @@ class Gaussian:
 
     def levels(self, steps, shift=None, grid="own", shape=None):
         even = torch.linspace(0.999, 0, steps + 1, dtype=torch.float64)
-        return shifted(even, shift or 1.0).tolist()
+        return shift_sigmas(even, shift or 1.0).tolist()
 
     def whole(self, sigma):
         return int(1000 * sigma) / 1000

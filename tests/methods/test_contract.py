@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from holdfast import methods
-from holdfast.media import fit
+from holdfast.media import fitting
 from holdfast.models.base import Prompt
 from holdfast.models.modelscope import spec as modelscope
 from holdfast.models.stable_diffusion import spec as stable_diffusion
@@ -18,7 +18,7 @@ from holdfast.models.wan import spec as wan
 from holdfast.pipeline.loop import Metered
 from holdfast.pipeline.progress import Store
 from holdfast.sampling import windows
-from holdfast.sampling.field import Given, Pixels
+from holdfast.sampling.field import EditInputs, Pixels
 
 from .. import tiny
 from .analytic import last
@@ -85,7 +85,7 @@ class Case:
     def __init__(self, name, backbone, frames=5, size=(32, 48)):
         self.method, self.name, self.backbone = methods.load(name), name, backbone
         torch.manual_seed(5)
-        plan = fit.plan(backbone.grid, frames, size)
+        plan = fitting.choose_fit(backbone.grid, frames, size)
         fitted = list(plan.forward(torch.rand(frames, 3, *size)))
         source, first = backbone.encode(fitted), fitted[0]
         red = Prompt("a plain red ball moves right over a lake", words=(2,), image=first)
@@ -93,7 +93,7 @@ class Case:
         ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
         pixels = Pixels(lambda: fitted, *ways)
         conditions = backbone.condition(red), backbone.condition(blue)
-        self.given = Given(source, *conditions, pixels=pixels)
+        self.given = EditInputs(source, *conditions, pixels=pixels)
 
     @property
     def source(self):
@@ -216,13 +216,13 @@ def test_timesteps_are_whole_or_exact_as_asked(case):
 
 def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(case):
     long = Case(case.name, case.backbone, frames=13)
-    one, two = (windows.spans(case.backbone.grid, 13, w) for w in (13, 9))
+    one, two = (windows.plan_windows(case.backbone.grid, 13, w) for w in (13, 9))
     assert (one.count, two.count) == (1, 2)
     plain = last(long.steps())
-    assert torch.equal(last(long.steps(field=windows.over(case.backbone, one))), plain)
+    assert torch.equal(last(long.steps(field=windows.apply_windows(case.backbone, one))), plain)
     watched = Watched(case.backbone)
     mask = torch.ones(1, 1, *long.source.shape[2:])
-    split = last(long.steps(field=windows.over(watched, two), mask=mask))
+    split = last(long.steps(field=windows.apply_windows(watched, two), mask=mask))
     assert set(watched.frames) == {tuple(range(*span)) for span in two.spans}
     assert split.isfinite().all()
     if {"joint_attention", "temporal_attention"} & case.backbone.carries:  # frames see each other
@@ -247,7 +247,7 @@ SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 5
 def test_odd_clips(case, frames, size):
     """One frame, shorter than a group, not 4n+1, landscape, portrait, no legal size."""
     odd = Case(case.name, case.backbone, frames, size)
-    plan = fit.plan(case.backbone.grid, frames, size)
+    plan = fitting.choose_fit(case.backbone.grid, frames, size)
     back = torch.stack(list(plan.back(case.backbone.decode(last(odd.steps())))))
     assert back.shape == (frames, 3, *size)
     assert back.isfinite().all()

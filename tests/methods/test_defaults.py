@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from holdfast import methods
-from holdfast.sampling.distillation import LEVELS, Descent
-from holdfast.sampling.field import Given, opened
+from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
+from holdfast.sampling.field import EditInputs, opened
 
 from .analytic import Gaussian, about
 
@@ -27,7 +27,7 @@ PUBLISHED = {
     "wanedit": (50, 0.82, "own", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
+GIVEN = EditInputs(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
     pytest.mark.filterwarnings("ignore:no word drives the edit"),
@@ -58,9 +58,9 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     for _ in module.edit(field, GIVEN, cfg):
         pass
     walks = not issubclass(
-        module.Config, Descent
+        module.Config, DistillationConfig
     )  # down the levels: a descent draws from a fine grid
-    assert field.asked == (3 if walks else LEVELS, 2.5, "wan", (3, 4, 5))
+    assert field.asked == (3 if walks else SCHEDULE_STEPS, 2.5, "wan", (3, 4, 5))
 
 
 WALKED = [(50, 0.66, 17), (25, 0.92, 2), (4, 0.3, 3)]

@@ -12,9 +12,9 @@ from holdfast.methods import assd, flowdistill
 from holdfast.models import attention
 from holdfast.models.base import Prompt
 from holdfast.models.unet.adapter import Schedule
-from holdfast.models.vision.flows import flows
+from holdfast.models.vision.latent_flow import latent_flow
 from holdfast.sampling import maths
-from holdfast.sampling.field import Given, Guide, Pixels
+from holdfast.sampling.field import EditInputs, ImageModel, Pixels
 
 from .. import tiny
 from .analytic import DEVIATION, Gaussian, about, last
@@ -22,7 +22,7 @@ from .analytic import DEVIATION, Gaussian, about, last
 SHAPE = (1, 2, 5, 3, 3)
 SOURCE = torch.randn(*SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 SRC, TGT = (torch.full(SHAPE, v, dtype=torch.float64) for v in (0.5, -1.25))
-GIVEN = Given(SOURCE, about(SRC), about(TGT))
+GIVEN = EditInputs(SOURCE, about(SRC), about(TGT))
 PLAIN = {"guidance": 1.0, "timesteps": "exact"}
 
 
@@ -32,7 +32,7 @@ def run(name, given=GIVEN, field=None, **settings):
 
 
 def level(cfg, i):
-    t = maths.drawn(0, i, cfg.low, cfg.high)
+    t = maths.keyed_integer(0, i, cfg.low, cfg.high)
     return Gaussian().levels(1000)[1000 - t]
 
 
@@ -46,15 +46,15 @@ def test_noise_predicted_through_the_velocity_is_what_a_noise_model_said():
     z, said = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
     for sigma in (0.1, 0.5, 0.9):
         velocity = schedule.velocity(lambda x, t: said, z, sigma)
-        assert torch.allclose(maths.predicted_noise(z, sigma, velocity), said)
+        assert torch.allclose(maths.predict_noise(z, sigma, velocity), said)
 
 
 def test_levels_are_drawn_evenly_over_their_range_and_by_the_seed():
-    drawn = [maths.drawn(0, i, 50, 949) for i in range(4000)]
+    drawn = [maths.keyed_integer(0, i, 50, 949) for i in range(4000)]
     assert (min(drawn), max(drawn)) == (50, 948)
     assert sum(drawn) / len(drawn) == pytest.approx(499, abs=15)
-    assert drawn[:9] == [maths.drawn(0, i, 50, 949) for i in range(9)]
-    assert drawn[:9] != [maths.drawn(1, i, 50, 949) for i in range(9)]
+    assert drawn[:9] == [maths.keyed_integer(0, i, 50, 949) for i in range(9)]
+    assert drawn[:9] != [maths.keyed_integer(1, i, 50, 949) for i in range(9)]
 
 
 def test_dds_follows_its_equation_and_settles_at_the_difference_of_the_means():
@@ -81,8 +81,8 @@ def test_strength_is_the_share_of_the_iterations_that_are_done():
 
 def test_sds_keeps_what_dds_subtracts():
     cfg = methods.load("sds").Config(**PLAIN, steps=1)
-    sigma, eps = level(cfg, 0), maths.noise(SOURCE, 0, 0)
-    noisy = maths.noised(SOURCE, sigma, eps)
+    sigma, eps = level(cfg, 0), maths.keyed_noise(SOURCE, 0, 0)
+    noisy = maths.add_noise(SOURCE, sigma, eps)
     variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
     seen = sigma * (noisy - (1 - sigma) * TGT) / variance
     assert torch.allclose(run("sds", steps=1), SOURCE - 0.1 * (seen - eps))
@@ -91,19 +91,19 @@ def test_sds_keeps_what_dds_subtracts():
 def test_a_sliding_window_weighs_a_frame_and_its_neighbours_and_at_the_ends_what_there_is():
     e = torch.zeros(1, 1, 4, 1, 1)
     e[0, 0, :, 0, 0] = torch.tensor([1.0, 2.0, 4.0, 8.0])
-    found = assd.smoothed(e, 0.165)[0, 0, :, 0, 0]
+    found = assd.smooth_over_time(e, 0.165)[0, 0, :, 0, 0]
     inner = [0.165 * 1 + 0.67 * 2 + 0.165 * 4, 0.165 * 2 + 0.67 * 4 + 0.165 * 8]
     ends = [(0.67 * 1 + 0.165 * 2) / 0.835, (0.67 * 8 + 0.165 * 4) / 0.835]
     assert torch.allclose(found, torch.tensor([ends[0], *inner, ends[1]]))
-    assert torch.equal(assd.smoothed(e[:, :, :1], 0.165), e[:, :, :1])
+    assert torch.equal(assd.smooth_over_time(e[:, :, :1], 0.165), e[:, :, :1])
 
 
 def test_the_adaptive_mask_in_both_readings():
     change = torch.tensor([0.1, -0.9, 0.86, 0.5]).view(1, 1, 4, 1, 1)
     text, printed = (assd.Config(mask=m, tau=0.05) for m in ("text", "printed"))
-    assert assd.edited(change, text).flatten().tolist() == [False, True, True, False]
-    assert assd.edited(change, printed).flatten().tolist() == [True, False, False, True]
-    assert assd.edited(change, assd.Config(mask="off")).all()
+    assert assd.find_edited(change, text).flatten().tolist() == [False, True, True, False]
+    assert assd.find_edited(change, printed).flatten().tolist() == [True, False, False, True]
+    assert assd.find_edited(change, assd.Config(mask="off")).all()
 
 
 @pytest.mark.parametrize("target", ["prediction", "residual"])
@@ -111,10 +111,10 @@ def test_the_adaptive_mask_in_both_readings():
 def test_the_reference_is_smoothed_where_the_mask_says(target, mask):
     wanted, known, eps = torch.randn(3, *SHAPE).unbind()
     cfg = assd.Config(smooth_target=target, mask=mask, tau=0.3)
-    smooth = assd.smoothed(known, 0.165)
+    smooth = assd.smooth_over_time(known, 0.165)
     if target == "residual":
-        smooth = assd.smoothed(known - eps, 0.165) + eps
-    where = assd.edited(wanted - known, cfg)
+        smooth = assd.smooth_over_time(known - eps, 0.165) + eps
+    where = assd.find_edited(wanted - known, cfg)
     found = assd.reference(wanted, known, eps, cfg)
     assert torch.allclose(found[where], smooth[where])
     assert torch.equal(found[~where], known[~where])
@@ -131,7 +131,7 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
             looked.append(z)
             return super().velocity(z, sigma, condition, branch=branch, frames=frames)
 
-    guide = Guide(Watched(), about(SRC), about(3 * TGT))
+    guide = ImageModel(Watched(), about(SRC), about(3 * TGT))
     given = dataclasses.replace(GIVEN, guide=guide)
     off = {"fusion": 0.0, "window": 0.0, "joint_guidance": 1.0, "stride": 2, "steps": 1}
     cfg = assd.Config(**PLAIN, **off, joint=0.5)
@@ -142,7 +142,7 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
     expected[:, :, ::2] = 0.1 * 0.5 * slope(sigma) * (3 * TGT - SRC)[:, :, ::2]
     assert torch.allclose(both - alone, expected)
     assert seen == [(sigma, (0, 2, 4))] * 2
-    noisy = maths.noised(SOURCE, sigma, maths.noise(SOURCE, 0, 0))[:, :, ::2]
+    noisy = maths.add_noise(SOURCE, sigma, maths.keyed_noise(SOURCE, 0, 0))[:, :, ::2]
     assert all(torch.equal(z, noisy) for z in looked)
     assert not assd.wants_guide(dataclasses.replace(cfg, joint=0.0))
 
@@ -155,11 +155,11 @@ def clip_model():
 def velocities(backbone, cfg, source, target):
     """Of the target, while the source's attention is fused into it; and as the network alone has it."""
     src, tgt = (backbone.condition(Prompt(text)) for text in ("a red ball", "a blue ball"))
-    with assd.remembered(backbone, cfg) as seen:
-        maths.guided(backbone, source, 0.6, src, "src", 3.0)
-    with assd.fused(backbone, cfg, seen):
-        fused = maths.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
-    return fused, maths.guided(backbone, target, 0.6, tgt, "tgt", 3.0)
+    with assd.record_source(backbone, cfg) as seen:
+        maths.guided_velocity(backbone, source, 0.6, src, "src", 3.0)
+    with assd.fuse_source(backbone, cfg, seen):
+        fused = maths.guided_velocity(backbone, target, 0.6, tgt, "tgt", 3.0)
+    return fused, maths.guided_velocity(backbone, target, 0.6, tgt, "tgt", 3.0)
 
 
 def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
@@ -172,19 +172,19 @@ def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
 def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip_model):
     z = torch.randn(1, 4, 3, 4, 4)
     condition = clip_model.condition(Prompt("a red ball"))
-    stock = maths.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+    stock = maths.guided_velocity(clip_model, z, 0.6, condition, "tgt", 3.0)
     for weight in (0.3, 1.0):
         cfg = assd.Config(fusion=weight)
-        with assd.remembered(clip_model, cfg) as seen:
-            maths.guided(clip_model, z, 0.6, condition, "src", 3.0)
-        with assd.fused(clip_model, cfg, seen):
-            fused = maths.guided(clip_model, z, 0.6, condition, "tgt", 3.0)
+        with assd.record_source(clip_model, cfg) as seen:
+            maths.guided_velocity(clip_model, z, 0.6, condition, "src", 3.0)
+        with assd.fuse_source(clip_model, cfg, seen):
+            fused = maths.guided_velocity(clip_model, z, 0.6, condition, "tgt", 3.0)
         assert torch.equal(fused, stock)
 
 
 def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_model):
     """Against explicit maps of what the layer is given in both branches."""
-    (path,) = assd.last_layers(clip_model, 1)
+    (path,) = assd.find_last_layers(clip_model, 1)
     spatial = [s for s in clip_model.door.sites if s.kind == "self" and s.axis == "spatial"]
     assert path == spatial[-1].path
     assert path.startswith("up_blocks")
@@ -200,7 +200,7 @@ def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_mode
         (q @ keys.transpose(-1, -2) * scale).softmax(-1) @ values
         for keys, values in ((k, v), (k_known, v_known))
     )
-    with assd.fused(clip_model, assd.Config(fused=1), {there: (k_known, v_known)}):
+    with assd.fuse_source(clip_model, assd.Config(fused=1), {there: (k_known, v_known)}):
         ((_, rule),) = clip_model.door.rules
         assert torch.allclose(rule(here, q, k, v), 0.2 * own + 0.8 * reference, atol=1e-5)
 
@@ -214,21 +214,21 @@ def moving_clip(frames=5, speed=8):
 
 def test_a_gradient_that_moves_with_the_picture_is_kept_by_smoothing_along_the_flow():
     """And is blurred by a window that does not move: what the flow is for."""
-    along = flows(moving_clip(), (1, 8, 8))
+    along = latent_flow(moving_clip(), (1, 8, 8))
     change = torch.zeros(1, 1, 5, 8, 8)
     for t in range(5):
         change[0, 0, t, 2:6, 1 + t : 3 + t] = 1.0
     inner = (slice(None), slice(None), slice(1, 4))
-    moved = (flowdistill.smoothed(change, along, 0.165) - change)[inner].abs().mean()
-    fixed = (assd.smoothed(change, 0.165) - change)[inner].abs().mean()
+    moved = (flowdistill.smooth_along_flow(change, along, 0.165) - change)[inner].abs().mean()
+    fixed = (assd.smooth_over_time(change, 0.165) - change)[inner].abs().mean()
     assert moved < 0.3 * fixed
 
 
 def test_smoothing_along_the_flow_weighs_only_what_is_seen_and_keeps_an_even_change():
     """At the ends there is one neighbour, and where something is uncovered none."""
-    along = flows(moving_clip(), (1, 8, 8))
+    along = latent_flow(moving_clip(), (1, 8, 8))
     even = torch.ones(1, 2, 5, 8, 8)
-    assert torch.allclose(flowdistill.smoothed(even, along, 0.165), even, atol=1e-5)
+    assert torch.allclose(flowdistill.smooth_along_flow(even, along, 0.165), even, atol=1e-5)
 
 
 def test_the_consistency_gradient_is_the_slope_of_its_loss():
@@ -241,10 +241,10 @@ def test_the_consistency_gradient_is_the_slope_of_its_loss():
     clean = torch.randn(1, 3, 4, 2, 2, dtype=torch.float64)
     direction = torch.randn_like(clean)
     numeric = (loss(clean + 1e-6 * direction) - loss(clean - 1e-6 * direction)) / 2e-6
-    assert (flowdistill.apart(clean) * direction).sum() / 4 == pytest.approx(
+    assert (flowdistill.consistency_gradient(clean) * direction).sum() / 4 == pytest.approx(
         float(numeric), rel=1e-5
     )
-    assert not flowdistill.apart(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max() > 1e-12
+    assert not flowdistill.consistency_gradient(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max() > 1e-12
 
 
 def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
@@ -254,24 +254,24 @@ def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
     assert torch.equal(run("flowdistill", given, steps=4, **off), run("dds", steps=4))
     z = run("dds", steps=1)
     cfg = flowdistill.Config(**PLAIN, steps=2)
-    eps = maths.noise(SOURCE, 0, 1)
+    eps = maths.keyed_noise(SOURCE, 0, 1)
 
     def seen(clean, mean, sigma):
-        noisy = maths.noised(clean, sigma, eps)
+        noisy = maths.add_noise(clean, sigma, eps)
         residual = noisy - (1 - sigma) * mean
         return sigma * residual / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2)
 
     sigma = level(cfg, 1)
     wanted = seen(z, TGT, sigma)
     change = wanted - seen(SOURCE, SRC, sigma)
-    before = maths.contrast(slope(level(cfg, 0)) * (SRC - TGT), "abs")
-    where = 0.9 * before + 0.1 * maths.contrast(change, "abs")
+    before = maths.contrast_map(slope(level(cfg, 0)) * (SRC - TGT), "abs")
+    where = 0.9 * before + 0.1 * maths.contrast_map(change, "abs")
     keeping = run("flowdistill", given, steps=2, **off | {"keep": 0.3})
     # the first iteration starts at the source, where there is nothing to keep
     expected = z - 0.1 * (change + 0.3 * 2 * (1 - where) * (z - SOURCE))
     assert torch.allclose(keeping, expected, atol=1e-9)
     steady = run("flowdistill", given, steps=2, strength=0.5, **off | {"consistency": 0.3})
     wanted = seen(SOURCE, TGT, sigma)
-    clean = (maths.noised(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
-    step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.apart(clean)
+    clean = (maths.add_noise(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
+    step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.consistency_gradient(clean)
     assert torch.allclose(steady, SOURCE - 0.1 * step, atol=1e-9)

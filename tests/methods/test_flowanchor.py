@@ -7,7 +7,7 @@ import torch
 
 from holdfast import methods
 from holdfast.methods import flowanchor
-from holdfast.methods.flowanchor import Anchor, Config
+from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
 from holdfast.models.attention.hooks import Site
 from holdfast.models.base import Condition, Prompt
@@ -41,7 +41,7 @@ def test_gamma_zero_and_one_frame_leave_the_signal(case):
 
 def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypatch):
     sites = []
-    monkeypatch.setattr(Anchor, "__call__", lambda self, site, q, k, v: sites.append(site))
+    monkeypatch.setattr(RefinementRule, "__call__", lambda self, site, q, k, v: sites.append(site))
     levels = case.backbone.levels(4)
     for by, count in (("level", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
         sites.clear()
@@ -80,7 +80,7 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
     q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 8, 2)
     condition = Condition(None, None, length=2, words=(1,))
     for cfg in (Config(), Config(text_range="prompt", padding="kept")):
-        Anchor(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
+        RefinementRule(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
     (target, whole), (_, prompt) = seen
     assert target.tolist() == [4]
     assert (whole.first, whole.length) == (3, 8)
@@ -100,7 +100,7 @@ def test_it_is_the_same_whatever_the_batch_runs_over(axis):
     k, v = (torch.randn(1, 2, 6, 8, generator=generator) for _ in range(2))
     mask = torch.zeros(1, 1, f, h, w)
     mask[..., 1:3] = 1
-    anchor = Anchor(mask, Condition(None, None, 5, (2,)), Config(padding="kept"))
+    anchor = RefinementRule(mask, Condition(None, None, 5, (2,)), Config(padding="kept"))
 
     def site(axis):
         return Site("a", "down", 0, "cross", axis, (f, h, w), (0, 1, 2), text=(0, 6))
@@ -130,7 +130,7 @@ def test_the_refinement_runs_in_bfloat16(tiny_wan):
     mask[..., :3] = 1
     results = []
     for backbone in (tiny_wan, half):
-        with attention.edit(backbone, Anchor(mask, condition, Config()), Anchor.where):
+        with attention.edit(backbone, RefinementRule(mask, condition, Config()), RefinementRule.where):
             results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
     assert torch.allclose(*results, atol=0.05)
 

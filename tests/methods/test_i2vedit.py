@@ -17,7 +17,7 @@ from holdfast.pipeline.loop import Watched
 from holdfast.pipeline.progress import Store
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import segments
-from holdfast.sampling.field import Given, Pixels
+from holdfast.sampling.field import EditInputs, Pixels
 
 from .. import tiny
 from .analytic import last
@@ -37,7 +37,7 @@ def given(backbone):
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
     src, tgt = (backbone.condition(Prompt(image=x)) for x in (frames[0], 1 - frames[0]))
     pixels = Pixels(lambda: frames, *ways)
-    return Given(backbone.encode(frames), src, tgt, pixels=pixels, spans=SPANS)
+    return EditInputs(backbone.encode(frames), src, tgt, pixels=pixels, spans=SPANS)
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +48,13 @@ def no_graph():
 
 def test_clips_share_a_frame_and_the_last_may_be_short():
     grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
-    assert segments.spans(grid, 14).spans == ((0, 14),)
-    assert segments.spans(grid, 15).spans == ((0, 14), (13, 15))
-    assert segments.spans(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
-    assert segments.spans(grid, 40, 21).spans == ((0, 21), (20, 40))
-    assert segments.spans(grid, 40, 0).count == 1
+    assert segments.plan_segments(grid, 14).spans == ((0, 14),)
+    assert segments.plan_segments(grid, 15).spans == ((0, 14), (13, 15))
+    assert segments.plan_segments(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
+    assert segments.plan_segments(grid, 40, 21).spans == ((0, 21), (20, 40))
+    assert segments.plan_segments(grid, 40, 0).count == 1
     with pytest.raises(ValueError, match="--window is 2 or more"):
-        segments.spans(grid, 40, 1)
+        segments.plan_segments(grid, 40, 1)
 
 
 def test_one_clip_is_what_it_is_without_clips(backbone, given):
@@ -74,14 +74,14 @@ def test_the_second_clip_begins_with_the_last_latent_of_the_first_and_is_its_own
     monkeypatch.setattr(backbone, "condition", lambda p: told.append(p) or condition(p))
     ways = dataclasses.replace(given.pixels, condition=backbone.condition)
     z = last(i2vedit.edit(backbone, dataclasses.replace(given, pixels=ways), cfg))
-    first = propagation.part_of(given, SPANS[0], given.source, QUICK)
+    first = propagation.cut_segment(given, SPANS[0], given.source, QUICK)
     assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone, first, cfg)))
     (handed,) = [p for p in told if p.latent is not None]
     assert torch.equal(handed.latent, z[:, :, 2:3])
     made = condition(handed)
     scale = backbone.parts["vae"].config.scaling_factor
     assert torch.allclose(made.positive.latents, z[:, :, 2] / scale)
-    second = propagation.part_of(given, SPANS[1], z, QUICK)
+    second = propagation.cut_segment(given, SPANS[1], z, QUICK)
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg))[:, :, 1:])
 
 
@@ -108,19 +108,19 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
 def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
     """Run again, the first clip's layers hold what they held when it was edited."""
     cfg, seen = dataclasses.replace(QUICK, steps=3), {}
-    first = propagation.part_of(given, SPANS[0], given.source, QUICK)
+    first = propagation.cut_segment(given, SPANS[0], given.source, QUICK)
     kept = {}
-    with attention.record(backbone, propagation.over_time, lambda site, q, k, v: k) as found:
-        for step in propagation.one(backbone, first, cfg, None):
-            kept |= propagation.remembered(step, cfg)
+    with attention.record(backbone, propagation.is_temporal_self, lambda site, q, k, v: k) as found:
+        for step in propagation.edit_segment(backbone, first, cfg, None):
+            kept |= propagation.first_segment_state(step, cfg)
             seen[step.stage, step.index] = dict(found)
             found.clear()
     known = propagation._first(given, SPANS[0], kept, cfg)
     levels = backbone.levels(3)
-    rising = propagation.inversion.ascending(levels)
-    field = propagation.Branches(backbone, backbone, None)
+    rising = propagation.inversion.inversion_sigmas(levels)
+    field = propagation.FieldPair(backbone, backbone, None)
     for j in range(3):
-        there = propagation.of_both(field, known, rising, levels, cfg, j)
+        there = propagation.run_first_segment_edit(field, known, rising, levels, cfg, j)
         then = seen["edit", j + 1]
         for site, k in then.items():
             assert torch.allclose(there[site.path, site.branch][1], k, atol=1e-5), (j, site.path)
@@ -157,13 +157,13 @@ def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
 
 def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
     grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
-    assert segments.spans(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
-    assert segments.spans(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
+    assert segments.plan_segments(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
+    assert segments.plan_segments(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
     cfg = dataclasses.replace(QUICK, interval=False)
     key = torch.full((3, 32, 32), 0.5)
     keyed = dataclasses.replace(given, spans=((0, 3), (3, 5)), keys={3: key})
     z = last(i2vedit.edit(backbone, keyed, cfg))
-    second = propagation.part_of(keyed, (3, 5), z, cfg)
+    second = propagation.cut_segment(keyed, (3, 5), z, cfg)
     told = backbone.condition(Prompt(image=key)).positive
     assert all(torch.equal(a, b) for a, b in zip(second.tgt.positive, told, strict=True))
     assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))
@@ -182,26 +182,26 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
     def naive(q, k, v):
         return (q @ k.mT / 8**0.5).softmax(-1) @ v
 
-    about = Given(None, None, None)
-    rule = _matched.matched(seen, there, about, cfg, 4)
+    about = EditInputs(None, None, None)
+    rule = _matched.matching_rule(seen, there, about, cfg, 4)
     values = torch.cat((first[2], v), 2)
     expected = naive(q0, torch.cat((source[1], k0), 2), values)
     assert torch.allclose(rule(site, q, k, v), expected, atol=1e-5)
-    late = _matched.matched(seen, there, about, cfg, 9)
+    late = _matched.matching_rule(seen, there, about, cfg, 9)
     expected = naive(q, torch.cat((first[1], k), 2), values)
     assert torch.allclose(late(site, q, k, v), expected, atol=1e-5)
-    alone = _matched.matched(seen, {}, about, cfg, 4)
+    alone = _matched.matching_rule(seen, {}, about, cfg, 4)
     assert torch.allclose(alone(site, q, k, v), naive(q0, k0, v), atol=1e-5)
-    assert _matched.matched(seen, {}, about, cfg, 9)(site, q, k, v) is None
+    assert _matched.matching_rule(seen, {}, about, cfg, 9)(site, q, k, v) is None
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
-    paths = propagation.tuning.targets(backbone.network, backbone.door.sites, "attention")
-    with propagation.tuning.mounted(backbone.network, paths, 2, seed=0) as adapters:
+    paths = propagation.tuning.find_layers(backbone.network, backbone.door.sites, "attention")
+    with propagation.tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         own, other = adapters.tensors(), {}
         for name, value in own.items():
             other[name] = torch.ones_like(value)
-        field = propagation.Branches(backbone, backbone, adapters)
+        field = propagation.FieldPair(backbone, backbone, adapters)
         with field.with_adapters(other, own):
             assert all(torch.equal(a, other[n]) for n, a in adapters.tensors().items())
         assert all(torch.equal(a, own[n]) for n, a in adapters.tensors().items())
@@ -236,7 +236,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert (invert.noise, invert.ids) == ("pixels", (8, 127, 0.02))
     assert torch.equal((invert.image * 255).round() / 255, invert.image)
     first = torch.stack(flat[:1])
-    own, clips = (propagation.noised(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
+    own, clips = (propagation.perturb_flat_areas(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
     assert torch.equal(invert.image, own.floor() / 255)
     assert not torch.equal(invert.image, clips.floor() / 255)
     assert encoded
@@ -248,7 +248,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
 
 def test_the_released_first_frame_has_noise_of_its_own():
     flat = torch.full((1, 3, 32, 32), 0.3)
-    clip, first = (propagation.noised(flat, 0, draw, 0.005) for draw in (0, 1))
+    clip, first = (propagation.perturb_flat_areas(flat, 0, draw, 0.005) for draw in (0, 1))
     assert not torch.equal(clip, first)
     assert (clip - first).abs().max() < 0.02
 

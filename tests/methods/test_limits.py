@@ -10,14 +10,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from holdfast.models.schedule import Schedule
 
 from holdfast import methods
 from holdfast.base import names
 from holdfast.models.attention import blending
-from holdfast.models.schedule import Schedule
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.sampling import maths
-from holdfast.sampling.field import Given, Pixels
+from holdfast.sampling.field import EditInputs, Pixels
 
 from .analytic import Gaussian, about, last
 
@@ -44,7 +44,7 @@ class On(Gaussian):
 
     def levels(self, steps, shift=None, grid="own", shape=None):
         if self.kind in ("wan", "euler"):
-            return maths.grid_of(self.kind, steps, shift or 3.0, own="wan").tolist()
+            return maths.flow_sigmas(self.kind, steps, shift or 3.0, own="wan").tolist()
         return source_of_levels(self.kind).levels(steps, shift, "own")
 
     def whole(self, sigma):
@@ -59,7 +59,7 @@ def given(frames, mask=None):
     shown = torch.rand(frames, 3, 16, 16)
     pixels = Pixels(lambda: shown, None, None, None, (1, 4, 4))
     halves = about(0.3 * torch.ones_like(source)), about(-0.5 * torch.ones_like(source))
-    return Given(source, *halves, pixels=pixels, mask=mask)
+    return EditInputs(source, *halves, pixels=pixels, mask=mask)
 
 
 def config(method, **settings):
@@ -88,7 +88,7 @@ def test_unipc_starts_from_pure_noise_as_from_just_below():
 
     torch.manual_seed(0)
     begin, answers = torch.randn(1, 3, 2, 4, 4).double(), torch.randn(6, 1, 3, 2, 4, 4).double()
-    levels = maths.grid_of("euler", 6, 3.0, own="wan").tolist()
+    levels = maths.flow_sigmas("euler", 6, 3.0, own="wan").tolist()
     assert levels[0] == 1
 
     def walked(levels):
@@ -148,7 +148,7 @@ def test_no_number_inside_a_mask_stays_one_and_weights_between_mix():
     weight = torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0])
     a = torch.tensor([torch.inf, torch.nan, 4.0, 3.0, torch.nan])
     b = torch.tensor([1.0, 2.0, 8.0, torch.inf, 1.0])
-    mixed = maths.blend(weight, a, b)
+    mixed = maths.blend_by_mask(weight, a, b)
     assert mixed[:4].tolist() == [1, 2, 7, 3]
     assert mixed[4].isnan()
     masked = maths.apply_mask(weight, a)

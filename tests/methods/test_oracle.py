@@ -12,8 +12,8 @@ from holdfast.models import attention
 from holdfast.models.attention.hooks import Door, Site
 from holdfast.models.base import Prompt
 from holdfast.sampling import inversion
-from holdfast.sampling.field import Given
-from holdfast.sampling.maths import guided, noise, noised
+from holdfast.sampling.field import EditInputs
+from holdfast.sampling.maths import add_noise, guided_velocity, keyed_noise
 
 from .analytic import DEVIATION, Gaussian, about, last
 
@@ -25,7 +25,7 @@ SOURCE = torch.randn(1, 2, 2, 3, 3, dtype=torch.float64, generator=torch.Generat
 SRC, TGT = (torch.full((1, 2, 2, 3, 3), v, dtype=torch.float64) for v in (0.5, -1.25))
 
 
-GIVEN = Given(SOURCE, about(SRC), about(TGT))
+GIVEN = EditInputs(SOURCE, about(SRC), about(TGT))
 
 
 def run(name, field=None, **settings):
@@ -60,7 +60,7 @@ def test_flowedit_averages_over_noises_that_differ():
     field = Watched()
     run("flowedit", field, steps=4, strength=0.5, n_avg=3, source_guidance=1.0)
     levels = field.levels(4)
-    expected = [noised(SOURCE, levels[i], noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)]
+    expected = [add_noise(SOURCE, levels[i], keyed_noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
@@ -72,7 +72,7 @@ def test_flowedit_from_the_middle_follows_its_equation():
     start = field.levels(64)[32]
 
     def slope(y, sigma):
-        q = noised(SOURCE, sigma, torch.zeros_like(SOURCE))
+        q = add_noise(SOURCE, sigma, torch.zeros_like(SOURCE))
         ahead = field.velocity(q + y, sigma, GIVEN.tgt, branch="tgt+")
         return ahead - field.velocity(q, sigma, GIVEN.src, branch="src+")
 
@@ -99,7 +99,7 @@ def test_flowedit_last_steps_sample_the_target():
 
 
 def transported(sigma):
-    z = noised(SOURCE, sigma, noise(SOURCE, 0, 0))
+    z = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, 0))
     return (
         TGT
         + DEVIATION * (z - (1 - sigma) * TGT) / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2) ** 0.5
@@ -128,7 +128,7 @@ def test_wanedit_mixes_at_the_previous_level_and_is_told_the_current_one():
     assert [sigma for _, sigma in seen] == [field.whole(level) for level in levels[1:5]]
     for i, (z, _) in enumerate(seen, 1):
         mixed = field.whole(levels[i - 1])
-        assert torch.equal(z, noised(SOURCE, mixed, noise(SOURCE, 0, i)))
+        assert torch.equal(z, add_noise(SOURCE, mixed, keyed_noise(SOURCE, 0, i)))
 
 
 def test_wanedit_moves_a_gaussian_towards_the_target():
@@ -155,7 +155,7 @@ def test_flowalign_follows_its_equation():
     levels, z = field.levels(steps), SOURCE
     for i in range(steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        q = noised(SOURCE, sigma, noise(SOURCE, 0, i))
+        q = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, i))
         p = z + q - SOURCE
         v_q = field.velocity(q, sigma, GIVEN.src, branch="src+")
         towards = field.velocity(p, sigma, GIVEN.tgt, branch="tgt+")
@@ -172,12 +172,12 @@ def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
     levels = field.levels(steps)
     by_hand = SOURCE
     for i in range(steps):
-        eps = noise(SOURCE, 0, i)
+        eps = keyed_noise(SOURCE, 0, i)
         v_target = field.velocity(
-            noised(by_hand, levels[i], eps), levels[i], GIVEN.tgt, branch="tgt+"
+            add_noise(by_hand, levels[i], eps), levels[i], GIVEN.tgt, branch="tgt+"
         )
         v_source = field.velocity(
-            noised(SOURCE, levels[i], eps), levels[i], GIVEN.src, branch="src+"
+            add_noise(SOURCE, levels[i], eps), levels[i], GIVEN.src, branch="src+"
         )
         by_hand = by_hand + (levels[i + 1] - levels[i]) * (v_target - v_source)
     edited = run("dfvedit", steps=steps, strength=1.0, source_guidance=1.0, target_guidance=1.0)
@@ -196,13 +196,13 @@ def test_flowanchor_without_its_parts_is_flowedit():
 
 
 def test_flowanchor_amplifies_more_with_more_frames_and_not_at_all_for_one():
-    from holdfast.methods.flowanchor import modulated
+    from holdfast.methods.flowanchor import modulate_magnitude
 
     signal = torch.randn(
         1, 4, 5, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    assert torch.equal(modulated(signal, 0.0, "signed"), signal)
-    louder = modulated(signal, 0.7, "signed") / signal
+    assert torch.equal(modulate_magnitude(signal, 0.0, "signed"), signal)
+    louder = modulate_magnitude(signal, 0.7, "signed") / signal
     assert louder.min() >= 1
     assert louder.max() == pytest.approx(1.7, abs=1e-5)
     mean = signal.mean(1)
@@ -219,7 +219,7 @@ def test_flowanchor_gain_by_length(frames, gain):
     assert math.log(latent) / math.log(21) == pytest.approx(gain, abs=1e-3)
     source = torch.randn(1, 2, latent, 2, 2, dtype=torch.float64)
     module = methods.load("flowanchor")
-    given = Given(
+    given = EditInputs(
         source, *(about(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2))
     )
     configs = [module.Config(steps=1, strength=1.0, gamma=g) for g in (1, 0)]
@@ -228,7 +228,7 @@ def test_flowanchor_gain_by_length(frames, gain):
 
 
 def test_flowdirector_released_averaging_changes_nothing_and_the_published_one_leaves_the_worse_flows():
-    from holdfast.methods.flowdirector import Config, averaged
+    from holdfast.methods.flowdirector import Config, average_differentially
 
     flows = [torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     mean = torch.stack(flows).mean(0)
@@ -239,19 +239,19 @@ def test_flowdirector_released_averaging_changes_nothing_and_the_published_one_l
     assert torch.allclose(
         trend, torch.zeros_like(trend), atol=1e-6
     )  # why the released form is the mean
-    assert torch.equal(averaged(flows, Config(averaging="released")), mean)
+    assert torch.equal(average_differentially(flows, Config(averaging="released")), mean)
     likeness = [torch.cosine_similarity(f.flatten(), mean.flatten(), dim=0) for f in flows]
     worse = sorted(range(4), key=lambda i: likeness[i])[:2]
     expected = mean + 2.75 * (mean - (flows[worse[0]] + flows[worse[1]]) / 2)
-    assert torch.allclose(averaged(flows, Config()), expected)
+    assert torch.allclose(average_differentially(flows, Config()), expected)
 
 
 def test_flowdirector_softens_outwards_and_does_nothing_where_nothing_is_seen():
-    from holdfast.methods.flowdirector import softened
+    from holdfast.methods.flowdirector import fade_outwards
 
     mask = torch.zeros(1, 1, 2, 5, 9)
     mask[0, 0, 0, 2, 4] = 1
-    weights = softened(mask, 0.25)
+    weights = fade_outwards(mask, 0.25)
     assert weights[0, 0, 0, 2].tolist() == pytest.approx(
         [math.exp(-0.25 * abs(4 - x)) for x in range(9)], abs=1e-3
     )
@@ -268,14 +268,14 @@ def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its
     def climb(count):
         z = SOURCE
         for a, b in itertools.pairwise(levels[:: 300 // count]):
-            z = inversion.midpoint(velocity, z, a, b)
+            z = inversion.midpoint_step(velocity, z, a, b)
         return z
 
     exact = climb(300)
     assert (climb(10) - exact).abs().max() < 0.3 * (climb(5) - exact).abs().max()
     z, last_velocity, seen = SOURCE, velocity(SOURCE, 0.0), []
     for a, b in itertools.pairwise(levels[::30]):
-        z, last_velocity = inversion.corrected(velocity, z, last_velocity, a, b)
+        z, last_velocity = inversion.uni_inv_step(velocity, z, last_velocity, a, b)
         seen.append((a, b, last_velocity))
     for a, b, v in reversed(seen):
         z = z + (a - b) * v
@@ -301,7 +301,7 @@ def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
     module = methods.load("flowdirector")
     source = torch.randn(1, 4, 2, 4, 6)
     prompts = Prompt("a ball"), Prompt("a ball and a star", words=(4,))
-    given = Given(source, *map(tiny_wan.condition, prompts))
+    given = EditInputs(source, *map(tiny_wan.condition, prompts))
     cfg = module.Config(steps=1, strength=1.0, n_avg=1, decay=50.0, smooth=1)
     edited = last(module.edit(tiny_wan, given, cfg))
     changed = ((edited - source).abs() > 1e-9).float().mean().item()
@@ -315,7 +315,7 @@ def test_uniedit_follows_its_equation():
     varied = TGT + torch.linspace(
         0, 2, 3, dtype=torch.float64
     )  # an edit that is stronger to the right
-    given = Given(SOURCE, about(SRC), about(varied))
+    given = EditInputs(SOURCE, about(SRC), about(varied))
 
     def velocity(z, sigma, condition, branch):
         return field.velocity(z, sigma, condition, branch=branch)
@@ -337,17 +337,17 @@ def test_uniedit_follows_its_equation():
 
 
 def test_uniedit_says_by_the_sign_or_the_size_of_the_difference_where_it_is():
-    from holdfast.sampling.maths import contrast
+    from holdfast.sampling.maths import contrast_map
 
     difference = torch.tensor([-4.0, 0.0, 1.0]).view(1, 1, 1, 1, 3)
-    assert contrast(difference, "signed").flatten().tolist() == pytest.approx([0, 0.8, 1])
-    assert contrast(difference, "abs").flatten().tolist() == pytest.approx([1, 0, 0.25])
+    assert contrast_map(difference, "signed").flatten().tolist() == pytest.approx([0, 0.8, 1])
+    assert contrast_map(difference, "abs").flatten().tolist() == pytest.approx([1, 0, 0.25])
 
 
 @pytest.mark.parametrize("name", ["rfsolver", "uniedit"])
 def test_what_inverts_returns_to_the_source_for_equal_prompts_to_the_order_of_its_solver(name):
     """It cannot return exactly; the error falls with the number of steps."""
-    given = Given(SOURCE, about(SRC), about(SRC))
+    given = EditInputs(SOURCE, about(SRC), about(SRC))
     module, errors = methods.load(name), []
     for steps in (8, 32):
         wanted = {"steps": steps, "strength": 0.5, "target_guidance": 1.0, "inject": 0}
@@ -377,7 +377,7 @@ def test_the_cached_midpoint_is_of_second_order():
     def climb(count):
         z, kept = SOURCE, velocity(SOURCE, 0.0)
         for a, b in itertools.pairwise(levels[:: 300 // count]):
-            z, kept = inversion.cached_midpoint(velocity, z, kept, a, b)
+            z, kept = inversion.cached_midpoint_step(velocity, z, kept, a, b)
         return z
 
     exact = climb(300)
@@ -390,7 +390,7 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     torch.manual_seed(0)
     source = torch.randn(1, 4, 2, 4, 6)
     prompts = Prompt("a plain red ball"), Prompt("a striped blue star")
-    given = Given(source, *map(tiny_wan.condition, prompts))
+    given = EditInputs(source, *map(tiny_wan.condition, prompts))
     cfg = module.Config(steps=1, inject=1, depth=0.0, target_guidance=1.0)
     top = tiny_wan.levels(1)[0]
 
@@ -398,7 +398,7 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
         condition = given.src if side == "src" else given.tgt
         return tiny_wan.velocity(z, sigma, condition, branch=f"{side}+")
 
-    inverted = inversion.midpoint(lambda z, s: velocity(z, s, "src"), source, 0.0, top)
+    inverted = inversion.midpoint_step(lambda z, s: velocity(z, s, "src"), source, 0.0, top)
     seen = {}
 
     def look(site, q, k, v):
@@ -413,8 +413,8 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     with attention.edit(tiny_wan, look, selfish):
         velocity(inverted, top, "src")
     with attention.edit(tiny_wan, share, selfish):
-        expected = inversion.midpoint(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
-    plain = inversion.midpoint(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+        expected = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+    plain = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
     edited = last(module.edit(tiny_wan, given, cfg))
     assert torch.allclose(edited, expected, atol=1e-5)
     assert not torch.allclose(edited, plain, atol=1e-4)
@@ -445,7 +445,7 @@ def test_flowdirector_edits_where_the_words_attend_and_fades_outwards():
     words = [dataclasses.replace(about(torch.full_like(source, m)), words=(1,)) for m in (0, 2)]
     module = methods.load("flowdirector")
     cfg = module.Config(steps=1, strength=1.0, n_avg=1, smooth=1, decay=1.0)
-    row = last(module.edit(Looking(), Given(source, *words), cfg))[0, 0, 0, 0]
+    row = last(module.edit(Looking(), EditInputs(source, *words), cfg))[0, 0, 0, 0]
     inside = row[0].item()
     assert abs(inside) > 0.1
     expected = [inside * math.exp(-max(0, x - 3)) for x in range(8)]
@@ -473,14 +473,14 @@ def test_flowdirector_mixes_and_steps_at_whole_thousandths():
 
 
 def test_flowdirector_looks_at_the_layer_at_its_depth_and_smooths_by_its_side(tiny_wan):
-    from holdfast.methods.flowdirector import looked_at, thresholded
+    from holdfast.methods.flowdirector import find_layer, threshold_heat
 
-    assert looked_at(tiny_wan, 0.0) == "blocks.0.attn2"
-    assert looked_at(tiny_wan, 0.6) == looked_at(tiny_wan, 1.0) == "blocks.1.attn2"
+    assert find_layer(tiny_wan, 0.0) == "blocks.0.attn2"
+    assert find_layer(tiny_wan, 0.6) == find_layer(tiny_wan, 1.0) == "blocks.1.attn2"
     spot = torch.zeros(1, 1, 1, 60, 60)
     spot[..., 30, 30] = 1
-    assert thresholded(spot, (1, 60, 60), 11).sum() == 121  # the pooling's side, on a frame of 60
-    assert thresholded(spot, (1, 60, 60), 1).sum() == 1
+    assert threshold_heat(spot, (1, 60, 60), 11).sum() == 121  # the pooling's side, on a frame of 60
+    assert threshold_heat(spot, (1, 60, 60), 1).sum() == 1
 
 
 def test_flowdirector_joins_what_is_seen_under_all_noises(monkeypatch):
@@ -494,17 +494,17 @@ def test_flowdirector_joins_what_is_seen_under_all_noises(monkeypatch):
         seen = torch.tensor(next(masks), dtype=torch.float64).view(1, 1, 1, 1, 4)
         return torch.ones_like(z) * (side == "tgt"), seen
 
-    monkeypatch.setattr(flowdirector, "attended", attended)
+    monkeypatch.setattr(flowdirector, "velocity_and_attention", attended)
     worded = dataclasses.replace(about(source), words=(1,))
     cfg = flowdirector.Config(steps=1, strength=1.0, n_avg=2, worse=1, decay=60.0)
-    edited = last(flowdirector.edit(Gaussian(), Given(source, worded, worded), cfg))
+    edited = last(flowdirector.edit(Gaussian(), EditInputs(source, worded, worded), cfg))
     assert (edited.flatten().abs() > 1e-6).tolist() == [True, False, True, True]
 
 
 def test_guidance_may_rise_over_the_frames():
     field = Gaussian()
     plain, half = (
-        guided(field, SOURCE, 0.5, GIVEN.tgt, "tgt", scale) for scale in (3.0, (1.0, 3.0))
+        guided_velocity(field, SOURCE, 0.5, GIVEN.tgt, "tgt", scale) for scale in (3.0, (1.0, 3.0))
     )
     assert torch.allclose(half[:, :, 1], plain[:, :, 1])
     alone = field.velocity(SOURCE, 0.5, GIVEN.tgt, branch="tgt+")

@@ -220,22 +220,22 @@ def test_truth_inside_and_outside_of_what_it_changes():
 
 
 def test_an_edit_succeeds_when_it_is_the_truth_and_fails_when_it_is_not():
-    from holdfast.shapeworld.render import render
+    from holdfast.shapeworld.rendering import render
     from holdfast.shapeworld.scenes import sample_edit
-    from holdfast.shapeworld.truth import judging
+    from holdfast.shapeworld.truth import make_judge
 
     edit = sample_edit(3, "colour")
     source, target = (
         list(r.permute(0, 2, 3, 1).numpy()) for r in render([edit.source, edit.target])
     )
-    right = run(source, target, "scene_truth", judge=judging(edit))
-    wrong = run(source, source, "scene_truth", judge=judging(edit))
+    right = run(source, target, "scene_truth", judge=make_judge(edit))
+    wrong = run(source, source, "scene_truth", judge=make_judge(edit))
     assert right["edit_success@any_edit"] == right["edit_success@same_kind"] == 1
     assert wrong["edit_success@any_edit"] == 0
     assert (
         right["warp_error_x1000@exact,squared"] < 2
     )  # motion is a fraction of a pixel: bilinear warping is not exact
-    shuffled = run(source, target[::-1], "scene_truth", judge=judging(edit))
+    shuffled = run(source, target[::-1], "scene_truth", judge=make_judge(edit))
     assert shuffled["warp_error_x1000@exact,squared"] > right["warp_error_x1000@exact,squared"]
 
 

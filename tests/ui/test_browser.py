@@ -11,7 +11,7 @@ from holdfast.base.errors import UserError
 from holdfast.media import video
 from holdfast.pipeline.task import EditTask
 from holdfast.ui import serve as serving
-from holdfast.ui.desk import Desk, Limits
+from holdfast.ui.queue import Limits, RunQueue
 from holdfast.ui.runs import RUNNING, STOPPED, WAITING, Run
 from holdfast.ui.serve import Address, serve
 from tests.browser import needs_browser
@@ -32,7 +32,9 @@ def desk(tmp_path_factory):
     """The desk of a page that is served; `desk.url` opens it."""
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "Desk", lambda *a, **k: made.append(Desk(*a, **k)) or made[-1])
+        patch.setattr(
+            serving, "RunQueue", lambda *a, **k: made.append(RunQueue(*a, **k)) or made[-1]
+        )
         folder = tmp_path_factory.mktemp("page")
         with serve(folder, Limits(), Address(token="t")) as (url, _):
             made[0].url = url
@@ -73,7 +75,7 @@ def sent(desk, monkeypatch):
 
 def fill(page, clip, source, target):
     page.set_input_files("#clip input[type=file]", clip)
-    page.locator("#clip-said").filter(has_text="48x32").wait_for()
+    page.locator("#clip-message").filter(has_text="48x32").wait_for()
     page.fill("#field-source textarea", source)
     page.fill("#field-target textarea", target)
 
@@ -81,7 +83,7 @@ def fill(page, clip, source, target):
 def ask(page, sent):
     answer = f"got task {len(sent) + 1}"
     page.click("#edit")
-    page.locator("#said").filter(has_text=answer).wait_for()
+    page.locator("#message").filter(has_text=answer).wait_for()
     return replace(sent[-1], input="")
 
 
@@ -107,7 +109,7 @@ def test_what_nobody_typed_is_not_sent(page, clip, sent, method):
     fill(page, clip, **PROMPTS)
     choose(page, "method", method)
     choose(page, "backbone", "shapeworld-sd")  # which carries both
-    page.click("#way label:has-text('box')")
+    page.click("#mask-source label:has-text('box')")
     page.fill("#box input, #box textarea", "4,4,16,16")
     page.uncheck("#follow input")
     plain = ask(page, sent)
@@ -133,9 +135,9 @@ def test_every_optional_field_that_is_typed_is_sent_and_can_be_unset(page, clip,
     assert all(getattr(task, name) == getattr(defaults, name) for name in typed)
     page.fill("#field-window input, #field-window textarea", "many")
     page.click("#edit")
-    page.locator("#said").filter(has_text="use a whole number").wait_for()
-    page.click("#way label:has-text('box')")  # what was said was of another page
-    page.wait_for_function("document.querySelector('#said').innerText.trim() === ''")
+    page.locator("#message").filter(has_text="use a whole number").wait_for()
+    page.click("#mask-source label:has-text('box')")  # what was said was of another page
+    page.wait_for_function("document.querySelector('#message').innerText.trim() === ''")
 
 
 def test_no_prompt_or_name_becomes_markup(page, desk, tmp_path, clip):
@@ -143,24 +145,24 @@ def test_no_prompt_or_name_becomes_markup(page, desk, tmp_path, clip):
     hostile.write_bytes(clip.read_bytes())
     fill(page, hostile, HOSTILE, HOSTILE + " blue")
     page.click("#check")
-    page.locator("#said li").first.wait_for()
-    with desk.using:
+    page.locator("#message li").first.wait_for()
+    with desk.model_lock:
         page.click("#edit")
         page.locator("#queue").filter(has_text="window.hurt").wait_for()
         page.click("#cancel")
         page.locator("#status").filter(has_text="before it began").wait_for()
     assert page.evaluate("window.hurt") is None
-    for place in ("#differences", "#said", "#queue", "#status", "#clip-said"):
+    for place in ("#differences", "#message", "#queue", "#status", "#clip-message"):
         assert page.locator(f"{place} img").count() == 0
     assert not [url for url in page.asked if "x.example" in url]
     desk.remove(desk.runs()[0])
 
 
 def run_of(desk, name, **state):
-    folder = desk.folder / f"20261129-10101{len(desk.all)}-000000-{name}"
+    folder = desk.folder / f"20261129-10101{len(desk.runs_by_name)}-000000-{name}"
     folder.mkdir()
     task = EditTask("clip.mkv", str(folder / "edited.mp4"), f"a {name}", f"a blue {name}")
-    desk.all[folder.name] = run = Run(folder, task, **state)
+    desk.runs_by_name[folder.name] = run = Run(folder, task, **state)
     return run
 
 
@@ -179,30 +181,30 @@ def click_until(page, button, said):
 
 def test_the_running_edit_keeps_its_bar_and_stop_while_others_wait(page, desk, clip):
     """Of another page too, which asks before it is stopped."""
-    first = run_of(desk, "dog", status=RUNNING, stage="edit", done=3, count=10, started=True)
+    first = run_of(desk, "dog", status=RUNNING, stage="edit", done=3, count=10, was_started=True)
     fill(page, clip, **PROMPTS)
     page.locator("#status").filter(has_text="3 of 10").wait_for()
     choose(page, "backbone", "shapeworld-wan")
-    with desk.using:
+    with desk.model_lock:
         page.click("#edit")
-        page.locator("#status").filter(has_text="Waiting: 1 before it").wait_for()
+        page.locator("#status").filter(has_text="Queued, 1 ahead").wait_for()
         assert "3 of 10" in page.inner_text("#running")
         (own,) = (run for run in desk.runs() if run.status == WAITING)
         page.click("#cancel-running")
         page.locator("#question").filter(has_text="another page").wait_for()
         page.click("#no")
         page.wait_for_selector("#question", state="hidden")
-        assert not first.stop
+        assert not first.should_stop
         page.click("#cancel-running")
         page.click("#yes")
         page.wait_for_selector("#question", state="hidden")
-        assert first.stop
+        assert first.should_stop
         click_until(page, "#cancel", "before it began")  # one's own is not asked about
     assert own.status == STOPPED
-    desk.all.clear()
+    desk.runs_by_name.clear()
 
 
 def test_what_is_said_never_names_a_flag(page):
     page.click("#edit")
-    page.locator("#said").filter(has_text="give a clip").wait_for()
+    page.locator("#message").filter(has_text="there is no clip").wait_for()
     assert not re.search(r"--[a-z]", page.inner_text("body"))

@@ -12,15 +12,15 @@ from holdfast.base import names
 from holdfast.base.schema import list_settings, read_value
 from holdfast.media import masks, video
 from holdfast.pipeline.task import EditTask
-from holdfast.ui import asked, form, told, widgets
-from holdfast.ui.asked import Asked
-from holdfast.ui.desk import Desk, Limits
-from holdfast.ui.messages import Wording
+from holdfast.ui import form, form_task, views, widgets
+from holdfast.ui.form_task import FormValues
+from holdfast.ui.messages import MessageFormatter
+from holdfast.ui.queue import Limits, RunQueue
 
 
 @pytest.fixture
 def desk(tmp_path):
-    made = Desk(tmp_path / "page")
+    made = RunQueue(tmp_path / "page")
     yield made
     made.close()
 
@@ -35,117 +35,113 @@ def clip(tmp_path):
     return str(tmp_path / "clip.mkv")
 
 
-FIELDS = {
-    "source_prompt": "a red ball",
-    "target_prompt": "a blue ball",
-    "backbone": "shapeworld-wan",
-}
+FIELDS = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
 
 
 @pytest.mark.parametrize("method", names.list_modules("holdfast.methods"))
 def test_every_setting_has_a_widget_that_gives_its_default_back(method):
     config = methods.load(method).Config
     with gr.Blocks():
-        made = widgets.of_method(config, {})
+        made = widgets.method_widgets(config, {})
     for name, setting in list_settings(config).items():
-        value = widgets.given(setting, made[name].value)
+        value = widgets.parse_value(setting, made[name].value)
         assert value is None or read_value(config, name, value) == setting.default
         assert (value is None) == (setting.default is None)
 
 
 def test_every_field_of_a_task_is_on_the_page(desk):
     with gr.Blocks():
-        made = form.Form(desk, Wording(desk.root))
+        made = form.Form(desk, MessageFormatter(desk.root))
     elsewhere = {"input", "output", "mask", "strength", "settings", "keyframes"}
     assert {f.name for f in dataclasses.fields(EditTask)} - elsewhere == set(made.fields)
 
 
 def test_an_untouched_form_is_a_task_of_defaults(desk, clip):
     with gr.Blocks():
-        made = form.Form(desk, Wording(desk.root))
+        made = form.Form(desk, MessageFormatter(desk.root))
     values = {name: widget.value for name, widget in made.fields.items()} | FIELDS
-    task = asked.task_of(Asked(clip, values), desk)
+    task = form_task.build_task(FormValues(clip, values), desk)
     assert task == EditTask(clip, "", **FIELDS)
 
 
 def test_settings_that_somebody_changed_are_given_and_strength_is_the_task_s(desk, clip):
     settings = {"steps": 7, "strength": 0.4, "shift": ""}
-    task = asked.task_of(Asked(clip, FIELDS, settings), desk)
+    task = form_task.build_task(FormValues(clip, FIELDS, settings), desk)
     assert (task.settings, task.strength) == ({"steps": 7}, 0.4)
-    keep = form.setter("steps", 25)
+    keep = form.track_change("steps", 25)
     assert keep(7, {}) == {"steps": 7}
     assert keep(25, {"steps": 7, "tau": 1}) == {"tau": 1}  # back to the usual is no setting
 
 
 def test_every_way_to_a_mask(desk, clip, tmp_path):
     def mask(**ways):
-        return asked.task_of(Asked(clip, FIELDS, **ways), desk).mask
+        return form_task.build_task(FormValues(clip, FIELDS, **ways), desk).mask
 
     assert mask() is None
-    assert mask(way=asked.AUTO) == "auto"
-    assert mask(way=asked.BOX, box=" 6,8,12,12 ", follow=False) == "6,8,12,12"
-    assert mask(way=asked.FILE, file="m.png") == "m.png"
-    followed = mask(way=asked.BOX, box="6,8,12,12")
-    inside = list(masks.bind(followed, video.probe(clip), range(5)).frames())
+    assert mask(mask_source=form_task.AUTO) == "auto"
+    assert mask(mask_source=form_task.BOX, box=" 6,8,12,12 ", follow=False) == "6,8,12,12"
+    assert mask(mask_source=form_task.FILE, file="m.png") == "m.png"
+    followed = mask(mask_source=form_task.BOX, box="6,8,12,12")
+    inside = list(masks.open_mask(followed, video.probe(clip), range(5)).frames())
     truth = [frame[..., 0] > 0 for frame in video.read(video.probe(clip))]
     for a, b in zip(inside, truth, strict=True):
         assert (a & b).sum() / (a | b).sum() > 0.8
     for way, said in {
-        asked.BOX: "type the box",
-        asked.BRUSH: "paint",
-        asked.FILE: "upload",
+        form_task.BOX: "type the box",
+        form_task.BRUSH: "paint",
+        form_task.FILE: "upload",
     }.items():
         with pytest.raises(ValueError, match=said):
-            mask(way=way)
+            mask(mask_source=way)
 
 
 def test_what_is_painted_is_a_picture_and_nothing_painted_is_none(desk):
     layer = np.zeros((32, 48, 4), np.uint8)
-    assert asked.painted({"layers": [layer]}, desk) is None
-    assert asked.painted(None, desk) is None
+    assert form_task.save_brush_mask({"layers": [layer]}, desk) is None
+    assert form_task.save_brush_mask(None, desk) is None
     layer[4:9, 5:11, 3] = 200
-    with Image.open(asked.painted({"layers": [layer]}, desk)) as picture:
+    with Image.open(form_task.save_brush_mask({"layers": [layer]}, desk)) as picture:
         assert np.array_equal(np.asarray(picture) > 0, layer[..., 3] > 0)
 
 
 def test_a_clip_that_is_too_long_or_elsewhere_is_refused(desk, clip):
     def taken(named, **limits):
         desk.limits = Limits(**limits)
-        return asked.clip_of(None, named, desk)
+        return form_task.open_clip(None, named, desk)
 
-    assert taken(clip, frames=5).frames == 5
-    with pytest.raises(ValueError, match="5 frames, and this page takes 4"):
-        taken(clip, frames=4)
-    with pytest.raises(ValueError, match="takes uploads only"):
-        taken(clip, anywhere=False)
+    assert taken(clip, max_frames=5).frames == 5
+    with pytest.raises(ValueError, match="5 frames, but this page takes 4"):
+        taken(clip, max_frames=4)
+    with pytest.raises(ValueError, match="file paths are disabled"):
+        taken(clip, allows_paths=False)
     inside = desk.uploads / "clip.mkv"
     inside.write_bytes(video.probe(clip).path.read_bytes())
-    assert taken(str(inside), anywhere=False).frames == 5
-    with pytest.raises(ValueError, match="takes uploads only"):
-        taken(f"{desk.uploads}/../../clip.mkv", anywhere=False)
+    assert taken(str(inside), allows_paths=False).frames == 5
+    with pytest.raises(ValueError, match="file paths are disabled"):
+        taken(f"{desk.uploads}/../../clip.mkv", allows_paths=False)
 
 
 def test_words_that_differ_are_marked_and_nothing_is_taken_for_html():
-    shown = told.marked("a <b>red</b> ball", "a blue ball")
+    shown = views.render_differences("a <b>red</b> ball", "a blue ball")
     assert "<b>" not in shown
     assert "<ins>blue</ins>" in shown
-    assert told.marked("", "a blue ball") == ""
+    assert views.render_differences("", "a blue ball") == ""
 
 
 def test_no_number_stands_in_a_widget_that_replaces_what_was_typed(desk):
     """Gradio's sliders and number fields show another number than they send, once one is out of range or taken out."""
     with gr.Blocks():
-        made = form.Form(desk, Wording(desk.root))
-        settings = widgets.of_method(methods.load("flowedit").Config, {})
+        made = form.Form(desk, MessageFormatter(desk.root))
+        settings = widgets.method_widgets(methods.load("flowedit").Config, {})
     shown = [*made.fields.values(), *settings.values(), made.strength]
     assert not [w.label for w in shown if isinstance(w, gr.Slider | gr.Number)]
     with pytest.raises(ValueError, match="steps is '5000': use a whole number between 1 and 1000"):
         methods.load("flowedit").Config(steps="5000")
     with pytest.raises(ValueError, match=r"seed is '1\.5': use a whole number"):
-        asked.task_of(Asked("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
+        form_task.build_task(FormValues("clip.mp4", FIELDS | {"seed": "1.5"}), desk)
 
 
 def test_the_automatic_mask_does_not_wait_for_an_edit_that_has_the_model(desk, clip):
     task = EditTask(clip, "", **FIELDS, mask="auto")
-    with desk.using, pytest.raises(ValueError, match="the model is busy with another edit"):
-        asked.found_mask(task, desk)
+    with desk.model_lock, pytest.raises(ValueError, match="the model is busy with another edit"):
+        form_task.find_auto_mask(task, desk)

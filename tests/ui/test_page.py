@@ -16,8 +16,8 @@ from holdfast.media import video
 from holdfast.models import registry
 from holdfast.pipeline import run as editing
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.demo import arrays, write_clip
-from holdfast.shapeworld.render import render
+from holdfast.shapeworld.demo import to_arrays, write_clip
+from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from tests.browser import needs_browser
 
@@ -30,7 +30,7 @@ def scene(tmp_path_factory):
     """A clip of the synthetic world, and its two prompts."""
     edit = sample_edit(3, "colour", "several")
     path = tmp_path_factory.mktemp("clip") / "scene.mp4"
-    write_clip(path, arrays(render([edit.source])[0]), "lossless")
+    write_clip(path, to_arrays(render([edit.source])[0]), "lossless")
     return path, edit.source.caption(), edit.target.caption()
 
 
@@ -69,7 +69,7 @@ def said(page, where, text):
 def asked(page, scene):
     path, source, target = scene
     page.set_input_files("#clip input[type=file]", path)
-    said(page, "#clip-said", "64x64, 13 frames")
+    said(page, "#clip-message", "64x64, 13 frames")
     page.fill("#field-source textarea", source)
     page.fill("#field-target textarea", target)
 
@@ -82,7 +82,7 @@ def fewer_steps(page):
 
 def painted(page):
     """Paint over the ball below the middle."""
-    page.click("#way label:has-text('brush')")
+    page.click("#mask-source label:has-text('brush')")
     canvas = page.locator("#brush canvas").first
     canvas.scroll_into_view_if_needed()
     page.wait_for_timeout(1500)  # the editor fits the picture to its place
@@ -106,14 +106,14 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     page.click("#show-mask")
     page.wait_for_selector("#mask-shown video")
     page.click("#check")
-    check = said(page, "#said", "kept:")
+    check = said(page, "#message", "kept:")
     assert "every pixel outside the mask" in check
     assert re.search(
         r"about \d+ evaluations of the network and \d to judge the result, about .* MB", check
     )
     page.click("#edit")
     said(page, "#status", "Done")
-    figures = said(page, "#figures", "kept:")
+    figures = said(page, "#summary", "kept:")
     with page.expect_download() as download:
         page.locator("#files a[download='edited.mp4']").click()
     download.value.save_as(tmp_path / "edited.mp4")
@@ -155,20 +155,20 @@ def test_on_a_phone_nothing_is_cut_off_and_mistakes_are_told(browser, site, scen
     page, _ = opened(browser, site, 390)
     (tmp_path / "broken.mp4").write_bytes(b"no clip" * 100)
     page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
-    assert "broken.mp4" in said(page, "#clip-said", "broken")
+    assert "broken.mp4" in said(page, "#clip-message", "broken")
     page.reload()
     page.wait_for_selector("#clip input[type=file]", state="attached")
     page.click("#edit")
-    said(page, "#said", "give a clip")
+    said(page, "#message", "there is no clip")
     page.fill("#path textarea, #path input", "/nowhere/clip.mp4")
     page.click("#edit")
-    said(page, "#said", "there is no file /nowhere/clip.mp4")
+    said(page, "#message", "there is no file /nowhere/clip.mp4")
     page.fill("#path textarea, #path input", "")
     asked(page, scene)
-    page.click("#way label:has-text('box')")
+    page.click("#mask-source label:has-text('box')")
     page.fill("#box textarea, #box input", "60,60,20,20")
     page.click("#show-mask")
-    said(page, "#said", "not within the 64x64 frame")
+    said(page, "#message", "not within the 64x64 frame")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 

@@ -36,13 +36,13 @@ def test_a_light_clip_is_read_itself(clip, tmp_path):
 
 
 def test_a_heavy_clip_has_a_proxy_that_is_made_once(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(proxies, "HEAVY", 1)
-    monkeypatch.setattr(proxies, "WIDEST", 48)
+    monkeypatch.setattr(proxies, "MAX_DECODED_PIXELS", 1)
+    monkeypatch.setattr(proxies, "MAX_WIDTH", 48)
     made = Proxies(tmp_path)
     first = made.read(clip, 5)  # from the file, and small as well
     assert first.shape == (32, 48, 3)
     made.read(clip, 4)
-    (path,) = made.begun
+    (path,) = made.started
     while not path.exists():
         time.sleep(0.01)
     monkeypatch.setattr(proxies, "read_frame", None)  # no longer asked
@@ -64,7 +64,7 @@ def test_a_proxy_that_fails_is_no_failure_of_the_page(clip, tmp_path, monkeypatc
 
 def test_the_matrix_goes_by_the_clip_s_size_and_not_the_proxy_s(tmp_path, monkeypatch):
     """An untagged clip of 1,280 pixels is BT.709, and its small copy would be read as BT.601."""
-    monkeypatch.setattr(proxies, "WIDEST", 160)
+    monkeypatch.setattr(proxies, "MAX_WIDTH", 160)
     path = tmp_path / "wide.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"threads": "1", "qp": "0"})
@@ -75,5 +75,5 @@ def test_the_matrix_goes_by_the_clip_s_size_and_not_the_proxy_s(tmp_path, monkey
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
     clip = video.probe(path)
-    (whole,), (small,) = list(video.read(clip)), list(proxies._small(clip))
+    (whole,), (small,) = list(video.read(clip)), list(proxies._read_small(clip))
     assert np.abs(small.astype(int) - whole[0, 0]).max() <= 1

@@ -12,9 +12,9 @@ import urllib.request
 import pytest
 
 from holdfast.base.errors import UserError
-from holdfast.ui.desk import Limits
-from holdfast.ui.gate import Gate
-from holdfast.ui.serve import Address, bind, serve
+from holdfast.ui.auth import TokenMiddleware
+from holdfast.ui.queue import Limits
+from holdfast.ui.serve import Address, open_socket, serve
 
 TOKEN = "open-sesame"
 
@@ -95,7 +95,7 @@ def test_a_web_socket_and_events_are_asked_too():
     async def reached(*_):
         raise AssertionError("let in")
 
-    gate = Gate(reached, TOKEN)
+    gate = TokenMiddleware(reached, TOKEN)
     for kind in ("http", "websocket"):
         scope = {"type": kind, "method": "POST", "headers": [(b"cookie", b"a=\xff;=;")]}
         asyncio.run(gate(scope | {"query_string": b"token=%FF"}, None, send))
@@ -111,16 +111,16 @@ def test_addresses_read_as_a_browser_takes_them():
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 @pytest.mark.parametrize("listen", ["::1", "::", "127.0.0.1", "localhost", "0.0.0.0"])
 def test_any_family_of_address_gets_a_port(listen):
-    with bind(Address(listen)) as held:
+    with open_socket(Address(listen)) as held:
         port = held.getsockname()[1]
         assert port
-        with pytest.raises(UserError, match=rf"port {port} of .* cannot be had.*--port"):
-            bind(Address(listen, port))
+        with pytest.raises(UserError, match=rf"port {port} on .* cannot be used.*--port"):
+            open_socket(Address(listen, port))
 
 
 def test_a_name_that_nobody_has_is_told():
-    with pytest.raises(UserError, match="cannot be had"):
-        bind(Address("no.such.name.invalid"))
+    with pytest.raises(UserError, match="cannot be used"):
+        open_socket(Address("no.such.name.invalid"))
 
 
 def test_a_second_page_on_a_folder_ends_with_a_sentence(tmp_path):

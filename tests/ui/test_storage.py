@@ -57,6 +57,6 @@ def test_what_is_used_again_is_new_and_keeps_its_time_of_change(uploads):
 def test_a_file_that_a_run_keeps_is_counted_once(uploads):
     (uploads.parent / "runs" / "one").mkdir(parents=True)
     os.link(uploads / "a/new.mp4", uploads.parent / "runs" / "one" / "new.mp4")
-    usage = storage.measure(uploads.parent)
+    usage = storage.measure_usage(uploads.parent)
     assert (usage.runs, usage.uploads) == (1000, 4000)
     assert usage.free > 0

@@ -19,7 +19,7 @@ from ..base.errors import UserError
 from ..base.files import whole, write_json
 from ..base.names import choose, list_modules
 from ..base.schema import read_value
-from ..media import fit, images, video
+from ..media import fitting, images, video
 from ..metrics.base import Tools
 from ..metrics.compare import Pair, compare
 from ..models import registry
@@ -163,7 +163,7 @@ def task_of(task: EditTask, way: Way, folder: Path) -> EditTask:
 def encoded(known: Taken, model: Backbone) -> Tensor:
     """The clip's latent, as every edit of it would make it."""
     size = (known.clip.size[1], known.clip.size[0])
-    fitted = fit.plan(model.grid, len(known.part), size)
+    fitted = fitting.choose_fit(model.grid, len(known.part), size)
     part = itertools.islice(video.read(known.clip), known.part.start, known.part.stop)
     return model.encode(fitted.forward(images.to_tensor(array) for array in part))
 
@@ -252,7 +252,7 @@ def drawn(ways: Asked, record: dict, known: Taken) -> "Image.Image":
 
 
 def _frame(clip: video.Clip, at: int) -> ndarray:
-    return images.eight_bits(next(itertools.islice(video.read(clip), at, None)))
+    return images.to_8_bit(next(itertools.islice(video.read(clip), at, None)))
 
 
 def told(figures: dict[str, float | None]) -> list[str]:

@@ -9,14 +9,14 @@ from numpy import ndarray
 from ..base.errors import Missing
 from ..base.files import whole
 from ..media import images, video
-from ..media.showing import BYTES
+from ..media.previews import MAX_BYTES
 
 PAGE_BYTES = 100 * 2**20  # of a page's clips, at most: browsers and mail have trouble with more
 
 
 def clip_bytes(count: int) -> int:
     """How large each of so many clips may be on one page, before it is written as text."""
-    return min(BYTES, PAGE_BYTES * 3 // 4 // max(1, count))
+    return min(MAX_BYTES, PAGE_BYTES * 3 // 4 // max(1, count))
 
 
 def filled(template: str, values: dict) -> str:
@@ -49,7 +49,7 @@ def picture(svg: str) -> str:
 def frames_of(path: str | Path) -> tuple[video.Clip, Iterator[ndarray]]:
     """A clip and its frames at 8 bits."""
     clip = video.probe(path)
-    return clip, map(images.eight_bits, video.read(clip))
+    return clip, map(images.to_8_bit, video.read(clip))
 
 
 def sized(frames: Iterator[ndarray], size: tuple[int, int]) -> Iterator[ndarray]:

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from ..base.errors import UserError
 from ..base.notices import note
-from ..media.showing import playing
+from ..media.previews import preview_data_url
 from . import plots, tables
 from .datasets.base import Case
 from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, picture, sized, write_text
@@ -156,7 +156,7 @@ def _strip(case: Case, edited: Path, most: int) -> str:
     if case.truth:
         clips.append(frames(case.truth))
     clips.append(_difference(frames(edited), frames(case.truth or case.clip)))
-    return playing(clips, clip.size, float(clip.rate), most)
+    return preview_data_url(clips, clip.size, float(clip.rate), most)
 
 
 def _difference(first: Iterator[ndarray], second: Iterator[ndarray]) -> Iterator[ndarray]:

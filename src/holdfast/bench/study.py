@@ -19,7 +19,7 @@ from ..base.errors import UserError
 from ..base.files import from_json, write_json
 from ..base.intervals import SHARE, Estimate, estimate_rate
 from ..base.notices import note
-from ..media.showing import playing
+from ..media.previews import preview_data_url
 from .datasets.base import Case
 from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, write_text
 from .runner import Row, cell_folder
@@ -106,7 +106,7 @@ def _secret(index: int, trial: Trial) -> dict:
 
 def _clip(path: Path, most: int) -> str:
     clip, frames = frames_of(path)
-    return playing([frames], clip.size, float(clip.rate), most)
+    return preview_data_url([frames], clip.size, float(clip.rate), most)
 
 
 def _trials(results: Results, rows: list[Row], count: int, rng: random.Random) -> list[Trial]:

@@ -28,7 +28,7 @@ def demo(
     """Edit a synthetic clip with an embedded model, and compare with the true result."""
     with report_errors():
         from ..base.files import as_json
-        from ..shapeworld.demo import demo as run_demo
+        from ..shapeworld.demo import run_demo
         from ..shapeworld.scenes import sample_edit
 
         change = sample_edit(scene, kind, scenes)

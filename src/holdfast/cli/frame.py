@@ -37,12 +37,12 @@ def export_frame(path: str, output: Path, at: int) -> None:
         raise UserError(
             f"frame {at} of {path} does not exist", f"choose from 0 to {clip.frames - 1}"
         )
-    images.check_place(output)
+    images.check_output_path(output)
     if output.exists() and output.samefile(path):
         raise UserError(f"the frame would overwrite {output}", "choose another --output")
     (array,) = islice(video.read(clip), where, where + 1)
-    if clip.bits > 8 and output.suffix.lower() not in image_writing.DEEP:
+    if clip.bits > 8 and output.suffix.lower() not in image_writing.SIXTEEN_BIT:
         note(f"{output.name} holds 8 of the clip's {clip.bits} bits a channel; write .png or .tif")
     source = clip.files[where] if clip.files else None
     with whole(output) as part:
-        image_writing.save(part, array, source, opaque=True)
+        image_writing.write_image(part, array, source, opaque=True)

@@ -63,9 +63,9 @@ def mask(
         with show_progress(quiet=json) as report:
             if auto:
                 edit = make_edit_task(clip, prompts | common | {"backbone": backbone, "seed": seed})
-                manifest = track_mask.automatic(edit, output, preview, report)
+                manifest = track_mask.make_auto_mask(edit, output, preview, report)
             else:
-                manifest = track_mask.made(task, report)
+                manifest = track_mask.make_mask(task, report)
         if json:
             print(as_json(manifest))
         else:

@@ -32,14 +32,16 @@ def ui(
 ) -> None:
     """Serve a web page to edit clips: prompts, painted masks, a preview of the cost, past runs."""
     with report_errors():
-        from ..ui.gate import make_token
+        from ..ui.auth import make_token
         from ..ui.serve import Address, Limits, serve
 
-        limits = Limits(max_frames, max_upload_mb, anywhere=is_local(listen), gigabytes=max_storage)
+        limits = Limits(
+            max_frames, max_upload_mb, allows_paths=is_local(listen), max_storage_gb=max_storage
+        )
         address = Address(listen, port, make_token() if token is None else check_token(token))
         with serve(folder, limits, address, browser) as (url, wait):
             print_link(f"{url} (runs are kept in {folder}; Ctrl-C stops the server)")
-            if not (address.token or limits.anywhere):
+            if not (address.token or limits.allows_paths):
                 print_notice("the page has no token: everyone who reaches this address can use it")
             with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it
                 wait()

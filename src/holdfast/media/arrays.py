@@ -18,7 +18,7 @@ from numpy import ndarray
 from ..base.errors import UserError
 from ..base.notices import note
 from . import images, video
-from .mask_files import choose_layer
+from .mask_channels import choose_channel
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,36 +30,36 @@ IMAGE = "a path, a PIL image, an array H W 3 or a tensor 3 H W"
 ROUNDED = 0.01  # of a level: by how much floats may lie between two of them in silence
 
 
-def frames(given: Any, what: str = "the clip") -> ndarray:
+def to_frames(value: Any, name: str = "the clip") -> ndarray:
     """A clip as integers f H W 3. Floats become eight bits. Raises ValueError, with the cure, for what is none."""
-    if isinstance(given, (list, tuple)):
-        return _together([image(one, f"frame {i} of {what}") for i, one in enumerate(given)], what)
-    return _levels(_colours_last(given, what, CLIP, 4), what)
+    if isinstance(value, (list, tuple)):
+        return _together([to_image(one, f"frame {i} of {name}") for i, one in enumerate(value)], name)
+    return _levels(_colours_last(value, name, CLIP, 4), name)
 
 
-def image(given: Any, what: str = "the image") -> ndarray:
+def to_image(value: Any, name: str = "the image") -> ndarray:
     """One frame as integers H W 3, likewise."""
-    if _is_picture(given):
-        return _picture(given, what)
-    return _levels(_colours_last(given, what, IMAGE, 3), what)
+    if _is_picture(value):
+        return _picture(value, name)
+    return _levels(_colours_last(value, name, IMAGE, 3), name)
 
 
-def mask(given: Any, what: str = "the mask") -> ndarray:
+def to_mask(value: Any, name: str = "the mask") -> ndarray:
     """Where an edit may show, boolean f H W: of one image for all frames f is 1. Values above half are inside; integers
     that are 0 and 1 alone are that.
     """
-    if isinstance(given, (list, tuple)):
-        parts = [mask(one, f"image {i} of {what}") for i, one in enumerate(given)]
-        return _together([part[0] for part in parts], what)
-    if _is_picture(given):
-        return _inside(_shape_of_picture(given, what)[None], what)
-    array = _numbers(given, what, MASK)
-    channel = -3 if _is_tensor(given) else -1
+    if isinstance(value, (list, tuple)):
+        parts = [to_mask(one, f"image {i} of {name}") for i, one in enumerate(value)]
+        return _together([part[0] for part in parts], name)
+    if _is_picture(value):
+        return _inside(_shape_of_picture(value, name)[None], name)
+    array = _numbers(value, name, MASK)
+    channel = -3 if _is_tensor(value) else -1
     if array.ndim == 4 and array.shape[channel] == 1:
         array = array.squeeze(channel)
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise UserError(f"{what} is H W or f H W, not {_sides(array)}")
-    return _inside(array if array.ndim == 3 else array[None], what)
+        raise UserError(f"{name} is H W or f H W, not {_sides(array)}")
+    return _inside(array if array.ndim == 3 else array[None], name)
 
 
 def _shape_of_picture(given: "Image.Image", what: str) -> ndarray:
@@ -68,10 +68,10 @@ def _shape_of_picture(given: "Image.Image", what: str) -> ndarray:
 
     upright = ImageOps.exif_transpose(given)
     if not upright.has_transparency_data:
-        return images.rgb(upright).max(2)
+        return images.to_rgb(upright).max(2)
     array = np.asarray(upright.convert("RGBA"))
     pair = array[..., :3], array[..., 3]
-    layer = choose_layer(
+    layer = choose_channel(
         [pair], what, "auto", "give one layer of it, such as image.getchannel('A')"
     )
     return pair[1] if layer.is_alpha else pair[0].max(2)
@@ -104,7 +104,7 @@ def _picture(given: "Image.Image", what: str) -> ndarray:
     upright = ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
         raise UserError(f'{what} is seen through; image.convert("RGB") leaves that out')
-    return images.rgb(upright)
+    return images.to_rgb(upright)
 
 
 def _numbers(given: Any, what: str, takes: str) -> ndarray:
@@ -229,19 +229,19 @@ def _ageless(path: Path) -> Path:
     return path
 
 
-def array(made: Iterable[ndarray]) -> ndarray:
+def to_array(made: Iterable[ndarray]) -> ndarray:
     """Frames H W 3 as one array f H W 3."""
     return np.stack(list(made))
 
 
-def pictures(made: Iterable[ndarray]) -> "list[Image.Image]":
+def to_pil(made: Iterable[ndarray]) -> "list[Image.Image]":
     """Frames as PIL images, which have eight bits."""
     from PIL import Image
 
-    return [Image.fromarray(images.eight_bits(frame)) for frame in made]
+    return [Image.fromarray(images.to_8_bit(frame)) for frame in made]
 
 
-def tensor(made: Iterable[ndarray]) -> "Tensor":
+def to_tensor(made: Iterable[ndarray]) -> "Tensor":
     """Frames as one tensor f 3 H W, float32 in [0, 1]."""
     import torch
 

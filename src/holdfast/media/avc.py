@@ -1,32 +1,35 @@
-"""What H.264 needs for two encoders' packets to lie in one track: parameter sets with ids of their own, all announced
-in the track's header (ISO/IEC 14496-15), and packets whose units begin with their length.
+"""Put the H.264 packets of two encoders into one track (ISO/IEC 14496-15).
+
+The second encoder's parameter sets need ids of their own and are added to the track's header. Units in its packets
+begin with their length.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-IDR, SPS, PPS = 5, 7, 8  # kinds of units
+IDR, SPS, PPS = 5, 7, 8  # types of units
 PROFILES = {66: "baseline", 77: "main", 100: "high", 110: "high10", 122: "high422", 244: "high444"}
 
 
 @dataclass(frozen=True)
-class Header:
+class AvcHeader:
     """An AVCDecoderConfigurationRecord with lengths of four bytes."""
 
     codec, tag = "h264", "avc1"
-    number: int  # of the profile
-    compatible: int  # flags of what else may play it
+    profile_number: int
+    compatible: int  # flags of other profiles that can decode it
     level: int
     sps: tuple[bytes, ...]
     pps: tuple[bytes, ...]
     rest: bytes = b""  # chroma and depth, of the high profiles
 
     @classmethod
-    def parsed(cls, data: bytes) -> "Header":
-        """Raises ValueError for what is none."""
+    def parse(cls, data: bytes) -> "AvcHeader":
+        """Return the record that a track's extradata holds. Raise ValueError where it cannot be extended."""
         if len(data) < 7 or data[0] != 1 or data[4] & 3 != 3:
-            raise ValueError("its header is not one that can be added to")
-        at, found = 5, []
+            raise ValueError("its header cannot be extended")
+        at = 5
+        groups: list[tuple[bytes, ...]] = []
         for mask in (0x1F, 0xFF):
             sets, count = [], data[at] & mask
             at += 1
@@ -34,58 +37,66 @@ class Header:
                 size = int.from_bytes(data[at : at + 2])
                 sets.append(bytes(data[at + 2 : at + 2 + size]))
                 at += 2 + size
-            found.append(tuple(sets))
-        if not all(found) or not all(map(all, found)):
+            groups.append(tuple(sets))
+        if not all(groups) or not all(map(all, groups)):
             raise ValueError("its header holds no parameter sets")
-        return cls(*data[1:4], *found, bytes(data[at:]))
+        return cls(data[1], data[2], data[3], groups[0], groups[1], bytes(data[at:]))
 
     @property
     def profile(self) -> str | None:
-        return PROFILES.get(self.number)
+        """Return the encoder's name of the profile, or None where the encoder does not have it."""
+        return PROFILES.get(self.profile_number)
 
     def options(self) -> dict[str, str]:
-        """Of the other encoder: the same profile, and parameter sets under a number that none here has."""
-        return {"profile": self.profile, "x264-params": f"sps-id={self.free_id()}"}
+        """Return the second encoder's options: the same profile, and a free id for its parameter sets."""
+        return {"profile": self.profile or "", "x264-params": f"sps-id={self.free_id()}"}
 
-    def starts(self, packet: bytes) -> bool:
-        """Whether a group of pictures begins that looks at nothing before it."""
-        return any(kind(unit) == IDR for unit in units(packet) if unit)
+    def begins_group(self, packet: bytes) -> bool:
+        """Return whether a packet begins a group of pictures that refers to nothing before it."""
+        return any(unit_type(unit) == IDR for unit in split_units(packet) if unit)
 
-    def joined(self, extradata: bytes) -> bytes:
-        """The track's header with both encoders' parameter sets; nothing of them has to stand in the packets."""
-        return self.with_sets(units_of_stream(extradata)).packed()
+    def merge_extradata(self, extradata: bytes) -> bytes:
+        """Return the track's header with the parameter sets of both encoders, so that packets need none."""
+        return self.add_sets(split_annex_b(extradata)).to_bytes()
 
-    def packet(self, data: bytes) -> bytes:
-        """A packet of the other encoder as it lies in the track."""
-        return b"".join(map(with_length, units_of_stream(data)))
+    def convert_packet(self, data: bytes) -> bytes:
+        """Return a packet of the second encoder in the track's form."""
+        return b"".join(map(prefix_length, split_annex_b(data)))
 
-    def with_sets(self, units: list[bytes]) -> "Header":
-        """One that announces another encoder's parameter sets too."""
-        sps, pps = ([u for u in units if kind(u) == which] for which in (SPS, PPS))
-        compatible, level = self.compatible & sps[0][2], max(self.level, sps[0][3])
-        sets = {"sps": (*self.sps, *sps), "pps": (*self.pps, *pps)}
-        return replace(self, compatible=compatible, level=level, **sets)
+    def add_sets(self, units: list[bytes]) -> "AvcHeader":
+        """Return the header with a second encoder's parameter sets added."""
+        sps = tuple(u for u in units if unit_type(u) == SPS)
+        pps = tuple(u for u in units if unit_type(u) == PPS)
+        return replace(
+            self,
+            compatible=self.compatible & sps[0][2],
+            level=max(self.level, sps[0][3]),
+            sps=(*self.sps, *sps),
+            pps=(*self.pps, *pps),
+        )
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
+        """Return the record as bytes."""
         sets = [
             b"".join(len(unit).to_bytes(2) + unit for unit in units)
             for units in (self.sps, self.pps)
         ]
-        head = bytes((1, self.number, self.compatible, self.level, 0xFF, 0xE0 | len(self.sps)))
-        return head + sets[0] + bytes((len(self.pps),)) + sets[1] + self.rest
+        numbers = (1, self.profile_number, self.compatible, self.level, 0xFF, 0xE0 | len(self.sps))
+        return bytes(numbers) + sets[0] + bytes((len(self.pps),)) + sets[1] + self.rest
 
     def free_id(self) -> int:
-        """A number that none of the parameter sets has."""
-        used = {golomb(unit[4:]) for unit in self.sps} | {golomb(unit[1:]) for unit in self.pps}
+        """Return an id that none of the parameter sets has."""
+        used = {read_golomb(unit[4:]) for unit in self.sps}
+        used |= {read_golomb(unit[1:]) for unit in self.pps}
         return next(n for n in range(1, 32) if n not in used)
 
 
-def kind(unit: bytes) -> int:
+def unit_type(unit: bytes) -> int:
     return unit[0] & 0x1F
 
 
-def units(packet: bytes) -> Iterator[bytes]:
-    """Of a packet whose units begin with their length."""
+def split_units(packet: bytes) -> Iterator[bytes]:
+    """Yield the units of a packet in which each begins with its length."""
     at = 0
     while at + 4 < len(packet):
         size = int.from_bytes(packet[at : at + 4])
@@ -93,18 +104,18 @@ def units(packet: bytes) -> Iterator[bytes]:
         at += 4 + size
 
 
-def units_of_stream(data: bytes) -> list[bytes]:
-    """Of data in which a start code stands before each (Annex B)."""
+def split_annex_b(data: bytes) -> list[bytes]:
+    """Return the units of a byte stream in which a start code precedes each (Annex B)."""
     parts = data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
     return [part for part in parts if part]
 
 
-def with_length(unit: bytes) -> bytes:
+def prefix_length(unit: bytes) -> bytes:
     return len(unit).to_bytes(4) + unit
 
 
-def golomb(data: bytes) -> int:
-    """The first number of a unit's payload (ue(v))."""
+def read_golomb(data: bytes) -> int:
+    """Return the first number of a unit's payload (exponential Golomb code, ue(v))."""
     bits = "".join(f"{byte:08b}" for byte in data[:8])
     zeros = bits.index("1")
     return int(bits[zeros : 2 * zeros + 1], 2) - 1

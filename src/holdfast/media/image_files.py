@@ -1,4 +1,4 @@
-"""What an image file says of itself before it is decoded: size, depth, colour mode, profile; whether it is whole."""
+"""The header of an image file, read without decoding: size, depth, colour mode, profile; is the file complete?"""
 
 import functools
 import io
@@ -13,13 +13,13 @@ from ..base.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-ORIENTATION = 0x0112  # of EXIF
-FOLDERS = (34665, 34853)  # of EXIF: the picture's own, and the place
-# Description, make, model, software, time, author, copyright.
-CARRIED = (270, 271, 272, 305, 306, 315, 33432, *FOLDERS)
-SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
-DEEP = {"RGB", "RGBA", "RGBX", "LA"}  # Pillow reads 8 of their 16 bits; OpenCV reads all
-EIGHT_BITS = {
+ORIENTATION = 0x0112  # EXIF's tag
+EXIF_FOLDERS = (34665, 34853)  # of the camera's settings, and of the place
+# Description, make, model, software, time, author, copyright: the EXIF tags that are copied to a result.
+COPIED_TAGS = (270, 271, 272, 305, 306, 315, 33432, *EXIF_FOLDERS)
+SWAPPING_ORIENTATIONS = {5, 6, 7, 8}  # these swap width and height
+OPENCV_MODES = {"RGB", "RGBA", "RGBX", "LA"}  # Pillow reads 8 of their 16 bits, OpenCV all of them
+EIGHT_BIT_MODES = {
     "1",
     "L",
     "LA",
@@ -34,130 +34,130 @@ EIGHT_BITS = {
     "YCbCr",
     "LAB",
 }
-CONVERTED = ("CMYK", "LAB")  # modes that become RGB by a rule of thumb
-# The system's own files, which are copied with a folder of frames and are no frames.
-SYSTEM = {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "icon\r"}
+APPROXIMATED_MODES = ("CMYK", "LAB")  # these become RGB by an approximate rule
+# Files of an operating system or file manager, copied along with a folder of frames.
+SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "icon\r"}
 
 
 @dataclass(frozen=True)
-class Header:
-    """What an image file says of itself."""
+class ImageHeader:
+    """What an image file says of itself before it is decoded."""
 
     size: tuple[int, int]  # width, height, upright
     mode: str  # Pillow's
-    bits: int  # a channel, as they are read: 8 or 16
+    bits: int  # a channel, as decoded: 8 or 16
     stored_bits: int
-    may_be_clear: bool  # whether it has an alpha channel or a transparent colour
+    may_have_alpha: bool  # it has an alpha channel or a transparent colour
     profile: bytes = b""  # ICC
     has_exif: bool = False
 
     @classmethod
-    def of(cls, image: "Image.Image", file: Path) -> "Header":
-        """Return the header of an image that Pillow opened and did not decode.
+    def from_image(cls, image: "Image.Image", file: Path) -> "ImageHeader":
+        """Return the header of an image that Pillow opened but did not decode.
 
-        Raises UserError for numbers that are no picture's, and for a file that breaks off.
+        Raise UserError for numbers that are not colours, and for a file that ends early.
         """
-        stored = _stored_bits(image)  # which is not known of a decoded one
-        if _check_whole(image, file):
-            image.load()  # a PNG may say after its picture how it is turned
-        if image.mode not in EIGHT_BITS and not image.mode.startswith("I;16"):
+        stored = _stored_bits(image)  # a decoded image no longer says
+        if _check_complete(image, file):
+            image.load()  # a PNG may give its orientation after its pixels
+        if image.mode not in EIGHT_BIT_MODES and not image.mode.startswith("I;16"):
             kind = "floating-point" if image.mode == "F" else "32-bit or signed"
             raise UserError(f"{file} holds {kind} numbers", "save it with 8 or 16 bits a channel")
-        exif, (width, height) = exif_of(image), image.size
+        exif, (width, height) = read_exif(image), image.size
+        is_deep = stored > 8 and (image.mode in OPENCV_MODES or image.mode.startswith("I;16"))
+        swaps = exif.get(ORIENTATION) in SWAPPING_ORIENTATIONS
         return cls(
-            size=(height, width) if exif.get(ORIENTATION) in SIDEWAYS else (width, height),
+            size=(height, width) if swaps else (width, height),
             mode=image.mode,
-            bits=16 if stored > 8 and (image.mode in DEEP or image.mode.startswith("I;16")) else 8,
+            bits=16 if is_deep else 8,
             stored_bits=stored,
-            may_be_clear=image.has_transparency_data,
+            may_have_alpha=image.has_transparency_data,
             profile=image.info.get("icc_profile") or b"",
-            has_exif=any(tag in exif for tag in CARRIED),
+            has_exif=any(tag in exif for tag in COPIED_TAGS),
         )
 
     @property
     def is_rgb(self) -> bool:
-        """Whether the profile, if there is one, is of RGB values, which are what is written."""
+        """Return whether the profile describes RGB values. Only RGB values are written."""
         return self.profile[16:20] == b"RGB "
 
     @property
     def profile_name(self) -> str:
-        """What the profile calls itself; empty without one, and for sRGB, which an image without one is taken for."""
-        return _name_of(self.profile) if self.profile else ""
+        """Return the profile's own name; empty for sRGB, which readers assume, and where there is no profile."""
+        return _profile_name(self.profile) if self.profile else ""
 
 
 def is_system_file(path: Path) -> bool:
-    """Return whether a name is hidden (._0001.png, .DS_Store) or one that a system leaves in folders."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM
+    """Return whether a file is hidden (._0001.png, .DS_Store) or one that an operating system leaves in folders."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES
 
 
-def exif_of(image: "Image.Image") -> "Image.Exif":
-    """Return what a camera wrote, as far as it is known without decoding: Pillow's own method decodes a PNG for it."""
+def read_exif(image: "Image.Image") -> "Image.Exif":
+    """Return the EXIF data that are known without decoding. Pillow's own method for PNG decodes the image."""
     from PIL import Image
 
     return Image.Image.getexif(image)
 
 
-def carried_exif(image: "Image.Image") -> bytes:
-    """Return what a camera wrote, without the orientation: the picture is written upright."""
+def exif_without_orientation(image: "Image.Image") -> bytes:
+    """Return the EXIF data to copy, without the orientation: pictures are written upright."""
     from PIL import Image
 
-    found, made = exif_of(image), Image.Exif()
-    for tag in CARRIED:
-        if tag in found:
-            made[tag] = found.get_ifd(tag) if tag in FOLDERS else found[tag]
-    return made.tobytes()
+    exif, copied = read_exif(image), Image.Exif()
+    for tag in COPIED_TAGS:
+        if tag in exif:
+            copied[tag] = exif.get_ifd(tag) if tag in EXIF_FOLDERS else exif[tag]
+    return copied.tobytes()
 
 
 def _stored_bits(image: "Image.Image") -> int:
     if image.mode.startswith("I;16"):
         return 16
-    arguments = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", [])  # of files only; other images have none
+    arguments = tiles[0][3] if tiles else ""
     raw = arguments if isinstance(arguments, str) else next(iter(arguments or ("",)))
     return 16 if ";16" in str(raw) else 8
 
 
-def _check_whole(image: "Image.Image", file: Path) -> bool:
-    """Raise UserError for a file that breaks off, without decoding it. Return whether a PNG says more after its
-    picture.
+def _check_complete(image: "Image.Image", file: Path) -> bool:
+    """Raise UserError for a file that ends early, without decoding it.
+
+    Return whether a PNG has text or EXIF data after its pixels.
     """
     size = file.stat().st_size
     if image.format == "PNG":
         return _check_png(file)
-    ends = {
-        "JPEG": _end_of_jpeg,
-        "WEBP": _end_by_header,
-        "BMP": _end_by_header,
-        "TIFF": _end_of_tiff,
-    }
-    end = ends[image.format](image, file) if image.format in ends else 0
-    if end > size:
-        raise UserError(f"{file} is damaged: it breaks off after {size} bytes")
+    ends = {"JPEG": _jpeg_end, "WEBP": _header_end, "BMP": _header_end, "TIFF": _tiff_end}
+    find_end = ends.get(image.format or "")
+    if find_end and find_end(image, file) > size:
+        raise UserError(f"{file} is damaged: it ends early, after {size} bytes")
     return False
 
 
 def _check_png(file: Path) -> bool:
-    late, pictured = False, False
+    has_late_data, has_pixels = False, False
     with file.open("rb") as data:
         data.seek(8)
         while head := data.read(8):
             length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
-            body, sum_ = data.read(length), data.read(4)
-            if len(sum_) < 4 or zlib.crc32(kind + body) != struct.unpack(">I", sum_)[0]:
-                raise UserError(f"{file} is damaged: it breaks off, or a part of it is another")
-            pictured |= kind == b"IDAT"
-            late |= pictured and kind in (b"eXIf", b"zTXt", b"iTXt", b"tEXt")
+            body, checksum = data.read(length), data.read(4)
+            is_complete = len(checksum) == 4
+            if not is_complete or zlib.crc32(kind + body) != struct.unpack(">I", checksum)[0]:
+                raise UserError(f"{file} is damaged: it ends early, or its checksum is wrong")
+            has_pixels |= kind == b"IDAT"
+            has_late_data |= has_pixels and kind in (b"eXIf", b"zTXt", b"iTXt", b"tEXt")
             if kind == b"IEND":
-                return late
-    raise UserError(f"{file} is damaged: it breaks off")
+                return has_late_data
+    raise UserError(f"{file} is damaged: it ends early")
 
 
-def _end_of_jpeg(image: "Image.Image", file: Path) -> int:
-    """Past the file's own end where the picture has no end mark."""
+def _jpeg_end(image: "Image.Image", file: Path) -> int:
+    """Return an offset past the end of the file where the picture has no end marker, otherwise 0."""
     data = file.read_bytes()
     return 0 if data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") else len(data) + 1
 
 
-def _end_by_header(image: "Image.Image", file: Path) -> int:
+def _header_end(image: "Image.Image", file: Path) -> int:
     with file.open("rb") as data:
         head = data.read(8)
     if image.format == "BMP":
@@ -165,8 +165,11 @@ def _end_by_header(image: "Image.Image", file: Path) -> int:
     return struct.unpack("<I", head[4:8])[0] + 8
 
 
-def _end_of_tiff(image: "Image.Image", file: Path) -> int:
-    """Of the last strip or tile."""
+def _tiff_end(image: "Image.Image", file: Path) -> int:
+    """Return the offset at which the last strip or tile ends."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    assert isinstance(image, TiffImageFile)
     tags = image.tag_v2
     for offsets, counts in ((273, 279), (324, 325)):
         if offsets in tags and counts in tags:
@@ -174,8 +177,8 @@ def _end_of_tiff(image: "Image.Image", file: Path) -> int:
     return 0
 
 
-@functools.lru_cache(maxsize=64)  # the frames of a folder have the same one
-def _name_of(profile: bytes) -> str:
+@functools.lru_cache(maxsize=64)  # the frames of a folder share one profile
+def _profile_name(profile: bytes) -> str:
     from PIL import ImageCms
 
     try:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from . import motion
+from . import optical_flow
 
 FEW, SOME = 12, 60  # pixels below which nothing is said; below which a layer is only shifted
 MOST = 1500  # pixels that a common motion is found from
@@ -15,13 +15,13 @@ LOCAL = 0.05  # of full weight: where less of a layer is near, its common motion
 
 
 @dataclass
-class Common:
+class GlobalMotion:
     """What a layer's pixels do together, x' = A x: remembered while too few of them are seen."""
 
     matrix: ndarray  # 2 3
 
     @classmethod
-    def still(cls) -> "Common":
+    def still(cls) -> "GlobalMotion":
         return cls(np.eye(2, 3))
 
     def learn(self, flow: ndarray, weight: ndarray) -> None:
@@ -59,7 +59,7 @@ def _fitted(starts: ndarray, steps: ndarray) -> ndarray:
     return found if abs(scale - 1) < STRETCH else shifted
 
 
-def moved(flow: ndarray, weight: ndarray, common: Common, near: float) -> ndarray:
+def backward_flow(flow: ndarray, weight: ndarray, common: GlobalMotion, near: float) -> ndarray:
     """Where each place of the next frame was in this one, if it belongs to this layer: flow H W 2 back in time.
 
     flow: to the next frame. weight: how much each pixel is of the layer, H W. near: pixels over which flow is averaged.
@@ -69,12 +69,12 @@ def moved(flow: ndarray, weight: ndarray, common: Common, near: float) -> ndarra
     own = flow - together
     follows = np.abs(own).sum(-1) < max(2.0, 0.5 * float(np.abs(together).max()))
     trusted = weight * follows
-    ahead = together + averaged(own, trusted, near)
-    back = -motion.warp(ahead, -ahead)  # the flow from x is that at its end, to the first order
-    return -motion.warp(ahead, back)
+    ahead = together + weighted_average(own, trusted, near)
+    back = -optical_flow.warp(ahead, -ahead)  # the flow from x is that at its end, to the first order
+    return -optical_flow.warp(ahead, back)
 
 
-def averaged(values: ndarray, weight: ndarray, near: float) -> ndarray:
+def weighted_average(values: ndarray, weight: ndarray, near: float) -> ndarray:
     """The mean around each place, H W c, of values that count by weight; 0 where none of them is near."""
     height, width = weight.shape
     scale = max(1, int(near / 3))  # so wide an average needs no finer grid

@@ -20,8 +20,8 @@ from ..base.errors import UserError
 from ..base.notices import note
 from . import video
 from .clip_format import Grid
-from .fit import Fit
-from .mask_files import Channel, Layer, Pair, brightest, choose_layer
+from .fitting import Fit
+from .mask_channels import ChannelChoice, ColourAndAlpha, MaskChannel, choose_channel, peak_value
 
 BOX = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")  # x, y, width, height
 EXACT = ("gray", "rgb", "bgr", "gbr", "pal", "mono")  # layouts whose small values are meant
@@ -29,7 +29,7 @@ ASPECT = 0.02  # by how much the ratio of a mask's sides may differ in silence: 
 
 
 @dataclass(frozen=True)
-class Shape:
+class MaskShape:
     """What is made of a rough mask, in this order."""
 
     invert: bool = False
@@ -37,7 +37,7 @@ class Shape:
     grow: int = 0  # pixels; negative shrinks
     feather: int = 0  # pixels over which the edit fades out, outside the mask
 
-    def of(self, inside: np.ndarray) -> np.ndarray:
+    def apply(self, inside: np.ndarray) -> np.ndarray:
         """A frame's mask, boolean H W, inverted, outlined and grown."""
         import cv2
 
@@ -89,11 +89,11 @@ class Mask:
     """One mask a frame. `read` begins anew each time; a shape is made of what it gives, boolean H W."""
 
     read: Callable[[], Iterator[np.ndarray]]
-    shape: Shape
+    shape: MaskShape
 
     def frames(self) -> Iterator[np.ndarray]:
         """One boolean H W a frame."""
-        return (self.shape.of(inside) for inside in self.read())
+        return (self.shape.apply(inside) for inside in self.read())
 
     def alphas(self) -> Iterator[np.ndarray]:
         """The edit's weight at each pixel, float32 H W: 1 inside, 0 from `feather` pixels outside on."""
@@ -106,13 +106,13 @@ def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
     return np.clip(1 - _distance(inside) / (width + 1), 0, 1).astype(np.float32)
 
 
-def bind(
-    path: str | Path,
+def open_mask(
+    source: str | Path,
     clip: video.Clip,
     part: range,
-    shape: Shape | None = None,
+    shape: MaskShape | None = None,
     allow_any: bool = False,
-    channel: Channel = "auto",
+    channel: ChannelChoice = "auto",
 ) -> Mask:
     """Open a mask for a part of a clip: a box "x,y,width,height" in pixels of the clip, or a file.
 
@@ -120,22 +120,22 @@ def bind(
     shape. Raises UserError for another length, for a box that is not in the frame, and, without allow_any, for a mask
     that is empty or full. Warns where one frame too many is dropped and where the mask is perhaps inverted.
     """
-    shape = shape or Shape()
+    shape = shape or MaskShape()
     if shape.feather < 0:
         raise UserError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
-    box = BOX.fullmatch(str(path))
+    box = BOX.fullmatch(str(source))
     if box:
-        inside = boxed(tuple(int(n) for n in box.groups()), clip.size)
-        return check_extent(Mask(lambda: repeat(inside, len(part)), shape), path, allow_any)
-    file = video.probe(path)
+        inside = box_mask(tuple(int(n) for n in box.groups()), clip.size)
+        return check_extent(Mask(lambda: repeat(inside, len(part)), shape), source, allow_any)
+    file = video.probe(source)
     _check_length(file, clip, part)
     if abs(math.log(file.size[0] * clip.size[1] / (file.size[1] * clip.size[0]))) > ASPECT:
         sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
-        note(f"the mask {path} is {sizes[0]}, the clip {sizes[1]}: it is stretched to fit")
+        note(f"the mask {source} is {sizes[0]}, the clip {sizes[1]}: it is stretched to fit")
     opened = _MaskFile(file, clip.size, part, file.frames > 1 and file.frames >= clip.frames)
     layer = _layer(opened, channel)
     mask = Mask(lambda: opened.read(layer), shape)
-    return check_extent(mask, path, allow_any, lambda: opened.describe_empty(layer))
+    return check_extent(mask, source, allow_any, lambda: opened.describe_empty(layer))
 
 
 def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
@@ -158,11 +158,11 @@ class _MaskFile:
     part: range
     is_whole: bool  # as long as the clip, not as its part
 
-    def pairs(self) -> Iterator[Pair]:
+    def pairs(self) -> Iterator[ColourAndAlpha]:
         skip = self.part.start if self.is_whole else 0
-        return islice(video.read_layers(self.file), skip, skip + len(self.part))
+        return islice(video.read_with_alpha(self.file), skip, skip + len(self.part))
 
-    def read(self, layer: Layer) -> Iterator[np.ndarray]:
+    def read(self, layer: MaskChannel) -> Iterator[np.ndarray]:
         inside = None
         for pair in self.pairs():
             inside = layer.inside(pair, self.size)
@@ -170,18 +170,18 @@ class _MaskFile:
         if self.file.frames == 1:
             yield from repeat(inside, len(self.part) - 1)
 
-    def describe_empty(self, layer: Layer) -> str:
+    def describe_empty(self, layer: MaskChannel) -> str:
         if layer.is_alpha:
             return "it is transparent everywhere"
-        return "its brightest value is {} of {}".format(*brightest(self.pairs()))
+        return "its brightest value is {} of {}".format(*peak_value(self.pairs()))
 
 
-def _layer(opened: _MaskFile, channel: Channel) -> Layer:
+def _layer(opened: _MaskFile, channel: ChannelChoice) -> MaskChannel:
     """Which layer of a file has the shape; labels 0 and 1 are known where nothing else can be meant."""
-    file, layer = opened.file, Layer()
-    if file.opacity:
+    file, layer = opened.file, MaskChannel()
+    if file.has_transparency:
         way = "say which is meant with --mask-channel colour or --mask-channel alpha"
-        layer = choose_layer(opened.pairs(), str(file.path), channel, way)
+        layer = choose_channel(opened.pairs(), str(file.path), channel, way)
     elif channel == "alpha":
         raise UserError(f"the mask {file.path} has no alpha: it is solid everywhere")
     exact = file.pixel_format.startswith(EXACT) and not any(
@@ -189,15 +189,15 @@ def _layer(opened: _MaskFile, channel: Channel) -> Layer:
     )
     if layer.is_alpha or not exact or any(inside.any() for inside in opened.read(layer)):
         return layer
-    if brightest(opened.pairs())[0] != 1:
+    if peak_value(opened.pairs())[0] != 1:
         return layer
     note(f"the values of the mask {file.path} are 0 and 1: 1 is taken for inside")
-    return Layer(is_label=True)
+    return MaskChannel(is_label=True)
 
 
-def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+def box_mask(box: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     """A box x, y, width, height as boolean H W, of a frame of this width and height. Raises ValueError."""
-    x, y, width, height = numbers
+    x, y, width, height = box
     if not (width and height) or x + width > size[0] or y + height > size[1]:
         raise UserError(
             f"the box {x},{y},{width},{height} is not within the {size[0]}x{size[1]} frame; give x,y,width,height"
@@ -207,9 +207,9 @@ def boxed(numbers: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def bright(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def threshold(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Where a picture H W 3 is above half, boolean, at a size (width, height)."""
-    return Layer().inside((array, None), size)
+    return MaskChannel().inside((picture, None), size)
 
 
 def check_extent(
@@ -224,7 +224,7 @@ def check_extent(
     raw, shares = False, []
     for inside in mask.read():
         raw |= bool(inside.any())
-        shares.append(float(mask.shape.of(inside).mean()))
+        shares.append(float(mask.shape.apply(inside).mean()))
     share = float(np.mean(shares))
     if share == 0:
         why = mask.shape.describe() if raw or mask.shape.invert else describe_empty()
@@ -241,9 +241,9 @@ def check_extent(
     return mask
 
 
-def cell_side(grid: Grid, fitted: Fit) -> float:
+def cell_size(grid: Grid, fit: Fit) -> float:
     """How many of the clip's pixels a latent cell covers, along the side where it covers more."""
-    sides = zip(grid.stride[1:], fitted.size, fitted.model_size, strict=True)
+    sides = zip(grid.stride[1:], fit.size, fit.model_size, strict=True)
     return max(stride * size / model_size for stride, size, model_size in sides)
 
 
@@ -255,15 +255,15 @@ def _stop_or_note(found: str, so: str, allow_any: bool) -> None:
 
 
 def from_cells(
-    cells: Tensor, grid: Grid, fitted: Fit, shape: Shape, allow_any: bool = False
+    cells: Tensor, grid: Grid, fit: Fit, shape: MaskShape, allow_any: bool = False
 ) -> Mask:
     """A mask on latents, f h w boolean, at the clip's own size and length. Raises UserError as check_extent does."""
 
     def read() -> Iterator[np.ndarray]:
-        for i in range(fitted.frames):
+        for i in range(fit.frames):
             group = -(-i // grid.stride[0])  # the first latent frame holds one frame alone
             cell = cells[group]
-            whole = functional.interpolate(cell[None, None].float(), fitted.size, mode="nearest")
+            whole = functional.interpolate(cell[None, None].float(), fit.size, mode="nearest")
             yield whole[0, 0].numpy() > 0
 
     return check_extent(Mask(read, shape), "auto", allow_any)

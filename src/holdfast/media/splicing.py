@@ -1,215 +1,252 @@
-"""Copy what an edit does not touch: whole groups of pictures as they lie in the source, packet by packet, around those
-that are encoded anew. H.264 and H.265 in MP4 and Matroska.
+"""Copy the groups of pictures that an edit does not touch, packet by packet, and encode only those around the edit.
+
+This works for H.264 and H.265 in MP4 and Matroska.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
-from . import avc, hevc
-from .copying import CopiedTracks
+from .avc import AvcHeader
+from .copying import TrackCopier
 from .encoding import (
-    ANY,
     CODECS,
     MP4,
-    mark_stream,
-    options_of,
-    pixel_format,
+    MP4_OR_MKV,
+    encoder_options,
+    open_output,
+    pick_pixel_format,
+    set_frame_time,
     tag_colours,
-    tag_fields,
-    timed,
-    written,
+    tag_interlacing,
+    tag_stream,
 )
-from .metadata import attach
-from .reading import Clip, opened, picture_of
-from .samples import Picture, frame_of, picture
+from .hevc import HevcHeader
+from .metadata import write_metadata
+from .reading import Clip, VideoPacket, open_video, video_stream
+from .samples import OutputFrame, as_output_frame, to_video_frame
 
-KINDS = {"h264": avc.Header, "hevc": hevc.Header}  # by FFmpeg's names
-GLOBAL_HEADER = 1 << 22  # the encoder's flag: parameter sets beside the packets, not in them
+HEADERS = {"h264": AvcHeader, "hevc": HevcHeader}  # by FFmpeg's names
+GLOBAL_HEADER = 1 << 22  # the encoder's flag: parameter sets in the header, not in the packets
 
 
-class Unfit(Exception):
-    """Packets cannot be copied; the message says why."""
+class CannotCopyError(Exception):
+    """Packets cannot be copied. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Splice:
-    """Frames that are encoded anew, by their order of display, and the groups around them."""
+    """The frames to encode, by their order of presentation, and the groups of pictures around them.
+
+    groups: the frame at which each group begins, and the end of the last one.
+    dts: the decoding time of each packet, in decoding order.
+    """
 
     begin: int
     stop: int
-    groups: tuple[int, ...]  # at which frame each begins, and the last one's end
-    dts: tuple[int, ...]  # of each packet in the order of decoding
-    header: avc.Header | hevc.Header
+    groups: tuple[int, ...]
+    dts: tuple[int, ...]
+    header: AvcHeader | HevcHeader
 
-    def describe(self, frames: int) -> dict:
-        anew = self.stop - self.begin
-        copied = {"copied_frames": frames - anew, "encoded_frames": [self.begin, self.stop]}
-        return copied | {"codec": self.header.codec}
+    def describe(self, frames: int) -> dict[str, Any]:
+        """Return what is copied and what is encoded, for the manifest."""
+        encoded = self.stop - self.begin
+        record = {"copied_frames": frames - encoded, "encoded_frames": [self.begin, self.stop]}
+        return record | {"codec": self.header.codec}
 
 
-def plan(clip: Clip, suffix: str, codec: str, edited: range) -> Splice:
-    """What can be copied of a clip of which only some frames were edited. codec: "auto" is the source's own. Raises
-    Unfit.
+def plan_splice(clip: Clip, suffix: str, codec: str, edited: range) -> Splice:
+    """Plan what to copy of a clip of which only some frames were edited.
+
+    codec: "auto" is the source's own. Raise CannotCopyError where nothing can be copied.
     """
-    if (
-        clip.files
-        or clip.is_animation
-        or suffix not in ANY
-        or codec not in ("auto", "h264", "h265")
-    ):
-        raise Unfit("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
-    if clip.background or clip.deinterlaced:
-        raise Unfit("every frame is laid over a colour, or made of fields")
-    if clip.is_retimed or clip.resizes:
-        raise Unfit("the source's times or sizes were put in order")
-    with opened(clip.path) as container:
-        track = picture_of(container)
-        header = _header(track, codec)
-        if header.profile is None or min(clip.size) < CODECS[header.codec].least:
-            raise Unfit("the source is of a profile or size that is not encoded here")
-        groups, dts = _groups(container.demux(track), clip, header)
+    _check_clip(clip, suffix, codec)
+    with open_video(clip.path) as container:
+        track = video_stream(container)
+        header = _read_header(track, codec)
+        if header.profile is None or min(clip.size) < CODECS[header.codec].min_side:
+            raise CannotCopyError("the source's profile or size cannot be encoded here")
+        groups, dts = _find_groups(container.demux(track), clip, header)
     begin = max((g for g in groups if g <= edited.start), default=0)
     stop = min(g for g in groups if g >= edited.stop)
     if begin == 0 and stop == clip.frames:
-        raise Unfit("every group of pictures holds an edited frame")
-    if pixel_format(clip, header.codec) != clip.pixel_format.replace("yuvj", "yuv"):
-        raise Unfit(f"{clip.pixel_format} is encoded as another layout")
+        raise CannotCopyError("every group of pictures holds an edited frame")
+    if pick_pixel_format(clip, header.codec) != clip.pixel_format.replace("yuvj", "yuv"):
+        raise CannotCopyError(f"{clip.pixel_format} is encoded as another layout")
     return Splice(begin, stop, tuple(groups), tuple(dts), header)
 
 
-def _header(track, codec: str) -> avc.Header | hevc.Header:
+def _check_clip(clip: Clip, suffix: str, codec: str) -> None:
+    """Raise CannotCopyError for a clip or a target whose packets cannot be copied."""
+    is_video = not (clip.files or clip.is_animation)
+    if not is_video or suffix not in MP4_OR_MKV or codec not in ("auto", "h264", "h265"):
+        raise CannotCopyError("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
+    if clip.background or clip.is_deinterlaced:
+        raise CannotCopyError("every frame is composited over a colour, or deinterlaced")
+    if clip.is_retimed or clip.changes_shape:
+        raise CannotCopyError("the source's times or sizes were repaired")
+
+
+def _read_header(track: av.VideoStream, codec: str) -> AvcHeader | HevcHeader:
     name = track.codec_context.name
-    kind = KINDS.get(name)
+    kind = HEADERS.get(name)
     if kind is None or codec not in ("auto", kind.codec):
-        raise Unfit(f"the source is {name}, not {'H.264 or H.265' if codec == 'auto' else codec}")
+        expected = "H.264 or H.265" if codec == "auto" else codec
+        raise CannotCopyError(f"the source is {name}, not {expected}")
     try:
-        return kind.parsed(bytes(track.codec_context.extradata or b""))
+        return kind.parse(bytes(track.codec_context.extradata or b""))
     except (ValueError, IndexError) as error:
-        raise Unfit(f"the source's header of {name} is not of MP4's kind") from error
+        raise CannotCopyError(f"the source's header of {name} is not like MP4's") from error
 
 
-def _groups(
-    packets: Iterable[av.Packet], clip: Clip, header: avc.Header | hevc.Header
+def _find_groups(
+    packets: Iterable[VideoPacket], clip: Clip, header: AvcHeader | HevcHeader
 ) -> tuple[list[int], list[int]]:
-    """At which frame each group of pictures begins, with the clip's end, and the packets' times of decoding."""
-    groups, dts, seen = [], [], []
+    """Return the frame at which each group of pictures begins, with the clip's end, and the packets' decoding times."""
+    groups: list[int] = []
+    dts: list[int] = []
+    pts: list[int] = []
     for packet in packets:
         if packet.size == 0:
             continue
         if packet.dts is None or packet.pts is None or packet.is_discard:
-            raise Unfit("the source has packets without times, or that are not meant to be seen")
-        _moved(packet, clip)
-        if dts and packet.dts <= dts[-1]:
-            raise Unfit("the source's times of decoding go backwards")
-        if _starts(packet, header):
-            if seen and max(seen) >= packet.pts:
-                raise Unfit("the source's groups of pictures overlap")
-            groups.append(len(seen))
-        elif groups and packet.pts < seen[groups[-1]]:
-            raise Unfit("the source's groups of pictures overlap")
-        seen.append(packet.pts)
-        dts.append(packet.dts)
-    if sorted(seen) != list(clip.times) or not groups or groups[0]:
-        raise Unfit("the source's packets are not one for each frame")
-    return [*groups, len(seen)], dts
+            raise CannotCopyError("the source has packets without times, or hidden packets")
+        decoding, presentation = _shift_to_clip(packet, clip)
+        if dts and decoding <= dts[-1]:
+            raise CannotCopyError("the source's decoding times go backwards")
+        if _begins_group(packet, header):
+            if pts and max(pts) >= presentation:
+                raise CannotCopyError("the source's groups of pictures overlap")
+            groups.append(len(pts))
+        elif groups and presentation < pts[groups[-1]]:
+            raise CannotCopyError("the source's groups of pictures overlap")
+        pts.append(presentation)
+        dts.append(decoding)
+    if sorted(pts) != list(clip.times) or not groups or groups[0]:
+        raise CannotCopyError("the source's packets and frames do not match one to one")
+    return [*groups, len(pts)], dts
 
 
-def _starts(packet: av.Packet, header: avc.Header | hevc.Header) -> bool:
+def _begins_group(packet: VideoPacket, header: AvcHeader | HevcHeader) -> bool:
     try:
-        return header.starts(bytes(packet))
+        return header.begins_group(bytes(packet))
     except ValueError as error:
-        raise Unfit(f"of the source {error}") from error
+        raise CannotCopyError(f"of the source {error}") from error
 
 
 def write_spliced(
-    part: Path, clip: Clip, frames: Iterable[ndarray | Picture], splice: Splice, crf: int | None
+    part: Path,
+    clip: Clip,
+    frames: Iterable[ndarray | OutputFrame],
+    splice: Splice,
+    crf: int | None,
 ) -> None:
-    """Write a clip of which only `splice`'s frames are encoded. Raises OSError."""
-    with written(part, clip) as out, opened(clip.path) as source:
-        track = picture_of(source)
+    """Write a clip of which only the frames of `splice` are encoded. Raise OSError."""
+    with open_output(part, clip) as out, open_video(clip.path) as source:
+        track = video_stream(source)
         stream = out.add_stream_from_template(track)
-        encoder = _encoder(clip, splice.header, crf)
-        stream.codec_context.extradata = splice.header.joined(bytes(encoder.extradata))
+        encoder = _open_encoder(clip, splice.header, crf)
+        stream.codec_context.extradata = splice.header.merge_extradata(encoder.extradata or b"")
         if part.suffix.lower() in MP4:
             stream.codec_context.codec_tag = splice.header.tag
-        mark_stream(stream, clip)
-        attach(out, stream, clip.metadata, clip.start)
-        tracks = CopiedTracks(out, clip)
-        copied = (_moved(packet, clip) for packet in source.demux(track) if packet.size)
-        made = _Encoded(encoder, clip, splice)
+        tag_stream(stream, clip)
+        write_metadata(out, stream, clip.metadata, clip.time_offset)
+        tracks = TrackCopier(out, clip)
+        copied = _shifted_packets(source.demux(track), clip)
+        encoding = _FrameEncoder(encoder, clip, splice)
         for i, frame in enumerate(frames):
-            if splice.begin <= i < splice.stop:
-                packets = made.packets(picture(frame), i)
-            elif i in splice.groups:
-                here = splice.groups.index(i)
-                packets = itertools.islice(copied, splice.groups[here + 1] - i)
-            else:
-                packets = ()
-            for packet in packets:
+            for packet in _packets_at(i, frame, copied, encoding):
                 packet.stream = stream
                 out.mux(packet)
-            if i == splice.stop - 1:  # what these frames were in the source
+            if i == splice.stop - 1:  # skip what these frames were in the source
                 for _ in itertools.islice(copied, splice.stop - splice.begin):
                     pass
-            tracks.until(float(clip.times[i] * clip.time_base))
+            tracks.copy_until(float(clip.times[i] * clip.time_base))
         tracks.close()
 
 
-def _moved(packet: av.Packet, clip: Clip) -> av.Packet:
-    """A packet of the source at its time in the result."""
-    shift = round(clip.start / packet.time_base)
+def _packets_at(
+    index: int, frame: ndarray | OutputFrame, copied: Iterator[av.Packet], encoding: "_FrameEncoder"
+) -> Iterable[av.Packet]:
+    """Return the packets to write at a frame: encoded ones, a whole copied group, or none."""
+    splice = encoding.splice
+    if splice.begin <= index < splice.stop:
+        return encoding.encode(as_output_frame(frame), index)
+    if index in splice.groups:
+        here = splice.groups.index(index)
+        return itertools.islice(copied, splice.groups[here + 1] - index)
+    return ()
+
+
+def _shifted_packets(packets: Iterable[VideoPacket], clip: Clip) -> Iterator[VideoPacket]:
+    for packet in packets:
+        if packet.size:
+            _shift_to_clip(packet, clip)
+            yield packet
+
+
+def _shift_to_clip(packet: VideoPacket, clip: Clip) -> tuple[int, int]:
+    """Move a packet of the source to its time in the result. Return its decoding and presentation times."""
+    assert packet.pts is not None  # _find_groups refuses others
+    assert packet.dts is not None
+    shift = round(clip.time_offset / packet.time_base)
     packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-    return packet
+    return packet.dts, packet.pts
 
 
-def _like(packet: av.Packet, data: bytes) -> av.Packet:
-    """A packet with the times of another."""
-    made = av.Packet(data)
-    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
-    made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
-    return made
-
-
-def _encoder(clip: Clip, header: avc.Header | hevc.Header, crf: int | None) -> av.VideoCodecContext:
-    """Its profile is the source's."""
+def _open_encoder(
+    clip: Clip, header: AvcHeader | HevcHeader, crf: int | None
+) -> av.VideoCodecContext:
+    """Open an encoder with the source's profile."""
     encoder = av.CodecContext.create(CODECS[header.codec].encoder, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height = clip.stored_size
-    encoder.pix_fmt = pixel_format(clip, header.codec)
-    encoder.time_base, encoder.framerate = clip.time_base, clip.rate
+    encoder.pix_fmt = pick_pixel_format(clip, header.codec)
+    encoder.time_base, encoder.framerate = clip.time_base, Fraction(clip.rate)
     tag_colours(encoder, clip)
-    if clip.aspect:
-        encoder.sample_aspect_ratio = clip.aspect
-    known, own = options_of(header.codec, crf), header.options()
-    encoder.options = known | {k: f"{known[k]}:{v}" if k in known else v for k, v in own.items()}
-    tag_fields(encoder, clip, header.codec)
+    if clip.pixel_aspect:
+        encoder.sample_aspect_ratio = clip.pixel_aspect
+    usual, own = encoder_options(header.codec, crf), header.options()
+    encoder.options = usual | {k: f"{usual[k]}:{v}" if k in usual else v for k, v in own.items()}
+    tag_interlacing(encoder, clip, header.codec)
     encoder.flags |= GLOBAL_HEADER
     encoder.open()
     return encoder
 
 
-class _Encoded:
-    """Packets of the frames that are encoded, at the times at which the source's were decoded."""
+class _FrameEncoder:
+    """Encode frames into packets at the decoding times of the source's packets."""
 
     def __init__(self, encoder: av.VideoCodecContext, clip: Clip, splice: Splice):
         self.encoder, self.clip, self.splice = encoder, clip, splice
+        self.layout = pick_pixel_format(clip, splice.header.codec)
         self.converter = VideoReformatter()
         self.next = splice.begin
 
-    def packets(self, shown: Picture, index: int) -> Iterator[av.Packet]:
-        clip, target = self.clip, self.encoder.pix_fmt
-        frame = frame_of(shown, clip, target, self.converter)
-        found = self.encoder.encode(timed(frame, index, clip))
+    def encode(self, frame: OutputFrame, index: int) -> Iterator[av.Packet]:
+        """Yield the packets that are ready after this frame."""
+        converted = to_video_frame(frame, self.clip, self.layout, self.converter)
+        packets = self.encoder.encode(set_frame_time(converted, index, self.clip))
         if index == self.splice.stop - 1:
-            found += self.encoder.encode(None)
-        for packet in found:
-            joined = _like(packet, self.splice.header.packet(bytes(packet)))
-            joined.dts, joined.time_base = self.splice.dts[self.next], clip.time_base
-            joined.duration = clip.durations[self.next]
+            packets += self.encoder.encode(None)
+        for packet in packets:
+            joined = _copy_times(packet, self.splice.header.convert_packet(bytes(packet)))
+            joined.dts, joined.time_base = self.splice.dts[self.next], self.clip.time_base
+            joined.duration = self.clip.durations[self.next]
             self.next += 1
             yield joined
+
+
+def _copy_times(packet: av.Packet, data: bytes) -> av.Packet:
+    """Return a packet of other data with the times of a packet."""
+    copy = av.Packet(data)
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    copy.duration, copy.is_keyframe = packet.duration, packet.is_keyframe
+    return copy

@@ -1,38 +1,38 @@
-"""Stream clips in and out with PyAV: mp4, mov, mkv, webm, gif, image folders and single images.
+"""Clips in and out, for the rest of the package.
 
-What comes in goes out again: frame count, exact timestamps, size, rotation, colour tags and range, bit depth, audio
+What is read is written again: frame count, exact timestamps, size, rotation, colour tags and range, bit depth, audio
 tracks. Frames are arrays `H W 3`, upright RGB, uint8 or (above 8 bits a channel) uint16 that fills its whole range.
-This is the door: `reading.py` and `writing.py` do the work.
+This module only re-exports: `reading.py` and `writing.py` do the work.
 """
 
-from .aspects import is_exact, losses, promises
+from .container_limits import is_lossless, kept_properties, losses
 from .encoding import CODECS, pick_codec
-from .probing import check_regular, probe
-from .reading import Clip, read, read_layers, stored, treated, upright
-from .samples import Picture, picture
+from .probing import check_regular_file, probe
+from .reading import Clip, apply_input_options, read, read_stored, read_with_alpha, to_rgb
+from .samples import OutputFrame, as_output_frame
 from .tracks import CONTAINERS
-from .writing import check_output, clip_of, count_audio, write, write_frames
+from .writing import check_output, clip_from_frames, count_audio_tracks, write, write_frames
 
 __all__ = [
     "CODECS",
     "CONTAINERS",
     "Clip",
-    "Picture",
+    "OutputFrame",
+    "apply_input_options",
+    "as_output_frame",
     "check_output",
-    "check_regular",
-    "clip_of",
-    "count_audio",
-    "is_exact",
+    "check_regular_file",
+    "clip_from_frames",
+    "count_audio_tracks",
+    "is_lossless",
+    "kept_properties",
     "losses",
     "pick_codec",
-    "picture",
     "probe",
-    "promises",
     "read",
-    "read_layers",
-    "stored",
-    "treated",
-    "upright",
+    "read_stored",
+    "read_with_alpha",
+    "to_rgb",
     "write",
     "write_frames",
 ]

@@ -19,8 +19,8 @@ from ..base.notices import note
 from ..base.schema import Guidance, Number, Range, Share, Steps, setting
 from ..models import attention
 from ..models.attention.hooks import Site
-from ..sampling.distillation import Descent, Drawn, draws
-from ..sampling.field import Field, Given, Guide, Step, resumed
+from ..sampling.distillation import DistillationConfig, NoiseSample, draw_samples
+from ..sampling.field import EditInputs, ImageModel, Step, VelocityField, initial_state
 
 NEEDS: set[str] = set()
 # settings that need another one
@@ -29,7 +29,7 @@ ONLY_WITH |= dict.fromkeys(("joint_guidance", "stride"), "joint")
 
 
 @dataclass(frozen=True)
-class Config(Descent):
+class Config(DistillationConfig):
     """The paper's values; where it gives none, what measured well (docs/distillation.md)."""
 
     window: Annotated[float, Range(0, 0.5)] = setting(0.165, "g of either neighbour, Eq. 6; 0: off")
@@ -57,16 +57,16 @@ def wants_guide(cfg: Config) -> bool:
     return cfg.joint != 0
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
     if cfg.fusion and field.door is None:
         note("the attention of this model cannot be reached: assd goes without its fusion")
         cfg = replace(cfg, fusion=0.0)
-    z, _ = resumed(start, source)
-    for i, draw in draws(field, given, cfg, start):
-        with remembered(field, cfg) as seen:
+    z, _ = initial_state(start, source)
+    for i, draw in draw_samples(field, given, cfg, start):
+        with record_source(field, cfg) as seen:
             known = draw.noise(source, given.src, "src")
-        with fused(field, cfg, seen):
+        with fuse_source(field, cfg, seen):
             wanted = draw.noise(z, given.tgt, "tgt")
         change = wanted - reference(wanted, known, draw.eps, cfg)
         if given.guide and wants_guide(cfg):
@@ -80,11 +80,11 @@ def reference(wanted: Tensor, known: Tensor, eps: Tensor, cfg: Config) -> Tensor
     if not cfg.window:
         return known
     base = eps if cfg.smooth_target == "residual" else torch.zeros_like(eps)
-    smooth = smoothed(known - base, cfg.window) + base
-    return torch.where(edited(wanted - known, cfg), smooth, known)
+    smooth = smooth_over_time(known - base, cfg.window) + base
+    return torch.where(find_edited(wanted - known, cfg), smooth, known)
 
 
-def smoothed(e: Tensor, side: float) -> Tensor:
+def smooth_over_time(e: Tensor, side: float) -> Tensor:
     """Every frame with its two neighbours, b c f h w: side, 1 - 2 side, side. At the ends, of what there is; a frame
     that is alone stays as it is, whatever the side.
     """
@@ -97,7 +97,7 @@ def smoothed(e: Tensor, side: float) -> Tensor:
     return total / weight
 
 
-def edited(change: Tensor, cfg: Config) -> Tensor:
+def find_edited(change: Tensor, cfg: Config) -> Tensor:
     """m, boolean b c f h w: where a change is within tau of its largest over time."""
     if cfg.mask == "off":
         return torch.ones_like(change, dtype=torch.bool)
@@ -106,7 +106,7 @@ def edited(change: Tensor, cfg: Config) -> Tensor:
     return size > bound if cfg.mask == "text" else size < bound
 
 
-def guidance(guide: Guide, z: Tensor, source: Tensor, draw: Drawn, cfg: Config) -> Tensor:
+def guidance(guide: ImageModel, z: Tensor, source: Tensor, draw: NoiseSample, cfg: Config) -> Tensor:
     """The second field's change on key frames, 0 on the others (Eq. 9)."""
     frames = range(0, z.shape[2], cfg.stride)
     key = draw.on(guide.field, cfg.joint_guidance, frames)
@@ -117,27 +117,27 @@ def guidance(guide: Guide, z: Tensor, source: Tensor, draw: Drawn, cfg: Config) 
     return change
 
 
-def last_layers(field: Field, count: int) -> set[str]:
+def find_last_layers(field: VelocityField, count: int) -> set[str]:
     """The paths of the last self-attention layers over space, or over space and time."""
     layers = [s.path for s in field.door.sites if s.kind == "self" and s.axis != "temporal"]
     return set(layers[-count:])
 
 
-def remembered(field: Field, cfg: Config) -> contextlib.AbstractContextManager[dict]:
+def record_source(field: VelocityField, cfg: Config) -> contextlib.AbstractContextManager[dict]:
     """Keep keys and values of the reference's calls inside, by site."""
     if not cfg.fusion:
         return contextlib.nullcontext({})
-    chosen = last_layers(field, cfg.fused)
+    chosen = find_last_layers(field, cfg.fused)
     return attention.record(field, lambda site: site.path in chosen, lambda site, q, k, v: (k, v))
 
 
-def fused(
-    field: Field, cfg: Config, seen: dict[Site, tuple[Tensor, Tensor]]
+def fuse_source(
+    field: VelocityField, cfg: Config, seen: dict[Site, tuple[Tensor, Tensor]]
 ) -> contextlib.AbstractContextManager[None]:
     """Fuse the reference's attention into the calls inside (Eq. 11 to 13), each into its own half's."""
     if not cfg.fusion:
         return contextlib.nullcontext()
-    chosen = last_layers(field, cfg.fused)
+    chosen = find_last_layers(field, cfg.fused)
 
     def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         own = attended(q, k, v)

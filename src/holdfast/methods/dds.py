@@ -6,21 +6,21 @@ z <- z - eta [eps^w(z_t, target) - eps^w(x_t, source)], one level t and one nois
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..sampling.distillation import Descent, draws
-from ..sampling.field import Field, Given, Step, resumed
+from ..sampling.distillation import DistillationConfig, draw_samples
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 
 NEEDS: set[str] = set()
 
 
 @dataclass(frozen=True)
-class Config(Descent):
+class Config(DistillationConfig):
     """The authors' values."""
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
-    z, _ = resumed(start, source)
-    for i, draw in draws(field, given, cfg, start):
+    z, _ = initial_state(start, source)
+    for i, draw in draw_samples(field, given, cfg, start):
         wanted = draw.noise(z, given.tgt, "tgt")
         known = draw.noise(source, given.src, "src")
         z = z - cfg.size(z) * given.inside(wanted - known)

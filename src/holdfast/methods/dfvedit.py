@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 
@@ -33,16 +33,16 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    z, _ = resumed(start, source)
-    for i in left(start, "edit", first, cfg.steps):
+    z, _ = initial_state(start, source)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        eps = maths.noise(source, given.seed, i)
-        noisy_source = maths.noised(source, sigma, eps)
-        noisy_target = maths.noised(z, sigma, eps)
-        v_target = maths.guided(field, noisy_target, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided(field, noisy_source, sigma, given.src, "src", cfg.source_guidance)
+        eps = maths.keyed_noise(source, given.seed, i)
+        noisy_source = maths.add_noise(source, sigma, eps)
+        noisy_target = maths.add_noise(z, sigma, eps)
+        v_target = maths.guided_velocity(field, noisy_target, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided_velocity(field, noisy_source, sigma, given.src, "src", cfg.source_guidance)
         z = z + (sigma_next - sigma) * given.inside(v_target - v_source)
         yield Step("edit", i + 1, cfg.steps, z)

@@ -21,7 +21,7 @@ from ..base.schema import (
     setting,
 )
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 
@@ -43,17 +43,17 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
     against = given.tgt.against(given.src)  # guidance leads away from the source prompt
-    z, _ = resumed(start, source)
-    for i in left(start, "edit", first, cfg.steps):
+    z, _ = initial_state(start, source)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        q = maths.noised(source, sigma, maths.noise(source, given.seed, i))
+        q = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, i))
         p = q + (z - source)
         v_q = field.velocity(q, sigma, given.src, branch="src+")
-        v_p = maths.guided(field, p, sigma, against, "tgt", cfg.target_guidance)
+        v_p = maths.guided_velocity(field, p, sigma, against, "tgt", cfg.target_guidance)
         pull = (sigma * (v_p - v_q)) - (z - source)  # (q - sigma v_q) - (p - sigma v_p)
         change = (sigma_next - sigma) * (v_p - v_q) + cfg.zeta * pull
         z = z + given.inside(change)

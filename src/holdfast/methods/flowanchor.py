@@ -31,7 +31,7 @@ from ..base.schema import (
 from ..models import attention
 from ..models.attention.refinement import Refinement, refined
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS = {"text_attention"}
 UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask
@@ -78,7 +78,7 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     if given.mask is None:
         note("without a mask the target's attention is not refined; give one, or --mask auto")
     elif not given.mask.any():
@@ -87,38 +87,38 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     source = given.source
     # gF = gamma log F / log F0
     gain = cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)
-    refinement = anchored(field, given, cfg)
-    z, _ = resumed(start, source)
-    for i in left(start, "edit", first, cfg.steps):
+    refinement = prepare_refinement(field, given, cfg)
+    z, _ = initial_state(start, source)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        noisy = maths.noised(source, sigma, maths.noise(source, given.seed, i))
+        noisy = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, i))
         coupled = noisy + (z - source)
         early = sigma >= cfg.tau if cfg.tau_by == "level" else cfg.steps - i >= cfg.tau * cfg.steps
         with refinement() if early else contextlib.nullcontext():
-            v_target = maths.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
-        change = modulated(v_target - v_source, gain, cfg.contrast)
+            v_target = maths.guided_velocity(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided_velocity(field, noisy, sigma, given.src, "src", cfg.source_guidance)
+        change = modulate_magnitude(v_target - v_source, gain, cfg.contrast)
         z = z + (sigma_next - sigma) * (given.inside(change) if cfg.cut else change)
         yield Step("edit", i + 1, cfg.steps, z)
 
 
-def modulated(difference: Tensor, gain: float, contrast: str) -> Tensor:
+def modulate_magnitude(difference: Tensor, gain: float, contrast: str) -> Tensor:
     """AMM (Eqs. 10-12, 23-29): (1 + gF C) dV, C = dV's mean over channels, scaled to [0, 1] over the sample.
     difference: b c f h w.
     """
-    return (1 + maths.contrast(difference, contrast, 1e-7, gain)) * difference
+    return (1 + maths.contrast_map(difference, contrast, 1e-7, gain)) * difference
 
 
-def anchored(field: Field, given: Given, cfg: Config):
+def prepare_refinement(field: VelocityField, given: EditInputs, cfg: Config):
     """What opens SAR for an evaluation: nothing where there is no mask, no word or no strength to it."""
     refines = cfg.beta_text or cfg.beta_video
     if given.mask is None or not given.tgt.words or not refines:
         return contextlib.nullcontext
-    rule = Anchor(given.mask, given.tgt, cfg)
-    return lambda: attention.edit(field, rule, Anchor.where)
+    rule = RefinementRule(given.mask, given.tgt, cfg)
+    return lambda: attention.edit(field, rule, RefinementRule.where)
 
 
-class Anchor:
+class RefinementRule:
     """SAR as an attention rule: of all cross-attention layers, in the target's conditional calls."""
 
     def __init__(self, mask: Tensor, tgt, cfg: Config):

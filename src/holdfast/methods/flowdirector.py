@@ -31,7 +31,7 @@ from ..base.schema import (
 from ..models import attention
 from ..models.attention import maps
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS = {"text_attention"}
 ONLY_WITH = dict.fromkeys(("worse", "omega"), "averaging=published")  # settings that need another
@@ -75,7 +75,7 @@ class Config:
             raise UserError(f"worse is between 1 and n_avg - 1 = {most}, not {self.worse}")
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     if cfg.timesteps == "whole":
         levels = [field.whole(sigma) for sigma in levels]
@@ -83,45 +83,45 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     gated = bool(src.words or tgt.words)
     if not gated:
         note("no word drives the edit, so nothing says where it goes: the whole frame may change")
-    z, _ = resumed(start, source)
-    for i in left(start, "edit", first, cfg.steps):
+    z, _ = initial_state(start, source)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         flows, seen = [], torch.zeros_like(source[:, :1])
         for a in range(cfg.n_avg):
-            noisy = maths.noised(source, sigma, maths.noise(source, given.seed, i, a))
+            noisy = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, i, a))
             coupled = noisy + (z - source)
-            v_source, where_source = attended(field, noisy, sigma, src, "src", cfg)
-            v_target, where_target = attended(field, coupled, sigma, tgt, "tgt", cfg)
+            v_source, where_source = velocity_and_attention(field, noisy, sigma, src, "src", cfg)
+            v_target, where_target = velocity_and_attention(field, coupled, sigma, tgt, "tgt", cfg)
             flows.append(v_target - v_source)
             seen = torch.maximum(seen, torch.maximum(where_source, where_target))
-        change = averaged(flows, cfg)
+        change = average_differentially(flows, cfg)
         if gated:
-            change = maths.apply_mask(softened(seen, cfg.decay), change)
+            change = maths.apply_mask(fade_outwards(seen, cfg.decay), change)
         z = z + (sigma_next - sigma) * given.inside(change)
         yield Step("edit", i + 1, cfg.steps, z)
 
 
-def attended(
-    field: Field, z: Tensor, sigma: float, condition, side: str, cfg: Config
+def velocity_and_attention(
+    field: VelocityField, z: Tensor, sigma: float, condition, side: str, cfg: Config
 ) -> tuple[Tensor, Tensor]:
     """The guided velocity, and where the condition's words attend in it: 1 1 f h w, 0 or 1 (all 0 without words)."""
     guidance = {"src": cfg.source_guidance, "tgt": cfg.target_guidance}[side]
     if (
         not condition.words
     ):  # the other prompt's words alone say where; `edit` sees to it where there are none at all
-        velocity = maths.guided(field, z, sigma, condition, side, guidance)
+        velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
         return velocity, torch.zeros_like(z[:, :1])
-    chosen = looked_at(field, cfg.depth)
+    chosen = find_layer(field, cfg.depth)
 
     def where(site: attention.Site) -> bool:
         return site.path == chosen and site.branch == f"{side}+"
 
     with attention.record(field, where, maps.attending(condition.words)) as found:
-        velocity = maths.guided(field, z, sigma, condition, side, guidance)
-    return velocity, thresholded(maps.assembled(found), z.shape[2:], cfg.smooth)
+        velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
+    return velocity, threshold_heat(maps.assembled(found), z.shape[2:], cfg.smooth)
 
 
-def looked_at(field: Field, depth: float) -> str:
+def find_layer(field: VelocityField, depth: float) -> str:
     """The path of the cross-attention at a share of the network's depth."""
     layers = [
         site.path for site in field.door.sites if site.kind == "cross" and site.axis != "temporal"
@@ -129,7 +129,7 @@ def looked_at(field: Field, depth: float) -> str:
     return layers[min(round(depth * len(layers)), len(layers) - 1)]
 
 
-def thresholded(heat: Tensor, shape: tuple[int, int, int], smooth: int) -> Tensor:
+def threshold_heat(heat: Tensor, shape: tuple[int, int, int], smooth: int) -> Tensor:
     """Attention to a mask on latents: smoothed by average pooling, inside where above the mean of the map before
     smoothing.
     """
@@ -140,7 +140,7 @@ def thresholded(heat: Tensor, shape: tuple[int, int, int], smooth: int) -> Tenso
     return (pooled.transpose(0, 1)[None] > heat.mean()).to(heat)
 
 
-def averaged(flows: list[Tensor], cfg: Config) -> Tensor:
+def average_differentially(flows: list[Tensor], cfg: Config) -> Tensor:
     """Differential averaging guidance: mean + omega (mean - worse), worse = mean of the K flows least like the mean.
 
     released: mean + (omega - 1) times the mean over all K-subsets of (mean - the subset's mean), which is zero by
@@ -161,7 +161,7 @@ def _likeness(flow: Tensor, mean: Tensor) -> float:
     return functional.cosine_similarity(*parts, dim=0).item()
 
 
-def softened(mask: Tensor, decay: float) -> Tensor:
+def fade_outwards(mask: Tensor, decay: float) -> Tensor:
     """1 inside, exp(-decay d) at a distance of d cells outside, each latent frame by itself. A frame without an inside
     is 0: no edit.
     """

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base.schema import Range, Share, setting
-from ..models.vision.flows import Flows, flows
+from ..models.vision.latent_flow import LatentFlow, latent_flow
 from ..sampling import maths
-from ..sampling.distillation import Descent, draws
-from ..sampling.field import Field, Given, Step, resumed
+from ..sampling.distillation import DistillationConfig, draw_samples
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 
 NEEDS: set[str] = set()
 ONLY_WITH = {"memory": "keep"}  # settings that need another one
@@ -25,7 +25,7 @@ Weight = Annotated[float, Range(0, None)]
 
 
 @dataclass(frozen=True)
-class Config(Descent):
+class Config(DistillationConfig):
     """None of these values is published; they are what measured well (docs/distillation.md)."""
 
     flow: Annotated[float, Range(0, 0.5)] = setting(
@@ -36,28 +36,28 @@ class Config(Descent):
     consistency: Weight = setting(0.05, "weight of the global consistency loss; 0: off")
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
-    z, state = resumed(start, source)
+    z, state = initial_state(start, source)
     # the source's flow, once: its motion is to be kept, and it is cleaner than an edit's
     moving = cfg.flow > 0 and source.shape[2] > 1
-    along = flows(given.pixels.frames(), given.pixels.stride).to(source) if moving else None
+    along = latent_flow(given.pixels.frames(), given.pixels.stride).to(source) if moving else None
     where = state.get("map")
-    for i, draw in draws(field, given, cfg, start):
+    for i, draw in draw_samples(field, given, cfg, start):
         wanted = draw.noise(z, given.tgt, "tgt")
         change = wanted - draw.noise(source, given.src, "src")
-        where = followed(where, change, cfg.memory)
-        step = smoothed(change, along, cfg.flow) if along else change
+        where = update_change_map(where, change, cfg.memory)
+        step = smooth_along_flow(change, along, cfg.flow) if along else change
         if cfg.keep:
             step = step + cfg.keep * 2 * (1 - where) * (z - source)
         if cfg.consistency:
-            clean = (maths.noised(z, draw.sigma, draw.eps) - draw.sigma * wanted) / (1 - draw.sigma)
-            step = step + cfg.consistency * apart(clean)
+            clean = (maths.add_noise(z, draw.sigma, draw.eps) - draw.sigma * wanted) / (1 - draw.sigma)
+            step = step + cfg.consistency * consistency_gradient(clean)
         z = z - cfg.size(z) * given.inside(step)
         yield Step("edit", i + 1, cfg.steps, z, {"map": where})
 
 
-def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
+def smooth_along_flow(change: Tensor, along: LatentFlow, side: float) -> Tensor:
     """Every frame's change with those of its neighbours, moved here along the flow, as far as they are seen.
 
     change: b c f h w. The weights are 1 - 2 side and twice side, of what there is; a place without any weight, which
@@ -70,14 +70,14 @@ def smoothed(change: Tensor, along: Flows, side: float) -> Tensor:
     return torch.where(weight > 0, total / weight, change)
 
 
-def followed(where: Tensor | None, change: Tensor, memory: float) -> Tensor:
+def update_change_map(where: Tensor | None, change: Tensor, memory: float) -> Tensor:
     """M, b 1 f h w in [0, 1]: a running mean over iterations of where the change is large."""
-    now = maths.contrast(change, "abs")
+    now = maths.contrast_map(change, "abs")
     return now if where is None else memory * where + (1 - memory) * now
 
 
 @torch.enable_grad()
-def apart(clean: Tensor) -> Tensor:
+def consistency_gradient(clean: Tensor) -> Tensor:
     """The gradient of L in the clean estimate b c f h w, times the cells of a frame: how far its frames are apart as
     a whole.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 
@@ -34,28 +34,28 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source, src, tgt = given.source, given.src, given.tgt
     alone = max(first, cfg.steps - cfg.n_min)  # from here on the target prompt alone
-    eps_alone = maths.noise(source, given.seed, alone)
-    z, _ = resumed(start, source)
-    for i in left(start, "edit", first, cfg.steps):
+    eps_alone = maths.keyed_noise(source, given.seed, alone)
+    z, _ = initial_state(start, source)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         if i < alone:
             difference = 0
             for k in range(cfg.n_avg):
-                eps = maths.noise(source, given.seed, i, k)
-                noisy = maths.noised(source, sigma, eps)
+                eps = maths.keyed_noise(source, given.seed, i, k)
+                noisy = maths.add_noise(source, sigma, eps)
                 coupled = noisy + (z - source)
-                v_source = maths.guided(field, noisy, sigma, src, "src", cfg.source_guidance)
-                v_target = maths.guided(field, coupled, sigma, tgt, "tgt", cfg.target_guidance)
+                v_source = maths.guided_velocity(field, noisy, sigma, src, "src", cfg.source_guidance)
+                v_target = maths.guided_velocity(field, coupled, sigma, tgt, "tgt", cfg.target_guidance)
                 difference = difference + (v_target - v_source) / cfg.n_avg
             z = z + (sigma_next - sigma) * given.inside(difference)
         else:
             if i == alone:
-                z = maths.noised(source, sigma, eps_alone) + (z - source)
-            v_target = maths.guided(field, z, sigma, tgt, "tgt", cfg.target_guidance)
+                z = maths.add_noise(source, sigma, eps_alone) + (z - source)
+            v_target = maths.guided_velocity(field, z, sigma, tgt, "tgt", cfg.target_guidance)
             z = z + (sigma_next - sigma) * v_target
-            z = given.held(z, maths.noised(source, sigma_next, eps_alone))
+            z = given.held(z, maths.add_noise(source, sigma_next, eps_alone))
         yield Step("edit", i + 1, cfg.steps, z)

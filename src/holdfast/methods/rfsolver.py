@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..models import attention
 from ..sampling import inversion, maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS = {"joint_attention"}
 ONLY_WITH = {"depth": "inject"}  # settings that need another one
@@ -47,7 +47,7 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
     up = levels[first:][::-1]  # from clean to noisy
@@ -57,29 +57,29 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
         return field.velocity(x, sigma, given.src, branch="src+")
 
     def sampling(x, sigma):
-        return maths.guided(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
+        return maths.guided_velocity(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
 
-    z, state = resumed(start, source)
-    for i in left(start, "invert", 0, count):
-        z, state = advanced(inverting, z, state, up[i], up[i + 1], cfg.solver)
+    z, state = initial_state(start, source)
+    for i in remaining_steps(start, "invert", 0, count):
+        z, state = solver_step(inverting, z, state, up[i], up[i + 1], cfg.solver)
         if given.mask is not None or i + 1 > count - cfg.inject:
-            state = inversion.remembered(state, i + 1, z)
+            state = inversion.store_latent(state, i + 1, z)
         yield Step("invert", i + 1, count, z, state)
     if start is None or start.stage == "invert":
         # the other prompt's
         state = {name: value for name, value in state.items() if name != "last"}
-    for i in left(start, "edit", 0, count):
+    for i in remaining_steps(start, "edit", 0, count):
         level = count - i  # index in `up` of the level that this step leaves
-        inverted = inversion.recalled(state, source, level) if i < cfg.inject else None
-        with sharing(field, inverted, up[level], given, cfg.depth):
-            z, state = advanced(sampling, z, state, up[level], up[level - 1], cfg.solver)
+        inverted = inversion.load_latent(state, source, level) if i < cfg.inject else None
+        with share_source_values(field, inverted, up[level], given, cfg.depth):
+            z, state = solver_step(sampling, z, state, up[level], up[level - 1], cfg.solver)
         if given.mask is not None:
-            z = given.held(z, inversion.recalled(state, source, level - 1))
-        state = inversion.forgotten(state, level)
+            z = given.held(z, inversion.load_latent(state, source, level - 1))
+        state = inversion.drop_latent(state, level)
         yield Step("edit", i + 1, count, z, state)
 
 
-def advanced(
+def solver_step(
     velocity: inversion.Velocity,
     z: Tensor,
     state: dict,
@@ -89,15 +89,15 @@ def advanced(
 ) -> tuple[Tensor, dict]:
     """One step of the solver; what it carries to the next one is `last` of the state."""
     if solver == "midpoint":
-        return inversion.midpoint(velocity, z, sigma, sigma_next), state
+        return inversion.midpoint_step(velocity, z, sigma, sigma_next), state
     last = state["last"] if "last" in state else velocity(z, sigma)
-    z, last = inversion.cached_midpoint(velocity, z, last, sigma, sigma_next)
+    z, last = inversion.cached_midpoint_step(velocity, z, last, sigma, sigma_next)
     return z, state | {"last": last}
 
 
 @contextlib.contextmanager
-def sharing(
-    field: Field, inverted: Tensor | None, sigma: float, given: Given, depth: float
+def share_source_values(
+    field: VelocityField, inverted: Tensor | None, sigma: float, given: EditInputs, depth: float
 ) -> Iterator[None]:
     """Inside, later layers' self-attention takes the source's values, as found at an inverted latent; without one its
     own.

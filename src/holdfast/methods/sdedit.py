@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 
@@ -29,15 +29,15 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    eps = maths.noise(source, given.seed, 0)
-    begin = maths.noised(source, levels[first], eps) if first < cfg.steps else source
-    z, _ = resumed(start, begin)
-    for i in left(start, "edit", first, cfg.steps):
+    eps = maths.keyed_noise(source, given.seed, 0)
+    begin = maths.add_noise(source, levels[first], eps) if first < cfg.steps else source
+    z, _ = initial_state(start, begin)
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        v_target = maths.guided(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_target = maths.guided_velocity(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
         z = z + (sigma_next - sigma) * v_target
-        z = given.held(z, maths.noised(source, sigma_next, eps))
+        z = given.held(z, maths.add_noise(source, sigma_next, eps))
         yield Step("edit", i + 1, cfg.steps, z)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..base.schema import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import inversion, maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 SEEDED = False  # nothing is drawn
@@ -40,7 +40,7 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, _ = opened(field, given, cfg)
     count = int(cfg.strength * cfg.steps + 1e-9)
     up = levels[::-1][: count + 1]  # from clean to the middle
@@ -49,23 +49,23 @@ def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> 
     def inverting(x, sigma):
         return field.velocity(x, sigma, given.src, branch=branch)
 
-    z, state = resumed(start, given.source)
-    for i in left(start, "invert", 0, count):
+    z, state = initial_state(start, given.source)
+    for i in remaining_steps(start, "invert", 0, count):
         last = state["last"] if i else inverting(z, 0.0)
-        z, last = inversion.corrected(inverting, z, last, up[i], up[i + 1])
-        state = state if given.mask is None else inversion.remembered(state, i + 1, z)
+        z, last = inversion.uni_inv_step(inverting, z, last, up[i], up[i + 1])
+        state = state if given.mask is None else inversion.store_latent(state, i + 1, z)
         state = state | {"last": last}
         yield Step("invert", i + 1, count, z, state)
     state = {name: value for name, value in state.items() if name != "last"}
-    for i in left(start, "edit", 0, count):
+    for i in remaining_steps(start, "edit", 0, count):
         level = count - i  # index in `up` of the level that this step leaves
         sigma, sigma_next = up[level], up[level - 1]
         v_target = field.velocity(z, sigma, given.tgt, branch="tgt+")
         v_source = field.velocity(z, sigma, given.src, branch="src+")
         g = v_target - v_source
-        m = maths.contrast(g, cfg.contrast)
+        m = maths.contrast_map(g, cfg.contrast)
         z = z + (sigma_next - sigma) * (cfg.omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
         if given.mask is not None:
-            z = given.held(z, inversion.recalled(state, given.source, level - 1))
-        state = inversion.forgotten(state, level)
+            z = given.held(z, inversion.load_latent(state, given.source, level - 1))
+        state = inversion.drop_latent(state, level)
         yield Step("edit", i + 1, count, z, state)

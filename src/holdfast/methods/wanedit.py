@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import maths
-from ..sampling.field import Field, Given, Step, left, opened, resumed
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 
@@ -35,18 +35,18 @@ class Config:
     __post_init__ = check
 
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]:
+def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    z, state = resumed(start, source)
+    z, state = initial_state(start, source)
     solver = maths.UniPC.from_dict(state)
-    for i in left(start, "edit", first, cfg.steps):
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         mixed = field.whole(levels[i - 1]) if i else 1.0
-        noisy = maths.noised(source, mixed, maths.noise(source, given.seed, i))
+        noisy = maths.add_noise(source, mixed, maths.keyed_noise(source, given.seed, i))
         coupled = noisy + (z - source)
-        v_target = maths.guided(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided(field, noisy, sigma, given.src, "src", cfg.source_guidance)
+        v_target = maths.guided_velocity(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
+        v_source = maths.guided_velocity(field, noisy, sigma, given.src, "src", cfg.source_guidance)
         difference = given.inside(v_target - v_source)
         z, solver = solver.step(z, difference, sigma, sigma_next, last=i == cfg.steps - 1)
         yield Step("edit", i + 1, cfg.steps, z, solver.to_dict())

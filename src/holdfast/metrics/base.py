@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..media.motion import Flow, dis, sharp_dis
+from ..media.optical_flow import FlowFunction, dis, sharp_dis
 from ._batches import Later
 from ._embed import Clip, Dino
 
@@ -88,7 +88,7 @@ class Tools:
     def __init__(
         self,
         options: Options | None = None,
-        flow: Flow | None = None,
+        flow: FlowFunction | None = None,
         device: str | None = None,
     ):
         self.options = options or Options()
@@ -101,13 +101,13 @@ class Tools:
         return self._device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
-    def flow(self) -> Flow:
+    def flow(self) -> FlowFunction:
         known = self._flow or {"dis": dis, "sharp_dis": sharp_dis}.get(self.options.flow)
         if known:
             return known
-        from ..models.vision.raft import raft
+        from ..models.vision.raft import load_raft
 
-        return raft(device=self.device)
+        return load_raft(device=self.device)
 
     @cached_property
     def clip(self) -> Clip:

@@ -42,7 +42,7 @@ def compare(pair: Pair, tools: Tools, only: list[str] | None = None) -> tuple[Fi
     truth = video.probe(pair.truth) if pair.truth else None
     _tell_of_differences(source, edited, truth)
     mask = (
-        masks.bind(pair.mask, source, range(source.frames), allow_any=True) if pair.mask else None
+        masks.open_mask(pair.mask, source, range(source.frames), allow_any=True) if pair.mask else None
     )
     width, height = source.size
     subject = Subject(

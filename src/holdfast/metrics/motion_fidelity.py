@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from ..media.motion import Tracks
+from ..media.optical_flow import PointTracks
 from .base import Metric, Moment, Subject, Tools
 
 NEEDS: set[str] = set()
@@ -23,8 +23,8 @@ STILL = 0.1  # pixels a step: what moves less stands still
 class Measure(Metric):
     def __init__(self, subject: Subject, tools: Tools):
         side = tools.options.tracks
-        self.source = Tracks(*subject.size, side)
-        self.edited = Tracks(*subject.size, side)
+        self.source = PointTracks(*subject.size, side)
+        self.edited = PointTracks(*subject.size, side)
         self.name = f"{tools.flow.__name__}-{side}x{side}-tracks"
 
     def add(self, moment: Moment) -> None:

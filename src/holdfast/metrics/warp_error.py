@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from ..media.motion import visible, warp
+from ..media.optical_flow import visibility, warp
 from .base import Metric, Moment, Subject, Tools, mean
 
 NEEDS: set[str] = set()
@@ -33,7 +33,7 @@ class Measure(Metric):
             forward, backward = moment.source_flow, moment.source_flow_back
         else:
             forward, backward = moment.edited_flow, moment.edited_flow_back
-        seen = visible(forward, backward)
+        seen = visibility(forward, backward)
         value = error(moment.previous.edited, moment.edited, forward, seen, self.squared)
         self.values.append(1000 * value)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.base import Condition
-    from ..sampling.field import Field
+    from ..sampling.field import VelocityField
 
 LEVELS = (0.7, 0.8, 0.9)  # chosen on tuning scenes; lower ones tell less
 EVALUATIONS = 2 * len(LEVELS)
@@ -46,7 +46,7 @@ def can_judge(about: Any) -> bool:
 
 
 def score(
-    field: "Field",
+    field: "VelocityField",
     z: "Tensor",
     source: "Condition",
     target: "Condition",
@@ -57,13 +57,13 @@ def score(
 
     frames: how many latent frames are looked at, from the first on.
     """
-    from ..sampling.maths import noise, noised
+    from ..sampling.maths import add_noise, keyed_noise
 
     window = z[:, :, :frames]
     nearer = apart = 0.0
     for index, sigma in enumerate(LEVELS):
-        eps = noise(window, seed, KEY + index)
-        noisy, u = noised(window, sigma, eps), eps - window
+        eps = keyed_noise(window, seed, KEY + index)
+        noisy, u = add_noise(window, sigma, eps), eps - window
         v_src = field.velocity(noisy, sigma, source, branch="src+")
         v_tgt = field.velocity(noisy, sigma, target, branch="tgt+")
         nearer += (_square(v_src - u) - _square(v_tgt - u)).item()

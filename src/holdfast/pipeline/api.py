@@ -169,10 +169,10 @@ def _filed(values: dict[str, Any], rate: Fraction | None, scratch: Scratch) -> d
 
     made: dict[str, Any] = {}
     if rate is not None:
-        clip = arrays.frames(values["input"])
+        clip = arrays.to_frames(values["input"])
         made["input"] = str(arrays.write_clip(scratch.path, "clip", clip, rate))
     if not isinstance(values.get("mask"), str | None):
-        inside = arrays.mask(values["mask"])
+        inside = arrays.to_mask(values["mask"])
         made["mask"] = str(arrays.write_mask(scratch.path, "mask", inside))
     if "first_frame" in values:
         made["first_frame"] = _image(values["first_frame"], "first", scratch)
@@ -188,7 +188,7 @@ def _image(value: Any, name: str, scratch: Scratch) -> str | None:
     value = _plain(value)
     if isinstance(value, str | None):
         return value
-    return str(arrays.write_image(scratch.path, name, arrays.image(value, f"the {name} frame")))
+    return str(arrays.write_image(scratch.path, name, arrays.to_image(value, f"the {name} frame")))
 
 
 def _plain(value: Any) -> Any:

@@ -20,10 +20,10 @@ from ..base import names
 from ..base.exit_codes import duration
 from ..base.memory import PeakMemory
 from ..base.notices import Notice
-from ..media import fit, video
+from ..media import fitting, video
 from ..models import registry
 from ..models.base import Backbone, Passing, Prompt, reserve
-from ..sampling.maths import noise
+from ..sampling.maths import keyed_noise
 from . import agreement, loop
 from .planning import Plan
 from .run import opened
@@ -79,7 +79,7 @@ def forecast(
         "edited": [edit.part.start, edit.part.stop],
         "size": list(clip.size),
         "rate": str(clip.rate),
-        "audio_tracks": video.count_audio(Path(task.output), clip) if task.output else clip.audio,
+        "audio_tracks": video.count_audio_tracks(Path(task.output), clip) if task.output else clip.audio_tracks,
         "plan": plan.describe(),
         "settings": plan.settings(),
     }
@@ -142,7 +142,7 @@ def kept(task: EditTask, clip: video.Clip) -> str:
     if task.same:
         return "everything: nothing is to change"
     path = Path(task.output or "frames")
-    whole = ", ".join(video.promises(path, clip, task.codec))
+    whole = ", ".join(video.kept_properties(path, clip, task.codec))
     if task.mask == "auto":
         return (
             f"{whole}; of the pixels none is promised: the mask is found by the edit, which stops "
@@ -151,7 +151,7 @@ def kept(task: EditTask, clip: video.Clip) -> str:
     if task.mask and _is_uniform(task, clip):
         return f"{whole}; of the pixels none is promised: the mask lets all of them change, or none"
     if task.mask:
-        until = "" if video.is_exact(path, clip, task.codec) else " until it is encoded"
+        until = "" if video.is_lossless(path, clip, task.codec) else " until it is encoded"
         return f"{whole}; every pixel outside the mask{until}"
     return f"{whole}; no pixel is held exactly, for there is no mask"
 
@@ -222,7 +222,7 @@ def _counted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
         job = loop.job(asked, backbone, frames, inside, shown)
-        small = fit.Fit(len(frames), (64, 64), len(frames), _least(grid), "")
+        small = fitting.Fit(len(frames), (64, 64), len(frames), _least(grid), "")
         job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=small))
         idle = Idle(backbone)
         for event in loop.walk(job, idle):  # noqa: B007
@@ -271,7 +271,7 @@ def _timed(said: Forecast, plan: Plan, frame: Tensor, backbone: Backbone) -> tup
     latent, encoding = _seconds(lambda: backbone.encode([frame] * backbone.grid.first))
     coding = encoding + _seconds(lambda: list(backbone.decode(latent)))[1]
     frames = max(end - begin for begin, end in plan.spans.spans)
-    z = noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
+    z = keyed_noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
     told = backbone.condition(Prompt(plan.task.target_prompt, plan.task.negative, image=frame))
     sigma = backbone.levels(2)[1]
 

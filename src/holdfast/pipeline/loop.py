@@ -1,7 +1,7 @@
 """An edit in memory, without files: condition, encode, drive the method. A generator of events; closing it cancels the
 edit.
 
-job = walk.job(EditTask(input="", output="", source=..., target=..., method="flowedit"), backbone, frames)
+job = walk.job(EditTask(input="", output="", source_prompt=..., target_prompt=..., method="flowedit"), backbone, frames)
 z = walk.finished(job, backbone)
 """
 
@@ -24,7 +24,7 @@ from ..models import calibration
 from ..models.attention import maps
 from ..models.base import Backbone, Condition, Prompt, reserve
 from ..sampling import windows
-from ..sampling.field import Field, Given, Guide, Pixels, Step
+from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
 from . import agreement
 from .helper_models import guiding, loaded
 from .planning import Plan, plan
@@ -138,23 +138,23 @@ def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
     task = chosen.task
     shape = shape_of(task)
     if task.feather is None:
-        shape = replace(shape, feather=round(AUTO_FEATHER * masks.cell_side(grid, chosen.fit)))
+        shape = replace(shape, feather=round(AUTO_FEATHER * masks.cell_size(grid, chosen.fit)))
     return masks.from_cells(cells, grid, chosen.fit, shape, task.allow_any_mask)
 
 
 def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
     """Return the mask that a task names by a file or a box. Raises UserError as masks.bind does."""
-    return masks.bind(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
+    return masks.open_mask(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
 
 
-def shape_of(task: EditTask) -> masks.Shape:
-    return masks.Shape(task.invert_mask, task.outline, task.grow or 0, task.feather or 0)
+def shape_of(task: EditTask) -> masks.MaskShape:
+    return masks.MaskShape(task.invert_mask, task.outline, task.grow or 0, task.feather or 0)
 
 
 class Metered:
     """A velocity field that counts its evaluations."""
 
-    def __init__(self, inner: Field):
+    def __init__(self, inner: VelocityField):
         self.inner, self.evaluations = inner, 0
         self.halves: list[Any] = []  # of conditions, that steered a call
         self.door, self.features, self.network = inner.door, inner.features, inner.network
@@ -180,7 +180,7 @@ class Watched:
     Of a method that goes through a long clip part by part, the calls see one part: `part`, which its steps place.
     """
 
-    def __init__(self, inner: Field, source: Tensor):
+    def __init__(self, inner: VelocityField, source: Tensor):
         self.inner, self.clean, self.part = inner, source, source
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
@@ -221,7 +221,7 @@ def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
 def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Iterator[Event]:
     metered = Metered(backbone)
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
-    over = metered if in_clips else windows.over(metered, job.plan.spans)
+    over = metered if in_clips else windows.apply_windows(metered, job.plan.spans)
     given = yield from _given(job, backbone)
     is_usual = not calibration.unknown_words(backbone, job.plan.task.prompts)
     if job.checked and backbone.calibration.vae_psnr is not None:
@@ -257,7 +257,7 @@ def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Ite
     yield done
 
 
-def judge(job: Job, given: Given, backbone: Backbone, z: Tensor) -> float | None:
+def judge(job: Job, given: EditInputs, backbone: Backbone, z: Tensor) -> float | None:
     """Return the model's score of a result; None, with a note, where it reads both prompts alike."""
     first, last = job.plan.spans.spans[0]
     task = job.plan.task
@@ -267,7 +267,7 @@ def judge(job: Job, given: Given, backbone: Backbone, z: Tensor) -> float | None
     return score
 
 
-def negated(job: Job, given: Given, metered: Metered, backbone: Backbone) -> bool:
+def negated(job: Job, given: EditInputs, metered: Metered, backbone: Backbone) -> bool:
     """Whether the negative prompt steered any call, of the backbone or of a model beside it."""
     asked = [(given, metered)] if "text" in backbone.carries else []  # else the negative is no text
     if given.guide:
@@ -301,7 +301,7 @@ def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
     adapters = _on_device(job.adapters, source)
     about = {"seed": task.seed, "pixels": pixels, "adapters": adapters}
     about |= {"shown": wanted, "keys": job.keys}
-    return Given(source, src, tgt, **about, spans=job.plan.spans.spans)
+    return EditInputs(source, src, tgt, **about, spans=job.plan.spans.spans)
 
 
 def painted(known: Job, backbone: Backbone) -> "Painted":
@@ -320,17 +320,14 @@ def painted(known: Job, backbone: Backbone) -> "Painted":
     return Painted(made, event.evaluations)
 
 
-def _guide(plan: Plan, backbone: Backbone) -> Guide:
+def _guide(plan: Plan, backbone: Backbone) -> ImageModel:
     """A second model with its own conditions, metered."""
     task = plan.task
-    src, tgt = (
-        backbone.condition(Prompt(t, task.negative))
-        for t in (task.source_prompt, task.target_prompt)
-    )
-    return Guide(Metered(backbone), src, tgt)
+    src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source_prompt, task.target_prompt))
+    return ImageModel(Metered(backbone), src, tgt)
 
 
-def _masked(given: Given, frames: MaskFrames, backbone: Backbone) -> Given:
+def _masked(given: EditInputs, frames: MaskFrames, backbone: Backbone) -> EditInputs:
     inside = masks.to_latent(frames(), backbone.grid, given.source.shape[2:])
     return replace(given, mask=inside.to(given.source))
 
@@ -359,7 +356,7 @@ def finite(
         raise UserError(f"{what} holds numbers as large as {largest:.0e}: {cure}")
 
 
-def _where_it_was(job: Job, given: Given) -> Tensor:
+def _where_it_was(job: Job, given: EditInputs) -> Tensor:
     """Where a method has nothing (more) to do."""
     start = on_device(job.start, given.source)
     return given.source if start is None else start.z

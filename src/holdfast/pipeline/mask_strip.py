@@ -4,17 +4,17 @@ from itertools import islice
 from pathlib import Path
 
 from ..base.files import whole
-from ..media import masks, overlaid, showing, video
+from ..media import masks, overlays, previews, video
 
 
 def write_strip(path: Path, clip: video.Clip, part: range, mask: masks.Mask) -> None:
     """Write a few frames of a part of a clip with the mask over them, side by side, as a picture."""
-    wanted = showing.evenly(len(part))
+    wanted = previews.sample_indices(len(part))
     frames = islice(video.read(clip), part.start, part.start + max(wanted) + 1)
     row = [
-        overlaid.overlay(frame, inside)
+        overlays.draw_mask(frame, inside)
         for i, (frame, inside) in enumerate(zip(frames, mask.frames(), strict=False))
         if i in wanted
     ]
     with whole(path) as made:
-        showing.strip({"mask": row}, showing.WIDTH / len(row) / clip.size[0]).save(made)
+        previews.draw_strip({"mask": row}, previews.MAX_WIDTH / len(row) / clip.size[0]).save(made)

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy import ndarray
 
-from ..media import images, showing, video
+from ..media import images, previews, video
 from . import summary
 
 COLUMNS = 5  # frames of a strip
@@ -45,17 +45,17 @@ def look(result: Any) -> str:
     was edited, which is said below. The frames are decoded once.
     """
     clip = result.clip
-    begin = result.part.start if clip.frames > showing.FRAMES else 0
-    count = min(showing.FRAMES, clip.frames - begin)
+    begin = result.part.start if clip.frames > previews.MAX_FRAMES else 0
+    count = min(previews.MAX_FRAMES, clip.frames - begin)
     edited = result.frames()
     both = [islice(video.read(clip), begin, begin + count), islice(edited, begin, begin + count)]
     rows: dict[str, list[ndarray]] = {"source": [], "edited": []}
     passing = [_kept(frames, count, row) for frames, row in zip(both, rows.values(), strict=True)]
-    data = showing.playing(passing, clip.size, float(clip.rate))
+    data = previews.preview_data_url(passing, clip.size, float(clip.rate))
     for _ in edited:  # the figures are those of all frames
         pass
-    width = showing.WIDTH / COLUMNS
-    strip = showing.as_data(showing.strip(rows, width / clip.size[0]))
+    width = previews.MAX_WIDTH / COLUMNS
+    strip = previews.image_data_url(previews.draw_strip(rows, width / clip.size[0]))
     return (
         _clip(data) * (count > 1)
         + f'<img src="{strip}" style="max-width:100%"><br>{_caption(result, begin, count)}'
@@ -64,8 +64,8 @@ def look(result: Any) -> str:
 
 def _kept(frames: Iterator[ndarray], count: int, row: list[ndarray]) -> Iterator[ndarray]:
     """The frames at eight bits; those of the strip are kept in its row."""
-    wanted = showing.evenly(count, COLUMNS)
-    for i, frame in enumerate(map(images.eight_bits, frames)):
+    wanted = previews.sample_indices(count, COLUMNS)
+    for i, frame in enumerate(map(images.to_8_bit, frames)):
         if i in wanted:
             row.append(frame)
         yield frame
@@ -83,7 +83,7 @@ def _caption(result: Any, begin: int, count: int) -> str:
     said, size = ["source and edited"], result.clip.size
     if count < result.clip.frames:
         said.append(f"frames {begin} to {begin + count - 1} of {result.clip.frames}")
-    shown, scale = showing.shown_size(2, size)
+    shown, scale = previews.preview_size(2, size)
     if scale < 1:
         said.append("{}x{} shown at {}x{}".format(*size, *shown))
     return f"<small>{', '.join(said)}</small>"

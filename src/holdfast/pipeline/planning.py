@@ -12,7 +12,7 @@ from ..base.errors import UserError
 from ..base.notices import note
 from ..base.prompts import clean_prompt
 from ..base.schema import configure
-from ..media import fit
+from ..media import fitting
 from ..models import registry
 from ..sampling import segments, windows
 from . import unused_options
@@ -37,8 +37,8 @@ class Plan:
     cfg: Any  # the method's Config
     origin: dict[str, str]  # where each of its values comes from
     change: prompt_diff.Change
-    fit: fit.Fit
-    spans: windows.Spans
+    fit: fitting.Fit
+    spans: windows.Windows
     guide: "Second"  # guides the edit beside the backbone
     own: str  # what the backbone's own grid of levels is called
     painter: "Second"  # makes the wanted first frame from the prompts, where none is given
@@ -108,7 +108,7 @@ def plan(
         raise UserError(
             f"{about.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
         )
-    fitted = fit.plan(about.grid, frames, size)
+    fitted = fitting.choose_fit(about.grid, frames, size)
     spans = long(task, method, cfg, about.grid, fitted.model_frames, keys)
     change, guide = driving_words(task, method), second(task, method, cfg, about)
     unused_options.of_prompts(task, about, guide.name)
@@ -118,16 +118,16 @@ def plan(
 
 def long(
     task: EditTask, method: ModuleType, cfg: Any, grid, frames: int, keys: Iterable[int]
-) -> windows.Spans:
+) -> windows.Windows:
     """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
     if getattr(method, "LONG", "windows") == "clips":
-        spans = segments.spans(grid, frames, task.window, keys)
+        spans = segments.plan_segments(grid, frames, task.window, keys)
         if spans.count == 1:
             return spans
         return dataclasses.replace(spans, reason=f"{spans.reason}; {method.longer(cfg)}")
     if task.keyframes:
         raise UserError(f"{task.method} does not take --keyframe: it knows no frame but the first")
-    return windows.spans(grid, frames, task.window)
+    return windows.plan_windows(grid, frames, task.window)
 
 
 def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:

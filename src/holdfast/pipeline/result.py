@@ -87,15 +87,15 @@ class Result:
 
     def array(self) -> np.ndarray:
         """All frames as one array f H W 3, uint8 or uint16."""
-        return arrays.array(self.frames())
+        return arrays.to_array(self.frames())
 
     def images(self) -> list:
         """All frames as PIL images, eight bits."""
-        return arrays.pictures(self.frames())
+        return arrays.to_pil(self.frames())
 
     def tensor(self) -> Tensor:
         """All frames as one tensor f 3 H W, float32 in [0, 1]."""
-        return arrays.tensor(self.frames())
+        return arrays.to_tensor(self.frames())
 
     @functools.cached_property
     def look(self) -> str:
@@ -118,23 +118,23 @@ class Result:
             else:
                 yield next(inside) if inside else np.ones(shape, np.float32)
 
-    def pictures(self, measure: "Preservation") -> Iterator[video.Picture]:
+    def pictures(self, measure: "Preservation") -> Iterator[video.OutputFrame]:
         """The same with what each was made from. An untouched one is turned into RGB only where somebody asks."""
         edited = self.edited()
         converter = VideoReformatter()
-        frames = zip(video.stored(self.clip), self.alphas(), strict=True)
+        frames = zip(video.read_stored(self.clip), self.alphas(), strict=True)
         for i, (own, alpha) in enumerate(frames):
             kept = None if isinstance(own, np.ndarray) else own
             if i not in self.part or self.z is None:
                 measure.add_same(alpha)
-                yield video.Picture(partial(video.upright, own, self.clip, converter), kept)
+                yield video.OutputFrame(partial(video.to_rgb, own, self.clip, converter), kept)
                 continue
-            source, made = video.upright(own, self.clip, converter), next(edited)
+            source, made = video.to_rgb(own, self.clip, converter), next(edited)
             result = masks.composite(source, made, alpha)
             measure.add(source, result, alpha)
-            yield replace(video.picture(result), own=kept, edited=made, alpha=alpha)
+            yield replace(video.as_output_frame(result), source=kept, edited=made, alpha=alpha)
 
-    def _measured(self) -> Iterator[video.Picture]:
+    def _measured(self) -> Iterator[video.OutputFrame]:
         """All pictures; when they have passed, the preservation figures are known."""
         measure = Preservation()
         yield from self.pictures(measure)
@@ -194,7 +194,7 @@ class Result:
             "output": str(path),
             "key": self.store.key if self.store else None,
             "stamp": stamp(path),
-            "audio_tracks": video.count_audio(path, self.clip),
+            "audio_tracks": video.count_audio_tracks(path, self.clip),
             "notes": notes,
             "codec": self.manifest["copied"].get("codec", usual),
             "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
@@ -278,10 +278,10 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
         "frames": clip.frames,
         "rate": str(clip.rate),
         "size": list(clip.size),
-        "audio_tracks": clip.audio,
+        "audio_tracks": clip.audio_tracks,
         "source": {
             "notes": list(clip.notes),
-            "variable_rate": clip.variable,
+            "variable_rate": clip.has_variable_rate,
             "bits": clip.bits,
         },
         "device": {

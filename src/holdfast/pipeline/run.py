@@ -14,7 +14,7 @@ from torch import Tensor
 from ..base.files import load_tensors, save_tensors, tidy, whole
 from ..base.memory import PeakMemory
 from ..base.notices import Notice, gathered, note
-from ..media import first, images, masks, video
+from ..media import first_frame, images, masks, video
 from ..media.images import to_tensor
 from ..models import calibration, registry
 from ..models.base import Backbone
@@ -193,10 +193,10 @@ def opened(task: EditTask, backbone: Backbone | None, known: Taken | None = None
     store = store_of(task) if task.output else None
     edit = Opened(task, clip, part, mask, chosen, store, latent=known.latent)
     if task.first_frame:
-        edit.first = first.read(task.first_frame, chosen.fit, next(edit.frames()))
+        edit.first = first_frame.read(task.first_frame, chosen.fit, next(edit.frames()))
     for at, path in keys.items():
         shown = next(islice(edit.frames(), at, None))
-        edit.keys[at] = first.read(path, chosen.fit, shown)
+        edit.keys[at] = first_frame.read(path, chosen.fit, shown)
     return edit
 
 

@@ -12,8 +12,9 @@ from numpy import ndarray
 from ..base.errors import InputNotFoundError, UserError
 from ..base.files import whole, write_json
 from ..base.notices import note
-from ..media import anchors, masks, overlaid, video
-from ..media.anchors import Marks
+from ..media import marks as anchors
+from ..media import masks, overlays, video
+from ..media.marks import Marks
 from .output_paths import check_place, manifest_path, named
 from .task import EditTask, part_of
 
@@ -48,7 +49,7 @@ class MaskTask:
 
 
 @dataclass(frozen=True)
-class Place:
+class MaskOutput:
     """A clip, and the two files that are made of it."""
 
     clip: video.Clip
@@ -57,7 +58,7 @@ class Place:
     preview: Path
 
     @property
-    def shown(self) -> video.Clip:
+    def output_clip(self) -> video.Clip:
         """The clip's size and times, and nothing else of it."""
         even = not any(side % 2 for side in self.clip.size)
         return video.Clip(
@@ -71,9 +72,9 @@ class Place:
         )
 
 
-def placed(
+def check_paths(
     source: str, output: str, preview: str | None, frames: str | None, also: tuple[str, ...] = ()
-) -> Place:
+) -> MaskOutput:
     """Raises ValueError for a clip that cannot be read and for places that cannot be written. also: other files that
     the mask is made from.
     """
@@ -89,19 +90,19 @@ def placed(
     for place in (path, beside):
         check_place(place, (source, *also))
     clip = video.probe(source)
-    place = Place(clip, part_of(frames, clip.frames), path, beside)
-    video.check_output(path, place.shown, "lossless")
-    video.check_output(beside, place.shown)
+    place = MaskOutput(clip, part_of(frames, clip.frames), path, beside)
+    video.check_output(path, place.output_clip, "lossless")
+    video.check_output(beside, place.output_clip)
     return place
 
 
-def made(task: MaskTask, report: Report) -> dict:
+def make_mask(task: MaskTask, report: Report) -> dict:
     """Make a mask from marks. Returns what is written beside it as JSON.
 
     Raises ValueError for bad input, Missing where weights are not here.
     """
-    place = placed(task.input, task.output, task.preview, task.frames, _brush_files(task))
-    marks = marked(task, place.clip)
+    place = check_paths(task.input, task.output, task.preview, task.frames, _brush_files(task))
+    marks = collect_marks(task, place.clip)
     if task.by == "sam2":
         from ..models.vision import sam2
 
@@ -111,33 +112,33 @@ def made(task: MaskTask, report: Report) -> dict:
     else:
         if task.weights:
             note("--weights has no effect with --tracker grabcut, which needs none")
-        found = {n: anchors.marked(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
+        found = {n: anchors.segment_marks(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
         using = None
-    from ..media.carried import carried
+    from ..media.propagation import propagate
 
-    carried_masks = carried(place.clip, found, place.part, using)
-    manifest = written(place, carried_masks, {n: float(m.mean()) for n, m in found.items()}, report)
+    carried_masks = propagate(place.clip, found, place.part, using)
+    manifest = write_mask(place, carried_masks, {n: float(m.mean()) for n, m in found.items()}, report)
     return _said(place, manifest | {"by": task.by, "exact": task.exact})
 
 
 def _brush_files(task: MaskTask) -> tuple[str, ...]:
-    return tuple(anchors.split(text)[1] for text in task.brushes)
+    return tuple(anchors.split_frame_number(text)[1] for text in task.brushes)
 
 
-def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
+def collect_marks(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
     """The marks of a task by frame. Raises ValueError for what is no mark, and where there is none."""
     found: dict[int, Marks] = {}
     kinds = (("box", task.boxes), ("points", task.points), ("brush", task.brushes))
     for kind, texts in kinds:
         for text in texts:
-            frame, marks = anchors.parsed(text, clip, kind)
+            frame, marks = anchors.parse_marks(text, clip, kind)
             found[frame] = found.get(frame, Marks()) + marks
     if task.words:
         from ..models.vision import grounding
 
         for text in task.words:
-            frame, words = anchors.split(text)
-            boxes = grounding.boxes(anchors.at(clip, frame), words, task.detector, task.device)
+            frame, words = anchors.split_frame_number(text)
+            boxes = grounding.find_boxes(anchors.at(clip, frame), words, task.detector, task.device)
             found[frame] = found.get(frame, Marks()) + Marks(boxes=boxes)
     if not found:
         raise UserError("say what to mask: --box, --points, --brush, --words or --auto")
@@ -147,23 +148,23 @@ def marked(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
     return {n: replace(marks, exact=task.exact) for n, marks in found.items()}
 
 
-def automatic(task: EditTask, output: str, preview: str | None, report: Report) -> dict:
+def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Report) -> dict:
     """Write the mask that `edit --mask auto` would use. task: with the mask "auto" and no output."""
     from ..models import registry
     from . import run as editing
 
-    place = placed(task.input, output, preview, task.frames)
+    place = check_paths(task.input, output, preview, task.frames)
     edit = editing.opened(
         replace(task, allow_any_mask=True), None
     )  # it is written, to be looked at
     report("read", 1, 1)
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     report("load", 1, 1)
-    found = located(edit, backbone, report)
-    return _said(place, written(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
+    found = find_auto_mask(edit, backbone, report)
+    return _said(place, write_mask(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
 
 
-def located(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
+def find_auto_mask(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
     """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
     from . import loop
 
@@ -182,16 +183,16 @@ def located(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[nd
     raise UserError("no mask was found: the prompts are equal")
 
 
-def written(
-    place: Place, found: Iterator[ndarray], marks: dict[int, float], report: Report
+def write_mask(
+    place: MaskOutput, found: Iterator[ndarray], marks: dict[int, float], report: Report
 ) -> dict:
     """Write masks of the part, and then the clip with them over it. marks: their areas where they were marked, as a
     share of the frame, by frame. Returns what can be said of them.
     """
     shares: list[float] = []
-    video.write(place.output, place.shown, _frames(place, found, shares, report), "lossless")
+    video.write(place.output, place.output_clip, _frames(place, found, shares, report), "lossless")
     with whole(place.preview) as part:
-        video.write(part, place.shown, _previews(place, report))
+        video.write(part, place.output_clip, _previews(place, report))
     return {
         "output": str(place.output),
         "preview": str(place.preview),
@@ -200,12 +201,12 @@ def written(
         "part": [place.part.start, place.part.stop],
         "marked": sorted(marks),
         "shares": [round(share, 5) for share in shares],
-        "notes": notes(shares, place.part, marks),
+        "notes": mask_warnings(shares, place.part, marks),
     }
 
 
 def _frames(
-    place: Place, found: Iterator[ndarray], shares: list[float], report: Report
+    place: MaskOutput, found: Iterator[ndarray], shares: list[float], report: Report
 ) -> Iterator[ndarray]:
     """The whole clip's masks as pictures: black outside the part."""
     for i in range(place.clip.frames):
@@ -216,14 +217,14 @@ def _frames(
         report("mask", i + 1, place.clip.frames)
 
 
-def _previews(place: Place, report: Report) -> Iterator[ndarray]:
+def _previews(place: MaskOutput, report: Report) -> Iterator[ndarray]:
     pairs = zip(video.read(place.clip), video.read(video.probe(place.output)), strict=True)
     for i, (frame, mask) in enumerate(pairs):
-        yield overlaid.overlay(frame, masks.bright(mask, place.clip.size))
+        yield overlays.draw_mask(frame, masks.threshold(mask, place.clip.size))
         report("preview", i + 1, place.clip.frames)
 
 
-def notes(shares: list[float], part: range, marks: dict[int, float]) -> list[str]:
+def mask_warnings(shares: list[float], part: range, marks: dict[int, float]) -> list[str]:
     """What is wrong with masks, by their share of each frame. marks: that of the frames where they were marked."""
     if not any(shares):
         return ["the mask is empty: nothing would change; mark the thing, or give more points"]
@@ -260,8 +261,8 @@ def _runs(run: list[tuple[int, float]], first: int, share: float) -> list[str]:
     return said
 
 
-def _said(place: Place, manifest: dict) -> dict:
-    for text in manifest["notes"]:
+def _said(place: MaskOutput, manifest: dict) -> dict:
+    for text in manifest["mask_warnings"]:
         note(text)
     write_json(manifest_path(place.output), manifest)
     return manifest

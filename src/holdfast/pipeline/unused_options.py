@@ -28,7 +28,7 @@ def of_files(task: EditTask, clip: video.Clip) -> None:
     of_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
     if task.mask_channel != "auto" and not of_file:
         note("mask-channel has no effect without a mask that is a file")
-    if task.deinterlace and not clip.deinterlaced:
+    if task.deinterlace and not clip.is_deinterlaced:
         note(f"deinterlace has no effect: {clip.path.name} is not interlaced")
     if task.background and clip.background is None:
         note(f"background has no effect: {clip.path.name} is not seen through")

@@ -37,7 +37,7 @@ def taken(task: EditTask, backbone: Any = None) -> Taken:
     if task.output:
         check_place(task.output, sources(task))
     about = backbone or registry.about(task.backbone, task.weights)
-    clip = video.treated(video.probe(task.input), task.deinterlace, task.background)
+    clip = video.apply_input_options(video.probe(task.input), task.deinterlace, task.background)
     part = part_of(task.frames, clip.frames)
     placed(task, part)
     if task.output:
@@ -59,7 +59,7 @@ def check_there(task: EditTask) -> None:
             continue
         if not Path(name).exists():
             raise InputNotFoundError(f"there is no file {name}")
-        video.check_regular(Path(name))
+        video.check_regular_file(Path(name))
 
 
 def placed(task: EditTask, part: range) -> dict[int, str]:

@@ -26,8 +26,8 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
     ways = [(clip, VideoReformatter()) for clip in (source, written)]
     found = Outside(alike(source, written))
     repacked = VideoReformatter()
-    for one, other, alpha in zip(video.stored(source), video.stored(written), alphas, strict=True):
-        if found.laid_alike and len({samples.plain(f.format.name) for f in (one, other)}) > 1:
+    for one, other, alpha in zip(video.read_stored(source), video.read_stored(written), alphas, strict=True):
+        if found.laid_alike and len({samples.strip_range_prefix(f.format.name) for f in (one, other)}) > 1:
             one = repacked.reformat(one, format=other.format.name)  # packed: planes to compare
         if found.laid_alike and not alpha.any() and same(one, other):
             found.decibels.append(
@@ -35,12 +35,12 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
             )  # what is equal in samples is in RGB too, and that costs more to see
             found.luma.append(CAP)
         elif (alpha == 0).any():
-            rgb = [video.upright(f, *way) for f, way in zip((one, other), ways, strict=True)]
+            rgb = [video.to_rgb(f, *way) for f, way in zip((one, other), ways, strict=True)]
             if rgb[0].dtype != rgb[1].dtype:  # a file of fewer bits than its source
-                rgb = [images.sixteen_bits(frame) for frame in rgb]
+                rgb = [images.to_16_bit(frame) for frame in rgb]
             found.add(rgb, alpha == 0)
             if found.laid_alike:
-                found.add_samples(one, other, source.orientation.turn_back(alpha))
+                found.add_samples(one, other, source.orientation.undo(alpha))
     return found.figures()
 
 
@@ -48,8 +48,8 @@ def alike(source: video.Clip, written: video.Clip) -> bool:
     """Whether two videos' samples can be compared one by one."""
     if any(clip.files or clip.is_animation for clip in (source, written)):
         return False
-    names = [samples.plain(clip.pixel_format) for clip in (source, written)]
-    ways = [(o.quarters, o.is_mirrored) for o in (source.orientation, written.orientation)]
+    names = [samples.strip_range_prefix(clip.pixel_format) for clip in (source, written)]
+    ways = [(o.quarter_turns, o.is_mirrored) for o in (source.orientation, written.orientation)]
     holds = names[0] == names[1] or (
         samples.is_yuv(names[0]) and samples.holds_samples(names[1], names[0])
     )
@@ -57,7 +57,7 @@ def alike(source: video.Clip, written: video.Clip) -> bool:
 
 
 def same(one: av.VideoFrame, other: av.VideoFrame) -> bool:
-    pairs = ((samples.plane_of(f, n) for f in (one, other)) for n in range(len(one.planes)))
+    pairs = ((samples.plane_array(f, n) for f in (one, other)) for n in range(len(one.planes)))
     return all(np.array_equal(*pair) for pair in pairs)
 
 
@@ -78,8 +78,8 @@ class Outside:
     def add_samples(self, own: av.VideoFrame, made: av.VideoFrame, alpha: ndarray) -> None:
         """alpha: as the frames are stored."""
         for number, component in enumerate(own.format.components[: len(own.planes)]):
-            here, there = (samples.plane_of(frame, number) for frame in (own, made))
-            outside = samples.at_plane(alpha, here.shape) == 0
+            here, there = (samples.plane_array(frame, number) for frame in (own, made))
+            outside = samples.downsample_weight(alpha, here.shape) == 0
             if outside.any():
                 square, worst = _apart(here, there, outside, 2**component.bits - 1)
                 self.equal &= worst == 0

@@ -25,13 +25,13 @@ from ..base.schema import (
     setting,
 )
 from . import maths
-from .field import Field, Given, Step, Whole, left
+from .field import EditInputs, Step, VelocityField, Whole, remaining_steps
 
-LEVELS = 1000  # that `low` and `high` count in, whatever the model's own time
+SCHEDULE_STEPS = 1000  # that `low` and `high` count in, whatever the model's own time
 
 
 @dataclass(frozen=True)
-class Descent:
+class DistillationConfig:
     """The values of DDS's authors (arXiv:2304.07090) where nothing else is said."""
 
     steps: Iterations = setting(200, "N, how many the learning rate is meant for")
@@ -62,10 +62,10 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class NoiseSample:
     """What an iteration looks at: one level and one noise for all branches."""
 
-    field: Field
+    field: VelocityField
     sigma: float
     eps: Tensor
     guidance: Guidance
@@ -73,27 +73,27 @@ class Drawn:
 
     def noise(self, clean: Tensor, condition, side: str) -> Tensor:
         """eps^w, the noise that the model sees in a clean latent b c f h w noised by this draw; of its frames."""
-        z = maths.noised(self.part(clean), self.sigma, self.eps)
+        z = maths.add_noise(self.part(clean), self.sigma, self.eps)
         asked = (self.field, z, self.sigma, condition, side, self.guidance)
-        velocity = maths.guided(*asked, frames=self.frames)
-        return maths.predicted_noise(z, self.sigma, velocity).contiguous()
+        velocity = maths.guided_velocity(*asked, frames=self.frames)
+        return maths.predict_noise(z, self.sigma, velocity).contiguous()
 
     def part(self, z: Tensor) -> Tensor:
         return z if self.frames is None else z[:, :, list(self.frames)]
 
-    def on(self, field: Field, guidance: Guidance, frames: Sequence[int]) -> "Drawn":
+    def on(self, field: VelocityField, guidance: Guidance, frames: Sequence[int]) -> "NoiseSample":
         """The same level and noise for another field, which is asked about some frames."""
-        return Drawn(field, self.sigma, self.eps[:, :, list(frames)], guidance, tuple(frames))
+        return NoiseSample(field, self.sigma, self.eps[:, :, list(frames)], guidance, tuple(frames))
 
 
-def draws(
-    field: Field, given: Given, cfg: Descent, start: Step | None
-) -> Iterator[tuple[int, Drawn]]:
+def draw_samples(
+    field: VelocityField, given: EditInputs, cfg: DistillationConfig, start: Step | None
+) -> Iterator[tuple[int, NoiseSample]]:
     """The iterations that are left, each with what it looks at."""
     source = given.source
-    levels = field.levels(LEVELS, cfg.shift, cfg.grid, source.shape[2:])
+    levels = field.levels(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
     told = Whole(field) if cfg.timesteps == "whole" else field
-    for i in left(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
-        sigma = levels[LEVELS - maths.drawn(given.seed, i, cfg.low, cfg.high)]
-        eps = maths.noise(source, given.seed, i)
-        yield i, Drawn(told, sigma, eps, cfg.guidance)
+    for i in remaining_steps(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
+        sigma = levels[SCHEDULE_STEPS - maths.keyed_integer(given.seed, i, cfg.low, cfg.high)]
+        eps = maths.keyed_noise(source, given.seed, i)
+        yield i, NoiseSample(told, sigma, eps, cfg.guidance)

@@ -16,7 +16,7 @@ from . import maths
 STAGES = ("tune", "invert", "edit")
 
 
-class Field(Protocol):
+class VelocityField(Protocol):
     """A conditioned velocity field over latents `b c f h w`. A backbone is one; windows and meters wrap one."""
 
     door: Door | None  # to its attention
@@ -77,10 +77,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Guide:
+class ImageModel:
     """A second field over the same latents, with its own conditions."""
 
-    field: Field
+    field: VelocityField
     src: Any
     tgt: Any
 
@@ -99,7 +99,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Given:
+class EditInputs:
     """What an edit is about."""
 
     source: Tensor  # the clean latent of the clip, 1 c f h w
@@ -107,7 +107,7 @@ class Given:
     tgt: Any  # and of the wanted one
     mask: Tensor | None = None  # 1 1 f h w in [0, 1]: where the edit may show; None: everywhere
     seed: int = 0
-    guide: Guide | None = None  # for methods that use one
+    guide: ImageModel | None = None  # for methods that use one
     # what an earlier run fitted to this very clip with the same settings, by name
     adapters: dict[str, Tensor] | None = None
     pixels: Pixels | None = None
@@ -124,13 +124,13 @@ class Given:
 
     def held(self, z: Tensor, rest: Tensor) -> Tensor:
         """z where the mask allows a change, `rest` elsewhere."""
-        return z if self.mask is None else maths.blend(self.mask, z, rest)
+        return z if self.mask is None else maths.blend_by_mask(self.mask, z, rest)
 
 
 class Whole:
     """A field that is told whole timesteps: the level is cut before every evaluation."""
 
-    def __init__(self, inner: Field):
+    def __init__(self, inner: VelocityField):
         self.inner = inner
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
@@ -140,7 +140,7 @@ class Whole:
         return self.inner.velocity(z, told, condition, branch=branch, frames=frames)
 
 
-def opened(field: Field, given: Given, cfg: Any) -> tuple[Field, list[float], int]:
+def opened(field: VelocityField, given: EditInputs, cfg: Any) -> tuple[VelocityField, list[float], int]:
     """How every walk begins: the field as cfg wants it told, its levels, and the index of the first one that is
     walked.
     """
@@ -149,12 +149,12 @@ def opened(field: Field, given: Given, cfg: Any) -> tuple[Field, list[float], in
     return told, levels, cfg.steps - round(cfg.strength * cfg.steps)
 
 
-def resumed(start: Step | None, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def initial_state(start: Step | None, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The latent and the state to begin with: those of `start`, or a fresh latent."""
     return (z, {}) if start is None else (start.z, start.state)
 
 
-def left(start: Step | None, stage: str, first: int, end: int) -> range:
+def remaining_steps(start: Step | None, stage: str, first: int, end: int) -> range:
     """The steps of a stage that are still to do, when a run goes on from `start`."""
     if start is None or STAGES.index(start.stage) < STAGES.index(stage):
         return range(first, end)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from .field import Field
+from .field import VelocityField
 
 Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - clean
 
 
-def midpoint(velocity: Velocity, z: Tensor, sigma: float, sigma_next: float) -> Tensor:
+def midpoint_step(velocity: Velocity, z: Tensor, sigma: float, sigma_next: float) -> Tensor:
     """One explicit midpoint step, either way: RF-Solver's second-order step
     (arXiv:2411.04746) is the same by algebra.
     """
@@ -23,7 +23,7 @@ def midpoint(velocity: Velocity, z: Tensor, sigma: float, sigma_next: float) -> 
     return z + step * velocity(half, (sigma + sigma_next) / 2)
 
 
-def cached_midpoint(
+def cached_midpoint_step(
     velocity: Velocity, z: Tensor, last: Tensor, sigma: float, sigma_next: float
 ) -> tuple[Tensor, Tensor]:
     """The midpoint step of FireFlow (arXiv:2412.07517): one evaluation, halfway along the last step's velocity.
@@ -35,7 +35,7 @@ def cached_midpoint(
     return z + step * middle, middle
 
 
-def corrected(
+def uni_inv_step(
     velocity: Velocity, z: Tensor, last: Tensor, sigma: float, sigma_next: float
 ) -> tuple[Tensor, Tensor]:
     """One step of Uni-Inv (arXiv:2504.13109): look ahead along the last velocity, then step by the one found there.
@@ -48,7 +48,7 @@ def corrected(
     return z + step * ahead, ahead
 
 
-def ascending(levels: Sequence[float]) -> list[float]:
+def inversion_sigmas(levels: Sequence[float]) -> list[float]:
     """A grid from noisy to 0 as EDM inversion walks it, from the clean end up.
 
     A clean latent is taken to be as noisy as one more level below the lowest: with s = sigma / (1 - sigma) it goes on
@@ -60,7 +60,7 @@ def ascending(levels: Sequence[float]) -> list[float]:
     return [lowest / (1 + lowest), *reversed(noisy)]
 
 
-def euler(field: Field, source: Tensor, condition, levels: Sequence[float]) -> Iterator[Tensor]:
+def invert_by_euler(field: VelocityField, source: Tensor, condition, levels: Sequence[float]) -> Iterator[Tensor]:
     """EDM inversion by explicit Euler steps: the model is told the lower of the two levels.
 
     source: a clean latent, taken as `x = clean + s noise` of the first level as it is. levels: from `ascending`. Yields
@@ -72,16 +72,16 @@ def euler(field: Field, source: Tensor, condition, levels: Sequence[float]) -> I
         yield z
 
 
-def remembered(state: dict[str, Tensor], index: int, z: Tensor) -> dict[str, Tensor]:
+def store_latent(state: dict[str, Tensor], index: int, z: Tensor) -> dict[str, Tensor]:
     """The state with the inverted latent of a level, by its index from the clean end (level 0 is the source itself)."""
     return state | {f"inverted{index}": z}
 
 
-def recalled(state: dict[str, Tensor], source: Tensor, index: int) -> Tensor:
+def load_latent(state: dict[str, Tensor], source: Tensor, index: int) -> Tensor:
     """The inverted latent of a level."""
     return state[f"inverted{index}"] if index else source
 
 
-def forgotten(state: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+def drop_latent(state: dict[str, Tensor], index: int) -> dict[str, Tensor]:
     """The state without a level that is behind."""
     return {k: v for k, v in state.items() if k != f"inverted{index}"}

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base.errors import UserError
 
 
-def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
+def keyed_noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     """Standard normal noise of the shape, type and device of `like`, keyed by what it is for.
 
     Each latent frame is drawn by itself on the CPU from (seed, step, repeat, frame of the edited clip): the same seed
@@ -31,7 +31,7 @@ def noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     return torch.cat(frames, dim=2).to(like)
 
 
-def drawn(seed: int, step: int, low: int, high: int) -> int:
+def keyed_integer(seed: int, step: int, low: int, high: int) -> int:
     """A whole number in [low, high), evenly, keyed like noise is: the level of an iteration that visits them at
     random.
     """
@@ -40,7 +40,7 @@ def drawn(seed: int, step: int, low: int, high: int) -> int:
     return int(torch.randint(low, high, (), generator=generator))
 
 
-def noised(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
+def add_noise(clean: Tensor, sigma: float, eps: Tensor) -> Tensor:
     """The point at level sigma on the straight line from a clean latent to noise."""
     return (1 - sigma) * clean + sigma * eps
 
@@ -53,27 +53,27 @@ def apply_mask(mask: Tensor, change: Tensor) -> Tensor:
     return torch.where(mask == 0, torch.zeros_like(change), mask * change)
 
 
-def blend(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+def blend_by_mask(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     """Return `mask * inside + (1 - mask) * outside`; exactly one of the two where the mask is 1 or 0."""
     mixed = torch.where(mask == 1, inside, mask * inside + (1 - mask) * outside)
     return torch.where(mask == 0, outside, mixed)
 
 
-Scale = float | tuple[float, float] | Tensor
+GuidanceScale = float | tuple[float, float] | Tensor
 
 
-def predicted_noise(z: Tensor, sigma: float, velocity: Tensor) -> Tensor:
+def predict_noise(z: Tensor, sigma: float, velocity: Tensor) -> Tensor:
     """The noise in z at level sigma as the model's velocity there has it: `z + (1 - sigma) velocity`."""
     return z + (1 - sigma) * velocity
 
 
-def guided(
+def guided_velocity(
     field,
     z: Tensor,
     sigma: float,
     condition,
     side: str,
-    scale: Scale,
+    scale: GuidanceScale,
     frames: Sequence[int] | None = None,
 ) -> Tensor:
     """Classifier-free guidance, `v- + scale (v+ - v-)`, of side "src" or "tgt".
@@ -85,10 +85,10 @@ def guided(
     if isinstance(scale, (int, float)) and scale == 1:
         return positive
     negative = field.velocity(z, sigma, condition, branch=f"{side}-", frames=frames)
-    return negative + per_frame(scale, z) * (positive - negative)
+    return negative + scale_per_frame(scale, z) * (positive - negative)
 
 
-def per_frame(scale: Scale, z: Tensor) -> float | Tensor:
+def scale_per_frame(scale: GuidanceScale, z: Tensor) -> float | Tensor:
     """A guidance scale as it multiplies a latent b c f h w: a number as it is, one a frame as 1 1 f 1 1."""
     if isinstance(scale, (int, float)):
         return scale
@@ -97,22 +97,22 @@ def per_frame(scale: Scale, z: Tensor) -> float | Tensor:
     return scale.to(z).view(1, 1, -1, 1, 1)
 
 
-def minmax(values: Tensor, least: float = 1e-12, top: float = 1.0) -> Tensor:
+def normalize_range(values: Tensor, least: float = 1e-12, top: float = 1.0) -> Tensor:
     """Each sample's values scaled to [0, top] over all its elements. least: added to the range, so that 0 / 0 is 0."""
     dims = tuple(range(1, values.dim()))
     low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
     return top * (values - low) / (high - low + least)
 
 
-def contrast(difference: Tensor, kind: str, least: float = 1e-12, top: float = 1.0) -> Tensor:
+def contrast_map(difference: Tensor, kind: str, least: float = 1e-12, top: float = 1.0) -> Tensor:
     """Where a difference of velocities b c f h w is large, b 1 f h w in [0, 1]: its mean over channels, "signed" or
     "abs".
     """
     mean = (difference if kind == "signed" else difference.abs()).mean(1, keepdim=True)
-    return minmax(mean, least, top)
+    return normalize_range(mean, least, top)
 
 
-def grid_of(name: str, steps: int, shift: float, own: str) -> Tensor:
+def flow_sigmas(name: str, steps: int, shift: float, own: str) -> Tensor:
     """Rectified-flow noise levels by the name of their grid, from noisy to 0: steps + 1, float64.
 
     wan: evenly from 0.999 down to 0, then the shift, as Wan's authors have it. euler: as diffusers' FlowMatchEuler has
@@ -120,15 +120,15 @@ def grid_of(name: str, steps: int, shift: float, own: str) -> Tensor:
     """
     name = own if name == "own" else name
     if name == "wan":
-        return shifted(torch.from_numpy(np.linspace(0.999, 0.0, steps + 1)), shift)
+        return shift_sigmas(torch.from_numpy(np.linspace(0.999, 0.0, steps + 1)), shift)
     if name == "euler":
-        ends = shifted(torch.tensor([1.0, 0.001], dtype=torch.float64), shift)
+        ends = shift_sigmas(torch.tensor([1.0, 0.001], dtype=torch.float64), shift)
         even = torch.from_numpy(np.linspace(ends[0].item(), ends[1].item(), steps))
-        return torch.cat((shifted(even, shift), torch.zeros(1, dtype=torch.float64)))
+        return torch.cat((shift_sigmas(even, shift), torch.zeros(1, dtype=torch.float64)))
     raise UserError(f"this model has no grid of levels called {name!r}; there are: own, wan, euler")
 
 
-def shifted(levels: Tensor, shift: float) -> Tensor:
+def shift_sigmas(levels: Tensor, shift: float) -> Tensor:
     """Move noise levels towards the noisy end: `shift s / (1 + (shift - 1) s)`."""
     return shift * levels / (1 + (shift - 1) * levels)
 

@@ -5,23 +5,23 @@ import itertools
 from collections.abc import Iterable
 
 from ..media.clip_format import Grid
-from .windows import Spans, size_of
+from .windows import Windows, window_size
 
 
-def spans(grid: Grid, count: int, wanted: int | None = None, keys: Iterable[int] = ()) -> Spans:
+def plan_segments(grid: Grid, count: int, wanted: int | None = None, keys: Iterable[int] = ()) -> Windows:
     """Clips over a legal number of frames, by default of the length that the model was trained on; the last may be
     short. wanted: frames a clip, 0 for one piece. keys: frames at which one begins in any case, which is then the
     first to have that frame alone. Raises ValueError as windows.spans does.
     """
     frames = grid.latent_frames(count)
-    size = size_of(grid, frames, wanted)
+    size = window_size(grid, frames, wanted)
     found: list[tuple[int, int]] = []
     for begin, end in itertools.pairwise((0, *sorted(keys), frames)):
         found += _in_clips(begin, end, size)
     if len(found) == 1:
-        return Spans(tuple(found), f"{frames} latent frames fit into one clip of {size}")
+        return Windows(tuple(found), f"{frames} latent frames fit into one clip of {size}")
     reason = f"{frames} latent frames in {len(found)} clips of at most {size}, each from the frame"
-    return Spans(tuple(found), f"{reason} that the last one ended with, or from its own key frame")
+    return Windows(tuple(found), f"{reason} that the last one ended with, or from its own key frame")
 
 
 def _in_clips(begin: int, end: int, size: int) -> list[tuple[int, int]]:

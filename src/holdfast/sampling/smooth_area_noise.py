@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def smooth(x: Tensor, threshold: float = 0.001) -> Tensor:
+def find_flat_areas(x: Tensor, threshold: float = 0.001) -> Tensor:
     """Where frames f 3 H W in [-1, 1] do not change, f 1 H W boolean: the mean over colours of |Sobel x| + |Sobel y|
     is at most the threshold. Beyond the edge is 0, as released: the border counts as an outline.
     """
@@ -16,7 +16,7 @@ def smooth(x: Tensor, threshold: float = 0.001) -> Tensor:
     return slopes.view(x.shape).mean(1, keepdim=True) <= threshold
 
 
-def perturbed(x: Tensor, eps: Tensor, threshold: float = 0.001, scale: float = 0.005) -> Tensor:
+def add_flat_area_noise(x: Tensor, eps: Tensor, threshold: float = 0.001, scale: float = 0.005) -> Tensor:
     """Frames f 3 H W in [-1, 1] with noise eps of the same shape, times scale, where they are smooth."""
     noisy = (x + scale * eps).clamp(-1, 1)
-    return torch.where(smooth(x, threshold), noisy, x)
+    return torch.where(find_flat_areas(x, threshold), noisy, x)

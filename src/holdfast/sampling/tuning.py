@@ -14,26 +14,26 @@ from torch.nn.utils import skip_init
 
 from ..base.errors import UserError
 from . import maths
-from .field import Field
+from .field import VelocityField
 
 # Levels are drawn as "simple diffusion" (Hoogeboom et al., arXiv:2301.11093) has it, its cosine schedule shifted as
 # for a side of 32 over 64 at the noisy end, and not at the clean one; the data's deviation, and the ends of s.
 SHIFTS, DATA, ENDS = (2 * math.log(32 / 64), 0.0), 0.5, (700.0, 0.002)
 
 
-def v_loss(field: Field, clean: Tensor, eps: Tensor, sigma: float, condition) -> Tensor:
+def v_loss(field: VelocityField, clean: Tensor, eps: Tensor, sigma: float, condition) -> Tensor:
     """`|v - v*|^2` of the network's own v-prediction at level sigma, mean over the latent; differentiable.
 
     With s = sigma / (1 - sigma), `v* = (eps - s clean) / sqrt(1 + s^2)`, and EDM's weight of the clean estimate's
     error, (1 + s^2) / s^2, is exactly that. In the velocity it is a factor of (1 - sigma)^2 + sigma^2.
     clean, eps: 1 c f h w.
     """
-    velocity = field.velocity(maths.noised(clean, sigma, eps), sigma, condition, branch="tgt+")
+    velocity = field.velocity(maths.add_noise(clean, sigma, eps), sigma, condition, branch="tgt+")
     error = (velocity - (eps - clean)).square().mean()
     return ((1 - sigma) ** 2 + sigma**2) * error
 
 
-def level(share: float) -> float:
+def sigma_at(share: float) -> float:
     """The level at a share of the interpolated cosine schedule, 0 at its noisy end to 1; as sigma of the field."""
     noisy, clean = (_cosine(share, shift) for shift in SHIFTS)
     s = math.exp(-((1 - share) * noisy + share * clean) / 2) * DATA
@@ -46,7 +46,7 @@ def _cosine(share: float, shift: float) -> float:
     return -2 * math.log(math.tan(first + share * (last - first))) + shift
 
 
-def targets(network: nn.Module, sites: Sequence, which: str) -> list[str]:
+def find_layers(network: nn.Module, sites: Sequence, which: str) -> list[str]:
     """The linear layers that are adapted, by their paths in the network.
 
     attention: of self-attention over time, the paper's words. published: of every part of the blocks over time, as
@@ -136,7 +136,7 @@ class Adapters:
 
 
 @contextlib.contextmanager
-def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> Iterator[Adapters]:
+def mount_adapters(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> Iterator[Adapters]:
     """Have adapters of a rank in a network inside, switched off, and everything as it was afterwards.
 
     They begin without effect: up is 0, down normal with deviation 1 / rank, by the seed. They are held in float32
@@ -147,7 +147,7 @@ def mounted(network: nn.Module, paths: Sequence[str], rank: int, seed: int) -> I
     with torch.no_grad():
         for number, layer in enumerate(adapters.layers.values()):
             down = layer.down.weight
-            drawn = maths.noise(down[None, None, None], seed, number)[0, 0, 0]
+            drawn = maths.keyed_noise(down[None, None, None], seed, number)[0, 0, 0]
             down.copy_(drawn / rank)
     try:
         _put(network, adapters.layers)
@@ -166,7 +166,7 @@ def _put(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
 class Tuned:
     """A field whose adapters are on in the target's calls alone."""
 
-    def __init__(self, inner: Field, adapters: Adapters):
+    def __init__(self, inner: VelocityField, adapters: Adapters):
         self.inner, self.adapters = inner, adapters
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
@@ -180,7 +180,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TuningOptions:
     """How adapters are fitted: AdamW at a constant rate."""
 
     steps: int
@@ -188,11 +188,11 @@ class Fit:
     seed: int
 
 
-def tuned(
-    field: Field,
+def tune_adapters(
+    field: VelocityField,
     adapters: Adapters,
     clip: tuple[Tensor, Any],
-    fit: Fit,
+    fit: TuningOptions,
     state: dict[str, Tensor],
     begun: int = 0,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -209,8 +209,8 @@ def tuned(
     if 0 < begun < fit.steps:
         _put_back(optimiser, parameters, state)
     for i in range(begun, fit.steps):
-        sigma = level(maths.drawn(fit.seed, i, 0, 2**24) / 2**24)
-        eps = maths.noise(clean, fit.seed, i, repeat=1)
+        sigma = sigma_at(maths.keyed_integer(fit.seed, i, 0, 2**24) / 2**24)
+        eps = maths.keyed_noise(clean, fit.seed, i, repeat=1)
         with torch.enable_grad():
             loss = v_loss(field, clean, eps, sigma, condition)
             gradients = torch.autograd.grad(loss, parameters)

@@ -14,7 +14,7 @@ from ..media.clip_format import Grid
 
 
 @dataclass(frozen=True)
-class Spans:
+class Windows:
     """Windows as (first, end) in latent frames."""
 
     spans: tuple[tuple[int, int], ...]
@@ -25,7 +25,7 @@ class Spans:
         return len(self.spans)
 
 
-def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
+def plan_windows(grid: Grid, count: int, wanted: int | None = None) -> Windows:
     """Windows over a legal number of frames, by default of the length that the model was trained on.
 
     wanted: frames a window that the user asks for, 0 for one piece. Neighbours overlap by a quarter at least; windows
@@ -33,7 +33,7 @@ def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
     codes reach.
     """
     frames, trained = grid.latent_frames(count), grid.latent_frames(grid.frames)
-    size = size_of(grid, frames, wanted)
+    size = window_size(grid, frames, wanted)
     whose = "the model was trained on" if wanted is None else "asked for"
     if frames <= size:
         reason = f"{frames} latent frames fit into one window of the {size} {whose}"
@@ -42,7 +42,7 @@ def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
                 f"one piece, as asked for, of {frames} latent frames; "
                 f"the model was trained on {trained}"
             )
-        return Spans(((0, frames),), reason)
+        return Windows(((0, frames),), reason)
     step = max(1, size - max(1, size // 4))
     windows = -(-(frames - size) // step) + 1
     firsts = [round(i * (frames - size) / (windows - 1)) for i in range(windows)]
@@ -50,10 +50,10 @@ def spans(grid: Grid, count: int, wanted: int | None = None) -> Spans:
         f"{frames} latent frames are more than the {size} {whose}: "
         f"{windows} windows that overlap by {size - step} or more"
     )
-    return Spans(tuple((first, first + size) for first in firsts), reason)
+    return Windows(tuple((first, first + size) for first in firsts), reason)
 
 
-def size_of(grid: Grid, frames: int, wanted: int | None) -> int:
+def window_size(grid: Grid, frames: int, wanted: int | None) -> int:
     """Latent frames a window, of so many in all. Raises ValueError where a window is too short, or too long for the
     model.
     """
@@ -76,7 +76,7 @@ def size_of(grid: Grid, frames: int, wanted: int | None) -> int:
 class Windowed:
     """A velocity field over a clip of any length, made of a field over windows."""
 
-    def __init__(self, inner, chosen: Spans):
+    def __init__(self, inner, chosen: Windows):
         self.inner, self.chosen = inner, chosen
         self.door, self.features, self.network = inner.door, inner.features, inner.network
         self.levels, self.whole = inner.levels, inner.whole
@@ -110,6 +110,6 @@ def _ramp(size: int) -> Tensor:
     return torch.minimum(rise, rise.flip(0)).float()
 
 
-def over(field, chosen: Spans):
+def apply_windows(field, chosen: Windows):
     """A field over the whole clip: the field itself where one window holds it."""
     return field if chosen.count == 1 else Windowed(field, chosen)

@@ -13,23 +13,23 @@ import torch
 from ..base.files import from_json, write_json
 from ..models import calibration, registry
 from ..models.base import Backbone
-from .render import render
-from .scenes import HELD_OUT, sample
-from .training.text import words
+from .rendering import render
+from .scenes import FIRST_TRAINING_SEED, sample_scene
+from .training.text import vocabulary
 
 
 @torch.no_grad()
-def vae_bound(backbone: Backbone, scenes: int) -> float:
+def vae_psnr_bound(backbone: Backbone, scenes: int) -> float:
     """Return the PSNR in dB that 99 % of so many training scenes reach."""
     figures = []
-    for seed in range(HELD_OUT, HELD_OUT + scenes):
-        frames = render([sample(seed, "train")], calibration.LOOK)[0]
+    for seed in range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + scenes):
+        frames = render([sample_scene(seed, "train")], calibration.LOOK)[0]
         figures.append(calibration.reconstruction(backbone, frames, backbone.encode(frames)))
     share = 1 - calibration.VAE_SHARE
     return torch.tensor(figures, dtype=torch.float64).quantile(share).item()
 
 
-def update(folder: Path, measured: dict) -> dict:
+def update_calibration(folder: Path, measured: dict) -> dict:
     """Add what was measured of the weights in a folder to its calibration file."""
     path, weights = folder / calibration.FILE, calibration.digest(folder)
     known = from_json(path.read_text()) if path.exists() else {}
@@ -47,11 +47,11 @@ def main() -> None:
     torch.set_num_threads(1)
     backbone = registry.load_backbone(options.backbone)
     folder = registry.folder_of(options.backbone)
-    bound = vae_bound(backbone, options.scenes)
+    bound = vae_psnr_bound(backbone, options.scenes)
     measured: dict = {"vae": {"psnr": round(bound, 2), "scenes": options.scenes}}
     if "text" in backbone.carries:
-        measured["vocabulary"] = words()
-    print(json.dumps(update(folder, measured)))
+        measured["vocabulary"] = vocabulary()
+    print(json.dumps(update_calibration(folder, measured)))
 
 
 if __name__ == "__main__":

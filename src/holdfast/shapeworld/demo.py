@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..base import names
 from ..base.files import whole
-from ..media import images, showing, video
+from ..media import images, previews, video
 from ..models import registry
 from ..pipeline import run
 from ..pipeline.task import EditTask
-from .render import render
-from .scenes import Edit
+from .rendering import render
+from .scenes import SceneEdit
 from .truth import actor_mask, judge
 
 RATE = 8
@@ -21,12 +21,12 @@ NEARLY_LOSSLESS = 1  # crf; at 0 the profile is one that few players know
 ZOOM = 4  # the side-by-side clip and the strip are shown this much larger
 
 
-def arrays(frames: Tensor) -> list[np.ndarray]:
+def to_arrays(frames: Tensor) -> list[np.ndarray]:
     """f 3 H W in [0, 1] to uint8 frames."""
     return [images.to_array(f, 8) for f in frames]
 
 
-def tensor(frames: list[np.ndarray]) -> Tensor:
+def to_tensor(frames: list[np.ndarray]) -> Tensor:
     return torch.stack([images.to_tensor(f) for f in frames])
 
 
@@ -36,11 +36,11 @@ def write_clip(
     video.write_frames(path, frames, RATE, codec, crf)
 
 
-def demo(
-    edit: Edit,
+def run_demo(
+    edit: SceneEdit,
     method: str,
     folder: Path,
-    masked: bool = True,
+    use_mask: bool = True,
     report=None,
     backbone: str = "shapeworld-wan",
 ) -> dict:
@@ -52,11 +52,11 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     # As players like it, 4:2:0 in H.264 High; the result follows its source.
-    write_clip(folder / "source.mp4", arrays(source), "h264", NEARLY_LOSSLESS)
-    masked = masked and edit.actor is not None
-    if masked:
+    write_clip(folder / "source.mp4", to_arrays(source), "h264", NEARLY_LOSSLESS)
+    use_mask = use_mask and edit.actor is not None
+    if use_mask:
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
-        write_clip(folder / "mask.mkv", arrays(mask), "lossless")
+        write_clip(folder / "mask.mkv", to_arrays(mask), "lossless")
     if shown:
         with whole(folder / "first.png") as part:
             images.write(part, target[0])
@@ -68,23 +68,23 @@ def demo(
         method=method,
         backbone=name,
         first_frame=str(folder / "first.png") if shown else None,
-        mask=str(folder / "mask.mkv") if masked else None,
+        mask=str(folder / "mask.mkv") if use_mask else None,
     )
     result = run.edit(task, report=report)
     edited = list(result.frames())
-    result.manifest["truth"] = judge(edit, tensor(edited))
+    result.manifest["truth"] = judge(edit, to_tensor(edited))
     result.save(report=report)
-    rows = {"source": arrays(source), "edited": edited, "truth": arrays(target)}
+    rows = {"source": to_arrays(source), "edited": edited, "truth": to_arrays(target)}
     together = [np.hstack(moment) for moment in zip(*rows.values(), strict=True)]
-    write_clip(folder / "side-by-side.mp4", [enlarged(frame) for frame in together])
-    some = showing.evenly(len(edited))
+    write_clip(folder / "side-by-side.mp4", [enlarge(frame) for frame in together])
+    some = previews.sample_indices(len(edited))
     columns = {name: [frames[i] for i in some] for name, frames in rows.items()}
     with whole(folder / "strip.png") as part:
-        showing.strip(columns, ZOOM).save(part)
+        previews.draw_strip(columns, ZOOM).save(part)
     return result.manifest
 
 
-def enlarged(frame: np.ndarray) -> np.ndarray:
+def enlarge(frame: np.ndarray) -> np.ndarray:
     import cv2
 
     return cv2.resize(frame, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC)

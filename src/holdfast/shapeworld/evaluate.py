@@ -24,19 +24,27 @@ from ..models.base import Backbone, Condition, Prompt
 from ..pipeline import loop
 from ..pipeline.task import EditTask
 from ..sampling import inversion, maths
-from ..sampling.maths import Scale
-from .captions import added, matches
-from .render import SIZE, render
-from .scenes import FRAMES, SETS, Edit, edits, headings, sample, sample_edit
+from ..sampling.maths import GuidanceScale
+from .caption_check import check_caption, is_object_added
+from .rendering import SIZE, render
+from .scenes import (
+    FRAMES,
+    SCENE_SETS,
+    SceneEdit,
+    list_edits,
+    possible_directions,
+    sample_edit,
+    sample_scene,
+)
 from .truth import judge, psnr
 
-TUNING = 500_000
+FIRST_TUNING_SEED = 500_000
 CARRIED_STEPS, CARRIED_TO = 50, 0.85  # of the inversion; chosen on 24 tuning scenes
 
 
-def reconstruction(backbone: Backbone, seed: int, name: str) -> float:
+def reconstruction_psnr(backbone: Backbone, seed: int, name: str) -> float:
     """PSNR in dB of decode(encode(clip))."""
-    clip = render([sample(seed, name)])[0]
+    clip = render([sample_scene(seed, name)])[0]
     return psnr(torch.cat(list(backbone.decode(backbone.encode(clip)))), clip)
 
 
@@ -45,51 +53,51 @@ def generate(
     backbone: Backbone, prompt: Prompt, seed: int, frames: int = FRAMES, steps: int = 30
 ) -> Tensor:
     """A clip from a prompt alone, f 3 H W: Euler from noise at the model's own grid, guidance as it prefers."""
-    z = maths.noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
+    z = maths.keyed_noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
     levels = backbone.levels(steps)
     # as large as a clip of variance 1 is when it is noised to the first level
     start = z * math.hypot(1 - levels[0], levels[0])
     scale = backbone.prefers["target_guidance"]
-    return denoised(backbone, start, levels, backbone.condition(prompt), scale)
+    return denoise(backbone, start, levels, backbone.condition(prompt), scale)
 
 
-def denoised(
-    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Condition, scale: Scale
+def denoise(
+    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Condition, scale: GuidanceScale
 ) -> Tensor:
     """The clip that a noisy latent becomes, f 3 H W."""
     for sigma, sigma_next in itertools.pairwise(levels):
-        velocity = maths.guided(backbone, z, sigma, condition, "tgt", scale)
+        velocity = maths.guided_velocity(backbone, z, sigma, condition, "tgt", scale)
         z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
 
 
-def nearer(result: Tensor, other: Tensor, truth: Tensor) -> dict[str, float | bool]:
+def compare_with_truth(result: Tensor, other: Tensor, truth: Tensor) -> dict[str, float | bool]:
     """Whether a clip is nearer to the truth than another, and by how much in dB."""
     gain = psnr(result, truth) - psnr(other, truth)
     return {"nearer": gain > 0, "gain": gain, "psnr": psnr(result, truth)}
 
 
 @torch.no_grad()
-def continued(backbone: Backbone, seed: int) -> dict:
+def score_continuation(backbone: Backbone, seed: int) -> dict:
     """A clip made from the true first frame alone, against that frame repeated."""
-    truth = render([sample(seed, "single")])[0]
+    truth = render([sample_scene(seed, "single")])[0]
     result = generate(backbone, Prompt(image=truth[0]), seed)
-    return nearer(result, truth[:1].expand_as(truth), truth)
+    return compare_with_truth(result, truth[:1].expand_as(truth), truth)
 
 
-def foreseen(_backbone: Backbone, seed: int) -> dict[str, float]:
+def continuation_chance(_backbone: Backbone, seed: int) -> dict[str, float]:
     """How `continued` would turn out for one who knows this world but for the direction, which no first frame shows:
     the chance that a clip drawn from all that may follow is nearer.
     """
-    scene = sample(seed, "single")
-    ways = [replace(a, direction=way) for a in scene.actors for way in headings(a)]
+    scene = sample_scene(seed, "single")
+    ways = [replace(a, direction=way) for a in scene.actors for way in possible_directions(a)]
     truth, *clips = render([scene] + [replace(scene, actors=(a,)) for a in ways])
     still = psnr(truth[:1].expand_as(truth), truth)
     return {"nearer": sum(psnr(clip, truth) > still for clip in clips) / len(clips)}
 
 
 @torch.no_grad()
-def carried(backbone: Backbone, seed: int) -> dict:
+def score_first_frame_edit(backbone: Backbone, seed: int) -> dict:
     """The source's inverted latents denoised from the true edited first frame, against the source.
 
     They are inverted as far as they still tell how things move (docs/shapeworld.md), at steps so short that the way
@@ -101,25 +109,25 @@ def carried(backbone: Backbone, seed: int) -> dict:
     source, target = render([edit.source, edit.target])
     levels = [sigma for sigma in backbone.levels(CARRIED_STEPS) if sigma <= CARRIED_TO]
     known, wanted = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
-    rising = inversion.ascending(levels)
-    *_, z = inversion.euler(backbone, backbone.encode(source), known, rising)
-    return nearer(denoised(backbone, z, levels, wanted, 1.0), source, target)
+    rising = inversion.inversion_sigmas(levels)
+    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), known, rising)
+    return compare_with_truth(denoise(backbone, z, levels, wanted, 1.0), source, target)
 
 
-def caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
+def score_caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
     """Which attributes of a generated clip hold; "caption" is colour, shape and motion together, "frame" colour and
     shape of its middle frame alone.
     """
-    scene = sample(seed, "single" if actors == 1 else "several")
+    scene = sample_scene(seed, "single" if actors == 1 else "several")
     moving = {"temporal_attention", "joint_attention"} & backbone.carries
     frames = FRAMES if moving else 1
     clip = generate(backbone, Prompt(scene.caption()), seed, frames)
-    holds = matches(clip, scene)
-    frame = matches(clip[[frames // 2]], scene) if moving else holds
-    return holds | {"frame": frame["caption"]}
+    holds = check_caption(clip, scene)
+    frame = check_caption(clip[[frames // 2]], scene) if moving else holds
+    return holds | {"frame": frame["score_caption"]}
 
 
-def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: int) -> Tensor:
+def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, seed: int) -> Tensor:
     """An edit without files, f 3 H W."""
     task = EditTask(
         input="",
@@ -133,21 +141,21 @@ def edited(backbone: Backbone, edit: Edit, method: str, settings: dict, seed: in
     return loop.edited(loop.job(task, backbone, render([edit.source])[0]), backbone)
 
 
-def edit_figures(
+def score_edit(
     backbone: Backbone, seed: int, kind: str, name: str, method: str, settings: dict
 ) -> dict:
     """Success, and the gain in dB towards the truth over the unedited source, of the edit of one seed. Of `add` also
     whether the thing is there at any place.
     """
     edit = sample_edit(seed, kind, name)
-    result = edited(backbone, edit, method, settings, seed)
+    result = run_edit(backbone, edit, method, settings, seed)
     figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
     found = {"success": figures["success"], "gain": gain, "psnr": figures["psnr"]}
-    return found | ({"anywhere": added(edit, result)} if kind == "add" else {})
+    return found | ({"anywhere": is_object_added(edit, result)} if kind == "add" else {})
 
 
-def summary(rows: list[dict]) -> dict[str, float | list[float]]:
+def summarise(rows: list[dict]) -> dict[str, float | list[float]]:
     """Each figure's mean over scenes, with its 95 % interval under `NAME 95 %`. A figure that is True or False has a
     rate; of one scene there is no interval.
     """
@@ -162,20 +170,20 @@ def summary(rows: list[dict]) -> dict[str, float | list[float]]:
     return result
 
 
-def pairs(start: int, count: int) -> list[int]:
+def seeds_with_two_actors(start: int, count: int) -> list[int]:
     """Seeds whose scene of the set `several` has two actors; some have three."""
-    seeds = (s for s in itertools.count(start) if len(sample(s, "several").actors) == 2)
+    seeds = (s for s in itertools.count(start) if len(sample_scene(s, "several").actors) == 2)
     return list(itertools.islice(seeds, count))
 
 
-def editable(start: int, count: int, kind: str, name: str) -> list[int]:
+def seeds_with_edit(start: int, count: int, kind: str, name: str) -> list[int]:
     """Seeds whose scene takes an edit of a kind; some have no room to add an actor."""
-    seeds = (s for s in itertools.count(start) if edits(sample(s, name), kind, s))
+    seeds = (s for s in itertools.count(start) if list_edits(sample_scene(s, name), kind, s))
     return list(itertools.islice(seeds, count))
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelChoice:
     """Which model to measure: as its name and folder go to another process."""
 
     name: str
@@ -183,21 +191,21 @@ class Model:
 
 
 @functools.cache
-def loaded(model: Model) -> Backbone:
+def load_cached(model: ModelChoice) -> Backbone:
     """The backbone of this process."""
     torch.set_num_threads(1)  # so that a figure does not depend on how many scenes run at once
     return registry.load_backbone(model.name, model.weights)
 
 
-def one(measure: Callable, model: Model, seed: int, arguments: tuple) -> dict | float:
-    return measure(loaded(model), seed, *arguments)
+def measure_seed(measure: Callable, model: ModelChoice, seed: int, arguments: tuple) -> dict | float:
+    return measure(load_cached(model), seed, *arguments)
 
 
-def over(
-    measure: Callable, model: Model, seeds: Iterable[int], arguments: tuple = (), workers: int = 1
+def measure_seeds(
+    measure: Callable, model: ModelChoice, seeds: Iterable[int], arguments: tuple = (), workers: int = 1
 ) -> list:
     """What `measure(backbone, seed, *arguments)` gives for every seed, some at a time."""
-    task = functools.partial(one, measure, model, arguments=arguments)
+    task = functools.partial(measure_seed, measure, model, arguments=arguments)
     if workers == 1:
         return [task(seed) for seed in seeds]
     import multiprocessing
@@ -226,39 +234,39 @@ def main() -> None:
 
 def measure_all(options) -> None:
     """Print a line for each figure as it is done."""
-    model = Model(options.backbone, options.weights)
-    start = TUNING if options.tuning else 0
-    seeds, two = range(start, start + options.count), pairs(start, options.count)
+    model = ModelChoice(options.backbone, options.weights)
+    start = FIRST_TUNING_SEED if options.tuning else 0
+    seeds, two = range(start, start + options.count), seeds_with_two_actors(start, options.count)
     settings = dict(pair.split("=", 1) for pair in options.set)
 
     def show(figure: str, measure: Callable, seeds: Iterable[int], *arguments) -> None:
-        rows = over(measure, model, seeds, arguments, options.workers)
+        rows = measure_seeds(measure, model, seeds, arguments, options.workers)
         rows = [row if isinstance(row, dict) else {"value": row} for row in rows]
-        line = {"figure": figure, "scenes": len(rows)} | summary(rows)
+        line = {"figure": figure, "scenes": len(rows)} | summarise(rows)
         print(json.dumps(line), flush=True)
 
     if "vae" in options.only:
-        for name in SETS:
-            show(f"vae psnr, {name}", reconstruction, seeds, name)
+        for name in SCENE_SETS:
+            show(f"vae psnr, {name}", reconstruction_psnr, seeds, name)
     carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
     if "images" in options.only and "image" in carries:
-        show("from the true first frame, nearer than it repeated", continued, seeds)
-        show("the same, drawn from all clips that may follow it", foreseen, seeds)
-        show("edited first frame and inverted latents, nearer than the source", carried, seeds)
+        show("from the true first frame, nearer than it repeated", score_continuation, seeds)
+        show("the same, drawn from all clips that may follow it", continuation_chance, seeds)
+        show("edited first frame and inverted latents, nearer than the source", score_first_frame_edit, seeds)
     if "text" not in carries:
         return
     if "captions" in options.only:
-        show("captions, 1 actor", caption, seeds, 1)
-        show("captions, 2 actors", caption, two, 2)
+        show("captions, 1 actor", score_caption, seeds, 1)
+        show("captions, 2 actors", score_caption, two, 2)
     if "edits" in options.only:
         chosen = (options.method, settings)
         for kind in options.kinds:
             name = "single" if kind != "remove" else "several"
-            seeds = editable(start, options.count, kind, name)
-            show(f"{options.method} {kind}, {name}", edit_figures, seeds, kind, name, *chosen)
+            seeds = seeds_with_edit(start, options.count, kind, name)
+            show(f"{options.method} {kind}, {name}", score_edit, seeds, kind, name, *chosen)
         if "colour" in options.kinds:
             figure = f"{options.method} colour, two actors"
-            show(figure, edit_figures, two, "colour", "several", *chosen)
+            show(figure, score_edit, two, "colour", "several", *chosen)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ BACKDROPS = ("meadow", "desert", "lake", "glacier", "city", "galaxy")
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS = {"moves": 0.03, "races": 0.06}  # fraction of the frame per video frame
 PANS = {"": 0.0, "left": -0.015, "right": 0.015}  # how far the camera turns per video frame
-KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
-SETS = ("single", "several", "crossing", "fast", "long")
+EDIT_KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
+SCENE_SETS = ("single", "several", "crossing", "fast", "long")
 RATE = 8  # frames per second
 FRAMES = 13  # a scene's usual length; the set "long" goes up to four times that
 _EDGE = 0.22  # how far a path keeps from the frame's sides along it
-HELD_OUT = 1_000_000  # seeds below this one are never trained on
+FIRST_TRAINING_SEED = 1_000_000  # seeds below this one are never trained on
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Edit:
+class SceneEdit:
     """One change of a scene's program. `actor` is the index of the actor it concerns, None for the backdrop.
 
     seed: where an added actor was drawn from; it is placed alike in every rival of the same seed.
@@ -111,7 +111,7 @@ def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
     return Actor(**actor, x=round(x, 4), y=round(y, 4))
 
 
-def headings(actor: Actor) -> list[str]:
+def possible_directions(actor: Actor) -> list[str]:
     """The directions that a lone actor who begins where this one does may have been given; each is as likely."""
     travel, spread = _path(actor.verb, actor.size, FRAMES)
     found = []
@@ -159,10 +159,10 @@ def _fits(actors: Sequence[Actor], new: Actor, name: str, frames: int) -> bool:
     return not alike and all(-0.3 < gap < -0.1 for gap in gaps)
 
 
-def sample(seed: int, name: str = "single") -> Scene:
+def sample_scene(seed: int, name: str = "single") -> Scene:
     """Draw the scene of a seed from a named set (`SETS`, or "train": one or two actors, any speed, sometimes a pan)."""
     if name not in _SETS:
-        raise UserError(f"no set of scenes is called {name!r}; there are: {', '.join(SETS)}")
+        raise UserError(f"no set of scenes is called {name!r}; there are: {', '.join(SCENE_SETS)}")
     drawn = _SETS[name]
     rng = random.Random(f"{name}/{seed}")
     frames = rng.choice(drawn.lengths)
@@ -199,17 +199,17 @@ def _with_actor(scene: Scene, index: int, actor: Actor | None) -> Scene:
 _CHOICES = {"colour": COLOURS, "shape": SHAPES, "material": MATERIALS}
 
 
-def edits(scene: Scene, kind: str, seed: int = 0) -> list[Edit]:
+def list_edits(scene: Scene, kind: str, seed: int = 0) -> list[SceneEdit]:
     """All single edits of a kind that a scene allows, in a fixed order.
 
     `add` places a new actor of a free colour where there is room, drawn from `seed`, in every shape and colour;
     `remove` needs two actors or more, so it is empty for a scene of one.
     """
-    if kind not in KINDS:
-        raise UserError(f"no edit is of the kind {kind!r}; there are: {', '.join(KINDS)}")
+    if kind not in EDIT_KINDS:
+        raise UserError(f"no edit is of the kind {kind!r}; there are: {', '.join(EDIT_KINDS)}")
     if kind == "backdrop":
         others = [b for b in BACKDROPS if b != scene.backdrop]
-        return [Edit(kind, scene, replace(scene, backdrop=b), None) for b in others]
+        return [SceneEdit(kind, scene, replace(scene, backdrop=b), None) for b in others]
     if kind == "remove":
         return _removals(scene)
     if kind == "add":
@@ -217,14 +217,14 @@ def edits(scene: Scene, kind: str, seed: int = 0) -> list[Edit]:
     return _changes(scene, kind)
 
 
-def _removals(scene: Scene) -> list[Edit]:
+def _removals(scene: Scene) -> list[SceneEdit]:
     count = len(scene.actors)
     if count < 2:
         return []
-    return [Edit("remove", scene, _with_actor(scene, i, None), i) for i in range(count)]
+    return [SceneEdit("remove", scene, _with_actor(scene, i, None), i) for i in range(count)]
 
 
-def _changes(scene: Scene, kind: str) -> list[Edit]:
+def _changes(scene: Scene, kind: str) -> list[SceneEdit]:
     """Every other value of an actor's colour, shape or material; a colour that another actor has is none of them."""
     used = {a.colour for a in scene.actors}
     found = []
@@ -233,11 +233,11 @@ def _changes(scene: Scene, kind: str) -> list[Edit]:
             if value == getattr(actor, kind) or (kind == "colour" and value in used):
                 continue
             changed = replace(actor, **{kind: value})
-            found.append(Edit(kind, scene, _with_actor(scene, i, changed), i))
+            found.append(SceneEdit(kind, scene, _with_actor(scene, i, changed), i))
     return found
 
 
-def _additions(scene: Scene, seed: int) -> list[Edit]:
+def _additions(scene: Scene, seed: int) -> list[SceneEdit]:
     rng = random.Random(f"add/{seed}")
     first = _fitting(rng, "moves", scene.actors, "several", scene.frames)
     if first is None:
@@ -249,15 +249,15 @@ def _additions(scene: Scene, seed: int) -> list[Edit]:
         for colour in COLOURS:
             if colour not in used:
                 new = replace(first, shape=shape, colour=colour)
-                found.append(Edit("add", scene, _with_actor(scene, index, new), index, seed))
+                found.append(SceneEdit("add", scene, _with_actor(scene, index, new), index, seed))
     return found
 
 
-def sample_edit(seed: int, kind: str, name: str = "single") -> Edit:
+def sample_edit(seed: int, kind: str, name: str = "single") -> SceneEdit:
     """Draw one edit of a kind on the scene of a seed. A `remove` draws from scenes that have an actor to spare."""
     if kind == "remove" and name in ("single", "fast"):
         name = "several"
-    found = edits(sample(seed, name), kind, seed)
+    found = list_edits(sample_scene(seed, name), kind, seed)
     if not found:
         raise UserError(
             f"scene {seed} of the set {name!r} has no room to add an actor; take another number"

@@ -1,12 +1,13 @@
-"""What is asked for: the widgets on the left of the page, made from the schemas, and what they do to each other."""
+"""The form on the left of the page: widgets made from the schema, and how they affect each other."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.components import Component
 from numpy import ndarray
 
 from .. import methods
@@ -14,226 +15,265 @@ from ..base.errors import Missing
 from ..media import images, video
 from ..models import registry
 from ..pipeline.task import EditTask
-from . import asked, told, widgets
-from .asked import BOX, BRUSH, FILE, NO_MASK, WAYS, Asked
-from .desk import Desk
-from .messages import Wording
-from .widgets import of_task
+from . import form_task, views, widgets
+from .form_task import BOX, BRUSH, FILE, MASK_SOURCES, NO_MASK, FormValues
+from .messages import MessageFormatter
+from .queue import RunQueue
+from .widgets import task_widget
 
-SHAPED = ("invert_mask", "outline", "grow", "feather", "mask_channel", "allow_any_mask")
-# What has a place of its own on the page, or none; every other field of a task is under "More".
-PLACED = ("input", "output", "mask", "strength", "settings", "keyframes", *SHAPED)
-PLACED += ("source_prompt", "target_prompt", "method", "backbone", "first_frame")
-MORE = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED)
-LOCAL = ("weights",)  # a folder of this machine
+MASK_SHAPE_FIELDS = ("invert_mask", "outline", "grow", "feather", "mask_channel", "allow_any_mask")
+# Fields with a place of their own on the page, or none. The other fields of a task are under "More".
+PLACED_FIELDS = (
+    "input",
+    "output",
+    "mask",
+    "strength",
+    "settings",
+    "keyframes",
+    *MASK_SHAPE_FIELDS,
+    "source_prompt",
+    "target_prompt",
+    "method",
+    "backbone",
+    "first_frame",
+)
+OTHER_FIELDS = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED_FIELDS)
+LOCAL_FIELDS = ("weights",)  # a folder of this machine
 PAINT, COLOUR = (255, 40, 120, 255), "#ff2878"  # of the brush
-OPEN = "open"  # among the painted pictures: which frame is open
+OPEN = "open"  # the key of the open frame in the state of painted pictures
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 
 
 class Form:
-    """The widgets of one edit. `asked(values)` reads them, `all()` says which values, in order."""
+    """The widgets of one edit. `components()` lists them in order, `read_values(values)` reads their values."""
 
-    def __init__(self, desk: Desk, wording: Wording):
-        self.desk, self.wording = desk, wording
-        anywhere = desk.limits.anywhere
-        kinds = sorted(
-            {*video.CONTAINERS, *images.SUFFIXES, ".gif", ".apng", ".avi", ".ts", ".mpg"}
-        )
-        self.upload = gr.File(label="Clip", file_types=kinds, elem_id="clip", height=120)
+    def __init__(self, queue: RunQueue, formatter: MessageFormatter):
+        self.queue, self.formatter = queue, formatter
+        allows_paths = queue.limits.allows_paths
+        suffixes = {*video.CONTAINERS, *images.SUFFIXES, ".gif", ".apng", ".avi", ".ts", ".mpg"}
+        self.upload = gr.File(label="Clip", file_types=sorted(suffixes), elem_id="clip", height=120)
         self.path = gr.Textbox(
-            label="Or its path on this machine", visible=anywhere, elem_id="path"
+            label="Or a file path on this computer", visible=allows_paths, elem_id="path"
         )
-        self.clip_said = gr.HTML(elem_id="clip-said")
-        self.fields = {name: of_task(name, lines=2) for name in ("source_prompt", "target_prompt")}
+        self.clip_message = gr.HTML(elem_id="clip-message")
+        self.prompts = [task_widget(name, lines=2) for name in ("source_prompt", "target_prompt")]
         self.differences = gr.HTML(elem_id="differences")
-        self.fields |= models()
-        self.changed = gr.State({})  # settings that somebody changed
-        usual = methods.load(self.fields["method"].value).Config().strength
+        self.method, self.backbone = make_model_choices()
+        self.changed = gr.State({})  # settings that the user changed
+        default = methods.load(str(self.method.value)).Config().strength
         self.strength = gr.Textbox(
-            widgets.written(usual), label="Strength, 0 to 1", elem_id="field-strength"
+            widgets.to_text(default), label="Strength, 0 to 1", elem_id="field-strength"
         )
         with gr.Accordion("Settings of the method", open=False):
-            self._settings()
-        self._mask()
+            self._make_settings()
+        shape = self._make_mask_part()
         with gr.Accordion("More", open=False):
-            self.fields["first_frame"] = gr.File(
-                label="First frame as it is wanted (for models that are steered by one)", height=100
+            first_frame = gr.File(
+                label="Edited first frame (image-to-video models only)", height=100
             )
-            self.fields |= {name: of_task(name) for name in MORE}
-            for name in LOCAL:
-                self.fields[name].visible = anywhere
+            others = {name: task_widget(name) for name in OTHER_FIELDS}
+            for name in LOCAL_FIELDS:
+                others[name].visible = allows_paths
+        self.fields: dict[str, Component] = {
+            "source_prompt": self.prompts[0],
+            "target_prompt": self.prompts[1],
+            "method": self.method,
+            "backbone": self.backbone,
+            **shape,
+            "first_frame": first_frame,
+            **others,
+        }
 
-    def _settings(self) -> None:
-        """The settings of the method that is chosen, anew whenever another is."""
+    def _make_settings(self) -> None:
+        """Make the widgets of the chosen method's settings, again whenever the choice changes."""
 
-        @gr.render(inputs=[self.fields["method"], self.fields["backbone"]])
+        @gr.render(inputs=[self.method, self.backbone])
         def settings(method: str, backbone: str) -> None:
-            prefers = registry.backbones()[backbone].MODELS[backbone].prefers
-            for name, widget in widgets.of_method(methods.load(method).Config, prefers).items():
+            recommended = registry.backbones()[backbone].MODELS[backbone].prefers
+            made = widgets.method_widgets(methods.load(method).Config, recommended)
+            for name, widget in made.items():
                 if name == "strength":
                     widget.unrender()
                     continue
                 inputs = [widget, self.changed]
-                widget.change(setter(name, widget.value), inputs, self.changed, **QUIET)
+                widget.change(track_change(name, widget.value), inputs, self.changed, **QUIET)
 
-    def _mask(self) -> None:
-        self.way = gr.Radio(
-            WAYS, value=NO_MASK, label="Mask: where the edit may show", elem_id="way"
+    def _make_mask_part(self) -> dict[str, widgets.Widget]:
+        """Make the widgets of the mask. Return those that are fields of the task."""
+        self.mask_source = gr.Radio(
+            MASK_SOURCES, value=NO_MASK, label="Mask: the area to edit", elem_id="mask-source"
         )
         with gr.Column(visible=False) as self.box_part:
             self.box = gr.Textbox(label="x,y,width,height in pixels of the clip", elem_id="box")
         with gr.Column(visible=False) as self.brush_part:
             self.at = gr.Slider(0, 1, step=1, label="Frame to paint on", elem_id="at")
             self.brush = gr.ImageEditor(
-                label="Paint over what is to change",
+                label="Paint the area to edit",
                 sources=(),
                 transforms=(),
                 layers=gr.LayerOptions(allow_additional_layers=False),
-                brush=a_brush(),
+                brush=make_brush(),
                 format="png",
                 elem_id="brush",
             )
         with gr.Column(visible=False) as self.file_part:
-            self.file = gr.File(label="A video, or one image for all frames (bright is inside)")
+            self.file = gr.File(label="A video, or one image for all frames (white = editable)")
         with gr.Column(visible=False) as self.shape_part:
-            self.follow = gr.Checkbox(True, label="Follow it through the clip", elem_id="follow")
+            self.follow = gr.Checkbox(True, label="Track it through the clip", elem_id="follow")
             with gr.Accordion("Shape of the mask", open=False):
-                self.fields |= {name: of_task(name) for name in SHAPED}
+                shape = {name: task_widget(name) for name in MASK_SHAPE_FIELDS}
         self.marks = gr.State({})  # painted pictures by their frame
         self.show = gr.Button("Show the mask over the clip", visible=False, elem_id="show-mask")
+        return shape
 
-    def all(self) -> list[gr.components.Component]:
-        own = [self.upload, self.path, self.changed, self.way, self.box, self.file]
+    def components(self) -> list[Component]:
+        """Return the components whose values `read_values` reads, in order."""
+        own = [self.upload, self.path, self.changed, self.mask_source, self.box, self.file]
         return [*own, self.marks, self.follow, self.at, self.brush, *self.fields.values()]
 
-    def wire(self, load: Any) -> None:
-        """What happens within the form. load: the event of a page that is opened."""
-        clip = [self.clip_said, self.at, self.brush, self.marks]
+    def wire(self, load: Callable[..., Any]) -> None:
+        """Connect the widgets of the form. load: the event of an opened page."""
+        clip = [self.clip_message, self.at, self.brush, self.marks]
         for event in (self.upload.change, self.path.submit, self.path.blur):
-            event(self._clip, [self.upload, self.path], clip, **QUIET)
-        prompts = [self.fields["source_prompt"], self.fields["target_prompt"]]
-        for prompt in prompts:
+            event(self._show_clip, [self.upload, self.path], clip, **QUIET)
+        for prompt in self.prompts:
             prompt.change(
-                told.marked, prompts, self.differences, trigger_mode="always_last", **QUIET
+                views.render_differences,
+                self.prompts,
+                self.differences,
+                trigger_mode="always_last",
+                **QUIET,
             )
-        models = [self.fields["method"], self.fields["backbone"]]
-        models[1].input(self._backbone, models, models[0], **QUIET)
-        for event in (models[0].change, models[1].change, load):
-            event(self._strength, models[0], [self.strength, self.changed], **QUIET)
+        models = [self.method, self.backbone]
+        self.backbone.input(self._list_methods, models, self.method, **QUIET)
         strength = [self.strength, self.changed]
-        self.strength.input(setter("strength", None), strength, self.changed, **QUIET)
+        for event in (self.method.change, self.backbone.change, load):
+            event(self._reset_strength, self.method, strength, **QUIET)
+        self.strength.input(track_change("strength", None), strength, self.changed, **QUIET)
         parts = [self.box_part, self.brush_part, self.file_part, self.shape_part]
-        self.way.change(ways, self.way, [*parts, self.follow, self.show], **QUIET)
-        self.at.release(self._frame, self.all(), [self.brush, self.marks], **QUIET)
+        outputs = [*parts, self.follow, self.show]
+        self.mask_source.change(show_mask_parts, self.mask_source, outputs, **QUIET)
+        self.at.release(self._open_frame, self.components(), [self.brush, self.marks], **QUIET)
 
-    def _clip(self, upload: str | None, path: str) -> tuple:
-        """The clip that was given, in a line, with its first frame to paint on."""
+    def _show_clip(self, upload: str | None, path: str) -> tuple[Any, ...]:
+        """Return a line on the clip, and its first frame to paint on."""
         if not (upload or path.strip()):
             return "", gr.skip(), None, {}
-        said: dict[str, str] = {}
-        with self.wording.errors(said):
-            clip = asked.clip_of(upload, path, self.desk)
+        messages: dict[str, str] = {}
+        with self.formatter.capture_errors(messages):
+            clip = form_task.open_clip(upload, path, self.queue)
             at = gr.Slider(0, max(1, clip.frames - 1), value=0, step=1)
-            frame = background(asked.frame_of(clip, 0, self.desk))
-            editor = gr.ImageEditor(
-                frame, brush=a_brush(max(2, min(frame["background"].shape[:2]) // 12))
-            )
-            return self.wording.text(asked.described(clip)), at, editor, {}
-        return said["error"], gr.skip(), None, {}
+            frame = form_task.read_display_frame(clip, 0, self.queue)
+            brush = make_brush(max(2, min(frame.shape[:2]) // 12))
+            editor = gr.ImageEditor(editor_value(frame), brush=brush)
+            return self.formatter.to_html(form_task.describe_clip(clip)), at, editor, {}
+        return messages["error"], gr.skip(), None, {}
 
-    def _backbone(self, method: str, backbone: str) -> Any:
-        methods = asked.fitting(backbone)
-        return gr.Dropdown(methods, value=method if method in methods else methods[0])
+    def _list_methods(self, method: str, backbone: str) -> gr.Dropdown:
+        names = form_task.compatible_methods(backbone)
+        return gr.Dropdown(names, value=method if method in names else names[0])
 
-    def _strength(self, method: str) -> tuple:
-        """The method's own strength; what was changed was of another method."""
+    def _reset_strength(self, method: str) -> tuple[gr.Textbox, dict[str, Any]]:
+        """Return the method's own strength, and no changed settings: those belonged to another method."""
         module = methods.load(method)
-        return gr.Textbox(widgets.written(module.Config().strength)), {}
+        return gr.Textbox(widgets.to_text(module.Config().strength)), {}
 
-    def asked(self, values: tuple) -> Asked:
-        """What stands on the page. Raises ValueError for a clip that cannot be taken."""
-        found: Mapping[Any, Any] = dict(zip(self.all(), values, strict=True))
-        clip = asked.clip_of(found[self.upload], found[self.path], self.desk)
-        fields = {name: found[widget] for name, widget in self.fields.items()}
-        mask = {"way": found[self.way], "box": found[self.box], "file": found[self.file]}
-        marks = {at: path for at, path in self._marks(found).items() if at != OPEN}
-        mask |= {"marks": marks, "follow": found[self.follow]}
-        return Asked(str(clip.path), fields, found[self.changed], **mask)
+    def read_values(self, values: tuple[Any, ...]) -> FormValues:
+        """Return the values of `components()` as FormValues. Raise UserError for a clip that cannot be used."""
+        state: Mapping[Any, Any] = dict(zip(self.components(), values, strict=True))
+        clip = form_task.open_clip(state[self.upload], state[self.path], self.queue)
+        marks = {at: path for at, path in self._collect_marks(state).items() if at != OPEN}
+        return FormValues(
+            clip=str(clip.path),
+            fields={name: state[widget] for name, widget in self.fields.items()},
+            settings=state[self.changed],
+            mask_source=state[self.mask_source],
+            box=state[self.box],
+            file=state[self.file],
+            marks=marks,
+            follow=state[self.follow],
+        )
 
-    def _marks(self, found: Mapping) -> dict[Any, str]:
-        """The pictures that were painted by their frame, with the one that is open."""
-        marks = dict(found[self.marks])
+    def _collect_marks(self, state: Mapping[Any, Any]) -> dict[Any, str]:
+        """Return the painted pictures by their frame, with that of the open frame."""
+        marks = dict(state[self.marks])
         at = marks.get(OPEN, 0)
         marks.pop(at, None)
-        picture = asked.painted(found[self.brush], self.desk)
+        picture = form_task.save_brush_mask(state[self.brush], self.queue)
         return marks | ({at: picture} if picture else {})
 
-    def _frame(self, *values) -> tuple:
-        """Another frame to paint on. What was painted is kept with the frame that was open."""
-        found = dict(zip(self.all(), values, strict=True))
-        with self.wording.errors({}):
-            clip = asked.clip_of(found[self.upload], found[self.path], self.desk)
-            marks, at = self._marks(found), int(found[self.at])
-            return background(asked.frame_of(clip, at, self.desk), marks.get(at)), marks | {
-                OPEN: at
-            }
+    def _open_frame(self, *values) -> tuple[Any, ...]:
+        """Show another frame to paint on, and keep what was painted on the open one."""
+        state = dict(zip(self.components(), values, strict=True))
+        with self.formatter.capture_errors({}):
+            clip = form_task.open_clip(state[self.upload], state[self.path], self.queue)
+            marks, at = self._collect_marks(state), int(state[self.at])
+            frame = form_task.read_display_frame(clip, at, self.queue)
+            return editor_value(frame, marks.get(at)), marks | {OPEN: at}
         return gr.skip(), gr.skip()
 
 
-def models() -> dict[str, gr.Dropdown]:
-    """The choices of method and backbone; those whose weights are here come first."""
-    cards = {name: module.MODELS[name] for name, module in registry.backbones().items()}
-    here = [name for name in cards if is_here(name)]
-    absent = [name for name in cards if name not in here]
-    choices = [*((n, n) for n in here), *((f"{n} (weights not here)", n) for n in absent)]
-    own = [name for name in here if cards[name].gigabytes]  # somebody took the trouble to get it
-    usual = registry.backbones()[EditTask.backbone].MODELS
-    backbone = next(iter([*own, *(name for name in usual if name in here), *here]))
-    methods = asked.fitting(backbone)
+def make_model_choices() -> tuple[gr.Dropdown, gr.Dropdown]:
+    """Return dropdowns for method and backbone. Backbones whose weights are on this machine come first."""
+    models = {name: module.MODELS[name] for name, module in registry.backbones().items()}
+    present = [name for name in models if has_weights(name)]
+    absent = [name for name in models if name not in present]
+    choices = [*((n, n) for n in present), *((f"{n} (weights not here)", n) for n in absent)]
+    downloaded = [name for name in present if models[name].gigabytes]  # somebody wants to use them
+    family = registry.backbones()[EditTask.backbone].MODELS
+    preferred = [*downloaded, *(name for name in family if name in present), *present]
+    chosen = next(iter(preferred))
+    names = form_task.compatible_methods(chosen)
+    first = EditTask.method if EditTask.method in names else names[0]
     with gr.Row():
-        label = {"label": "Model", "elem_id": "field-backbone", "min_width": 220}
-        model = gr.Dropdown(choices, value=backbone, **label)
-        label = {"label": "Method", "elem_id": "field-method", "min_width": 220}
-        first = EditTask.method if EditTask.method in methods else methods[0]
-        method = gr.Dropdown(methods, value=first, **label)
-    return {"method": method, "backbone": model}
+        backbone = gr.Dropdown(
+            choices, value=chosen, label="Model", elem_id="field-backbone", min_width=220
+        )
+        method = gr.Dropdown(
+            names, value=first, label="Method", elem_id="field-method", min_width=220
+        )
+    return method, backbone
 
 
-def setter(name: str, usual: Any):
-    """What keeps a setting where it is not the usual one. (A pasted text is no `input` to Gradio, but a `change`.)"""
+def track_change(name: str, default: Any) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    """Return a handler that keeps a setting while it differs from its default.
 
-    def changed(value: Any, settings: dict) -> dict:
+    It handles `change`: for Gradio a pasted text is a `change`, not an `input`.
+    """
+
+    def update(value: Any, settings: dict[str, Any]) -> dict[str, Any]:
         others = {key: kept for key, kept in settings.items() if key != name}
-        return others if value in (usual, widgets.written(usual)) else others | {name: value}
+        is_default = value in (default, widgets.to_text(default))
+        return others if is_default else others | {name: value}
 
-    return changed
-
-
-def ways(way: str) -> tuple:
-    """What a way to give a mask shows of the page."""
-    parts = (way == BOX, way == BRUSH, way == FILE, way != NO_MASK)
-    carried = gr.Checkbox(visible=way in (BOX, BRUSH))
-    shown = gr.Button(visible=way != NO_MASK)
-    return (*(gr.Column(visible=part) for part in parts), carried, shown)
+    return update
 
 
-def a_brush(size: int | str = "auto") -> gr.Brush:
-    return gr.Brush(size, [COLOUR], color_mode="fixed")
+def show_mask_parts(mask_source: str) -> tuple[Any, ...]:
+    """Show the widgets of a kind of mask and hide the others."""
+    has_mask = mask_source != NO_MASK
+    parts = (mask_source == BOX, mask_source == BRUSH, mask_source == FILE, has_mask)
+    follow = gr.Checkbox(visible=mask_source in (BOX, BRUSH))
+    return (*(gr.Column(visible=part) for part in parts), follow, gr.Button(visible=has_mask))
 
 
-def background(frame: ndarray, painted: str | None = None) -> dict[str, Any]:
-    """A frame as the editor takes it, with what was painted over it before."""
+def make_brush(size: int | None = None) -> gr.Brush:
+    """Return the brush of the editor. size: pixels; None: Gradio chooses."""
+    return gr.Brush(size or "auto", [COLOUR], color_mode="fixed")
+
+
+def editor_value(frame: ndarray, painted: str | None = None) -> Any:
+    """Return a frame as the editor takes it, with what was painted over it before."""
     layers = []
     if painted:
         inside = images.read(Path(painted))[..., 0] > 127
-        layers = [np.where(inside[..., None], np.uint8(PAINT), np.uint8(0))]
+        layers = [np.where(inside[..., None], np.array(PAINT, np.uint8), np.uint8(0))]
     return {"background": frame, "layers": layers, "composite": frame}
 
 
-def is_here(name: str) -> bool:
-    """Whether a backbone's weights are on this machine."""
+def has_weights(name: str) -> bool:
+    """Return whether a backbone's weights are on this machine."""
     try:
         registry.about(name)
     except (Missing, ValueError):

@@ -1,4 +1,4 @@
-"""Messages as the page shows them: its own labels in place of flags, a file's name in place of the server's path."""
+"""Messages in the page's own terms: labels instead of flags, file names instead of the server's paths."""
 
 import contextlib
 import dataclasses
@@ -13,14 +13,14 @@ from ..base.memory import ran_out
 from ..pipeline.task import EditTask
 
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
-GET = "; “holdfast doctor” on the page's machine says how to get it"
+DOCTOR_HINT = "; “holdfast doctor” on the page's machine says how to get it"
 LABELS = {
     "negative": "Negative prompt",
     "backbone": "Model",
     "crf": "CRF",
 }
-# What is no field of a task: controls of the page, and what whoever started the page can change.
-OTHERS = {
+# Flags that are not fields of a task: other controls of the page, and options of `holdfast ui`.
+OTHER_CONTROLS = {
     "set": "Settings of the method",
     "box": "Box",
     "brush": "Brush",
@@ -33,38 +33,42 @@ OTHERS = {
 }
 
 
-def label(name: str) -> str:
-    """Return what a field is called on the page."""
+def control_label(name: str) -> str:
+    """Return the label of a field's control on the page."""
     return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
-def _labels() -> dict[str, str]:
+def _labels_by_flag() -> dict[str, str]:
     """Return the label of each flag, without its dashes."""
-    found = {f.name.replace("_", "-"): label(f.name) for f in dataclasses.fields(EditTask)}
-    return found | OTHERS
+    fields = dataclasses.fields(EditTask)
+    labels = {f.name.replace("_", "-"): control_label(f.name) for f in fields}
+    return labels | OTHER_CONTROLS
 
 
 def name_controls(text: str) -> str:
-    """Return a text with the page's labels in place of flags."""
-    labels = _labels()
+    """Return a text with the page's labels instead of flags."""
+    labels = _labels_by_flag()
     return FLAG.sub(lambda m: f"“{labels.get(m[1]) or m[1].replace('-', ' ')}”", text)
 
 
 def translate(text: str, root: Path, hides_paths: bool = False) -> str:
-    """Return a message in the page's own terms. hides_paths: no folder of this machine is named at all."""
-    text = name_controls(_strip(text, root))
+    """Return a message in the page's own terms.
+
+    root: the page's folder. hides_paths: leave out the names of all other folders of this machine, too.
+    """
+    text = name_controls(_shorten_paths(text, root))
     return PATH.sub(r"\1", text) if hides_paths else text
 
 
-def _strip(text: str, root: Path) -> str:
-    """Name files in the page's folder as they were named when they were uploaded."""
+def _shorten_paths(text: str, root: Path) -> str:
+    """Give files in the page's folder the names with which they were uploaded."""
     folder = re.escape(str(root))
     text = re.sub(rf"{folder}/(?:runs|uploads)/(?:[^\s/'\"]+/)?(?=[^/])", "", text)
     return re.sub(rf"{folder}(?:/|\b)", "the page's folder ", text) if str(root) in text else text
 
 
-def sentence(error: BaseException) -> str:
-    """Return what the command line says of an error, in one line. It still names flags and paths."""
+def describe_error(error: BaseException) -> str:
+    """Return an error as one line, like the command line prints it. It still names flags and paths."""
     from ..base.exit_codes import LESS, one_line, said
 
     if ran_out(error):
@@ -75,50 +79,51 @@ def sentence(error: BaseException) -> str:
         return one_line(_drop_command(str(error)))
     if isinstance(error, UserError):
         return one_line(error)
-    return f"a bug: {type(error).__name__}: {one_line(error)}"
+    return f"internal error (please report): {type(error).__name__}: {one_line(error)}"
 
 
 def _drop_command(text: str) -> str:
-    """Leave out a command with flags, which is for whoever runs the page."""
+    """Leave out a command with flags: only the person who runs the page can use it."""
     flag = FLAG.search(text)
     if not flag:
         return text
-    places = (text.rfind(mark, 0, flag.start()) for mark in ";:")
-    clause = next((place for place in places if place >= 0), 0)
-    return text[:clause] + GET
+    positions = (text.rfind(mark, 0, flag.start()) for mark in ";:")
+    clause = next((position for position in positions if position >= 0), 0)
+    return text[:clause] + DOCTOR_HINT
 
 
 @dataclasses.dataclass(frozen=True)
-class Wording:
-    """How messages read on one page. Everything that it returns is HTML in which no text is taken for markup."""
+class MessageFormatter:
+    """Format messages for one page. All returned texts are HTML in which no message is read as markup."""
 
     root: Path
     hides_paths: bool = False
 
-    def text(self, raw: object) -> str:
+    def to_html(self, message: object) -> str:
         """Return a message, a prompt or a file's name as HTML."""
-        return escape(translate(str(raw), self.root, self.hides_paths))
+        return escape(translate(str(message), self.root, self.hides_paths))
 
-    def data(self, found: Any) -> Any:
-        """Return data, such as a manifest, whose texts name no folder where none may be named."""
-        if isinstance(found, dict):
-            return {key: self.data(value) for key, value in found.items()}
-        if isinstance(found, list):
-            return [self.data(value) for value in found]
-        is_shown = not (isinstance(found, str) and self.hides_paths)
-        return found if is_shown else PATH.sub(r"\1", found)
+    def strip_folders(self, data: Any) -> Any:
+        """Return data, such as a manifest, without names of folders where the page hides them."""
+        if isinstance(data, dict):
+            return {key: self.strip_folders(value) for key, value in data.items()}
+        if isinstance(data, list):
+            return [self.strip_folders(value) for value in data]
+        return PATH.sub(r"\1", data) if isinstance(data, str) and self.hides_paths else data
 
-    def error(self, raw: object) -> str:
-        return f'<b class="error">{self.text(raw)}</b>'
+    def error_html(self, message: object) -> str:
+        """Return an error message as HTML."""
+        return f'<b class="error">{self.to_html(message)}</b>'
 
-    def listed(self, lines: Iterator[str] | list[str]) -> str:
-        items = "".join(f"<li>{self.text(line)}</li>" for line in lines)
+    def list_html(self, lines: Iterator[str] | list[str]) -> str:
+        """Return messages as an HTML list; empty where there are none."""
+        items = "".join(f"<li>{self.to_html(line)}</li>" for line in lines)
         return f"<ul>{items}</ul>" if items else ""
 
     @contextlib.contextmanager
-    def errors(self, said: dict[str, str]) -> Iterator[None]:
-        """Keep what goes wrong for a user as HTML in said["error"]."""
+    def capture_errors(self, messages: dict[str, str]) -> Iterator[None]:
+        """Catch an error of the block and store it as HTML in messages["error"]."""
         try:
             yield
-        except Exception as error:  # whatever fails, the page shows it and lives on
-            said["error"] = self.error(sentence(error))
+        except Exception as error:  # whatever fails, the page shows it and stays usable
+            messages["error"] = self.error_html(describe_error(error))

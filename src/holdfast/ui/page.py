@@ -1,10 +1,11 @@
-"""The page: what it shows and what happens when somebody touches it. Widgets are made from the schemas."""
+"""The page: what it shows, and what happens when a user acts. Its widgets are made from the schema."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from numpy import ndarray
 
 from ..base.notices import collected
@@ -12,14 +13,16 @@ from ..media import video
 from ..pipeline.estimate import Forecast, forecast
 from ..pipeline.task import EditTask
 from ..pipeline.validation import taken
-from . import asked, told
-from .desk import Desk
+from . import form_task, views
 from .form import PRIVATE, QUIET, Form
-from .messages import Wording
-from .runs import DONE, RUNNING, SIDE, STRIP, WAITING, Run
+from .messages import MessageFormatter
+from .queue import RunQueue
+from .runs import DONE, RUNNING, SIDE_BY_SIDE, STRIP, WAITING, Run
 
-TICK = 1.0  # seconds between two looks at how far a run is
-HEAD = "# Holdfast\nEdit a clip by words. **Outside the mask, what you did not name holds fast.**"
+TICK = 1.0  # seconds between two updates of the progress
+HEAD = (
+    "# Holdfast\nEdit a video with text prompts. **Everything outside the mask stays identical.**"
+)
 CSS = """
 .gradio-container {max-width: 1280px !important}
 #differences del {background: #fde2e2; text-decoration: none; color: #7a1f1f}
@@ -28,42 +31,44 @@ CSS = """
 #status progress, #running progress {width: 100%; height: 14px; display: block; margin: 6px 0}
 footer {display: none !important}
 """
+Updates = tuple[Any, ...]  # of Gradio's components, in the order of an event's outputs
 
 
 class Page:
-    """The page of one desk."""
+    """The page of one run queue."""
 
-    def __init__(self, desk: Desk):
-        self.desk = desk
-        self.wording = Wording(desk.root, hides_paths=not desk.limits.anywhere)
+    def __init__(self, queue: RunQueue):
+        self.queue = queue
+        self.formatter = MessageFormatter(queue.root, hides_paths=not queue.limits.allows_paths)
         with gr.Blocks(title="Holdfast", analytics_enabled=False) as self.blocks:
             gr.Markdown(HEAD)
-            self.chosen = gr.State(None)  # the name of the run that is shown
-            self.seen = gr.State("")  # what of it is shown already
-            self.mine = gr.State([])  # the runs that were asked for here
-            self.meant = gr.State(None)  # what is asked about: an action and a run's name
+            self.chosen = gr.State(None)  # the name of the displayed run
+            self.shown_state = gr.State("")  # the state of it that is displayed already
+            self.own_runs = gr.State([])  # names of the runs submitted on this page
+            self.pending_stop = gr.State(None)  # the name of a run that the user is asked about
             with gr.Tab("Edit"), gr.Row():
                 with gr.Column(min_width=320):
-                    self.form = Form(desk, self.wording)
-                    self._asking()
+                    self.form = Form(queue, self.formatter)
+                    self._make_buttons()
                 with gr.Column(min_width=320):
-                    self._showing()
+                    self._make_progress_part()
+                    self._make_result_part()
             with gr.Tab("Past runs") as past:
-                self._gallery(past)
+                self._make_gallery(past)
             self._wire()
 
-    def _asking(self) -> None:
-        self.mask_shown = gr.Video(
+    # the widgets
+
+    def _make_buttons(self) -> None:
+        self.mask_clip = gr.Video(
             label="Mask", visible=False, autoplay=True, loop=True, height=360, elem_id="mask-shown"
         )
         with gr.Row():
             self.check = gr.Button("Check", elem_id="check")
             self.edit = gr.Button("Edit", variant="primary", elem_id="edit")
-        self.said = gr.HTML(elem_id="said")
+        self.message = gr.HTML(elem_id="message")
 
-    # what is shown
-
-    def _showing(self) -> None:
+    def _make_progress_part(self) -> None:
         self.status = gr.HTML(elem_id="status")
         with gr.Row():
             self.cancel = gr.Button("Stop", visible=False, elem_id="cancel")
@@ -72,19 +77,21 @@ class Page:
         self.cancel_running = gr.Button(
             "Stop the running edit", visible=False, elem_id="cancel-running"
         )
-        with gr.Group(visible=False) as self.sure:
+        with gr.Group(visible=False) as self.stop_question:
             self.question = gr.HTML(elem_id="question", padding=True)
             with gr.Row():
                 self.yes = gr.Button("Yes, stop it", variant="stop", elem_id="yes")
                 self.no = gr.Button("No", elem_id="no")
         self.preview = gr.Image(
-            label="How it looks so far",
+            label="Preview of the result",
             visible=False,
             elem_id="preview",
             interactive=False,
             height=320,
             buttons=["fullscreen"],
         )
+
+    def _make_result_part(self) -> None:
         with gr.Column(visible=False) as self.result:
             self.at = gr.Slider(0, 1, step=1, label="Frame", elem_id="result-at")
             self.compare = gr.ImageSlider(
@@ -97,26 +104,26 @@ class Page:
                 interactive=False,
                 buttons=["download", "fullscreen"],
             )
-            self.figures = gr.HTML(elem_id="figures")
+            self.summary = gr.HTML(elem_id="summary")
             self.files = gr.File(
                 label="Download", file_count="multiple", elem_id="files", interactive=False
             )
             with gr.Accordion("Manifest", open=False):
                 self.manifest = gr.JSON(elem_id="manifest", show_label=False)
-        self.queue = gr.HTML(elem_id="queue")
-        self.stored = gr.HTML(elem_id="stored")
+        self.active = gr.HTML(elem_id="queue")
+        self.usage = gr.HTML(elem_id="usage")
 
-    def _gallery(self, past: gr.Tab) -> None:
+    def _make_gallery(self, past: gr.Tab) -> None:
         self.gallery = gr.Gallery(
             columns=2,
             elem_id="gallery",
             label="Past runs",
             format="png",
-            buttons=["download", "fullscreen"],  # and none that shares it with another machine
+            buttons=["download", "fullscreen"],  # no button that shares it with another machine
         )
-        self.open = gr.HTML("Choose a run to look at it.", elem_id="opened")
+        self.open = gr.HTML("Choose a run to open it.", elem_id="opened")
         self.remove = gr.Button("Remove this run", visible=False, elem_id="remove")
-        with gr.Row(visible=False) as self.sure_remove:
+        with gr.Row(visible=False) as self.remove_question:
             self.yes_remove = gr.Button(
                 "Yes, remove it and its files", variant="stop", elem_id="yes-remove"
             )
@@ -125,199 +132,210 @@ class Page:
         self.past_list = gr.HTML(elem_id="past")
         outputs = [self.gallery, self.past_names, self.past_list]
         for event in (past.select, self.blocks.load):
-            event(self._past, None, outputs, **QUIET)
-        shown = [self.chosen, self.seen, self.open, self.remove, self.sure_remove]
-        self.gallery.select(self._opened, self.past_names, shown, **QUIET)
-        asking = [self.remove, self.sure_remove]
-        self.remove.click(lambda: show(False, True), None, asking, **QUIET)
-        self.no_remove.click(lambda: show(True, False), None, asking, **QUIET)
-        self.yes_remove.click(self._removed, self.chosen, [*shown, *outputs], **QUIET)
+            event(self._list_past_runs, None, outputs, **QUIET)
+        shown = [self.chosen, self.shown_state, self.open, self.remove, self.remove_question]
+        self.gallery.select(self._open_past_run, self.past_names, shown, **QUIET)
+        buttons = [self.remove, self.remove_question]
+        self.remove.click(lambda: show_button_or_question(False, True), None, buttons, **QUIET)
+        self.no_remove.click(lambda: show_button_or_question(True, False), None, buttons, **QUIET)
+        self.yes_remove.click(self._remove_run, self.chosen, [*shown, *outputs], **QUIET)
 
-    # what happens
+    # the events
 
     def _wire(self) -> None:
         self.form.wire(self.blocks.load)
-        asked_all = self.form.all()
-        shown = [self.mask_shown, self.said]
-        self.form.show.click(self._mask_clip, asked_all, shown, **PRIVATE)
-        self.check.click(self._forecast, asked_all, self.said, **PRIVATE)
-        submitted = [self.said, self.chosen, self.seen, self.mine]
-        self.edit.click(self._submit, [self.mine, *asked_all], submitted, **PRIVATE)
-        for event in (self.form.upload.change, self.form.path.change, self.form.way.change):
-            # It was said of what stood there before. In the browser, so that no later answer is cleared.
-            event(None, None, self.said, js="() => ''", **QUIET)
+        form = self.form.components()
+        self.form.show.click(self._show_mask, form, [self.mask_clip, self.message], **PRIVATE)
+        self.check.click(self._estimate, form, self.message, **PRIVATE)
+        outputs = [self.message, self.chosen, self.shown_state, self.own_runs]
+        self.edit.click(self._submit, [self.own_runs, *form], outputs, **PRIVATE)
+        for event in (
+            self.form.upload.change,
+            self.form.path.change,
+            self.form.mask_source.change,
+        ):
+            # The message was about earlier values. It is cleared in the browser, so that no later answer is cleared.
+            event(None, None, self.message, js="() => ''", **QUIET)
         self._wire_stops()
-        self.resume.click(
-            self._again, [self.chosen, self.mine], [self.said, self.seen, self.mine], **QUIET
-        )
-        shown = [self.status, self.queue, self.cancel, self.resume, self.preview, self.result]
-        shown += [self.at, self.compare, self.side, self.strip, self.figures, self.files]
-        shown += [self.manifest, self.seen, self.chosen]
-        shown += [self.running, self.cancel_running, self.stored]
+        outputs = [self.message, self.shown_state, self.own_runs]
+        self.resume.click(self._resume_run, [self.chosen, self.own_runs], outputs, **QUIET)
         for event in (gr.Timer(TICK).tick, self.blocks.load):
-            event(self._look, [self.chosen, self.seen], shown, **QUIET)
-        at = [self.chosen, self.at]
-        self.at.release(self._compared, at, self.compare, **QUIET)
+            event(self._refresh, [self.chosen, self.shown_state], self._refreshed(), **QUIET)
+        self.at.release(self._compare_frames, [self.chosen, self.at], self.compare, **QUIET)
+
+    def _refreshed(self) -> list[Component | gr.Column]:
+        """Return the outputs of `_refresh`, in order."""
+        head = [self.status, self.active, self.cancel, self.resume, self.preview]
+        result = [self.result, self.at, self.compare, self.side, self.strip, self.summary]
+        state = [self.files, self.manifest, self.shown_state, self.chosen]
+        return [*head, *result, *state, self.running, self.cancel_running, self.usage]
 
     def _wire_stops(self) -> None:
-        """Own runs stop at once; before another's does, the page asks."""
-        asking = [self.sure, self.question, self.meant]
-        self.cancel.click(self._stop, [self.chosen, self.mine], asking, **QUIET)
-        self.cancel_running.click(self._stop_running, self.mine, asking, **QUIET)
-        self.yes.click(self._stop_meant, self.meant, asking, **QUIET)
-        self.no.click(ask_nothing, None, asking, **QUIET)
+        """Stop the page's own runs at once, and ask before another page's run is stopped."""
+        outputs = [self.stop_question, self.question, self.pending_stop]
+        self.cancel.click(self._request_stop, [self.chosen, self.own_runs], outputs, **QUIET)
+        self.cancel_running.click(self._request_stop_running, self.own_runs, outputs, **QUIET)
+        self.yes.click(self._confirm_stop, self.pending_stop, outputs, **QUIET)
+        self.no.click(hide_question, None, outputs, **QUIET)
 
-    def _mask_clip(self, *values) -> tuple:
-        said: dict[str, str] = {}
-        with self.wording.errors(said), collected() as notes:
-            task = asked.task_of(self.form.asked(values), self.desk)
-            shown = asked.shown_mask(task, self.desk)
-            return gr.Video(shown, visible=True), told.noted(notes, self.wording)
-        return gr.Video(visible=False), said["error"]
+    def _show_mask(self, *values) -> tuple[gr.Video, str]:
+        messages: dict[str, str] = {}
+        with self.formatter.capture_errors(messages), collected() as notes:
+            task = form_task.build_task(self.form.read_values(values), self.queue)
+            clip = form_task.render_mask_clip(task, self.queue)
+            return gr.Video(clip, visible=True), views.render_notes(notes, self.formatter)
+        return gr.Video(visible=False), messages["error"]
 
-    def _forecast(self, *values) -> str:
-        said: dict[str, str] = {}
-        with self.wording.errors(said), collected() as notes:
-            task = asked.task_of(self.form.asked(values), self.desk)
-            return told.costs(self._expected(task), notes, self.wording)
-        return said["error"]
+    def _estimate(self, *values) -> str:
+        messages: dict[str, str] = {}
+        with self.formatter.capture_errors(messages), collected() as notes:
+            task = form_task.build_task(self.form.read_values(values), self.queue)
+            return views.render_estimate(self._make_estimate(task), notes, self.formatter)
+        return messages["error"]
 
-    def _expected(self, task: EditTask) -> Forecast:
-        """Measured, where no edit is using the model."""
-        known = taken(task)
-        if not self.desk.using.acquire(blocking=False):
-            return replace(forecast(task, known), basis="not measured: another edit runs")
+    def _make_estimate(self, task: EditTask) -> Forecast:
+        """Estimate an edit; measure it where no other edit is using the model."""
+        inputs = taken(task)
+        if not self.queue.model_lock.acquire(blocking=False):
+            return replace(forecast(task, inputs), basis="not measured: another edit runs")
         try:
-            return forecast(task, known, self.desk.backbone(task))
+            return forecast(task, inputs, self.queue.backbone(task))
         finally:
-            self.desk.using.release()
+            self.queue.model_lock.release()
 
-    def _submit(self, mine: list[str], *values) -> tuple:
-        said: dict[str, str] = {}
-        with self.wording.errors(said):
-            task = asked.task_of(self.form.asked(values), self.desk)
-            run = self.desk.submit(task, asked.ending_of(task.codec))
-            return "", run.name, "", [*mine, run.name]
-        return said["error"], gr.skip(), gr.skip(), gr.skip()
+    def _submit(self, own_runs: list[str], *values) -> Updates:
+        messages: dict[str, str] = {}
+        with self.formatter.capture_errors(messages):
+            task = form_task.build_task(self.form.read_values(values), self.queue)
+            run = self.queue.submit(task, form_task.suffix_for_codec(task.codec))
+            return "", run.name, "", [*own_runs, run.name]
+        return messages["error"], gr.skip(), gr.skip(), gr.skip()
 
-    def _run(self, name: str | None) -> Run | None:
-        return self.desk.all.get(name or "")
+    def _find_run(self, name: str | None) -> Run | None:
+        return self.queue.runs_by_name.get(name or "")
 
-    def _stop(self, name: str | None, mine: list[str]) -> tuple:
-        """Stop a run of this page; ask about another's."""
-        run = self._run(name)
-        if run and name not in mine:
-            question = f"{self.wording.text(told.title(run))}: this run was started on another page. Stop it?"
+    def _request_stop(self, name: str | None, own_runs: list[str]) -> Updates:
+        """Stop a run of this page; ask about another page's run."""
+        run = self._find_run(name)
+        if run and name not in own_runs:
+            title = self.formatter.to_html(views.run_title(run))
+            question = f"{title}: this run was started on another page. Stop it?"
             return gr.Group(visible=True), question, name
         if run:
-            self.desk.cancel(run)
-        return ask_nothing()
+            self.queue.cancel(run)
+        return hide_question()
 
-    def _stop_running(self, mine: list[str]) -> tuple:
-        run = self.desk.running()
-        return self._stop(run.name, mine) if run else ask_nothing()
+    def _request_stop_running(self, own_runs: list[str]) -> Updates:
+        run = self.queue.running_run()
+        return self._request_stop(run.name, own_runs) if run else hide_question()
 
-    def _stop_meant(self, name: str | None) -> tuple:
-        return self._stop(name, [name or ""])
+    def _confirm_stop(self, name: str | None) -> Updates:
+        return self._request_stop(name, [name or ""])
 
-    def _again(self, name: str | None, mine: list[str]) -> tuple:
-        said: dict[str, str] = {}
-        with self.wording.errors(said):
-            self.desk.resume(self._run(name))
-            return "", "", [*mine, name]
-        return said["error"], "", mine
+    def _resume_run(self, name: str | None, own_runs: list[str]) -> Updates:
+        messages: dict[str, str] = {}
+        with self.formatter.capture_errors(messages):
+            self.queue.resume(self._find_run(name))
+            return "", "", [*own_runs, name]
+        return messages["error"], "", own_runs
 
-    def _look(self, name: str | None, seen: str) -> tuple:
-        """How far the run is, and the one that is on before it. Its pictures only once, when it is done."""
-        running = self.desk.running()
-        run = self._run(name) or next(iter(self.desk.queue()), None)
+    def _refresh(self, name: str | None, shown_state: str) -> Updates:
+        """Update the progress of the displayed run and of the current one. Send a result's pictures only once."""
+        running = self.queue.running_run()
+        run = self._find_run(name) or next(iter(self.queue.active_runs()), None)
         other = running if running is not run else None
         state = f"{run.name} {run.status}" if run else ""
-        on = run is not None and run.status in (WAITING, RUNNING)
+        is_active = run is not None and run.status in (WAITING, RUNNING)
         picture = (running or run).preview if run else None
+        shows_preview = is_active or state != shown_state
         head = (
-            told.status(run, self.desk, self.wording),
-            told.queued(self.desk, self.wording),
-            gr.Button("Stop" if run is running else "Take it out of the queue", visible=on),
+            views.render_status(run, self.queue, self.formatter),
+            views.render_queue(self.queue, self.formatter),
+            gr.Button("Stop" if run is running else "Remove from the queue", visible=is_active),
             gr.Button(visible=run is not None and run.can_resume),
-            gr.Image(picture, visible=picture is not None) if on or state != seen else gr.skip(),
+            gr.Image(picture, visible=picture is not None) if shows_preview else gr.skip(),
         )
-        rest = (gr.skip(),) * 8 if state == seen else self._result(run)
+        result = (gr.skip(),) * 8 if state == shown_state else self._show_result(run)
         foot = (
-            told.elsewhere(other, self.wording),
+            views.render_running(other, self.formatter),
             gr.Button(visible=other is not None),
-            told.stored(self.desk.measure(), self.desk.limits.gigabytes),
+            views.render_usage(self.queue.measure(), self.queue.limits.max_storage_gb),
         )
-        return (*head, *rest, state, run.name if run else None, *foot)
+        return (*head, *result, state, run.name if run else None, *foot)
 
-    def _result(self, run: Run | None) -> tuple:
-        if run is None or run.status != DONE:
+    def _show_result(self, run: Run | None) -> Updates:
+        manifest = run.manifest() if run else None
+        if run is None or manifest is None:
             return (gr.Column(visible=False), *(gr.skip(),) * 7)
-        manifest = run.manifest()
         last = manifest["frames"] - 1
         # The manifest names folders of this machine.
-        beside = [] if self.wording.hides_paths else [run.folder / f"{run.output.name}.json"]
-        files = [run.output, *beside]
-        side, strip = (there(run.folder / name) for name in (SIDE, STRIP))
+        hides_paths = self.formatter.hides_paths
+        manifests = [] if hides_paths else [run.folder / f"{run.output.name}.json"]
+        files = [run.output, *manifests]
+        side, strip = (path_if_exists(run.folder / name) for name in (SIDE_BY_SIDE, STRIP))
         return (
             gr.Column(visible=True),
             gr.Slider(0, max(1, last), value=last // 2, step=1),
-            self._compared(run.name, last // 2),
+            self._compare_frames(run.name, last // 2),
             side,
             strip,
-            told.figures(run, self.wording),
+            views.render_summary(run, self.formatter),
             [str(file) for file in files],
-            self.wording.data(manifest),
+            self.formatter.strip_folders(manifest),
         )
 
-    def _compared(self, name: str | None, at: int) -> tuple[ndarray, ndarray] | Any:
-        run = self._run(name)
+    def _compare_frames(self, name: str | None, at: int) -> tuple[ndarray, ...] | Any:
+        """Return a frame of the source and of the result."""
+        run = self._find_run(name)
         if run is None or run.status != DONE:
             return gr.skip()
         clips = (run.task.input, run.output)
-        with self.wording.errors({}):  # the source may have gone since
-            return tuple(asked.frame_of(video.probe(clip), at, self.desk) for clip in clips)
+        with self.formatter.capture_errors({}):  # the source may have been removed since
+            return tuple(
+                form_task.read_display_frame(video.probe(clip), at, self.queue) for clip in clips
+            )
         return gr.skip()
 
-    def _past(self) -> tuple:
-        runs = [run for run in self.desk.runs() if (run.folder / STRIP).exists()]
+    def _list_past_runs(self) -> Updates:
+        runs = [run for run in self.queue.runs() if (run.folder / STRIP).exists()]
         pictures = [
-            (str(r.folder / STRIP), f"{told.when(r)}: {told.title(r)} ({r.task.method})")
-            for r in runs
+            (
+                str(run.folder / STRIP),
+                f"{views.format_start(run)}: {views.run_title(run)} ({run.task.method})",
+            )
+            for run in runs
         ]
-        lines = [f"<li>{told.entitled(run, self.wording)}</li>" for run in runs]
-        return pictures, [run.name for run in runs], f"<ol>{''.join(lines)}</ol>"
+        items = [f"<li>{views.render_title(run, self.formatter)}</li>" for run in runs]
+        return pictures, [run.name for run in runs], f"<ol>{''.join(items)}</ol>"
 
-    def _opened(self, names: list[str], event: gr.SelectData) -> tuple:
+    def _open_past_run(self, names: list[str], event: gr.SelectData) -> Updates:
         name = names[event.index]
-        run = self._run(name)
+        run = self._find_run(name)
         if run is None:
-            return None, "", "That run was removed.", *show(False, False)
-        return (
-            name,
-            "",
-            f"{told.entitled(run, self.wording)}: shown under Edit.",
-            *show(True, False),
-        )
+            return None, "", "That run was removed.", *show_button_or_question(False, False)
+        text = f"{views.render_title(run, self.formatter)}: displayed under Edit."
+        return name, "", text, *show_button_or_question(True, False)
 
-    def _removed(self, name: str | None) -> tuple:
-        run, said = self._run(name), {"error": "Removed."}
-        with self.wording.errors(said):
+    def _remove_run(self, name: str | None) -> Updates:
+        run, messages = self._find_run(name), {"error": "Removed."}
+        with self.formatter.capture_errors(messages):
             if run:
-                self.desk.remove(run)
-        # What was seen is no run's state, so that the next look takes the removed run's pictures away.
-        return None, "removed", said["error"], *show(False, False), *self._past()
+                self.queue.remove(run)
+        # "removed" is no run's state, so that the next refresh takes the removed run's pictures away.
+        buttons = show_button_or_question(False, False)
+        return None, "removed", messages["error"], *buttons, *self._list_past_runs()
 
 
-def show(button: bool, question: bool) -> tuple:
-    """A button, or the question whether it is meant."""
+def show_button_or_question(button: bool, question: bool) -> tuple[gr.Button, gr.Row]:
+    """Show a button, or the question that confirms it."""
     return gr.Button(visible=button), gr.Row(visible=question)
 
 
-def ask_nothing() -> tuple:
+def hide_question() -> Updates:
+    """Hide the question whether to stop a run."""
     return gr.Group(visible=False), "", None
 
 
-def there(path: Path) -> str | None:
-    """A picture of a run, which may have met a full disk."""
+def path_if_exists(path: Path) -> str | None:
+    """Return the path of a run's picture, or None where a full disk prevented it."""
     return str(path) if path.exists() else None

@@ -1,7 +1,7 @@
-"""Frames of a clip as the page shows them, at a cost that depends neither on its length nor on its keyframes.
+"""Frames of a clip for display, at a cost that depends neither on the clip's length nor on its keyframes.
 
-Of a clip whose frames take long to decode, a proxy is made once, in a thread: a small copy in which every frame stands
-alone. Until it is there, and for all other clips, a frame is decoded from its keyframe.
+For a clip whose frames take long to decode, a proxy is made once, in a thread: a small copy in which every frame is
+independent. Until it exists, and for all other clips, a frame is decoded from its keyframe.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from numpy import ndarray
 from ..base.files import whole
 from ..media import video
 from ..media.frame_access import keyframe_distance, read_frame
-from ..media.images import eight_bits
-from ..media.probing import identify
-from ..media.reading import matrix
+from ..media.images import to_8_bit
+from ..media.probing import file_identity
+from ..media.reading import colour_matrix
 from . import storage
 
-WIDEST = 960  # pixels of a frame that is shown
-HEAVY = 1.5e8  # pixels that are decoded for one frame: about a fifth of a second
+MAX_WIDTH = 960  # pixels of a displayed frame
+MAX_DECODED_PIXELS = 1.5e8  # to reach one frame: about a fifth of a second
 QUALITY = 90  # of a proxy's JPEG files
 
 
@@ -35,60 +35,60 @@ class Proxies:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.begun: set[Path] = set()
+        self.started: set[Path] = set()
         self.lock, self.making = threading.Lock(), threading.Lock()
 
     def read(self, clip: video.Clip, number: int) -> ndarray:
-        """Return a frame uint8 H W 3, at most `WIDEST` pixels wide."""
+        """Return a frame uint8 H W 3, at most `MAX_WIDTH` pixels wide."""
         path = self._path(clip)
         if path.exists():
             storage.touch(path)
-            return _read(path, number)
-        if is_heavy(clip):
-            self._begin(clip, path)
+            return _read_proxy(path, number)
+        if needs_proxy(clip):
+            self._start(clip, path)
         return shrink(read_frame(clip, number))
 
     def _path(self, clip: video.Clip) -> Path:
-        known = [
-            entry[1:] for entry in identify(clip.path)
-        ]  # a run keeps an upload by another name
-        return self.folder / f"proxy-{hashlib.sha256(repr(known).encode()).hexdigest()[:16]}.zip"
+        # Without the name: a run keeps an upload under another one.
+        identity = [entry[1:] for entry in file_identity(clip.path)]
+        digest = hashlib.sha256(repr(identity).encode()).hexdigest()
+        return self.folder / f"proxy-{digest[:16]}.zip"
 
-    def _begin(self, clip: video.Clip, path: Path) -> None:
+    def _start(self, clip: video.Clip, path: Path) -> None:
         with self.lock:
-            if path in self.begun:
+            if path in self.started:
                 return
-            self.begun.add(path)
+            self.started.add(path)
         threading.Thread(target=self._make, args=(clip, path), daemon=True).start()
 
     def _make(self, clip: video.Clip, path: Path) -> None:
         try:
             with self.making:
                 make_proxy(clip, path)
-        except Exception:  # frames are shown without it
+        except Exception:  # frames are displayed without it
             traceback.print_exc(file=sys.stderr)
 
 
-def is_heavy(clip: video.Clip) -> bool:
-    """Whether decoding one frame takes long: it is large, and its keyframe far."""
+def needs_proxy(clip: video.Clip) -> bool:
+    """Return whether decoding one frame takes long: it is large, and its keyframe far."""
     width, height = clip.size
-    return not clip.files and width * height * keyframe_distance(clip) > HEAVY
+    return not clip.files and width * height * keyframe_distance(clip) > MAX_DECODED_PIXELS
 
 
-def shown_size(clip: video.Clip) -> tuple[int, int]:
-    """Width and height at which a clip's frames are shown."""
-    scale = min(1, WIDEST / clip.size[0])
+def display_size(clip: video.Clip) -> tuple[int, int]:
+    """Return the width and height at which a clip's frames are displayed."""
+    scale = min(1, MAX_WIDTH / clip.size[0])
     return max(1, round(clip.size[0] * scale)), max(1, round(clip.size[1] * scale))
 
 
 def shrink(frame: ndarray) -> ndarray:
-    """Return a frame H W 3 at the width at which it is shown."""
+    """Return a frame H W 3 at its display width."""
     import cv2
 
     height, width = frame.shape[:2]
-    if width <= WIDEST:
+    if width <= MAX_WIDTH:
         return frame
-    size = WIDEST, max(1, round(height * WIDEST / width))
+    size = MAX_WIDTH, max(1, round(height * MAX_WIDTH / width))
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
@@ -99,29 +99,31 @@ def make_proxy(clip: video.Clip, path: Path) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for i, array in enumerate(_small(clip)):
+        for i, array in enumerate(_read_small(clip)):
             _, data = cv2.imencode(".jpg", array[..., ::-1], options)
             archive.writestr(f"{i}.jpg", data.tobytes())
 
 
-def _small(clip: video.Clip) -> Iterator[ndarray]:
-    """Yield all frames as they are shown. They are scaled as they are stored, which is faster."""
+def _read_small(clip: video.Clip) -> Iterator[ndarray]:
+    """Yield all frames at display size. They are scaled before rotation, which is faster."""
     converter, scaler = VideoReformatter(), VideoReformatter()
-    # Without a tag the matrix goes by the size, and that of the clip counts.
-    space = {"space": 1} if matrix(clip) == Colorspace.ITU709 else {}
-    small = replace(clip, size=shown_size(clip), colour=clip.colour | space)
+    # Without a tag the matrix depends on the size, and the clip's own size decides.
+    space = {"space": 1} if colour_matrix(clip) == Colorspace.ITU709 else {}
+    small = replace(clip, size=display_size(clip), colour=clip.colour | space)
     width, height = small.stored_size
-    for frame in video.stored(clip):
+    for frame in video.read_stored(clip):
         if isinstance(frame, ndarray):
-            yield shrink(eight_bits(frame))
+            yield shrink(to_8_bit(frame))
         else:
             scaled = scaler.reformat(frame, width=width, height=height)
-            yield eight_bits(video.upright(scaled, small, converter))
+            yield to_8_bit(video.to_rgb(scaled, small, converter))
 
 
-def _read(path: Path, number: int) -> ndarray:
+def _read_proxy(path: Path, number: int) -> ndarray:
     import cv2
 
     with zipfile.ZipFile(path) as archive:
         data = archive.read(f"{number}.jpg")
-    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert array is not None  # make_proxy wrote it
+    return np.ascontiguousarray(array)

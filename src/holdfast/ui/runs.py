@@ -1,10 +1,11 @@
-"""The runs of the page: one edit, how far it is, and its record on disk."""
+"""A run of the page: one edit, its progress, and its record on disk."""
 
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,37 +13,44 @@ from ..base.files import from_json, write_json
 from ..pipeline.output_paths import manifest_path
 from ..pipeline.task import EditTask
 
-RECORD, STRIP, SIDE = "run.json", "strip.png", "side-by-side.mp4"  # of a run, in its folder
+RECORD, STRIP, SIDE_BY_SIDE = "run.json", "strip.png", "side-by-side.mp4"  # in a run's folder
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
-PREVIEW_EVERY = 2.0  # seconds between two previews, at least
-PREVIEW_SHARE = 0.05  # of the time, at most, goes into previews
+PREVIEW_INTERVAL = 2.0  # seconds between two previews, at least
+PREVIEW_SHARE = 0.05  # of the time, at most, is spent on previews
 
 
-class Stopped(Exception):
-    """The user stopped the run that is on."""
+class RunStoppedError(Exception):
+    """The user stopped the current run."""
 
 
 @dataclass
 class Run:
-    """One edit and how far it is."""
+    """One edit and its progress.
+
+    message: why it failed. queued_at: when it was queued last, in nanoseconds.
+    was_started: since it was queued last. is_user_error: it failed because of its input, and would fail again.
+    stage_start: on the clock of time.monotonic. stage_offset: the progress of the stage when it began in this process.
+    preview: the result's first frame so far, H W 3. preview_time: when it was made, on the clock of time.monotonic.
+    preview_cost: how many seconds it took.
+    """
 
     folder: Path
     task: EditTask
     status: str = WAITING
-    said: str = ""  # why it failed, or what it came to
-    queued: int = 0  # when it was queued last, in nanoseconds
-    started: bool = False  # since it was queued
-    is_mistaken: bool = False  # it failed by its input, and would again
+    message: str = ""
+    queued_at: int = 0
+    was_started: bool = False
+    is_user_error: bool = False
     stage: str = ""
     done: int = 0
     count: int = 0
-    began: float = 0.0  # of the stage, on the clock of time.monotonic
-    behind: int = 0  # how far the stage was when it began here
+    stage_start: float = 0.0
+    stage_offset: int = 0
     notes: list[str] = field(default_factory=list)
-    preview: np.ndarray | None = None  # H W 3, how the result's first frame looks so far
-    shown: float = 0.0  # when it was made, and how long that took
-    cost: float = 0.0
-    stop: bool = False
+    preview: np.ndarray | None = None
+    preview_time: float = 0.0
+    preview_cost: float = 0.0
+    should_stop: bool = False
 
     @property
     def name(self) -> str:
@@ -54,56 +62,69 @@ class Run:
 
     @property
     def can_resume(self) -> bool:
-        return self.status == STOPPED or (self.status == FAILED and not self.is_mistaken)
+        return self.status == STOPPED or (self.status == FAILED and not self.is_user_error)
 
-    def moved(self, stage: str, done: int, count: int) -> None:
-        """It came so far."""
+    def update_progress(self, stage: str, done: int, count: int) -> None:
+        """Record that `done` of `count` steps of a stage are finished."""
         if stage != self.stage:
-            self.stage, self.began, self.behind = stage, time.monotonic(), done
+            self.stage, self.stage_start, self.stage_offset = stage, time.monotonic(), done
         self.done, self.count = done, count
 
-    def left(self) -> float | None:
-        """Seconds that the stage still takes at its own pace; None where it has none yet."""
-        moved = self.done - self.behind
-        if self.status != RUNNING or moved <= 0:
+    def seconds_left(self) -> float | None:
+        """Return the seconds that the stage still takes at its own pace, or None before its first step."""
+        finished = self.done - self.stage_offset
+        if self.status != RUNNING or finished <= 0:
             return None
-        return (time.monotonic() - self.began) / moved * (self.count - self.done)
+        return (time.monotonic() - self.stage_start) / finished * (self.count - self.done)
 
-    def is_due(self) -> bool:
-        """Whether it is time for a preview: often enough to follow, and not so often that it slows the edit."""
-        since = time.monotonic() - self.shown
-        return self.preview is None or since > max(PREVIEW_EVERY, self.cost / PREVIEW_SHARE)
+    def needs_preview(self) -> bool:
+        """Return whether a preview is due: often enough to follow, but not so often that it slows down the edit."""
+        since = time.monotonic() - self.preview_time
+        longest = max(PREVIEW_INTERVAL, self.preview_cost / PREVIEW_SHARE)
+        return self.preview is None or since > longest
 
-    def manifest(self) -> dict | None:
-        """What was written of it; None where it is not done."""
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of the result, or None where the run is not done."""
         path = manifest_path(self.output)
         return json.loads(path.read_text()) if self.status == DONE and path.exists() else None
 
-    def keep(self) -> None:
-        """Write down what a restart needs to know."""
-        said = {"task": self.task.to_dict(), "status": self.status, "said": self.said}
-        said |= {"started": self.started, "is_mistaken": self.is_mistaken}
-        write_json(self.folder / RECORD, said)
+    def save(self) -> None:
+        """Write what a restart of the page needs to know. Raise OSError."""
+        record = {"task": self.task.to_dict(), "status": self.status, "message": self.message}
+        record |= {"was_started": self.was_started, "is_user_error": self.is_user_error}
+        write_json(self.folder / RECORD, record)
 
 
-def found(folder: Path) -> Iterator[Run]:
-    """The runs that lie in a folder. One that was on when the page ended was stopped by that."""
-    for record in sorted(folder.glob(f"*/{RECORD}")):
+def load_runs(folder: Path) -> Iterator[Run]:
+    """Yield the runs in a folder. A run that was in progress when the page ended is stopped."""
+    for path in sorted(folder.glob(f"*/{RECORD}")):
         try:
-            said = from_json(record.read_text())
-            run = Run(record.parent, EditTask.from_dict(said["task"], notify=False))
-            run.status, run.said = said["status"], said["said"]
-            run.started = bool(said.get("started", True))
-            run.is_mistaken = bool(said.get("is_mistaken", False))
-        except (OSError, ValueError, KeyError, TypeError):  # not ours, or of a newer version
+            run = _load_run(path)
+        except (OSError, ValueError, KeyError, TypeError):  # another file, or a newer version's
             continue
         if run.status in (WAITING, RUNNING):
-            run.status = _ended(run)
+            run.status = _final_status(run)
         yield run
 
 
-def _ended(run: Run) -> str:
-    """How a run ended whose record was not written any more."""
+def _load_run(path: Path) -> Run:
+    record = from_json(path.read_text())
+    for old, new in (
+        ("said", "message"),
+        ("started", "was_started"),
+        ("is_mistaken", "is_user_error"),
+    ):
+        if old in record:  # written by 0.1.0
+            record[new] = record[old]
+    run = Run(path.parent, EditTask.from_dict(record["task"], notify=False))
+    run.status, run.message = record["status"], record["message"]
+    run.was_started = bool(record.get("was_started", True))
+    run.is_user_error = bool(record.get("is_user_error", False))
+    return run
+
+
+def _final_status(run: Run) -> str:
+    """Return how a run ended that could not record it."""
     from ..pipeline.jobs import done
 
     return STOPPED if done(run.task) is None else DONE

@@ -1,67 +1,82 @@
-"""Widgets made from the schemas: one for each field of EditTask and each setting of a method, by what it takes."""
+"""Widgets made from the schema: one for each field of EditTask and each setting of a method, by the values it takes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import gradio as gr
 
 from ..base.schema import REQUIRED, Setting, list_settings
 from ..pipeline.task import EditTask
-from .messages import label as labelled
-from .messages import name_controls
+from .messages import control_label, name_controls
 
-LISTS = "One a line."
+Widget = gr.Checkbox | gr.Dropdown | gr.Textbox
+LISTS = "One per line."
 UNSET = "not set"
+NUMBERS = ("integer", "number")
 
 
-def of_task(name: str, lines: int = 1) -> gr.components.Component:
-    """The widget of a field of EditTask, with its help. lines: how high it is, of a text."""
+class _Label(TypedDict):
+    """Arguments that all widgets take."""
+
+    label: str
+    info: str
+    elem_id: str
+    interactive: bool
+
+
+def task_widget(name: str, lines: int = 1) -> Widget:
+    """Return the widget of a field of EditTask. lines: the height of a text box."""
     setting = list_settings(EditTask)[name]
     has_value = setting.kind not in ("array", "object") and setting.default is not REQUIRED
-    return widget(setting, setting.default if has_value else None, lines)
+    return make_widget(setting, setting.default if has_value else None, lines)
 
 
-def of_method(config: type, prefers: Mapping[str, Any]) -> dict[str, gr.components.Component]:
-    """A widget for each setting of a method, by name, at what the backbone prefers or else the method's own value."""
+def method_widgets(config: type, recommended: Mapping[str, Any]) -> dict[str, Widget]:
+    """Return a widget for each setting of a method, by name.
+
+    Its value is the one that the backbone recommends, otherwise the method's default.
+    """
     return {
-        name: widget(setting, prefers.get(name, setting.default))
+        name: make_widget(setting, recommended.get(name, setting.default))
         for name, setting in list_settings(config).items()
     }
 
 
-def widget(setting: Setting, value: Any, lines: int = 1) -> gr.components.Component:
-    """What fits a kind of value: a box to tick, a choice, else a line to type.
+def make_widget(setting: Setting, value: Any, lines: int = 1) -> Widget:
+    """Return the widget of a setting, with a value: a checkbox, a dropdown, otherwise a text box.
 
-    A number is typed as well: Gradio's sliders and number fields replace one that is out of range, or missing, by
-    another, so that what stands on the page is not what was typed. A line is read, and refused, as a flag is.
+    Numbers are typed as text as well. Gradio's sliders and number fields replace a missing or excessive number with
+    another one, so that the page would show a number that nobody typed. A text box is parsed and refused like a flag.
     """
-    name, info = setting.name, name_controls(setting.description)
-    label = {"label": labelled(name), "info": info, "elem_id": f"field-{name}"}
-    label |= {"interactive": True}
+    label: _Label = {
+        "label": control_label(setting.name),
+        "info": name_controls(setting.description),
+        "elem_id": f"field-{setting.name}",
+        "interactive": True,
+    }
     if setting.kind == "boolean":
         return gr.Checkbox(value=bool(value), **label)
     if setting.choices:
-        none = [("none", None)] if setting.is_optional else []
+        none: list[tuple[str, Any]] = [("none", None)] if setting.is_optional else []
         return gr.Dropdown([*none, *((c, c) for c in setting.choices)], value=value, **label)
     if setting.kind == "array":
-        return gr.Textbox(lines=2, **label | {"info": f"{info} {LISTS}"})
-    is_number = setting.kind in ("integer", "number")
-    unset = {"placeholder": written(value) or UNSET} if is_number else {}
-    return gr.Textbox(value=written(value), lines=lines, **unset, **label)
+        label["info"] = f"{setting.description} {LISTS}"
+        return gr.Textbox(lines=2, **label)
+    placeholder = (to_text(value) or UNSET) if setting.kind in NUMBERS else None
+    return gr.Textbox(value=to_text(value), lines=lines, placeholder=placeholder, **label)
 
 
-def written(value: Any) -> str:
-    """A value as one types it."""
+def to_text(value: Any) -> str:
+    """Return a value as a user types it."""
     if isinstance(value, tuple):
         return ":".join(f"{part:g}" for part in value)
     return "" if value is None else str(value)
 
 
-def given(setting: Setting, value: Any) -> Any:
-    """What a widget holds, as the schema takes it: nothing typed is nothing given."""
+def parse_value(setting: Setting, value: Any) -> Any:
+    """Return a widget's value as the schema takes it; None for an empty text box."""
     if setting.kind == "array":
         return tuple(line.strip() for line in (value or "").splitlines() if line.strip())
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    is_number = setting.kind in ("integer", "number")
-    return value.strip() if isinstance(value, str) and is_number else value
+    return value.strip() if isinstance(value, str) and setting.kind in NUMBERS else value

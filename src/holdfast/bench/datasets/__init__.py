@@ -34,6 +34,6 @@ def judge(case: Case) -> Judge | None:
     if case.scene is None:
         return None
     from ...shapeworld.scenes import sample_edit
-    from ...shapeworld.truth import judging
+    from ...shapeworld.truth import make_judge
 
-    return judging(sample_edit(*case.scene))
+    return make_judge(sample_edit(*case.scene))

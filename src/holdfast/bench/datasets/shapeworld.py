@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ...media import images, video
-from ...shapeworld.render import render
-from ...shapeworld.scenes import KINDS, RATE, SETS, Edit, sample_edit
+from ...shapeworld.rendering import render
+from ...shapeworld.scenes import EDIT_KINDS, RATE, SCENE_SETS, SceneEdit, sample_edit
 from ...shapeworld.truth import actor_mask
 from .base import Case
 
@@ -19,8 +19,8 @@ USUAL = 24  # cases where no --limit is given
 
 def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
     sets, _, kinds = what.partition("/")
-    chosen_sets = _known(sets, SETS, "set of scenes") or ["single"]
-    chosen_kinds = _known(kinds, KINDS, "kind of edit") or list(KINDS)
+    chosen_sets = _known(sets, SCENE_SETS, "set of scenes") or ["single"]
+    chosen_kinds = _known(kinds, EDIT_KINDS, "kind of edit") or list(EDIT_KINDS)
     found: list[Case] = []
     seed = 0
     while len(found) < (limit or USUAL):
@@ -64,7 +64,7 @@ def _case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
     )
 
 
-def _write_clips(edit: Edit, place: Path) -> None:
+def _write_clips(edit: SceneEdit, place: Path) -> None:
     source, target = render([edit.source, edit.target], edit.source.frames)
     mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
     _write_clip(place / "source.mkv", source)
@@ -77,7 +77,7 @@ def _write_clip(path: Path, clip: Tensor) -> None:
     video.write_frames(path, frames, RATE, "lossless")
 
 
-def _phrase(edit: Edit) -> str:
+def _phrase(edit: SceneEdit) -> str:
     """The words of the edited thing in the target; none where it is removed."""
     if edit.actor is None:
         return f"a {edit.target.backdrop}"

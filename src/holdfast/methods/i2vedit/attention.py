@@ -12,25 +12,25 @@ from torch.nn.functional import scaled_dot_product_attention as attended
 from ...models import attention
 from ...models.attention import blending
 from ...models.attention.hooks import Site
-from ...sampling.field import Field, Given
+from ...sampling.field import EditInputs, VelocityField
 from .config import Config
 
 # q, k and v of the first clip's layers over time, by path and branch
-Beside = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
-Seen = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
+FirstSegmentAttention = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
+SourceAttention = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
 
 
-def over_time(site: Site) -> bool:
+def is_temporal_self(site: Site) -> bool:
     return site.kind == "self" and site.axis == "temporal"
 
 
-def beside(seen: Seen) -> Beside:
+def index_temporal(seen: SourceAttention) -> FirstSegmentAttention:
     return {(s.path, s.branch): found for s, found in seen.items() if s.axis == "temporal"}
 
 
-def recorded(
-    field: Field, cfg: Config, step: int, everything: bool = False
-) -> contextlib.AbstractContextManager[Seen | None]:
+def record_source(
+    field: VelocityField, cfg: Config, step: int, everything: bool = False
+) -> contextlib.AbstractContextManager[SourceAttention | None]:
     """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
     _, last = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
     wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
@@ -48,34 +48,34 @@ def recorded(
     return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis], keep)
 
 
-def extended(field: Field, there: Beside) -> contextlib.AbstractContextManager[None]:
+def extend_keys(field: VelocityField, there: FirstSegmentAttention) -> contextlib.AbstractContextManager[None]:
     """Have the layers over time see the first clip's keys and values too, in the source's calls."""
     if not there:
         return contextlib.nullcontext()
 
     def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attended(q, *longer(k, v, there[site.path, "src+"]))
+        return attended(q, *prepend_first_segment(k, v, there[site.path, "src+"]))
 
-    return attention.edit(field, rule, over_time)
+    return attention.edit(field, rule, is_temporal_self)
 
 
-def longer(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def prepend_first_segment(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Keys and values with the first clip's before them."""
     _, k_first, v_first = first
     return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
 
 
-def matching_in(
-    field: Field, seen: Seen | None, there: Beside, given: Given, cfg: Config, step: int
+def match_source(
+    field: VelocityField, seen: SourceAttention | None, there: FirstSegmentAttention, given: EditInputs, cfg: Config, step: int
 ) -> contextlib.AbstractContextManager[None]:
     """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
     if not (seen or there):
         return contextlib.nullcontext()
-    return attention.edit(field, matched(seen or {}, there, given, cfg, step))
+    return attention.edit(field, matching_rule(seen or {}, there, given, cfg, step))
 
 
-def matched(
-    seen: Seen, there: Beside, given: Given, cfg: Config, step: int
+def matching_rule(
+    seen: SourceAttention, there: FirstSegmentAttention, given: EditInputs, cfg: Config, step: int
 ) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
     """The rule of the target's calls at an edit step.
 
@@ -90,22 +90,22 @@ def matched(
             return None
         first = there.get((site.path, site.branch))
         if first:
-            k, v = longer(k, v, first)
+            k, v = prepend_first_segment(k, v, first)
         known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
         if known and site.axis == "spatial":
             within = None if given.mask is None else site.covered(given.mask)
-            bound = thresholds_of(site, cfg).to(q.device)
+            bound = query_thresholds(site, cfg).to(q.device)
             return blending.blended(q, k, v, *known[:2], bound, within)
         if known and blending.replaces(site, step, cfg.steps, pair, coarse, left_out):
             q0, k0, v0 = known
             if first:
-                k0, _ = longer(k0, v0, there[site.path, "src+"])
+                k0, _ = prepend_first_segment(k0, v0, there[site.path, "src+"])
             return attended(q0, k0, v)
         return attended(q, k, v) if first else None
 
     return rule
 
 
-def thresholds_of(site: Site, cfg: Config) -> Tensor:
+def query_thresholds(site: Site, cfg: Config) -> Tensor:
     """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
     return blending.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]

@@ -5,7 +5,7 @@ from numpy import ndarray
 
 from ...base.errors import UserError
 from ..hub import found
-from .sam2 import from_folder
+from .sam2 import load_model
 
 WEIGHTS = "IDEA-Research/grounding-dino-tiny"
 SURE = 0.3  # of a box and of its words, at least
@@ -13,7 +13,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height
 
 
 @torch.no_grad()
-def boxes(
+def find_boxes(
     frame: ndarray, text: str, weights: str | None = None, device: str = "auto"
 ) -> tuple[Box, ...]:
     """The boxes of what some words name on a frame, uint8 H W 3: "a red car", or more things with full stops between.
@@ -28,7 +28,7 @@ def boxes(
     if not text.strip(" ."):
         raise UserError('--words takes "[N=]TEXT", such as "a red car"')
     folder = found(weights or WEIGHTS)
-    model = from_folder(GroundingDinoForObjectDetection, "grounding-dino", str(folder))
+    model = load_model(GroundingDinoForObjectDetection, "grounding-dino", str(folder))
     model = model.eval().to(pick_device(device))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     images = Images.from_pretrained(folder, local_files_only=True)
@@ -38,7 +38,7 @@ def boxes(
     result = processor.post_process_grounded_object_detection(
         model(**inputs), inputs.input_ids, SURE, SURE, [frame.shape[:2]]
     )[0]
-    kept = [_within(corners.tolist(), frame.shape) for corners in result["boxes"]]
+    kept = [_within(corners.tolist(), frame.shape) for corners in result["find_boxes"]]
     if not kept:
         raise UserError(f"nothing that is called {text!r} is found; give a --box, or other words")
     return tuple(kept)

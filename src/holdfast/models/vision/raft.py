@@ -8,13 +8,13 @@ import torch
 from numpy import ndarray
 
 from ...base.errors import Missing
-from ...media.motion import Flow, enlargement, shrunk
+from ...media.optical_flow import FlowFunction, downscale_flow, upscale_factor
 
 LEAST = 128  # pixels of a side; below, torchvision's has no room for its coarsest correlations
 WEIGHTS = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"  # torchvision's default ones
 
 
-def raft(weights: str | Path | None = None, device: str = "cpu") -> Flow:
+def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFunction:
     """A flow function: RAFT (Teed and Deng, arXiv:2003.12039), torchvision's large one.
 
     weights: the file of its state dict; None: where torch hub keeps it. Nothing is downloaded: raises Missing with the
@@ -27,22 +27,22 @@ def raft(weights: str | Path | None = None, device: str = "cpu") -> Flow:
             "raft needs torchvision; get it with: pip install 'holdfast[raft]'"
         ) from error
     model = raft_large(weights=None, progress=False)
-    model.load_state_dict(torch.load(_file(weights), map_location="cpu", weights_only=True))
+    model.load_state_dict(torch.load(weights_file(weights), map_location="cpu", weights_only=True))
     model.eval().requires_grad_(False).to(device)
 
     def raft(first: ndarray, second: ndarray) -> ndarray:
-        scale, size = enlargement(first, LEAST), first.shape[:2]
-        pair = [torch.from_numpy(_prepared(frame, scale)).to(device) for frame in (first, second)]
+        scale, size = upscale_factor(first, LEAST), first.shape[:2]
+        pair = [torch.from_numpy(prepare(frame, scale)).to(device) for frame in (first, second)]
         with torch.no_grad():
             refined = model(*pair)[-1][0]  # 2 H W, of the last refinement
         flow = refined.permute(1, 2, 0).float().cpu().numpy()
         flow = flow[: scale * size[0], : scale * size[1]]
-        return shrunk(np.ascontiguousarray(flow), size, scale)
+        return downscale_flow(np.ascontiguousarray(flow), size, scale)
 
     return raft
 
 
-def _file(weights: str | Path | None) -> Path:
+def weights_file(weights: str | Path | None) -> Path:
     file = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS))
     if not file.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"
@@ -53,7 +53,7 @@ def _file(weights: str | Path | None) -> Path:
     return file
 
 
-def _prepared(frame: ndarray, scale: int) -> ndarray:
+def prepare(frame: ndarray, scale: int) -> ndarray:
     """A frame as RAFT takes it: 1 3 H W in [-1, 1], sides a multiple of 8, what is added below and right repeats the
     edge.
     """

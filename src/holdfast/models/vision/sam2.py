@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...base.errors import UserError
-from ...media.anchors import Marks, marked
-from ...media.carried import Followers
+from ...media.marks import Marks, segment_marks
+from ...media.propagation import TrackerFactory
 from ..hub import found, quiet
 
 WEIGHTS = "facebook/sam2.1-hiera-tiny"
@@ -32,15 +32,15 @@ class Sam2:
         size = model.config.image_size
         self.side = size if isinstance(size, int) else size[0]
 
-    def followers(self) -> Followers:
-        return Followers(lambda frame, inside: Follower(self, frame, inside), self.side)
+    def followers(self) -> TrackerFactory:
+        return TrackerFactory(lambda frame, inside: Sam2Tracker(self, frame, inside), self.side)
 
     def anchor(self, frame: ndarray, marks: Marks) -> ndarray:
         """The mask, boolean H W, of what is marked on a frame uint8 H W 3: by the model for boxes and points, and as
         without it where a picture is painted or the marks are exact.
         """
-        if marks.brush is not None or marks.exact:
-            return marked(frame, marks)
+        if marks.brush is not None or marks.is_exact:
+            return segment_marks(frame, marks)
         found = np.zeros(frame.shape[:2], bool)
         for box in marks.boxes or (None,):
             session = self.session()
@@ -68,8 +68,8 @@ class Sam2:
             x, y, width, height = box
             inside = [p for p in inside if x <= p[0] < x + width and y <= p[1] < y + height]
             places, labels = [(x, y), (x + width, y + height)], list(CORNERS)
-        places += [*inside, *marks.beside]
-        labels += [INSIDE] * len(inside) + [BESIDE] * len(marks.beside)
+        places += [*inside, *marks.negative_points]
+        labels += [INSIDE] * len(inside) + [BESIDE] * len(marks.negative_points)
         scale = torch.tensor([self.side / shape[1], self.side / shape[0]])
         coordinates = torch.tensor(places, dtype=torch.float32) * scale
         return {
@@ -92,7 +92,7 @@ class Sam2:
         return (sized - mean) / std
 
 
-class Follower:
+class Sam2Tracker:
     """A thing followed by the model, from its mask on a frame."""
 
     def __init__(self, sam2: Sam2, frame: ndarray, inside: ndarray):
@@ -137,10 +137,10 @@ def load(weights: str | None = None, device: str = "auto") -> Sam2:
 
     from ..weights import pick_device
 
-    return Sam2(from_folder(Sam2VideoModel, "sam2_video", weights or WEIGHTS), pick_device(device))
+    return Sam2(load_model(Sam2VideoModel, "sam2_video", weights or WEIGHTS), pick_device(device))
 
 
-def from_folder(kind: type, named: str, place: str):
+def load_model(kind: type, named: str, place: str):
     """A transformers model of a kind, all of whose weights are there. named: its model_type."""
     folder = found(place)
     from transformers import AutoConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from . import unet_folders, wan
-from .loop import Budget, short_attention
-from .saving import begin
+from .loop import Budget, use_plain_attention
+from .saving import prepare_folder
 
 MINUTES = {"wan": 120.0, "sd": 45.0, "t2v": 120.0, "svd": 120.0}  # on two processor cores
 
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
         parser.error("--compile is for wan: steps of the U-Nets gain next to nothing by it")
     pipelines = {"wan": wan.PIPELINE, **unet_folders.PIPELINES}
     try:
-        begin(options.folder, options.start, pipelines[options.family])
+        prepare_folder(options.folder, options.start, pipelines[options.family])
     except ValueError as error:
         parser.error(str(error))
     return options
@@ -61,11 +61,11 @@ def main() -> None:
     seconds = 60 * (MINUTES[options.family] if options.minutes is None else options.minutes)
     shares = shares_of_time(options.family, options.start is not None)
     planned = {stage: Budget(seconds=seconds * share) for stage, share in shares.items()}
-    with short_attention():
+    with use_plain_attention():
         if options.family == "wan":
             wan.train_wan(options.folder, planned, options.start, options.compile)
         else:
-            unet_folders.train(options.family, options.folder, planned, options.start)
+            unet_folders.train_family(options.family, options.folder, planned, options.start)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..truth import psnr
-from .loop import Budget, Optimiser, Run, clips, device, training_scenes
+from .loop import Budget, Optimiser, Stage, device, draw_training_scenes, render_clips
 
 BATCH = 24  # frames a step
 CLIPS = 6  # from so many scenes: their backdrops repeat anyway
@@ -34,14 +34,14 @@ def new_vae() -> nn.Module:
 
 def some_frames(key: str) -> Tensor:
     """Frames of a few training scenes as one batch, n 3 H W."""
-    x = clips(training_scenes(CLIPS, key), BATCH // CLIPS * 3)[:, ::3].flatten(0, 1)
+    x = render_clips(draw_training_scenes(CLIPS, key), BATCH // CLIPS * 3)[:, ::3].flatten(0, 1)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def train_vae(folder: Path, budget: Budget) -> nn.Module:
     """Absolute and squared error through a sampled posterior with a light pull to the unit Gaussian."""
     vae = new_vae().to(device())
-    run = Run(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "image-vae")
+    run = Stage(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "image-vae")
     for i in run.steps(budget):
         x = some_frames(f"image-vae/{i}")
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -56,12 +56,12 @@ def train_vae(folder: Path, budget: Budget) -> nn.Module:
         )
         run.descend(error.abs().mean() + 4 * error.square().mean() + 1e-4 * kl)
         run.log({"psnr": psnr(error / 2, torch.zeros_like(error)), "kl": kl.detach()})
-    settle(vae)
+    centre_latents(vae)
     return vae
 
 
 @torch.no_grad()
-def settle(vae: nn.Module, batches: int = 16) -> None:
+def centre_latents(vae: nn.Module, batches: int = 16) -> None:
     """Move the latents' mean to zero inside the two 1x1 convolutions, and write their spread into the configuration."""
     z = torch.cat(
         [vae.encode(some_frames(f"settle/{i}")).latent_dist.mode() for i in range(batches)]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..render import render
-from ..scenes import HELD_OUT, Scene, sample
+from ..rendering import render
+from ..scenes import FIRST_TRAINING_SEED, Scene, sample_scene
 
 SAVE_EVERY = 120.0  # seconds
-RATE_ON = 0.7  # of the learning rates, where a written checkpoint is trained on
+CONTINUED_RATE = 0.7  # of the learning rates, where a written checkpoint is trained on
 CHUNK = 8  # scenes rendered at once: more of them fall out of the processor's cache
 # Share of the training scenes: the set they come from, and how many actors they have. Two at once are what a model
 # mixes up, so they are the most.
@@ -29,7 +29,7 @@ def device() -> torch.device:
 
 
 @contextmanager
-def short_attention() -> Iterator[None]:
+def use_plain_attention() -> Iterator[None]:
     """Attention as plain matrix products on a processor: over rows as short as these the fused kernel's gradient takes
     thrice as long, and torch's own plain kernel works in single precision. Where more is asked (a mask, dropout), all
     is as before.
@@ -60,21 +60,21 @@ def short_attention() -> Iterator[None]:
         functional.scaled_dot_product_attention = fused
 
 
-def training_scene(rng: random.Random) -> Scene:
+def draw_training_scene(rng: random.Random) -> Scene:
     """A scene that no evaluation draws: its seed lies beyond the held-out ones."""
     (name, actors), *_ = rng.choices(list(MIX), list(MIX.values()))
     while True:
-        scene = sample(rng.randrange(HELD_OUT, 2**40), name)
+        scene = sample_scene(rng.randrange(FIRST_TRAINING_SEED, 2**40), name)
         if len(scene.actors) == actors:
             return scene
 
 
-def training_scenes(count: int, key: str) -> list[Scene]:
+def draw_training_scenes(count: int, key: str) -> list[Scene]:
     rng = random.Random(key)
-    return [training_scene(rng) for _ in range(count)]
+    return [draw_training_scene(rng) for _ in range(count)]
 
 
-def clips(scenes: list[Scene], frames: int) -> Tensor:
+def render_clips(scenes: list[Scene], frames: int) -> Tensor:
     """Rendered scenes, n f 3 H W in [-1, 1], on the device."""
     with torch.device(device()):
         chunks = [render(scenes[i : i + CHUNK], frames) for i in range(0, len(scenes), CHUNK)]
@@ -144,7 +144,7 @@ class Optimiser:
             optimiser.load_state_dict(saved)
 
 
-class Run:
+class Stage:
     """One resumable stage: a model, its running average, its optimiser, a checkpoint file and the log."""
 
     def __init__(
@@ -208,7 +208,7 @@ class Run:
             "average": self.average,
             "optimiser": self.optimiser.state(),
         }
-        write(self.file, progress | weights)
+        save_atomically(self.file, progress | weights)
 
     def log(self, figures: dict[str, float], every: int = 50) -> None:
         """Append figures to the log at every so many steps. A tensor among them is detached."""
@@ -223,7 +223,7 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
 
-def write(file: Path, state: dict) -> None:
+def save_atomically(file: Path, state: dict) -> None:
     """Save under a temporary name and rename: a file that exists is whole."""
     part = file.with_suffix(".part")
     torch.save(state, part)

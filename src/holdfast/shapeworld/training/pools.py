@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..scenes import Scene, sample
-from .loop import clips, training_scenes, write
-from .text import UNTOLD, labels, tokens
+from ..scenes import Scene, sample_scene
+from .loop import draw_training_scenes, render_clips, save_atomically
+from .text import IGNORED, attribute_labels, tokenize
 
 TUNING = 500_000  # held-out scenes from here on choose settings; those below are only for reported figures
 PROBES = 48  # scenes that the measure of binding looks at
@@ -24,12 +24,12 @@ class Pool:
     scenes: list[Scene]
     ids: Tensor  # n LENGTH
     mask: Tensor
-    told: Tensor  # n LENGTH attributes: labels for the text encoder
+    labels: Tensor  # n LENGTH attributes: labels for the text encoder
 
-    def of_actors(self, count: int) -> "Pool":
+    def with_actor_count(self, count: int) -> "Pool":
         """Its clips of so many actors."""
         at = [i for i, scene in enumerate(self.scenes) if len(scene.actors) == count]
-        words = self.ids[at], self.mask[at], self.told[at]
+        words = self.ids[at], self.mask[at], self.labels[at]
         return Pool(self.latents[at], [self.scenes[i] for i in at], *words)
 
 
@@ -43,19 +43,19 @@ def build_pool(
     scenes, parts = pool_scenes(frames, count), []
     for i in range(0, count, batch):
         with torch.no_grad():
-            parts.append(encode(clips(scenes[i : i + batch], frames)).half().cpu())
-    write(file, torch.cat(parts))
+            parts.append(encode(render_clips(scenes[i : i + batch], frames)).half().cpu())
+    save_atomically(file, torch.cat(parts))
     return torch.load(file, weights_only=True)
 
 
 def pool_scenes(frames: int, count: int) -> list[Scene]:
-    return training_scenes(count, f"pool/{frames}")
+    return draw_training_scenes(count, f"pool/{frames}")
 
 
-def with_words(latents: Tensor, scenes: list[Scene], tokenizer) -> Pool:
-    ids, mask = tokens(tokenizer, [s.caption() for s in scenes])
+def add_captions(latents: Tensor, scenes: list[Scene], tokenizer) -> Pool:
+    ids, mask = tokenize(tokenizer, [s.caption() for s in scenes])
     causal = tokenizer.bos_token_id is not None
-    return Pool(latents, scenes, ids, mask, labels(scenes, int(causal), causal).to(ids))
+    return Pool(latents, scenes, ids, mask, attribute_labels(scenes, int(causal), causal).to(ids))
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Batch:
     latents: Tensor
     ids: Tensor
     mask: Tensor
-    told: Tensor
+    labels: Tensor
     scenes: list[Scene | None]  # None where the caption is dropped
 
 
-def draw(
+def draw_batch(
     pool: Pool, rng: random.Random, count: int, empty: tuple[Tensor, Tensor], drop: float = 0.1
 ) -> Batch:
     """Random clips of a pool. empty: ids and mask of the empty caption, 1 LENGTH."""
@@ -81,25 +81,25 @@ def draw(
         torch.where(gone, empty[0], pool.ids[chosen]),
         torch.where(gone, empty[1], pool.mask[chosen]),
     )
-    told = pool.told[chosen].masked_fill(gone[..., None], UNTOLD)
+    told = pool.labels[chosen].masked_fill(gone[..., None], IGNORED)
     named = [
         None if g else pool.scenes[i] for i, g in zip(chosen, gone[:, 0].tolist(), strict=True)
     ]
     return Batch(pool.latents[chosen].to(pool.ids.device).float(), ids, mask, told, named)
 
 
-def exchanged(scene: Scene, name: str) -> Scene:
+def swap_attribute(scene: Scene, name: str) -> Scene:
     """A scene of two actors with one attribute exchanged between them."""
     a, b = scene.actors
     values = getattr(a, name), getattr(b, name)
     return replace(scene, actors=(replace(a, **{name: values[1]}), replace(b, **{name: values[0]})))
 
 
-def probes(name: str) -> list[Scene]:
+def binding_probes(name: str) -> list[Scene]:
     """Held-out scenes of two actors that differ in an attribute."""
     found, seed = [], TUNING
     while len(found) < PROBES:
-        scene = sample(seed, "several")
+        scene = sample_scene(seed, "several")
         if len({getattr(a, name) for a in scene.actors}) == 2 == len(scene.actors):
             found.append(scene)
         seed += 1
@@ -107,15 +107,15 @@ def probes(name: str) -> list[Scene]:
 
 
 @torch.no_grad()
-def binding(errors: Callable[[list[Scene], list[str]], Tensor]) -> dict[str, float]:
+def measure_binding(errors: Callable[[list[Scene], list[str]], Tensor]) -> dict[str, float]:
     """Share of probes whose error is lower under the right caption than under one with an attribute exchanged.
 
     errors(scenes, captions): one error a scene, at one noise level and with the same noise at every call.
     """
     shares = {}
     for name in ("colour", "shape"):
-        scenes = probes(name)
+        scenes = binding_probes(name)
         right = errors(scenes, [s.caption() for s in scenes])
-        wrong = errors(scenes, [exchanged(s, name).caption() for s in scenes])
+        wrong = errors(scenes, [swap_attribute(s, name).caption() for s in scenes])
         shares[f"bound_{name}"] = (right < wrong).float().mean().item()
     return shares

@@ -34,9 +34,9 @@ def save_folder(out: Path, pipeline: str, parts: dict[str, object]) -> None:
         if isinstance(part, nn.Module):
             part = copy.deepcopy(part).to("cpu", torch.float16)
         part.save_pretrained(out / name)
-        forget_origin(out / name / "config.json")
+        remove_origin(out / name / "config.json")
         kind = type(part).__name__
-        index[name] = [library(part), NAMES.get(kind, kind)]
+        index[name] = [library_name(part), NAMES.get(kind, kind)]
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -49,7 +49,7 @@ def load_networks(folder: Path) -> nn.ModuleDict:
     return nn.ModuleDict({name: part for name, part in parts if isinstance(part, nn.Module)})
 
 
-def begin(folder: Path, start: Path | None, pipeline: str) -> None:
+def prepare_folder(folder: Path, start: Path | None, pipeline: str) -> None:
     """Make a work folder, or go on in one. What is in it belongs to where it began: to nothing, or to one checkpoint.
 
     Raises ValueError where it began elsewhere (its encoded clips and its stages would be taken for this one's), and
@@ -72,7 +72,7 @@ def begin(folder: Path, start: Path | None, pipeline: str) -> None:
     mark.write_text(began)
 
 
-def forget_origin(config: Path) -> None:
+def remove_origin(config: Path) -> None:
     """Take the folder that a part was loaded from out of its configuration: it means nothing elsewhere."""
     if config.exists():
         told = json.loads(config.read_text())
@@ -80,7 +80,7 @@ def forget_origin(config: Path) -> None:
         config.write_text(json.dumps(told, indent=2) + "\n")
 
 
-def library(part: object) -> str:
+def library_name(part: object) -> str:
     """Which of the two libraries loads a part again."""
     return type(part).__module__.partition(".")[0]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..scenes import BACKDROPS, COLOURS, DIRECTIONS, MATERIALS, PANS, SHAPES, SPEEDS, Scene
-from .loop import Budget, Run, device, training_scenes
+from .loop import Budget, Stage, device, draw_training_scenes
 
 LENGTH = 32  # tokens; three actors and a pan are 30 words with the two marks
 ATTRIBUTES = {
@@ -26,10 +26,10 @@ ATTRIBUTES = {
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
 CONNECTIVES = ("a", "and", "over", "while", "the", "camera", "pans", "nothing")
-UNTOLD = -100  # a label that the loss leaves out
+IGNORED = -100  # a label that the loss leaves out
 
 
-def words() -> list[str]:
+def vocabulary() -> list[str]:
     """Every word that a caption can have."""
     return sorted({w for values in ATTRIBUTES.values() for w in values if w} | set(CONNECTIVES))
 
@@ -39,12 +39,12 @@ def new_t5_tokenizer():
     from transformers import T5TokenizerFast
 
     marks = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
-    pieces = [("\u2581" + w, -1.0) for w in words()] + [("\u2581", -8.0)]
+    pieces = [("\u2581" + w, -1.0) for w in vocabulary()] + [("\u2581", -8.0)]
     letters = [(c, -10.0) for c in LETTERS]
     return T5TokenizerFast(vocab=marks + pieces + letters, extra_ids=0, model_max_length=LENGTH)
 
 
-def merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+def merge_pairs(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding of one word: join the pair of the lowest rank until none is left."""
     while True:
         pairs = [p for p in pairwise(symbols) if p in ranks]
@@ -64,11 +64,11 @@ def new_clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     A merge that comes later never splits an earlier word: of all pairs, encoding joins the lowest rank first.
     """
     ranks: dict[tuple[str, str], int] = {}
-    for word in words():
-        pieces = merged([*word[:-1], word[-1] + "</w>"], ranks)
+    for word in vocabulary():
+        pieces = merge_pairs([*word[:-1], word[-1] + "</w>"], ranks)
         while len(pieces) > 1:
             ranks[pieces[0], pieces[1]] = len(ranks)
-            pieces = merged([*word[:-1], word[-1] + "</w>"], ranks)
+            pieces = merge_pairs([*word[:-1], word[-1] + "</w>"], ranks)
     names = [*LETTERS, *(c + "</w>" for c in LETTERS), *("".join(pair) for pair in ranks)]
     names += ["<|startoftext|>", "<|endoftext|>"]
     return {name: i for i, name in enumerate(dict.fromkeys(names))}, list(ranks)
@@ -94,12 +94,12 @@ def phrases(scene: Scene) -> list[tuple[int, dict[str, str]]]:
     return found + ([(5, {"pan": scene.pan})] if scene.pan else [])
 
 
-def labels(scenes: list[Scene], first: int, causal: bool) -> Tensor:
+def attribute_labels(scenes: list[Scene], first: int, causal: bool) -> Tensor:
     """What each token should tell, n LENGTH attributes: the index of a value, or UNTOLD.
 
     first: the place of the first word's token. causal: a word cannot tell what its phrase names only after it.
     """
-    table = torch.full((len(scenes), LENGTH, len(ATTRIBUTES)), UNTOLD)
+    table = torch.full((len(scenes), LENGTH, len(ATTRIBUTES)), IGNORED)
     for row, scene in enumerate(scenes):
         caption, at = scene.caption().split(), 0
         for count, told in phrases(scene):
@@ -112,7 +112,7 @@ def labels(scenes: list[Scene], first: int, causal: bool) -> Tensor:
     return table
 
 
-class Reader(nn.Module):
+class AttributeReader(nn.Module):
     """The head that is thrown away: every attribute's value from one word's state."""
 
     def __init__(self, width: int):
@@ -126,12 +126,12 @@ class Reader(nn.Module):
         for found, true in zip(parts, told.unbind(-1), strict=True):
             rows = found.flatten(0, 1)
             total = total + functional.cross_entropy(
-                rows, true.flatten(), ignore_index=UNTOLD, reduction="sum"
+                rows, true.flatten(), ignore_index=IGNORED, reduction="sum"
             )
-        return total / (told != UNTOLD).sum().clamp(min=1)
+        return total / (told != IGNORED).sum().clamp(min=1)
 
 
-def tokens(tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+def tokenize(tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Ids and mask at the full length, on the device."""
     found = tokenizer(
         texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
@@ -139,13 +139,13 @@ def tokens(tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
     return found.input_ids.to(device()), found.attention_mask.to(device())
 
 
-def teach_binding(run: Run, tokenizer, encode, budget: Budget, batch: int = 64) -> None:
+def train_binding(run: Stage, tokenizer, encode, budget: Budget, batch: int = 64) -> None:
     """The first stage. run.model: "text_encoder" and "reader"; encode(text_encoder, ids, mask) gives the states."""
     causal = tokenizer.bos_token_id is not None
     for i in run.steps(budget):
-        scenes = training_scenes(batch, f"binding/{i}")
-        ids, mask = tokens(tokenizer, [s.caption() for s in scenes])
+        scenes = draw_training_scenes(batch, f"binding/{i}")
+        ids, mask = tokenize(tokenizer, [s.caption() for s in scenes])
         states = encode(run.model["text_encoder"], ids, mask)
-        loss = run.model["reader"](states, labels(scenes, int(causal), causal).to(ids))
+        loss = run.model["reader"](states, attribute_labels(scenes, int(causal), causal).to(ids))
         run.descend(loss)
         run.log({"loss": loss.detach()})

@@ -4,20 +4,20 @@ from pathlib import Path
 
 from torch import nn
 
-from .clip import new_image_processor, train_image_encoder
-from .loop import RATE_ON, Budget, device
-from .motion import train_motion
+from .clip_encoders import new_image_processor, train_image_encoder
+from .loop import CONTINUED_RATE, Budget, device
+from .motion_words import train_motion
 from .saving import load_networks, save_folder, save_vocabulary
 from .text import new_clip_tokenizer
 from .unets import (
     BETAS,
-    Shared,
-    grafted,
+    SharedParts,
+    copy_spatial_layers,
     new_sd,
     new_svd,
     new_t2v,
-    shared,
     train_sd,
+    train_shared_parts,
     train_svd,
     train_t2v,
 )
@@ -68,40 +68,40 @@ def new_euler():
     )
 
 
-def trained(family: str, folder: Path, budgets: dict[str, Budget]) -> nn.ModuleDict:
+def train_from_scratch(family: str, folder: Path, budgets: dict[str, Budget]) -> nn.ModuleDict:
     """The networks of a family's checkpoint, from nothing."""
-    common = shared(folder, budgets)
+    common = train_shared_parts(folder, budgets)
     sd = train_sd(common, new_sd(), budgets["sd"])
     parts, text_encoder = nn.ModuleDict({"vae": common.vae}), sd["text_encoder"]
     if family == "svd":
         parts["image_encoder"] = train_image_encoder(folder, budgets["image"])
-        unet = grafted(new_svd(), sd["unet"])
+        unet = copy_spatial_layers(new_svd(), sd["unet"])
         parts["unet"] = train_svd(common, parts["image_encoder"], unet, budgets["svd"])
         return parts
     parts["text_encoder"], parts["unet"] = text_encoder, sd["unet"]
     if family == "t2v":
-        unet = grafted(new_t2v(), sd["unet"])
+        unet = copy_spatial_layers(new_t2v(), sd["unet"])
         unet = train_t2v(common, text_encoder, unet, budgets["t2v"])
         parts["unet"] = train_motion(common, text_encoder, unet, budgets["motion"])
     return parts
 
 
-def trained_on(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
+def continue_training(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
     """The networks of a written checkpoint, its U-Net trained on; the others rest."""
     parts = load_networks(start).to(device()).requires_grad_(False)
     unet = parts["unet"].requires_grad_(True)
     words = nn.ModuleDict({k: parts[k] for k in ("text_encoder",) if k in parts})
-    common = Shared(parts["vae"], words, folder)
+    common = SharedParts(parts["vae"], words, folder)
     if family == "sd":
-        train_sd(common, unet, budget, RATE_ON)
+        train_sd(common, unet, budget, CONTINUED_RATE)
     elif family == "t2v":
-        train_t2v(common, parts["text_encoder"], unet, budget, RATE_ON)
+        train_t2v(common, parts["text_encoder"], unet, budget, CONTINUED_RATE)
     else:
-        train_svd(common, parts["image_encoder"], unet, budget, RATE_ON)
+        train_svd(common, parts["image_encoder"], unet, budget, CONTINUED_RATE)
     return parts
 
 
-def write(out: Path, family: str, parts: nn.ModuleDict) -> None:
+def write_checkpoint(out: Path, family: str, parts: nn.ModuleDict) -> None:
     """The checkpoint as the family's pipeline class loads it."""
     written: dict[str, object] = dict(parts)
     if family == "svd":
@@ -113,7 +113,7 @@ def write(out: Path, family: str, parts: nn.ModuleDict) -> None:
         save_vocabulary(out)
 
 
-def train(family: str, folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
+def train_family(family: str, folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
     """Train what is not trained yet of "sd", "t2v" or "svd" and write the checkpoint to `folder/shapeworld-FAMILY`.
 
     start: a written checkpoint of the family to go on from.
@@ -121,5 +121,5 @@ def train(family: str, folder: Path, budgets: dict[str, Budget], start: Path | N
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"shapeworld-{family}"
     if start:
-        return write(out, family, trained_on(family, folder, budgets[family], start))
-    write(out, family, trained(family, folder, budgets))
+        return write_checkpoint(out, family, continue_training(family, folder, budgets[family], start))
+    write_checkpoint(out, family, train_from_scratch(family, folder, budgets))

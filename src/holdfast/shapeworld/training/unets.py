@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..scenes import PANS, SPEEDS, Scene
-from .clip import WIDTH, pixel_values, states, train_text_encoder
+from .clip_encoders import WIDTH, pixel_values, text_states, train_text_encoder
 from .image_vae import CONFIG as VAE_CONFIG
 from .image_vae import train_vae
-from .loop import Budget, Optimiser, Run, clips, device
-from .pools import Pool, binding, build_pool, draw, pool_scenes, with_words
-from .text import new_clip_tokenizer, tokens
+from .loop import Budget, Optimiser, Stage, device, render_clips
+from .pools import Pool, add_captions, build_pool, draw_batch, measure_binding, pool_scenes
+from .text import new_clip_tokenizer, tokenize
 
 POOLS = {13: 6144, 25: 512}  # clip length: encoded clips; shorter ones are their beginnings
 FRAMES_BATCH, CLIPS_BATCH = 64, 8
@@ -43,11 +43,11 @@ BETAS = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
 }
-RATE, MOTION = 8, 127  # frames a second; the motion bucket of a scene whose actors "move"
+RATE, MOTION_BUCKET = 8, 127  # frames a second; the motion bucket of a scene whose actors "move"
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedParts:
     """What the three checkpoints have in common, trained and at rest."""
 
     vae: nn.Module
@@ -63,12 +63,12 @@ class Shared:
 
     def pool(self, frames: int) -> Pool:
         latents = build_pool(self.encode, self.folder, frames, POOLS[frames])
-        return with_words(latents, pool_scenes(frames, POOLS[frames]), new_clip_tokenizer())
+        return add_captions(latents, pool_scenes(frames, POOLS[frames]), new_clip_tokenizer())
 
 
-def shared(folder: Path, budgets: dict[str, Budget]) -> Shared:
+def train_shared_parts(folder: Path, budgets: dict[str, Budget]) -> SharedParts:
     vae = train_vae(folder, budgets["vae"]).requires_grad_(False)
-    return Shared(vae, train_text_encoder(folder, budgets["binding"]), folder)
+    return SharedParts(vae, train_text_encoder(folder, budgets["measure_binding"]), folder)
 
 
 def signal_and_noise() -> tuple[Tensor, Tensor]:
@@ -102,21 +102,21 @@ def noise_loss(unet: nn.Module, z: Tensor, words: Tensor) -> Tensor:
     return (noise_errors(unet, z, words, t, torch.randn(z.shape).to(z)) / a[t] ** 2).mean()
 
 
-def bound(
-    unet: nn.Module, common: Shared, text_encoder: nn.Module, frames: int
+def measure_unet_binding(
+    unet: nn.Module, common: SharedParts, text_encoder: nn.Module, frames: int
 ) -> dict[str, float]:
     """The share of bound attributes where the noise is three times the signal. frames: 0 for the frame model."""
     a, s = signal_and_noise()
     level = int((s / a - 3).abs().argmin())
 
     def errors(scenes: list[Scene], captions: list[str]) -> Tensor:
-        z = common.encode(clips(scenes, frames or 1))
+        z = common.encode(render_clips(scenes, frames or 1))
         z = z.transpose(1, 2) if frames else z[:, 0]
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
-        words = states(text_encoder, *tokens(new_clip_tokenizer(), captions))
+        words = text_states(text_encoder, *tokenize(new_clip_tokenizer(), captions))
         return noise_errors(unet, z, words, torch.full((len(z),), level).to(z.device), noise)
 
-    return binding(errors)
+    return measure_binding(errors)
 
 
 def new_sd() -> nn.Module:
@@ -132,29 +132,29 @@ def new_sd() -> nn.Module:
     return UNet2DConditionModel(**BASE, **blocks, **widths, attention_head_dim=HEADS)
 
 
-def train_sd(common: Shared, unet: nn.Module, budget: Budget, rate: float = 1.0) -> nn.ModuleDict:
+def train_sd(common: SharedParts, unet: nn.Module, budget: Budget, rate: float = 1.0) -> nn.ModuleDict:
     """The frame model, and the text encoder with it. Any frame of a clip shows what the caption says.
 
     Without a reader the words rest.
     """
-    pool, empty = common.pool(13), tokens(new_clip_tokenizer(), [""])
+    pool, empty = common.pool(13), tokenize(new_clip_tokenizer(), [""])
     parts = nn.ModuleDict({"unet": unet, **common.text}).to(device())
     optimiser = Optimiser(parts, lr=1e-3 * rate, matrix_lr=0.02 * rate, plain=WORDS)
-    run = Run(parts, optimiser, common.folder, "sd", decay=0.999)
+    run = Stage(parts, optimiser, common.folder, "sd", decay=0.999)
     for i in run.steps(budget):
         rng = random.Random(f"sd/{i}")
-        batch = draw(pool, rng, FRAMES_BATCH, empty)
+        batch = draw_batch(pool, rng, FRAMES_BATCH, empty)
         at = [rng.randrange(batch.latents.shape[1]) for _ in range(FRAMES_BATCH)]
         z = batch.latents[range(FRAMES_BATCH), at].contiguous(memory_format=torch.channels_last)
         learning = "reader" in parts and run.share < WORDS_SHARE
         with torch.set_grad_enabled(learning):
-            words = states(parts["text_encoder"], batch.ids, batch.mask)
-        tell = parts["reader"](words, batch.told) if learning else torch.zeros(())
+            words = text_states(parts["text_encoder"], batch.ids, batch.mask)
+        tell = parts["reader"](words, batch.labels) if learning else torch.zeros(())
         loss = noise_loss(parts["unet"], z, words)
         run.descend(loss + TELL * tell)
         run.log({"loss": loss.detach(), "tell": tell.detach()}, 20)
         if i % 500 == 0:
-            run.log(bound(parts["unet"], common, parts["text_encoder"], 0))
+            run.log(measure_unet_binding(parts["unet"], common, parts["text_encoder"], 0))
     return parts
 
 
@@ -173,7 +173,7 @@ def new_t2v() -> nn.Module:
         if name == "transformer_in.proj_out" or (
             "temp_attentions" in name and name.endswith("proj_out")
         ):
-            silence(part)
+            zero_parameters(part)
     return unet
 
 
@@ -199,18 +199,18 @@ def new_svd() -> nn.Module:
         if name.endswith(("temporal_res_block.conv2", "time_pos_embed.linear_2")) or (
             "temporal_transformer_blocks" in name and name.endswith(ends)
         ):
-            silence(part)
+            zero_parameters(part)
     return unet
 
 
-def silence(part: nn.Module) -> None:
+def zero_parameters(part: nn.Module) -> None:
     """A layer of time that says nothing at first: the clip model begins as the frame model."""
     for parameter in part.parameters():
         nn.init.zeros_(parameter)
 
 
 @torch.no_grad()
-def grafted(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
+def copy_spatial_layers(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
     """The clip model, with the frame model's layers where they have the same place: that is all of them."""
     given, count = frame_model.state_dict(), 0
     for name, weight in unet.state_dict().items():
@@ -225,43 +225,43 @@ def grafted(unet: nn.Module, frame_model: nn.Module) -> nn.Module:
     return unet
 
 
-def lengths(rng: random.Random, shares: dict[int, float]) -> tuple[int, int]:
+def draw_length(rng: random.Random, shares: dict[int, float]) -> tuple[int, int]:
     """A clip length, and the length of the pool that it is cut from."""
     frames = rng.choices(list(shares), list(shares.values()))[0]
     return frames, min(f for f in POOLS if f >= frames)
 
 
 def train_t2v(
-    common: Shared, text_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
+    common: SharedParts, text_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
 ) -> nn.Module:
     """Clips by words. The text encoder stays as the frame model left it."""
-    pools, empty = {f: common.pool(f) for f in POOLS}, tokens(new_clip_tokenizer(), [""])
+    pools, empty = {f: common.pool(f) for f in POOLS}, tokenize(new_clip_tokenizer(), [""])
     # no dropout in the layers of time: a model this small never learns too well
     unet.to(device()).eval()
     optimiser = Optimiser(unet, lr=1e-3 * rate, matrix_lr=0.015 * rate)
-    run = Run(unet, optimiser, common.folder, "t2v", decay=0.998)
+    run = Stage(unet, optimiser, common.folder, "t2v", decay=0.998)
     for i in run.steps(budget):
         rng = random.Random(f"t2v/{i}")
-        frames, length = lengths(rng, T2V_SHARES)
-        batch = draw(pools[length], rng, CLIPS_BATCH, empty)
+        frames, length = draw_length(rng, T2V_SHARES)
+        batch = draw_batch(pools[length], rng, CLIPS_BATCH, empty)
         with torch.no_grad():
-            words = states(text_encoder, batch.ids, batch.mask)
+            words = text_states(text_encoder, batch.ids, batch.mask)
         loss = noise_loss(unet, batch.latents[:, :frames].transpose(1, 2), words)
         run.descend(loss)
         run.log({"frames": frames, "loss": loss.detach()}, 20)
         if i % 500 == 0:
-            run.log(bound(unet, common, text_encoder, 5))
+            run.log(measure_unet_binding(unet, common, text_encoder, 5))
     return unet
 
 
 def motion_bucket(scene: Scene) -> int:
     """How much moves: the actors' mean speed and the camera's, 127 for one that "moves", at most 255."""
     speed = sum(SPEEDS[a.verb] for a in scene.actors) / len(scene.actors) + abs(PANS[scene.pan])
-    return min(255, round(MOTION * speed / SPEEDS["moves"]))
+    return min(255, round(MOTION_BUCKET * speed / SPEEDS["moves"]))
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageConditioning:
     """First frames of a pool's clips as the model is given them."""
 
     latents: Tensor  # n c h w, noised in pixels before the VAE, not scaled
@@ -269,12 +269,12 @@ class Images:
     ids: Tensor  # n 3: fps - 1, motion bucket, strength of that noise
 
 
-def build_images(common: Shared, image_encoder: nn.Module, frames: int) -> Images:
+def build_conditioning(common: SharedParts, image_encoder: nn.Module, frames: int) -> ImageConditioning:
     """The condition of every clip of a pool. The noise is log-normal about 0.02."""
     scenes, parts = pool_scenes(frames, POOLS[frames]), []
     generator = torch.Generator().manual_seed(frames)
     for i in range(0, len(scenes), 64):
-        x = clips(scenes[i : i + 64], 1)
+        x = render_clips(scenes[i : i + 64], 1)
         strength = (math.log(0.02) + 0.5 * torch.randn(len(x), generator=generator)).exp().to(x)
         noise = torch.randn(x.shape, generator=generator).to(x)
         z = (
@@ -287,10 +287,10 @@ def build_images(common: Shared, image_encoder: nn.Module, frames: int) -> Image
         parts.append(
             (z, seen, torch.stack([torch.full_like(bucket, RATE - 1), bucket, strength], 1))
         )
-    return Images(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return ImageConditioning(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def edm_errors(unet: nn.Module, z: Tensor, given: Images, sigma: Tensor, noise: Tensor) -> Tensor:
+def edm_errors(unet: nn.Module, z: Tensor, given: ImageConditioning, sigma: Tensor, noise: Tensor) -> Tensor:
     """Squared error of v = (noise - sigma clean) / sqrt(sigma^2 + 1), one a clip; EDM's weighted loss equals it.
 
     z: n f c h w, scaled latents.
@@ -306,39 +306,39 @@ def edm_errors(unet: nn.Module, z: Tensor, given: Images, sigma: Tensor, noise: 
     return (found.float() - (noise - level * z) / scale).square().flatten(1).mean(1)
 
 
-def svd_levels(count: int) -> Tensor:
+def draw_svd_sigmas(count: int) -> Tensor:
     """Log-normal as SVD; one in ten evenly over the sampler's whole range, whose ends the rest never visits."""
     normal = (0.7 + 1.6 * torch.randn(count)).exp()
     even = (math.log(0.002) + torch.rand(count) * (math.log(700) - math.log(0.002))).exp()
     return torch.where(torch.rand(count) < 0.1, even, normal.clamp(0.002, 700))
 
 
-def given_images(images: Images, chosen: list[int], rng: random.Random) -> Images:
+def drop_conditioning(images: ImageConditioning, chosen: list[int], rng: random.Random) -> ImageConditioning:
     """The conditions of some clips; one in ten is zero, as the guided pipeline's unconditional half is."""
     kept = torch.tensor([rng.random() >= 0.1 for _ in chosen]).to(images.latents)
     latents, embeddings = images.latents[chosen], images.embeddings[chosen]
-    return Images(
+    return ImageConditioning(
         latents * kept.view(-1, 1, 1, 1), embeddings * kept.view(-1, 1), images.ids[chosen]
     )
 
 
 def train_svd(
-    common: Shared, image_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
+    common: SharedParts, image_encoder: nn.Module, unet: nn.Module, budget: Budget, rate: float = 1.0
 ) -> nn.Module:
     """Clips that go on from a first frame."""
     unet.to(device())
     latents = {f: common.pool(f).latents for f in POOLS}
-    images = {f: build_images(common, image_encoder, f) for f in POOLS}
+    images = {f: build_conditioning(common, image_encoder, f) for f in POOLS}
     optimiser = Optimiser(unet, lr=1e-3 * rate, matrix_lr=0.015 * rate)
-    run = Run(unet, optimiser, common.folder, "svd", decay=0.998)
+    run = Stage(unet, optimiser, common.folder, "svd", decay=0.998)
     for i in run.steps(budget):
         rng = random.Random(f"svd/{i}")
-        frames, length = lengths(rng, SVD_SHARES)
+        frames, length = draw_length(rng, SVD_SHARES)
         chosen = [rng.randrange(len(latents[length])) for _ in range(CLIPS_BATCH)]
         z = latents[length][chosen, :frames].to(device()).float()
-        given = given_images(images[length], chosen, rng)
+        given = drop_conditioning(images[length], chosen, rng)
         loss = edm_errors(
-            unet, z, given, svd_levels(len(z)).to(z), torch.randn(z.shape).to(z)
+            unet, z, given, draw_svd_sigmas(len(z)).to(z), torch.randn(z.shape).to(z)
         ).mean()
         run.descend(loss)
         run.log({"frames": frames, "loss": loss.detach()}, 20)

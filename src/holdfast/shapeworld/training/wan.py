@@ -9,13 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...sampling.maths import shifted
+from ...sampling.maths import shift_sigmas
 from ..scenes import Scene
 from ..truth import psnr
-from .loop import RATE_ON, Budget, Optimiser, Run, clips, device, training_scenes
-from .pools import Batch, Pool, binding, build_pool, draw, pool_scenes, with_words
+from .loop import (
+    CONTINUED_RATE,
+    Budget,
+    Optimiser,
+    Stage,
+    device,
+    draw_training_scenes,
+    render_clips,
+)
+from .pools import Batch, Pool, add_captions, build_pool, draw_batch, measure_binding, pool_scenes
 from .saving import load_networks, save_folder
-from .text import Reader, new_t5_tokenizer, teach_binding, tokens
+from .text import AttributeReader, new_t5_tokenizer, tokenize, train_binding
 
 PIPELINE = "WanPipeline"
 SHARES_OF_TIME = {"vae": 0.19, "binding": 0.01, "transformer": 0.7, "polish": 0.1}
@@ -86,16 +94,16 @@ def new_vae() -> nn.Module:
 
 def video(scenes: list[Scene], frames: int) -> Tensor:
     """Clips as the VAE takes them, n 3 f H W."""
-    return clips(scenes, frames).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+    return render_clips(scenes, frames).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
 
 
 def train_vae(folder: Path, budget: Budget) -> nn.Module:
     """Absolute and squared error through a sampled posterior with a light pull to the unit Gaussian."""
     vae = new_vae().to(device())
-    run = Run(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "vae")
+    run = Stage(vae, Optimiser(vae, lr=3e-3, matrix_lr=0.02), folder, "vae")
     for i in run.steps(budget):
         phase = next(p for p in VAE_PHASES if run.share < p.until)
-        x = video(training_scenes(phase.batch, f"vae/{i}"), phase.frames)
+        x = video(draw_training_scenes(phase.batch, f"vae/{i}"), phase.frames)
         with torch.autocast(x.device.type, torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
@@ -122,12 +130,12 @@ def polish_vae(vae: nn.Module, folder: Path, budget: Budget) -> None:
     their spread, which it does not notice.
     """
     before = copy.deepcopy(vae).eval().requires_grad_(False)
-    _, std = statistics(vae)
+    _, std = latent_statistics(vae)
     vae.train().requires_grad_(True)
-    run = Run(vae, Optimiser(vae, lr=1e-3, matrix_lr=0.006), folder, "polish")
+    run = Stage(vae, Optimiser(vae, lr=1e-3, matrix_lr=0.006), folder, "polish")
     phase = VAE_PHASES[-1]
     for i in run.steps(budget):
-        x = video(training_scenes(phase.batch, f"polish/{i}"), phase.frames)
+        x = video(draw_training_scenes(phase.batch, f"polish/{i}"), phase.frames)
         with torch.autocast(x.device.type, torch.bfloat16):
             with torch.no_grad():
                 held = before.encode(x).latent_dist.mode().float()
@@ -141,7 +149,7 @@ def polish_vae(vae: nn.Module, folder: Path, budget: Budget) -> None:
         run.log(figures)
 
 
-def encoder(vae: nn.Module) -> Callable[[Tensor], Tensor]:
+def clip_encoder(vae: nn.Module) -> Callable[[Tensor], Tensor]:
     """Clips n f 3 H W to latents n c f h w, not normalised."""
 
     def encode(x: Tensor) -> Tensor:
@@ -155,13 +163,13 @@ def encoder(vae: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def set_latent_statistics(vae: nn.Module, folder: Path) -> None:
     """Write the channels' mean and standard deviation into the VAE's configuration, as in published checkpoints."""
-    pools = [build_pool(encoder(vae), folder, f, POOLS[f])[:2000] for f in (1, 13)]
+    pools = [build_pool(clip_encoder(vae), folder, f, POOLS[f])[:2000] for f in (1, 13)]
     z = torch.cat([p.float().transpose(0, 1).flatten(1) for p in pools], 1)
     mean, std = ([round(v, 4) for v in values.tolist()] for values in (z.mean(1), z.std(1)))
     vae.register_to_config(latents_mean=mean, latents_std=std)
 
 
-def statistics(vae: nn.Module) -> tuple[Tensor, Tensor]:
+def latent_statistics(vae: nn.Module) -> tuple[Tensor, Tensor]:
     values = torch.tensor([vae.config.latents_mean, vae.config.latents_std], device=device())
     return tuple(values.view(2, 1, -1, 1, 1, 1))
 
@@ -198,32 +206,32 @@ def flow_loss(parts: nn.ModuleDict, batch: Batch, z: Tensor) -> tuple[Tensor, Te
 
     With it, the text encoder's first task; none where its words rest.
     """
-    sigma = shifted(torch.randn(len(z)).sigmoid(), 1.5).to(z)
+    sigma = shift_sigmas(torch.randn(len(z)).sigmoid(), 1.5).to(z)
     noise = torch.randn(z.shape).to(z)  # drawn on the CPU: the same on every device
     learning = "reader" in parts
     with torch.autocast(z.device.type, torch.bfloat16):
         with torch.set_grad_enabled(learning):
             states = embed(parts["text_encoder"], batch.ids, batch.mask)
         errors = flow_errors(parts, z, states, sigma, noise)
-    tell = parts["reader"](states, batch.told) if learning else torch.zeros(())
+    tell = parts["reader"](states, batch.labels) if learning else torch.zeros(())
     return errors.mean(), tell
 
 
-def bound(parts: nn.ModuleDict, vae: nn.Module, tokenizer) -> dict[str, float]:
+def measure_wan_binding(parts: nn.ModuleDict, vae: nn.Module, tokenizer) -> dict[str, float]:
     """The share of bound attributes at level 0.75, on clips of 5 frames."""
-    mean, std = statistics(vae)
+    mean, std = latent_statistics(vae)
 
     def errors(scenes: list[Scene], captions: list[str]) -> Tensor:
-        z = (encoder(vae)(clips(scenes, 5)).float() - mean) / std
+        z = (clip_encoder(vae)(render_clips(scenes, 5)).float() - mean) / std
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
         with torch.autocast(z.device.type, torch.bfloat16):
-            states = embed(parts["text_encoder"], *tokens(tokenizer, captions))
+            states = embed(parts["text_encoder"], *tokenize(tokenizer, captions))
             return flow_errors(parts, z, states, torch.full((len(z),), 0.75).to(z), noise)
 
-    return binding(errors)
+    return measure_binding(errors)
 
 
-def frames_of(share: float, rng: random.Random, start: float) -> int:
+def draw_frame_count(share: float, rng: random.Random, start: float) -> int:
     return 1 if share < start else rng.choices(list(SHARES), list(SHARES.values()))[0]
 
 
@@ -237,34 +245,34 @@ def train_transformer(
     """
     tokenizer, (mean, std), empty = (
         new_t5_tokenizer(),
-        statistics(vae),
-        tokens(new_t5_tokenizer(), [""]),
+        latent_statistics(vae),
+        tokenize(new_t5_tokenizer(), [""]),
     )
     learning = "reader" in parts
-    taught, rate = (parts, 1.0) if learning else (parts["transformer"], RATE_ON)
+    taught, rate = (parts, 1.0) if learning else (parts["transformer"], CONTINUED_RATE)
     optimiser = Optimiser(taught, lr=1e-3 * rate, matrix_lr=0.02 * rate, plain=WORDS)
-    run = Run(taught, optimiser, folder, "transformer", decay=0.999)
+    run = Stage(taught, optimiser, folder, "transformer", decay=0.999)
     pools: dict[int, Pool] = {}
     for i in run.steps(budget):
         rng = random.Random(f"transformer/{i}")
-        frames = frames_of(run.share, rng, start)
+        frames = draw_frame_count(run.share, rng, start)
         if frames not in pools:
-            latents = build_pool(encoder(vae), folder, frames, POOLS[frames])
-            pools[frames] = with_words(latents, pool_scenes(frames, POOLS[frames]), tokenizer)
-        batch = draw(pools[frames], rng, BATCH[frames], empty)
+            latents = build_pool(clip_encoder(vae), folder, frames, POOLS[frames])
+            pools[frames] = add_captions(latents, pool_scenes(frames, POOLS[frames]), tokenizer)
+        batch = draw_batch(pools[frames], rng, BATCH[frames], empty)
         loss, tell = flow_loss(parts, batch, (batch.latents - mean) / std)
         run.descend(loss + TELL * tell)
         run.log({"frames": frames, "loss": loss.detach(), "tell": tell.detach()}, 20)
         if i % 500 == 0:
-            run.log(bound(parts, vae, tokenizer))
+            run.log(measure_wan_binding(parts, vae, tokenizer))
 
 
 def train_words(parts: nn.ModuleDict, folder: Path, budget: Budget) -> None:
     """Bind the text encoder's words, with a reader that stays beside it while the transformer learns."""
-    parts["reader"] = Reader(parts["text_encoder"].config.d_model).to(device())
+    parts["reader"] = AttributeReader(parts["text_encoder"].config.d_model).to(device())
     told = nn.ModuleDict({name: parts[name] for name in WORDS})
-    run = Run(told, Optimiser(told, lr=1e-3), folder, "binding", decay=0.98)
-    teach_binding(run, new_t5_tokenizer(), embed, budget)
+    run = Stage(told, Optimiser(told, lr=1e-3), folder, "binding", decay=0.98)
+    train_binding(run, new_t5_tokenizer(), embed, budget)
 
 
 def train_wan(
@@ -284,7 +292,7 @@ def train_wan(
     vae.eval().requires_grad_(False)
     parts.to(device()).train()
     if not start:
-        train_words(parts, folder, budgets["binding"])
+        train_words(parts, folder, budgets["measure_binding"])
     if compiled:
         parts["transformer"].compile()
     frames_first = 0.0 if start else ONLY_FRAMES
