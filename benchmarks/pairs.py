@@ -34,7 +34,7 @@ DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 def runs(method: str, name: str) -> bool:
     """Whether the model carries what the method needs."""
-    return registry.backbones()[name].MODELS[name].carries >= methods.load(method).NEEDS
+    return registry.specs()[name].carries >= methods.load(method).NEEDS
 
 
 def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:

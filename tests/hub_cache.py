@@ -37,8 +37,7 @@ def some_weights(file: Path) -> Path:
 def known_backbones() -> dict[str, published.Published]:
     """The backbones whose repository's files are known."""
     found = {}
-    for name, module in registry.backbones().items():
-        card = module.MODELS[name]
+    for name, card in registry.specs().items():
         known = published.of(card.weights) if card.gigabytes else None
         if known:
             found[name] = known
@@ -53,7 +52,7 @@ def values(known: published.Published, path: str) -> dict | None:
 
 def write(root: Path, name: str) -> Path:
     """Put a backbone's published repository into a hub cache; its snapshot."""
-    card, known = registry.backbones()[name].MODELS[name], known_backbones()[name]
+    card, known = registry.specs()[name], known_backbones()[name]
     place = root / f"models--{card.weights.replace('/', '--')}"
     snapshot = place / "snapshots" / known.revision
     (place / "refs").mkdir(parents=True)

@@ -11,6 +11,7 @@ from holdfast.base.notices import Notice
 from holdfast.media import video
 from holdfast.models import calibration, registry
 from holdfast.models.calibration import Calibration
+from holdfast.models.checkpoint import Checkpoint
 from holdfast.pipeline import agreement, run, summary
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.rendering import render
@@ -36,15 +37,16 @@ def test_every_embedded_model_says_what_it_can_be_told_and_shown(name):
 
 def test_other_weights_in_the_folder_make_the_measurements_void(tmp_path):
     whole = registry.folder_of("shapeworld-wan")
+    copied = Checkpoint(tmp_path)
     (tmp_path / "vae").mkdir()
-    shutil.copy(whole / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "vae")
-    assert calibration.read(tmp_path) == Calibration()
+    shutil.copy(whole.part("vae") / "diffusion_pytorch_model.safetensors", tmp_path / "vae")
+    assert calibration.read(copied) == Calibration()
     said = {"weights": calibration.digest(tmp_path), "vae": {"psnr": 20.0}}
     (tmp_path / calibration.FILE).write_text(json.dumps(said))
-    assert calibration.read(tmp_path).vae_psnr == 20.0
+    assert calibration.read(copied).vae_psnr == 20.0
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert calibration.read(tmp_path) == Calibration()
+    assert calibration.read(copied) == Calibration()
 
 
 def test_words_that_a_model_never_read_are_named_with_the_nearest_known_ones():
@@ -77,7 +79,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
     assert not run.edit(asked(True), shapeworld).manifest["notes"]
     with pytest.warns(Notice, match="this clip is unlike what shapeworld-wan was trained on"):
         made = run.edit(asked(False), shapeworld)
-    assert made.manifest["agreement"]["vocabulary"] == ""  # it was never measured on such a clip
+    assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
         strange = run.edit(asked(True, target="a blue cube"), shapeworld)
     assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
@@ -107,9 +109,10 @@ def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(as
 
 
 def test_a_file_of_another_program_is_no_calibration(tmp_path):
+    copied = Checkpoint(tmp_path)
     for text in ("[1]", "{", '{"weights": 1}'):
         (tmp_path / calibration.FILE).write_text(text)
-        assert calibration.read(tmp_path) == Calibration()
+        assert calibration.read(copied) == Calibration()
 
 
 def test_a_model_that_words_do_not_steer_is_not_asked():

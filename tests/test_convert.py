@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from holdfast.base.errors import Missing, UserError
 from holdfast.cli.app import app
-from holdfast.models import registry, weights
+from holdfast.models import registry
 from holdfast.models.convert import convert
+from holdfast.models.export import export
 
 NAME = "shapeworld-t2v"
 PARTS = {
@@ -38,7 +39,7 @@ def bin_of(part: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    return pickled(shutil.copytree(weights.CHECKPOINTS / NAME, tmp_path / "its weights"))
+    return pickled(export(NAME, tmp_path / "its weights"))
 
 
 def call(*arguments):
@@ -46,15 +47,16 @@ def call(*arguments):
 
 
 def test_a_folder_says_how_to_convert_it_and_then_loads_with_the_same_numbers(folder):
-    with pytest.raises(UserError, match=r"lacks unet but as .*\.bin, a pickle.*") as found:
+    with pytest.raises(UserError, match=r"lacks unet except as .*\.bin, a pickle.*") as found:
         registry.about(NAME, str(folder))
     assert found.value.remedy.endswith(f"holdfast convert '{folder}'")
     said = call(folder)
     assert said.exit_code == 0
     assert said.output.count("wrote") == 3
+    stock_checkpoint = registry.find_weights(NAME)
     for part, stem in PARTS.items():
         made = load_file(folder / part / f"{stem}.safetensors")
-        stock = load_file(weights.CHECKPOINTS / NAME / part / f"{stem}.safetensors")
+        stock = load_file(stock_checkpoint.part(part) / f"{stem}.safetensors")
         assert made.keys() == stock.keys()
         assert all(torch.equal(made[name], stock[name]) for name in stock)
     assert registry.load_backbone(NAME, str(folder), "cpu").network is not None
@@ -109,7 +111,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"weight": Evil()}, r"needs code to be unpickled \(print\), and no code in it is run"),
+        ({"weight": Evil()}, r"needs code to be unpickled \(print\), and code in a file is never run"),
         ({"epoch": 3}, "holds no table of tensors"),
         ([torch.zeros(2)], "holds no table of tensors"),
         (b"PK\x03\x04 nothing", "is damaged"),

@@ -55,9 +55,9 @@ def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     job = loop.job(
         EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
     )
-    cards = {"wan2.1-14b": registry.backbones()["wan2.1-14b"].MODELS["wan2.1-14b"]}
-    module = type("module", (), {"MODELS": cards})
-    monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": module})
+    specs = {"wan2.1-14b": registry.specs()["wan2.1-14b"]}
+    family = type("family", (), {"specs": specs})
+    monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": family})
     assert estimate.counts(job.plan) is None
 
 

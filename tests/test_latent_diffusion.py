@@ -7,6 +7,7 @@ import torch
 
 from holdfast.base.errors import Missing
 from holdfast.models import registry
+from holdfast.models.export import export
 from holdfast.models.base import Prompt
 from holdfast.models.unet import adapter
 from holdfast.models.unet.adapter import LatentDiffusion, Schedule
@@ -86,15 +87,15 @@ def test_shifted_levels_fall_from_the_noisiest_down(shift, steps):
 
 def test_what_a_schedule_cannot_be_is_said():
     for wrong, words in (
-        ({"beta_schedule": "cosine"}, "scaled_linear or linear"),
-        ({"prediction_type": "sample"}, "epsilon or v_prediction"),
+        ({"beta_schedule": "cosine"}, "scaled_linear and linear"),
+        ({"prediction_type": "sample"}, "epsilon and v_prediction"),
     ):
         with pytest.raises(ValueError, match=words):
             Schedule.of(wrong)
     schedule = Schedule.of(CONFIG)
     with pytest.raises(ValueError, match="steps is at most 1000"):
         schedule.levels(1001, None, "own")
-    with pytest.raises(ValueError, match="no grid of levels called 'euler'"):
+    with pytest.raises(ValueError, match="no noise schedule 'euler'"):
         schedule.levels(10, None, "euler")
     with pytest.raises(ValueError, match="pure noise"):
         schedule.velocity(lambda x, t: x, torch.zeros(1, 1, 1, 1, 1), 1.0)
@@ -189,7 +190,7 @@ def test_published_image_models_on_the_meta_device(name):
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     from holdfast.models.stable_diffusion import spec
 
-    backbone = LatentDiffusion(unet, vae, model=spec.MODELS[name], name=name)
+    backbone = LatentDiffusion(unet, vae, spec=spec.SPECS[name], name=name)
     assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
     assert backbone.door.layers("cross", "spatial") == 16
 
@@ -229,7 +230,7 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
     made = tiny.ADAPTERS["t2v"]()
     for part in ("unet", "vae", "text_encoder"):
         made.parts[part].save_pretrained(tmp_path / part)
-    made.texts.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    made.prompts.tokenizer.save_pretrained(tmp_path / "tokenizer")
     DDIMScheduler(**CONFIG).save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "TextToVideoSDPipeline"}))
     assert registry.about("modelscope", str(tmp_path)).grid.multiple == (16, 16)
@@ -247,13 +248,13 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
 @pytest.mark.parametrize("name", ["shapeworld-sd", "shapeworld-t2v"])
-def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name):
+def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name, tmp_path):
     """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
     from holdfast.sampling.maths import guided_velocity
 
-    folder = registry.backbones()[name].find(name)
+    folder = export(name, tmp_path / name)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from holdfast.models.checkpoint import Checkpoint
+from holdfast.models.export import export
 from holdfast.base.errors import Missing, UserError
 from holdfast.models import headers, hub, parts, registry
 from holdfast.models import weights as _weights
@@ -20,7 +22,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def copied(tmp_path):
     """The folder of an embedded model, to change."""
-    return shutil.copytree(_weights.CHECKPOINTS / NAME, tmp_path / "w")
+    return export(NAME, tmp_path / "w")
 
 
 def loaded(folder, name=NAME):
@@ -71,7 +73,7 @@ def test_a_variant_as_the_libraries_save_it_is_loaded(part, variant, shards, cop
     names = [file.name for file in (copied / part).iterdir() if variant in file.name]
     assert len(names) > 2 if shards else len(names) == 1
     assert not list((copied / part).glob("*model.safetensors"))
-    _weights._whole(copied, [part])
+    weight_files.check_plausible(copied / part)
     for name, value in PARTS[part](copied).state_dict().items():
         assert torch.equal(value, stock[name]), name
 
@@ -102,7 +104,7 @@ def test_the_full_weights_come_before_a_variant_but_not_where_they_are_incomplet
 def test_another_variant_is_named_with_what_makes_it_readable(copied):
     file = copied / "unet" / WEIGHTS
     other = file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
-    said = refused(copied, "lacks unet but as diffusion_pytorch_model.non_ema.safetensors")
+    said = refused(copied, "lacks unet except as diffusion_pytorch_model.non_ema.safetensors")
     assert said.remedy.startswith(f"rename unet/{other.name} to {WEIGHTS}")
     other.rename(file)
     assert registry.about(NAME, str(copied))
@@ -122,7 +124,7 @@ def test_float8_is_refused_by_name(kind, scale, copied):
     if scale:
         held["conv_in.scale_weight"] = torch.ones(())
     save_file(held, file)
-    cause = refused(copied, "unet holds", "as F8_E", "is not read yet").remedy
+    cause = refused(copied, "unet holds", "as F8_E", "is not supported yet").remedy
     assert cause == "get the weights as float32, float16 or bfloat16"
 
 
@@ -136,14 +138,14 @@ def test_scaled_weights_and_a_quantised_configuration_are_refused_by_name(copied
     values = json.loads(config.read_text())
     said = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
     config.write_text(json.dumps(values | said))
-    refused(copied, "says in its config.json that it is quantised ('bitsandbytes')")
+    refused(copied, "is quantised, by its config.json ('bitsandbytes')")
 
 
 def test_float64_is_rounded_and_read(copied):
     file = copied / "vae" / WEIGHTS
     stock = part_of(copied).state_dict()
     save_file({n: t.double() for n, t in load_file(file).items()}, file)
-    _weights._whole(copied, ["vae"])
+    weight_files.check_plausible(copied / "vae")
     assert all(torch.equal(v, stock[n]) for n, v in part_of(copied).state_dict().items())
 
 
@@ -165,7 +167,7 @@ ORIGINAL = {"blocks.0.self_attn.q.weight": (4, 4), "head.modulation": (1, 2, 4)}
     [
         ("style.safetensors", LORA, "is a LoRA, which changes a model"),
         ("v1-5.safetensors", CHECKPOINT, "a Stable Diffusion checkpoint in a single file"),
-        ("wan.safetensors", ORIGINAL, "a Wan transformer under its authors' names"),
+        ("wan.safetensors", ORIGINAL, "a Wan transformer in its authors' format"),
         ("wan.safetensors", {"model.diffusion_model.head.modulation": (1, 2)}, "a Wan transformer"),
         ("fp8.safetensors", {"a.weight": (2,), "scaled_fp8": (0,)}, "scaled (fp8) weights"),
         ("own.safetensors", {"something": (2,)}, "a single file of weights"),
@@ -231,7 +233,7 @@ def test_a_downloaded_lora_is_no_download_that_was_stopped(tmp_path, monkeypatch
     (place / "refs" / "main").write_text("2" * 40)
     refused("some/lora", str(snapshot), "its style.safetensors is a LoRA")
     (snapshot / "style.safetensors").unlink()
-    with pytest.raises(Missing, match=r"is not complete .*finds nothing, hf download some/lora\)"):
+    with pytest.raises(Missing, match=r"is not complete .*finds nothing: hf download some/lora\)"):
         registry.about(NAME, "some/lora")
 
 

@@ -53,7 +53,7 @@ def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     change = planning.driving_words(task, method)
     cleaned = clean_prompt(task.target)
     assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]
-    tokenizer = getattr(reader, "tokenizer", None) or reader.texts.tokenizer
+    tokenizer = getattr(reader, "tokenizer", None) or reader.prompts.tokenizer
     condition = reader.condition(Prompt(task.target, words=change.target))
     ids = tokenizer(cleaned).input_ids
     assert tokenizer.decode([ids[t] for t in condition.words]).strip() == "blue"
@@ -70,7 +70,7 @@ def test_what_a_model_reads_is_the_cleaned_prompt(reader):
 def test_states_of_the_last_prompts_alone_are_kept(reader, monkeypatch):
     """A worker kept the text states of every row of its batch: 4 MB each."""
     monkeypatch.setattr(recent, "KEPT", 3)
-    known = reader._texts if hasattr(reader, "_texts") else reader.texts.known
+    known = reader._states if hasattr(reader, "_states") else reader.prompts.cache
     known.clear()
     first = reader.condition(Prompt("a plain red ball")).positive
     for colour in ("blue", "green", "white", "black"):

@@ -10,9 +10,9 @@ import pytest
 
 from holdfast import methods
 from holdfast.base.errors import Missing
-from holdfast.models import downloads, headers, hub, published, registry
+from holdfast.models import checkpoint, downloads, headers, hub, published, registry
 from holdfast.models import parts as _parts
-from holdfast.models import weights as _weights
+from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.svd import adapter as svd
 from holdfast.models.unet import adapter as unet
 from holdfast.models.wan import adapter as wan
@@ -52,7 +52,7 @@ def test_every_value_has_its_mark_and_its_source():
     assert marks == set(published.MARKS)
     # Two repositories lack files that nobody found; what stands in for one is said in hub_cache.
     for name, known in hub_cache.known_backbones().items():
-        card = registry.backbones()[name].MODELS[name]
+        card = registry.specs()[name]
         wanted = {"model_index.json", "scheduler/scheduler_config.json"}
         wanted |= {f"{part}/config.json" for part in card.parts}
         absent = wanted - set(known.files)
@@ -61,13 +61,13 @@ def test_every_value_has_its_mark_and_its_source():
 
 def test_the_defaults_are_the_classes_own():
     """Where this fails, a library has changed: python -m tests.configurations, and look at what moved."""
-    assert configurations.FILE == _weights.DEFAULTS
+    assert configurations.FILE == checkpoint.DEFAULTS_FILE
     assert json.loads(configurations.FILE.read_text()) == configurations.tables()
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_it_is_found_by_its_hub_id_and_known_before_it_is_loaded(name, cache):
-    about, card = registry.about(name), registry.backbones()[name].MODELS[name]
+    about, card = registry.about(name), registry.specs()[name]
     assert about.grid.frames == card.frames
     side = {"wan2.2-5b": 16}.get(name, 8)
     assert about.grid.stride == ((4, side, side) if "wan" in name else (1, 8, 8))
@@ -80,26 +80,26 @@ def test_it_is_found_by_its_hub_id_and_known_before_it_is_loaded(name, cache):
 @pytest.mark.parametrize("name", [n for n in KNOWN if "wan" not in n])
 def test_what_works_over_stable_diffusions_latents_says_so(name, cache):
     """SD 1.5's file has no scaling_factor: its class's default is the others' value."""
-    assert registry.about(name).space == {"latent_channels": 4, "scaling_factor": 0.18215}
+    assert registry.about(name).latent_space == {"latent_channels": 4, "scaling_factor": 0.18215}
     assert "scaling_factor" not in headers.read(cache["sd1.5"] / "vae" / "config.json")
 
 
 def test_a_loaded_backbone_has_the_latents_that_it_had_before(shapeworld, tmp_path):
     """Also where its file leaves a value out."""
-    assert registry.about("shapeworld-wan").space == shapeworld.space
-    folder = shutil.copytree(_weights.CHECKPOINTS / "shapeworld-sd", tmp_path / "sd")
+    assert registry.about("shapeworld-wan").latent_space == shapeworld.space
+    folder = shutil.copytree(checkpoint.EMBEDDED / "shapeworld-sd", tmp_path / "sd")
     file = folder / "vae" / "config.json"
     values = json.loads(file.read_text())
     absent = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
     file.write_text(json.dumps({k: v for k, v in values.items() if k not in absent}))
-    found = registry.about("shapeworld-sd", str(folder)).space
-    assert found == registry.load_backbone("shapeworld-sd", str(folder), "cpu").space
+    found = registry.about("shapeworld-sd", str(folder)).latent_space
+    assert found == registry.load_backbone("shapeworld-sd", str(folder), "cpu").latent_space
     assert found["scaling_factor"] == 0.18215
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cache):
-    parts = {part: _weights.config(cache[name], part) for part in card_of(name).parts}
+    parts = {part: Checkpoint(cache[name]).config(part) for part in card_of(name).parts}
     latents = parts["vae"].get("z_dim") or parts["vae"]["latent_channels"]
     for part in ("unet", "transformer", "transformer_2"):
         if part in parts:
@@ -111,13 +111,13 @@ def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cach
         assert width == network.get("text_dim", network.get("cross_attention_dim"))
 
     if "wan" in name:
-        wan._agree(cache[name], [part for part in parts if part.startswith("transformer")])
+        wan._check_widths(Checkpoint(cache[name]), [part for part in parts if part.startswith("transformer")])
     if name == "svd-xt":
-        assert svd._vae_class(cache[name]) == "AutoencoderKLTemporalDecoder"
+        assert svd._vae_class(Checkpoint(cache[name])) == "AutoencoderKLTemporalDecoder"
 
 
 def card_of(name):
-    return registry.backbones()[name].MODELS[name]
+    return registry.specs()[name]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def card_of(name):
     [("sd1.5", "epsilon"), ("sd2.1", "v_prediction"), ("modelscope", "epsilon")],
 )
 def test_the_schedule_of_the_stable_diffusion_lineage(name, prediction, cache):
-    config = _weights.config(cache[name], "scheduler")
+    config = Checkpoint(cache[name]).config("scheduler")
     schedule = unet.Schedule.of(config)
     assert schedule.prediction == prediction
     assert len(schedule.ratios) == 1000
@@ -135,14 +135,14 @@ def test_the_schedule_of_the_stable_diffusion_lineage(name, prediction, cache):
 
 def test_a_schedulers_own_defaults_stand_for_what_its_file_leaves_out(cache):
     """SD 1.5's is a PNDM of diffusers 0.6: it says nothing of its prediction, nor of its spacing."""
-    config = _weights.config(cache["sd1.5"], "scheduler")
+    config = Checkpoint(cache["sd1.5"]).config("scheduler")
     assert config["prediction_type"] == "epsilon"
     assert config["timestep_spacing"] == "leading"
     assert config["set_alpha_to_one"] is False  # the file's own
 
 
 def test_wans_shift_and_boundary(cache):
-    shifts = {n: _weights.config(cache[n], "scheduler")["flow_shift"] for n in KNOWN if "wan" in n}
+    shifts = {n: Checkpoint(cache[n]).config("scheduler")["flow_shift"] for n in KNOWN if "wan" in n}
     assert shifts == {"wan2.1-1.3b": 3.0, "wan2.1-14b": 3.0, "wan2.2-5b": 5.0, "wan2.2-14b": 3.0}
     assert boundary("wan2.2-14b", cache["wan2.2-14b"]) == 0.875
 
@@ -271,7 +271,7 @@ def test_a_download_of_the_named_files_alone_counts_as_complete(cache, monkeypat
 def test_a_revision_and_a_snapshots_folder_are_weights_too(cache):
     hub_id, folder = card_of("sd1.5").weights, cache["sd1.5"]
     named = f"{hub_id}@{folder.name}"
-    assert registry.about("sd1.5", named).space == registry.about("sd1.5").space
+    assert registry.about("sd1.5", named).latent_space == registry.about("sd1.5").latent_space
     for weights in (named, str(folder), f"{folder}/"):
         found = registry.identify("sd1.5", weights)
         assert (found["hub_id"], found["revision"]) == (hub_id, folder.name)

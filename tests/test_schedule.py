@@ -165,8 +165,8 @@ def test_what_edits_do_not_apply_is_announced():
     ("read", "config", "words"),
     [
         (Schedule.of, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "holds no betas"),
-        (Schedule.of, SD | {"trained_betas": [0.1, 2.0]}, "trained_betas of the scheduler"),
-        (Schedule.of, SD | {"timestep_spacing": "even"}, "spaced by 'even'"),
+        (Schedule.of, SD | {"trained_betas": [0.1, 2.0]}, "scheduler's trained_betas"),
+        (Schedule.of, SD | {"timestep_spacing": "even"}, "timestep_spacing 'even'"),
         (
             Schedule.of,
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},

@@ -11,6 +11,7 @@ from PIL import Image
 
 from holdfast.base.errors import Missing
 from holdfast.models import registry
+from holdfast.models.export import export
 from holdfast.models.base import Condition, Prompt
 from holdfast.models.svd import spec
 from holdfast.models.svd.adapter import Seen, StableVideo
@@ -66,7 +67,7 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
     euler = scheduler(steps)
 
     class Anything(StableVideo):
-        def _predicted(self, x, s, half, branch, frames):
+        def _predict(self, x, s, half, branch, frames):
             told.append(0.25 * math.log(s))
             self.input = x
             return answer
@@ -106,7 +107,7 @@ def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_n
     assert [spec.spread(s) for s in moved] == pytest.approx([0.5 * spec.spread(s) for s in plain])
     assert backbone.levels(10, shift=9.0)[0] == plain[0]
     assert backbone.whole(0.123) == 0.123
-    with pytest.raises(ValueError, match="no grid of levels called 'euler'; there are: own"):
+    with pytest.raises(ValueError, match="no noise schedule 'euler': use one of own"):
         backbone.levels(10, grid="euler")
 
 
@@ -131,7 +132,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     assert not nothing.embedding.any()
     assert not nothing.latents.any()
     assert torch.equal(nothing.ids, seen.ids)
-    with pytest.raises(ValueError, match="steered by its first frame"):
+    with pytest.raises(ValueError, match="conditioned on a first frame"):
         backbone.condition(Prompt("a ball"))
 
 
@@ -203,7 +204,7 @@ def test_the_published_model_on_the_meta_device(name):
 
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(
-            num_attention_heads=(5, 10, 20, 20), num_frames=spec.MODELS[name].frames
+            num_attention_heads=(5, 10, 20, 20), num_frames=spec.SPECS[name].frames
         )
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=(128, 256, 512, 512),
@@ -215,7 +216,7 @@ def test_the_published_model_on_the_meta_device(name):
     assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082
     assert sum(p.numel() for p in vae.parameters()) == 97_742_847
     unet.to("meta")  # the mixing factors are made by a constructor that knows no default device
-    backbone = StableVideo(unet, vae, model=spec.MODELS[name], name=name)
+    backbone = StableVideo(unet, vae, spec=spec.SPECS[name], name=name)
     assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
     assert backbone.door.layers("self", "spatial") == backbone.door.layers("self", "temporal") == 16
     z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
@@ -233,7 +234,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
 
     from holdfast.sampling.maths import guided_velocity
 
-    folder, side = spec.find("shapeworld-svd"), 64
+    folder, side = export("shapeworld-svd", tmp_path / "embedded"), 64
     if made == "tiny":
         folder, side = saved(backbone, tmp_path), 32
         EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
@@ -262,10 +263,10 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
-def test_the_image_is_seen_as_in_diffusers_own_pipeline():
+def test_the_image_is_seen_as_in_diffusers_own_pipeline(tmp_path):
     from diffusers import StableVideoDiffusionPipeline
 
-    folder = spec.find("shapeworld-svd")
+    folder = export("shapeworld-svd", tmp_path / "embedded")
     pipe = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     theirs = pipe._encode_image(Image.fromarray(pixels), "cpu", 1, True)

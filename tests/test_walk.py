@@ -192,7 +192,7 @@ def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(t
     next(first)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         again = job(tiny_wan)
-        with pytest.raises(UserError, match="the loaded tiny is at work on another edit: wait"):
+        with pytest.raises(UserError, match="the loaded tiny is in use by another edit: wait"):
             pool.submit(loop.finished, again, Passing(tiny_wan)).result()
         first.close()
         assert pool.submit(loop.finished, again, Passing(tiny_wan)).result().isfinite().all()

@@ -11,6 +11,7 @@ from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.base.prompts import clean_prompt
 from holdfast.models.base import Condition, Prompt
+from holdfast.models import registry
 from holdfast.models.wan import adapter, spec
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
@@ -46,7 +47,7 @@ def test_published_configurations_on_the_meta_device(name):
     with torch.device("meta"):
         transformer, vae = WanTransformer3DModel(**fixed, **sizes), AutoencoderKLWan()
     assert sum(p.numel() for p in transformer.parameters()) == parameters
-    backbone = adapter.Wan(transformer, vae, shift=5.0, model=spec.MODELS[name], name=name)
+    backbone = adapter.Wan(transformer, vae, shift=5.0, spec=spec.SPECS[name], name=name)
     assert backbone.grid.stride == (4, 8, 8)
     assert backbone.grid.multiple == (16, 16)
     assert backbone.grid.latent_frames(41) == 11
@@ -131,7 +132,7 @@ def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
 
 def test_text_without_a_tokenizer_limit_is_512_long(tiny_wan, monkeypatch):
     monkeypatch.setattr(tiny_wan.tokenizer, "model_max_length", 10**30)
-    monkeypatch.setattr(tiny_wan, "_texts", {})
+    monkeypatch.setattr(tiny_wan, "_states", {})
     assert tiny_wan.condition(Prompt("a plain red ball")).positive.shape[1] == 512
     with pytest.warns(UserWarning, match="takes 512 tokens; the last 89"):
         tiny_wan.condition(Prompt("ball " * 600))
@@ -195,7 +196,7 @@ def test_wrong_names_and_folders(tmp_path):
 
 
 def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
-    folder = spec.find("shapeworld-wan")
+    folder = registry.find_weights("shapeworld-wan").folder
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
@@ -214,7 +215,7 @@ def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
 
 def test_a_user_folder_of_the_family_loads(tmp_path, shapeworld):
     """--weights takes a folder: the embedded one under another backbone's name."""
-    folder = spec.find("shapeworld-wan")
+    folder = registry.find_weights("shapeworld-wan").folder
     other = load_backbone("wan2.1-1.3b", weights=str(folder), device="cpu", dtype="bfloat16")
     assert other.transformer.dtype == torch.bfloat16
     assert other.vae.dtype == torch.float32
@@ -227,10 +228,9 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     """Loaded by from_pretrained; from the same noise, with guidance, on its Euler grid of levels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    from holdfast.models.wan.spec import find
     from holdfast.sampling.maths import guided_velocity
 
-    pipe = WanPipeline.from_pretrained(find("shapeworld-wan"), torch_dtype=torch.float32)
+    pipe = WanPipeline.from_pretrained(registry.find_weights("shapeworld-wan").folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     steps, shift = 6, 2.0
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)

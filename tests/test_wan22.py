@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from holdfast.models.checkpoint import Checkpoint
 from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.models import attention, feature_hooks, registry
@@ -23,7 +24,7 @@ from . import tiny
 from .methods.test_contract import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-CARD = Model("tiny", 0, rate=8, area=64 * 96, frames=13, carries=spec.CARRIES)
+CARD = Model("tiny", 0, rate=8, area=64 * 96, frames=13, carries=spec.CAPABILITIES)
 BOUNDARY = 0.875
 ABOVE, BELOW = 0.9, 0.8
 
@@ -154,8 +155,8 @@ def test_published_configurations_on_the_meta_device(name):
     assert shapes == published(**sizes)
     assert sum(p.numel() for p in transformer.parameters()) == parameters
     assert sum(p.numel() for p in vae.parameters()) == VAES[name][1]
-    model = spec.MODELS[name]
-    made = adapter.Wan(transformer, vae, shift=spec.SHIFTS[name], model=model, name=name)
+    model = spec.SPECS[name]
+    made = adapter.Wan(transformer, vae, shift=spec.SHIFTS[name], spec=model, name=name)
     side = {"wan2.2-5b": 16, "wan2.2-14b": 8}[name]
     assert made.grid.stride == (4, side, side)
     assert made.grid.multiple == (2 * side, 2 * side)
@@ -167,7 +168,7 @@ def test_published_configurations_on_the_meta_device(name):
 
 
 def test_the_cards_are_the_authors():
-    five, fourteen = (spec.MODELS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
+    five, fourteen = (spec.SPECS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
     assert (five.rate, five.frames, five.area) == (24, 121, 704 * 1280)
     assert (fourteen.rate, fourteen.frames, fourteen.area) == (16, 81, 480 * 832)
     assert (five.prefers, fourteen.prefers) == ({"shift": 5.0}, {"shift": 12.0})
@@ -355,7 +356,7 @@ def test_everything_but_the_velocity_is_known_before_a_denoiser_is_loaded(folder
         (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     assert set(made.parts) == {"vae", "text_encoder"}
     assert made.grid == about.grid
-    assert made.carries == about.carries == spec.CARRIES
+    assert made.carries == about.carries == spec.CAPABILITIES
     assert made.dtype == torch.float32
     assert made.door.layers("cross", "joint") == 2
     with attention.record(made):
@@ -406,7 +407,7 @@ def test_the_shift_is_the_cards_and_the_boundary_the_folders(folder):
     assert made.shift == 12.0
     assert made.levels(40) == adapter.Wan(shift=12.0).levels(40)
     assert made.experts.boundary == 0.85
-    index = spec._weights.index(folder)
+    index = Checkpoint(folder).index()
     for without in ({"boundary_ratio": None}, {}):
         rest = {key: value for key, value in index.items() if key != "boundary_ratio"}
         write_index(folder, **rest, **without)
@@ -425,26 +426,26 @@ def test_a_download_without_its_second_denoiser_says_how_to_go_on(folder, monkey
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
-    assert spec.find("wan2.2-14b") == folder
+    assert registry.find_weights("wan2.2-14b").folder == folder
     shutil.rmtree(folder / "transformer_2")
     said = r"is not complete \(no transformer_2\).*hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"
     with pytest.raises(Missing, match=said):
-        spec.find("wan2.2-14b")
+        registry.find_weights("wan2.2-14b")
     (folder / "model_index.json").unlink()
     with pytest.raises(Missing, match=r"no model_index\.json"):
-        spec.find("wan2.2-14b")
+        registry.find_weights("wan2.2-14b")
 
 
 def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder):
-    one = str(spec.find("shapeworld-wan"))  # its index names the second as none
+    one = str(registry.find_weights("shapeworld-wan"))  # its index names the second as none
     with pytest.raises(
-        ValueError, match=r"has two: it names no transformer_2.*such as wan2\.1-14b"
+        ValueError, match=r"names no transformer_2\), and \S+ has two: use .*such as wan2\.1-14b"
     ):
         load(one)
     for name in ("wan2.1-14b", "wan2.2-5b", "shapeworld-wan"):
-        with pytest.raises(ValueError, match=rf"two denoisers.*{name} has one; use wan2\.2-14b"):
+        with pytest.raises(ValueError, match=rf"two denoisers.*{name} has one: use wan2\.2-14b"):
             load(folder, name)
-    index = spec._weights.index(folder)
+    index = Checkpoint(folder).index()
     del index["transformer_2"]  # an older index does not name it at all
     write_index(folder, **index)
     with pytest.raises(ValueError, match="has two"):
@@ -454,6 +455,6 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
 
 @pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", "34.2"), ("wan2.2-14b", "126.2")])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
-    said = rf"{size} GB.*hf download {spec.MODELS[name].weights}"
+    said = rf"{size} GB.*hf download {spec.SPECS[name].weights}"
     with pytest.raises(Missing, match=said):
         load_backbone(name)

@@ -9,11 +9,11 @@ from holdfast.models import feature_hooks
 from holdfast.models.attention.hooks import Call
 from holdfast.models.spec import Model
 from holdfast.models.svd.adapter import StableVideo
-from holdfast.models.svd.spec import CARRIES as SVD_CARRIES
+from holdfast.models.svd.spec import CAPABILITIES as SVD_CAPABILITIES
 from holdfast.models.unet.adapter import LatentDiffusion, carried
 from holdfast.models.unet.hooks import door_of, residual_blocks
 from holdfast.models.wan.adapter import Wan
-from holdfast.models.wan.spec import CARRIES
+from holdfast.models.wan.spec import CAPABILITIES
 
 TEXT = 16  # width of the text states
 
@@ -56,7 +56,7 @@ def wan() -> Wan:
         vocab_size=len(tokenizer),
         dropout_rate=0.0,
     )
-    model = Model("tiny", 0, rate=8, area=32 * 32, frames=13, carries=CARRIES)
+    model = Model("tiny", 0, rate=8, area=32 * 32, frames=13, carries=CAPABILITIES)
     return Wan(transformer, vae, UMT5EncoderModel(text), tokenizer, 3.0, model, "tiny")
 
 
@@ -187,7 +187,7 @@ def stable_video(vae: nn.Module | None = None) -> StableVideo:
         patch_size=56,
         projection_dim=TEXT,
     )
-    model = Model("tiny", 0, rate=8, area=32 * 32, frames=10, carries=SVD_CARRIES)
+    model = Model("tiny", 0, rate=8, area=32 * 32, frames=10, carries=SVD_CAPABILITIES)
     encoder, processor = CLIPVisionModelWithProjection(vision), CLIPImageProcessorPil()
     return StableVideo(network, vae or image_vae(), encoder, processor, None, model, "tiny")
 

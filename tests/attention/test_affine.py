@@ -107,10 +107,10 @@ def test_keys_that_are_no_text_do_not_count():
 
 
 def test_a_term_is_carried_in_two_halves_that_bfloat16_keeps():
-    from holdfast.models.attention.refinement import _halves
+    from holdfast.models.attention.refinement import _split_halves
 
     x = torch.linspace(-7, 9, 501)
-    high, low = (half.to(torch.bfloat16).float() for half in _halves(x, torch.bfloat16))
+    high, low = (half.to(torch.bfloat16).float() for half in _split_halves(x, torch.bfloat16))
     assert (high + low - x).abs().max() < 2e-4
     assert (high - x).abs().max() > 2e-3  # one alone would not do
 

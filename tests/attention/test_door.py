@@ -230,7 +230,7 @@ def test_a_residual_output_is_laid_out_by_frame_row_and_column():
     for axis, laid in layouts.items():
         block = Named()
         door = feature_hooks.door_of([(Site("b", "block", 0, "residual", axis), block)])
-        field = type("Field", (), {"features": door})()
+        field = type("Field", (), {"feature_hooks": door})()
         call = attention.Call("src+", (0, 1, 2), (h, w))
         with feature_hooks.record(field) as found, door.calling(call):
             block(laid)

@@ -67,6 +67,10 @@ class Looking:
         return torch.zeros_like(z)
 
 
+def find_auto_mask(field, about):
+    return maps.find_auto_mask(field, about.source, about.src, about.tgt, about.seed)
+
+
 def given(src_words, tgt_words):
     z = torch.randn(1, 3, *Looking.shape)
     conditions = [Condition(None, None, 2, words) for words in (src_words, tgt_words)]

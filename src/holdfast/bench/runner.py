@@ -160,7 +160,7 @@ def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) 
 def _can_run(method: str, backbone: str, left_out: dict[str, str]) -> bool:
     """Whether a backbone has what a method needs; else the reason goes into left_out."""
     needs = methods.load(method).NEEDS
-    missing = needs - registry.backbones()[backbone].MODELS[backbone].carries
+    missing = needs - registry.specs()[backbone].carries
     if missing:
         left_out[f"{method} on {backbone}"] = " and ".join(sorted(missing)).replace("_", " ")
     return not missing

@@ -41,8 +41,7 @@ def _of_backbones() -> dict:
     from ..models.downloads import download
 
     rows = {}
-    for name, module in registry.backbones().items():
-        card = module.MODELS[name]
+    for name, card in registry.specs().items():
         get = download(card) if card.gigabytes else None
         rows[name] = {
             "weights": card.weights,

@@ -1,8 +1,8 @@
-"""Backbones: one package per model family, with its constants in `spec.py` and its adapter in `adapter.py`."""
+"""One adapter per model family. A module here offers MODELS (its backbones by name), find(), grid() and load()."""
 
 
 def names() -> list[str]:
-    """List the names of all backbones."""
-    from .registry import specs
+    """Names of all backbones."""
+    from .registry import backbones
 
-    return list(specs())
+    return list(backbones())

@@ -261,7 +261,7 @@ def _runs(run: list[tuple[int, float]], first: int, share: float) -> list[str]:
 
 
 def _said(place: MaskOutput, manifest: dict) -> dict:
-    for text in manifest["mask_warnings"]:
+    for text in manifest["notes"]:
         note(text)
     write_json(manifest_path(place.output), manifest)
     return manifest

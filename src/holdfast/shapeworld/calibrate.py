@@ -6,13 +6,13 @@ training scenes reach. What benchmarks/agreement.py wrote there stays, if the we
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 
-from ..base.files import from_json, write_json
+from ..base.files import write_json
 from ..models import calibration, registry
 from ..models.base import Backbone
+from ..models.checkpoint import Checkpoint
 from .rendering import render
 from .scenes import FIRST_TRAINING_SEED, sample_scene
 from .training.text import vocabulary
@@ -35,7 +35,7 @@ def update_calibration(folder: Path, measured: dict) -> dict:
     known = from_json(path.read_text()) if path.exists() else {}
     kept = known if known.get("weights") == weights else {}
     made = {"weights": weights} | kept | measured
-    write_json(path, made)
+    write_json(calibration.calibration_path(checkpoint), made)
     return made
 
 

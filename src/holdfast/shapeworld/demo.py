@@ -47,8 +47,8 @@ def run_demo(
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
     mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
-    name = names.choose(backbone, registry.backbones(), "backbone")
-    shown = "image" in registry.backbones()[name].MODELS[name].carries
+    name, _ = registry.choose_backbone(backbone)
+    shown = "image" in registry.specs()[name].carries
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     # As players like it, 4:2:0 in H.264 High; the result follows its source.

@@ -116,7 +116,7 @@ def score_caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]
     clip = generate(backbone, Prompt(scene.caption()), seed, frames)
     holds = check_caption(clip, scene)
     frame = check_caption(clip[[frames // 2]], scene) if moving else holds
-    return holds | {"frame": frame["score_caption"]}
+    return holds | {"frame": frame["caption"]}
 
 
 def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, seed: int) -> Tensor:
@@ -240,7 +240,7 @@ def measure_all(options) -> None:
     if "vae" in options.only:
         for name in SCENE_SETS:
             show(f"vae psnr, {name}", reconstruction_psnr, seeds, name)
-    carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
+    carries = registry.specs()[options.backbone].carries
     if "images" in options.only and "image" in carries:
         show("from the true first frame, nearer than it repeated", score_continuation, seeds)
         show("the same, drawn from all clips that may follow it", continuation_chance, seeds)

@@ -90,7 +90,7 @@ class Form:
 
         @gr.render(inputs=[self.method, self.backbone])
         def settings(method: str, backbone: str) -> None:
-            recommended = registry.backbones()[backbone].MODELS[backbone].prefers
+            recommended = registry.specs()[backbone].prefers
             made = widgets.method_widgets(methods.load(method).Config, recommended)
             for name, widget in made.items():
                 if name == "strength":

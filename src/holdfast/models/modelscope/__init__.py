@@ -1,1 +1,0 @@
-"""ModelScope's text-to-video family."""

@@ -38,7 +38,7 @@ def find_boxes(
     result = processor.post_process_grounded_object_detection(
         model(**inputs), inputs.input_ids, SURE, SURE, [frame.shape[:2]]
     )[0]
-    kept = [_within(corners.tolist(), frame.shape) for corners in result["find_boxes"]]
+    kept = [_within(corners.tolist(), frame.shape) for corners in result["boxes"]]
     if not kept:
         raise UserError(f"nothing that is called {text!r} is found; give a --box, or other words")
     return tuple(kept)
