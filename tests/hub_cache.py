@@ -34,17 +34,17 @@ def some_weights(file: Path) -> Path:
     return header_only(file, shapes)
 
 
-def known_backbones() -> dict[str, published.Published]:
+def known_backbones() -> dict[str, published.PublishedRepository]:
     """The backbones whose repository's files are known."""
     found = {}
     for name, card in registry.specs().items():
-        known = published.of(card.weights) if card.gigabytes else None
+        known = published.find_repository(card.weights) if card.download_gb else None
         if known:
             found[name] = known
     return found
 
 
-def values(known: published.Published, path: str) -> dict | None:
+def values(known: published.PublishedRepository, path: str) -> dict | None:
     name = next(n for n in published.names() if published.read(n) is known)
     sister = STAND_INS.get((name, path))
     return published.read(sister).values(path) if sister else known.values(path)

@@ -48,7 +48,7 @@ def call(*arguments):
 
 def test_a_folder_says_how_to_convert_it_and_then_loads_with_the_same_numbers(folder):
     with pytest.raises(UserError, match=r"lacks unet except as .*\.bin, a pickle.*") as found:
-        registry.about(NAME, str(folder))
+        registry.describe_backbone(NAME, str(folder))
     assert found.value.remedy.endswith(f"holdfast convert '{folder}'")
     said = call(folder)
     assert said.exit_code == 0
@@ -69,7 +69,7 @@ def test_shards_a_variant_and_shared_memory(folder):
     vae = folder / "vae" / bin_of("vae")
     held = torch.load(vae)
     torch.save(
-        {n: t.half() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
+        {n: t.for_branch() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
     )
     vae.unlink()
     encoder = folder / "text_encoder"
@@ -157,9 +157,9 @@ def test_a_download_of_pickles_alone_is_converted_in_the_hubs_cache(folder, tmp_
     (place / "snapshots").mkdir()
     snapshot = folder.rename(place / "snapshots" / ("1" * 40))
     with pytest.raises(Missing, match=rf"\.bin files, .*: holdfast convert {snapshot}"):
-        registry.about("zeroscope")
+        registry.describe_backbone("zeroscope")
     assert call("cerspense/zeroscope_v2_576w").exit_code == 0
-    assert registry.about("zeroscope").name == "zeroscope"
+    assert registry.describe_backbone("zeroscope").name == "zeroscope"
     assert registry.identify("zeroscope")["revision"] == "1" * 40
 
 

@@ -33,7 +33,7 @@ def key(folder=None, guide=None, backbone=NAME):
     task = EditTask(
         "clip.mp4", "out.mp4", **PROMPTS, backbone=backbone, weights=weights, guide=guide
     )
-    return task.key(), task.fit_key({})
+    return task.latent_key(), task.adapters_key({})
 
 
 def test_the_key_is_of_the_files_that_are_read(folder):

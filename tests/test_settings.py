@@ -122,4 +122,4 @@ def test_every_methods_defaults_are_allowed_and_its_settings_can_be_listed(name)
 def test_a_backbone_prefers_only_shared_settings():
     """Never a method's own: one strength for all would override every paper's."""
     for name, module in registry.backbones().items():
-        assert set(module.MODELS[name].prefers) <= SHARED
+        assert set(module.MODELS[name].recommended) <= SHARED

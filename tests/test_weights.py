@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from holdfast.models.export import export
 from holdfast.cli import doctor
 from holdfast.cli.app import app
-from holdfast.models import headers, parts, registry, checkpoint, weights
+from holdfast.models import weight_files, loading, registry, checkpoint, weights
 
 FAMILIES = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,7 +30,7 @@ def copied(tmp_path):
 
 
 def planned_and_loaded(name, folder):
-    registry.about(name, str(folder))
+    registry.describe_backbone(name, str(folder))
     return registry.load_backbone(name, str(folder), "cpu")
 
 
@@ -99,7 +99,7 @@ def test_every_familys_parts_are_looked_at_before_anything_is_loaded(name, copie
         write(config, layers_per_block=10**5, num_layers=10**5, num_res_blocks=10**5)
         refused(name, folder, "_?layers(_per_block)? is|num_res_blocks is")
         config.write_text(text)
-    assert registry.load_backbone(name, str(folder), "cpu").grid == registry.about(name).grid
+    assert registry.load_backbone(name, str(folder), "cpu").grid == registry.describe_backbone(name).clip_format
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_parts_of_different_models_are_not_put_together(copied):
     with pytest.raises(ValueError, match=r"does not fit its config\.json"):
         registry.load_backbone("shapeworld-sd", str(folder), "cpu")
     with pytest.raises(ValueError, match=r"mixes parts .* their widths are 64 and 128"):
-        parts.agree(folder, "widths", 128, 64)
-    parts.agree(folder, "widths", 128, None, 128)
+        loading.require_equal(folder, "widths", 128, 64)
+    loading.require_equal(folder, "widths", 128, None, 128)
 
 
 def test_an_image_processor_that_is_none(copied):
@@ -279,7 +279,7 @@ def test_a_hundred_thousand_layers_are_never_made():
     from diffusers import UNet2DConditionModel
 
     made = []
-    with pytest.raises(parts._TooMany), parts._at_most(100), torch.device("meta"):
+    with pytest.raises(loading._TooMany), loading._at_most(100), torch.device("meta"):
         made.append(UNet2DConditionModel(layers_per_block=10**5))
     assert not made
     torch.nn.Linear(2, 2)  # the watch has ended
@@ -287,9 +287,9 @@ def test_a_hundred_thousand_layers_are_never_made():
 
 def test_only_headers_are_read(copied):
     file = copied() / "unet"
-    found = headers.shapes(file)
+    found = weight_files.tensor_shapes(file)
     assert found == {name: tuple(t.shape) for name, t in load_file(file / WEIGHTS).items()}
-    assert headers.size(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
+    assert weight_files.count_numbers(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
 
 
 def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_path, monkeypatch):

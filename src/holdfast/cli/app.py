@@ -14,7 +14,7 @@ from rich.table import Table
 from ..base import names
 from ..base.errors import UserError
 from ..pipeline import agreement, summary
-from ..pipeline.output_paths import store_of
+from ..pipeline.output_paths import saved_progress
 from ..pipeline.task import EditTask
 from .batch import batch
 from .bench import bench
@@ -44,8 +44,8 @@ def edit(**values: Any) -> None:
     with exit_codes():
         settings, words = settings_of(values.pop("settings")), tuple(values.pop("words"))
         task = EditTask(**values, settings=settings, words=words)
-        store = store_of(task)
-    with going_on(store.holds), exit_codes():
+        store = saved_progress(task)
+    with going_on(store.can_resume), exit_codes():
         if only_check:
             check_task(task, as_json)
         else:
@@ -53,32 +53,32 @@ def edit(**values: Any) -> None:
 
 
 def check_task(task: EditTask, as_json: bool) -> None:
-    from ..pipeline.validation import taken
+    from ..pipeline.validation import validate
 
-    known = taken(task)
+    known = validate(task)
     begin = time.perf_counter()  # libraries are loaded too: an edit does that again
     from ..base.files import as_json as to_json
     from ..models import registry
     from ..pipeline import estimate
 
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    said = estimate.forecast(task, known, backbone, time.perf_counter() - begin)
+    said = estimate.estimate_edit(task, known, backbone, time.perf_counter() - begin)
     if as_json:
         print(to_json(dataclasses.asdict(said)))
         return
-    for line in estimate.lines(said):
+    for line in estimate.estimate_lines(said):
         screen.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
-    from ..pipeline.validation import taken
+    from ..pipeline.validation import validate
 
-    known = taken(task)  # first, for what follows imports torch, and that takes seconds
+    known = validate(task)  # first, for what follows imports torch, and that takes seconds
     from ..base.files import as_json as to_json
     from ..pipeline import run
 
     with shown_progress(quiet=as_json) as report:
-        result = run.edit(task, resume=resume, report=report, known=known)
+        result = run.edit(task, resume=resume, on_progress=report, validated=known)
         result.save(report=report)
     if as_json:
         print(to_json(result.manifest))
@@ -89,7 +89,7 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
 def summarise(manifest: dict) -> None:
     output = escape(manifest["output"])
     screen.print(f"[green]wrote[/] {output} (and {output}.json)", highlight=False, soft_wrap=True)
-    for line in summary.lines(manifest):
+    for line in summary.summary_lines(manifest):
         screen.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for step in summary.next_steps(manifest):
         screen.print(f"next: {escape(step)}", highlight=False, soft_wrap=True)
@@ -168,9 +168,9 @@ def show_demo(manifest: dict, seconds: float, output: Path) -> None:
     table.add_row("change outside the edit", f"{truth['outside_share']:.1%} of all change")
     table.add_row("edit succeeded", "yes" if truth["success"] else "no")
     table.add_row("pixels changed", f"{kept['changed_share']:.1%}")
-    table.add_row("kept", summary.kept_outside(manifest))
+    table.add_row("kept", summary.describe_preservation(manifest))
     if manifest["agreement"]:
-        table.add_row("by itself", agreement.sentence(manifest["agreement"]))
+        table.add_row("by itself", agreement.describe_agreement(manifest["agreement"]))
     for stage, value in manifest["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{value:.2f}")
     table.add_row("seconds in all", f"{seconds:.1f}")

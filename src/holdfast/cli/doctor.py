@@ -90,8 +90,8 @@ def _networks() -> dict[str, str]:
     found = {}
     for option in ("clip", "dino", "structure"):
         name = getattr(Options(), option)
-        folder = hub.cached(name)
-        get = hub.command(name, hub.TRANSFORMERS_FILES)
+        folder = hub.find_cached(name)
+        get = hub.download_command(name, hub.TRANSFORMERS_FILES)
         absent = f"{name} is not on this machine; get it with: {get}"
         found[option] = absent if folder is None else f"here: {folder}"
     return found

@@ -38,11 +38,11 @@ def _of_methods() -> dict:
 
 def _of_backbones() -> dict:
     from ..models import registry
-    from ..models.downloads import download
+    from ..models.downloads import plan_download
 
     rows = {}
     for name, card in registry.specs().items():
-        get = download(card) if card.gigabytes else None
+        get = plan_download(card) if card.download_gb else None
         rows[name] = {
             "weights": card.weights,
             "gigabytes": round(get.bytes / 1e9, 1) if get else 0,
@@ -62,7 +62,7 @@ def _of_pairs() -> dict:
         needs = methods.load(name).NEEDS
         rows[name] = {}
         for backbone, module in registry.backbones().items():
-            missing = needs - module.MODELS[backbone].carries
+            missing = needs - module.MODELS[backbone].capabilities
             rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
 

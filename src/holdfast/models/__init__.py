@@ -1,8 +1,8 @@
-"""One adapter per model family. A module here offers MODELS (its backbones by name), find(), grid() and load()."""
+"""Backbones: one package per model family, with its constants in `spec.py` and its adapter in `adapter.py`."""
 
 
 def names() -> list[str]:
-    """Names of all backbones."""
-    from .registry import backbones
+    """List the names of all backbones."""
+    from .registry import specs
 
-    return list(backbones())
+    return list(specs())

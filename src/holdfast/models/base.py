@@ -1,4 +1,4 @@
-"""What a backbone is: a conditioned velocity field over video latents, with its encoder and decoder."""
+"""The contract of a backbone: a conditioned velocity field over video latents, with its encoder and decoder."""
 
 import contextlib
 import threading
@@ -12,22 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UserError
-from ..media.clip_format import Grid
-from .attention.hooks import Door
+from ..base.notices import note
+from ..media.clip_format import ClipFormat
+from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
-from .spec import space_of
+from .spec import latent_space
 
-RESTING = frozenset({"text_encoder"})  # parts that wait on the CPU: the denoiser needs the room
+CPU_PARTS = frozenset({"text_encoder"})  # they stay on the CPU, because the denoiser needs the room
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a condition is made from. words: which words of the cleaned text (prompts.py), by index, drive the edit;
-    image: 3 H W in [0, 1]; latent: the image's own, 1 c 1 h w, where it is known better than by encoding it.
+    """What a conditioning is made from.
 
-    ids: the numbers that a model is told beside an image; None: its own. noise: what the image's noise is added to:
-    its pixels, its latent, or a sample of its latent in place of the mode. A latent that is given gets none with
-    "pixels".
+    words: indices of the words of the cleaned text (base/prompts.py) that drive the edit. image: 3 H W in [0, 1].
+    latent: the image's latent, 1 c 1 h w, if it is known better than by encoding the image. time_ids: the numbers that
+    a model receives next to an image; None for its own. noise_target: what the image's noise is added to: its pixels,
+    its latent, or a sample of its latent instead of the mode. A given latent gets no noise with "pixels".
     """
 
     text: str = ""
@@ -35,157 +36,172 @@ class Prompt:
     words: tuple[int, ...] = ()
     image: Tensor | None = None
     latent: Tensor | None = None
-    ids: tuple[float, float, float] | None = None
-    noise: Literal["pixels", "latent", "sample"] = "pixels"
+    time_ids: tuple[float, float, float] | None = None
+    noise_target: Literal["pixels", "latent", "sample"] = "pixels"
 
 
 @dataclass(frozen=True)
-class Condition:
-    """What steers the field: one half for the prompt, one for the negative prompt. What a half is, only its adapter
-    knows.
+class Conditioning:
+    """What conditions the velocity: one value for the prompt and one for the negative prompt.
 
-    length: how many text tokens the prompt has, without padding; words: which of them are of the words that drive the
-    edit.
+    Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
+    positions of the tokens of the words that drive the edit.
     """
 
     positive: Any
     negative: Any
-    length: int = 0
-    words: tuple[int, ...] = ()
+    token_count: int = 0
+    edit_tokens: tuple[int, ...] = ()
 
-    def half(self, branch: str) -> Any:
-        """The half that a branch is steered by."""
+    def for_branch(self, branch: str) -> Any:
+        """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
         return self.positive if branch.endswith("+") else self.negative
 
-    def against(self, other: "Condition") -> "Condition":
-        """This condition with another's prompt in the negative's place: guidance leads away from it."""
+    def with_negative_of(self, other: "Conditioning") -> "Conditioning":
+        """Return this conditioning with another's prompt as its negative, so that guidance leads away from that."""
         return replace(self, negative=other.positive)
 
 
 class Backbone(ABC):
-    """A conditioned velocity field over video latents, with its encoder and decoder. A Field (step.py)."""
+    """A conditioned velocity field over video latents, with its encoder and decoder. It is a VelocityField."""
 
     name: str
-    grid: Grid
-    carries: frozenset[str]
-    prefers: Mapping[str, Any]
+    clip_format: ClipFormat
+    capabilities: frozenset[str]
+    recommended: Mapping[str, Any]  # settings that suit the model
     device: torch.device
     dtype: torch.dtype  # of the denoiser; latents are float32 everywhere else
-    door: Door | None  # to its attention; None where `carries` names no attention
-    features: Door | None  # to its residual blocks' outputs; None where `carries` names none
+    attention_hooks: LayerHooks | None  # None if `capabilities` names no attention
+    feature_hooks: LayerHooks | None  # on residual blocks; None if `capabilities` names no features
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
-    network: nn.Module | None = None  # the denoiser, where methods may put adapters into it
-    guide: str = ""  # the name of an image model over the same latents
-    calibration: Calibration = Calibration()  # what was measured of these weights
-    weights: Mapping[str, Any] | None = None  # which files it was loaded from, where it was
+    network: Any = None  # the denoiser, if methods may add adapters to it
+    image_model: str = ""  # name of an image model over the same latents
+    calibration: Calibration = Calibration()  # measurements of these weights
+    weights: Mapping[str, Any] | None = None  # the files that it was loaded from
 
     @property
-    def space(self) -> dict[str, Any]:
-        """What its latents are: that of two models over the same ones is the same."""
-        return space_of(self.parts["vae"].config if "vae" in self.parts else {})
+    def latent_space(self) -> dict[str, Any]:
+        """What identifies the latents. Models that share latents have equal ones."""
+        vae: Any = self.parts.get("vae")
+        return latent_space(vae.config if vae is not None else {})
 
     @abstractmethod
-    def condition(self, prompt: Prompt) -> Condition:
+    def condition(self, prompt: Prompt) -> Conditioning:
         """Encode a prompt and its negative."""
 
     @abstractmethod
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
-        """Frames `3 H W` in [0, 1], in order (a tensor `f 3 H W` is such an iterable), to a latent `1 c f h w`: the
-        posterior's mode, or with `eps` (`f c h w`, of latent frames) a sample of it.
+        """Encode frames `3 H W` in [0, 1], in order, to a latent `1 c f h w`. A tensor `f 3 H W` is such an iterable.
+
+        The result is the posterior's mode, or with eps (`f c h w`, of latent frames) a sample of the posterior.
         """
 
     @abstractmethod
     def decode(self, z: Tensor) -> Iterator[Tensor]:
-        """A latent to frames `f 3 H W` in [0, 1], a chunk at a time, in order."""
+        """Decode a latent to frames `f 3 H W` in [0, 1], a chunk at a time, in order."""
 
     @abstractmethod
-    def levels(
+    def sigmas(
         self,
         steps: int,
         shift: float | None = None,
-        grid: str = "own",
+        schedule: str = "own",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
-        """`steps + 1` noise levels from noisy to 0. shift: None for the model's own; grid: by name; shape: f h w of
-        the latent.
+        """Return `steps + 1` noise levels, from noisy to 0.
+
+        shift: None for the model's own. schedule: by name. shape: f h w of the latent.
         """
 
     @abstractmethod
-    def whole(self, sigma: float) -> float:
-        """The level whose timestep is that of sigma cut to a whole number, in the model's own time."""
+    def snap_timestep(self, sigma: float) -> float:
+        """Return the noise level whose timestep is sigma's, rounded down to a whole number in the model's own time."""
 
     @abstractmethod
     def velocity(
         self,
         z: Tensor,
         sigma: float,
-        condition: Condition,
+        condition: Conditioning,
         *,
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        """The velocity `noise - clean` at `z`, level sigma. branch: "src+", "src-", "tgt+" or "tgt-" (- is the
-        negative).
+        """Return the velocity `noise - clean` at z and sigma. It is differentiable in z: the caller sets `no_grad`.
 
-        frames: which latent frames of the clip z holds; None: all of them. Differentiable in z: who drives says
-        `no_grad`.
+        branch: "src+", "src-", "tgt+" or "tgt-", where - is the negative prompt. frames: indices of the clip's latent
+        frames that z holds; None for all.
         """
 
     def part(self, name: str) -> Any:
-        """One of the parts. Raises ValueError where the backbone was built without it."""
+        """Return a part. Raise UserError if the backbone was built without it."""
         if name not in self.parts:
             raise UserError(f"{self.name} was built without its {name}, which this needs")
         return self.parts[name]
 
     @contextlib.contextmanager
-    def on(self, *names: str) -> Iterator[None]:
-        """Have some parts on the device inside. Those that rest elsewhere go back there afterwards."""
+    def use_parts(self, *names: str) -> Iterator[None]:
+        """Move the named parts to the device, and move parts that live on the CPU back afterwards."""
         for name in names:
             self.part(name).to(self.device)
         try:
             yield
         finally:
-            for name in RESTING.intersection(names):
+            for name in CPU_PARTS.intersection(names):
                 self.part(name).to("cpu")
 
+    @contextlib.contextmanager
+    def use_call(self, call: NetworkCall) -> Iterator[None]:
+        """Assign the evaluations inside the block to a call, for all hooks."""
+        with contextlib.ExitStack() as stack:
+            for hooks in (self.attention_hooks, self.feature_hooks):
+                if hooks is not None:
+                    stack.enter_context(hooks.use_call(call))
+            yield
 
-def placed(
+
+def prepare_parts(
     parts: Mapping[str, nn.Module | None], device: torch.device | None
 ) -> dict[str, nn.Module]:
-    """The parts that there are, ready for use: frozen, and those that do not rest on the device."""
-    there = {name: part for name, part in parts.items() if part is not None}
-    for name, part in there.items():
+    """Return the parts that are not None, frozen, and on the device unless they stay on the CPU."""
+    present = {name: part for name, part in parts.items() if part is not None}
+    for name, part in present.items():
         part.eval().requires_grad_(False)
-        if device is not None and name not in RESTING:
+        if device is not None and name not in CPU_PARTS:
             part.to(device)
-    return there
+    return present
 
 
-def device_of(parts: Mapping[str, nn.Module]) -> torch.device:
-    """Where parts already are; the CPU where there are none."""
+def find_device(parts: Mapping[str, nn.Module]) -> torch.device:
+    """Return the device of some parts; the CPU if there are none."""
     for name, part in parts.items():
         for parameter in part.parameters():
-            if name not in RESTING:
+            if name not in CPU_PARTS:
                 return parameter.device
     return torch.device("cpu")
 
 
+def note_truncation(name: str, length: int, excess: int, text: str) -> None:
+    """Note that a model does not read the end of a prompt."""
+    note(f"{name} takes {length} tokens; the last {excess} of {text[:40]!r}... are ignored")
+
+
 _reserved: weakref.WeakSet[Backbone] = weakref.WeakSet()
-_reserving = threading.Lock()
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def reserve(backbone: Backbone) -> Iterator[None]:
-    """Keep other edits off a backbone inside. Raise UserError where one is at work already.
+    """Keep other edits off a backbone inside the block. Raise UserError if another edit uses it.
 
-    Attention rules, adapters and the denoiser in use are the backbone's own: two edits at a time would mix.
+    Attention rules, adapters and the denoiser in use belong to the backbone: two edits at a time would mix them.
     """
     own = unwrap(backbone)
-    with _reserving:
+    with _lock:
         if own in _reserved:
             raise UserError(
-                f"the loaded {own.name} is at work on another edit",
-                "wait until that has ended (or close its events), or load it once more",
+                f"the loaded {own.name} is in use by another edit",
+                "wait until it ends (or close its events), or load the backbone once more",
             )
         _reserved.add(own)
     try:
@@ -195,24 +211,26 @@ def reserve(backbone: Backbone) -> Iterator[None]:
 
 
 def unwrap(backbone: Backbone) -> Backbone:
-    """Return the backbone that a chain of Passing ends in."""
-    while isinstance(backbone, Passing):
+    """Return the backbone inside all wrappers."""
+    while isinstance(backbone, BackboneWrapper):
         backbone = backbone.inner
     return backbone
 
 
-class Passing(Backbone):
-    """A backbone that hands everything on to another: for those that stand before one and change one thing."""
+class BackboneWrapper(Backbone):
+    """Wrap a backbone and delegate every call. Subclass it to change one."""
 
     def __init__(self, inner: Backbone):
         self.inner = inner
-        self.name, self.grid, self.carries = inner.name, inner.grid, inner.carries
-        self.prefers, self.device, self.dtype = inner.prefers, inner.device, inner.dtype
-        self.door, self.features, self.parts = inner.door, inner.features, inner.parts
-        self.network, self.guide, self.weights = inner.network, inner.guide, inner.weights
+        self.name, self.clip_format = inner.name, inner.clip_format
+        self.capabilities, self.recommended = inner.capabilities, inner.recommended
+        self.device, self.dtype = inner.device, inner.dtype
+        self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
+        self.parts, self.network = inner.parts, inner.network
+        self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration = inner.calibration
 
-    def condition(self, prompt: Prompt) -> Condition:
+    def condition(self, prompt: Prompt) -> Conditioning:
         return self.inner.condition(prompt)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
@@ -221,17 +239,25 @@ class Passing(Backbone):
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         return self.inner.decode(z)
 
-    def levels(
+    def sigmas(
         self,
         steps: int,
         shift: float | None = None,
-        grid: str = "own",
+        schedule: str = "own",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
-        return self.inner.levels(steps, shift, grid, shape)
+        return self.inner.sigmas(steps, shift, schedule, shape)
 
-    def whole(self, sigma: float) -> float:
-        return self.inner.whole(sigma)
+    def snap_timestep(self, sigma: float) -> float:
+        return self.inner.snap_timestep(sigma)
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
+    def velocity(
+        self,
+        z: Tensor,
+        sigma: float,
+        condition: Conditioning,
+        *,
+        branch: str,
+        frames: Sequence[int] | None = None,
+    ) -> Tensor:
         return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import hub, published
-from .spec import Model
+from .spec import BackboneSpec
 
-# What goes with a part in folders of their own.
+# The folder that goes with a part.
 COMPANIONS = {"text_encoder": "tokenizer", "image_encoder": "feature_extractor"}
 
 
 @dataclass(frozen=True)
 class Download:
-    """How to get a model's weights. command: one line, or several joined by &&."""
+    """How to get a model's weights."""
 
-    command: str
-    bytes: int | None  # None: nothing is known of it
-    is_exact: bool = False  # whether the size is of this very repository
-    pickled: tuple[str, ...] = ()  # parts that come as .bin files alone
+    command: str  # one line, or several joined by &&
+    bytes: int | None  # None if unknown
+    is_exact: bool = False  # whether the size is that of this very repository
+    pickled_parts: tuple[str, ...] = ()  # parts that are published as .bin files only
 
     @property
     def size(self) -> str:
-        """In words, such as "4.3 GB"; empty where nothing is known."""
+        """The size as text, such as "4.3 GB"; empty if it is unknown."""
         if self.bytes is None:
             return ""
         if self.is_exact:
@@ -30,45 +30,51 @@ class Download:
         return f"about {self.bytes / 1e9:.3g} GB"
 
 
-def download(model: Model, hub_id: str | None = None) -> Download:
-    """How to get a model's parts from its own repository or from another one, `owner/name` or `owner/name@revision`."""
-    place = hub_id or model.weights
-    name, _ = hub.split(place)
-    known = published.of(name)
-    own = name == model.weights
-    includes = _small_files(model.parts)
-    for pattern in _weight_files(model.parts, model.pickled if own else ()):
-        if known is None or any(published.is_included(f, [pattern]) for f in known.listing):
+def plan_download(spec: BackboneSpec, hub_id: str | None = None) -> Download:
+    """Return how to get a model's parts.
+
+    hub_id: another repository than the model's own, as `owner/name` or `owner/name@revision`.
+    """
+    place = hub_id or spec.weights
+    name, _ = hub.split_revision(place)
+    repository = published.find_repository(name)
+    pickled = spec.pickled_parts if name == spec.weights else ()
+    includes = _small_files(spec.parts)
+    for pattern in _weight_files(spec.parts, pickled):
+        if repository is None or repository.has(pattern):
             includes.append(pattern)
-    command = hub.command(place, includes)
-    pickled = model.pickled if own else ()
+    command = hub.download_command(place, includes)
     if pickled:
         command += f" && {convert_command(place)}"
-    return Download(command, *_size(model, known, name, includes), pickled)
+    return Download(command, *_size(spec, repository, name, includes), pickled)
 
 
 def _size(
-    model: Model, known: published.Published | None, name: str, includes: list[str]
+    spec: BackboneSpec,
+    repository: published.PublishedRepository | None,
+    name: str,
+    includes: list[str],
 ) -> tuple[int | None, bool]:
-    if known:
-        return known.bytes_of(includes), name in known.names
-    return (round(model.gigabytes * 1e9), False) if name == model.weights else (None, False)
+    """Return the size in bytes, and whether it is exact."""
+    if repository:
+        return repository.total_bytes(includes), name in repository.names
+    return (round(spec.download_gb * 1e9) if name == spec.weights else None), False
 
 
 def _small_files(parts: Sequence[str]) -> list[str]:
-    """Globs of the small files that are read. In a glob of the hub * matches / too."""
+    """Return globs of the small files that are read. In a glob of the hub, * matches / too."""
     return ["*.json", *("tokenizer/*" for part in parts if COMPANIONS.get(part) == "tokenizer")]
 
 
 def _weight_files(parts: Sequence[str], pickled: Sequence[str]) -> list[str]:
-    """Globs of the parts' weights. None of them matches a variant's."""
-    found = []
+    """Return globs of the parts' weights. None of them matches a variant's files."""
+    globs = []
     for part in parts:
-        kind = "bin" if part in pickled else "safetensors"
-        found += [f"{part}/*model.{kind}", f"{part}/*model-*.{kind}"]
-    return found
+        suffix = "bin" if part in pickled else "safetensors"
+        globs += [f"{part}/*model.{suffix}", f"{part}/*model-*.{suffix}"]
+    return globs
 
 
 def convert_command(place: str) -> str:
-    """The command that makes .bin weights readable."""
+    """Return the command that converts .bin weights to safetensors."""
     return f"holdfast convert {shlex.quote(place)}"

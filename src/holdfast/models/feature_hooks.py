@@ -1,48 +1,55 @@
-"""The door to what residual blocks put out: read or replace it at chosen sites and calls, inside a `with` block,
-always restored.
+"""Feature hooks: read or replace the output of residual blocks at chosen layers, inside a `with` block.
 
-A value is b c f h w on the site's grid, whatever layout the network has inside.
+The network is always restored. A value is `b c f h w` on the layer's token grid, whatever layout the network uses.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .attention.hooks import Door, Site, Where, everywhere, size_of
+from .attention.hooks import Layer, LayerFilter, LayerHooks, any_layer, token_rows_columns
 
-Rule = Callable[[Site, Tensor], Tensor | None]  # the output b c f h w, or None: leave it alone
+Rule = Callable[[Layer, Tensor], Tensor | None]  # return the output b c f h w, or None to leave it
 
 
-def edit(field, rule: Rule, where: Where = everywhere) -> contextlib.AbstractContextManager[None]:
-    """Let a rule replace residual blocks' outputs where `where` holds. All else, and where it returns None, stays as
-    it is.
-    """
-    return field.features.ruled(rule, where)
+class HasFeatures(Protocol):
+    """What `use_rule` and `record` need of a velocity field."""
+
+    @property
+    def feature_hooks(self) -> LayerHooks | None: ...
+
+
+def use_rule(
+    field: HasFeatures, rule: Rule, where: LayerFilter = any_layer
+) -> contextlib.AbstractContextManager[None]:
+    """Let a rule replace the output of residual blocks that `where` selects. Where it returns None, the output stays."""
+    assert field.feature_hooks is not None, "the field has no feature hooks"
+    return field.feature_hooks.use_rule(rule, where)
 
 
 @contextlib.contextmanager
 def record(
-    field, where: Where = everywhere, keep: Callable[[Site, Tensor], Any] | None = None
-) -> Iterator[dict[Site, Any]]:
-    """Collect by site what `keep(site, x)` makes of each output; without it the output itself, of which nothing is
-    copied.
-    """
-    found: dict[Site, Any] = {}
+    field: HasFeatures,
+    where: LayerFilter = any_layer,
+    extract: Callable[[Layer, Tensor], Any] | None = None,
+) -> Iterator[dict[Layer, Any]]:
+    """Collect `extract(layer, x)` of each output by layer. Without it collect the output itself, not a copy."""
+    values: dict[Layer, Any] = {}
 
-    def look(site: Site, x: Tensor) -> None:
-        found[site] = keep(site, x) if keep else x
+    def read(layer: Layer, x: Tensor) -> None:
+        values[layer] = extract(layer, x) if extract else x
 
-    with edit(field, look, where):
-        yield found
+    with use_rule(field, read, where):
+        yield values
 
 
-def door_of(blocks: Sequence[tuple[Site, nn.Module]]) -> Door:
-    """A door to the outputs of some modules: of images (b f) c h w, of clips b c f h w, or of tokens b N c."""
+def output_hooks(blocks: Sequence[tuple[Layer, nn.Module]]) -> LayerHooks:
+    """Return hooks on the outputs of modules: of images `(b f) c h w`, of clips `b c f h w`, or of tokens `b N c`."""
 
-    def mount(door: Door) -> Callable[[], None]:
-        handles = [module.register_forward_hook(_asking(door, site)) for site, module in blocks]
+    def mount(hooks: LayerHooks) -> Callable[[], None]:
+        handles = [m.register_forward_hook(_forward_hook(hooks, layer)) for layer, m in blocks]
 
         def unmount() -> None:
             for handle in handles:
@@ -50,31 +57,32 @@ def door_of(blocks: Sequence[tuple[Site, nn.Module]]) -> Door:
 
         return unmount
 
-    return Door(mount, [site for site, _ in blocks])
+    return LayerHooks(mount, [layer for layer, _ in blocks])
 
 
-def _asking(door: Door, site: Site) -> Callable:
-    """A hook that gives a block's output to the door's rules, as b c f h w, and brings back what they make of it."""
+def _forward_hook(hooks: LayerHooks, layer: Layer) -> Callable:
+    """Return a forward hook that gives a block's output to the rules as `b c f h w`, and converts their output back."""
 
     def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
-        place = _met(door, site, output)
-        if not door.wants(place):
+        located = _locate(hooks, layer, output)
+        if not hooks.has_rule(located):
             return None
-        replaced = door.ask(place, _to_clip(place, output))
-        return None if replaced is None else _from_clip(replaced, output)
+        replacement = hooks.run_rules(located, _to_clip(located, output))
+        return None if replacement is None else _from_clip(replacement, output)
 
     return hook
 
 
-def _met(door: Door, site: Site, output: Tensor) -> Site:
+def _locate(hooks: LayerHooks, layer: Layer, output: Tensor) -> Layer:
     if output.dim() == 3:  # tokens of the whole clip
-        tokens = output.shape[1] // len(door.call.frames)
-        return door.at(site, *size_of(tokens, door.call.size))
-    return door.at(site, *output.shape[-2:])
+        call = hooks.running_call
+        tokens = output.shape[1] // len(call.frames)
+        return hooks.locate(layer, *token_rows_columns(tokens, call.latent_size))
+    return hooks.locate(layer, *output.shape[-2:])
 
 
-def _to_clip(site: Site, output: Tensor) -> Tensor:
-    f, h, w = site.grid
+def _to_clip(layer: Layer, output: Tensor) -> Tensor:
+    f, h, w = layer.token_grid
     if output.dim() == 3:
         return output.transpose(1, 2).unflatten(2, (f, h, w))
     if output.dim() == 4:

@@ -1,5 +1,7 @@
-"""Where weights lie: in a folder, or in the hub's local cache. Nothing is fetched, or asked
-for: a library that is given a hub id looks for optional files on the net, and waits for it.
+"""Find weights in a folder or in the hub's local cache.
+
+Nothing is downloaded, and the network is not used: a library that is given a hub id looks for optional files there and
+waits for it.
 """
 
 import contextlib
@@ -11,19 +13,19 @@ from pathlib import Path
 from ..base.errors import Missing, UserError
 
 REPOSITORY = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")  # a folder of the cache
-# Of a transformers model: its safetensors, where a repository has the same weights in other formats too.
-WHOLE_MODEL = ("*.json", "*.txt", "*.model", "*model.safetensors", "*model-*.safetensors")
+# Globs of a transformers model's files: its safetensors only, if it has the weights in other formats too.
+TRANSFORMERS_FILES = ("*.json", "*.txt", "*.model", "*model.safetensors", "*model-*.safetensors")
 
 
-def split(place: str) -> tuple[str, str | None]:
-    """A hub id and its revision: `owner/name`, or `owner/name@revision`."""
-    name, _, revision = place.partition("@")
+def split_revision(hub_id: str) -> tuple[str, str | None]:
+    """Split `owner/name@revision` into name and revision; without `@` the revision is None."""
+    name, _, revision = hub_id.partition("@")
     return name, revision or None
 
 
-def command(place: str, includes: Sequence[str]) -> str:
-    """The command that downloads the files of a hub id that match one of some globs."""
-    name, revision = split(place)
+def download_command(hub_id: str, includes: Sequence[str]) -> str:
+    """Return the command that downloads the files of a hub id that match one of the globs."""
+    name, revision = split_revision(hub_id)
     words = ["hf", "download", name]
     words += ["--revision", revision] if revision else []
     for pattern in includes:
@@ -31,45 +33,51 @@ def command(place: str, includes: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def cached(place: str) -> Path | None:
-    """The folder of a hub id in the cache; None where it is not there. Raises UserError for what is no hub id."""
+def find_cached(hub_id: str) -> Path | None:
+    """Return the folder of a hub id in the cache; None if it is not there. Raise UserError if it is not a hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    name, revision = split(place)
+    name, revision = split_revision(hub_id)
     try:
-        # Nothing is asked for by name: a download of some of the files counts as incomplete otherwise.
-        found = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
+        # No file is named: with a name, a download of some of the files would count as incomplete.
+        folder = snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=[]
+        )
     except HFValidationError as error:
-        raise UserError(f"{place!r} is neither a folder nor a hub id") from error
+        raise UserError(f"{hub_id!r} is neither a folder nor a hub id") from error
     except LocalEntryNotFoundError:
         return None
-    return Path(found)
+    return Path(folder)
 
 
-def snapshot(folder: Path) -> tuple[str, str] | None:
-    """The hub id and the commit of a folder in the hub's cache; None for any other folder."""
-    whole = folder.absolute()
-    if whole.parent.name != "snapshots":
+def read_snapshot(folder: Path) -> tuple[str, str] | None:
+    """Return the hub id and the commit of a folder in the hub's cache; None for any other folder."""
+    path = folder.absolute()
+    if path.parent.name != "snapshots":
         return None
-    found = REPOSITORY.fullmatch(whole.parent.parent.name)
-    return (f"{found['owner']}/{found['name']}", whole.name) if found else None
+    match = REPOSITORY.fullmatch(path.parent.parent.name)
+    return (f"{match['owner']}/{match['name']}", path.name) if match else None
 
 
-def found(place: str) -> Path:
-    """The folder of some weights: itself, or in the hub cache. Raises Missing, UserError."""
-    folder = Path(place) if Path(place).is_dir() else cached(place)
+def find_folder(place: str) -> Path:
+    """Return the folder of a transformers model: `place` itself, or its folder in the hub's cache.
+
+    Raise Missing if it is on neither, and UserError if it is no such folder.
+    """
+    folder = Path(place) if Path(place).is_dir() else find_cached(place)
     if folder is None:
-        get = command(place, WHOLE_MODEL)
-        raise Missing(f"the weights {place} are not on this machine; get them with: {get}")
+        command = download_command(place, TRANSFORMERS_FILES)
+        cause = f"the weights {place} are not on this machine"
+        raise Missing(f"{cause}; get them with: {command}")
     if not (folder / "config.json").is_file():
-        raise UserError(f"{place} has no config.json: it is no folder of a transformers model")
+        raise UserError(f"{place} is not the folder of a transformers model: it has no config.json")
     return folder
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Transformers says nothing while it loads: it would print a table of what one sentence says."""
+def silence_transformers() -> Iterator[None]:
+    """Silence transformers while it loads. It would print a table of what one of our sentences says."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

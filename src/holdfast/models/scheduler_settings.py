@@ -1,91 +1,95 @@
 """What a scheduler's configuration says of its model, and what it asks of a sampler that is not used here.
 
-A value that the file leaves out is the default of its class, and a name that its class does not take means nothing:
-published files carry some of both.
+A value that the file omits is the default of its class. A name that its class does not take has no meaning; published
+files hold some of these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base.errors import UserError
 from ..base.notices import note
-from . import weights
+from .checkpoint import class_defaults
 
-# Settings of a sampler that change its result, where they are on. clip_sample is none of them: it is DDIM's default for
-# pictures, and diffusers' own pipelines over latents switch it off.
-SPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-SAMPLER = (*SPACED, "thresholding")
-SHIFTED = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")
-OTHER = "use weights of this model's family, or another backbone"
+# Settings of a sampler that change its result when they are on. clip_sample is not one of them: it is DDIM's default
+# for pictures, and diffusers' own pipelines over latents turn it off.
+SPACING_SETTINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+SPACING_SETTINGS += ("use_lu_lambdas",)
+SAMPLER_SETTINGS = (*SPACING_SETTINGS, "thresholding")
+FLOW_SETTINGS = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")
+REMEDY = "use weights of this model's family, or another backbone"
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with its class's defaults, without what is None or has no meaning for the class."""
-    defaults = _defaults(str(config.get("_class_name", "")))
+def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with its class's defaults, without None and without names that the class does not take."""
+    defaults = _scheduler_defaults(str(config.get("_class_name", "")))
     if defaults:
-        config = {name: config.get(name, value) for name, value in defaults.items()} | {
-            "_class_name": config["_class_name"]
-        }
+        values = {name: config.get(name, value) for name, value in defaults.items()}
+        config = values | {"_class_name": config["_class_name"]}
     return {name: value for name, value in config.items() if value is not None}
 
 
-def _defaults(class_name: str) -> dict[str, Any]:
-    """Return what a scheduler class of diffusers takes, with its defaults; nothing for an unknown class."""
-    found = weights.defaults(class_name)
-    return found if "num_train_timesteps" in found else {}
+def _scheduler_defaults(name: str) -> dict[str, Any]:
+    """Return what a scheduler class of diffusers takes, with its defaults; empty for an unknown class."""
+    defaults = class_defaults(name)
+    return defaults if "num_train_timesteps" in defaults else {}
 
 
 def check_betas(config: Mapping[str, Any]) -> None:
-    """Refuse a completed configuration that is not of a model of betas; announce what is not applied."""
-    if "_class_name" in config and _defaults(config["_class_name"]):
-        _require(config, "beta_schedule" in config, "which holds no betas")
+    """Raise UserError if a complete configuration does not belong to a model of betas. Note what is not applied."""
+    if "_class_name" in config and _scheduler_defaults(config["_class_name"]):
+        _require("beta_schedule" in config, config, "which holds no betas")
         timesteps = config.get("timestep_type", "discrete")
-        _require(config, timesteps == "discrete", f"whose timesteps are {timesteps}")
-    _require(config, not config.get("use_flow_sigmas"), "of a rectified flow")
-    announce_unused(config, (*SAMPLER, "sigma_min", "sigma_max"))
+        _require(timesteps == "discrete", config, f"whose timesteps are {timesteps}")
+    _require(not config.get("use_flow_sigmas"), config, "of a rectified flow")
+    note_unused(config, (*SAMPLER_SETTINGS, "sigma_min", "sigma_max"))
 
 
 def check_edm(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the completed configuration of an EDM model that predicts v. Refuse another; announce what is not
-    applied."""
-    known = complete(config)
+    """Return the complete configuration of an EDM model that predicts v. Raise UserError for another model.
+
+    Note what is not applied.
+    """
+    known = fill_defaults(config)
     if known:
         prediction = known.get("prediction_type", "v_prediction")
-        _require(known, prediction == "v_prediction", f"whose prediction is {prediction}")
-        timesteps = known.get(
-            "timestep_type", "discrete" if "_class_name" in known else "continuous"
-        )
-        _require(known, timesteps == "continuous", f"whose timesteps are {timesteps}")
-        others = [name for name in SAMPLER if name != "use_karras_sigmas"]
-        announce_unused(known, others)
+        _require(prediction == "v_prediction", known, f"whose prediction is {prediction}")
+        default = "discrete" if "_class_name" in known else "continuous"
+        timesteps = known.get("timestep_type", default)
+        _require(timesteps == "continuous", known, f"whose timesteps are {timesteps}")
+        note_unused(known, [name for name in SAMPLER_SETTINGS if name != "use_karras_sigmas"])
         if known.get("use_karras_sigmas") is False:
-            note("the weights' scheduler has use_karras_sigmas=False; levels are Karras' here")
+            note(
+                "the weights' scheduler has use_karras_sigmas=False; edits use Karras' sigmas anyway"
+            )
     return known
 
 
-def flow_shift(config: Mapping[str, Any]) -> float:
-    """Return the shift of a rectified flow, 3 where nothing is said. Refuse another kind of model; announce what is
-    not applied."""
-    known = complete(config)
+def read_flow_shift(config: Mapping[str, Any]) -> float:
+    """Return the shift of a rectified flow; 3 if the configuration has none. Raise UserError for another model.
+
+    Note what is not applied.
+    """
+    known = fill_defaults(config)
     prediction = known.get("prediction_type", "flow_prediction")
-    _require(known, prediction == "flow_prediction", f"whose prediction is {prediction}")
-    if "_class_name" in known and _defaults(known["_class_name"]):
-        flows = "shift" in known or known.get("use_flow_sigmas")
-        _require(known, bool(flows), "which is not of a rectified flow")
+    _require(prediction == "flow_prediction", known, f"whose prediction is {prediction}")
+    if "_class_name" in known and _scheduler_defaults(known["_class_name"]):
+        is_flow = "shift" in known or known.get("use_flow_sigmas")
+        _require(bool(is_flow), known, "which does not belong to a rectified flow")
     count = known.get("num_train_timesteps", 1000)
-    _require(known, count == 1000, f"of {count} timesteps in place of 1000")
-    announce_unused(known, (*SAMPLER, *SHIFTED))
+    _require(count == 1000, known, f"of {count} timesteps instead of 1000")
+    note_unused(known, (*SAMPLER_SETTINGS, *FLOW_SETTINGS))
     return known.get("flow_shift") or known.get("shift") or 3.0
 
 
-def announce_unused(config: Mapping[str, Any], names: tuple[str, ...] | list[str]) -> None:
-    """Tell the user of settings that are on and that the edit does not apply."""
+def note_unused(config: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Note the settings that are on and that edits do not apply."""
     on = [f"{name}={config[name]}" for name in names if config.get(name) not in (None, False)]
     if on:
         note(f"the weights' scheduler has {', '.join(on)}, which edits do not apply")
 
 
-def _require(config: Mapping[str, Any], fits: bool, what: str) -> None:
+def _require(fits: bool, config: Mapping[str, Any], description: str) -> None:
     if not fits:
         name = config.get("_class_name", "one")
-        raise UserError(f"the scheduler of the weights is {name}, {what}", OTHER)
+        raise UserError(f"the scheduler of the weights is {name}, {description}", REMEDY)

@@ -1,24 +1,16 @@
-"""Find a backbone's weights, say what is missing and how to get it, complete configurations, and choose device and
-number type. Nothing is downloaded.
-"""
+"""Find the weights of a backbone on this machine, or say what is missing and how to get it. Nothing is downloaded."""
 
-import functools
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import Missing, UserError
-from . import downloads, headers, hub, layouts
-from .spec import Model
+from . import checkpoint, downloads, hub, layouts, weight_files
+from .checkpoint import INDEX, SCHEDULER, Checkpoint
+from .spec import BackboneSpec
 
-CHECKPOINTS = Path(__file__).parent.parent / "shapeworld" / "checkpoints"
-# What each class takes for a value that its configuration leaves out: written by tests/configurations.py from the
-# classes themselves, since importing those takes seconds that a wrong flag should not cost.
-DEFAULTS = Path(__file__).parent / "defaults.json"
-INDEX = "model_index.json"
-SCHEDULER = "scheduler/scheduler_config.json"
-# What goes with a part, in any of these ways.
-BESIDE = {
+# Files that go with a part; one of them is enough.
+COMPANION_FILES = {
     "text_encoder": (
         "tokenizer/tokenizer.json",
         "tokenizer/vocab.json",
@@ -28,56 +20,71 @@ BESIDE = {
 }
 
 
-def find(model: Model, weights: str | None, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
-    """Return the folder that holds a model's parts.
+@dataclass(frozen=True)
+class Requirements:
+    """What a checkpoint of a model must hold."""
 
-    weights: a folder or a hub id in place of the model's own. pipelines: class names that its index may have.
-    Raises UserError for a wrong folder, Missing for a hub id that is not on this machine.
+    spec: BackboneSpec
+    parts: Sequence[str]
+    pipelines: Sequence[str]  # class names that its index may have
+    shared_parts: Mapping[str, Mapping[str, str]]  # of each embedded checkpoint of the family
+
+
+def find_checkpoint(requirements: Requirements, weights: str | None) -> Checkpoint:
+    """Return the checkpoint of a model.
+
+    weights: a folder or a hub id in place of the model's own. Raise UserError for a folder that does not fit, and
+    Missing for a hub id that is not on this machine.
     """
-    place = place_of(model, weights)
+    spec = requirements.spec
+    place = local_place(spec, weights)
     if place is not None:
-        return _checked(place, model, parts, pipelines)
-    if not weights and not model.gigabytes:
-        raise Missing(
-            f"the embedded checkpoint {model.weights} is not in this installation; install the package again"
-        )
-    return _downloaded(model, weights or model.weights, parts, pipelines)
+        return _check_folder(place, requirements)
+    if not weights and not spec.download_gb:
+        cause = f"the embedded checkpoint {spec.weights} is not in this installation"
+        raise Missing(f"{cause}; install the package again")
+    return _check_download(weights or spec.weights, requirements)
 
 
-def place_of(model: Model, weights: str | None) -> Path | None:
-    """The file or folder that is named as weights, or the embedded one; None where the name can only be a hub id."""
-    place = Path(weights).expanduser() if weights else CHECKPOINTS / model.weights
+def local_place(spec: BackboneSpec, weights: str | None) -> Path | None:
+    """Return the file or folder of the weights; None if the name can only be a hub id."""
+    place = Path(weights).expanduser() if weights else checkpoint.EMBEDDED / spec.weights
     try:
         return place if place.exists() else None
-    except OSError:  # a name that is too long, say
+    except OSError:  # for example a name that is too long
         return None
 
 
-def locate(model: Model, weights: str | None) -> Path | None:
-    """The folder of a model's weights, here or in the hub's cache, unchecked; None where there is none."""
-    place = place_of(model, weights)
-    if place is not None or (not weights and not model.gigabytes):
+def locate(spec: BackboneSpec, weights: str | None) -> Path | None:
+    """Return the place of a model's weights, unchecked: local or in the hub's cache. None if it is on neither."""
+    place = local_place(spec, weights)
+    if place is not None or (not weights and not spec.download_gb):
         return place
     try:
-        return hub.cached(weights or model.weights)
-    except UserError:  # no hub id
+        return hub.find_cached(weights or spec.weights)
+    except UserError:  # not a hub id
         return None
 
 
-def _checked(folder: Path, model: Model, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
-    """Raises UserError for a folder of another kind, or one that lacks a part."""
+def open_checkpoint(folder: Path, shared_parts: Mapping[str, Mapping[str, str]]) -> Checkpoint:
+    """Return a folder as a checkpoint. Only an embedded one shares parts with another."""
+    is_embedded = folder.parent == checkpoint.EMBEDDED
+    return Checkpoint(folder, shared_parts.get(folder.name, {}) if is_embedded else {})
+
+
+def _check_folder(folder: Path, requirements: Requirements) -> Checkpoint:
+    """Raise UserError for a folder of another kind, and for one that lacks a part."""
     _refuse_undecodable(folder)
     if not (folder / INDEX).is_file():
-        raise layouts.refusal(folder, model)
-    _same_pipeline(folder, pipelines)
-    absent = _lacking(folder, parts)
-    if absent:
-        raise UserError(
-            f"{folder} lacks {', '.join(absent)} (only safetensors are read)",
-            _cure(folder, model, parts),
-        )
-    _whole(folder, parts)
-    return folder
+        raise layouts.layout_error(folder, requirements.spec)
+    found = open_checkpoint(folder, requirements.shared_parts)
+    _check_pipeline(found, requirements.pipelines)
+    missing = _missing_files(found, requirements.parts)
+    if missing:
+        cause = f"{folder} lacks {', '.join(missing)} (only safetensors are read)"
+        raise UserError(cause, _remedy(found, requirements))
+    _check_parts(found, requirements.parts)
+    return found
 
 
 def _refuse_undecodable(folder: Path) -> None:
@@ -89,133 +96,90 @@ def _refuse_undecodable(folder: Path) -> None:
         raise UserError(cause, "rename the folder") from error
 
 
-def _same_pipeline(folder: Path, pipelines: Sequence[str]) -> None:
-    kind = index(folder).get("_class_name")
-    if kind not in pipelines:
-        raise UserError(f"{folder} holds a {kind}, not a {' or '.join(pipelines)}")
+def _check_pipeline(found: Checkpoint, pipelines: Sequence[str]) -> None:
+    name = found.index().get("_class_name")
+    if name not in pipelines:
+        raise UserError(f"{found} holds a {name}, not a {' or '.join(pipelines)}")
 
 
-def _lacking(folder: Path, parts: Sequence[str]) -> list[str]:
-    """What of a folder is not there."""
-    absent = [name for part in parts for name in headers.lacking(folder / part)]
+def _missing_files(found: Checkpoint, parts: Sequence[str]) -> list[str]:
+    """Describe what a checkpoint lacks."""
+    missing = [name for part in parts for name in weight_files.missing_files(found.part(part))]
     for part in parts:
-        beside = BESIDE.get(part, ())
-        if beside and not any((folder / name).is_file() for name in beside):
-            absent.append(beside[0])
-    if not (folder / SCHEDULER).is_file():
-        absent.append(SCHEDULER)
-    return absent
+        companions = COMPANION_FILES.get(part, ())
+        if companions and not any(found.file(name).is_file() for name in companions):
+            missing.append(companions[0])
+    if not found.file(SCHEDULER).is_file():
+        missing.append(SCHEDULER)
+    return missing
 
 
-def _cure(folder: Path, model: Model, parts: Sequence[str]) -> str:
-    """What to do about a folder that lacks something."""
-    absent = [folder / part for part in parts if not headers.files(folder / part)]
-    if any(headers.pickles(part) for part in absent):
-        return f"make safetensors of them with: {downloads.convert_command(str(folder))}"
-    for part in absent:
-        if other := headers.list_misnamed(part):
-            plain = "model" if part.name.endswith("encoder") else "diffusion_pytorch_model"
-            return f"rename {part.name}/{other[0].name} to {plain}.safetensors if it is to be used"
-    return layouts.cure(model)
+def _remedy(found: Checkpoint, requirements: Requirements) -> str:
+    """Say what to do about a checkpoint that lacks something."""
+    parts = [found.part(part) for part in requirements.parts]
+    missing = [part for part in parts if not weight_files.weight_files(part)]
+    if any(weight_files.list_pickles(part) for part in missing):
+        command = downloads.convert_command(str(found))
+        return f"convert them to safetensors with: {command}"
+    for part in missing:
+        if other := weight_files.list_misnamed(part):
+            stem = "model" if part.name.endswith("encoder") else "diffusion_pytorch_model"
+            file = f"{part.name}/{other[0].name}"
+            return f"rename {file} to {stem}.safetensors if it holds the weights to use"
+    return layouts.remedy(requirements.spec)
 
 
-def _whole(folder: Path, parts: Sequence[str]) -> None:
-    """Raises UserError for a part whose files are damaged, or whose configuration is absurd."""
+def _check_parts(found: Checkpoint, parts: Sequence[str]) -> None:
+    """Raise UserError for a part with damaged files or an implausible configuration."""
     for part in parts:
-        headers.plausible(folder / part)
+        weight_files.check_plausible(found.part(part))
 
 
-def _downloaded(model: Model, hub_id: str, parts: Sequence[str], pipelines: Sequence[str]) -> Path:
-    if hub.split(hub_id)[0].count("/") != 1:
+def _check_download(hub_id: str, requirements: Requirements) -> Checkpoint:
+    """Return the checkpoint of a hub id in the hub's cache. Raise Missing unless it is complete."""
+    if hub.split_revision(hub_id)[0].count("/") != 1:
         raise UserError(f"{hub_id!r} is neither a folder nor a hub id", "a hub id is OWNER/NAME")
-    folder, get = hub.cached(hub_id), downloads.download(model, hub_id)
+    folder = hub.find_cached(hub_id)
+    download = downloads.plan_download(requirements.spec, hub_id)
     if folder is None:
-        size = f" ({get.size})" if get.size else ""
-        how = (
-            f"; {' and '.join(get.pickled)} are .bin files, to be converted" if get.pickled else ""
-        )
+        raise Missing(_describe_download(hub_id, download))
+    found = Checkpoint(folder)
+    has_index = (folder / INDEX).exists()
+    if not has_index and layouts.describe(folder)[0]:
+        raise layouts.layout_error(folder, requirements.spec)
+    _refuse_pickled(hub_id, found, requirements.parts)
+    missing = [] if has_index else [INDEX]
+    missing += _missing_files(found, requirements.parts)
+    if missing:
+        every_file = f" (if that finds nothing: {hub.download_command(hub_id, [])})"
         raise Missing(
-            f"the weights {hub_id}{size} are not on this machine{how}; get them with: {get.command}"
+            f"the download of {hub_id} is not complete (no {', '.join(missing)}); "
+            f"resume it with: {download.command}{'' if download.bytes else every_file}"
         )
-    absent = [] if (folder / INDEX).exists() else [INDEX]
-    if absent and layouts.describe(folder)[0]:
-        raise layouts.refusal(folder, model)
-    absent += _lacking(folder, parts)
-    pickled = [part for part in parts if _only_pickled(folder / part)]
+    _check_pipeline(found, requirements.pipelines)
+    _check_parts(found, requirements.parts)
+    return found
+
+
+def _describe_download(hub_id: str, download: downloads.Download) -> str:
+    size = f" ({download.size})" if download.size else ""
+    pickled = ""
+    if download.pickled_parts:
+        pickled = f"; {' and '.join(download.pickled_parts)} are .bin files, to be converted"
+    cause = f"the weights {hub_id}{size} are not on this machine{pickled}"
+    return f"{cause}; get them with: {download.command}"
+
+
+def _refuse_pickled(hub_id: str, found: Checkpoint, parts: Sequence[str]) -> None:
+    """Raise Missing for parts that exist as pickles only."""
+    pickled = [part for part in parts if _has_only_pickles(found.part(part))]
     if pickled:
-        convert = downloads.convert_command(str(folder))
+        convert = downloads.convert_command(str(found))
         raise Missing(
             f"the weights {hub_id} have {', '.join(pickled)} as .bin files, which are not read; "
-            f"make safetensors of them with: {convert}"
+            f"convert them to safetensors with: {convert}"
         )
-    if absent:
-        all_files = f" (or, where that finds nothing, {hub.command(hub_id, [])})"
-        raise Missing(
-            f"the download of {hub_id} is not complete (no {', '.join(absent)}); "
-            f"go on with: {get.command}{'' if get.bytes else all_files}"
-        )
-    _same_pipeline(folder, pipelines)
-    _whole(folder, parts)
-    return folder
 
 
-def _only_pickled(part: Path) -> bool:
-    return bool(headers.pickles(part)) and not headers.files(part)
-
-
-def index(folder: Path) -> dict:
-    """What a folder says of itself as a whole: its parts' classes, and its pipeline's own settings."""
-    return headers.read(folder / INDEX)
-
-
-def config(folder: Path, part: str) -> dict:
-    """Return a part's configuration, complete: with its class's defaults for what the file leaves out. It is read
-    without loading the part. Raises UserError for a file that holds none.
-    """
-    found = headers.read(folder / (SCHEDULER if part == "scheduler" else f"{part}/config.json"))
-    return defaults(class_of(found) or _class_in_index(folder, part)) | found
-
-
-def class_of(config: dict) -> str:
-    """The class that a configuration names; empty where it names none."""
-    named = config.get("_class_name") or config.get("architectures")
-    first = named[0] if isinstance(named, list) and named else named
-    return first if isinstance(first, str) else ""
-
-
-def _class_in_index(folder: Path, part: str) -> str:
-    named = index(folder).get(part) if (folder / INDEX).is_file() else None
-    return named[1] if isinstance(named, list) and len(named) == 2 and named[1] else ""
-
-
-def defaults(name: str) -> dict:
-    """What a class takes for values that a configuration leaves out; nothing for a class that is not known."""
-    return dict(_all_defaults().get(name, {}))
-
-
-@functools.cache
-def _all_defaults() -> dict[str, dict]:
-    return json.loads(DEFAULTS.read_text(encoding="utf-8"))
-
-
-def pick_device(device: str):
-    """auto, cpu or cuda as a torch.device. Raises ValueError where it is not here, or is no device."""
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device is auto, cpu or cuda, not {device!r}")
-    here = torch.cuda.is_available()
-    if device == "cuda" and not here:
-        raise UserError("there is no CUDA device here", "use --device cpu or auto")
-    return torch.device("cuda" if here and device != "cpu" else "cpu")
-
-
-def pick_dtype(dtype: str, device):
-    """auto is bfloat16 on a GPU and float32 on a CPU."""
-    import torch
-
-    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    known["auto"] = torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in known:
-        raise UserError(f"dtype is auto, bfloat16 or float32, not {dtype!r}")
-    return known[dtype]
+def _has_only_pickles(part: Path) -> bool:
+    return bool(weight_files.list_pickles(part)) and not weight_files.weight_files(part)

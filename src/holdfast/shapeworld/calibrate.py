@@ -23,15 +23,15 @@ def vae_psnr_bound(backbone: Backbone, scenes: int) -> float:
     """Return the PSNR in dB that 99 % of so many training scenes reach."""
     figures = []
     for seed in range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + scenes):
-        frames = render([sample_scene(seed, "train")], calibration.LOOK)[0]
-        figures.append(calibration.reconstruction(backbone, frames, backbone.encode(frames)))
+        frames = render([sample_scene(seed, "train")], calibration.DECODED_FRAMES)[0]
+        figures.append(calibration.reconstruction_psnr(backbone, frames, backbone.encode(frames)))
     share = 1 - calibration.VAE_SHARE
     return torch.tensor(figures, dtype=torch.float64).quantile(share).item()
 
 
 def update_calibration(folder: Path, measured: dict) -> dict:
     """Add what was measured of the weights in a folder to its calibration file."""
-    path, weights = folder / calibration.FILE, calibration.digest(folder)
+    path, weights = folder / calibration.FILE, calibration.digest_weights(folder)
     known = from_json(path.read_text()) if path.exists() else {}
     kept = known if known.get("weights") == weights else {}
     made = {"weights": weights} | kept | measured
@@ -46,10 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     backbone = registry.load_backbone(options.backbone)
-    folder = registry.folder_of(options.backbone)
+    folder = registry.find_weights(options.backbone)
     bound = vae_psnr_bound(backbone, options.scenes)
     measured: dict = {"vae": {"psnr": round(bound, 2), "scenes": options.scenes}}
-    if "text" in backbone.carries:
+    if "text" in backbone.capabilities:
         measured["vocabulary"] = vocabulary()
     print(json.dumps(update_calibration(folder, measured)))
 

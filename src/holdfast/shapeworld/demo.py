@@ -48,7 +48,7 @@ def run_demo(
     mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
     name, _ = registry.choose_backbone(backbone)
-    shown = "image" in registry.specs()[name].carries
+    shown = "image" in registry.specs()[name].capabilities
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     # As players like it, 4:2:0 in H.264 High; the result follows its source.
@@ -70,7 +70,7 @@ def run_demo(
         first_frame=str(folder / "first.png") if shown else None,
         mask=str(folder / "mask.mkv") if use_mask else None,
     )
-    result = run.edit(task, report=report)
+    result = run.edit(task, on_progress=report)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, to_tensor(edited))
     result.save(report=report)

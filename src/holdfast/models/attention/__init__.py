@@ -1,5 +1,25 @@
-"""Attention: the door (sites, rules), maps of it (heat, the automatic mask), and what methods make of it."""
+"""Attention of a network: hooks on its layers, maps made from it, and two ways to change it."""
 
-from .hooks import Call, Door, Rule, Site, Where, cross, edit, everywhere, record
+from .hooks import (
+    Layer,
+    LayerFilter,
+    LayerHooks,
+    NetworkCall,
+    Rule,
+    any_layer,
+    is_cross,
+    record,
+    use_rule,
+)
 
-__all__ = ["Call", "Door", "Rule", "Site", "Where", "cross", "edit", "everywhere", "record"]
+__all__ = [
+    "Layer",
+    "LayerFilter",
+    "LayerHooks",
+    "NetworkCall",
+    "Rule",
+    "any_layer",
+    "is_cross",
+    "record",
+    "use_rule",
+]

@@ -1,92 +1,96 @@
-"""Attention matching of a source and an edited branch (I2VEdit, arXiv:2405.16537), without storing a map.
+"""Blend the attention of a source and an edited branch (I2VEdit, arXiv:2405.16537) without storing a map.
 
-How far a query's attention moved is one number per query, shared by heads, so that mixing the two maps by it is mixing
-the two outputs: two fused attentions. Only the number itself needs both rows of weights, and those go in blocks.
-Shapes: q B heads N d; k and v B heads L d; q0 and k0 are the source's.
+How far a query's attention has moved is one number per query, shared by the heads. So blending the two maps by it is
+blending the two outputs: two fused attentions. Only that number needs both rows of weights, and it is computed in
+blocks. Shapes: q `B heads N d`; k and v `B heads L d`; q0 and k0 are the source's.
 """
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention as attended
+from torch.nn.functional import scaled_dot_product_attention
 
 from ...sampling.maths import apply_mask, blend_by_mask
-from .hooks import Site
-from .maps import blocks
+from .hooks import Layer
+from .maps import rows_per_block
 
-# (b1, b2) of `replaces`, by what an edit is
+# (b1, b2) of `uses_source_attention`, by the kind of edit
 PRESETS = {"local": (0.5, 0.8), "style": (0.8, 0.9), "shape": (0.4, 0.5)}
 
 
-def difference(q: Tensor, k: Tensor, q0: Tensor, k0: Tensor) -> Tensor:
-    """How far each query's attention is from the source's, B N in [0, 1] and in float32.
+def attention_distance(q: Tensor, k: Tensor, q0: Tensor, k0: Tensor) -> Tensor:
+    """Return how far each query's attention is from the source's, `B N` in [0, 1] and in float32.
 
-    Half the sum over keys of |A - A0|, the total variation, of maps averaged over heads after the difference.
+    It is the total variation, half the sum over keys of |A - A0|, averaged over heads after the difference.
     """
-    scale, size = q.shape[-1] ** -0.5, blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2])
+    scale = q.shape[-1] ** -0.5
+    size = rows_per_block(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2])
     parts = []
     for rows, rows0 in zip(q.split(size, 2), q0.split(size, 2), strict=True):
-        here = (rows.float() @ k.float().mT * scale).softmax(-1)
-        there = (rows0.float() @ k0.float().mT * scale).softmax(-1)
-        parts.append((here - there).abs().sum(-1).mean(1) / 2)
+        edited = (rows.float() @ k.float().mT * scale).softmax(-1)
+        source = (rows0.float() @ k0.float().mT * scale).softmax(-1)
+        parts.append((edited - source).abs().sum(-1).mean(1) / 2)
     return torch.cat(parts, 1)
 
 
-def blended(
+def blend_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     q0: Tensor,
     k0: Tensor,
     threshold: float | Tensor,
-    within: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """Attention to the edited values, B heads N d: `(1 - M) A0 V + M A V`, M = 1 where the two maps differ by the
-    threshold or more, else the difference itself.
+    """Return attention to the edited values, `B heads N d`: `(1 - M) A0 V + M A V`.
 
-    threshold: a number, or one for each query, B N. within: B N, 0 where the source's attention is kept whatever M is.
+    M is 1 where the two maps differ by the threshold or more, else their difference. threshold: one number, or one
+    for each query, `B N`. mask: `B N`; where it is 0 the source's attention stays, whatever M is.
     """
-    moved = difference(q, k, q0, k0)
-    share = torch.where(moved >= threshold, torch.ones_like(moved), moved)
-    share = share if within is None else apply_mask(within, share)
+    distance = attention_distance(q, k, q0, k0)
+    share = torch.where(distance >= threshold, torch.ones_like(distance), distance)
+    share = share if mask is None else apply_mask(mask, share)
     share = share[:, None, :, None].to(v)
-    return blend_by_mask(share, attended(q, k, v), attended(q0, k0, v))
+    edited = scaled_dot_product_attention(q, k, v)
+    source = scaled_dot_product_attention(q0, k0, v)
+    return blend_by_mask(share, edited, source)
 
 
-def thresholds(pair: tuple[float, float], frames: int) -> Tensor:
-    """One threshold a frame, f: from the first of the pair on, evenly towards the second, which no frame reaches."""
-    low, high = pair
+def frame_thresholds(bounds: tuple[float, float], frames: int) -> Tensor:
+    """Return one threshold per frame, `f`: evenly from the first bound towards the second, which no frame reaches."""
+    low, high = bounds
     return low + (high - low) * torch.arange(frames) / frames
 
 
-def replaces(
-    site: Site,
+def uses_source_attention(
+    layer: Layer,
     step: int,
     steps: int,
-    pair: tuple[float, float],
+    shares: tuple[float, float],
     coarse: int = 4,
-    left_out: str | None = None,
+    skipped_path: str | None = None,
 ) -> bool:
-    """Whether the source's temporal attention stands in for the edited one's at a layer and step.
+    """Return whether the source's temporal attention replaces the edited one's at a layer and step.
 
-    In three stages: all layers in the first `b1 steps`; up to `b2 steps` those at `coarse` latent cells a token or
-    more, but for the one at the path `left_out`; none after that. pair: (b1, b2).
+    There are three stages: every layer in the first `b1 steps`; up to `b2 steps` the layers of at least `coarse`
+    latent cells a token, except the one at `skipped_path`; no layer after that. shares: (b1, b2).
     """
-    first, second = (int(b * steps) for b in pair)
-    chosen = site.scale >= coarse and site.path != left_out
-    return step < first or (step < second and chosen)
+    first, second = (int(b * steps) for b in shares)
+    is_coarse = layer.cells_per_token >= coarse and layer.path != skipped_path
+    return step < first or (step < second and is_coarse)
 
 
-def coarse(sites: Iterable[Site]) -> int:
-    """Where the coarser half of a network's levels begins, in latent cells a token: 4 of SVD's 1, 2, 4 and 8."""
-    scales = sorted({site.scale for site in sites})
+def coarse_scale(layers: Iterable[Layer]) -> int:
+    """Return where the coarser half of a network's scales begins, in latent cells a token: 4 of SVD's 1, 2, 4 and 8."""
+    scales = sorted({layer.cells_per_token for layer in layers})
     return scales[len(scales) // 2]
 
 
-def last_coarse(sites: Iterable[Site], coarse: int) -> str | None:
-    """The path of the last temporal layer at that level, on the way up, which the released code leaves out of its
-    second stage. sites: in the order in which they are called.
+def last_coarse_path(layers: Iterable[Layer], coarse: int) -> str | None:
+    """Return the path of the last temporal layer of a scale, on the way up; None if there is none.
+
+    The released code skips that layer in its second stage. layers: in the order in which the network calls them.
     """
-    paths = [s.path for s in sites if s.axis == "temporal" and s.scale == coarse]
+    paths = [x.path for x in layers if x.axis == "temporal" and x.cells_per_token == coarse]
     return paths[-1] if paths else None

@@ -1,17 +1,17 @@
-"""The one door to attention: read or replace what q, k and v make at chosen sites and calls, inside a `with` block,
-always restored.
+"""Attention hooks: read or replace the output of q, k and v at chosen layers, inside a `with` block.
 
-    with attention.edit(field, rule, where=lambda site: site.kind == "cross" and site.branch == "tgt+"):
+    with attention.use_rule(field, rule, where=lambda layer: layer.kind == "cross" and layer.branch == "tgt+"):
         field.velocity(...)
 
-Shapes: q B heads N d; k and v B heads L d (L = N in self-attention). What the batch B and the tokens N run over is the
-site's affair: `site.map` and `site.tokens` know it, a rule need not.
+The network is always restored. Shapes: q `B heads N d`; k and v `B heads L d`, with L = N in self-attention. What the
+batch B and the tokens N run over depends on the layer; `Layer.to_grid` and `Layer.to_tokens` convert, so a rule need
+not know it.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,41 +19,42 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Call:
+class NetworkCall:
     """One evaluation of the network."""
 
     branch: str  # src+ | src- | tgt+ | tgt-
-    frames: tuple[int, ...]  # the latent frames of the clip that it is about, not always contiguous
-    size: tuple[int, int]  # rows and columns of the latent
+    frames: tuple[int, ...]  # indices of the latent frames in the clip, not always contiguous
+    latent_size: tuple[int, int]  # rows and columns of the latent
     batch: int = 1
 
 
 @dataclass(frozen=True)
-class Site:
-    """One attention operation, or one residual block's output, of one call of the network."""
+class Layer:
+    """An attention layer or a residual block of a network, in one call of it.
+
+    The last five fields describe the call; they are empty in a layer that no call has reached.
+    """
 
     path: str  # of the module in the network
-    place: str  # down | mid | up | block
-    layer: int  # its number among those of its kind and axis, from the input on
+    section: str  # down | mid | up | block
+    index: int  # among the layers of its kind and axis, counted from the input
     kind: str  # self | cross | residual
-    axis: str  # joint (all tokens of the clip) | spatial (those of a frame) | temporal (those of a place)
-    # what the call's tokens make up in all: frames, rows, columns
-    grid: tuple[int, int, int] = (0, 0, 0)
-    frames: tuple[int, ...] = ()  # the clip's latent frames that the grid is about, one a row of it
-    scale: int = 1  # latent cells per token, along a side
+    axis: str  # joint (all tokens of the clip) | spatial (of a frame) | temporal (of a position)
+    token_grid: tuple[int, int, int] = (0, 0, 0)  # frames, rows, columns of the call's tokens
+    frames: tuple[int, ...] = ()  # the clip's latent frames, one for each frame of the token grid
+    cells_per_token: int = 1  # latent cells along a side of a token
     branch: str = ""
-    # of a cross-attention's keys, those that are text tokens: first, end
-    text: tuple[int, int] = (0, 0)
+    text_span: tuple[int, int] = (0, 0)  # first and end of the text tokens in cross-attention keys
 
-    def map(self, x: Tensor) -> Tensor:
-        """A value per query token, B N, to b 1 f h w on the site's grid."""
-        f, h, w = self.grid
-        if self.axis == "temporal":  # B runs over places
+    def to_grid(self, x: Tensor) -> Tensor:
+        """Reshape a value per query token, `B N`, to `b 1 f h w` on the token grid."""
+        f, h, w = self.token_grid
+        if self.axis == "temporal":  # B runs over positions
             return x.reshape(-1, h, w, f).permute(0, 3, 1, 2)[:, None]
         return x.reshape(-1, 1, f, h, w)  # joint: N runs over all; spatial: B runs over frames
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """The inverse of `map`: b 1 f h w on the site's grid to a value per query token, B N."""
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """Reshape `b 1 f h w` on the token grid to a value per query token, `B N`: the inverse of `to_grid`."""
         b, _, f, h, w = x.shape
         if self.axis == "temporal":
             return x[:, 0].permute(0, 2, 3, 1).reshape(b * h * w, f)
@@ -61,74 +62,89 @@ class Site:
             return x.reshape(b * f, h * w)
         return x.reshape(b, f * h * w)
 
-    def covered(self, mask: Tensor) -> Tensor:
-        """The tokens of which a mask of the whole clip, 1 1 f h w, covers any part: B N, boolean."""
+    def tokens_in_mask(self, mask: Tensor) -> Tensor:
+        """Return which tokens a mask of the whole clip, `1 1 f h w`, covers in any part: `B N`, boolean."""
         part = mask[:, :, list(self.frames)].float()
-        return self.tokens(functional.adaptive_max_pool3d(part, self.grid)) > 0
+        return self.to_tokens(functional.adaptive_max_pool3d(part, self.token_grid)) > 0
 
-    def columns(self, words: Sequence[int], device=None) -> Tensor:
-        """Which keys some tokens of the prompt are: their positions, wherever the text stands."""
-        return torch.tensor([self.text[0] + w for w in words], device=device, dtype=torch.long)
-
-
-Where = Callable[[Site], bool]
-# the output B heads N d, or None: leave it alone
-Rule = Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]
+    def key_positions(self, tokens: Sequence[int], device: torch.device | None = None) -> Tensor:
+        """Return the positions among the keys of some tokens of the prompt."""
+        first = self.text_span[0]
+        return torch.tensor([first + t for t in tokens], device=device, dtype=torch.long)
 
 
-class Door:
-    """A network's rules in force. Its adapter mounts what asks it while there are any, and says which call is on.
+LayerFilter = Callable[[Layer], bool]
+# Return the layer's output, or None to leave it. Attention: (layer, q, k, v) -> B heads N d.
+Rule = Callable[..., Tensor | None]
 
-    mount: puts the asking in place and returns what takes it out again. sites: what can be asked about, without a
-    call's part.
+
+class LayerHooks:
+    """The rules that are active in a network, and the call that is running.
+
+    mount: installs the hooks in the network and returns a function that removes them. It is called while any rule is
+    active, so a network without rules runs as it is. layers: every layer that a rule can reach.
     """
 
-    def __init__(self, mount: Callable[["Door"], Callable[[], None]], sites: Sequence[Site]):
-        self.mount, self.sites = mount, tuple(sites)
-        self.rules: list[tuple[Where, Callable]] = []
-        self.call: Call | None = None
+    def __init__(
+        self, mount: Callable[["LayerHooks"], Callable[[], None]], layers: Sequence[Layer]
+    ):
+        self.mount, self.layers = mount, tuple(layers)
+        self.rules: list[tuple[LayerFilter, Rule]] = []
+        self.call: NetworkCall | None = None
         self.unmount: Callable[[], None] = lambda: None
 
-    def layers(self, kind: str, axis: str) -> int:
-        """How many layers there are of a kind along an axis."""
-        return sum(site.kind == kind and site.axis == axis for site in self.sites)
+    def count_layers(self, kind: str, axis: str) -> int:
+        """Count the layers of a kind along an axis."""
+        return sum(layer.kind == kind and layer.axis == axis for layer in self.layers)
 
     @contextlib.contextmanager
-    def calling(self, call: Call) -> Iterator[None]:
-        """Evaluations inside are of this call."""
+    def use_call(self, call: NetworkCall) -> Iterator[None]:
+        """Assign the evaluations inside the block to a call."""
         before, self.call = self.call, call
         try:
             yield
         finally:
             self.call = before
 
+    @property
+    def running_call(self) -> NetworkCall:
+        """The call that is running. A network that runs outside `use_call` is a bug."""
+        assert self.call is not None, "the network runs outside use_call"
+        return self.call
+
     @torch.compiler.disable
-    def at(self, site: Site, rows: int, columns: int, text: tuple[int, int] = (0, 0)) -> Site:
-        """A site as the call that is on meets it, with its token grid."""
-        call = self.call
-        scale = -(-call.size[0] // rows)
-        grid = (len(call.frames), rows, columns)
+    def locate(
+        self, layer: Layer, rows: int, columns: int, text_span: tuple[int, int] = (0, 0)
+    ) -> Layer:
+        """Return a layer with the fields of the running call, on a token grid of `rows` and `columns`."""
+        call = self.running_call
         return replace(
-            site, grid=grid, frames=call.frames, scale=scale, branch=call.branch, text=text
+            layer,
+            token_grid=(len(call.frames), rows, columns),
+            frames=call.frames,
+            cells_per_token=-(-call.latent_size[0] // rows),
+            branch=call.branch,
+            text_span=text_span,
         )
 
     @torch.compiler.disable
-    def wants(self, site: Site) -> bool:
-        return any(where(site) for where, _ in self.rules)
+    def has_rule(self, layer: Layer) -> bool:
+        """Return whether any rule is active at a layer."""
+        return any(where(layer) for where, _ in self.rules)
 
     @torch.compiler.disable  # a compiled network pauses here: a rule is ordinary Python
-    def ask(self, site: Site, *tensors: Tensor) -> Tensor | None:
-        """The output of the rule put in force last that gives one."""
+    def run_rules(self, layer: Layer, *tensors: Tensor) -> Tensor | None:
+        """Return the output of the latest rule that gives one, or None."""
         for where, rule in reversed(self.rules):
-            if where(site):
-                output = rule(site, *tensors)
+            if where(layer):
+                output = rule(layer, *tensors)
                 if output is not None:
                     return output
         return None
 
     @contextlib.contextmanager
-    def ruled(self, rule: Callable, where: Where) -> Iterator[None]:
-        """Have a rule in force inside, and everything as it was afterwards."""
+    def use_rule(self, rule: Rule, where: LayerFilter) -> Iterator[None]:
+        """Keep a rule active inside the block."""
         entry = (where, rule)
         if not self.rules:
             self.unmount = self.mount(self)
@@ -141,58 +157,76 @@ class Door:
                 self.unmount()
 
 
-def over(layers: Sequence[tuple[Site, Any]], asking: Callable[["Door", Site, Any], Any]) -> Door:
-    """A door to layers that each have a `processor`. asking(door, site, stock) makes the one that stands in for it."""
+class HasAttention(Protocol):
+    """What `use_rule` and `record` need of a velocity field."""
 
-    def mount(door: Door) -> Callable[[], None]:
-        stock = [layer.processor for _, layer in layers]
-        for site, layer in layers:
-            layer.processor = asking(door, site, layer.processor)
+    @property
+    def attention_hooks(self) -> LayerHooks | None: ...
+
+
+def processor_hooks(
+    modules: Sequence[tuple[Layer, Any]], make_processor: Callable[[LayerHooks, Layer, Any], Any]
+) -> LayerHooks:
+    """Return hooks on modules that each have a `processor`, as diffusers' attention has.
+
+    make_processor: (hooks, layer, the module's own processor) -> the processor that replaces it.
+    """
+
+    def mount(hooks: LayerHooks) -> Callable[[], None]:
+        own = [module.processor for _, module in modules]
+        for layer, module in modules:
+            module.processor = make_processor(hooks, layer, module.processor)
 
         def unmount() -> None:
-            for (_, layer), processor in zip(layers, stock, strict=True):
-                layer.processor = processor
+            for (_, module), processor in zip(modules, own, strict=True):
+                module.processor = processor
 
         return unmount
 
-    return Door(mount, [site for site, _ in layers])
+    return LayerHooks(mount, [layer for layer, _ in modules])
 
 
-def everywhere(site: Site) -> bool:
+def any_layer(layer: Layer) -> bool:
+    """Select every layer."""
     return True
 
 
-def cross(site: Site) -> bool:
-    """Where the prompt is looked at."""
-    return site.kind == "cross"
+def is_cross(layer: Layer) -> bool:
+    """Select cross-attention, where the network reads the prompt."""
+    return layer.kind == "cross"
 
 
-def edit(field, rule: Rule, where: Where = everywhere) -> contextlib.AbstractContextManager[None]:
-    """Let a rule replace attention where `where` holds. All else, and where it returns None, runs as it always does."""
-    return field.door.ruled(rule, where)
+def use_rule(
+    field: HasAttention, rule: Rule, where: LayerFilter = any_layer
+) -> contextlib.AbstractContextManager[None]:
+    """Let a rule replace attention at the layers that `where` selects. Where it returns None, the layer runs as usual."""
+    assert field.attention_hooks is not None, "the field has no attention hooks"
+    return field.attention_hooks.use_rule(rule, where)
 
 
 @contextlib.contextmanager
 def record(
-    field, where: Where = everywhere, keep: Callable[..., Any] | None = None
-) -> Iterator[dict[Site, Any]]:
-    """Collect by site what `keep(site, q, k, v)` makes of each; without it (q, k, v) themselves, of which nothing is
-    copied.
+    field: HasAttention, where: LayerFilter = any_layer, extract: Callable[..., Any] | None = None
+) -> Iterator[dict[Layer, Any]]:
+    """Collect `extract(layer, q, k, v)` by layer. Without it collect (q, k, v) themselves, not copies."""
+    values: dict[Layer, Any] = {}
+
+    def read(layer: Layer, *tensors: Tensor) -> None:
+        values[layer] = extract(layer, *tensors) if extract else tensors
+
+    with use_rule(field, read, where):
+        yield values
+
+
+def token_rows_columns(tokens: int, latent_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns of a layer's tokens: the latent's, halved (rounded up) until they are that many.
+
+    Raise ValueError if no halving has that many tokens.
     """
-    found: dict[Site, Any] = {}
-
-    def look(site: Site, *tensors: Tensor) -> None:
-        found[site] = keep(site, *tensors) if keep else tensors
-
-    with edit(field, look, where):
-        yield found
-
-
-def size_of(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a layer's tokens: the latent's, halved (rounding up) until they are that many."""
-    rows, columns = size
+    rows, columns = latent_size
     while rows * columns > tokens:
         rows, columns = -(-rows // 2), -(-columns // 2)
     if rows * columns != tokens:
-        raise ValueError(f"{tokens} tokens are no halving of {size[0]}x{size[1]} latent cells")
+        size = f"{latent_size[0]}x{latent_size[1]}"
+        raise ValueError(f"{tokens} tokens are no halving of {size} latent cells")
     return rows, columns

@@ -1,4 +1,6 @@
-"""Maps of attention: how much each place attends to some words, and the automatic mask that this gives."""
+"""Attention maps: how much each position attends to some words, and the automatic mask that follows from it."""
+
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -7,24 +9,26 @@ from torch.nn import functional
 from ...base.errors import UserError
 from ...base.prompt_diff import NO_WORD
 from ...sampling import maths
-from .hooks import Site, cross, record
+from ...sampling.field import VelocityField
+from ..base import Conditioning
+from .hooks import Layer, is_cross, record
 
-LOOKS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
-
-
-def blocks(count: int, row: int, most: int = 2**22) -> int:
-    """How many of `count` rows of `row` numbers each to hold at once: at most `most` numbers (16 MB in float32)."""
-    return max(1, min(count, most // max(1, row)))
+MASK_SIGMAS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
 
 
-def share(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
-    """How much each query attends to some keys, B N in float32: softmax probability, mean over those keys and over
-    heads.
+def rows_per_block(count: int, numbers_per_row: int, max_numbers: int = 2**22) -> int:
+    """Return how many of `count` rows to hold at once: at most `max_numbers` numbers (16 MB in float32)."""
+    return max(1, min(count, max_numbers // max(1, numbers_per_row)))
 
-    Worked out in blocks of queries; the whole map is never held.
+
+def mean_attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
+    """Return how much each query attends to some keys, `B N` in float32.
+
+    It is the softmax probability, averaged over those keys and over heads. It is computed in blocks of queries, so
+    the whole map is never in memory.
     """
     scale = q.shape[-1] ** -0.5
-    size = blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2])
+    size = rows_per_block(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2])
     parts = []
     for rows in q.split(size, dim=2):
         weights = (rows.float() @ k.float().mT * scale).softmax(-1)
@@ -32,64 +36,68 @@ def share(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def attending(words: tuple[int, ...]):
-    """For `record`: keep how much each place attends to some of the prompt's tokens, 1 1 f h w on the site's grid."""
+def token_heatmap(tokens: tuple[int, ...]) -> Callable[[Layer, Tensor, Tensor, Tensor], Tensor]:
+    """Return an `extract` for `record`: attention to some prompt tokens, `1 1 f h w` on the layer's token grid."""
 
-    def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return site.map(share(q, k, site.columns(words, q.device)))
+    def extract(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return layer.to_grid(mean_attention(q, k, layer.key_positions(tokens, q.device)))
 
-    return keep
+    return extract
 
 
-def assembled(found: dict[Site, Tensor]) -> Tensor:
-    """Maps of one layer in one or more windows as one of the whole clip, 1 1 f h w: their
-    mean where windows overlap.
+def merge_windows(maps: Mapping[Layer, Tensor]) -> Tensor:
+    """Merge the maps of one layer in one or more windows into one of the whole clip, `1 1 f h w`.
+
+    Where windows overlap, take their mean. A frame that no window covers gets 0.
     """
-    length = 1 + max(max(site.frames) for site in found)
-    some = next(iter(found.values()))
+    length = 1 + max(max(layer.frames) for layer in maps)
+    some = next(iter(maps.values()))
     total = torch.zeros(1, 1, length, *some.shape[3:], device=some.device)
     count = torch.zeros_like(total)
-    for site, part in found.items():
-        at = list(site.frames)
-        total[:, :, at] += part
-        count[:, :, at] += 1
-    return total / count.clamp(min=1)  # a frame that no site is about has no heat
+    for layer, part in maps.items():
+        frames = list(layer.frames)
+        total[:, :, frames] += part
+        count[:, :, frames] += 1
+    return total / count.clamp(min=1)
 
 
-def by_layer(found: dict[Site, Tensor]) -> list[dict[Site, Tensor]]:
-    """Observations of one layer together."""
-    layers: dict[str, dict[Site, Tensor]] = {}
-    for site, value in found.items():
-        layers.setdefault(site.path, {})[site] = value
+def group_by_layer(values: Mapping[Layer, Tensor]) -> list[dict[Layer, Tensor]]:
+    """Group recorded values by layer: one dict for each layer, with an entry for each call."""
+    layers: dict[str, dict[Layer, Tensor]] = {}
+    for layer, value in values.items():
+        layers.setdefault(layer.path, {})[layer] = value
     return list(layers.values())
 
 
-def automatic(field, given) -> Tensor:
-    """Where the edit's words attend on the source, f h w boolean on latents. For an edit that names no place.
+def find_auto_mask(
+    field: VelocityField, latent: Tensor, source: Conditioning, target: Conditioning, seed: int
+) -> Tensor:
+    """Return where the words that drive the edit attend on the clip: `f h w`, boolean, in latent cells.
 
-    The words that go, in the source's pass; where none go, those that come, in the target's. Attention is read at a
-    few noise levels, each layer's scaled to its own range; inside is above Otsu's threshold. Raises ValueError where
-    no word drives the edit.
+    Read the words that the edit removes, in the source's pass; if it removes none, the words that it adds, in the
+    target's pass. Attention is read at a few noise levels, and each layer's map is scaled to its own range. The mask
+    is where the sum exceeds Otsu's threshold. Raise UserError if no word drives the edit.
     """
-    source = given.source
-    condition, branch = (given.src, "src+") if given.src.words else (given.tgt, "tgt+")
-    if not condition.words:
+    conditioning, branch = (source, "src+") if source.edit_tokens else (target, "tgt+")
+    if not conditioning.edit_tokens:
         raise UserError(NO_WORD)
-    heat = torch.zeros_like(source[:, :1])
-    for k, sigma in enumerate(LOOKS):
-        noisy = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, 0, k))
-        with record(field, cross, attending(condition.words)) as found:
-            field.velocity(noisy, sigma, condition, branch=branch)
-        for layer in by_layer(found):
-            one = functional.interpolate(assembled(layer), size=source.shape[2:], mode="nearest")
-            heat += maths.normalize_range(one)
+    heat = torch.zeros_like(latent[:, :1])
+    for repeat, sigma in enumerate(MASK_SIGMAS):
+        noisy = maths.add_noise(latent, sigma, maths.keyed_noise(latent, seed, 0, repeat))
+        with record(field, is_cross, token_heatmap(conditioning.edit_tokens)) as maps:
+            field.velocity(noisy, sigma, conditioning, branch=branch)
+        for layer in group_by_layer(maps):
+            merged = merge_windows(layer)
+            resized = functional.interpolate(merged, size=latent.shape[2:], mode="nearest")
+            heat += maths.normalize_range(resized)
     smooth = functional.avg_pool3d(
         heat, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False
     )
-    return _above_otsu(smooth[0, 0])
+    return _exceeds_otsu(smooth[0, 0])
 
 
-def _above_otsu(heat: Tensor) -> Tensor:
+def _exceeds_otsu(heat: Tensor) -> Tensor:
+    """Return where a map `f h w` exceeds the threshold that separates its values best."""
     import cv2
 
     values = (maths.normalize_range(heat[None])[0] * 255).byte().cpu().numpy()

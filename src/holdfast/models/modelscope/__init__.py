@@ -1,0 +1,1 @@
+"""ModelScope's text-to-video family."""

@@ -1,71 +1,77 @@
-"""ModelScope's text-to-video family: a 3D U-Net that predicts noise, over SD's VAE. What is
-known without loading one.
-"""
+"""ModelScope's text-to-video family: a 3D U-Net that predicts noise, over SD's VAE. Its constants; they need no torch."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from ...media.clip_format import Grid
-from .. import weights as _weights
-from ..spec import LEVELS_OF_NOISE, Model, unet_grid
+from ..family import DiffusersFamily
+from ..spec import BackboneSpec
+from ..unet.clip_formats import read_clip_format
 
-ADAPTER = "holdfast.models.unet.adapter"
 PARTS = ("unet", "vae", "text_encoder")
-CARRIES = frozenset(
+CAPABILITIES = frozenset(
     {"text", "text_attention", "spatial_attention", "temporal_attention", "features"}
 )
-PREFERS = {"grid": "own"}  # rectified flow's grids, which a method may name, are not theirs
+# A method may default to a schedule of rectified flow, which these models do not have.
+RECOMMENDED: dict[str, Any] = {"grid": "own"}
 # What suits a small model, chosen on scenes that are neither trained on nor reported (docs/distillation.md; the shift:
 # docs/shapeworld.md).
-SMALL = {"steps": 25, "shift": 2.0, "source_guidance": 1.0, "target_guidance": 4.0}
-SMALL |= {"guidance": 2.0, "joint_guidance": 2.0, "rate": 0.04}
-MODELS = {
-    "modelscope": Model(
+SMALL_RECOMMENDED: dict[str, Any] = RECOMMENDED | {
+    "steps": 25,
+    "shift": 2.0,
+    "source_guidance": 1.0,
+    "target_guidance": 4.0,
+    "guidance": 2.0,
+    "joint_guidance": 2.0,
+    "rate": 0.04,
+}
+SPECS: Mapping[str, BackboneSpec] = {
+    "modelscope": BackboneSpec(
         weights="damo-vilab/text-to-video-ms-1.7b",
-        gigabytes=7,
-        rate=8,
-        area=256 * 256,
-        frames=16,
-        carries=CARRIES,
+        download_gb=7,
+        fps=8,
+        train_pixels=256 * 256,
+        train_frames=16,
+        capabilities=CAPABILITIES,
         parts=PARTS,
-        prefers=PREFERS,
+        recommended=RECOMMENDED,
         licence="CC-BY-NC-4.0",
-        guide="sd1.5",
+        image_model="sd1.5",
     ),
-    "zeroscope": Model(
+    "zeroscope": BackboneSpec(
         weights="cerspense/zeroscope_v2_576w",
-        gigabytes=7,
-        rate=8,
-        area=576 * 320,
-        frames=24,
-        carries=CARRIES,
+        download_gb=7,
+        fps=8,
+        train_pixels=576 * 320,
+        train_frames=24,
+        capabilities=CAPABILITIES,
         parts=PARTS,
-        pickled=("unet", "vae"),
-        prefers=PREFERS,
+        pickled_parts=("unet", "vae"),
+        recommended=RECOMMENDED,
         licence="CC-BY-NC-4.0",
-        guide="sd1.5",
+        image_model="sd1.5",
     ),
-    "shapeworld-t2v": Model(
+    "shapeworld-t2v": BackboneSpec(
         weights="shapeworld-t2v",
-        gigabytes=0,
-        rate=8,
-        area=64 * 64,
-        frames=25,
-        carries=CARRIES,
+        download_gb=0,
+        fps=8,
+        train_pixels=64 * 64,
+        train_frames=25,
+        capabilities=CAPABILITIES,
         parts=PARTS,
-        prefers=PREFERS | SMALL,
-        guide="shapeworld-sd",
+        shared_parts={
+            "vae": "shapeworld-sd/vae",
+            "text_encoder": "shapeworld-sd/text_encoder",
+        },
+        recommended=SMALL_RECOMMENDED,
+        image_model="shapeworld-sd",
     ),
 }
 
 
-def find(name: str, weights: str | None = None) -> Path:
-    """The folder of a backbone's weights. Raises ValueError for a wrong folder,
-    Missing for a hub id not here.
-    """
-    return _weights.find(MODELS[name], weights, PARTS, ("TextToVideoSDPipeline",))
-
-
-def grid(name: str, folder: Path) -> Grid:
-    """The clips that the model in a folder takes, from its configuration alone."""
-    unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
-    return unet_grid(MODELS[name], unet, vae, LEVELS_OF_NOISE)
+FAMILY = DiffusersFamily(
+    specs=SPECS,
+    parts=PARTS,
+    pipelines=("TextToVideoSDPipeline",),
+    adapter="holdfast.models.unet.adapter",
+    make_clip_format=read_clip_format,
+)

@@ -1,79 +1,89 @@
-"""Stable Video Diffusion: a video U-Net steered by its first frame. What is known without loading one."""
+"""Stable Video Diffusion: a video U-Net that is conditioned on the first frame. Its constants; they need no torch."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ...base.errors import UserError
-from ...media.clip_format import Grid
-from .. import weights as _weights
-from ..spec import Model, unet_grid
+from ..family import DiffusersFamily
+from ..spec import BackboneSpec
+from ..unet.clip_formats import read_clip_format
 
-ADAPTER = "holdfast.models.svd.adapter"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PARTS = ("unet", "vae", "image_encoder")
-CARRIES = frozenset({"image", "spatial_attention", "temporal_attention", "features"})
-# Its guidance rises over the frames: the first one is given, so that there is nothing to lead it to.
-PREFERS = {"grid": "own", "steps": 25, "source_guidance": 1.0, "target_guidance": (1.0, 3.0)}
-LICENCE = "Stability AI Community"
-SVD = Model(
+CAPABILITIES = frozenset({"image", "spatial_attention", "temporal_attention", "features"})
+SCHEDULES = ("own", "karras")
+# The guidance rises over the frames. The first one is given, so there is nothing to guide it to.
+RECOMMENDED: dict[str, Any] = {
+    "grid": "own",
+    "steps": 25,
+    "source_guidance": 1.0,
+    "target_guidance": (1.0, 3.0),
+}
+SVD = BackboneSpec(
     weights="stabilityai/stable-video-diffusion-img2vid",
-    gigabytes=9,
-    rate=7,
-    area=1024 * 576,
-    frames=14,
-    carries=CARRIES,
+    download_gb=9,
+    fps=7,
+    train_pixels=1024 * 576,
+    train_frames=14,
+    capabilities=CAPABILITIES,
     parts=PARTS,
-    prefers=PREFERS,
-    licence=LICENCE,
-    guide="sd1.5",
+    recommended=RECOMMENDED,
+    licence="Stability AI Community",
+    image_model="sd1.5",
 )
-MODELS = {
+SPECS: Mapping[str, BackboneSpec] = {
     "svd": SVD,
-    "svd-xt": replace(SVD, weights="stabilityai/stable-video-diffusion-img2vid-xt", frames=25),
-    "shapeworld-svd": Model(
+    "svd-xt": replace(
+        SVD, weights="stabilityai/stable-video-diffusion-img2vid-xt", train_frames=25
+    ),
+    "shapeworld-svd": BackboneSpec(
         weights="shapeworld-svd",
-        gigabytes=0,
-        rate=8,
-        area=64 * 64,
-        frames=25,
-        carries=CARRIES,
+        download_gb=0,
+        fps=8,
+        train_pixels=64 * 64,
+        train_frames=25,
+        capabilities=CAPABILITIES,
         parts=PARTS,
-        prefers=PREFERS | {"target_guidance": (1.0, 2.0)},
-        guide="shapeworld-sd",
+        shared_parts={"vae": "shapeworld-sd/vae"},
+        recommended=RECOMMENDED | {"target_guidance": (1.0, 2.0)},
+        image_model="shapeworld-sd",
     ),
 }
-LEVELS = ("own", "karras")  # its grids of noise levels, by name
 
 
-def find(name: str, weights: str | None = None) -> Path:
-    """The folder of a backbone's weights. Raises ValueError for a wrong folder, Missing for a hub id that is
-    not here.
-    """
-    return _weights.find(MODELS[name], weights, PARTS, ("StableVideoDiffusionPipeline",))
+FAMILY = DiffusersFamily(
+    specs=SPECS,
+    parts=PARTS,
+    pipelines=("StableVideoDiffusionPipeline",),
+    adapter="holdfast.models.svd.adapter",
+    make_clip_format=partial(read_clip_format, schedules=SCHEDULES),
+)
+
+# An EDM model works on `x = clean + s noise`, with s from 0 to hundreds. The velocity field is that of
+# `z = x / (1 + s)` at sigma = s / (1 + s).
 
 
-def grid(name: str, folder: Path) -> Grid:
-    """The clips that the model in a folder takes, from its configuration alone."""
-    unet, vae = (_weights.config(folder, part) for part in ("unet", "vae"))
-    return unet_grid(MODELS[name], unet, vae, LEVELS)
-
-
-def level(s: float) -> float:
-    """sigma of the field, in [0, 1), where `x = clean + s noise` holds s times the noise: s / (1 + s)."""
+def sigma_from_edm(s: float) -> float:
+    """Return the noise level sigma, in [0, 1), of an EDM noise level s."""
     return s / (1 + s)
 
 
-def spread(sigma: float) -> float:
-    """The inverse of `level`. Raises ValueError for pure noise, which is no level of such a model."""
+def edm_from_sigma(sigma: float) -> float:
+    """Return the EDM noise level s of sigma. Raise UserError for pure noise, which has none."""
     if sigma >= 1:
-        raise UserError("pure noise says nothing to this model: its levels lie below 1")
+        raise UserError("this model predicts nothing from pure noise: its noise levels are below 1")
     return sigma / (1 - sigma)
 
 
-def to_field(x, s: float):
-    """The model's `x = clean + s noise` as the field's latent, `z = x / (1 + s)`."""
+def latent_from_edm(x: "Tensor", s: float) -> "Tensor":
+    """Return the field's latent `z = x / (1 + s)` of the model's `x = clean + s noise`."""
     return x / (1 + s)
 
 
-def to_model(z, s: float):
-    """The inverse of `to_field`."""
+def latent_to_edm(z: "Tensor", s: float) -> "Tensor":
+    """Return the model's x of the field's latent z: the inverse of `latent_from_edm`."""
     return z * (1 + s)

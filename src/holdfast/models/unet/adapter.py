@@ -1,43 +1,45 @@
-"""The adapter of the Stable Diffusion lineage over diffusers parts: noise prediction over a VAE of single frames,
-CLIP's text.
+"""The adapter of the Stable Diffusion lineage over diffusers parts.
 
-A 2D U-Net takes the frames of a clip as a batch of images, a 3D U-Net takes the clip. With `x = a clean + s noise` and
-`a^2 + s^2 = 1` the velocity field is that of `z = x / (a + s)` at level `sigma = s / (a + s)`: one Euler step of it is
-the DDIM step.
+These models predict noise, over a VAE of single frames and CLIP's text. A 2D U-Net takes the frames of a clip as a
+batch of images; a 3D U-Net takes the clip. With `x = a clean + s noise` and `a^2 + s^2 = 1`, the velocity field is that
+of `z = x / (a + s)` at the noise level `sigma = s / (a + s)`: one Euler step of it is the DDIM step.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...base.notices import note
 from ...base.prompt_diff import tokens as word_tokens
 from ...base.prompts import clean_prompt
-from .. import feature_hooks, weights
-from .. import parts as _parts
-from ..attention.hooks import Call, Door
-from ..base import Backbone, Condition, Prompt, device_of, placed
-from ..recent import recall
-from ..schedule import Schedule
-from ..spec import LEVELS_OF_NOISE, Model, unet_grid
-from .hooks import door_of, residual_blocks
+from .. import loading
+from ..attention.hooks import LayerHooks, NetworkCall
+from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
+from ..checkpoint import Checkpoint
+from ..devices import pick_device, pick_dtype
+from ..feature_hooks import output_hooks
+from ..lru import get_or_make
+from ..noise_schedule import NoiseSchedule
+from ..spec import BackboneSpec
+from .clip_formats import make_clip_format
+from .hooks import attention_hooks, residual_blocks
 
-CHUNK = 8  # frames that the VAE holds at once
-TOGETHER = 16  # frames that a 2D network sees in one call
+VAE_FRAMES = 8  # frames that the VAE processes at once
+FRAMES_PER_CALL = 16  # frames that a 2D network processes in one call
+DEFAULT_SPEC = BackboneSpec("", 0, fps=8, train_pixels=512 * 512, train_frames=16)
 
 
 def encode_frames(
-    vae, frames: Iterable[Tensor], device: torch.device, eps: Tensor | None = None
+    vae: Any, frames: Iterable[Tensor], device: torch.device, eps: Tensor | None = None
 ) -> Tensor:
-    """Frames to a latent 1 c f h w, a few at a time: the posterior's mode, or with eps (f c h
-    w) a sample of it; scaled.
+    """Encode frames to a scaled latent `1 c f h w`, a few at a time.
+
+    It is the posterior's mode, or with eps (`f c h w`) a sample of the posterior.
     """
     source, parts, count = iter(frames), [], 0
-    while group := list(islice(source, CHUNK)):
+    while group := list(islice(source, VAE_FRAMES)):
         x = torch.stack(group).to(device, torch.float32) * 2 - 1
         posterior = vae.encode(x).latent_dist
         part = posterior.mode()
@@ -49,32 +51,27 @@ def encode_frames(
     return latents.transpose(0, 1)[None]
 
 
-def decode_frames(vae, z: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """A latent 1 c f h w to frames f 3 H W in [0, 1], a few at a time."""
-    for part in z[0].transpose(0, 1).split(CHUNK):
+def decode_frames(vae: Any, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Decode a latent `1 c f h w` to frames `f 3 H W` in [0, 1], a few at a time."""
+    for part in z[0].transpose(0, 1).split(VAE_FRAMES):
         x = part.to(device, torch.float32) / vae.config.scaling_factor
         yield (vae.decode(x).sample / 2 + 0.5).clamp(0, 1)
 
 
-class Texts:
-    """CLIP's text states as the pipelines of this lineage take them: the last ones after the norm, no mask at the
-    padding.
-    """
+class PromptEncoder:
+    """CLIP's text states as the pipelines of this lineage use them: the last ones after the norm, padding not masked."""
 
-    def __init__(self, tokenizer, name: str):
+    def __init__(self, tokenizer: Any, name: str):
         self.tokenizer, self.name = tokenizer, name
-        self.known: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
+        self.cache: dict[str, Tensor] = {}  # states of cleaned prompts, on the CPU
 
-    def encode(self, encoder, texts: list[str], device: torch.device) -> tuple[Tensor, ...]:
-        """Return the states of cleaned prompts, each 1 L d on the CPU."""
+    def encode(self, encoder: Any, texts: list[str], device: torch.device) -> tuple[Tensor, ...]:
+        """Return the states of cleaned prompts, each `1 L d` on the CPU. Note a prompt that is too long."""
         length = self.tokenizer.model_max_length
         for text in texts:
-            over = len(self.tokenizer(text).input_ids) - length
-            if over > 0:
-                shown = text[:40]
-                note(
-                    f"{self.name} takes {length} tokens; the last {over} of {shown!r}... are not seen"
-                )
+            excess = len(self.tokenizer(text).input_ids) - length
+            if excess > 0:
+                note_truncation(self.name, length, excess, text)
         tokens = self.tokenizer(
             texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
@@ -82,113 +79,116 @@ class Texts:
             states = encoder(tokens.input_ids.to(device)).last_hidden_state
         return states.cpu().split(1)
 
-    def length(self, text: str) -> int:
-        """Tokens of a text with its two marks, as far as they are seen."""
+    def token_count(self, text: str) -> int:
+        """Count the tokens of a text that the model reads, with the marks of its begin and end."""
         return min(len(self.tokenizer(text).input_ids), self.tokenizer.model_max_length)
 
 
 class LatentDiffusion(Backbone):
     """A model of the lineage, built from its parts. A part that is not needed may be None.
 
-    schedule: its scheduler's configuration; model: its card; device: None for where the parts are.
+    schedule: its scheduler's configuration; spec: its constants; device: None for the device of the parts.
     """
 
     def __init__(
         self,
-        unet=None,
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
+        unet: Any = None,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
         schedule: Mapping[str, Any] | None = None,
-        model=None,
-        name="sd",
-        device=None,
+        spec: BackboneSpec = DEFAULT_SPEC,
+        name: str = "sd",
+        device: torch.device | None = None,
     ):
-        model = model or Model("", 0, rate=8, area=512 * 512, frames=16)
-        self.name, self.prefers, self.guide = name, model.prefers, model.guide
+        self.name, self.recommended, self.image_model = name, spec.recommended, spec.image_model
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
-        self.parts = placed(parts, device)
-        self.device = device or device_of(self.parts)
+        self.parts = prepare_parts(parts, device)
+        self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         configs = [part.config if part else {} for part in (unet, vae)]
-        self.grid = unet_grid(model, *configs, LEVELS_OF_NOISE)
-        self.schedule = Schedule.of(schedule or {})
-        self.texts = Texts(tokenizer, name)
+        self.clip_format = make_clip_format(spec, *configs)
+        self.schedule = NoiseSchedule.from_config(schedule or {})
+        self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
-        self.door = door_of(unet) if unet else None
-        self.features = feature_hooks.door_of(residual_blocks(unet)) if unet else None
-        self.carries = carried(self.door)
-        # a network without layers over time takes single frames
-        self.images = "temporal_attention" not in self.carries
+        self.attention_hooks, self.feature_hooks = make_hooks(unet)
+        self.capabilities = unet_capabilities(self.attention_hooks)
+        # A network without layers over time takes single frames.
+        self.takes_images = "temporal_attention" not in self.capabilities
 
-    def condition(self, prompt: Prompt) -> Condition:
-        cleaned, against = clean_prompt(prompt.text), clean_prompt(prompt.negative)
-        halves = recall(self.texts.known, (cleaned, against), self._embed)
-        length = self.texts.length(cleaned)
-        words = word_tokens(self.texts.tokenizer, cleaned, prompt.words)
-        seen = tuple(word for word in words if word < length)
-        return Condition(*(half.to(self.device) for half in halves), length, seen)
+    def condition(self, prompt: Prompt) -> Conditioning:
+        positive, negative = clean_prompt(prompt.text), clean_prompt(prompt.negative)
+        states = get_or_make(self.prompts.cache, (positive, negative), self._embed)
+        length = self.prompts.token_count(positive)
+        tokens = word_tokens(self.prompts.tokenizer, positive, prompt.words)
+        words = tuple(token for token in tokens if token < length)
+        return Conditioning(*(state.to(self.device) for state in states), length, words)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
-        with self.on("text_encoder"):
-            return self.texts.encode(self.part("text_encoder"), texts, self.device)
+        with self.use_parts("text_encoder"):
+            return self.prompts.encode(self.part("text_encoder"), texts, self.device)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
-        """As AutoencoderKL.encode(...).latent_dist, scaled: its mode, or with eps (f c h w) a sample. In float32."""
-        with self.on("vae"):
+        """Encode frames as AutoencoderKL.encode(...).latent_dist does, scaled, in float32.
+
+        The result is the mode, or with eps (`f c h w`) a sample.
+        """
+        with self.use_parts("vae"):
             z = encode_frames(self.part("vae"), frames, self.device, eps)
-        self.grid.check(z.shape[2], *(n * self.grid.stride[1] for n in z.shape[3:]))
+        self.clip_format.check_clip(z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:]))
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
-        with self.on("vae"):
+        with self.use_parts("vae"):
             yield from decode_frames(self.part("vae"), z, self.device)
 
-    def levels(
+    def sigmas(
         self,
         steps: int,
         shift: float | None = None,
-        grid: str = "own",
+        schedule: str = "own",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
-        return self.schedule.levels(steps, shift, grid)
+        return self.schedule.sigmas(steps, shift, schedule)
 
-    def whole(self, sigma: float) -> float:
-        return self.schedule.whole(sigma)
+    def snap_timestep(self, sigma: float) -> float:
+        return self.schedule.snap_timestep(sigma)
 
     def velocity(
         self,
         z: Tensor,
         sigma: float,
-        condition: Condition,
+        condition: Conditioning,
         *,
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        text = condition.half(branch).to(z.device, self.dtype)
+        text = condition.for_branch(branch).to(z.device, self.dtype)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        if not self.images:
-            return self._called(z, sigma, text, branch, frames)
+        if not self.takes_images:
+            return self._velocity_of_call(z, sigma, text, branch, frames)
         parts = []
-        for first in range(0, len(frames), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            parts.append(self._called(z[:, :, some], sigma, text, branch, frames[some]))
+        for first in range(0, len(frames), FRAMES_PER_CALL):
+            some = slice(first, first + FRAMES_PER_CALL)
+            parts.append(
+                self._velocity_of_call(z[:, :, some], sigma, text, branch, frames[some])
+            )
         return torch.cat(parts, 2)
 
-    def _called(
+    def _velocity_of_call(
         self, z: Tensor, sigma: float, text: Tensor, branch: str, frames: tuple[int, ...]
     ) -> Tensor:
-        """The velocity by one call of the network."""
-        call = Call(branch, frames, z.shape[3:], len(z))
-        with self.door.calling(call), self.features.calling(call):
-            return self.schedule.velocity(lambda x, t: self._predicted(x, t, text), z, sigma)
+        """Return the velocity by one call of the network."""
+        call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
+        with self.use_call(call):
+            return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, sigma)
 
-    def _predicted(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
-        """What the network says of x, b c f h w."""
+    def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """Return the network's prediction at x, `b c f h w`."""
         t = torch.tensor([timestep], device=x.device, dtype=torch.float32)
         x = x.to(self.dtype)
-        # Contiguous: a convolution's last bit depends on how its input lies, which a resumed run does not remember.
-        if not self.images:
+        # Contiguous: the last bit of a convolution depends on the memory layout, which a resumed run does not know.
+        if not self.takes_images:
             each = text.expand(len(x), -1, -1)
             return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
@@ -196,44 +196,56 @@ class LatentDiffusion(Backbone):
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
-SPATIAL = frozenset({"text", "text_attention", "spatial_attention", "features"})
+SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
 
 
-def carried(door: Door | None) -> frozenset[str]:
-    """What a U-Net offers methods, by its layers."""
-    if door is None:
+def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
+    """Return what a U-Net offers methods, by its attention layers. hooks: None for a model without its U-Net."""
+    if hooks is None:
         return frozenset({"text"})
-    temporal = any(site.axis == "temporal" for site in door.sites)
-    return SPATIAL | {"temporal_attention"} if temporal else SPATIAL
+    is_temporal = any(layer.axis == "temporal" for layer in hooks.layers)
+    return SPATIAL_CAPABILITIES | ({"temporal_attention"} if is_temporal else frozenset())
 
 
-def load(name: str, model: Model, folder: Path, device: str, dtype: str) -> LatentDiffusion:
-    """Load the parts that lie in a folder."""
+def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | None]:
+    """Return the attention and the feature hooks of a U-Net; None without one."""
+    if unet is None:
+        return None, None
+    return attention_hooks(unet), output_hooks(residual_blocks(unet))
+
+
+def load(
+    name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str
+) -> LatentDiffusion:
+    """Load the parts of a checkpoint."""
     import diffusers
     from transformers import CLIPTextModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
-    where = weights.pick_device(device)
-    kind = weights.pick_dtype(dtype, where)
-    clips = "temporal_attention" in model.carries
-    network = diffusers.UNet3DConditionModel if clips else diffusers.UNet2DConditionModel
+    target = pick_device(device)
+    target_dtype = pick_dtype(dtype, target)
+    is_video = "temporal_attention" in spec.capabilities
+    network = diffusers.UNet3DConditionModel if is_video else diffusers.UNet2DConditionModel
     vae = diffusers.AutoencoderKL
-    classes = {"unet": network, "vae": vae, "text_encoder": CLIPTextModel}
-    _parts.check(folder, classes)
-    unet, latents, texts = (weights.config(folder, part) for part in classes)
-    _parts.agree(folder, "latent channels", unet.get("in_channels"), latents.get("latent_channels"))
-    width = texts.get("hidden_size")
-    _parts.agree(folder, "widths of a text", unet.get("cross_attention_dim"), width)
-    encoder = _parts.load(CLIPTextModel, folder / "text_encoder", kind)
-    known = encoder.config.vocab_size, encoder.config.max_position_embeddings
+    loading.check_parts(checkpoint, {"unet": network, "vae": vae, "text_encoder": CLIPTextModel})
+    _check_widths(checkpoint)
+    encoder = loading.load_part(CLIPTextModel, checkpoint.part("text_encoder"), target_dtype)
+    limits = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
-        _parts.load(network, folder / "unet", kind),
-        _parts.load(vae, folder / "vae", torch.float32),
+        loading.load_part(network, checkpoint.part("unet"), target_dtype),
+        loading.load_part(vae, checkpoint.part("vae"), torch.float32),
         encoder,
-        _parts.tokenizer(folder, *known),
-        schedule=weights.config(folder, "scheduler"),
-        model=model,
+        loading.load_tokenizer(checkpoint, *limits),
+        schedule=checkpoint.config("scheduler"),
+        spec=spec,
         name=name,
-        device=where,
+        device=target,
     )
+
+
+def _check_widths(checkpoint: Checkpoint) -> None:
+    """Raise UserError if the parts belong to different models."""
+    unet, vae, text = (checkpoint.config(part) for part in ("unet", "vae", "text_encoder"))
+    channels = unet.get("in_channels"), vae.get("latent_channels")
+    loading.require_equal(checkpoint, "latent channels", *channels)
+    widths = unet.get("cross_attention_dim"), text.get("hidden_size")
+    loading.require_equal(checkpoint, "widths of the text states", *widths)

@@ -1,41 +1,42 @@
 """The adapter of the Wan family over diffusers parts.
 
-Text, posterior, timestep scale and noise levels follow the authors' own code, where diffusers' pipeline differs.
+Text, posterior, timestep scale and noise levels follow the authors' own code where diffusers' pipeline differs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...base.errors import UserError
-from ...base.notices import note
 from ...base.prompt_diff import tokens as word_tokens
 from ...base.prompts import clean_prompt
-from ...sampling.maths import flow_sigmas as level_grid
-from .. import parts as _parts
-from .. import weights
-from ..attention.hooks import Call
-from ..base import Backbone, Condition, Prompt, device_of, placed
-from ..recent import recall
-from ..scheduler_settings import flow_shift
-from ..spec import Model
-from . import spec
-from .hooks import door_of, features_of, remounted
+from ...sampling.maths import flow_sigmas
+from .. import loading
+from ..attention.hooks import LayerHooks, NetworkCall
+from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
+from ..checkpoint import Checkpoint
+from ..devices import pick_device, pick_dtype
+from ..lru import get_or_make
+from ..scheduler_settings import read_flow_shift
+from ..spec import BackboneSpec
+from . import spec as constants
+from .hooks import attention_hooks, feature_hooks, remount
+from .spec import SECOND
 
 ROUNDING = 1e-6  # of a timestep
-TEXT_LENGTH = 512  # tokens, padding included: the model attends to the padding
-FAMILY = "wan2.1-1.3b"  # whose card stands in where none is given
+MAX_TEXT_TOKENS = 512  # with the padding, which the model attends to
+FIRST = "transformer"
+DEFAULT_SPEC = constants.SPECS["wan2.1-1.3b"]
 
 
 @dataclass(frozen=True)
-class Later:
-    """A denoiser that is loaded when its turn comes, with what is asked of it before."""
+class LazyModule:
+    """A denoiser that is loaded when it is needed first, with what is read of it before."""
 
     config: Mapping[str, Any]
     dtype: torch.dtype
@@ -43,191 +44,201 @@ class Later:
 
 
 @dataclass(frozen=True)
-class Experts:
-    """Denoisers of one structure that share the levels: from `boundary` on it is the first one's turn, below it the
-    second's.
-    """
+class ExpertPair:
+    """Denoisers of one structure: the first one is used at noise levels from `boundary`, the second one below."""
 
-    first: nn.Module | Later | None
-    second: nn.Module | Later | None = None
+    first: Any  # nn.Module | LazyModule | None
+    second: Any = None
     boundary: float = 0.0
 
-    def turn(self, sigma: float) -> str:
-        """Whose turn it is at a level, by the name of the part; as diffusers' pipeline compares timesteps."""
-        return "transformer" if 1000 * sigma >= 1000 * self.boundary else spec.SECOND
+    def part_at(self, sigma: float) -> str:
+        """Return the name of the part that is used at a noise level; timesteps are compared as in diffusers' pipeline."""
+        return FIRST if 1000 * sigma >= 1000 * self.boundary else SECOND
 
 
 class Wan(Backbone):
-    """One of the Wan family, built from its parts. A part that is not needed may be None.
+    """A model of the Wan family, built from its parts. A part that is not needed may be None.
 
-    transformer: the denoiser, or Experts: of two only the one whose turn it is is on the device. shift: the model's
-    own, of its grid of levels; model: its card; device: None for where the parts are.
+    transformer: the denoiser, or an ExpertPair; of a pair only the one in use is on the device. shift: the model's own,
+    of its noise levels; spec: its constants; device: None for the device of the parts.
     """
 
     def __init__(
         self,
-        transformer=None,
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        shift=3.0,
-        model=None,
-        name="wan",
-        device=None,
+        transformer: Any = None,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        shift: float = 3.0,
+        spec: BackboneSpec = DEFAULT_SPEC,
+        name: str = "wan",
+        device: torch.device | None = None,
     ):
-        model = model or spec.MODELS[FAMILY]
-        self.name, self.shift, self.prefers = name, shift, model.prefers
-        self.experts = transformer if isinstance(transformer, Experts) else Experts(transformer)
-        first, second = self.experts.first, self.experts.second
-        denoisers = {"transformer": first, spec.SECOND: second}
-        self._later = {name: d for name, d in denoisers.items() if isinstance(d, Later)}
-        loaded = {name: d for name, d in denoisers.items() if name not in self._later}
-        parts = {"vae": vae, "text_encoder": text_encoder}
-        waits = second or self._later
-        self.parts = placed(loaded, None if waits else device) | placed(parts, device)
-        self._in_use = None if waits else "transformer"  # whose turn it is
+        self.name, self.shift, self.recommended = name, shift, spec.recommended
+        is_pair = isinstance(transformer, ExpertPair)
+        self.experts = transformer if is_pair else ExpertPair(transformer)
+        self._add_parts(vae, text_encoder, device)
         self.tokenizer = tokenizer
-        self.device = device or device_of(self.parts)
+        self.device = device or find_device(self.parts)
+        first = self.experts.first
         self.dtype = first.dtype if first else torch.float32
         configs = [part.config if part else {} for part in (first, vae)]
-        self.grid = spec.grid_of(model, *configs)
-        self.door = self.features = None
-        self.carries = frozenset({"text"})
-        if first:
-            blocks = first.config["num_layers"]
-            self.door = door_of(blocks, self._network)
-            self.features = features_of(blocks, self._network)
-            self.carries = spec.CARRIES
-        self._texts: dict[str, Tensor] = {}  # states of cleaned prompts, kept on the CPU
+        self.clip_format = constants.make_clip_format(spec, *configs)
+        self.attention_hooks, self.feature_hooks = self._make_hooks()
+        self.capabilities = constants.CAPABILITIES if first else frozenset({"text"})
+        self._states: dict[str, Tensor] = {}  # text states of cleaned prompts, on the CPU
+
+    def _add_parts(self, vae: Any, text_encoder: Any, device: torch.device | None) -> None:
+        """Set the parts. Denoisers of a pair and denoisers that are not loaded stay off the device."""
+        denoisers = {FIRST: self.experts.first, SECOND: self.experts.second}
+        self._lazy = {name: d for name, d in denoisers.items() if isinstance(d, LazyModule)}
+        loaded = {name: d for name, d in denoisers.items() if name not in self._lazy}
+        waits = self.experts.second or self._lazy
+        others = {"vae": vae, "text_encoder": text_encoder}
+        self.parts = prepare_parts(loaded, None if waits else device)
+        self.parts |= prepare_parts(others, device)
+        self._in_use = None if waits else FIRST
+
+    def _make_hooks(self) -> tuple[LayerHooks | None, LayerHooks | None]:
+        if not self.experts.first:
+            return None, None
+        blocks = self.experts.first.config["num_layers"]
+        network = self._current_network
+        return attention_hooks(blocks, network), feature_hooks(blocks, network)
 
     @property
-    def transformer(self):
-        return self.part("transformer")
+    def transformer(self) -> Any:
+        return self.part(FIRST)
 
     @property
-    def vae(self):
+    def vae(self) -> Any:
         return self.part("vae")
 
     def part(self, name: str) -> Any:
-        """As a backbone's; a denoiser that waits is loaded now."""
-        if name in self._later:
-            self.parts |= placed({name: self._later[name].load()}, None)
-            del self._later[name]
+        """Return a part. A denoiser that is not loaded is loaded now. Raise UserError for a part that is absent."""
+        if name in self._lazy:
+            self.parts |= prepare_parts({name: self._lazy[name].load()}, None)
+            del self._lazy[name]
         return super().part(name)
 
-    def _network(self) -> nn.Module | None:
-        """The denoiser whose turn it is; None: it is none's yet."""
-        return self.parts.get(self._in_use)
+    def _current_network(self) -> nn.Module | None:
+        """Return the denoiser in use; None before the first evaluation of a pair."""
+        return self.parts.get(self._in_use) if self._in_use else None
 
-    def _turn_to(self, sigma: float) -> nn.Module:
-        """The denoiser of a level, on the device. The other one rests; rules in force ask in this one."""
-        name = self.experts.turn(sigma)
+    def _denoiser_at(self, sigma: float) -> nn.Module:
+        """Return the denoiser of a noise level, on the device. Move the other one to the CPU, and active rules here."""
+        name = self.experts.part_at(sigma)
         if name != self._in_use:
-            other = spec.SECOND if name == "transformer" else "transformer"
+            other = SECOND if name == FIRST else FIRST
             if other in self.parts:
                 self.parts[other].to("cpu")
             self.part(name).to(self.device)
             self._in_use = name
-            for door in (self.door, self.features):
-                remounted(door)
+            for hooks in (self.attention_hooks, self.feature_hooks):
+                if hooks:
+                    remount(hooks)
         return self.part(name)
 
-    def condition(self, prompt: Prompt) -> Condition:
+    def condition(self, prompt: Prompt) -> Conditioning:
         if self.tokenizer is None:
             raise UserError(f"{self.name} was built without its tokenizer, which this needs")
-        cleaned, against = clean_prompt(prompt.text), clean_prompt(prompt.negative)
-        states = recall(
-            self._texts, (cleaned, against), lambda new: self._embed(new).cpu().split(1)
-        )
+        texts = clean_prompt(prompt.text), clean_prompt(prompt.negative)
+        states = get_or_make(self._states, texts, lambda new: self._embed(new).cpu().split(1))
         positive, negative = (state.to(self.device) for state in states)
-        length = min(len(self.tokenizer(cleaned).input_ids), positive.shape[1])
-        words = word_tokens(self.tokenizer, cleaned, prompt.words)
-        return Condition(positive, negative, length, tuple(w for w in words if w < length))
+        length = min(len(self.tokenizer(texts[0]).input_ids), positive.shape[1])
+        tokens = word_tokens(self.tokenizer, texts[0], prompt.words)
+        words = tuple(token for token in tokens if token < length)
+        return Conditioning(positive, negative, length, words)
 
     def _embed(self, texts: list[str]) -> Tensor:
-        """Text states of cleaned prompts, zero at the padding, which the model attends to all the same: n L d."""
-        length = min(TEXT_LENGTH, self.tokenizer.model_max_length)
+        """Return the text states of cleaned prompts, `n L d`. They are zero at the padding, which the model attends to."""
+        length = min(MAX_TEXT_TOKENS, self.tokenizer.model_max_length)
         for text in texts:
-            over = len(self.tokenizer.tokenize(text)) + 1 - length
-            if over > 0:
-                note(
-                    f"{self.name} takes {length} tokens; the last {over} of {text[:40]!r}... are not seen"
-                )
+            excess = len(self.tokenizer.tokenize(text)) + 1 - length
+            if excess > 0:
+                note_truncation(self.name, length, excess, text)
         tokens = self.tokenizer(
             texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         mask = tokens.attention_mask.to(self.device)
-        with self.on("text_encoder"), torch.no_grad():
+        with self.use_parts("text_encoder"), torch.no_grad():
             encoder = self.part("text_encoder")
             states = encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
         return states * mask[..., None].to(states)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
-        """As AutoencoderKLWan.encode(...).latent_dist, normalised, a group of frames at a time, in float32."""
+        """Encode frames as AutoencoderKLWan.encode(...).latent_dist does, normalised, in float32.
+
+        The frames are processed a group at a time. The result is the mode, or with eps (`f c h w`) a sample.
+        """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        with self.on("vae"):
-            source, cache = iter(frames), self._cache(self.vae.encoder)
-            moments, count = [], 0
-            while group := list(islice(source, self.grid.stride[0] if count else 1)):
-                x = torch.stack(group).to(self.device, torch.float32)
-                count += len(group)
-                self.grid.check(count, *x.shape[-2:])
-                x = self._patched(x.transpose(0, 1)[None] * 2 - 1)
-                moments.append(self.vae.encoder(x, feat_cache=cache, feat_idx=[0]))
-            posterior = DiagonalGaussianDistribution(self.vae.quant_conv(torch.cat(moments, dim=2)))
+        with self.use_parts("vae"):
+            moments = torch.cat(list(self._encode_groups(iter(frames))), dim=2)
+            posterior = DiagonalGaussianDistribution(self.vae.quant_conv(moments))
         z = posterior.mode()
         if eps is not None:
             z = z + posterior.std * eps.transpose(0, 1).to(z)
         mean, std = self._statistics()
         return (z - mean) / std
 
+    def _encode_groups(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield the encoder's output of each group of frames: one frame first, then as many as a latent frame holds."""
+        cache, count = self._cache(self.vae.encoder), 0
+        while group := list(islice(frames, self.clip_format.stride[0] if count else 1)):
+            x = torch.stack(group).to(self.device, torch.float32)
+            count += len(group)
+            self.clip_format.check_clip(count, *x.shape[-2:])
+            x = self._patchify(x.transpose(0, 1)[None] * 2 - 1)
+            yield self.vae.encoder(x, feat_cache=cache, feat_idx=[0])
+
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         mean, std = self._statistics()
-        with self.on("vae"):
+        with self.use_parts("vae"):
             x = self.vae.post_quant_conv(z.to(self.device, torch.float32) * std + mean)
             cache = self._cache(self.vae.decoder)
             for i in range(x.shape[2]):
                 frame = x[:, :, i : i + 1]
                 y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
-                yield (self._unpatched(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+                yield (self._unpatchify(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
 
-    def _cache(self, part: torch.nn.Module) -> list:
-        """Room for what each causal convolution keeps from one chunk for the next."""
+    def _cache(self, part: nn.Module) -> list[Tensor | None]:
+        """Return an empty cache of what each causal convolution keeps from one chunk for the next."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
         return [None] * sum(isinstance(m, WanCausalConv3d) for m in part.modules())
 
-    def _patched(self, x: Tensor) -> Tensor:
+    def _patchify(self, x: Tensor) -> Tensor:
         from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
         return patchify(x, self.vae.config.patch_size or 1)
 
-    def _unpatched(self, x: Tensor) -> Tensor:
+    def _unpatchify(self, x: Tensor) -> Tensor:
         from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
         return unpatchify(x, self.vae.config.patch_size or 1)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent's channels, each 1 c 1 1 1."""
+        """Return the mean and the standard deviation of the latent's channels, each `1 c 1 1 1`."""
         config = self.vae.config
         values = torch.tensor([config.latents_mean, config.latents_std], device=self.device)
         mean, std = values.view(2, 1, -1, 1, 1, 1)
         return mean, std
 
-    def levels(
+    def sigmas(
         self,
         steps: int,
         shift: float | None = None,
-        grid: str = "own",
+        schedule: str = "own",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
-        return level_grid(grid, steps, self.shift if shift is None else shift, own="wan").tolist()
+        shift = self.shift if shift is None else shift
+        return flow_sigmas(schedule, steps, shift, own="wan").tolist()
 
-    def whole(self, sigma: float) -> float:
-        """Timesteps are thousandths; the authors of Wan cut them.
+    def snap_timestep(self, sigma: float) -> float:
+        """Return the noise level of sigma's timestep rounded down, as the authors of Wan do. Timesteps are thousandths.
 
-        Their noisiest level is a float32, 1e-8 above 0.999: a level that is a thousandth is never cut to the one below.
+        Their noisiest level is a float32, 1e-8 above 0.999. A level that is a thousandth never rounds to the one below.
         """
         return int(1000 * sigma + ROUNDING) / 1000
 
@@ -235,61 +246,69 @@ class Wan(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Condition,
+        condition: Conditioning,
         *,
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        transformer = self._turn_to(sigma)
-        text = condition.half(branch).to(z.device, self.dtype)
+        transformer = self._denoiser_at(sigma)
+        text = condition.for_branch(branch).to(z.device, self.dtype)
         timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        call = Call(branch, frames, z.shape[3:])
-        with self.door.calling(call), self.features.calling(call):
+        call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]))
+        with self.use_call(call):
             return transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
 
 
-def load(name: str, model: Model, folder: Path, device: str, dtype: str) -> Wan:
-    """Load the parts that lie in a folder."""
+def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Wan:
+    """Load the parts of a checkpoint. Two denoisers are loaded when they are needed first."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
     from transformers import UMT5EncoderModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a second of bars for weights that load in a tenth of it
-    where = weights.pick_device(device)
-    kind = weights.pick_dtype(dtype, where)
-    scheduler = weights.config(folder, "scheduler")
-    vae, encoder = AutoencoderKLWan, UMT5EncoderModel
-    denoisers = ("transformer", spec.SECOND) if name in spec.BOUNDARIES else ("transformer",)
+    target = pick_device(device)
+    target_dtype = pick_dtype(dtype, target)
+    shift = constants.SHIFTS.get(name) or read_flow_shift(checkpoint.config("scheduler"))
+    denoisers = (FIRST, SECOND) if name in constants.BOUNDARIES else (FIRST,)
     classes = dict.fromkeys(denoisers, WanTransformer3DModel)
-    _parts.check(folder, classes | {"vae": vae, "text_encoder": encoder})
-    _agree(folder, denoisers)
-    network = partial(_parts.load, WanTransformer3DModel, kind=kind)
-    if name in spec.BOUNDARIES:
-        waiting = [
-            Later(weights.config(folder, part), kind, partial(network, folder / part))
-            for part in denoisers
-        ]
-        denoiser = Experts(*waiting, spec.boundary(name, folder))
-    else:
-        denoiser = network(folder / "transformer")
-    texts = _parts.load(encoder, folder / "text_encoder", kind)
+    others = {"vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
+    loading.check_parts(checkpoint, classes | others)
+    _check_widths(checkpoint, denoisers)
+    transformer = _load_denoisers(name, checkpoint, denoisers, target_dtype)
+    encoder = loading.load_part(UMT5EncoderModel, checkpoint.part("text_encoder"), target_dtype)
     return Wan(
-        denoiser,
-        _parts.load(vae, folder / "vae", torch.float32),
-        texts,
-        _parts.tokenizer(folder, texts.config.vocab_size),
-        shift=spec.SHIFTS.get(name) or flow_shift(scheduler),
-        model=model,
+        transformer,
+        loading.load_part(AutoencoderKLWan, checkpoint.part("vae"), torch.float32),
+        encoder,
+        loading.load_tokenizer(checkpoint, encoder.config.vocab_size),
+        shift=shift,
+        spec=spec,
         name=name,
-        device=where,
+        device=target,
     )
 
 
-def _agree(folder: Path, denoisers: Sequence[str]) -> None:
-    """Raises ValueError where the parts are of different models."""
-    vae, texts = (weights.config(folder, part) for part in ("vae", "text_encoder"))
+def _load_denoisers(
+    name: str, checkpoint: Checkpoint, denoisers: Sequence[str], dtype: torch.dtype
+) -> Any:
+    """Load the one denoiser, or return a pair that is loaded later."""
+    from diffusers import WanTransformer3DModel
+
+    network = partial(loading.load_part, WanTransformer3DModel, dtype=dtype)
+    if len(denoisers) == 1:
+        return network(checkpoint.part(FIRST))
+    pair = [
+        LazyModule(checkpoint.config(part), dtype, partial(network, checkpoint.part(part)))
+        for part in denoisers
+    ]
+    return ExpertPair(*pair, boundary=constants.read_boundary(name, checkpoint))
+
+
+def _check_widths(checkpoint: Checkpoint, denoisers: Sequence[str]) -> None:
+    """Raise UserError if the parts belong to different models."""
+    vae, text = (checkpoint.config(part) for part in ("vae", "text_encoder"))
     for part in denoisers:
-        network = weights.config(folder, part)
-        _parts.agree(folder, "latent channels", network.get("in_channels"), vae.get("z_dim"))
-        _parts.agree(folder, "widths of a text", network.get("text_dim"), texts.get("d_model"))
+        network = checkpoint.config(part)
+        channels = network.get("in_channels"), vae.get("z_dim")
+        loading.require_equal(checkpoint, "latent channels", *channels)
+        widths = network.get("text_dim"), text.get("d_model")
+        loading.require_equal(checkpoint, "widths of the text states", *widths)
