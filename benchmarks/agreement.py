@@ -19,7 +19,7 @@ from tables import head, line
 from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.intervals import estimate_rate
 from holdfast.models.base import Backbone, Prompt
-from holdfast.models.registry import folder_of, load_backbone
+from holdfast.models.registry import find_weights, load_backbone
 from holdfast.pipeline import agreement, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.calibrate import update_calibration
@@ -67,8 +67,8 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     edit = case.edit()
     frames = render([edit.source])[0]
     task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
-    job = loop.job(dataclasses.replace(task, seed=case.seed), backbone, frames)
-    z = loop.finished(job, backbone)
+    job = loop.plan_job(dataclasses.replace(task, seed=case.seed), backbone, frames)
+    z = loop.edit_latent(job, backbone)
     result = torch.stack(list(job.plan.fit.back(backbone.decode(z))))
     figures = judge(edit, result)
     # Words do not say where an added actor goes.
@@ -227,7 +227,7 @@ def main() -> None:
     print(f"AUC on the {len(found['tuning'])} tuning scenes: {auc(found['tuning']):.2f}")
     show(found["held-out"], made)
     if options.write:
-        update_calibration(folder_of(options.backbone), {"agreement": made})
+        update_calibration(find_weights(options.backbone), {"agreement": made})
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def alone(file: Path, folder: Path, backbone) -> Pace:
     begin = time.perf_counter()
     found = rows.read(file, folder)
     for job in found:
-        jobs.perform(job.task, backbone)
+        jobs.run_job(job.task, backbone)
     seconds = time.perf_counter() - begin
     return Pace(seconds, seconds, len(found))
 

@@ -71,7 +71,7 @@ OPEN = (
 )
 
 
-def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.Job:
+def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.LoopJob:
     frames = edit.source.frames
     task = EditTask(
         input="",
@@ -84,7 +84,7 @@ def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.Job:
         window=0,
     )
     mask = actor_mask(edit, frames).bool().numpy() if row.sees_mask else None
-    return loop.job(task, backbone, render([edit.source], frames)[0], mask)
+    return loop.plan_job(task, backbone, render([edit.source], frames)[0], mask)
 
 
 def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
@@ -100,7 +100,7 @@ def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, flo
 
 def measured(backbone: Backbone, seed: int, row: Row) -> dict:
     edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
-    result = loop.edited(job(backbone, edit, row, seed), backbone)
+    result = loop.edit_frames(job(backbone, edit, row, seed), backbone)
     return judge(edit, result) | delivered(edit, result, row.sees_mask)
 
 
@@ -159,12 +159,12 @@ def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
     edit, found = resized(sample_edit(seed, "colour"), frames), {}
     for name, gamma in (("", 1.0), (" without AMM", 0.0)):
         made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
-        cfg = made.plan.cfg
+        cfg = made.plan.config
         field = Listening(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
-        figures = judge(edit, loop.edited(made, field))
+        figures = judge(edit, loop.edit_frames(made, field))
         found |= {f"success{name}": figures["success"], f"PSNR to truth{name}": figures["psnr"]}
         found["signal"] = sum(field.sizes) / len(field.sizes)  # the last one's: before AMM
-    latent = backbone.grid.latent_frames(frames)
+    latent = backbone.clip_format.count_latent_frames(frames)
     gain = 1 + math.log(latent) / math.log(cfg.base_frames)  # at gamma = 1
     return found | {"latent frames": latent, "gain of AMM": gain}
 

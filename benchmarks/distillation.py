@@ -185,7 +185,7 @@ def shortened(backbone: str, method: str, settings: dict, steps: int | None) -> 
 def preferred(backbone: str, method: str, settings: dict):
     """The method's Config as an edit by this backbone has it."""
     config = methods.load(method).Config
-    return configure(config, registry.about(backbone).prefers, None, settings)[0]
+    return configure(config, registry.describe_backbone(backbone).recommended, None, settings)[0]
 
 
 def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
@@ -235,7 +235,7 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     asked = {"method": method, "settings": settings, "seed": seed}
     task = EditTask("", "", source_prompt=scene.caption(), target_prompt=scene.caption(), **asked)
     (frames,) = render([scene])
-    *_, done = loop.walk(loop.job(task, backbone, frames), backbone)
+    *_, done = loop.run_loop(loop.plan_job(task, backbone, frames), backbone)
     clean = backbone.encode(frames)
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
@@ -275,8 +275,8 @@ def cost(backbone: Backbone, settings: dict) -> None:
                 method=name,
                 settings=settings,
             )
-            job = loop.job(task, backbone, render([edit.source])[0])
-            for event in loop.walk(job, backbone):
+            job = loop.plan_job(task, backbone, render([edit.source])[0])
+            for event in loop.run_loop(job, backbone):
                 if event.stage != "edit":  # the texts, the clip and the second model are there now
                     begin, spent = time.perf_counter(), 0.0
             seconds = time.perf_counter() - begin
@@ -284,7 +284,7 @@ def cost(backbone: Backbone, settings: dict) -> None:
             type(backbone).velocity = real
         line(
             name,
-            job.plan.cfg.steps,
+            job.plan.config.steps,
             event.evaluations,
             event.beside,
             f"{seconds:.1f}",

@@ -52,11 +52,11 @@ def edit_of(seed: int) -> SceneEdit:
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
-def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.Job:
+def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.LoopJob:
     source, target = (to_and_fro(c, clips) for c in render(list(sides(edit_of(seed)))))
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
     asked["window"] = (len(source) - 1) // clips + 1
-    return loop.job(EditTask("", "", **asked), backbone, source, first=target[0])
+    return loop.plan_job(EditTask("", "", **asked), backbone, source, first_frame=target[0])
 
 
 def sides(edit: SceneEdit) -> tuple[Scene, Scene]:
@@ -78,14 +78,14 @@ def motion_error(result: Tensor, edit: SceneEdit) -> float:
 
 
 def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
-    result = loop.edited(job(backbone, seed, settings), backbone)
+    result = loop.edit_frames(job(backbone, seed, settings), backbone)
     edit = edit_of(seed)
     return judge(edit, result) | {"motion": motion_error(result, edit)}
 
 
 def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
     """Figures of each of several clips in a row."""
-    result, edit = loop.edited(job(backbone, seed, settings, clips), backbone), edit_of(seed)
+    result, edit = loop.edit_frames(job(backbone, seed, settings, clips), backbone), edit_of(seed)
     each = (len(result) - 1) // clips
     found = []
     for n in range(clips):
@@ -111,7 +111,7 @@ def drift(measuring, clips: int) -> None:
 def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
     """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
     head("clip", "process, MB", "kept between steps, MB")
-    for step in loop.walk(job(backbone, 0, settings, clips), backbone):
+    for step in loop.run_loop(job(backbone, 0, settings, clips), backbone):
         if not isinstance(step, Step) or step.stage != "edit":
             continue
         if step.index % (step.count // clips) == 0:
@@ -135,10 +135,10 @@ def table(measuring, rows: dict[str, dict], against: str) -> None:
 def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
     """A clip's latent, the one inverted to the noisy end as noise of unit size, and the one that comes back."""
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
-    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
     given = EditInputs(source, src, src, pixels=Pixels(lambda: clip, *ways))
     source, src = propagation.inversion_inputs(given, i2vedit.Config(sarp=sarp))
-    levels = backbone.levels(steps)
+    levels = backbone.sigmas(steps)
     *_, noisy = inversion.invert_by_euler(backbone, source, src, inversion.inversion_sigmas(levels))
     z = noisy
     for sigma, sigma_next in itertools.pairwise(levels):
@@ -173,7 +173,7 @@ def inversions(backbone: Backbone, count: int) -> None:
 def stages(backbone: Backbone, settings: dict) -> None:
     head("stage", "seconds")
     begun, spent = time.perf_counter(), {}
-    for event in loop.walk(job(backbone, 0, settings), backbone):
+    for event in loop.run_loop(job(backbone, 0, settings), backbone):
         now = time.perf_counter()
         spent[event.stage] = spent.get(event.stage, 0.0) + now - begun
         begun = now

@@ -14,7 +14,7 @@ import torch
 from holdfast import load_backbone, methods
 from holdfast.models.base import Prompt
 from holdfast.pipeline.loop import Metered
-from holdfast.pipeline.progress import Store
+from holdfast.pipeline.progress import SavedProgress
 from holdfast.sampling.field import EditInputs
 from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
@@ -48,7 +48,7 @@ def measure(backbone, name: str, given: EditInputs) -> Cost:
     module, field = methods.load(name), Timed(backbone)
     cfg = module.Config(steps=STEPS, strength=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "latents.safetensors", "benchmark")
+        store = SavedProgress(Path(folder) / "latents.safetensors", "benchmark")
         begin = time.perf_counter()
         for step in module.edit(field, given, cfg):  # noqa: B007
             pass
@@ -64,7 +64,7 @@ def main() -> None:
     captions = (edit.source.caption(), edit.target.caption())
     given = EditInputs(source, *(backbone.condition(Prompt(text)) for text in captions))
     print(f"{'method':<12} {'evaluations':>11} {'bare s':>8} {'other s':>8} {'overhead':>9}")
-    for name in methods.list_compatible(backbone.carries):
+    for name in methods.list_compatible(backbone.capabilities):
         measure(backbone, name, given)  # warm up
         cost = measure(backbone, name, given)
         other = cost.seconds - cost.bare

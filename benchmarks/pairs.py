@@ -34,7 +34,7 @@ DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 def runs(method: str, name: str) -> bool:
     """Whether the model carries what the method needs."""
-    return registry.backbones()[name].MODELS[name].carries >= methods.load(method).NEEDS
+    return registry.specs()[name].capabilities >= methods.load(method).NEEDS
 
 
 def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
@@ -45,9 +45,9 @@ def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     settings = shortened(backbone.name, method, {}, few)
     task = EditTask("", "", method=method, seed=seed, settings=settings, **words)
     mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
-    first = target[0] if "image" in backbone.carries else None
+    first = target[0] if "image" in backbone.capabilities else None
     began = time.process_time()
-    result = loop.edited(loop.job(task, backbone, source, mask, first), backbone)
+    result = loop.edit_frames(loop.plan_job(task, backbone, source, mask, first), backbone)
     figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
     success = float(figures["success"])

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
-from holdfast.models.attention.refinement import Refinement, refined
-from holdfast.models.base import Condition
+from holdfast.models.attention.refinement import LogitRefinement, refine_attention
+from holdfast.models.base import Conditioning
 from holdfast.models.wan.adapter import Wan
 
 TEXT, WORDS, LENGTH = 512, (4, 5), 24  # tokens: padded, of the edit, of the prompt
@@ -40,7 +40,7 @@ def network(device: str, dtype: torch.dtype, layers: int) -> Wan:
 
 
 def naive(
-    q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: Refinement
+    q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: LogitRefinement
 ) -> Tensor:
     """Equations 6 to 9 as they stand, on the whole map."""
     a = (q.float() @ k.float().mT) * q.shape[-1] ** -0.5  # b h N L
@@ -104,14 +104,14 @@ def main() -> None:
     text = torch.randn(1, TEXT, 4096, device=options.device)
     mask = torch.zeros(1, 1, *shape, device=options.device)
     mask[..., 15:45, 26:78] = 1  # a quarter of the frame
-    condition = Condition(text, text, LENGTH, WORDS)
+    condition = Conditioning(text, text, LENGTH, WORDS)
     anchor, words = RefinementRule(mask, condition, Config()), torch.tensor(WORDS, device=options.device)
 
     def ours(site, q, k, v):
         return anchor(site, q, k, v)
 
     def whole(site, q, k, v):
-        return naive(q, k, v, site.covered(mask)[0], words, Refinement(0.3, 0.3, TEXT))
+        return naive(q, k, v, site.tokens_in_mask(mask)[0], words, LogitRefinement(0.3, 0.3, TEXT))
 
     def cross(site):
         return site.kind == "cross"
@@ -119,7 +119,7 @@ def main() -> None:
     def call(rule) -> Tensor:
         if rule is None:
             return backbone.velocity(z, 0.8, condition, branch="tgt+")
-        with attention.edit(backbone, rule, cross):
+        with attention.use_rule(backbone, rule, cross):
             return backbone.velocity(z, 0.8, condition, branch="tgt+")
 
     call(None)  # warm up
@@ -157,10 +157,10 @@ def attended(mask: Tensor, words: Tensor, options) -> None:
     q = torch.randn(1, 12, tokens, 128, device=options.device, dtype=dtype)
     k, v = (torch.randn(1, 12, TEXT, 128, device=options.device, dtype=dtype) for _ in range(2))
     inside = torch.nn.functional.adaptive_max_pool3d(mask, (mask.shape[2], 30, 52)).flatten() > 0
-    how = Refinement(0.3, 0.3, TEXT)
+    how = LogitRefinement(0.3, 0.3, TEXT)
     kinds = {
         "plain": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
-        "ours": lambda: refined(q, k, v, inside, words, how),
+        "ours": lambda: refine_attention(q, k, v, inside, words, how),
         "naive": lambda: naive(q, k, v, inside, words, how),
     }
     print(f"\ncross-attention alone\n{'':<8} {'seconds':>9} {'peak MB':>9}")

@@ -48,7 +48,7 @@ def main() -> None:
     )
     result.save(options.output / "edited.mp4")
     edited = result.array()
-    print(f"\n{result}", *summary.lines(result.manifest), sep="\n  ")
+    print(f"\n{result}", *summary.summary_lines(result.manifest), sep="\n  ")
     print(
         f"  outside the mask: {(edited == clip)[~mask].mean():.0%} of the pixels are the source's"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import holdfast
 
-FILE = Path(holdfast.__file__).parent / "backbones" / "defaults.json"
+FILE = Path(holdfast.__file__).parent / "models" / "defaults.json"
 DIFFUSERS = (
     "AutoencoderKL",
     "AutoencoderKLTemporalDecoder",

@@ -34,18 +34,17 @@ def some_weights(file: Path) -> Path:
     return header_only(file, shapes)
 
 
-def known_backbones() -> dict[str, published.Published]:
+def known_backbones() -> dict[str, published.PublishedRepository]:
     """The backbones whose repository's files are known."""
     found = {}
-    for name, module in registry.backbones().items():
-        card = module.MODELS[name]
-        known = published.of(card.weights) if card.gigabytes else None
+    for name, card in registry.specs().items():
+        known = published.find_repository(card.weights) if card.download_gb else None
         if known:
             found[name] = known
     return found
 
 
-def values(known: published.Published, path: str) -> dict | None:
+def values(known: published.PublishedRepository, path: str) -> dict | None:
     name = next(n for n in published.names() if published.read(n) is known)
     sister = STAND_INS.get((name, path))
     return published.read(sister).values(path) if sister else known.values(path)
@@ -53,7 +52,7 @@ def values(known: published.Published, path: str) -> dict | None:
 
 def write(root: Path, name: str) -> Path:
     """Put a backbone's published repository into a hub cache; its snapshot."""
-    card, known = registry.backbones()[name].MODELS[name], known_backbones()[name]
+    card, known = registry.specs()[name], known_backbones()[name]
     place = root / f"models--{card.weights.replace('/', '--')}"
     snapshot = place / "snapshots" / known.revision
     (place / "refs").mkdir(parents=True)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from holdfast.models.checkpoint import Checkpoint
 
 from holdfast.base.notices import Notice
 from holdfast.media import video
@@ -28,34 +29,35 @@ MEASURED = {
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_every_embedded_model_says_what_it_can_be_told_and_shown(name):
     """A new checkpoint has other weights: then `python -m holdfast.shapeworld.calibrate` is due."""
-    about = registry.about(name)
+    about = registry.describe_backbone(name)
     known = about.calibration
     assert known.vae_psnr > 20
-    assert list(known.vocabulary) == (vocabulary() if "text" in about.carries else [])
+    assert list(known.vocabulary) == (vocabulary() if "text" in about.capabilities else [])
 
 
 def test_other_weights_in_the_folder_make_the_measurements_void(tmp_path):
-    whole = registry.folder_of("shapeworld-wan")
+    whole = registry.find_weights("shapeworld-wan")
+    copied = Checkpoint(tmp_path)
     (tmp_path / "vae").mkdir()
-    shutil.copy(whole / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "vae")
-    assert calibration.read(tmp_path) == Calibration()
-    said = {"weights": calibration.digest(tmp_path), "vae": {"psnr": 20.0}}
+    shutil.copy(whole.part("vae") / "diffusion_pytorch_model.safetensors", tmp_path / "vae")
+    assert calibration.read(copied) == Calibration()
+    said = {"weights": calibration.digest_weights(tmp_path), "vae": {"psnr": 20.0}}
     (tmp_path / calibration.FILE).write_text(json.dumps(said))
-    assert calibration.read(tmp_path).vae_psnr == 20.0
+    assert calibration.read(copied).vae_psnr == 20.0
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert calibration.read(tmp_path) == Calibration()
+    assert calibration.read(copied) == Calibration()
 
 
 def test_words_that_a_model_never_read_are_named_with_the_nearest_known_ones():
-    about = registry.about("shapeworld-wan")
+    about = registry.describe_backbone("shapeworld-wan")
     with pytest.warns(Notice) as notes:
         calibration.check_words(about, ["a red cube, over a cities", "a RED ball"])
     (said,) = (str(note.message) for note in notes)
     assert "has never read 'cube', 'cities', and cannot follow them" in said
     assert said.index("city") < said.index("meadow")
     calibration.check_words(about, ["A plain red ball moves up, over a lake."])
-    calibration.check_words(registry.about("shapeworld-svd"), ["a man walks"])
+    calibration.check_words(registry.describe_backbone("shapeworld-svd"), ["a man walks"])
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
     assert not run.edit(asked(True), shapeworld).manifest["notes"]
     with pytest.warns(Notice, match="this clip is unlike what shapeworld-wan was trained on"):
         made = run.edit(asked(False), shapeworld)
-    assert made.manifest["agreement"]["vocabulary"] == ""  # it was never measured on such a clip
+    assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
         strange = run.edit(asked(True, target_prompt="a blue cube"), shapeworld)
     assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
@@ -90,7 +92,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
 
 def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(asked, shapeworld):
     judged = run.edit(asked(True), shapeworld)
-    plain = run.edit(asked(True), shapeworld, judged=False)
+    plain = run.edit(asked(True), shapeworld, judge_result=False)
     assert torch.equal(judged.z, plain.z)
     assert judged.manifest["evaluations"] == plain.manifest["evaluations"]
     assert judged.manifest["agreement_evaluations"] == agreement.EVALUATIONS
@@ -111,14 +113,15 @@ def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(as
 
 
 def test_a_file_of_another_program_is_no_calibration(tmp_path):
+    copied = Checkpoint(tmp_path)
     for text in ("[1]", "{", '{"weights": 1}'):
         (tmp_path / calibration.FILE).write_text(text)
-        assert calibration.read(tmp_path) == Calibration()
+        assert calibration.read(copied) == Calibration()
 
 
 def test_a_model_that_words_do_not_steer_is_not_asked():
-    assert not agreement.can_judge(registry.about("shapeworld-svd"))
-    assert agreement.can_judge(registry.about("shapeworld-sd"))
+    assert not agreement.can_judge(registry.describe_backbone("shapeworld-svd"))
+    assert agreement.can_judge(registry.describe_backbone("shapeworld-sd"))
 
 
 @pytest.mark.parametrize(
@@ -137,11 +140,11 @@ def test_a_model_that_words_do_not_steer_is_not_asked():
 )
 def test_a_score_in_words_says_how_often_the_word_is_right(score, said):
     found = agreement.judge(score, MEASURED).describe()
-    assert agreement.sentence(found) == f"the model sees the target in the result: {said}"
+    assert agreement.describe_agreement(found) == f"the model sees the target in the result: {said}"
 
 
 def test_a_model_without_thresholds_says_a_number_and_that_it_is_not_calibrated():
-    said = agreement.sentence(agreement.judge(0.314, {}).describe())
+    said = agreement.describe_agreement(agreement.judge(0.314, {}).describe())
     assert "+0.31" in said
     assert "not calibrated for this model" in said
 
@@ -162,7 +165,7 @@ def manifest(**changed) -> dict:
 
 
 def test_without_a_mask_the_summary_says_what_that_means():
-    said = summary.lines(manifest())
+    said = summary.summary_lines(manifest())
     assert "no mask, so the whole clip may change" in said[0]
     assert "51.2% of the pixels changed, the clip is 18.7 dB from its source" in said[0]
     assert any("--mask auto" in step for step in summary.next_steps(manifest()))
@@ -172,13 +175,13 @@ def test_decibels_in_the_file_say_of_what_they_are_and_what_is_promised():
     file = {"samples_equal_outside": False, "luma_psnr_outside": 51.2, "psnr_outside": 45.1}
     measured = {"psnr": 30.0, "psnr_outside": 99.0, "max_abs_outside": 0.0, "changed_share": 0.1}
     held = manifest(preservation=measured, delivered=file, task={"mask": "0,0,8,8"})
-    said = summary.lines(held)[0]
+    said = summary.summary_lines(held)[0]
     assert "outside the mask the file is 51.2 dB from the source in luma (at least the 50" in said
     assert "45.1 dB in RGB" in said
     file["luma_psnr_outside"] = 47.0
-    assert "less than the 50" in summary.lines(held)[0]
+    assert "less than the 50" in summary.summary_lines(held)[0]
     file["samples_equal_outside"] = True
-    assert "outside the mask every sample of the file is the source's" in summary.lines(held)[0]
+    assert "outside the mask every sample of the file is the source's" in summary.summary_lines(held)[0]
 
 
 def test_an_edit_that_the_model_does_not_see_is_followed_by_what_to_try():

@@ -92,7 +92,7 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
             target_prompt=edit.target.caption(),
             method="flowanchor",
         )
-        edited = loop.edited(loop.job(task, shapeworld, source, rough), shapeworld)
+        edited = loop.edit_frames(loop.plan_job(task, shapeworld, source, rough), shapeworld)
         delivered = torch.where(torch.from_numpy(rough)[:, None], edited, source)
         wins.append(judge(edit, delivered)["success"])
     assert np.mean(wrong) > 0.1

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.base.errors import Missing
 from holdfast.pipeline import run
-from holdfast.pipeline.locks import claimed
+from holdfast.pipeline.locks import lock_output
 from holdfast.pipeline.loop import Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
@@ -59,7 +59,7 @@ def begun(code: str, path: str) -> subprocess.Popen:
 def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed(task, tiny_wan):
     other = begun(HOLDING, task.output)
     assert other.stdout.readline() == "held\n"
-    events = run.events(task, tiny_wan)
+    events = run.edit_events(task, tiny_wan)
     with pytest.raises(ValueError, match=r"another run is making out\.mp4 .* another --output"):
         next(events)
     argv = ("edit", task.input, "-o", task.output, "--source-prompt", "a", "--target-prompt", "b")
@@ -74,7 +74,7 @@ def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed
 
 
 def test_other_outputs_are_free(task, tiny_wan, tmp_path):
-    with claimed(task.output):
+    with lock_output(task.output):
         result = run.edit(EditTask(**task.to_dict() | {"output": ""}), tiny_wan)
         assert result.save(tmp_path / "other.mp4").exists()
         with pytest.raises(ValueError, match="another run is making"):
@@ -108,21 +108,21 @@ def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
     assert other.stdout.readline() == ""
     assert other.wait() == 1
     other.stdout.close()
-    result.store.remove()
+    result.progress.remove()
     del result
     gc.collect()
     assert left(task) == []
 
 
 def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(task, tiny_wan):
-    running = run.events(task, tiny_wan)
+    running = run.edit_events(task, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     with pytest.raises(ValueError, match="another run is making"):
         run.edit(task, tiny_wan)
     assert next(running) != Progress("load", 1, 1)  # it goes on
     running.close()
     assert left(task) == ["out.mp4.latents.safetensors"]
-    (*_, result) = run.events(task, tiny_wan, resume=True)
+    (*_, result) = run.edit_events(task, tiny_wan, resume=True)
     result.save()
 
 
@@ -130,9 +130,9 @@ def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch)
     wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "no/where"})
     with pytest.raises(Missing, match="no/where"):
         run.edit(wrong)
-    broken = run.events(task, tiny_wan)
+    broken = run.edit_events(task, tiny_wan)
     with monkeypatch.context() as patched:
-        patched.setattr(run.loop, "walk", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        patched.setattr(run.loop, "run_loop", lambda *_: (_ for _ in ()).throw(RuntimeError))
         with pytest.raises(RuntimeError):
             list(broken)
     assert not Path(task.output).parent.exists()

@@ -255,7 +255,7 @@ def sd15_command():
     from holdfast.models import downloads
     from holdfast.models.stable_diffusion import spec
 
-    return downloads.download(spec.MODELS["sd1.5"]).command
+    return downloads.plan_download(spec.SPECS["sd1.5"]).command
 
 
 def test_doctor_names_what_is_here_and_how_to_get_the_rest():

@@ -1,18 +1,18 @@
 """`holdfast convert`: .bin files become safetensors with the same numbers, and no code in them runs."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from holdfast.models.export import export
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from holdfast.base.errors import Missing, UserError
 from holdfast.cli.app import app
-from holdfast.models import registry, weights
+from holdfast.models import registry
 from holdfast.models.convert import convert
 
 NAME = "shapeworld-t2v"
@@ -38,7 +38,7 @@ def bin_of(part: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    return pickled(shutil.copytree(weights.CHECKPOINTS / NAME, tmp_path / "its weights"))
+    return pickled(export(NAME, tmp_path / "its weights"))
 
 
 def call(*arguments):
@@ -46,15 +46,16 @@ def call(*arguments):
 
 
 def test_a_folder_says_how_to_convert_it_and_then_loads_with_the_same_numbers(folder):
-    with pytest.raises(UserError, match=r"lacks unet but as .*\.bin, a pickle.*") as found:
-        registry.about(NAME, str(folder))
+    with pytest.raises(UserError, match=r"lacks unet except as .*\.bin, a pickle.*") as found:
+        registry.describe_backbone(NAME, str(folder))
     assert found.value.remedy.endswith(f"holdfast convert '{folder}'")
     said = call(folder)
     assert said.exit_code == 0
     assert said.output.count("wrote") == 3
+    stock_checkpoint = registry.find_weights(NAME)
     for part, stem in PARTS.items():
         made = load_file(folder / part / f"{stem}.safetensors")
-        stock = load_file(weights.CHECKPOINTS / NAME / part / f"{stem}.safetensors")
+        stock = load_file(stock_checkpoint.part(part) / f"{stem}.safetensors")
         assert made.keys() == stock.keys()
         assert all(torch.equal(made[name], stock[name]) for name in stock)
     assert registry.load_backbone(NAME, str(folder), "cpu").network is not None
@@ -67,7 +68,7 @@ def test_shards_a_variant_and_shared_memory(folder):
     vae = folder / "vae" / bin_of("vae")
     held = torch.load(vae)
     torch.save(
-        {n: t.half() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
+        {n: t.for_branch() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
     )
     vae.unlink()
     encoder = folder / "text_encoder"
@@ -109,7 +110,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"weight": Evil()}, r"needs code to be unpickled \(print\), and no code in it is run"),
+        ({"weight": Evil()}, r"needs code to be unpickled \(print\), and code in a file is never run"),
         ({"epoch": 3}, "holds no table of tensors"),
         ([torch.zeros(2)], "holds no table of tensors"),
         (b"PK\x03\x04 nothing", "is damaged"),
@@ -155,9 +156,9 @@ def test_a_download_of_pickles_alone_is_converted_in_the_hubs_cache(folder, tmp_
     (place / "snapshots").mkdir()
     snapshot = folder.rename(place / "snapshots" / ("1" * 40))
     with pytest.raises(Missing, match=rf"\.bin files, .*: holdfast convert {snapshot}"):
-        registry.about("zeroscope")
+        registry.describe_backbone("zeroscope")
     assert call("cerspense/zeroscope_v2_576w").exit_code == 0
-    assert registry.about("zeroscope").name == "zeroscope"
+    assert registry.describe_backbone("zeroscope").name == "zeroscope"
     assert registry.identify("zeroscope")["revision"] == "1" * 40
 
 

@@ -21,9 +21,9 @@ from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.notices import Notice
 from holdfast.media import masks, video, writing
 from holdfast.models import registry
-from holdfast.models.wan.spec import CARRIES
+from holdfast.models.wan.spec import CAPABILITIES
 from holdfast.pipeline import loop, planning, run
-from holdfast.pipeline.loop import Note, Progress
+from holdfast.pipeline.loop import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -190,7 +190,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
     """
     made = task(settings={"steps": "4", "strength": "1"})
     whole = run.edit(made, tiny_wan)
-    whole.store.remove()
+    whole.progress.remove()
     real, calls = tiny_wan.velocity, []
 
     def interrupted(*args, **options):
@@ -200,7 +200,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(tiny_wan, "velocity", interrupted)
-    with pytest.raises(run.Cancelled, match="after step 2 of 4"):
+    with pytest.raises(run.EditCancelled, match="after step 2 of 4"):
         run.edit(made, tiny_wan)
     assert not Path(made.output).exists()
     resumed = run.edit(made, tiny_wan, resume=True)
@@ -212,18 +212,18 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 @pytest.mark.filterwarnings("ignore:no image model is known")
-@pytest.mark.parametrize("method", methods.list_compatible(CARRIES))
+@pytest.mark.parametrize("method", methods.list_compatible(CAPABILITIES))
 def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over(
     method, task, tiny_wan, monkeypatch
 ):
     """With strength below 1 the walk begins in the middle of the levels: a resume must not begin anywhere else."""
     made = task(method=method, settings={"steps": "4", "strength": "0.5"})
     whole = run.edit(made, tiny_wan)
-    whole.store.remove()
+    whole.progress.remove()
     monkeypatch.setattr(
         tiny_wan, "velocity", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
-    with pytest.raises(run.Cancelled, match="before a step was done"):
+    with pytest.raises(run.EditCancelled, match="before a step was done"):
         run.edit(made, tiny_wan)
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="nothing was saved"):
@@ -237,7 +237,7 @@ def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
         UserWarning, match="nothing to walk with these settings: the result is the so"
     ):
         first = run.edit(made, tiny_wan)
-    assert first.store.load() is None
+    assert first.progress.load() is None
     assert first.manifest["evaluations"] == 0
     own = list(video.read(first.clip))
     assert all(np.array_equal(a, b) for a, b in zip(own, first.frames(), strict=True))
@@ -290,7 +290,7 @@ def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
 
 def test_progress_is_told_for_every_stage(task, tiny_wan):
     seen = []
-    result = run.edit(task(), tiny_wan, report=lambda *a: seen.append(a))
+    result = run.edit(task(), tiny_wan, on_progress=lambda *a: seen.append(a))
     result.save(report=lambda *a: seen.append(a))
     assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
@@ -301,8 +301,8 @@ def test_progress_is_told_for_every_stage(task, tiny_wan):
 
 def test_an_edit_is_a_generator_of_events(task, tiny_wan):
     """Stages, steps with a latent to preview, notes; the result comes last, and has the notes in its manifest."""
-    kinds = list(run.events(task(feather=2), tiny_wan))
-    notes = [event.text for event in kinds if isinstance(event, Note)]
+    kinds = list(run.edit_events(task(feather=2), tiny_wan))
+    notes = [event.text for event in kinds if isinstance(event, NoticeIssued)]
     assert len(notes) == 1
     assert "without a mask" in notes[0]
     steps = [event for event in kinds if isinstance(event, Step)]
@@ -317,13 +317,13 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
 def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_wan):
     made = task(settings={"steps": "4", "strength": "1"})
     whole = run.edit(made, tiny_wan)
-    whole.store.remove()
-    running = run.events(made, tiny_wan)
+    whole.progress.remove()
+    running = run.edit_events(made, tiny_wan)
     for event in running:
         if isinstance(event, Step) and event.index == 3:
             break
     running.close()
-    assert whole.store.load()[0].index == 3
+    assert whole.progress.load()[0].index == 3
     resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     assert resumed.manifest["evaluations"] == 4
@@ -333,7 +333,7 @@ def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
     """A killed worker loses what was done since the last save, and no more."""
     monkeypatch.setattr(run, "SAVE_EVERY", -1.0)
     made = task(settings={"steps": "3", "strength": "1"})
-    running = run.events(made, tiny_wan)
+    running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
     saved = Path(made.output + ".latents.safetensors")
     assert saved.exists()  # while it runs: nobody had to close it
@@ -346,20 +346,17 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
 
     cells = torch.zeros(3, 4, 6, dtype=torch.bool)
     cells[..., :3] = True
-    monkeypatch.setattr(maps, "automatic", lambda field, given: cells)
+    monkeypatch.setattr(maps, "find_auto_mask", lambda field, given: cells)
     made = task(
-        mask="auto",
-        source_prompt="a red ball",
-        target_prompt="a blue ball",
-        settings={"steps": 3, "strength": 1},
+        mask="auto", source_prompt="a red ball", target_prompt="a blue ball", settings={"steps": 3, "strength": 1}
     )
-    running = run.events(made, tiny_wan)
+    running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     running.close()
-    again = run.events(made, tiny_wan, resume=True)
+    again = run.edit_events(made, tiny_wan, resume=True)
     next(event for event in again if isinstance(event, Progress) and event.stage == "condition")
     again.close()
-    monkeypatch.setattr(maps, "automatic", None)
+    monkeypatch.setattr(maps, "find_auto_mask", None)
     assert run.edit(made, tiny_wan, resume=True).mask is not None
 
 
@@ -376,28 +373,28 @@ def test_an_automatic_mask_is_refused_before_anything_is_loaded(task, make_clip,
     clip = make_clip()
     with pytest.raises(ValueError, match="mask is a file, a box x,y,w,h or auto"):
         task(clip, mask=" ")
-    bare = type("Bare", (), {"name": "bare", "grid": tiny_wan.grid, "prefers": {}})()
-    bare.carries = frozenset({"text"})
+    bare = type("Bare", (), {"name": "bare", "grid": tiny_wan.clip_format, "prefers": {}})()
+    bare.capabilities = frozenset({"text"})
     with pytest.raises(
         ValueError, match="which bare does not look at: give --mask a file or a box"
     ):
-        planning.plan(task(clip, mask="auto"), bare, 6, (32, 48))
+        planning.make_plan(task(clip, mask="auto"), bare, 6, (32, 48))
 
 
 def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(task, make_clip):
     has = {"shapeworld-wan": "wan", "shapeworld-sd": "ddim", "shapeworld-svd": "karras"}
     for name, own in has.items():
-        about = registry.about(name)
-        assert {"own", own} <= set(about.grid.levels)
+        about = registry.describe_backbone(name)
+        assert {"own", own} <= set(about.clip_format.schedules)
         made = task(make_clip(), backbone=name, settings={"grid": own})
-        if "text" not in about.carries:
+        if "text" not in about.capabilities:
             shown = {"first_frame": "none.png", "source_prompt": "", "target_prompt": ""}
             made = dataclasses.replace(made, method="sdedit", **shown)
-        planning.plan(made, about, 5, (32, 48))
+        planning.make_plan(made, about, 5, (32, 48))
         other = "ddim" if own != "ddim" else "karras"
         wrong = dataclasses.replace(made, settings={"grid": other})
         with pytest.raises(ValueError, match=f"{name} has no grid of levels called '{other}'.*own"):
-            planning.plan(wrong, about, 5, (32, 48))
+            planning.make_plan(wrong, about, 5, (32, 48))
 
 
 def test_a_second_file_of_the_same_result_has_a_manifest_of_its_own(
@@ -462,7 +459,7 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         ValueError,
         match=r"flowedit needs depth, which tiny does not carry; it carries: .*flowedit, ",
     ):
-        planning.require({"text", "depth"}, tiny_wan, "flowedit")
+        planning.check_capabilities({"text", "depth"}, tiny_wan, "flowedit")
 
 
 @pytest.mark.parametrize(
@@ -473,12 +470,7 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         ({"codec": "lossless", "crf": 3}, "crf has no effect"),
         ({"words": ("star",), "target_prompt": "a star"}, "words have no effect on flowedit"),
         (
-            {
-                "method": "flowanchor",
-                "source_prompt": "a red ball",
-                "target_prompt": "a ball",
-                "mask": "0,0,9,9",
-            },
+            {"method": "flowanchor", "source_prompt": "a red ball", "target_prompt": "a ball", "mask": "0,0,9,9"},
             "only leaves out 'red'",
         ),
         ({"method": "flowanchor"}, "without a mask"),
@@ -572,17 +564,17 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
         looks.append(given.source.shape)
         return cells[:, : given.source.shape[3], : given.source.shape[4]]
 
-    monkeypatch.setattr(maps, "automatic", automatic)
+    monkeypatch.setattr(maps, "find_auto_mask", automatic)
     whole = run.edit(made, tiny_wan)
     assert "mask" in whole.clock.seconds
     inside = np.mean([f.mean() for f in whole.mask.frames()])
     assert 0 < inside < 1
     assert whole.preservation["max_abs_outside"] == 0
-    whole.store.remove()
-    running = run.events(made, tiny_wan)
+    whole.progress.remove()
+    running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     running.close()
-    monkeypatch.setattr(maps, "automatic", None)  # a resumed run has no need to look again
+    monkeypatch.setattr(maps, "find_auto_mask", None)  # a resumed run has no need to look again
     resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     frames = zip(resumed.mask.frames(), whole.mask.frames(), strict=True)
@@ -606,25 +598,23 @@ def test_the_automatic_mask_looks_at_the_backbones_attention_and_is_called_a_gue
 def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(task, tiny_wan):
     """A cell is 8 pixels of the model's picture, and the clip is larger than that here."""
     asked = task(mask="auto", source_prompt="a red ball", target_prompt="a blue ball")
-    chosen = planning.plan(asked, tiny_wan, 6, (64, 96))
+    chosen = planning.make_plan(asked, tiny_wan, 6, (64, 96))
     assert chosen.fit.model_size[0] < 64
-    side = masks.cell_size(tiny_wan.grid, chosen.fit)
+    side = masks.cell_size(tiny_wan.clip_format, chosen.fit)
     assert side == 8 * max(64 / chosen.fit.model_size[0], 96 / chosen.fit.model_size[1])
     cells = torch.zeros(3, *(n // 8 for n in chosen.fit.model_size), dtype=torch.bool)
     cells[..., :1] = True
-    shape = loop.cells_mask(chosen, tiny_wan.grid, cells).shape
+    shape = loop.mask_from_cells(chosen, tiny_wan.clip_format, cells).shape
     assert (shape.grow, shape.feather) == (0, round(side / 2))
     given = dataclasses.replace(chosen, task=dataclasses.replace(asked, feather=0))
-    assert loop.cells_mask(given, tiny_wan.grid, cells).shape.feather == 0
+    assert loop.mask_from_cells(given, tiny_wan.clip_format, cells).shape.feather == 0
 
 
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):
     with pytest.raises(
         ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"
     ):
-        run.edit(
-            task(source_prompt="a red ball", target_prompt="a blue ball", words=("cube",)), tiny_wan
-        )
+        run.edit(task(source_prompt="a red ball", target_prompt="a blue ball", words=("cube",)), tiny_wan)
 
 
 def test_the_manifest_says_which_words_drive(task, tiny_wan):
@@ -662,11 +652,11 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     modules = {name.removesuffix(".down") for name in tensors if name.endswith(".down")}
     assert all(backbone.network.get_submodule(m).weight.dim() == 2 for m in modules)
     assert set(tensors) == {f"{m}.{part}" for m in modules for part in ("down", "up")}
-    first.store.remove()
+    first.progress.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
         again = run.edit(tasks[1], backbone)
     assert first.manifest["evaluations"] - again.manifest["evaluations"] == 3
-    again.store.remove()
+    again.progress.remove()
     file.unlink()
     assert torch.equal(run.edit(tasks[1], backbone).z, again.z)
     other = moved(make_clip, tmp_path, 10, rate=1e-3)
@@ -680,7 +670,7 @@ def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_pat
     first, second = (
         dataclasses.replace(moved(make_clip, tmp_path, shade), window=3) for shade in (10, 200)
     )
-    running = run.events(first, backbone)
+    running = run.edit_events(first, backbone)
     next(e for e in running if isinstance(e, Step) and e.stage == "edit")
     running.close()
     file = tmp_path / "out.mkv.adapters.safetensors"
@@ -689,16 +679,16 @@ def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_pat
         whole = run.edit(first, backbone, resume=True)
     tensors, _ = load_tensors(file)
     assert {name.split(".")[0] for name in tensors} == {"0", "1"}
-    whole.store.remove()
+    whole.progress.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
         again = run.edit(second, backbone)
-    again.store.remove()
+    again.progress.remove()
     elsewhere = dataclasses.replace(second, output=str(tmp_path / "other.mkv"))
     fresh = run.edit(elsewhere, backbone)
     assert torch.equal(again.z, fresh.z)
     assert fresh.manifest["evaluations"] - again.manifest["evaluations"] == 2 * 3
     third = dataclasses.replace(second, keyframes=("3=" + second.first_frame,))  # other clips
-    assert third.fit_key({}) != second.fit_key({})
+    assert third.adapters_key({}) != second.adapters_key({})
 
 
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
@@ -708,7 +698,7 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
 ):
     task, backbone = moved(make_clip, tmp_path, 10), tiny.stable_video()
     first = run.edit(task, backbone)
-    first.store.remove()
+    first.progress.remove()
     file = tmp_path / "out.mkv.adapters.safetensors"
     tensors, about = load_tensors(file)
     if how == "cut off":
@@ -716,9 +706,9 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     else:
         broken = {name: value * torch.nan for name, value in tensors.items()}
         save_tensors(file, broken, about)
-    events = run.events(task, backbone)
+    events = run.edit_events(task, backbone)
     before = itertools.takewhile(lambda event: event != Progress("load", 1, 1), events)
-    said = [event.text for event in before if isinstance(event, Note)]
+    said = [event.text for event in before if isinstance(event, NoticeIssued)]
     assert any("is damaged: the clip's motion is learnt anew" in text for text in said)
     (*_, again) = events
     assert torch.equal(again.z, first.z)
@@ -737,12 +727,12 @@ def test_who_paints_the_first_frame_goes_again_and_a_resumed_run_has_the_same_on
         made.append(weakref.ref(painter))
         return painter
 
-    monkeypatch.setattr(run.loop, "loaded", loaded)
+    monkeypatch.setattr(run.loop, "load_helper", loaded)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     told = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "first_frame": None}
     task = EditTask(**moved(make_clip, tmp_path, 10, tune=0).to_dict() | told)
     whole = run.edit(task, backbone).z
-    running = run.events(task, backbone)
+    running = run.edit_events(task, backbone)
     next(event for event in running if isinstance(event, Step))
     gc.collect()
     assert [painter() for painter in made] == [None, None]
@@ -757,7 +747,7 @@ def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loade
 ):
     """Whatever is changed: a number, a shape, a tensor's name, or the step that they stand at."""
     made = task(method="uniedit", mask="0,0,9,9", settings={"steps": "4", "strength": "1"})
-    running = run.events(made, tiny_wan)
+    running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
     running.close()
     file = Path(f"{made.output}.latents.safetensors")
@@ -775,7 +765,7 @@ def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loade
         with pytest.raises(
             ValueError, match=r"out\.mp4\.latents\.safetensors .*; delete it to start"
         ):
-            next(run.events(made, tiny_wan, resume=True))
+            next(run.edit_events(made, tiny_wan, resume=True))
     file.write_bytes(whole)
     assert run.edit(made, tiny_wan, resume=True).z is not None
 

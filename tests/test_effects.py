@@ -25,8 +25,8 @@ def said(backbone, **fields) -> str:
     first = CLIP[0] if "first_frame" in fields else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        job = loop.job(EditTask(input="", output="", **fields), backbone, CLIP, first=first)
-        loop.finished(job, backbone)
+        job = loop.plan_job(EditTask(input="", output="", **fields), backbone, CLIP, first_frame=first)
+        loop.edit_latent(job, backbone)
     return "\n".join(str(w.message) for w in caught if w.category is Notice)
 
 

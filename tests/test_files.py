@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from holdfast.base import files
-from holdfast.pipeline.progress import Store
+from holdfast.pipeline.progress import SavedProgress
 from holdfast.sampling.field import Step, initial_state, remaining_steps
 
 
 def test_a_saved_step_comes_back_whole_with_what_was_found_before_it(tmp_path):
-    store = Store(tmp_path / "l.safetensors", "k", {"mask": torch.ones(2, dtype=torch.uint8)})
+    store = SavedProgress(tmp_path / "l.safetensors", "k", {"mask": torch.ones(2, dtype=torch.uint8)})
     assert store.load() is None
     z = torch.arange(3.0)
     store.save(Step("invert", 2, 5, z, {"memory": z, "last": 2 * z}))
@@ -28,12 +28,12 @@ def test_a_saved_step_comes_back_whole_with_what_was_found_before_it(tmp_path):
 
 def test_saved_latents_of_another_task_or_broken_ones_are_refused(tmp_path):
     path = tmp_path / "l.safetensors"
-    Store(path, "a").save(Step("edit", 1, 2, torch.zeros(1)))
+    SavedProgress(path, "a").save(Step("edit", 1, 2, torch.zeros(1)))
     with pytest.raises(ValueError, match="another task"):
-        Store(path, "b").load()
+        SavedProgress(path, "b").load()
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match="cannot be read"):
-        Store(path, "a").load()
+        SavedProgress(path, "a").load()
 
 
 def test_latents_without_their_metadata_are_refused(tmp_path):
@@ -42,17 +42,17 @@ def test_latents_without_their_metadata_are_refused(tmp_path):
     path = tmp_path / "l.safetensors"
     save_file({"z": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="another task"):
-        Store(path, "a").load()
+        SavedProgress(path, "a").load()
 
 
 def test_latents_of_another_version_are_refused(tmp_path, monkeypatch):
     """What a method keeps beside the latent may have another name there."""
-    store = Store(tmp_path / "l.safetensors", "a")
+    store = SavedProgress(tmp_path / "l.safetensors", "a")
     monkeypatch.setattr(files, "__version__", "0.0.1")
     store.save(Step("edit", 1, 2, torch.zeros(1, 2, 1, 1, 1)))
-    assert store.holds()
+    assert store.can_resume()
     monkeypatch.undo()
-    assert not store.holds()
+    assert not store.can_resume()
     with pytest.raises(ValueError, match="by another version of Holdfast"):
         store.load()
 
@@ -64,7 +64,7 @@ def test_latents_that_do_not_say_where_they_stand_are_refused(about, tmp_path):
     path = tmp_path / "l.safetensors"
     files.save_tensors(path, {"z": torch.zeros(1)}, about)
     with pytest.raises(ValueError, match="does not say where its run stopped"):
-        Store(path, "a").load()
+        SavedProgress(path, "a").load()
 
 
 def test_json_has_no_bare_infinity(tmp_path):

@@ -35,76 +35,67 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     clip = torch.rand(frames, 3, 16, 16)
     task = EditTask("", "", "a red ball", "a blue ball", method=method, backbone=name)
     task = dataclasses.replace(task, settings=settings, window=5, mask="0,0,8,8")
-    shown = clip[0] if "image" in model.carries else None
+    shown = clip[0] if "image" in model.capabilities else None
     if shown is not None:
         task = dataclasses.replace(task, first_frame="given", source_prompt="", target_prompt="")
     inside = [np.ones((16, 16), bool)] * frames
-    job = loop.job(task, model, clip, inside, shown)
-    assert job.plan.spans.count == (1 if frames == 5 else 2)
+    job = loop.plan_job(task, model, clip, inside, shown)
+    assert job.plan.windows.count == (1 if frames == 5 else 2)
     idle = estimate.Idle(model)
-    for event in loop.walk(job, idle):  # noqa: B007
+    for event in loop.run_loop(job, idle):  # noqa: B007
         pass
-    count = estimate.counts(job.plan)
+    count = estimate.count_evaluations(job.plan)
     assert count == (event.evaluations, idle.learning, event.beside)
-    assert count.learning == settings.get("tune", 0) * job.plan.spans.count
-    assert bool(count.beside) == (method == "assd")
+    assert count.with_gradient == settings.get("tune", 0) * job.plan.windows.count
+    assert bool(count.image_model) == (method == "assd")
 
 
 def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     model = registry.load_backbone("shapeworld-wan")
-    job = loop.job(
+    job = loop.plan_job(
         EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
     )
-    cards = {"wan2.1-14b": registry.backbones()["wan2.1-14b"].MODELS["wan2.1-14b"]}
-    module = type("module", (), {"MODELS": cards})
-    monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": module})
-    assert estimate.counts(job.plan) is None
+    specs = {"wan2.1-14b": registry.specs()["wan2.1-14b"]}
+    family = type("family", (), {"specs": specs})
+    monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": family})
+    assert estimate.count_evaluations(job.plan) is None
 
 
 @pytest.fixture
 def task(tmp_path):
     moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
     video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
-    told = {
-        "source_prompt": "a red ball",
-        "target_prompt": "a blue ball",
-        "backbone": "shapeworld-wan",
-    }
+    told = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
     return EditTask(str(tmp_path / "clip.mkv"), str(tmp_path / "out.mp4"), **told)
 
 
 def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task, monkeypatch):
     model, asked = tiny.wan(), []
 
-    class Timed(estimate.Passing):
+    class Timed(estimate.BackboneWrapper):
         def velocity(self, z, *rest, **named):
             asked.append(tuple(z.shape[2:]))
             return super().velocity(z, *rest, **named)
 
     seconds = iter([0.5, 0.25, 3.0, 2.0])  # encode, decode, and two evaluations: the better counts
-    monkeypatch.setattr(estimate, "_seconds", lambda work: (work(), next(seconds)))
-    said = estimate.forecast(task, validation.taken(task, model), Timed(model))
-    latent = run.opened(task, model).plan.fit
-    assert said.judging == agreement.EVALUATIONS
-    assert said.seconds == (said.evaluations + said.judging) * 2.0 + 0.75 * latent.model_frames
+    monkeypatch.setattr(estimate, "_time_call", lambda work: (work(), next(seconds)))
+    said = estimate.estimate_edit(task, validation.validate(task, model), Timed(model))
+    latent = run.open_session(task, model).plan.fit
+    assert said.judge_evaluations == agreement.EVALUATIONS
+    assert said.seconds == (said.evaluations + said.judge_evaluations) * 2.0 + 0.75 * latent.model_frames
     assert len(set(asked)) == 1
-    assert asked[0][0] == model.grid.latent_frames(latent.model_frames)
+    assert asked[0][0] == model.clip_format.count_latent_frames(latent.model_frames)
     assert said.memory_mb > 0
-    assert "with the model loaded as it is" in estimate.lines(said)[-2]
-    loading = dataclasses.replace(said, seconds=30.0, loading=12.0)
-    assert "about 42 s, 12 s of it to load the model" in estimate.lines(loading)[-2]
+    assert "with the model loaded as it is" in estimate.estimate_lines(said)[-2]
+    loading = dataclasses.replace(said, seconds=30.0, load_seconds=12.0)
+    assert "about 42 s, 12 s of it to load the model" in estimate.estimate_lines(loading)[-2]
 
 
 def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     model = registry.load_backbone("shapeworld-svd")
     shown = tmp_path / "shown.png"
     images.write(shown, torch.zeros(3, 16, 24))
-    told = {
-        "source_prompt": "",
-        "target_prompt": "",
-        "backbone": "shapeworld-svd",
-        "first_frame": str(shown),
-    }
+    told = {"source_prompt": "", "target_prompt": "", "backbone": "shapeworld-svd", "first_frame": str(shown)}
     task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tune": 3}, **told)
     gradients = []
 
@@ -113,37 +104,28 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
         gradients.append(result)
         return result, {2: 4.0, 3: 2.0, 4: 16.0, 5: 8.0}.get(len(gradients) - 1, 0.0)
 
-    monkeypatch.setattr(estimate, "_seconds", timed)
-    said = estimate.forecast(task, None, model)
-    assert said.learning == 3
+    monkeypatch.setattr(estimate, "_time_call", timed)
+    said = estimate.estimate_edit(task, None, model)
+    assert said.gradient_evaluations == 3
     assert said.seconds == (said.evaluations - 3) * 2.0 + 3 * 8.0
     assert gradients[5].abs().sum() > 0
-    assert "3 of them to learn from" in estimate.lines(said)[-2]
+    assert "3 of them to learn from" in estimate.estimate_lines(said)[-2]
 
 
 def test_equal_prompts_cost_nothing(task):
-    said = estimate.forecast(
-        dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan()
-    )
+    said = estimate.estimate_edit(dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan())
     assert (said.evaluations, said.seconds) == (0, None)
-    assert said.kept == "everything: nothing is to change"
+    assert said.preserved == "everything: nothing is to change"
 
 
 def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
-    words = [
-        "--source-prompt",
-        task.source_prompt,
-        "--target-prompt",
-        task.target_prompt,
-        "--backbone",
-        task.backbone,
-    ]
+    words = ["--source-prompt", task.source_prompt, "--target-prompt", task.target_prompt, "--backbone", task.backbone]
     arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
-    said = CliRunner().invoke(app, arguments)
+    said = CliRunner().invoke(app.app, arguments)
     assert said.exit_code == 0, said.output
     assert "5 of 5 frames, 24x16" in said.output
     assert "every pixel outside the mask" in said.output
-    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app.app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]
 
@@ -154,8 +136,8 @@ def test_only_what_the_file_keeps_is_promised(task, tmp_path):
     ways = (("o.mkv", "ffv1", "outside the mask"), ("o.mp4", "auto", " until it is encoded"))
     for name, codec, said in ways:
         to = dataclasses.replace(masked, output=str(tmp_path / name), codec=codec)
-        assert estimate.kept(to, clip).endswith(said)
-    looked_for = estimate.kept(dataclasses.replace(task, mask="auto"), clip)
+        assert estimate.describe_preserved(to, clip).endswith(said)
+    looked_for = estimate.describe_preserved(dataclasses.replace(task, mask="auto"), clip)
     assert "of the pixels none is promised" in looked_for
     assert "sound" not in looked_for
 
@@ -166,10 +148,10 @@ def test_a_found_mask_that_is_empty_or_full_stops_before_the_walk(inside, words,
     clip = torch.rand(5, 3, 16, 16)
     task = EditTask("", "", "a red ball", "a blue ball", mask="auto", backbone="shapeworld-wan")
     monkeypatch.setattr(
-        loop.maps, "automatic", lambda field, given: torch.full(given.source.shape[2:], inside)
+        loop.maps, "find_auto_mask", lambda field, given: torch.full(given.source.shape[2:], inside)
     )
     with pytest.raises(UserError, match=f"the mask auto {words}"):
-        loop.finished(loop.job(task, model, clip), model)
+        loop.edit_latent(loop.plan_job(task, model, clip), model)
     allowed = dataclasses.replace(task, allow_any_mask=True, settings={"steps": 1})
     with pytest.warns(UserWarning, match=words):
-        assert loop.finished(loop.job(allowed, model, clip), model) is not None
+        assert loop.edit_latent(loop.plan_job(allowed, model, clip), model) is not None

@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from holdfast.models import identity, registry
-from holdfast.models import weights as _weights
+from holdfast.models import checkpoint, identity, registry
 from holdfast.pipeline import run
 from holdfast.pipeline.task import EditTask
 
@@ -18,7 +17,7 @@ PROMPTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue b
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(_weights.CHECKPOINTS / NAME, tmp_path / "w")
+    return shutil.copytree(checkpoint.EMBEDDED / NAME, tmp_path / "w")
 
 
 def retrain(file):
@@ -39,7 +38,7 @@ def key(folder=None, image_model=None, backbone=NAME):
         weights=weights,
         image_model=image_model,
     )
-    return task.key(), task.fit_key({})
+    return task.latent_key(), task.adapters_key({})
 
 
 def test_the_key_is_of_the_files_that_are_read(folder):
@@ -67,7 +66,7 @@ def test_the_same_files_elsewhere_or_installed_again_are_the_same(folder):
 
 
 def test_the_key_is_of_the_second_models_files_too(tmp_path):
-    folder = shutil.copytree(_weights.CHECKPOINTS / "shapeworld-sd", tmp_path / "sd")
+    folder = shutil.copytree(checkpoint.EMBEDDED / "shapeworld-sd", tmp_path / "sd")
     named = f"shapeworld-sd={folder}"
     before = key(image_model=named, backbone="shapeworld-t2v")
     retrain(next((folder / "unet").glob("*.safetensors")))
@@ -77,15 +76,15 @@ def test_the_key_is_of_the_second_models_files_too(tmp_path):
 def test_a_card_names_its_own_second_model(monkeypatch, tmp_path):
     before = key(backbone="shapeworld-t2v")[0]
     for name in ("shapeworld-t2v", "shapeworld-sd"):
-        shutil.copytree(_weights.CHECKPOINTS / name, tmp_path / name)
-    monkeypatch.setattr(_weights, "CHECKPOINTS", tmp_path)
+        shutil.copytree(checkpoint.EMBEDDED / name, tmp_path / name)
+    monkeypatch.setattr(checkpoint, "EMBEDDED", tmp_path)
     assert key(backbone="shapeworld-t2v")[0] == before
     retrain(next((tmp_path / "shapeworld-sd" / "unet").glob("*.safetensors")))
     assert key(backbone="shapeworld-t2v")[0] != before
 
 
 def test_large_files_are_known_by_size_and_time_and_the_hubs_by_their_hash(folder, monkeypatch):
-    monkeypatch.setattr(identity, "WHOLE", 1000)
+    monkeypatch.setattr(identity, "MAX_HASHED_BYTES", 1000)
     monkeypatch.setattr(identity, "_hash_content", hash_small_only)
     file = next((folder / "vae").glob("*.safetensors"))
     before = registry.identify(NAME, str(folder))

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.base.files import write_json
 from holdfast.pipeline import jobs, run
-from holdfast.pipeline.output_paths import manifest_path, store_of
+from holdfast.pipeline.output_paths import manifest_path, saved_progress
 from holdfast.pipeline.task import EditTask
 
 
@@ -27,55 +27,49 @@ def task(make_clip, tmp_path):
 
 def test_a_job_is_done_once_its_file_and_its_manifest_are_there(task, tiny_wan):
     wanted = task()
-    assert jobs.done(wanted) is None
-    manifest = jobs.perform(wanted, tiny_wan)
-    found = jobs.done(wanted)
+    assert jobs.finished_manifest(wanted) is None
+    manifest = jobs.run_job(wanted, tiny_wan)
+    found = jobs.finished_manifest(wanted)
     assert found["key"] == manifest["key"] == wanted.key()
     assert found == json.loads(manifest_path(Path(wanted.output)).read_text())
 
 
 def test_a_result_of_another_task_is_not_this_ones(task, tiny_wan, tmp_path):
-    jobs.perform(task(), tiny_wan)
-    others = {
-        "seed": 1,
-        "target_prompt": "a plain green ball",
-        "crf": 30,
-        "codec": "h265",
-        "feather": 2,
-    }
+    jobs.run_job(task(), tiny_wan)
+    others = {"seed": 1, "target_prompt": "a plain green ball", "crf": 30, "codec": "h265", "feather": 2}
     others |= {"output": str(tmp_path / "other.mp4"), "method": "sdedit", "frames": "0:3"}
     for name, value in others.items():
-        assert jobs.done(task(**{name: value})) is None, name
+        assert jobs.finished_manifest(task(**{name: value})) is None, name
 
 
 def test_a_single_run_counts_and_the_way_to_the_files_does_not(task, tiny_wan, monkeypatch):
     run.edit(task(), tiny_wan).save()
     monkeypatch.chdir(Path(task().output).parent)
-    assert jobs.done(task(input="clip.mp4", output="out.mp4"))
+    assert jobs.finished_manifest(task(input="clip.mp4", output="out.mp4"))
 
 
 def test_what_changed_since_is_to_be_done_again(task, tiny_wan, tmp_path):
     wanted, clip, made = task(), tmp_path / "clip.mp4", tmp_path / "out.mp4"
-    jobs.perform(wanted, tiny_wan)
+    jobs.run_job(wanted, tiny_wan)
     time = clip.stat().st_mtime_ns
     os.utime(clip, ns=(time, time + 10**9))
-    assert jobs.done(wanted) is None
+    assert jobs.finished_manifest(wanted) is None
     os.utime(clip, ns=(time, time))
-    assert jobs.done(wanted)
+    assert jobs.finished_manifest(wanted)
     kept = made.read_bytes()
     made.write_bytes(kept[:-1])  # of a run that was killed before it wrote its manifest, say
-    assert jobs.done(wanted) is None
+    assert jobs.finished_manifest(wanted) is None
     made.unlink()
-    assert jobs.done(wanted) is None
+    assert jobs.finished_manifest(wanted) is None
 
 
 def test_a_damaged_manifest_is_none(task, tiny_wan):
     wanted = task()
-    jobs.perform(wanted, tiny_wan)
+    jobs.run_job(wanted, tiny_wan)
     file = manifest_path(Path(wanted.output))
     for text in ("", "[]", '{"task": 3}', "\xff", '{"task": {}}'):
         file.write_text(text, "latin-1")
-        assert jobs.done(wanted) is None
+        assert jobs.finished_manifest(wanted) is None
 
 
 class Stopped(KeyboardInterrupt):
@@ -98,38 +92,38 @@ def stopping(at: str, after: int):
 def test_a_stopped_job_goes_on_from_its_latents_to_the_same_bits(
     stage, steps, task, tiny_wan, tmp_path
 ):
-    whole = jobs.perform(task(output=str(tmp_path / "whole.mp4")), tiny_wan)
+    whole = jobs.run_job(task(output=str(tmp_path / "whole.mp4")), tiny_wan)
     wanted = task()
     report, _ = stopping(stage, 2)
     with pytest.raises(KeyboardInterrupt):
-        jobs.perform(wanted, tiny_wan, report)
-    assert store_of(wanted).holds()
-    assert jobs.done(wanted) is None
+        jobs.run_job(wanted, tiny_wan, report)
+    assert saved_progress(wanted).can_resume()
+    assert jobs.finished_manifest(wanted) is None
     report, told = stopping("", 0)
-    manifest = jobs.perform(wanted, tiny_wan, report)
+    manifest = jobs.run_job(wanted, tiny_wan, report)
     assert told.count("edit") == steps
     assert Path(wanted.output).read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert manifest["preservation"] == whole["preservation"]
-    assert not store_of(wanted).path.exists()
+    assert not saved_progress(wanted).path.exists()
 
 
 def test_latents_of_another_task_are_not_gone_on_from(task, tiny_wan, tmp_path):
     other = task(seed=5)
     report, _ = stopping("edit", 2)
     with pytest.raises(KeyboardInterrupt):
-        jobs.perform(other, tiny_wan, report)
-    fresh = jobs.perform(task(), tiny_wan)
-    again = jobs.perform(task(output=str(tmp_path / "again.mp4")), tiny_wan)
+        jobs.run_job(other, tiny_wan, report)
+    fresh = jobs.run_job(task(), tiny_wan)
+    again = jobs.run_job(task(output=str(tmp_path / "again.mp4")), tiny_wan)
     assert fresh["evaluations"] == again["evaluations"] > 0
     assert Path(task().output).read_bytes() == (tmp_path / "again.mp4").read_bytes()
 
 
 def test_a_result_that_was_moved_with_its_clip_is_still_done(task, tiny_wan, tmp_path):
-    jobs.perform(task(), tiny_wan)
+    jobs.run_job(task(), tiny_wan)
     there = tmp_path / "there"
     there.mkdir()
     for file in tmp_path.glob("*.mp4*"):
         shutil.move(file, there)
-    assert jobs.done(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4")))
+    assert jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4")))
     write_json(there / "out.mp4.json", {"task": {}})
-    assert jobs.done(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4"))) is None
+    assert jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4"))) is None

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
+from holdfast.models.export import export
 
 from holdfast.base.errors import Missing
 from holdfast.models import registry
 from holdfast.models.base import Prompt
 from holdfast.models.unet import adapter
-from holdfast.models.unet.adapter import LatentDiffusion, Schedule
+from holdfast.models.unet.adapter import LatentDiffusion, NoiseSchedule
 
 from . import published, tiny
 
@@ -36,8 +37,8 @@ def scheduler(prediction="epsilon", steps=20):
 def test_an_euler_step_of_the_field_is_the_ddim_step(prediction):
     """x = (a + s) z at both ends; in float64, at every step of the grid, the last one included."""
     ddim, steps = scheduler(prediction), 20
-    schedule = Schedule.of(CONFIG | {"prediction_type": prediction})
-    levels = schedule.levels(steps, None, "own")
+    schedule = NoiseSchedule.from_config(CONFIG | {"prediction_type": prediction})
+    levels = schedule.sigmas(steps, None, "own")
     torch.manual_seed(0)
     z, told = torch.randn(1, 2, 3, 4, 4, dtype=torch.float64), []
     for i, t in enumerate(ddim.timesteps):
@@ -58,13 +59,13 @@ def test_an_euler_step_of_the_field_is_the_ddim_step(prediction):
 
 
 def test_levels_and_timesteps_are_inverses_and_whole_cuts():
-    schedule = Schedule.of(CONFIG)
+    schedule = NoiseSchedule.from_config(CONFIG)
     for timestep in (0.0, 0.5, 17.25, 998.9, 999.0):
-        assert schedule.timestep(schedule.level(timestep)) == pytest.approx(timestep, abs=1e-6)
-    assert schedule.whole(schedule.level(17.9)) == pytest.approx(schedule.level(17), abs=1e-9)
-    assert schedule.whole(schedule.level(17)) == pytest.approx(schedule.level(17), abs=1e-9)
-    assert (schedule.timestep(0.0), schedule.timestep(1.0)) == (0.0, 999.0)
-    levels = schedule.levels(50, None, "own")
+        assert schedule.timestep_at(schedule.sigma_at(timestep)) == pytest.approx(timestep, abs=1e-6)
+    assert schedule.snap_timestep(schedule.sigma_at(17.9)) == pytest.approx(schedule.sigma_at(17), abs=1e-9)
+    assert schedule.snap_timestep(schedule.sigma_at(17)) == pytest.approx(schedule.sigma_at(17), abs=1e-9)
+    assert (schedule.timestep_at(0.0), schedule.timestep_at(1.0)) == (0.0, 999.0)
+    levels = schedule.sigmas(50, None, "own")
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == 0
     assert levels[0] < 1
@@ -73,12 +74,12 @@ def test_levels_and_timesteps_are_inverses_and_whole_cuts():
 @pytest.mark.parametrize("shift", [0.5, 1.0, 2.0, 1000.0])
 @pytest.mark.parametrize("steps", [1, 25, 999])
 def test_shifted_levels_fall_from_the_noisiest_down(shift, steps):
-    schedule = Schedule.of(CONFIG)
-    levels, top = schedule.levels(steps, shift, "own"), schedule.level(999)
+    schedule = NoiseSchedule.from_config(CONFIG)
+    levels, top = schedule.sigmas(steps, shift, "own"), schedule.sigma_at(999)
     assert len(levels) == steps + 1
     assert top * (1 + 1e-6) >= levels[0] > levels[-1] == 0
     assert all(above > below for above, below in itertools.pairwise(levels))
-    plain = schedule.levels(steps, None, "own")
+    plain = schedule.sigmas(steps, None, "own")
     for level, moved in zip(plain, levels, strict=True):
         wanted = shift * level / (1 + (shift - 1) * level)
         assert moved == pytest.approx(wanted) or wanted > top
@@ -86,16 +87,16 @@ def test_shifted_levels_fall_from_the_noisiest_down(shift, steps):
 
 def test_what_a_schedule_cannot_be_is_said():
     for wrong, words in (
-        ({"beta_schedule": "cosine"}, "scaled_linear or linear"),
-        ({"prediction_type": "sample"}, "epsilon or v_prediction"),
+        ({"beta_schedule": "cosine"}, "scaled_linear and linear"),
+        ({"prediction_type": "sample"}, "epsilon and v_prediction"),
     ):
         with pytest.raises(ValueError, match=words):
-            Schedule.of(wrong)
-    schedule = Schedule.of(CONFIG)
+            NoiseSchedule.from_config(wrong)
+    schedule = NoiseSchedule.from_config(CONFIG)
     with pytest.raises(ValueError, match="steps is at most 1000"):
-        schedule.levels(1001, None, "own")
-    with pytest.raises(ValueError, match="no grid of levels called 'euler'"):
-        schedule.levels(10, None, "euler")
+        schedule.sigmas(1001, None, "own")
+    with pytest.raises(ValueError, match="no noise schedule 'euler'"):
+        schedule.sigmas(10, None, "euler")
     with pytest.raises(ValueError, match="pure noise"):
         schedule.velocity(lambda x, t: x, torch.zeros(1, 1, 1, 1, 1), 1.0)
 
@@ -123,7 +124,7 @@ def test_frames_as_a_batch_are_the_same_in_one_call_and_in_several(monkeypatch):
     backbone = tiny.ADAPTERS["sd"]()
     z, condition = torch.randn(1, 4, 5, 4, 4), backbone.condition(Prompt("a plain red ball"))
     whole = backbone.velocity(z, 0.6, condition, branch="tgt+")
-    monkeypatch.setattr(adapter, "TOGETHER", 2)
+    monkeypatch.setattr(adapter, "FRAMES_PER_CALL", 2)
     assert torch.allclose(backbone.velocity(z, 0.6, condition, branch="tgt+"), whole, atol=1e-5)
     alone = backbone.velocity(z[:, :, 3:4], 0.6, condition, branch="tgt+")
     assert torch.allclose(whole[:, :, 3:4], alone, atol=1e-5)  # frames do not see each other
@@ -138,7 +139,7 @@ def test_frames_of_a_clip_model_see_each_other():
 
 
 def test_words_are_found_between_the_two_marks(backbone):
-    condition = backbone.condition(Prompt("a plain red ball", words=(2,)))
+    condition = backbone.condition(Prompt("a plain red ball", edit_tokens=(2,)))
     assert (condition.length, condition.words) == (6, (3,))
     with pytest.warns(UserWarning, match="takes 32 tokens; the last"):
         backbone.condition(Prompt("ball " * 40))
@@ -149,7 +150,7 @@ def test_a_clip_that_does_not_fit_is_refused(backbone):
         ValueError, match="height 24 does not fit this model: it needs a multiple of 16"
     ):
         backbone.encode(torch.zeros(1, 3, 24, 32))
-    assert LatentDiffusion().grid.multiple == (64, 64)
+    assert LatentDiffusion().clip_format.size_multiple == (64, 64)
 
 
 PUBLISHED = {
@@ -189,9 +190,9 @@ def test_published_image_models_on_the_meta_device(name):
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     from holdfast.models.stable_diffusion import spec
 
-    backbone = LatentDiffusion(unet, vae, model=spec.MODELS[name], name=name)
-    assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
-    assert backbone.door.layers("cross", "spatial") == 16
+    backbone = LatentDiffusion(unet, vae, spec=spec.SPECS[name], name=name)
+    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == ((1, 8, 8), (64, 64))
+    assert backbone.attention_hooks.count_layers("cross", "spatial") == 16
 
 
 def test_the_published_clip_model_on_the_meta_device():
@@ -203,21 +204,21 @@ def test_the_published_clip_model_on_the_meta_device():
     assert shapes == published.parameters(published.CLIP)
     assert 1.40e9 < sum(p.numel() for p in unet.parameters()) < 1.42e9  # "1.7b" with text and VAE
     backbone = LatentDiffusion(unet)
-    assert "temporal_attention" in backbone.carries
-    assert backbone.door.layers("cross", "spatial") == 16
+    assert "temporal_attention" in backbone.capabilities
+    assert backbone.attention_hooks.count_layers("cross", "spatial") == 16
     assert (
-        backbone.door.layers("self", "temporal") == 34
+        backbone.attention_hooks.count_layers("self", "temporal") == 34
     )  # 16 layers of two, and the first one's two
     z, text = torch.empty(1, 4, 16, 32, 32, device="meta"), torch.empty(1, 77, 1024, device="meta")
-    from holdfast.models.base import Condition
+    from holdfast.models.base import Conditioning
 
-    assert backbone.velocity(z, 0.5, Condition(text, text), branch="tgt+").shape == z.shape
+    assert backbone.velocity(z, 0.5, Conditioning(text, text), branch="tgt+").shape == z.shape
 
 
 @pytest.mark.parametrize("name", ["sd1.5", "sd2.1", "modelscope", "zeroscope"])
 def test_missing_weights_say_how_to_get_them(name):
     with pytest.raises(Missing, match=r"\d GB.*hf download"):
-        registry.about(name)
+        registry.describe_backbone(name)
 
 
 def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tmp_path):
@@ -229,10 +230,10 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
     made = tiny.ADAPTERS["t2v"]()
     for part in ("unet", "vae", "text_encoder"):
         made.parts[part].save_pretrained(tmp_path / part)
-    made.texts.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    made.prompts.tokenizer.save_pretrained(tmp_path / "tokenizer")
     DDIMScheduler(**CONFIG).save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "TextToVideoSDPipeline"}))
-    assert registry.about("modelscope", str(tmp_path)).grid.multiple == (16, 16)
+    assert registry.describe_backbone("modelscope", str(tmp_path)).clip_format.size_multiple == (16, 16)
     loaded = registry.load_backbone("modelscope", str(tmp_path), "cpu")
     z = torch.randn(1, 4, 3, 4, 4)
     velocities = [
@@ -242,18 +243,18 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
     with pytest.raises(
         ValueError, match="holds a TextToVideoSDPipeline, not a StableDiffusionPipeline"
     ):
-        registry.about("sd1.5", str(tmp_path))
+        registry.describe_backbone("sd1.5", str(tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
 @pytest.mark.parametrize("name", ["shapeworld-sd", "shapeworld-t2v"])
-def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name):
+def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name, tmp_path):
     """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
     from holdfast.sampling.maths import guided_velocity
 
-    folder = registry.backbones()[name].find(name)
+    folder = export(name, tmp_path / name)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)

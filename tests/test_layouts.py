@@ -1,15 +1,14 @@
 """Weights as people have them: variants of precision, quantised ones, and places that are no diffusers folder."""
 
 import json
-import shutil
 
 import pytest
 import torch
+from holdfast.models.export import export
 from safetensors.torch import load_file, save_file
 
 from holdfast.base.errors import Missing, UserError
-from holdfast.models import headers, hub, parts, registry
-from holdfast.models import weights as _weights
+from holdfast.models import hub, loading, registry, weight_files
 
 from . import hub_cache
 
@@ -20,18 +19,18 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def copied(tmp_path):
     """The folder of an embedded model, to change."""
-    return shutil.copytree(_weights.CHECKPOINTS / NAME, tmp_path / "w")
+    return export(NAME, tmp_path / "w")
 
 
 def loaded(folder, name=NAME):
-    registry.about(name, str(folder))
+    registry.describe_backbone(name, str(folder))
     return registry.load_backbone(name, str(folder), "cpu")
 
 
 def refused(folder, *said, name=NAME):
     """One sentence that says all of this, before anything is loaded."""
     with pytest.raises(UserError) as found:
-        registry.about(name, str(folder))
+        registry.describe_backbone(name, str(folder))
     text = str(found.value)
     assert not [words for words in said if words not in text], text
     assert "\n" not in text
@@ -42,13 +41,13 @@ def part_of(folder):
     """The smallest part, loaded."""
     from diffusers import AutoencoderKL
 
-    return parts.load(AutoencoderKL, folder / "vae", torch.float32)
+    return loading.load_part(AutoencoderKL, folder / "vae", torch.float32)
 
 
 def encoder_of(folder):
     from transformers import CLIPTextModel
 
-    return parts.load(CLIPTextModel, folder / "text_encoder", torch.float32)
+    return loading.load_part(CLIPTextModel, folder / "text_encoder", torch.float32)
 
 
 PARTS = {"vae": part_of, "text_encoder": encoder_of}
@@ -60,7 +59,7 @@ def resaved(folder, part, variant, shards):
     for file in (folder / part).glob("*.safetensors"):
         file.unlink()
     size = "200KB" if shards else "5GB"
-    made.half().save_pretrained(folder / part, variant=variant, max_shard_size=size)
+    made.for_branch().save_pretrained(folder / part, variant=variant, max_shard_size=size)
     return made.float()
 
 
@@ -71,7 +70,7 @@ def test_a_variant_as_the_libraries_save_it_is_loaded(part, variant, shards, cop
     names = [file.name for file in (copied / part).iterdir() if variant in file.name]
     assert len(names) > 2 if shards else len(names) == 1
     assert not list((copied / part).glob("*model.safetensors"))
-    _weights._whole(copied, [part])
+    weight_files.check_plausible(copied / part)
     for name, value in PARTS[part](copied).state_dict().items():
         assert torch.equal(value, stock[name]), name
 
@@ -89,23 +88,23 @@ def test_a_variant_whose_files_were_renamed_by_hand_is_loaded(part, copied):
 def test_the_full_weights_come_before_a_variant_but_not_where_they_are_incomplete(copied):
     part = copied / "unet"
     variant = part / WEIGHTS.replace(".safetensors", ".fp16.safetensors")
-    save_file({n: t.half() for n, t in load_file(part / WEIGHTS).items()}, variant)
-    assert headers.files(part) == [part / WEIGHTS]
+    save_file({n: t.for_branch() for n, t in load_file(part / WEIGHTS).items()}, variant)
+    assert weight_files.weight_files(part) == [part / WEIGHTS]
     held = load_file(part / WEIGHTS)
     places = dict.fromkeys(held, "diffusion_pytorch_model-00001-of-00001.safetensors")
     (part / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": places}))
     (part / WEIGHTS).unlink()  # the index came, and its files did not
-    assert headers.files(part) == [variant]
+    assert weight_files.weight_files(part) == [variant]
     assert loaded(copied).network is not None  # the other parts are full
 
 
 def test_another_variant_is_named_with_what_makes_it_readable(copied):
     file = copied / "unet" / WEIGHTS
     other = file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
-    said = refused(copied, "lacks unet but as diffusion_pytorch_model.non_ema.safetensors")
+    said = refused(copied, "lacks unet except as diffusion_pytorch_model.non_ema.safetensors")
     assert said.remedy.startswith(f"rename unet/{other.name} to {WEIGHTS}")
     other.rename(file)
-    assert registry.about(NAME, str(copied))
+    assert registry.describe_backbone(NAME, str(copied))
 
 
 def quantised(held, kind):
@@ -122,7 +121,7 @@ def test_float8_is_refused_by_name(kind, scale, copied):
     if scale:
         held["conv_in.scale_weight"] = torch.ones(())
     save_file(held, file)
-    cause = refused(copied, "unet holds", "as F8_E", "is not read yet").remedy
+    cause = refused(copied, "unet holds", "as F8_E", "is not supported yet").remedy
     assert cause == "get the weights as float32, float16 or bfloat16"
 
 
@@ -136,14 +135,14 @@ def test_scaled_weights_and_a_quantised_configuration_are_refused_by_name(copied
     values = json.loads(config.read_text())
     said = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
     config.write_text(json.dumps(values | said))
-    refused(copied, "says in its config.json that it is quantised ('bitsandbytes')")
+    refused(copied, "is quantised, by its config.json ('bitsandbytes')")
 
 
 def test_float64_is_rounded_and_read(copied):
     file = copied / "vae" / WEIGHTS
     stock = part_of(copied).state_dict()
     save_file({n: t.double() for n, t in load_file(file).items()}, file)
-    _weights._whole(copied, ["vae"])
+    weight_files.check_plausible(copied / "vae")
     assert all(torch.equal(v, stock[n]) for n, v in part_of(copied).state_dict().items())
 
 
@@ -165,7 +164,7 @@ ORIGINAL = {"blocks.0.self_attn.q.weight": (4, 4), "head.modulation": (1, 2, 4)}
     [
         ("style.safetensors", LORA, "is a LoRA, which changes a model"),
         ("v1-5.safetensors", CHECKPOINT, "a Stable Diffusion checkpoint in a single file"),
-        ("wan.safetensors", ORIGINAL, "a Wan transformer under its authors' names"),
+        ("wan.safetensors", ORIGINAL, "a Wan transformer in its authors' format"),
         ("wan.safetensors", {"model.diffusion_model.head.modulation": (1, 2)}, "a Wan transformer"),
         ("fp8.safetensors", {"a.weight": (2,), "scaled_fp8": (0,)}, "scaled (fp8) weights"),
         ("own.safetensors", {"something": (2,)}, "a single file of weights"),
@@ -231,14 +230,14 @@ def test_a_downloaded_lora_is_no_download_that_was_stopped(tmp_path, monkeypatch
     (place / "refs" / "main").write_text("2" * 40)
     refused("some/lora", str(snapshot), "its style.safetensors is a LoRA")
     (snapshot / "style.safetensors").unlink()
-    with pytest.raises(Missing, match=r"is not complete .*finds nothing, hf download some/lora\)"):
-        registry.about(NAME, "some/lora")
+    with pytest.raises(Missing, match=r"is not complete .*finds nothing: hf download some/lora\)"):
+        registry.describe_backbone(NAME, "some/lora")
 
 
 def remedied(folder, *said):
     """The folder that the remedy names; it works."""
     place = refused(folder, *said).remedy.rpartition(": ")[2]
-    return registry.about(NAME, place.strip("'"))
+    return registry.describe_backbone(NAME, place.strip("'"))
 
 
 def test_a_remedy_that_names_a_folder_names_one_that_works(copied, tmp_path):
@@ -262,13 +261,13 @@ def test_places_are_named_in_every_way_that_a_shell_knows(copied, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for weights in ("w", "w/", "./w", "link", "~/w", str(copied)):
-        assert registry.about(NAME, weights).name == NAME, weights
-    assert parts.load(type(part_of(copied)), tmp_path / "link" / "vae", torch.float32)
+        assert registry.describe_backbone(NAME, weights).name == NAME, weights
+    assert loading.load_part(type(part_of(copied)), tmp_path / "link" / "vae", torch.float32)
 
 
 def test_a_name_that_is_not_text_is_refused_and_any_other_is_taken(copied, tmp_path):
     other = copied.rename(tmp_path / "ü mit 'quote'")
-    assert registry.about(NAME, str(other)).name == NAME
+    assert registry.describe_backbone(NAME, str(other)).name == NAME
     broken = other.rename(tmp_path / "w\udcff")
     assert refused(broken, "bytes in its name that are not UTF-8").remedy == "rename the folder"
 
@@ -277,12 +276,12 @@ def test_a_name_that_is_not_text_is_refused_and_any_other_is_taken(copied, tmp_p
 def test_what_is_no_place_and_no_hub_id(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is neither a folder nor a hub id"):
-        registry.about(NAME, weights)
+        registry.describe_backbone(NAME, weights)
 
 
 def test_a_hub_id_that_is_not_here_names_its_command_and_no_size_that_nobody_knows():
     with pytest.raises(Missing) as found:
-        registry.about("sd1.5", "some/finetune")
+        registry.describe_backbone("sd1.5", "some/finetune")
     text = str(found.value)
     assert "GB" not in text
     for glob in ("'unet/*model.safetensors'", "'unet/*model-*.safetensors'"):
@@ -311,11 +310,11 @@ def test_a_bug_of_ours_is_no_fault_of_a_folder(copied, monkeypatch):
 
     monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", lambda *_: None)
     with pytest.raises(TypeError, match="unexpected keyword"):
-        parts.load(diffusers.AutoencoderKL, copied / "vae", torch.float32)
+        loading.load_part(diffusers.AutoencoderKL, copied / "vae", torch.float32)
     monkeypatch.undo()
     monkeypatch.setattr(diffusers.AutoencoderKL, "__init__", lambda self: None)
     with pytest.raises((TypeError, AttributeError)):
-        parts.check(copied, {"vae": diffusers.AutoencoderKL})
+        loading.check_parts(copied, {"vae": diffusers.AutoencoderKL})
 
 
 def interrupt_inside_torch():
@@ -326,11 +325,11 @@ def interrupt_inside_torch():
 
 
 def test_an_interrupt_while_a_model_is_made_is_no_fault_of_its_folder():
-    with pytest.raises(KeyboardInterrupt), parts.blame_folder("its config.json", dict):
+    with pytest.raises(KeyboardInterrupt), loading.blame_folder("its config.json", dict):
         interrupt_inside_torch()
 
 
 def test_the_hubs_folders_are_known_by_their_names(tmp_path):
     place = tmp_path / "models--damo-vilab--text-to-video-ms-1.7b" / "snapshots" / "8227"
-    assert hub.snapshot(place) == ("damo-vilab/text-to-video-ms-1.7b", "8227")
-    assert hub.snapshot(place.parent) is hub.snapshot(tmp_path) is None
+    assert hub.read_snapshot(place) == ("damo-vilab/text-to-video-ms-1.7b", "8227")
+    assert hub.read_snapshot(place.parent) is hub.read_snapshot(tmp_path) is None

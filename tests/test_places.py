@@ -26,7 +26,7 @@ with scratch(Path(sys.argv[1])) as folder:
 
 def refused(output, *made_from: str) -> str:
     with pytest.raises(ValueError, match=r".") as said:
-        output_paths.check_place(output, made_from)
+        output_paths.check_output_path(output, made_from)
     return str(said.value)
 
 
@@ -70,7 +70,7 @@ def test_an_earlier_result_and_a_new_place_are_taken_and_trying_leaves_nothing(t
         "take:2.mp4",
         "[b].mp4",
     ):
-        output_paths.check_place(tmp_path / name, ["nothing.mp4"])
+        output_paths.check_output_path(tmp_path / name, ["nothing.mp4"])
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "ours" / "notes.txt").write_text("not a frame")
     assert "holds other things" in refused(tmp_path / "ours")
@@ -85,10 +85,10 @@ def test_a_clip_within_the_result_s_own_folder_is_not_lost(tmp_path):
 
 def test_a_disk_with_too_little_room_is_told_before(make_clip, tmp_path):
     clip = video.probe(make_clip())
-    output_paths.check_space(tmp_path / "out.mp4", clip, "auto")
+    output_paths.check_disk_space(tmp_path / "out.mp4", clip, "auto")
     long = dataclasses.replace(clip, size=(2**20, 2**20), times=range(2**16))
     with pytest.raises(ValueError, match="MB are free there; free some"):
-        output_paths.check_space(tmp_path / "new" / "out.mp4", long, "auto")
+        output_paths.check_disk_space(tmp_path / "new" / "out.mp4", long, "auto")
 
 
 def test_only_what_a_killed_run_left_of_this_output_is_removed(tmp_path):

@@ -139,7 +139,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
             method=method,
             settings={"steps": 4, "strength": 1.0},
         )
-        results.append(loop.finished(loop.job(task, tiny_wan, clip), tiny_wan))
+        results.append(loop.edit_latent(loop.plan_job(task, tiny_wan, clip), tiny_wan))
     assert torch.allclose(*results, atol=1e-4)
     assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
 
@@ -149,7 +149,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
 def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
     plugged, make_clip, tmp_path
 ):
-    assert registry.about("grey").grid.rule == "any"
+    assert registry.describe_backbone("grey").clip_format.length_rule == "any"
     assert "grey" in models.names()
     clip = make_clip(frames=5, size=(48, 32))
     fits = methods.list_compatible({"text"})
@@ -185,19 +185,17 @@ def test_a_field_without_a_door_can_be_windowed(plugged):
     clip = torch.rand(31, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     results = []
     for window in (0, 9):
-        task = EditTask(
-            input="", output="", source_prompt="a", target_prompt="a longer text", window=window
-        )
-        job = loop.job(task, backbone, clip)
-        results.append(loop.finished(job, backbone))
-        assert (job.plan.spans.count > 1) == (window == 9)
+        task = EditTask(input="", output="", source_prompt="a", target_prompt="a longer text", window=window)
+        job = loop.plan_job(task, backbone, clip)
+        results.append(loop.edit_latent(job, backbone))
+        assert (job.plan.windows.count > 1) == (window == 9)
     assert torch.allclose(*results, atol=1e-5)
 
 
 def test_what_fits_is_made_from_what_methods_need_and_models_carry():
     known = registry.backbones()
     fits = {
-        name: methods.list_compatible(module.MODELS[name].carries) for name, module in known.items()
+        name: methods.list_compatible(module.MODELS[name].capabilities) for name, module in known.items()
     }
     assert set(fits["shapeworld-wan"]) == set(methods.names()) - {"i2vedit"}
     assert "i2vedit" in fits["svd"]

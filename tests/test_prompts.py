@@ -51,7 +51,7 @@ OTHER = {
 def test_forms_of_the_same_words_drive_no_edit(case):
     one, other = SAME[case]
     assert prompt_diff.changed(one, other) == prompt_diff.Change((), ())
-    assert EditTask("a", "b", one, other).same
+    assert EditTask("a", "b", one, other).changes_nothing
     with_red = prompt_diff.changed(f"{one} red", f"{other} blue")
     assert [prompt_diff.pieces(f"{other} blue")[i] for i in with_red.target] == ["blue"]
 
@@ -59,7 +59,7 @@ def test_forms_of_the_same_words_drive_no_edit(case):
 @pytest.mark.parametrize("case", OTHER)
 def test_other_words_do(case):
     assert prompt_diff.changed(*OTHER[case]).target
-    assert not EditTask("a", "b", *OTHER[case]).same
+    assert not EditTask("a", "b", *OTHER[case]).changes_nothing
 
 
 def test_no_punctuation_mark_and_no_quote_of_unicode_is_a_word():

@@ -5,7 +5,7 @@ import torch
 
 from holdfast.base import prompt_diff
 from holdfast.base.prompts import clean_prompt
-from holdfast.models import recent
+from holdfast.models import lru
 from holdfast.models.base import Prompt
 from holdfast.pipeline import planning
 from holdfast.pipeline.task import EditTask
@@ -50,13 +50,13 @@ def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     """Counted in the raw prompt, `plain&nbsp;red` was one word, and every later index was one too low."""
     task = EditTask("", "", text, text.replace("red", "blue"))
     method = planning.registry.method("flowanchor")
-    change = planning.driving_words(task, method)
+    change = planning.find_edit_words(task, method)
     cleaned = clean_prompt(task.target_prompt)
     assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]
-    tokenizer = getattr(reader, "tokenizer", None) or reader.texts.tokenizer
+    tokenizer = getattr(reader, "tokenizer", None) or reader.prompts.tokenizer
     condition = reader.condition(Prompt(task.target_prompt, words=change.target))
     ids = tokenizer(cleaned).input_ids
-    assert tokenizer.decode([ids[t] for t in condition.words]).strip() == "blue"
+    assert tokenizer.decode([ids[t] for t in condition.edit_tokens]).strip() == "blue"
 
 
 def test_what_a_model_reads_is_the_cleaned_prompt(reader):
@@ -69,8 +69,8 @@ def test_what_a_model_reads_is_the_cleaned_prompt(reader):
 
 def test_states_of_the_last_prompts_alone_are_kept(reader, monkeypatch):
     """A worker kept the text states of every row of its batch: 4 MB each."""
-    monkeypatch.setattr(recent, "KEPT", 3)
-    known = reader._texts if hasattr(reader, "_texts") else reader.texts.known
+    monkeypatch.setattr(lru, "CAPACITY", 3)
+    known = reader._states if hasattr(reader, "_states") else reader.prompts.cache
     known.clear()
     first = reader.condition(Prompt("a plain red ball")).positive
     for colour in ("blue", "green", "white", "black"):
@@ -81,16 +81,16 @@ def test_states_of_the_last_prompts_alone_are_kept(reader, monkeypatch):
 
 
 def test_what_is_recalled_is_made_once_and_the_oldest_goes(monkeypatch):
-    monkeypatch.setattr(recent, "KEPT", 2)
+    monkeypatch.setattr(lru, "CAPACITY", 2)
     made, known = [], {}
 
     def make(keys):
         made.extend(keys)
         return [key.upper() for key in keys]
 
-    assert recent.recall(known, ["a", "b", "a"], make) == ["A", "B", "A"]
-    assert recent.recall(known, ["a", "c"], make) == ["A", "C"]
+    assert lru.get_or_make(known, ["a", "b", "a"], make) == ["A", "B", "A"]
+    assert lru.get_or_make(known, ["a", "c"], make) == ["A", "C"]
     assert list(known) == ["a", "c"]
-    assert recent.recall(known, ["b", "c", "d"], make) == ["B", "C", "D"]  # more than are kept
+    assert lru.get_or_make(known, ["b", "c", "d"], make) == ["B", "C", "D"]  # more than are kept
     assert list(known) == ["c", "d"]
     assert made == ["a", "b", "c", "b", "d"]

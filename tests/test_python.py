@@ -22,7 +22,7 @@ from holdfast.base.schema import list_settings
 from holdfast.cli.app import app
 from holdfast.media import images, previews, video
 from holdfast.pipeline import notebook, run
-from holdfast.pipeline.loop import Note, Progress
+from holdfast.pipeline.loop import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -132,7 +132,7 @@ def test_what_was_assumed_or_has_no_effect_is_told_and_in_the_manifest(make_clip
 def test_events_come_one_by_one_and_the_result_is_the_last(tiny_wan):
     running = holdfast.edit_events(CLIP, **TEXTS, **QUICK, backbone=tiny_wan)
     *before, result = running
-    assert isinstance(before[0], Note)
+    assert isinstance(before[0], NoticeIssued)
     assert before[1] == Progress("read", 1, 1)
     assert [e.index for e in before if isinstance(e, Step)] == [1, 2]
     assert isinstance(result, run.Result)
@@ -208,7 +208,7 @@ def test_a_stopped_edit_of_a_clip_in_memory_goes_on(tiny_wan, tmp_path):
         if (stage, done) == ("edit", 2):
             raise KeyboardInterrupt
 
-    with pytest.raises(run.Cancelled, match="after step 2 of 4") as stopped:
+    with pytest.raises(run.EditCancelled, match="after step 2 of 4") as stopped:
         holdfast.edit(CLIP, **asked, progress=stop)
     assert stopped.value.saved
     told = []
@@ -296,7 +296,7 @@ def test_a_clip_that_is_hard_to_pack_is_shown_coarser():
 
 def test_one_frame_is_a_picture_and_no_clip(tiny_wan):
     made = holdfast.edit(CLIP[:1], **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
-    html = notebook.html(made)
+    html = notebook.result_html(made)
     assert "<img" in html
     assert "<video" not in html
 

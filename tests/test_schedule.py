@@ -11,7 +11,7 @@ import torch
 from holdfast.base.errors import UserError
 from holdfast.base.notices import Notice
 from holdfast.models import scheduler_settings
-from holdfast.models.schedule import Schedule
+from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.models.wan.adapter import Wan
 
@@ -30,31 +30,31 @@ ZERO_SNR = SD | {"rescale_betas_zero_snr": True, "prediction_type": "v_predictio
 @pytest.mark.parametrize("config", [SD, ZERO_SNR], ids=["published", "zero terminal SNR"])
 def test_every_whole_timestep_comes_back_from_the_level_that_is_made_of_it(config):
     """Through the public schedule, whose levels once were float32: 444 of 1,000 lost a timestep."""
-    schedule = Schedule.of(config)
-    assert [schedule.timestep(schedule.level(t)) for t in range(1000)] == list(range(1000))
-    levels = schedule.levels(1000, None, "ddim")[:-1]
-    told = [schedule.timestep(schedule.whole(sigma)) for sigma in levels]
+    schedule = NoiseSchedule.from_config(config)
+    assert [schedule.timestep_at(schedule.sigma_at(t)) for t in range(1000)] == list(range(1000))
+    levels = schedule.sigmas(1000, None, "ddim")[:-1]
+    told = [schedule.timestep_at(schedule.snap_timestep(sigma)) for sigma in levels]
     assert told == [min(t + 1, 999) for t in reversed(range(1000))]
-    told = [schedule.timestep(schedule.whole(s)) for s in schedule.levels(50, None, "ddim")]
+    told = [schedule.timestep_at(schedule.snap_timestep(s)) for s in schedule.sigmas(50, None, "ddim")]
     assert told == [*range(981, 0, -20), 0]
 
 
 @pytest.mark.parametrize("said", [{}, {"steps_offset": 0}, {"steps_offset": None}])
 def test_an_offset_that_is_left_to_its_default_is_the_pipelines(said):
     silent = {name: value for name, value in SD.items() if name != "steps_offset"}
-    levels = Schedule.of(silent | said).levels(50, None, "ddim")
-    assert levels == Schedule.of(SD).levels(50, None, "ddim")
+    levels = NoiseSchedule.from_config(silent | said).sigmas(50, None, "ddim")
+    assert levels == NoiseSchedule.from_config(SD).sigmas(50, None, "ddim")
 
 
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_cutting_a_shifted_level_cuts_its_timestep_once(steps):
-    schedule = Schedule.of(SD)
-    levels = schedule.levels(steps, 2.0, "own")
-    assert schedule.timestep(levels[0]) == 999  # the first is the model's noisiest, not just below
+    schedule = NoiseSchedule.from_config(SD)
+    levels = schedule.sigmas(steps, 2.0, "own")
+    assert schedule.timestep_at(levels[0]) == 999  # the first is the model's noisiest, not just below
     for sigma in levels:
-        cut = schedule.whole(sigma)
-        assert schedule.timestep(cut) == math.floor(schedule.timestep(sigma))
-        assert schedule.whole(cut) == cut
+        cut = schedule.snap_timestep(sigma)
+        assert schedule.timestep_at(cut) == math.floor(schedule.timestep_at(sigma))
+        assert schedule.snap_timestep(cut) == cut
 
 
 def exact_levels(steps, shift, grid):
@@ -75,9 +75,9 @@ def exact_levels(steps, shift, grid):
 @pytest.mark.parametrize("shift", [1, 3, 5])
 def test_a_level_of_wan_that_is_a_whole_thousandth_is_not_cut_to_the_one_below(grid, shift):
     backbone = Wan(shift=float(shift))
-    assert [round(1000 * backbone.whole(k / 1000)) for k in range(1001)] == list(range(1001))
+    assert [round(1000 * backbone.snap_timestep(k / 1000)) for k in range(1001)] == list(range(1001))
     for steps in (3, 10, 100, 333, 999, 1000):
-        told = [1000 * backbone.whole(sigma) for sigma in backbone.levels(steps, grid=grid)]
+        told = [1000 * backbone.snap_timestep(sigma) for sigma in backbone.sigmas(steps, schedule=grid)]
         wanted = [math.floor(1000 * sigma) for sigma in exact_levels(steps, shift, grid)]
         assert [round(t) for t in told] == wanted, steps
         assert told == pytest.approx(wanted, abs=1e-9)
@@ -85,8 +85,8 @@ def test_a_level_of_wan_that_is_a_whole_thousandth_is_not_cut_to_the_one_below(g
 
 def test_stable_video_is_told_every_level_exactly():
     backbone = StableVideo()
-    levels = backbone.levels(1000)
-    assert all(backbone.whole(sigma) == sigma for sigma in levels)
+    levels = backbone.sigmas(1000)
+    assert all(backbone.snap_timestep(sigma) == sigma for sigma in levels)
     assert all(above > below for above, below in itertools.pairwise(levels))
 
 
@@ -101,11 +101,11 @@ def diffusers_ddim(**config):
 def test_timesteps_are_spaced_as_the_scheduler_says(spacing, steps):
     scheduler = diffusers_ddim(timestep_spacing=spacing)
     scheduler.set_timesteps(steps)
-    schedule = Schedule.of(SD | {"timestep_spacing": spacing})
-    told = [schedule.timestep(sigma) for sigma in schedule.levels(steps, None, "own")[:-1]]
+    schedule = NoiseSchedule.from_config(SD | {"timestep_spacing": spacing})
+    told = [schedule.timestep_at(sigma) for sigma in schedule.sigmas(steps, None, "own")[:-1]]
     assert told == np.minimum(scheduler.timesteps.numpy(), 999).tolist()
     if spacing != "leading":
-        assert schedule.levels(steps, None, "ddim") == Schedule.of(SD).levels(steps, None, "own")
+        assert schedule.sigmas(steps, None, "ddim") == NoiseSchedule.from_config(SD).sigmas(steps, None, "own")
 
 
 @pytest.mark.parametrize(
@@ -119,62 +119,62 @@ def test_timesteps_are_spaced_as_the_scheduler_says(spacing, steps):
 )
 def test_the_noise_of_each_timestep_is_diffusers(config):
     theirs = diffusers_ddim(**config).alphas_cumprod.double()
-    schedule = Schedule.of(SD | config)
-    levels = torch.tensor([schedule.level(t) for t in range(len(theirs))], dtype=torch.float64)
+    schedule = NoiseSchedule.from_config(SD | config)
+    levels = torch.tensor([schedule.sigma_at(t) for t in range(len(theirs))], dtype=torch.float64)
     a, s = theirs.sqrt(), (1 - theirs).sqrt()
     assert torch.allclose(levels, s / (a + s), atol=1e-5)  # diffusers multiplies in float32
 
 
 def test_a_model_of_v_sees_pure_noise_and_one_of_noise_stops_at_the_level_below():
     """Lin et al., arXiv:2305.08891: at the last timestep a is 0, where v is -clean and noise tells nothing."""
-    schedule = Schedule.of(ZERO_SNR | {"timestep_spacing": "trailing"})
-    levels = schedule.levels(10, None, "own")
+    schedule = NoiseSchedule.from_config(ZERO_SNR | {"timestep_spacing": "trailing"})
+    levels = schedule.sigmas(10, None, "own")
     assert levels[0] == 1.0
     z, found = torch.randn(2, 1, 2, 3, 4, 4, dtype=torch.float64)
     assert torch.equal(schedule.velocity(lambda x, t: found, z, 1.0), z + found)
-    noise = Schedule.of(ZERO_SNR | {"prediction_type": "epsilon", "timestep_spacing": "trailing"})
-    assert noise.timestep(1.0) == noise.timestep(noise.levels(10, 2.0, "own")[0]) == 998
-    assert all(sigma < 1 for sigma in noise.levels(1000, None, "own"))
+    noise = NoiseSchedule.from_config(ZERO_SNR | {"prediction_type": "epsilon", "timestep_spacing": "trailing"})
+    assert noise.timestep_at(1.0) == noise.timestep_at(noise.sigmas(10, 2.0, "own")[0]) == 998
+    assert all(sigma < 1 for sigma in noise.sigmas(1000, None, "own"))
 
 
 def test_what_a_file_leaves_out_is_its_classes_default():
     """Euler's own spacing is linspace; SD 1.5's PNDM predicts noise and takes no clip_sample at all."""
     euler = {k: v for k, v in SD.items() if k not in ("clip_sample", "set_alpha_to_one")}
-    schedule = Schedule.of(euler | {"_class_name": "EulerDiscreteScheduler"})
-    assert schedule.timestep(schedule.levels(25, None, "own")[0]) == 999
-    pndm = Schedule.of(SD | {"_class_name": "PNDMScheduler", "thresholding": True})
+    schedule = NoiseSchedule.from_config(euler | {"_class_name": "EulerDiscreteScheduler"})
+    assert schedule.timestep_at(schedule.sigmas(25, None, "own")[0]) == 999
+    pndm = NoiseSchedule.from_config(SD | {"_class_name": "PNDMScheduler", "thresholding": True})
     assert (pndm.prediction, pndm.spacing) == ("epsilon", "leading")
-    assert Schedule.of({"_class_name": "DDIMScheduler"}).level(999) == pytest.approx(
-        Schedule.of({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}).level(999)
+    assert NoiseSchedule.from_config({"_class_name": "DDIMScheduler"}).sigma_at(999) == pytest.approx(
+        NoiseSchedule.from_config({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}).sigma_at(999)
     )
 
 
 def test_what_edits_do_not_apply_is_announced():
     with pytest.warns(Notice, match="scheduler has thresholding=True, which edits do not apply"):
-        Schedule.of(SD | {"thresholding": True})
+        NoiseSchedule.from_config(SD | {"thresholding": True})
     dpm = SD | {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
     with pytest.warns(Notice, match="use_karras_sigmas=True"):
-        Schedule.of(dpm)
+        NoiseSchedule.from_config(dpm)
     flow = {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"}
     flow |= {"use_flow_sigmas": True, "flow_shift": 3.0}
     with pytest.warns(Notice, match="use_dynamic_shifting=True, shift_terminal=0.1"):
-        scheduler_settings.flow_shift(flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1})
+        scheduler_settings.read_flow_shift(flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1})
 
 
 @pytest.mark.parametrize(
     ("read", "config", "words"),
     [
-        (Schedule.of, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "holds no betas"),
-        (Schedule.of, SD | {"trained_betas": [0.1, 2.0]}, "trained_betas of the scheduler"),
-        (Schedule.of, SD | {"timestep_spacing": "even"}, "spaced by 'even'"),
+        (NoiseSchedule.from_config, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "holds no betas"),
+        (NoiseSchedule.from_config, SD | {"trained_betas": [0.1, 2.0]}, "scheduler's trained_betas"),
+        (NoiseSchedule.from_config, SD | {"timestep_spacing": "even"}, "timestep_spacing 'even'"),
         (
-            Schedule.of,
+            NoiseSchedule.from_config,
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
             "whose timesteps are continuous",
         ),
-        (scheduler_settings.flow_shift, SD, "whose prediction is epsilon"),
+        (scheduler_settings.read_flow_shift, SD, "whose prediction is epsilon"),
         (
-            scheduler_settings.flow_shift,
+            scheduler_settings.read_flow_shift,
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 500},
             "of 500 timesteps",
         ),

@@ -38,7 +38,7 @@ def task(clip, folder):
 def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tmp_path):
     model, calls = tiny.wan(), Counter()
 
-    class Counted(contact_sheet.Passing):
+    class Counted(contact_sheet.BackboneWrapper):
         def encode(self, frames, *eps):
             calls["clip"] += 1
             return super().encode(frames, *eps)

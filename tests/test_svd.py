@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from holdfast.models.export import export
 from PIL import Image
 
 from holdfast.base.errors import Missing
 from holdfast.models import registry
-from holdfast.models.base import Condition, Prompt
+from holdfast.models.base import Conditioning, Prompt
 from holdfast.models.svd import spec
-from holdfast.models.svd.adapter import Seen, StableVideo
+from holdfast.models.svd.adapter import ImageConditioning, StableVideo
 from holdfast.sampling import inversion
 
 from . import published, tiny
@@ -52,11 +53,11 @@ def image(seed=0):
 
 def test_conversions_are_public_and_inverse():
     for s in (0.0, 0.002, 1.0, 700.0):
-        assert spec.spread(spec.level(s)) == pytest.approx(s, rel=1e-12)
-        assert spec.to_model(spec.to_field(3.0, s), s) == pytest.approx(3.0)
-    assert spec.to_field(torch.full((1,), 6.0), 2.0) == 2.0
+        assert spec.edm_from_sigma(spec.sigma_from_edm(s)) == pytest.approx(s, rel=1e-12)
+        assert spec.latent_to_edm(spec.latent_from_edm(3.0, s), s) == pytest.approx(3.0)
+    assert spec.latent_from_edm(torch.full((1,), 6.0), 2.0) == 2.0
     with pytest.raises(ValueError, match="pure noise"):
-        spec.spread(1.0)
+        spec.edm_from_sigma(1.0)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the scheduler's own
@@ -66,7 +67,7 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
     euler = scheduler(steps)
 
     class Anything(StableVideo):
-        def _predicted(self, x, s, half, branch, frames):
+        def _predict(self, x, s, half, branch, frames):
             told.append(0.25 * math.log(s))
             self.input = x
             return answer
@@ -78,18 +79,18 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
     x = torch.randn(shape, dtype=torch.float64) * 700
     for i, t in enumerate(euler.timesteps):
         answer = torch.randn(shape, dtype=torch.float64)
-        s, s_next = (spec.spread(level) for level in levels[i : i + 2])
+        s, s_next = (spec.edm_from_sigma(level) for level in levels[i : i + 2])
         assert s == pytest.approx(euler.sigmas[i].item(), rel=1e-5)
         # diffusers holds its levels in float32; the step itself is compared at the very same ones
         euler.sigmas = euler.sigmas.double()
         euler.sigmas[i], euler.sigmas[i + 1] = s, s_next
         given = euler.scale_model_input(x, t)
         theirs = euler.step(answer, t, x).prev_sample
-        z = spec.to_field(x, s)
+        z = spec.latent_from_edm(x, s)
         z = z + (levels[i + 1] - levels[i]) * backbone.velocity(
-            z, levels[i], Condition(None, None), branch="tgt+"
+            z, levels[i], Conditioning(None, None), branch="tgt+"
         )
-        ours = spec.to_model(z, s_next)
+        ours = spec.latent_to_edm(z, s_next)
         assert torch.allclose(backbone.input, given, rtol=1e-6)
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6 * (1 + s_next)), i
         x = theirs
@@ -98,16 +99,16 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
 
 def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_noise():
     backbone = StableVideo()
-    plain, moved = backbone.levels(10), backbone.levels(10, shift=0.5)
+    plain, moved = backbone.sigmas(10), backbone.sigmas(10, shift=0.5)
     assert plain == sorted(plain, reverse=True)
     assert plain[-1] == 0
-    assert spec.spread(plain[0]) == pytest.approx(700)
-    assert spec.spread(plain[-2]) == pytest.approx(0.002)
-    assert [spec.spread(s) for s in moved] == pytest.approx([0.5 * spec.spread(s) for s in plain])
-    assert backbone.levels(10, shift=9.0)[0] == plain[0]
-    assert backbone.whole(0.123) == 0.123
-    with pytest.raises(ValueError, match="no grid of levels called 'euler'; there are: own"):
-        backbone.levels(10, grid="euler")
+    assert spec.edm_from_sigma(plain[0]) == pytest.approx(700)
+    assert spec.edm_from_sigma(plain[-2]) == pytest.approx(0.002)
+    assert [spec.edm_from_sigma(s) for s in moved] == pytest.approx([0.5 * spec.edm_from_sigma(s) for s in plain])
+    assert backbone.sigmas(10, shift=9.0)[0] == plain[0]
+    assert backbone.snap_timestep(0.123) == 0.123
+    with pytest.raises(ValueError, match="no noise schedule 'euler': use one of own"):
+        backbone.sigmas(10, schedule="euler")
 
 
 def test_a_condition_is_what_the_pipeline_makes(backbone):
@@ -131,14 +132,14 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     assert not nothing.embedding.any()
     assert not nothing.latents.any()
     assert torch.equal(nothing.ids, seen.ids)
-    with pytest.raises(ValueError, match="steered by its first frame"):
+    with pytest.raises(ValueError, match="conditioned on a first frame"):
         backbone.condition(Prompt("a ball"))
 
 
 def test_noise_goes_where_a_prompt_says_and_other_numbers_are_told(backbone):
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     pixels, latent, sample = (
-        backbone.condition(Prompt(image=image, noise=where)).positive
+        backbone.condition(Prompt(image=image, noise_target=where)).positive
         for where in ("pixels", "latent", "sample")
     )
     posterior = backbone.parts["vae"].encode(image[None] * 2 - 1).latent_dist
@@ -147,12 +148,12 @@ def test_noise_goes_where_a_prompt_says_and_other_numbers_are_told(backbone):
     drawn = (sample.latents - shift - posterior.mean) / posterior.std
     assert 0.8 < drawn.std() < 1.2
     assert not torch.equal(pixels.latents, latent.latents)
-    told = backbone.condition(Prompt(image=image, ids=(6, 0.02, 127))).positive
+    told = backbone.condition(Prompt(image=image, time_ids=(6, 0.02, 127))).positive
     assert told.ids.tolist() == [[6, pytest.approx(0.02), 127]]
     assert torch.equal(told.latents, pixels.latents)  # the noise is no part of the numbers
     known = torch.ones(1, *pixels.latents.shape[1:2], 1, *pixels.latents.shape[2:])
     clean = backbone.condition(Prompt(image=image, latent=known)).positive.latents
-    noisy = backbone.condition(Prompt(image=image, latent=known, noise="latent")).positive.latents
+    noisy = backbone.condition(Prompt(image=image, latent=known, noise_target="latent")).positive.latents
     assert clean.std() == 0
     assert torch.allclose(noisy - clean, shift, atol=1e-5)
 
@@ -162,14 +163,14 @@ def test_ready_embeddings_need_no_encoder(backbone):
     bare = StableVideo(backbone.parts["unet"])
     z = torch.randn(1, 4, 5, 4, 6)
     for branch in ("tgt+", "tgt-"):
-        ours = bare.velocity(z, 0.7, Condition(*made_halves(made)), branch=branch)
+        ours = bare.velocity(z, 0.7, Conditioning(*made_halves(made)), branch=branch)
         assert torch.equal(ours, backbone.velocity(z, 0.7, made, branch=branch))
     with pytest.raises(ValueError, match="without its image_encoder"):
         bare.condition(Prompt(image=image()))
 
 
 def made_halves(condition):
-    return Seen(*condition.positive), Seen(*condition.negative)
+    return ImageConditioning(*condition.positive), ImageConditioning(*condition.negative)
 
 
 def test_the_published_decoder_sees_neighbours_within_a_chunk():
@@ -203,7 +204,7 @@ def test_the_published_model_on_the_meta_device(name):
 
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(
-            num_attention_heads=(5, 10, 20, 20), num_frames=spec.MODELS[name].frames
+            num_attention_heads=(5, 10, 20, 20), num_frames=spec.SPECS[name].frames
         )
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=(128, 256, 512, 512),
@@ -215,14 +216,14 @@ def test_the_published_model_on_the_meta_device(name):
     assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082
     assert sum(p.numel() for p in vae.parameters()) == 97_742_847
     unet.to("meta")  # the mixing factors are made by a constructor that knows no default device
-    backbone = StableVideo(unet, vae, model=spec.MODELS[name], name=name)
-    assert (backbone.grid.stride, backbone.grid.multiple) == ((1, 8, 8), (64, 64))
-    assert backbone.door.layers("self", "spatial") == backbone.door.layers("self", "temporal") == 16
+    backbone = StableVideo(unet, vae, spec=spec.SPECS[name], name=name)
+    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == ((1, 8, 8), (64, 64))
+    assert backbone.attention_hooks.count_layers("self", "spatial") == backbone.attention_hooks.count_layers("self", "temporal") == 16
     z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
-    half = Seen(torch.empty(1, 1, 1024, device="meta"), z[:, :, 0], ids)
-    assert backbone.velocity(z, 0.5, Condition(half, half), branch="tgt+").shape == z.shape
+    half = ImageConditioning(torch.empty(1, 1, 1024, device="meta"), z[:, :, 0], ids)
+    assert backbone.velocity(z, 0.5, Conditioning(half, half), branch="tgt+").shape == z.shape
     with pytest.raises(Missing, match=r"9(\.0)? GB.*hf download"):
-        registry.about(name)
+        registry.describe_backbone(name)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
@@ -233,7 +234,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
 
     from holdfast.sampling.maths import guided_velocity
 
-    folder, side = spec.find("shapeworld-svd"), 64
+    folder, side = export("shapeworld-svd", tmp_path / "embedded"), 64
     if made == "tiny":
         folder, side = saved(backbone, tmp_path), 32
         EulerDiscreteScheduler(**EULER).save_pretrained(folder / "scheduler")
@@ -252,20 +253,20 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     theirs = pipe(x[None], **asked).frames[0]
 
     levels = loaded.levels(steps)
-    s = spec.spread(levels[0])
-    z = spec.to_field(noise.transpose(1, 2) * math.hypot(1, s), s)
+    s = spec.edm_from_sigma(levels[0])
+    z = spec.latent_from_edm(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
         z = z + (sigma_next - sigma) * guided_velocity(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
-        registry.about("wan2.1-1.3b", str(folder))
+        registry.describe_backbone("wan2.1-1.3b", str(folder))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the pipeline's own
-def test_the_image_is_seen_as_in_diffusers_own_pipeline():
+def test_the_image_is_seen_as_in_diffusers_own_pipeline(tmp_path):
     from diffusers import StableVideoDiffusionPipeline
 
-    folder = spec.find("shapeworld-svd")
+    folder = export("shapeworld-svd", tmp_path / "embedded")
     pipe = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     theirs = pipe._encode_image(Image.fromarray(pixels), "cpu", 1, True)
@@ -296,8 +297,8 @@ def saved(backbone, folder):
 
 def test_the_inversions_levels_to_the_published_digits():
     """700, 545.7, 421.6, ... 0.0664, 0.0248, 0.0079, 0.0020, and below them 5.07e-4 by extrapolation."""
-    rising = inversion.inversion_sigmas(StableVideo().levels(25))
-    spreads = [spec.spread(sigma) for sigma in rising]
+    rising = inversion.inversion_sigmas(StableVideo().sigmas(25))
+    spreads = [spec.edm_from_sigma(sigma) for sigma in rising]
     assert spreads[:5] == pytest.approx([5.07e-4, 0.0020, 0.0079, 0.0248, 0.0664], rel=1e-2)
     assert spreads[-3:] == pytest.approx([421.6, 545.7, 700.0], rel=1e-4)
     assert 0.25 * math.log(spreads[0]) == pytest.approx(-1.897, abs=1e-3)
@@ -315,14 +316,14 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
     with torch.no_grad():
         steps = list(inversion.invert_by_euler(backbone, source, condition, rising))
         for sigma, sigma_next in itertools.pairwise(rising):
-            s, s_next = spec.spread(sigma), spec.spread(sigma_next)
+            s, s_next = spec.edm_from_sigma(sigma), spec.edm_from_sigma(sigma_next)
             given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
             told = torch.tensor([0.25 * math.log(s)])
             v = unet(given, told, seen.embedding, added_time_ids=seen.ids).sample.transpose(1, 2)
             clean = -s / math.sqrt(s * s + 1) * v + x / (s * s + 1)
             x = x + (s_next - s) * (x - clean) / s
     assert len(steps) == 6
-    assert torch.allclose(spec.to_model(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(spec.latent_to_edm(steps[-1], 700.0), x, rtol=1e-4, atol=1e-2)
 
 
 def test_inversion_begins_at_its_first_level_with_the_clean_latent_as_it_is():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.pipeline.task import EditTask, part_of
+from holdfast.pipeline.task import EditTask, parse_frame_range
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def test_what_is_missing_or_too_much_is_named():
 
 
 def test_parts():
-    assert part_of(None, 9) == range(9)
-    assert part_of("2:5", 9) == range(2, 5)
-    assert part_of(":-4", 9) == range(5)
-    assert part_of("7:", 9) == range(7, 9)
+    assert parse_frame_range(None, 9) == range(9)
+    assert parse_frame_range("2:5", 9) == range(2, 5)
+    assert parse_frame_range(":-4", 9) == range(5)
+    assert parse_frame_range("7:", 9) == range(7, 9)
     for wrong, words in (
         ("5", "takes A:B"),
         ("a:b", "takes A:B"),
@@ -101,7 +101,7 @@ def test_parts():
         ("5:2", "no frame"),
     ):
         with pytest.raises(ValueError, match=words):
-            part_of(wrong, 9)
+            parse_frame_range(wrong, 9)
 
 
 @pytest.mark.parametrize("field", ["source_prompt", "target_prompt", "negative", "words"])

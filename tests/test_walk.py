@@ -12,11 +12,11 @@ from holdfast.base.errors import UserError
 from holdfast.methods import flowedit
 from holdfast.models import registry
 from holdfast.models.attention import maps
-from holdfast.models.base import Condition, Passing, Prompt
+from holdfast.models.base import BackboneWrapper, Conditioning, Prompt
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.pipeline import loop
-from holdfast.pipeline.helper_models import guiding
-from holdfast.pipeline.planning import Second
+from holdfast.pipeline.helper_models import borrow_image_model
+from holdfast.pipeline.planning import ModelChoice
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -26,14 +26,10 @@ CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 def job(backbone, inside=None, **fields):
-    texts = {
-        "source_prompt": "a plain red ball",
-        "target_prompt": "a plain blue ball",
-        "method": "flowedit",
-    }
+    texts = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball", "method": "flowedit"}
     settings = {"steps": 2, "strength": 1.0}
     task = EditTask(**{"input": "", "output": "", "settings": settings, **texts, **fields})
-    return loop.job(task, backbone, CLIP, inside)
+    return loop.plan_job(task, backbone, CLIP, inside)
 
 
 @pytest.fixture
@@ -56,8 +52,8 @@ def left_cells(field, given):
 
 
 def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
-    monkeypatch.setattr(maps, "automatic", left_cells)
-    events = list(loop.walk(job(tiny_wan, mask="auto"), tiny_wan))
+    monkeypatch.setattr(maps, "find_auto_mask", left_cells)
+    events = list(loop.run_loop(job(tiny_wan, mask="auto"), tiny_wan))
     inside = given[0].mask[0, 0] > 0
     assert inside[..., :2].all()
     assert not inside[..., 3:].any()
@@ -70,7 +66,7 @@ def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
 def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
     mask = torch.zeros(5, 32, 48, dtype=torch.bool)
     mask[:, :, :16] = True
-    loop.finished(job(tiny_wan, mask.numpy()), tiny_wan)
+    loop.edit_latent(job(tiny_wan, mask.numpy()), tiny_wan)
     assert (given[0].mask[0, 0, :, :, :2] == 1).all()
     assert (given[0].mask[0, 0, :, :, 2:] == 0).all()
 
@@ -78,11 +74,11 @@ def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
 def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given):
     guide = tiny.wan()
     made = dataclasses.replace(job(tiny_wan, seed=7), guide=guide)
-    loop.finished(made, tiny_wan)
+    loop.edit_latent(made, tiny_wan)
     (about,) = given
-    assert about.guide.field.inner is guide
+    assert about.image_model.field.inner is guide
     wanted = guide.condition(Prompt("a plain blue ball"))
-    assert torch.equal(about.guide.tgt.positive, wanted.positive)
+    assert torch.equal(about.image_model.tgt.positive, wanted.positive)
     assert about.seed == 7
     assert torch.equal(about.pixels.encode(about.pixels.frames()), about.source)
     frames = torch.cat(list(about.pixels.decode(about.source)))
@@ -93,7 +89,7 @@ def test_the_walk_builds_no_graph_and_counts_every_evaluation():
     """Also over weights that are being trained; outside, gradients are as they were."""
     tuned = tiny.wan()
     tuned.transformer.requires_grad_(True)
-    done = list(loop.walk(job(tuned), tuned))[-1]
+    done = list(loop.run_loop(job(tuned), tuned))[-1]
     assert not done.z.requires_grad
     assert done.evaluations == 8
     assert torch.is_grad_enabled()
@@ -102,7 +98,7 @@ def test_the_walk_builds_no_graph_and_counts_every_evaluation():
 def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
     backbone = tiny.wan()  # its own: it is broken
     backbone.transformer.proj_out.bias.data.fill_(torch.inf)
-    walked, steps = loop.walk(job(backbone), backbone), []
+    walked, steps = loop.run_loop(job(backbone), backbone), []
     with pytest.raises(ValueError, match="the latent after step 1 of 2 holds numbers that are not"):
         steps.extend(event for event in walked if isinstance(event, Step))
     assert not steps  # or it would be saved
@@ -111,7 +107,7 @@ def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
 def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
     plain = job(tiny_wan)
     with pytest.raises(ValueError, match=r"the saved latents are .* run without --resume"):
-        loop.finished(
+        loop.edit_latent(
             dataclasses.replace(plain, start=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
         )
     z = torch.zeros_like(tiny_wan.encode(CLIP))
@@ -120,14 +116,14 @@ def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
             with pytest.raises(
                 ValueError, match=r"the saved latents' (z|last) .* run without --res"
             ):
-                loop.finished(dataclasses.replace(plain, start=start), tiny_wan)
+                loop.edit_latent(dataclasses.replace(plain, start=start), tiny_wan)
 
 
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
     made = job(tiny_wan)
-    *_, last, done = loop.walk(made, tiny_wan)
+    *_, last, done = loop.run_loop(made, tiny_wan)
     assert isinstance(last, Step)
-    again = loop.finished(dataclasses.replace(made, start=last), tiny_wan)
+    again = loop.edit_latent(dataclasses.replace(made, start=last), tiny_wan)
     assert torch.equal(again, done.z)
 
 
@@ -138,38 +134,36 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
     condition = backbone.condition
     backbone.condition = lambda prompt: seen.append(prompt.image) or condition(prompt)
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
-    job = loop.job(EditTask(**asked, first_frame="x.png"), backbone, clip, first=1 - clip[0])
-    assert loop.finished(job, backbone).isfinite().all()
+    job = loop.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=1 - clip[0])
+    assert loop.edit_latent(job, backbone).isfinite().all()
     fitted = next(job.frames())
     assert torch.equal(seen[0], fitted)
     assert torch.allclose(seen[1], 1 - fitted, atol=1e-5)
     with pytest.raises(ValueError, match="give the edited one by --first-frame"):
-        loop.job(EditTask(**asked), backbone, clip)
+        loop.plan_job(EditTask(**asked), backbone, clip)
     with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
-        loop.job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
+        loop.plan_job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
     with pytest.raises(ValueError, match="give --source-prompt and --target-prompt"):
-        loop.job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
+        loop.plan_job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
 
 
 def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypatch):
     """The clip's first frame, edited by FlowEdit on the partner over the same latents; the mask counts there too."""
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
     painter = tiny.ADAPTERS["sd"]()
-    monkeypatch.setattr(loop, "loaded", lambda *asked: painter)
+    monkeypatch.setattr(loop, "load_helper", lambda *asked: painter)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
     task = EditTask(**asked, source_prompt="a red ball", target_prompt="a blue ball")
-    made = loop.job(task, backbone, clip)
-    assert (made.plan.painter.name, made.plan.guide.name) == ("shapeworld-sd", None)
-    (frame,) = [e.frame for e in loop.walk(made, backbone) if isinstance(e, loop.Painted)]
-    still = EditTask(
-        **asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball"
-    )
-    expected = loop.edited(loop.job(still, painter, clip[:1]), painter)[0]
+    made = loop.plan_job(task, backbone, clip)
+    assert (made.plan.first_frame_model.name, made.plan.image_model.name) == ("shapeworld-sd", None)
+    (frame,) = [e.frame for e in loop.run_loop(made, backbone) if isinstance(e, loop.FirstFramePainted)]
+    still = EditTask(**asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball")
+    expected = loop.edit_frames(loop.plan_job(still, painter, clip[:1]), painter)[0]
     assert torch.equal(frame, expected)
     assert not torch.allclose(frame, clip[0], atol=1e-2)
-    given = loop.job(EditTask(**asked, first_frame="x.png"), backbone, clip, first=clip[0])
-    assert not any(isinstance(e, loop.Painted) for e in loop.walk(given, backbone))
+    given = loop.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=clip[0])
+    assert not any(isinstance(e, loop.FirstFramePainted) for e in loop.run_loop(given, backbone))
 
 
 def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
@@ -177,35 +171,35 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     asked = {"input": "", "output": "", "settings": {"steps": 2}}
     told = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
     with pytest.raises(ValueError, match="give the edited first frame by --first-frame"):
-        loop.job(
+        loop.plan_job(
             EditTask(**asked, **told, method="flowedit"), backbone, clip
         )  # its card names none
     task = EditTask(**asked, **told, method="flowedit", image_model="shapeworld-svd")
     with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
-        loop.job(task, backbone, clip)
+        loop.plan_job(task, backbone, clip)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
     with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
-        assert loop.job(task, backbone, clip, first=clip[0]).plan.guide.name is None
+        assert loop.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
     task = EditTask(**asked, method="flowedit", first_frame="x.png", image_model="shapeworld-sd")
     with pytest.warns(UserWarning, match="--image-model has no effect"):
-        loop.job(task, backbone, clip, first=clip[0])
+        loop.plan_job(task, backbone, clip, first_frame=clip[0])
 
 
 def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(tiny_wan):
     """Rules, adapters and the denoiser in use are the backbone's own: two threads would mix them."""
-    first = loop.walk(job(tiny_wan), tiny_wan)
+    first = loop.run_loop(job(tiny_wan), tiny_wan)
     next(first)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         again = job(tiny_wan)
-        with pytest.raises(UserError, match="the loaded tiny is at work on another edit: wait"):
-            pool.submit(loop.finished, again, Passing(tiny_wan)).result()
+        with pytest.raises(UserError, match="the loaded tiny is in use by another edit: wait"):
+            pool.submit(loop.edit_latent, again, BackboneWrapper(tiny_wan)).result()
         first.close()
-        assert pool.submit(loop.finished, again, Passing(tiny_wan)).result().isfinite().all()
+        assert pool.submit(loop.edit_latent, again, BackboneWrapper(tiny_wan)).result().isfinite().all()
     broken = dataclasses.replace(job(tiny_wan), source=torch.full((1, 4, 2, 4, 6), torch.nan))
     for _ in range(2):  # an edit that fails leaves the backbone free
         with pytest.raises(UserError, match="the encoded clip holds numbers that are not finite"):
-            loop.finished(broken, tiny_wan)
+            loop.edit_latent(broken, tiny_wan)
 
 
 class Part:
@@ -241,16 +235,16 @@ def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(m
     backbone = StableVideo()
 
     for _ in range(2):
-        with guiding(Second("given", "sd1.5"), backbone) as guide:
+        with borrow_image_model(ModelChoice("given", "sd1.5"), backbone) as guide:
             assert guide.parts["unet"].device.type == "cuda"
         assert guide.parts["unet"].device.type == "cpu"
     assert guide.parts["unet"].moves == ["cpu", "cuda", "cpu"]
     assert guide.parts["text_encoder"].moves == []
     del guide
     assert len(made) == 1
-    with guiding(Second("none"), backbone) as guide:
+    with borrow_image_model(ModelChoice("none"), backbone) as guide:
         assert guide is made[0]() is None
-    with guiding(Second("given", "sd1.5"), backbone):
+    with borrow_image_model(ModelChoice("given", "sd1.5"), backbone):
         pass
     assert made[1]() is not None
     del backbone
@@ -260,16 +254,16 @@ def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(m
 
 def test_what_steered_a_call_is_known_by_itself_and_not_by_a_number_that_is_used_again():
     class Silent:
-        door = features = network = levels = whole = None
+        attention_hooks = feature_hooks = network = sigmas = snap_timestep = None
 
         def velocity(self, z, sigma, condition, *, branch, frames=None):
             return z
 
     metered = loop.Metered(Silent())
     for _ in range(3):  # conditions that nobody keeps: their ids are free again at once
-        metered.velocity(torch.zeros(1), 0.5, Condition([], []), branch="src-")
+        metered.velocity(torch.zeros(1), 0.5, Conditioning([], []), branch="src-")
     assert not any(metered.is_steered_by([]) for _ in range(100))
-    known = Condition([], [])
+    known = Conditioning([], [])
     metered.velocity(torch.zeros(1), 0.5, known, branch="tgt-")
     assert metered.is_steered_by(known.negative)
     assert not metered.is_steered_by(known.positive)

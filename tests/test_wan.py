@@ -10,7 +10,8 @@ import torch
 from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.base.prompts import clean_prompt
-from holdfast.models.base import Condition, Prompt
+from holdfast.models import registry
+from holdfast.models.base import Conditioning, Prompt
 from holdfast.models.wan import adapter, spec
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.
@@ -46,13 +47,13 @@ def test_published_configurations_on_the_meta_device(name):
     with torch.device("meta"):
         transformer, vae = WanTransformer3DModel(**fixed, **sizes), AutoencoderKLWan()
     assert sum(p.numel() for p in transformer.parameters()) == parameters
-    backbone = adapter.Wan(transformer, vae, shift=5.0, model=spec.MODELS[name], name=name)
-    assert backbone.grid.stride == (4, 8, 8)
-    assert backbone.grid.multiple == (16, 16)
-    assert backbone.grid.latent_frames(41) == 11
+    backbone = adapter.Wan(transformer, vae, shift=5.0, spec=spec.SPECS[name], name=name)
+    assert backbone.clip_format.stride == (4, 8, 8)
+    assert backbone.clip_format.size_multiple == (16, 16)
+    assert backbone.clip_format.count_latent_frames(41) == 11
     shape = (11, 60, 104)
     z, text = torch.empty(1, 16, *shape, device="meta"), torch.empty(1, 512, 4096, device="meta")
-    condition = Condition(text, text)
+    condition = Conditioning(text, text)
     assert backbone.velocity(z, 0.5, condition, branch="tgt+").shape == z.shape
 
 
@@ -66,13 +67,13 @@ def test_published_text_encoder_on_the_meta_device():
 
 def test_levels_are_the_authors():
     """Their whole timesteps for 50 steps at shift 5, and the next-level rule: the last level is 0."""
-    levels = adapter.Wan(shift=5.0).levels(50)
-    told = [round(1000 * adapter.Wan().whole(s)) for s in levels]
+    levels = adapter.Wan(shift=5.0).sigmas(50)
+    told = [round(1000 * adapter.Wan().snap_timestep(s)) for s in levels]
     assert told[:4] == [999, 995, 991, 987]
     assert told[-4:] == [241, 172, 92, 0]
     assert levels[-1] == 0
     assert len(levels) == 51
-    assert adapter.Wan(shift=3.0).levels(50, shift=5.0) == levels
+    assert adapter.Wan(shift=3.0).sigmas(50, shift=5.0) == levels
 
 
 def test_the_model_is_told_the_exact_timestep_and_the_right_text(tiny_wan, monkeypatch):
@@ -90,12 +91,12 @@ def test_the_model_is_told_the_exact_timestep_and_the_right_text(tiny_wan, monke
     assert [t.tolist() for t, _ in told] == [[pytest.approx(991.99)]] * 2
     assert torch.equal(told[0][1], condition.positive)
     assert torch.equal(told[1][1], condition.negative)
-    assert tiny_wan.whole(0.99199) == 0.991  # what a method's timesteps=whole makes of it
+    assert tiny_wan.snap_timestep(0.99199) == 0.991  # what a method's timesteps=whole makes of it
 
 
 def test_parts_that_are_not_there_are_said_and_what_is_there_works():
     bare = adapter.Wan()
-    assert len(bare.levels(4)) == 5
+    assert len(bare.sigmas(4)) == 5
     with pytest.raises(ValueError, match="was built without its vae"):
         bare.encode(torch.zeros(1, 3, 16, 16))
     with pytest.raises(ValueError, match="was built without its text_encoder"):
@@ -112,16 +113,16 @@ def test_a_part_is_on_the_device_inside_and_rests_afterwards(tiny_wan):
 
     backbone = adapter.Wan(text_encoder=Part(), device=torch.device("cpu"))
     backbone.device = torch.device("meta")
-    with backbone.on("text_encoder"):
+    with backbone.use_parts("text_encoder"):
         assert moved == ["meta"]
     assert moved == ["meta", "cpu"]
-    with pytest.raises(ZeroDivisionError), backbone.on("text_encoder"):
+    with pytest.raises(ZeroDivisionError), backbone.use_parts("text_encoder"):
         1 / 0  # noqa: B018
     assert moved[-1] == "cpu"
 
 
 def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
-    assert adapter.TEXT_LENGTH == 512
+    assert adapter.MAX_TEXT_TOKENS == 512
     for backbone, length in ((tiny_wan, 32), (shapeworld, 32)):
         state = backbone.condition(Prompt("a plain red ball")).positive
         assert state.shape[1] == length  # this tokenizer's own limit is below 512
@@ -131,7 +132,7 @@ def test_text_is_padded_with_zero_rows_that_stay(tiny_wan, shapeworld):
 
 def test_text_without_a_tokenizer_limit_is_512_long(tiny_wan, monkeypatch):
     monkeypatch.setattr(tiny_wan.tokenizer, "model_max_length", 10**30)
-    monkeypatch.setattr(tiny_wan, "_texts", {})
+    monkeypatch.setattr(tiny_wan, "_states", {})
     assert tiny_wan.condition(Prompt("a plain red ball")).positive.shape[1] == 512
     with pytest.warns(UserWarning, match="takes 512 tokens; the last 89"):
         tiny_wan.condition(Prompt("ball " * 600))
@@ -154,7 +155,7 @@ def test_encode_is_the_normalised_mode_of_the_posterior(tiny_wan, shapeworld, fr
         z = backbone.encode(iter(clip))
         assert torch.equal(z, (mode - mean) / std)
         assert z.dtype == torch.float32
-        assert tuple(z.shape[2:]) == (backbone.grid.latent_frames(frames), 4, 6)
+        assert tuple(z.shape[2:]) == (backbone.grid.count_latent_frames(frames), 4, 6)
 
 
 def test_decode_streams_what_the_vae_decodes(tiny_wan, shapeworld):
@@ -195,7 +196,7 @@ def test_wrong_names_and_folders(tmp_path):
 
 
 def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
-    folder = spec.find("shapeworld-wan")
+    folder = registry.find_weights("shapeworld-wan").folder
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
@@ -214,7 +215,7 @@ def test_the_embedded_checkpoint_is_an_ordinary_diffusers_folder(shapeworld):
 
 def test_a_user_folder_of_the_family_loads(tmp_path, shapeworld):
     """--weights takes a folder: the embedded one under another backbone's name."""
-    folder = spec.find("shapeworld-wan")
+    folder = registry.find_weights("shapeworld-wan").folder
     other = load_backbone("wan2.1-1.3b", weights=str(folder), device="cpu", dtype="bfloat16")
     assert other.transformer.dtype == torch.bfloat16
     assert other.vae.dtype == torch.float32
@@ -227,10 +228,9 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     """Loaded by from_pretrained; from the same noise, with guidance, on its Euler grid of levels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    from holdfast.models.wan.spec import find
     from holdfast.sampling.maths import guided_velocity
 
-    pipe = WanPipeline.from_pretrained(find("shapeworld-wan"), torch_dtype=torch.float32)
+    pipe = WanPipeline.from_pretrained(registry.find_weights("shapeworld-wan").folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     steps, shift = 6, 2.0
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
@@ -241,7 +241,7 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     theirs = pipe(**asked, output_type="pt", max_sequence_length=32).frames[0]
     condition, levels, z = (
         shapeworld.condition(Prompt(text)),
-        shapeworld.levels(steps, shift, "euler"),
+        shapeworld.sigmas(steps, shift, "euler"),
         noise,
     )
     for sigma, sigma_next in itertools.pairwise(levels):

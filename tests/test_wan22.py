@@ -7,14 +7,15 @@ import shutil
 
 import pytest
 import torch
+from holdfast.models.checkpoint import Checkpoint
 
 from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.models import attention, feature_hooks, registry
-from holdfast.models.base import Condition, Prompt
-from holdfast.models.spec import Model
+from holdfast.models.base import Conditioning, Prompt
+from holdfast.models.spec import BackboneSpec
 from holdfast.models.wan import adapter, spec
-from holdfast.models.wan.adapter import Experts
+from holdfast.models.wan.adapter import ExpertPair
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.maths import guided_velocity
@@ -23,7 +24,7 @@ from . import tiny
 from .methods.test_contract import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-CARD = Model("tiny", 0, rate=8, area=64 * 96, frames=13, carries=spec.CARRIES)
+CARD = BackboneSpec("tiny", 0, fps=8, train_pixels=64 * 96, train_frames=13, capabilities=spec.CAPABILITIES)
 BOUNDARY = 0.875
 ABOVE, BELOW = 0.9, 0.8
 
@@ -59,7 +60,7 @@ def large() -> adapter.Wan:
     torch.manual_seed(1)
     for parameter in second.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    experts = Experts(plain.transformer, second, BOUNDARY)
+    experts = ExpertPair(plain.transformer, second, BOUNDARY)
     encoder = plain.part("text_encoder")
     return adapter.Wan(experts, plain.vae, encoder, plain.tokenizer, 3.0, CARD, "tiny 14b")
 
@@ -154,23 +155,23 @@ def test_published_configurations_on_the_meta_device(name):
     assert shapes == published(**sizes)
     assert sum(p.numel() for p in transformer.parameters()) == parameters
     assert sum(p.numel() for p in vae.parameters()) == VAES[name][1]
-    model = spec.MODELS[name]
-    made = adapter.Wan(transformer, vae, shift=spec.SHIFTS[name], model=model, name=name)
+    model = spec.SPECS[name]
+    made = adapter.Wan(transformer, vae, shift=spec.SHIFTS[name], spec=model, name=name)
     side = {"wan2.2-5b": 16, "wan2.2-14b": 8}[name]
-    assert made.grid.stride == (4, side, side)
-    assert made.grid.multiple == (2 * side, 2 * side)
-    assert made.grid.latent_frames(made.grid.frames) == {"wan2.2-5b": 31, "wan2.2-14b": 21}[name]
-    assert made.door.layers("cross", "joint") == sizes["layers"]
+    assert made.clip_format.stride == (4, side, side)
+    assert made.clip_format.size_multiple == (2 * side, 2 * side)
+    assert made.clip_format.count_latent_frames(made.clip_format.train_frames) == {"wan2.2-5b": 31, "wan2.2-14b": 21}[name]
+    assert made.attention_hooks.count_layers("cross", "joint") == sizes["layers"]
     z = torch.empty(1, sizes["channels"], 3, 8, 8, device="meta")
     text = torch.empty(1, 512, 4096, device="meta")
-    assert made.velocity(z, 0.5, Condition(text, text), branch="tgt+").shape == z.shape
+    assert made.velocity(z, 0.5, Conditioning(text, text), branch="tgt+").shape == z.shape
 
 
 def test_the_cards_are_the_authors():
-    five, fourteen = (spec.MODELS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
-    assert (five.rate, five.frames, five.area) == (24, 121, 704 * 1280)
+    five, fourteen = (spec.SPECS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
+    assert (five.fps, five.train_frames, five.train_pixels) == (24, 121, 704 * 1280)
     assert (fourteen.rate, fourteen.frames, fourteen.area) == (16, 81, 480 * 832)
-    assert (five.prefers, fourteen.prefers) == ({"shift": 5.0}, {"shift": 12.0})
+    assert (five.recommended, fourteen.recommended) == ({"shift": 5.0}, {"shift": 12.0})
 
 
 @pytest.mark.parametrize("frames", [1, 5, 13])
@@ -191,7 +192,7 @@ def test_the_residual_vae_streams_what_it_makes_of_the_whole_clip(frames):
         chunks = list(made.decode(z))
     assert torch.equal(z, (mode - mean) / std)
     assert torch.allclose(sampled - z, posterior.std * eps.transpose(0, 1) / std, atol=1e-5)
-    assert tuple(z.shape[2:]) == (made.grid.latent_frames(frames), 2, 4)
+    assert tuple(z.shape[2:]) == (made.clip_format.count_latent_frames(frames), 2, 4)
     assert torch.allclose(torch.cat(chunks), whole, atol=1e-6)
     assert torch.cat(chunks).shape == clip.shape
 
@@ -199,14 +200,14 @@ def test_the_residual_vae_streams_what_it_makes_of_the_whole_clip(frames):
 @pytest.mark.parametrize("boundary", [0.875, 0.9])
 def test_a_level_has_the_denoiser_that_diffusers_gives_it(boundary):
     """WanPipeline: `t >= boundary_ratio * num_train_timesteps`, with whole timesteps or exact ones."""
-    experts = Experts(None, None, boundary)
+    experts = ExpertPair(None, None, boundary)
     levels = [k / 1000 for k in range(1001)] + torch.rand(1000, dtype=torch.float64).tolist()
     for sigma in levels:
         high = 1000 * sigma >= boundary * 1000
-        assert experts.turn(sigma) == ("transformer" if high else "transformer_2")
-        assert experts.turn(adapter.Wan().whole(sigma)) == experts.turn(sigma)
-    assert experts.turn(boundary) == "transformer"
-    assert Experts(None).turn(0.0) == "transformer"  # one alone has every level
+        assert experts.part_at(sigma) == ("transformer" if high else "transformer_2")
+        assert experts.part_at(adapter.Wan().snap_timestep(sigma)) == experts.part_at(sigma)
+    assert experts.part_at(boundary) == "transformer"
+    assert ExpertPair(None).part_at(0.0) == "transformer"  # one alone has every level
 
 
 def pipeline(made: adapter.Wan, shift: float):
@@ -244,7 +245,7 @@ def test_both_sample_what_diffusers_own_pipeline_samples(member):
     levels, turns = made.levels(steps, shift, "euler"), set()
     z, condition = noise, made.condition(Prompt(text, negative))
     for i in range(steps):
-        turns.add(made.experts.turn(levels[i]))
+        turns.add(made.experts.part_at(levels[i]))
         velocity = guided_velocity(made, z, levels[i], condition, "tgt", 3.0)
         z = z + (levels[i + 1] - levels[i]) * velocity
     assert len(turns) == len(made.parts) - 2
@@ -268,15 +269,15 @@ def test_one_door_leads_to_both_denoisers():
         alone = adapter.Wan(network)
         told = {"branch": "tgt+"}
         stock[sigma] = alone.velocity(z, sigma, condition, **told)
-        with attention.edit(alone, silent):
+        with attention.use_rule(alone, silent):
             silenced[sigma] = alone.velocity(z, sigma, condition, **told)
-        with feature_hooks.edit(alone, lambda site, x: torch.zeros_like(x)):
+        with feature_hooks.use_rule(alone, lambda site, x: torch.zeros_like(x)):
             zeroed[sigma] = alone.velocity(z, sigma, condition, **told)
     processors = [block.attn1.processor for n in networks for block in n.blocks]
-    with attention.edit(made, silent):  # put in force before any is in use, and kept over a change
+    with attention.use_rule(made, silent):  # put in force before any is in use, and kept over a change
         for sigma in (ABOVE, BELOW, BELOW, ABOVE):
             assert torch.equal(call(sigma), silenced[sigma])
-    with feature_hooks.edit(made, lambda site, x: torch.zeros_like(x)):
+    with feature_hooks.use_rule(made, lambda site, x: torch.zeros_like(x)):
         for sigma in (ABOVE, BELOW):
             assert torch.equal(call(sigma), zeroed[sigma])
     for sigma in (ABOVE, BELOW):
@@ -295,8 +296,8 @@ def test_what_is_recorded_of_one_denoiser_is_met_again_in_the_other():
             made.velocity(z, sigma, condition, branch="src+")
         found[sigma] = (list(attended), list(put_out))
     assert found[ABOVE] == found[BELOW]
-    assert {site.path for site in found[BELOW][0]} == {site.path for site in made.door.sites}
-    assert {site.path for site in found[BELOW][1]} == {site.path for site in made.features.sites}
+    assert {site.path for site in found[BELOW][0]} == {site.path for site in made.attention_hooks.hooked_layers}
+    assert {site.path for site in found[BELOW][1]} == {site.path for site in made.feature_hooks.hooked_layers}
 
 
 def test_one_denoiser_is_on_the_device_at_a_time(monkeypatch):
@@ -350,14 +351,14 @@ def load(folder, name="wan2.2-14b"):
 
 
 def test_everything_but_the_velocity_is_known_before_a_denoiser_is_loaded(folder):
-    made, about = load(folder), registry.about("wan2.2-14b", str(folder))
+    made, about = load(folder), registry.describe_backbone("wan2.2-14b", str(folder))
     for part in ("transformer", "transformer_2"):
         (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     assert set(made.parts) == {"vae", "text_encoder"}
     assert made.grid == about.grid
-    assert made.carries == about.carries == spec.CARRIES
+    assert made.capabilities == about.capabilities == spec.CAPABILITIES
     assert made.dtype == torch.float32
-    assert made.door.layers("cross", "joint") == 2
+    assert made.attention_hooks.layers("cross", "joint") == 2
     with attention.record(made):
         assert made.encode(torch.rand(1, 3, 32, 32)).shape == (1, 4, 1, 4, 4)
 
@@ -366,7 +367,7 @@ def test_a_loaded_denoiser_is_the_saved_one_also_under_a_rule_in_force(folder):
     made, kept = load(folder), large()
     z, condition = torch.randn(1, 4, 2, 4, 4), kept.condition(Prompt("a plain red ball"))
     for sigma in (BELOW - 0.1, ABOVE):
-        with attention.edit(made, silent), attention.edit(kept, silent):
+        with attention.use_rule(made, silent), attention.use_rule(kept, silent):
             ours, theirs = (b.velocity(z, sigma, condition, branch="src+") for b in (made, kept))
         assert torch.allclose(ours, theirs, atol=1e-6)
     assert made.part("transformer_2").dtype == torch.float32
@@ -389,13 +390,13 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
         method=method,
         settings={"steps": 10, "strength": strength},
     )
-    job = loop.job(task, made, CLIP)
+    job = loop.plan_job(task, made, CLIP)
     first = 10 - round(10 * strength)
-    starts = made.levels(10, job.plan.cfg.shift, job.plan.cfg.grid)[first]
+    starts = made.levels(10, job.plan.config.shift, job.plan.config.grid)[first]
     assert (starts >= made.experts.boundary) == both
     if not both:
         (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    edited = loop.finished(job, made)
+    edited = loop.edit_latent(job, made)
     assert edited.isfinite().all()
     assert ("transformer" in made.parts) == both
     assert "transformer_2" in made.parts
@@ -404,9 +405,9 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
 def test_the_shift_is_the_cards_and_the_boundary_the_folders(folder):
     made = load(folder)
     assert made.shift == 12.0
-    assert made.levels(40) == adapter.Wan(shift=12.0).levels(40)
+    assert made.levels(40) == adapter.Wan(shift=12.0).sigmas(40)
     assert made.experts.boundary == 0.85
-    index = spec._weights.index(folder)
+    index = Checkpoint(folder).index()
     for without in ({"boundary_ratio": None}, {}):
         rest = {key: value for key, value in index.items() if key != "boundary_ratio"}
         write_index(folder, **rest, **without)
@@ -418,33 +419,33 @@ def test_a_folder_without_its_second_denoiser_is_not_complete(folder):
     with pytest.raises(ValueError, match="lacks transformer_2"):
         load(folder)
     with pytest.raises(ValueError, match="lacks transformer_2"):
-        registry.about("wan2.2-14b", str(folder))
+        registry.describe_backbone("wan2.2-14b", str(folder))
 
 
 def test_a_download_without_its_second_denoiser_says_how_to_go_on(folder, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
-    assert spec.find("wan2.2-14b") == folder
+    assert registry.find_weights("wan2.2-14b").folder == folder
     shutil.rmtree(folder / "transformer_2")
     said = r"is not complete \(no transformer_2\).*hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"
     with pytest.raises(Missing, match=said):
-        spec.find("wan2.2-14b")
+        registry.find_weights("wan2.2-14b")
     (folder / "model_index.json").unlink()
     with pytest.raises(Missing, match=r"no model_index\.json"):
-        spec.find("wan2.2-14b")
+        registry.find_weights("wan2.2-14b")
 
 
 def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder):
-    one = str(spec.find("shapeworld-wan"))  # its index names the second as none
+    one = str(registry.find_weights("shapeworld-wan"))  # its index names the second as none
     with pytest.raises(
-        ValueError, match=r"has two: it names no transformer_2.*such as wan2\.1-14b"
+        ValueError, match=r"names no transformer_2\), and \S+ has two: use .*such as wan2\.1-14b"
     ):
         load(one)
     for name in ("wan2.1-14b", "wan2.2-5b", "shapeworld-wan"):
-        with pytest.raises(ValueError, match=rf"two denoisers.*{name} has one; use wan2\.2-14b"):
+        with pytest.raises(ValueError, match=rf"two denoisers.*{name} has one: use wan2\.2-14b"):
             load(folder, name)
-    index = spec._weights.index(folder)
+    index = Checkpoint(folder).index()
     del index["transformer_2"]  # an older index does not name it at all
     write_index(folder, **index)
     with pytest.raises(ValueError, match="has two"):
@@ -454,6 +455,6 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
 
 @pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", "34.2"), ("wan2.2-14b", "126.2")])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
-    said = rf"{size} GB.*hf download {spec.MODELS[name].weights}"
+    said = rf"{size} GB.*hf download {spec.SPECS[name].weights}"
     with pytest.raises(Missing, match=said):
         load_backbone(name)

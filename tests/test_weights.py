@@ -7,12 +7,13 @@ import struct
 
 import pytest
 import torch
+from holdfast.models.export import export
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from holdfast.cli import doctor
 from holdfast.cli.app import app
-from holdfast.models import headers, parts, registry, weights
+from holdfast.models import checkpoint, loading, registry, weight_files
 
 FAMILIES = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -23,13 +24,13 @@ def copied(tmp_path):
     """copied(name): the folder of an embedded model, to break."""
 
     def copy(name="shapeworld-t2v"):
-        return shutil.copytree(weights.CHECKPOINTS / name, tmp_path / name)
+        return export(name, tmp_path / name)
 
     return copy
 
 
 def planned_and_loaded(name, folder):
-    registry.about(name, str(folder))
+    registry.describe_backbone(name, str(folder))
     return registry.load_backbone(name, str(folder), "cpu")
 
 
@@ -98,7 +99,7 @@ def test_every_familys_parts_are_looked_at_before_anything_is_loaded(name, copie
         write(config, layers_per_block=10**5, num_layers=10**5, num_res_blocks=10**5)
         refused(name, folder, "_?layers(_per_block)? is|num_res_blocks is")
         config.write_text(text)
-    assert registry.load_backbone(name, str(folder), "cpu").grid == registry.about(name).grid
+    assert registry.load_backbone(name, str(folder), "cpu").grid == registry.describe_backbone(name).clip_format
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_every_familys_parts_are_looked_at_before_anything_is_loaded(name, copie
         ({"num_labels": 10**10}, "num_labels"),  # a library would write a table of them
         ({"hidden_size": "wide"}, "describes no CLIPTextModel"),
         ({"num_hidden_layers": 40}, "more layers than the 52 tensors|numbers"),
-        ({"num_hidden_layers": 1}, "of other weights"),
+        ({"num_hidden_layers": 1}, "belongs to other weights"),
         ({"vocab_size": 500}, r"embedding.weight is 202x128, and should be 500x128"),
         ({"architectures": ["T5EncoderModel"]}, "is of class T5EncoderModel, not CLIPTextModel"),
         ({"layer_norm_eps": math.nan}, "layer_norm_eps"),
@@ -130,7 +131,7 @@ def test_blocks_that_are_not_as_many_as_their_widths(part, copied):
     config = folder / part / "config.json"
     kinds = json.loads(config.read_text())["up_block_types"]
     write(config, up_block_types=kinds[:-1])
-    refused("shapeworld-sd", folder, "up_block_types has . entries, and block_out_channels")
+    refused("shapeworld-sd", folder, "up_block_types has . entries, and block_out_channels has")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, '{"a": ' + "9" * 5000 + "}"])
@@ -145,7 +146,7 @@ def test_json_that_is_none(text, copied):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda held: held.pop(min(held)), "is not whole: it lacks"),
+        (lambda held: held.pop(min(held)), "is not complete: it lacks"),
         (wider, "does not fit its config.json"),
         (poisoned(math.inf), "not finite"),
     ],
@@ -161,7 +162,7 @@ def test_weights_of_whole_numbers_are_refused(kind, copied):
     """A library would take them for the weights as they are."""
     folder = copied()
     tensors(folder / "unet" / WEIGHTS, lambda held: held.update(as_kind(held, kind)))
-    refused("shapeworld-t2v", folder, "as whole numbers, as quantised weights are, which are not")
+    refused("shapeworld-t2v", folder, "as whole numbers, as quantised weights do, which are not")
 
 
 def test_other_kinds_of_fractions_are_read_and_what_counts_places_is_no_weight(copied):
@@ -211,7 +212,7 @@ def test_files_in_parts_are_read_and_one_that_is_absent_is_named(copied):
 def test_pickles_are_named_and_not_read(copied):
     folder = copied()
     (folder / "vae" / WEIGHTS).rename(folder / "vae" / "diffusion_pytorch_model.bin")
-    refused("shapeworld-t2v", folder, r"vae but as diffusion_pytorch_model\.bin, a pickle")
+    refused("shapeworld-t2v", folder, r"vae except as diffusion_pytorch_model\.bin, a pickle")
 
 
 def test_a_tokenizer_that_is_missing_broken_foreign_or_brings_code(copied):
@@ -228,7 +229,7 @@ def test_a_tokenizer_that_is_missing_broken_foreign_or_brings_code(copied):
     settings = folder / "tokenizer" / "tokenizer_config.json"
     write(settings, model_max_length=10**30)  # as a tokenizer without a limit says it
     loaded = registry.load_backbone("shapeworld-t2v", str(folder), "cpu")
-    assert loaded.texts.tokenizer.model_max_length == 32
+    assert loaded.prompts.tokenizer.model_max_length == 32
     write(settings, model_max_length=-1)
     refused("shapeworld-t2v", folder, "model_max_length is -1")
     write(settings, tokenizer_class="Own", auto_map={"AutoTokenizer": ["code.Own", None]})
@@ -258,8 +259,8 @@ def test_parts_of_different_models_are_not_put_together(copied):
     with pytest.raises(ValueError, match=r"does not fit its config\.json"):
         registry.load_backbone("shapeworld-sd", str(folder), "cpu")
     with pytest.raises(ValueError, match=r"mixes parts .* their widths are 64 and 128"):
-        parts.agree(folder, "widths", 128, 64)
-    parts.agree(folder, "widths", 128, None, 128)
+        loading.require_equal(folder, "widths", 128, 64)
+    loading.require_equal(folder, "widths", 128, None, 128)
 
 
 def test_an_image_processor_that_is_none(copied):
@@ -278,7 +279,7 @@ def test_a_hundred_thousand_layers_are_never_made():
     from diffusers import UNet2DConditionModel
 
     made = []
-    with pytest.raises(parts._TooMany), parts._at_most(100), torch.device("meta"):
+    with pytest.raises(loading._TooMany), loading._at_most(100), torch.device("meta"):
         made.append(UNet2DConditionModel(layers_per_block=10**5))
     assert not made
     torch.nn.Linear(2, 2)  # the watch has ended
@@ -286,9 +287,9 @@ def test_a_hundred_thousand_layers_are_never_made():
 
 def test_only_headers_are_read(copied):
     file = copied() / "unet"
-    found = headers.shapes(file)
+    found = weight_files.tensor_shapes(file)
     assert found == {name: tuple(t.shape) for name, t in load_file(file / WEIGHTS).items()}
-    assert headers.size(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
+    assert weight_files.count_numbers(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
 
 
 def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_path, monkeypatch):
@@ -300,5 +301,5 @@ def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_pat
     said = CliRunner().invoke(app, ["edit", str(make_clip()), "-o", out, *prompts, *model])
     assert said.exit_code == 2
     assert said.output.count("error:") == 1
-    monkeypatch.setattr(weights, "CHECKPOINTS", folder.parent)
+    monkeypatch.setattr(checkpoint, "EMBEDDED", folder.parent)
     assert "damaged" in doctor._weights()["shapeworld-t2v"]

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from holdfast.models.base import Grid
+from holdfast.models.base import ClipFormat
 from holdfast.sampling import windows
 
-GRID = Grid(
-    (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, multiple=(8, 8), step=4
+GRID = ClipFormat(
+    (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, size_multiple=(8, 8), frame_step=4
 )  # trained on 7 latent frames
 
 
@@ -43,13 +43,13 @@ def test_what_cannot_be_is_refused():
 class Pointwise:
     """A field without layers that looks at each frame by itself: windows must not change it."""
 
-    door = features = network = None
+    attention_hooks = feature_hooks = network = None
     seen = 0
 
-    def levels(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, grid="own", shape=None):
         return [1 - i / steps for i in range(steps + 1)]
 
-    def whole(self, sigma):
+    def snap_timestep(self, sigma):
         return sigma
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):

@@ -138,6 +138,6 @@ def test_tokens_are_all_the_sub_words_of_a_word(shapeworld):
 def test_a_condition_carries_its_words_and_its_length(shapeworld):
     condition = shapeworld.condition(Prompt("a plain red ball", words=(2,)))
     ids = shapeworld.tokenizer("a plain red ball").input_ids
-    assert condition.length == len(ids)
-    assert [shapeworld.tokenizer.decode([ids[t]]) for t in condition.words] == ["red"]
-    assert shapeworld.condition(Prompt("a plain red ball")).words == ()
+    assert condition.token_count == len(ids)
+    assert [shapeworld.tokenizer.decode([ids[t]]) for t in condition.edit_tokens] == ["red"]
+    assert shapeworld.condition(Prompt("a plain red ball")).edit_tokens == ()

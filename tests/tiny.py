@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.models import feature_hooks
-from holdfast.models.attention.hooks import Call
-from holdfast.models.spec import Model
+from holdfast.models.attention.hooks import NetworkCall
+from holdfast.models.spec import BackboneSpec
 from holdfast.models.svd.adapter import StableVideo
-from holdfast.models.svd.spec import CARRIES as SVD_CARRIES
-from holdfast.models.unet.adapter import LatentDiffusion, carried
-from holdfast.models.unet.hooks import door_of, residual_blocks
+from holdfast.models.svd.spec import CAPABILITIES as SVD_CAPABILITIES
+from holdfast.models.unet.adapter import LatentDiffusion, unet_capabilities
+from holdfast.models.unet.hooks import attention_hooks, residual_blocks
 from holdfast.models.wan.adapter import Wan
-from holdfast.models.wan.spec import CARRIES
+from holdfast.models.wan.spec import CAPABILITIES
 
 TEXT = 16  # width of the text states
 
@@ -56,7 +56,7 @@ def wan() -> Wan:
         vocab_size=len(tokenizer),
         dropout_rate=0.0,
     )
-    model = Model("tiny", 0, rate=8, area=32 * 32, frames=13, carries=CARRIES)
+    model = BackboneSpec("tiny", 0, fps=8, train_pixels=32 * 32, train_frames=13, capabilities=CAPABILITIES)
     return Wan(transformer, vae, UMT5EncoderModel(text), tokenizer, 3.0, model, "tiny")
 
 
@@ -68,14 +68,14 @@ class Raw:
     run: object  # (network, z b c f h w) -> b c f h w
 
     def __post_init__(self):
-        self.door = door_of(self.network.eval())
-        self.features = feature_hooks.door_of(residual_blocks(self.network))
+        self.attention_hooks = attention_hooks(self.network.eval())
+        self.feature_hooks = feature_hooks.output_hooks(residual_blocks(self.network))
 
     @torch.no_grad()
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        call = Call(branch, frames, z.shape[3:], len(z))
-        with self.door.calling(call), self.features.calling(call):
+        call = NetworkCall(branch, frames, z.shape[3:], len(z))
+        with self.attention_hooks.use_call(call), self.feature_hooks.use_call(call):
             return self.run(self.network, z)
 
 
@@ -187,7 +187,7 @@ def stable_video(vae: nn.Module | None = None) -> StableVideo:
         patch_size=56,
         projection_dim=TEXT,
     )
-    model = Model("tiny", 0, rate=8, area=32 * 32, frames=10, carries=SVD_CARRIES)
+    model = BackboneSpec("tiny", 0, fps=8, train_pixels=32 * 32, train_frames=10, capabilities=SVD_CAPABILITIES)
     encoder, processor = CLIPVisionModelWithProjection(vision), CLIPImageProcessorPil()
     return StableVideo(network, vae or image_vae(), encoder, processor, None, model, "tiny")
 
@@ -212,7 +212,7 @@ def latent_diffusion(network: Raw) -> LatentDiffusion:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Model("tiny", 0, 8, 32 * 32, frames=10, carries=carried(network.door))
+    model = BackboneSpec("tiny", 0, 8, 32 * 32, train_frames=10, capabilities=unet_capabilities(network.attention_hooks))
     encoder = CLIPTextModel(text)
     return LatentDiffusion(network.network, vae, encoder, tokenizer, None, model, "tiny")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdfast.models.attention import maps
-from holdfast.models.attention.refinement import Refinement, refined
+from holdfast.models.attention.refinement import LogitRefinement, refine_attention
 
 
 def naive_logits(a, inside, target, how):
@@ -14,16 +14,16 @@ def naive_logits(a, inside, target, how):
     stats = a.mean(1, keepdim=True) if how.statistics == "mean" else a
     b1, b2 = how.beta_text, how.beta_video
     top, bottom = (
-        stats[..., : how.length].amax(-1, keepdim=True),
-        stats[..., : how.length].amin(-1, keepdim=True),
+        stats[..., : how.key_end].amax(-1, keepdim=True),
+        stats[..., : how.key_end].amin(-1, keepdim=True),
     )
     columns = torch.zeros(a.shape[-1], dtype=torch.bool)
     columns[target] = True
 
     def ttm(x, high, low):
         changed = torch.where(columns, x + b1 * (high - x), x - b1 * (x - low))
-        if how.kept is not None:
-            changed = torch.where(how.kept & ~columns, x, changed)
+        if how.exempt_keys is not None:
+            changed = torch.where(how.exempt_keys & ~columns, x, changed)
         return torch.where(inside[:, None], changed, x)
 
     first, first_stats = ttm(a, top, bottom), ttm(stats, top, bottom)
@@ -63,8 +63,8 @@ def test_the_closed_form_is_the_naive_one(mask, betas):
     for target, length, kept, statistics in itertools.product(
         [[4], [3, 9]], [20, 12], [None, torch.arange(20) >= 12], ["head", "mean"]
     ):
-        how = Refinement(*betas, length, kept, statistics)
-        ours = refined(q, k, v, MASKS[mask], torch.tensor(target), how)
+        how = LogitRefinement(*betas, length, kept, statistics)
+        ours = refine_attention(q, k, v, MASKS[mask], torch.tensor(target), how)
         assert torch.allclose(
             ours, naive(q, k, v, MASKS[mask], torch.tensor(target), how), atol=1e-5
         ), (target, length, statistics)
@@ -72,20 +72,20 @@ def test_the_closed_form_is_the_naive_one(mask, betas):
 
 def test_it_is_the_same_in_blocks(monkeypatch):
     q, k, v = setup()
-    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
-    whole = refined(q, k, v, MASKS["some"], target, how)
-    monkeypatch.setattr(maps, "blocks", lambda count, row, most=0: min(count, 7) or 1)
-    assert torch.allclose(refined(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
+    how, target = LogitRefinement(0.3, 0.3, 20), torch.tensor([4])
+    whole = refine_attention(q, k, v, MASKS["some"], target, how)
+    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, most=0: min(count, 7) or 1)
+    assert torch.allclose(refine_attention(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
 
 
 def test_bfloat16_is_as_near_as_bfloat16_attention_is():
     q, k, v = setup(dtype=torch.bfloat16)
-    how, target = Refinement(0.3, 0.3, 20), torch.tensor([4])
+    how, target = LogitRefinement(0.3, 0.3, 20), torch.tensor([4])
     exact = naive(q.float(), k.float(), v.float(), MASKS["some"], target, how)
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v).float() - naive(
-        q.float(), k.float(), v.float(), MASKS["none"], target, Refinement(0, 0, 20)
+        q.float(), k.float(), v.float(), MASKS["none"], target, LogitRefinement(0, 0, 20)
     )
-    ours = refined(q, k, v, MASKS["some"], target, how).float() - exact
+    ours = refine_attention(q, k, v, MASKS["some"], target, how).float() - exact
     assert ours.abs().max() < 3 * plain.abs().max() + 0.02
 
 
@@ -93,7 +93,7 @@ def test_keys_that_are_no_text_do_not_count():
     """The same text behind five other keys that are left alone: the refined part of the softmax is the naive one's."""
     q, k, v = setup()
     others = torch.arange(20) < 5
-    how = Refinement(0.3, 0.3, 20, kept=others, first=5)
+    how = LogitRefinement(0.3, 0.3, 20, exempt_keys=others, key_begin=5)
     a = q @ k.mT / 4
     top, bottom = a[..., 5:].amax(-1, keepdim=True), a[..., 5:].amin(-1, keepdim=True)
     inside, column = MASKS["some"][:, None], torch.arange(20) == 7
@@ -102,15 +102,15 @@ def test_keys_that_are_no_text_do_not_count():
     high, low = first.amax(2, keepdim=True), first.amin(2, keepdim=True)
     moved = torch.where(inside, first + 0.3 * (high - first), first - 0.3 * (first - low))
     expected = torch.where(column, moved, first).softmax(-1) @ v
-    ours = refined(q, k, v, MASKS["some"], torch.tensor([7]), how)
+    ours = refine_attention(q, k, v, MASKS["some"], torch.tensor([7]), how)
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
 def test_a_term_is_carried_in_two_halves_that_bfloat16_keeps():
-    from holdfast.models.attention.refinement import _halves
+    from holdfast.models.attention.refinement import _split_halves
 
     x = torch.linspace(-7, 9, 501)
-    high, low = (half.to(torch.bfloat16).float() for half in _halves(x, torch.bfloat16))
+    high, low = (half.to(torch.bfloat16).float() for half in _split_halves(x, torch.bfloat16))
     assert (high + low - x).abs().max() < 2e-4
     assert (high - x).abs().max() > 2e-3  # one alone would not do
 
@@ -119,7 +119,7 @@ def test_the_papers_worked_example():
     """b = 0.3, rows 0 and 1 inside, column 0 the target."""
     a = torch.tensor([[1, 2, 0], [0.5, 1.5, 1], [2, 1, 0.5]])[None, None]
     refined_logits = naive_logits(
-        a, torch.tensor([True, True, False]), torch.tensor([0]), Refinement(0.3, 0.3, 3)
+        a, torch.tensor([True, True, False]), torch.tensor([0]), LogitRefinement(0.3, 0.3, 3)
     )
     assert refined_logits[0, 0, :, 0].tolist() == pytest.approx([1.51, 1.16, 1.64])
     assert refined_logits[0, 0, 0, 1:].tolist() == pytest.approx([1.4, 0])
@@ -130,6 +130,6 @@ def test_the_papers_worked_example():
 def test_refined_logits_stay_in_the_old_range(betas):
     q, k, _ = setup()
     a = q @ k.mT / 4
-    changed = naive_logits(a, MASKS["some"], torch.tensor([3, 9]), Refinement(*betas, 20))
+    changed = naive_logits(a, MASKS["some"], torch.tensor([3, 9]), LogitRefinement(*betas, 20))
     assert changed.amax() <= a.amax() + 1e-6
     assert changed.amin() >= a.amin() - 1e-6

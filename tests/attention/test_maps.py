@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from holdfast.models.attention import maps
-from holdfast.models.attention.hooks import Call, Door, Site
-from holdfast.models.base import Condition
+from holdfast.models.attention.hooks import Layer, LayerHooks, NetworkCall
+from holdfast.models.base import Conditioning
 from holdfast.sampling.field import EditInputs
 
 
@@ -19,13 +19,13 @@ def test_share_is_the_softmax_probability_of_some_columns(batch, monkeypatch):
     q, k = torch.randn(batch, 3, 50, 8), torch.randn(batch, 3, 20, 8)
     columns = torch.tensor([2, 7])
     whole = (q @ k.mT / 8**0.5).softmax(-1)[..., columns].mean((1, 3))
-    assert torch.allclose(maps.share(q, k, columns), whole, atol=1e-6)
-    monkeypatch.setattr(maps, "blocks", lambda count, row, most=0: 7)
-    assert torch.allclose(maps.share(q, k, columns), whole, atol=1e-6)
+    assert torch.allclose(maps.mean_attention(q, k, columns), whole, atol=1e-6)
+    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, most=0: 7)
+    assert torch.allclose(maps.mean_attention(q, k, columns), whole, atol=1e-6)
 
 
 def site(frames, path="a"):
-    return Site(path, "block", 0, "cross", "joint", grid=(len(frames), 2, 2), frames=frames)
+    return Layer(path, "block", 0, "cross", "joint", token_grid=(len(frames), 2, 2), frames=frames)
 
 
 def test_maps_of_windows_become_one_of_the_clip():
@@ -33,12 +33,12 @@ def test_maps_of_windows_become_one_of_the_clip():
         site((0, 1, 2)): torch.ones(1, 1, 3, 2, 2),
         site((2, 3, 4)): 3 * torch.ones(1, 1, 3, 2, 2),
     }
-    assert maps.assembled(parts)[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3]
+    assert maps.merge_windows(parts)[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3]
 
 
 def test_observations_are_put_together_by_layer():
     found = {site((0,), "a"): 1, site((0,), "b"): 2, site((1,), "a"): 3}
-    assert [list(layer.values()) for layer in maps.by_layer(found)] == [[1, 3], [2]]
+    assert [list(layer.values()) for layer in maps.group_by_layer(found)] == [[1, 3], [2]]
 
 
 class Looking:
@@ -46,11 +46,11 @@ class Looking:
     and at token 0 elsewhere.
     """
 
-    features = None
+    feature_hooks = None
     shape = (2, 4, 8)
 
     def __init__(self):
-        self.door = Door(lambda door: lambda: None, [Site("look", "block", 0, "cross", "joint")])
+        self.attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")])
         self.branches = []
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
@@ -60,16 +60,20 @@ class Looking:
         left[..., : w // 2] = 1
         direction = torch.stack((1 - left.flatten(), left.flatten()), -1)  # N 2
         q, k = 5 * direction[None, None], torch.eye(2)[None, None]
-        with self.door.calling(Call(branch, tuple(range(f)), (h, w))):
-            at = self.door.at(self.door.sites[0], h, w, (0, 2))
-            if self.door.wants(at):
-                self.door.ask(at, q, k, k)
+        with self.attention_hooks.use_call(NetworkCall(branch, tuple(range(f)), (h, w))):
+            at = self.attention_hooks.locate(self.attention_hooks.hooked_layers[0], h, w, (0, 2))
+            if self.attention_hooks.has_rule(at):
+                self.attention_hooks.run_rules(at, q, k, k)
         return torch.zeros_like(z)
+
+
+def find_auto_mask(field, about):
+    return maps.find_auto_mask(field, about.source, about.src, about.tgt, about.seed)
 
 
 def given(src_words, tgt_words):
     z = torch.randn(1, 3, *Looking.shape)
-    conditions = [Condition(None, None, 2, words) for words in (src_words, tgt_words)]
+    conditions = [Conditioning(None, None, 2, words) for words in (src_words, tgt_words)]
     return EditInputs(z, *conditions)
 
 
@@ -79,7 +83,7 @@ def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
     elsewhere.
     """
     field = Looking()
-    cells = maps.automatic(field, given(src, tgt))
+    cells = maps.find_auto_mask(field, given(src, tgt))
     assert set(field.branches) == {branch}
     assert cells[..., :3].all()
     assert not cells[..., 5:].any()
@@ -87,11 +91,11 @@ def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
 
 def test_no_word_no_mask():
     with pytest.raises(ValueError, match="name some with --words"):
-        maps.automatic(Looking(), given((), ()))
+        maps.find_auto_mask(Looking(), given((), ()))
 
 
 def test_frames_that_are_not_contiguous_have_their_own_heat():
-    heat = maps.assembled({site((4, 0)): torch.ones(1, 1, 2, 2, 2)})
+    heat = maps.merge_windows({site((4, 0)): torch.ones(1, 1, 2, 2, 2)})
     assert heat[0, 0, :, 0, 0].tolist() == [1, 0, 0, 0, 1]
 
 
@@ -100,7 +104,7 @@ def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
     left, top = torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 1, 2, 8, 8)
     left[..., :4], top[..., :4, :] = 1, 1
     found = {
-        Site(path, "block", 0, "cross", "joint", (2, 8, 8), (0, 1)): heat
+        Layer(path, "block", 0, "cross", "joint", (2, 8, 8), (0, 1)): heat
         for path, heat in (("a", left), ("b", 0.01 * top), ("c", 0.01 * top))
     }
 
@@ -110,7 +114,7 @@ def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
 
     monkeypatch.setattr(maps, "record", record)
     z = torch.zeros(1, 3, 2, 8, 8)
-    words = Condition(None, None, 2, (1,))
-    cells = maps.automatic(Looking(), EditInputs(z, words, words))
+    words = Conditioning(None, None, 2, (1,))
+    cells = maps.find_auto_mask(Looking(), EditInputs(z, words, words))
     assert cells[:, :3].all()
     assert not cells[:, 5:].any()

@@ -27,7 +27,7 @@ from holdfast.base.schema import (
     settings_class,
 )
 from holdfast.models import registry
-from holdfast.models.spec import SHARED
+from holdfast.models.spec import SHARED_SETTINGS
 
 
 @settings_class
@@ -200,5 +200,5 @@ def test_every_methods_defaults_are_allowed_and_its_settings_can_be_listed(name)
 
 def test_a_backbone_recommends_only_shared_settings():
     """Never a method's own: one strength for all would override every paper's."""
-    for name, module in registry.backbones().items():
-        assert set(module.MODELS[name].prefers) <= SHARED
+    for spec in registry.specs().values():
+        assert set(spec.recommended) <= SHARED_SETTINGS

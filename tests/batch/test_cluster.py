@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.batch import rows
 from holdfast.pipeline import jobs, run
-from holdfast.pipeline.output_paths import manifest_path, store_of
+from holdfast.pipeline.output_paths import manifest_path, saved_progress
 
 from . import nodes
 
@@ -37,7 +37,7 @@ def work(tmp_path_factory, shapeworld):
         lines.append(json.dumps(row | told))
     (folder / "jobs.jsonl").write_text("\n".join(lines))
     for job in rows.read(folder / "jobs.jsonl", folder / "single"):
-        run.edit(job.task, shapeworld, judged=False).save()
+        run.edit(job.task, shapeworld, judge_result=False).save()
     return folder
 
 
@@ -68,7 +68,7 @@ def test_a_driver_a_worker_and_a_node_die_and_nothing_is_lost_or_done_twice(work
         driver.ended()
         _, left = psutil.wait_procs(workers, timeout=60)
         assert not left  # workers die with their driver
-        finished = [Path(task.output) for task in tasks if jobs.done(task)]
+        finished = [Path(task.output) for task in tasks if jobs.finished_manifest(task)]
         assert 0 < len(finished) < CLIPS
         before = marks(finished)
 
@@ -116,7 +116,7 @@ def test_ctrl_c_on_this_machine_saves_what_is_under_way_and_the_same_command_goe
     assert f"the same command goes on: holdfast batch {file}" in said
     found = driver.rows()
     assert [row["status"] for row in found] == ["done", "failed", "stopped"]
-    assert store_of(task).holds()
+    assert saved_progress(task).can_resume()
     assert same(out / "0.mp4", work / "single" / "0.mp4")
     _, left = psutil.wait_procs(started, timeout=60)
     assert not left  # nothing of Ray stays behind

@@ -17,8 +17,8 @@ from holdfast.batch.worker import Worker
 from holdfast.cli import batch as command
 from holdfast.pipeline import jobs
 from holdfast.pipeline import run as editing
-from holdfast.pipeline.locks import claimed
-from holdfast.pipeline.output_paths import store_of
+from holdfast.pipeline.locks import lock_output
+from holdfast.pipeline.output_paths import saved_progress
 from holdfast.pipeline.task import EditTask
 
 
@@ -183,7 +183,7 @@ def test_a_worker_outlives_any_error_of_one_job(error, monkeypatch):
     def perform(*_):
         raise error
 
-    monkeypatch.setattr(jobs, "perform", perform)
+    monkeypatch.setattr(jobs, "run_job", perform)
     monkeypatch.setattr(Worker, "_warm", lambda *_: None)
     found = Worker(1).run(job().task.to_dict(), job().kind)
     assert (found.status, found.code) == ("failed", 1)
@@ -207,13 +207,13 @@ def test_a_worker_that_is_stopped_saves_its_latents(how, make_clip):
     kind = Job(1, task).kind
     worker._report = lambda stage, done, count: Worker._report(worker) if stage == "edit" else None
     assert worker.run(task.to_dict(), kind).status == "stopped"
-    assert store_of(task).holds()
+    assert saved_progress(task).can_resume()
     assert not Path(task.output).exists()
 
 
 def test_a_job_that_is_cancelled_is_that_one_alone(monkeypatch):
     monkeypatch.setattr(Worker, "_warm", lambda *_: None)
-    monkeypatch.setattr(jobs, "perform", lambda task, backbone, report: report("edit", 1, 2))
+    monkeypatch.setattr(jobs, "run_job", lambda task, backbone, report: report("edit", 1, 2))
     worker = Worker(1)
     worker.cancel("/out/1.mp4")
     found = [worker.run(job(line).task.to_dict(), job(line).kind).status for line in (1, 2)]
@@ -231,10 +231,8 @@ def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path):
 
 def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
     file = tmp_path / "jobs.jsonl"
-    file.write_text(
-        json.dumps({"input": str(make_clip()), "source_prompt": "a", "target_prompt": "b"})
-    )
-    with claimed(tmp_path / "out" / "batch.json"), pytest.raises(ValueError, match="another run"):
+    file.write_text(json.dumps({"input": str(make_clip()), "source_prompt": "a", "target_prompt": "b"}))
+    with lock_output(tmp_path / "out" / "batch.json"), pytest.raises(ValueError, match="another run"):
         run.run(file, tmp_path / "out", run.Options())
 
 
@@ -260,7 +258,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address):
 def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
     make_clip, shapeworld, monkeypatch
 ):
-    monkeypatch.setattr(jobs, "WAIT", 0.0)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
     task = task_of(make_clip(), "a.mp4")
     waits: list[str] = []
 
@@ -269,14 +267,14 @@ def test_a_job_on_which_another_run_works_is_waited_for_and_not_done_again(
         if len(waits) == 3:
             other.__exit__(None, None, None)
 
-    other = claimed(task.output)
+    other = lock_output(task.output)
     other.__enter__()
-    jobs.perform(task, shapeworld, report)
+    jobs.run_job(task, shapeworld, report)
     assert waits[:3] == ["wait"] * 3
     assert "edit" in waits
     before = os.stat(task.output)
     waits.clear()
-    assert jobs.perform(task, shapeworld, report)["key"] == task.key()
+    assert jobs.run_job(task, shapeworld, report)["key"] == task.latent_key()
     assert waits == []
     assert os.stat(task.output) == before
 
@@ -312,12 +310,7 @@ def test_a_batch_of_bad_rows_alone_starts_no_worker(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "session", session)
     (tmp_path / "bad.mp4").write_text("no clip")
-    row = {
-        "input": "bad.mp4",
-        "source_prompt": "a",
-        "target_prompt": "b",
-        "backbone": "shapeworld-wan",
-    }
+    row = {"input": "bad.mp4", "source_prompt": "a", "target_prompt": "b", "backbone": "shapeworld-wan"}
     (tmp_path / "jobs.jsonl").write_text(json.dumps(row))
     record = run.run(tmp_path / "jobs.jsonl", tmp_path / "out", run.Options())
     assert [found.status for found in record.jobs] == ["failed"]
@@ -327,6 +320,6 @@ def test_a_job_waits_for_another_run_alone_and_not_for_a_bug(make_clip, monkeypa
     def claimed(_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(jobs, "claimed", claimed)
+    monkeypatch.setattr(jobs, "lock_output", claimed)
     with pytest.raises(ValueError, match="a bug"):
-        jobs.perform(task_of(make_clip(), "a.mp4"))
+        jobs.run_job(task_of(make_clip(), "a.mp4"))

@@ -59,7 +59,7 @@ class Case:
         from holdfast.pipeline.task import EditTask
 
         with contextlib.chdir(folder):
-            key = EditTask(**seeds.RESUMED).key()
+            key = EditTask(**seeds.RESUMED).latent_key()
         for path in folder.glob("*.latents.safetensors"):
             content = path.read_bytes()
             path.write_bytes(

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from holdfast.media import fitting
-from holdfast.media.clip_format import Grid
+from holdfast.media.clip_format import ClipFormat
 
-WAN = Grid((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093, (16, 16), 4)
-SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)
+WAN = ClipFormat((4, 8, 8), (1, 2, 2), 16, 832 * 480, 81, 4093, (16, 16), 4)
+SMALL = ClipFormat((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ SMALL = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, (8, 8), 4)
 def test_sizes(grid, size, expected):
     plan = fitting.choose_fit(grid, 5, size)
     assert plan.model_size == expected
-    grid.check(plan.model_frames, *plan.model_size)
+    grid.check_clip(plan.model_frames, *plan.model_size)
 
 
 def test_common_sizes_are_hardly_stretched():
@@ -43,7 +43,7 @@ def test_common_sizes_are_hardly_stretched():
         for grid, limit in ((WAN, 0.03), (SMALL, 0.08)):
             h, w = fitting.choose_fit(grid, 5, size).model_size
             assert abs(w / h * size[0] / size[1] - 1) < limit, (size, grid)
-            assert 0.7 < h * w / grid.area < 1.3
+            assert 0.7 < h * w / grid.train_pixels < 1.3
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from PIL import Image
 
 from holdfast.base.errors import UserError
 from holdfast.media import fitting, masks, video
-from holdfast.models.base import Grid
+from holdfast.models.base import ClipFormat
 
-GRID = Grid((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
+GRID = ClipFormat((4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021)
 
 
 @pytest.fixture

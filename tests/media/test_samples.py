@@ -221,7 +221,7 @@ def test_packed_samples_are_unpacked_and_no_other(codec, layout, name, kept, tmp
     assert video.probe(path).pixel_format == kept
     alpha = np.zeros(clip.size[::-1], np.float32)
     alpha[BOX] = 1
-    assert verification.figures(clip, path, [alpha] * 2)["samples_equal_outside"]
+    assert verification.measure_file(clip, path, [alpha] * 2)["samples_equal_outside"]
 
 
 def test_grey_with_opacity_in_one_plane_is_edited_where_the_mask_is(tmp_path):

@@ -4,7 +4,7 @@ and a common deviation.
 
 import torch
 
-from holdfast.models.base import Condition
+from holdfast.models.base import Conditioning
 from holdfast.sampling.maths import shift_sigmas
 
 DEVIATION = 0.7
@@ -13,22 +13,22 @@ DEVIATION = 0.7
 class Gaussian:
     """E[noise - clean | z] for clean ~ N(mean, DEVIATION^2); a condition's halves are the means."""
 
-    door = features = network = None  # it has no layers
+    attention_hooks = feature_hooks = network = None  # it has no layers
 
     def __init__(self):
         self.branches, self.told = [], []
 
-    def levels(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, grid="own", shape=None):
         even = torch.linspace(0.999, 0, steps + 1, dtype=torch.float64)
         return shift_sigmas(even, shift or 1.0).tolist()
 
-    def whole(self, sigma):
+    def snap_timestep(self, sigma):
         return int(1000 * sigma) / 1000
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.branches.append(branch)
         self.told.append(sigma)
-        mean = condition.half(branch)
+        mean = condition.for_branch(branch)
         mean = mean if frames is None else mean[:, :, list(frames)]
         variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
         residual = (z - (1 - sigma) * mean) / variance
@@ -37,7 +37,7 @@ class Gaussian:
 
 def about(mean):
     """The condition of a prompt whose clips have this mean; the negative prompt's is zero."""
-    return Condition(mean, 0 * mean)
+    return Conditioning(mean, 0 * mean)
 
 
 def last(steps):

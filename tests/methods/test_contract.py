@@ -16,7 +16,7 @@ from holdfast.models.stable_diffusion import spec as stable_diffusion
 from holdfast.models.svd import spec as svd
 from holdfast.models.wan import spec as wan
 from holdfast.pipeline.loop import Metered
-from holdfast.pipeline.progress import Store
+from holdfast.pipeline.progress import SavedProgress
 from holdfast.sampling import windows
 from holdfast.sampling.field import EditInputs, Pixels
 
@@ -66,8 +66,8 @@ def backbone(families):
 
 def pairs():
     """Every method over every family that carries it."""
-    known = {"wan": wan.CARRIES, "sd": stable_diffusion.CARRIES, "t2v": modelscope.CARRIES}
-    known["svd"] = svd.CARRIES
+    known = {"wan": wan.CAPABILITIES, "sd": stable_diffusion.CAPABILITIES, "t2v": modelscope.CAPABILITIES}
+    known["svd"] = svd.CAPABILITIES
     for family, carries in known.items():
         for name in methods.list_compatible(carries):
             yield pytest.param((name, family), id=f"{name}-{family}")
@@ -85,12 +85,12 @@ class Case:
     def __init__(self, name, backbone, frames=5, size=(32, 48)):
         self.method, self.name, self.backbone = methods.load(name), name, backbone
         torch.manual_seed(5)
-        plan = fitting.choose_fit(backbone.grid, frames, size)
+        plan = fitting.choose_fit(backbone.clip_format, frames, size)
         fitted = list(plan.forward(torch.rand(frames, 3, *size)))
         source, first = backbone.encode(fitted), fitted[0]
         red = Prompt("a plain red ball moves right over a lake", words=(2,), image=first)
         blue = Prompt("a plain blue ball moves right over a lake", words=(2,), image=1 - first)
-        ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+        ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
         pixels = Pixels(lambda: fitted, *ways)
         conditions = backbone.condition(red), backbone.condition(blue)
         self.given = EditInputs(source, *conditions, pixels=pixels)
@@ -142,7 +142,7 @@ def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_pa
     stages = STAGES.get(case.name, ["edit"])
     expected = [(stage, i, STEPS) for stage in stages for i in range(1, STEPS + 1)]
     assert [(s.stage, s.index, s.count) for s in whole] == expected
-    store = Store(tmp_path / "latents.safetensors", "key")
+    store = SavedProgress(tmp_path / "latents.safetensors", "key")
     for step in whole:
         store.save(step)
         saved, _ = store.load()
@@ -182,8 +182,8 @@ class Watched:
 
     def __init__(self, inner):
         self.inner, self.branches, self.told, self.frames = inner, [], [], []
-        self.levels, self.whole = inner.levels, inner.whole
-        self.door, self.features, self.network = inner.door, inner.features, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.branches.append(branch)
@@ -204,19 +204,19 @@ def test_all_branches_are_seen_by_their_names(case):
 
 def test_timesteps_are_whole_or_exact_as_asked(case):
     """A model is told a level whose timestep is cut, or the level as it is; a grid may be of whole timesteps itself."""
-    levels = case.backbone.levels(7)
-    whole_grid = all(abs(case.backbone.whole(s) - s) < 1e-9 for s in levels)
+    levels = case.backbone.sigmas(7)
+    whole_grid = all(abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in levels)
     for timesteps in ("whole", "exact"):
         watched = Watched(case.backbone)
         last(case.steps(case.config(timesteps=timesteps, steps=7), field=watched))
-        cut = [abs(case.backbone.whole(s) - s) < 1e-9 for s in watched.told]
+        cut = [abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in watched.told]
         if timesteps == "whole" or not whole_grid:
             assert all(cut) == (timesteps == "whole"), timesteps
 
 
 def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(case):
     long = Case(case.name, case.backbone, frames=13)
-    one, two = (windows.plan_windows(case.backbone.grid, 13, w) for w in (13, 9))
+    one, two = (windows.plan_windows(case.backbone.clip_format, 13, w) for w in (13, 9))
     assert (one.count, two.count) == (1, 2)
     plain = last(long.steps())
     assert torch.equal(last(long.steps(field=windows.apply_windows(case.backbone, one))), plain)
@@ -225,7 +225,7 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     split = last(long.steps(field=windows.apply_windows(watched, two), mask=mask))
     assert set(watched.frames) == {tuple(range(*span)) for span in two.spans}
     assert split.isfinite().all()
-    if {"joint_attention", "temporal_attention"} & case.backbone.carries:  # frames see each other
+    if {"joint_attention", "temporal_attention"} & case.backbone.capabilities:  # frames see each other
         assert not torch.equal(split, plain)
 
 
@@ -247,14 +247,14 @@ SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 5
 def test_odd_clips(case, frames, size):
     """One frame, shorter than a group, not 4n+1, landscape, portrait, no legal size."""
     odd = Case(case.name, case.backbone, frames, size)
-    plan = fitting.choose_fit(case.backbone.grid, frames, size)
+    plan = fitting.choose_fit(case.backbone.clip_format, frames, size)
     back = torch.stack(list(plan.back(case.backbone.decode(last(odd.steps())))))
     assert back.shape == (frames, 3, *size)
     assert back.isfinite().all()
     assert 0 <= back.min() <= back.max() <= 1
 
 
-@pytest.mark.parametrize("name", methods.list_compatible(wan.CARRIES))
+@pytest.mark.parametrize("name", methods.list_compatible(wan.CAPABILITIES))
 def test_the_embedded_model_runs_every_method(name, shapeworld):
     case = Case(name, shapeworld, frames=1, size=(64, 64))
     edited = last(case.steps(case.config(steps=2), mask=torch.ones(1, 1, 1, 8, 8)))

@@ -41,9 +41,9 @@ def test_the_published_values(name):
 
 
 class Asked(Gaussian):
-    def levels(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, grid="own", shape=None):
         self.asked = (steps, shift, grid, tuple(shape))
-        return super().levels(steps, shift)
+        return super().sigmas(steps, shift)
 
 
 @pytest.mark.parametrize("name", methods.names())

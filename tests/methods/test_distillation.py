@@ -11,7 +11,7 @@ from holdfast import methods
 from holdfast.methods import assd, flowdistill
 from holdfast.models import attention
 from holdfast.models.base import Prompt
-from holdfast.models.unet.adapter import Schedule
+from holdfast.models.unet.adapter import NoiseSchedule
 from holdfast.models.vision.latent_flow import latent_flow
 from holdfast.sampling import maths
 from holdfast.sampling.field import EditInputs, ImageModel, Pixels
@@ -33,7 +33,7 @@ def run(name, given=GIVEN, field=None, **settings):
 
 def level(cfg, i):
     t = maths.keyed_integer(0, i, cfg.low, cfg.high)
-    return Gaussian().levels(1000)[1000 - t]
+    return Gaussian().sigmas(1000)[1000 - t]
 
 
 def slope(sigma):
@@ -42,7 +42,7 @@ def slope(sigma):
 
 
 def test_noise_predicted_through_the_velocity_is_what_a_noise_model_said():
-    schedule = Schedule.of({})
+    schedule = NoiseSchedule.from_config({})
     z, said = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
     for sigma in (0.1, 0.5, 0.9):
         velocity = schedule.velocity(lambda x, t: said, z, sigma)
@@ -185,7 +185,7 @@ def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip
 def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_model):
     """Against explicit maps of what the layer is given in both branches."""
     (path,) = assd.find_last_layers(clip_model, 1)
-    spatial = [s for s in clip_model.door.sites if s.kind == "self" and s.axis == "spatial"]
+    spatial = [s for s in clip_model.attention_hooks.hooked_layers if s.kind == "self" and s.axis == "spatial"]
     assert path == spatial[-1].path
     assert path.startswith("up_blocks")
     source, target = torch.randn(2, 1, 4, 3, 4, 4).unbind()
@@ -201,7 +201,7 @@ def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_mode
         for keys, values in ((k, v), (k_known, v_known))
     )
     with assd.fuse_source(clip_model, assd.Config(fused=1), {there: (k_known, v_known)}):
-        ((_, rule),) = clip_model.door.rules
+        ((_, rule),) = clip_model.attention_hooks.rules
         assert torch.allclose(rule(here, q, k, v), 0.2 * own + 0.8 * reference, atol=1e-5)
 
 

@@ -9,8 +9,8 @@ from holdfast import methods
 from holdfast.methods import flowanchor
 from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
-from holdfast.models.attention.hooks import Site
-from holdfast.models.base import Condition, Prompt
+from holdfast.models.attention.hooks import Layer
+from holdfast.models.base import Conditioning, Prompt
 
 from .analytic import last
 from .test_contract import Case
@@ -42,7 +42,7 @@ def test_gamma_zero_and_one_frame_leave_the_signal(case):
 def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypatch):
     sites = []
     monkeypatch.setattr(RefinementRule, "__call__", lambda self, site, q, k, v: sites.append(site))
-    levels = case.backbone.levels(4)
+    levels = case.backbone.sigmas(4)
     for by, count in (("level", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
         sites.clear()
         last(case.steps(case.config(tau_by=by), mask=case.part()))
@@ -58,11 +58,11 @@ def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
         seen.append(inside)
         return torch.zeros_like(q)
 
-    monkeypatch.setattr(flowanchor, "refined", look)
+    monkeypatch.setattr(flowanchor, "refine_attention", look)
     next(case.steps(mask=case.part()))
-    f, h, w = (n // p for n, p in zip(case.source.shape[2:], case.backbone.grid.patch, strict=True))
+    f, h, w = (n // p for n, p in zip(case.source.shape[2:], case.backbone.clip_format.patch, strict=True))
     covered = seen[0].view(f, h, w)
-    patch = case.backbone.grid.patch[2]
+    patch = case.backbone.clip_format.patch[2]
     assert covered[..., : 2 // patch].all()
     assert not covered[..., 2 // patch :].any()
 
@@ -75,18 +75,18 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
         seen.append((target, how))
         return q
 
-    monkeypatch.setattr(flowanchor, "refined", look)
-    site = Site("a", "block", 0, "cross", "joint", (1, 2, 2), (0,), text=(3, 8))
+    monkeypatch.setattr(flowanchor, "refine_attention", look)
+    site = Layer("a", "block", 0, "cross", "joint", (1, 2, 2), (0,), text_span=(3, 8))
     q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 8, 2)
-    condition = Condition(None, None, length=2, words=(1,))
+    condition = Conditioning(None, None, token_count=2, edit_tokens=(1,))
     for cfg in (Config(), Config(text_range="prompt", padding="kept")):
         RefinementRule(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
     (target, whole), (_, prompt) = seen
     assert target.tolist() == [4]
-    assert (whole.first, whole.length) == (3, 8)
-    assert whole.kept.tolist() == [True] * 3 + [False] * 5  # what is no text is left alone
-    assert (prompt.first, prompt.length) == (3, 5)
-    assert prompt.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 3
+    assert (whole.key_begin, whole.key_end) == (3, 8)
+    assert whole.exempt_keys.tolist() == [True] * 3 + [False] * 5  # what is no text is left alone
+    assert (prompt.key_begin, prompt.key_end) == (3, 5)
+    assert prompt.exempt_keys.tolist() == [True] * 3 + [False] * 2 + [True] * 3
 
 
 @pytest.mark.parametrize("axis", ["spatial", "temporal"])
@@ -100,14 +100,14 @@ def test_it_is_the_same_whatever_the_batch_runs_over(axis):
     k, v = (torch.randn(1, 2, 6, 8, generator=generator) for _ in range(2))
     mask = torch.zeros(1, 1, f, h, w)
     mask[..., 1:3] = 1
-    anchor = RefinementRule(mask, Condition(None, None, 5, (2,)), Config(padding="kept"))
+    anchor = RefinementRule(mask, Conditioning(None, None, 5, (2,)), Config(padding="kept"))
 
     def site(axis):
-        return Site("a", "down", 0, "cross", axis, (f, h, w), (0, 1, 2), text=(0, 6))
+        return Layer("a", "down", 0, "cross", axis, (f, h, w), (0, 1, 2), text_span=(0, 6))
 
     def laid(x, axis):  # 1 heads N d -> B heads n d
         heads = [
-            site(axis).tokens(x[:, i, :, j].view(1, 1, f, h, w)) for i in range(2) for j in range(8)
+            site(axis).to_tokens(x[:, i, :, j].view(1, 1, f, h, w)) for i in range(2) for j in range(8)
         ]
         return torch.stack(heads, -1).unflatten(-1, (2, 8)).transpose(1, 2)
 
@@ -130,7 +130,7 @@ def test_the_refinement_runs_in_bfloat16(tiny_wan):
     mask[..., :3] = 1
     results = []
     for backbone in (tiny_wan, half):
-        with attention.edit(backbone, RefinementRule(mask, condition, Config()), RefinementRule.where):
+        with attention.use_rule(backbone, RefinementRule(mask, condition, Config()), RefinementRule.where):
             results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
     assert torch.allclose(*results, atol=0.05)
 

@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from holdfast.media.clip_format import Grid
+from holdfast.media.clip_format import ClipFormat
 from holdfast.methods import i2vedit
 from holdfast.methods.i2vedit import attention as _matched
 from holdfast.methods.i2vedit import propagation
 from holdfast.models import attention
-from holdfast.models.attention.hooks import Site
+from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Prompt
 from holdfast.pipeline import planning
 from holdfast.pipeline.loop import Watched
-from holdfast.pipeline.progress import Store
+from holdfast.pipeline.progress import SavedProgress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import segments
 from holdfast.sampling.field import EditInputs, Pixels
@@ -34,7 +34,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def given(backbone):
     frames = list(torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.grid.stride)
+    ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
     src, tgt = (backbone.condition(Prompt(image=x)) for x in (frames[0], 1 - frames[0]))
     pixels = Pixels(lambda: frames, *ways)
     return EditInputs(backbone.encode(frames), src, tgt, pixels=pixels, spans=SPANS)
@@ -47,7 +47,7 @@ def no_graph():
 
 
 def test_clips_share_a_frame_and_the_last_may_be_short():
-    grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
+    grid = ClipFormat((1, 8, 8), (1, 1, 1), 8, 64 * 64, train_frames=14, max_frames=999)
     assert segments.plan_segments(grid, 14).spans == ((0, 14),)
     assert segments.plan_segments(grid, 15).spans == ((0, 14), (13, 15))
     assert segments.plan_segments(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
@@ -97,7 +97,7 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
     monkeypatch.setattr(_matched, "attended", spied)
     cfg = dataclasses.replace(QUICK, matching=False, motion="none")
     with_first = last(i2vedit.edit(backbone, given, cfg))
-    layers = backbone.door.layers("self", "temporal")
+    layers = backbone.attention_hooks.count_layers("self", "temporal")
     # 3 inversions; at 3 edit steps both target calls of the second clip
     assert lengths == [(3, 6)] * (layers * (3 + 2 * 3))
     without = last(i2vedit.edit(backbone, given, dataclasses.replace(cfg, interval=False)))
@@ -116,7 +116,7 @@ def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given)
             seen[step.stage, step.index] = dict(found)
             found.clear()
     known = propagation._first(given, SPANS[0], kept, cfg)
-    levels = backbone.levels(3)
+    levels = backbone.sigmas(3)
     rising = propagation.inversion.inversion_sigmas(levels)
     field = propagation.FieldPair(backbone, backbone, None)
     for j in range(3):
@@ -137,7 +137,7 @@ def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, 
         for stage, count in per_clip:
             expected += [(stage, n * count + i, 2 * count) for i in range(1, count + 1)]
     assert [(s.stage, s.index, s.count) for s in whole] == expected
-    store = Store(tmp_path / "latents.safetensors", "key")
+    store = SavedProgress(tmp_path / "latents.safetensors", "key")
     for at, step in enumerate(whole):
         store.save(step)
         saved, _ = store.load()
@@ -156,7 +156,7 @@ def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
 
 
 def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
-    grid = Grid((1, 8, 8), (1, 1, 1), 8, 64 * 64, frames=14, most_frames=999)
+    grid = ClipFormat((1, 8, 8), (1, 1, 1), 8, 64 * 64, train_frames=14, max_frames=999)
     assert segments.plan_segments(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
     assert segments.plan_segments(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
     cfg = dataclasses.replace(QUICK, interval=False)
@@ -171,7 +171,7 @@ def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
 
 def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_both_clips_keys():
     """Against explicit maps: softmax(Q0 [K0 first; K0]^T) [V first; V] in the early steps, the edit's own after."""
-    site = Site("x", "down", 0, "self", "temporal", grid=(3, 2, 2), frames=(0, 1, 2), branch="tgt+")
+    site = Layer("x", "down", 0, "self", "temporal", token_grid=(3, 2, 2), frames=(0, 1, 2), branch="tgt+")
     generator = torch.Generator().manual_seed(0)
     q, k, v, q0, k0, v0 = torch.randn(6, 4, 2, 3, 8, generator=generator).unbind()
     first, source = torch.randn(2, 3, 4, 2, 3, 8, generator=generator).unbind()
@@ -196,7 +196,7 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
-    paths = propagation.tuning.find_layers(backbone.network, backbone.door.sites, "attention")
+    paths = propagation.tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "attention")
     with propagation.tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         own, other = adapters.tensors(), {}
         for name, value in own.items():
@@ -229,11 +229,11 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     cfg = i2vedit.Config(steps=2, tune=1, rank=2, sarp=0.005, interval=False, variant="released")
     last(i2vedit.edit(backbone, about, cfg))
     edit, tune, invert = asked[:3]
-    assert (edit.noise, edit.ids) == ("latent", None)
+    assert (edit.noise_target, edit.time_ids) == ("latent", None)
     assert torch.equal(edit.image, 1 - flat[0])
-    assert (tune.noise, tune.ids) == ("sample", (6, 0.02, 127))
+    assert (tune.noise_target, tune.time_ids) == ("sample", (6, 0.02, 127))
     assert torch.equal(tune.image, flat[0])
-    assert (invert.noise, invert.ids) == ("pixels", (8, 127, 0.02))
+    assert (invert.noise_target, invert.time_ids) == ("pixels", (8, 127, 0.02))
     assert torch.equal((invert.image * 255).round() / 255, invert.image)
     first = torch.stack(flat[:1])
     own, clips = (propagation.perturb_flat_areas(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
@@ -243,7 +243,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert all(eps is not None for eps in encoded)
     handed = [p for p in asked if p.latent is not None]
     assert len(handed) == 1
-    assert handed[0].noise == "latent"
+    assert handed[0].noise_target == "latent"
 
 
 def test_the_released_first_frame_has_noise_of_its_own():
@@ -254,12 +254,12 @@ def test_the_released_first_frame_has_noise_of_its_own():
 
 
 def test_the_plan_says_how_later_clips_see_the_first():
-    grid = Grid((1, 8, 8), (1, 1, 1), 8, 4096, 14, 10**6, (16, 16))
+    grid = ClipFormat((1, 8, 8), (1, 1, 1), 8, 4096, 14, 10**6, (16, 16))
     task = EditTask("", "", method="i2vedit")
 
     def reason(frames, interval):
         cfg = i2vedit.Config(interval=interval)
-        return planning.long(task, i2vedit, cfg, grid, frames, ()).reason
+        return planning.split_clip(task, i2vedit, cfg, grid, frames, ()).reason
 
     assert "twice their evaluations" in reason(20, True)
     assert "do not look at the first" in reason(20, False)

@@ -10,11 +10,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from holdfast.models.schedule import Schedule
 
 from holdfast import methods
 from holdfast.base import names
 from holdfast.models.attention import blending
+from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.sampling import maths
 from holdfast.sampling.field import EditInputs, Pixels
@@ -32,7 +32,7 @@ def source_of_levels(kind):
     if kind == "svd":
         return StableVideo()
     zero = ZERO_SNR | {"prediction_type": "v_prediction"}
-    return Schedule.of(zero if kind == "zero snr" else {})
+    return NoiseSchedule.from_config(zero if kind == "zero snr" else {})
 
 
 class On(Gaussian):
@@ -42,15 +42,15 @@ class On(Gaussian):
         super().__init__()
         self.kind = kind
 
-    def levels(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, grid="own", shape=None):
         if self.kind in ("wan", "euler"):
             return maths.flow_sigmas(self.kind, steps, shift or 3.0, own="wan").tolist()
-        return source_of_levels(self.kind).levels(steps, shift, "own")
+        return source_of_levels(self.kind).sigmas(steps, shift, "own")
 
-    def whole(self, sigma):
+    def snap_timestep(self, sigma):
         if self.kind in ("wan", "euler"):
-            return super().whole(sigma)
-        return source_of_levels(self.kind).whole(sigma)
+            return super().snap_timestep(sigma)
+        return source_of_levels(self.kind).snap_timestep(sigma)
 
 
 def given(frames, mask=None):
@@ -161,6 +161,6 @@ def test_attention_that_is_kept_hears_nothing_of_an_edit_that_overflowed():
     q, k, v, q0, k0 = torch.randn(5, 1, 1, 2, 4)
     q[0, 0, 0] = torch.inf
     within = torch.tensor([[0.0, 1.0]])
-    out = blending.blended(q.nan_to_num(posinf=3e38), k, v, q0, k0, 0.0, within)
+    out = blending.blend_attention(q.nan_to_num(posinf=3e38), k, v, q0, k0, 0.0, within)
     kept = torch.nn.functional.scaled_dot_product_attention(q0, k0, v)
     assert torch.equal(out[0, 0, 0], kept[0, 0, 0])

@@ -9,7 +9,7 @@ import torch
 
 from holdfast import methods
 from holdfast.models import attention
-from holdfast.models.attention.hooks import Door, Site
+from holdfast.models.attention.hooks import Layer, LayerHooks
 from holdfast.models.base import Prompt
 from holdfast.sampling import inversion
 from holdfast.sampling.field import EditInputs
@@ -59,7 +59,7 @@ def test_flowedit_averages_over_noises_that_differ():
 
     field = Watched()
     run("flowedit", field, steps=4, strength=0.5, n_avg=3, source_guidance=1.0)
-    levels = field.levels(4)
+    levels = field.sigmas(4)
     expected = [add_noise(SOURCE, levels[i], keyed_noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
@@ -69,7 +69,7 @@ def test_flowedit_from_the_middle_follows_its_equation():
     step.
     """
     field = Gaussian()
-    start = field.levels(64)[32]
+    start = field.sigmas(64)[32]
 
     def slope(y, sigma):
         q = add_noise(SOURCE, sigma, torch.zeros_like(SOURCE))
@@ -94,7 +94,7 @@ def test_flowedit_last_steps_sample_the_target():
     steps = 400
     field = Gaussian()
     edited = run("flowedit", field, steps=steps, strength=1.0, n_min=steps, target_guidance=1.0)
-    assert torch.allclose(edited, transported(field.levels(steps)[0]), atol=2e-2)
+    assert torch.allclose(edited, transported(field.sigmas(steps)[0]), atol=2e-2)
     assert set(field.branches) == {"tgt+"}
 
 
@@ -109,7 +109,7 @@ def transported(sigma):
 def test_sdedit_transports_the_noised_source():
     field = Gaussian()
     edited = run("sdedit", field, steps=400, strength=0.75, target_guidance=1.0)
-    assert torch.allclose(edited, transported(field.levels(400)[100]), atol=2e-2)
+    assert torch.allclose(edited, transported(field.sigmas(400)[100]), atol=2e-2)
     assert set(field.branches) == {"tgt+"}
 
 
@@ -124,10 +124,10 @@ def test_wanedit_mixes_at_the_previous_level_and_is_told_the_current_one():
 
     field = Watched()
     run("wanedit", field, steps=5, strength=0.8, shift=5.0)
-    levels = field.levels(5, 5.0)
-    assert [sigma for _, sigma in seen] == [field.whole(level) for level in levels[1:5]]
+    levels = field.sigmas(5, 5.0)
+    assert [sigma for _, sigma in seen] == [field.snap_timestep(level) for level in levels[1:5]]
     for i, (z, _) in enumerate(seen, 1):
-        mixed = field.whole(levels[i - 1])
+        mixed = field.snap_timestep(levels[i - 1])
         assert torch.equal(z, add_noise(SOURCE, mixed, keyed_noise(SOURCE, 0, i)))
 
 
@@ -152,7 +152,7 @@ def test_flowalign_is_guided_away_from_the_source_prompt():
 
 def test_flowalign_follows_its_equation():
     field, steps, w, zeta = Gaussian(), 5, 2.5, 0.04
-    levels, z = field.levels(steps), SOURCE
+    levels, z = field.sigmas(steps), SOURCE
     for i in range(steps):
         sigma, sigma_next = levels[i], levels[i + 1]
         q = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, i))
@@ -169,7 +169,7 @@ def test_flowalign_follows_its_equation():
 
 def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
     field, steps = Gaussian(), 20
-    levels = field.levels(steps)
+    levels = field.sigmas(steps)
     by_hand = SOURCE
     for i in range(steps):
         eps = keyed_noise(SOURCE, 0, i)
@@ -260,7 +260,7 @@ def test_flowdirector_softens_outwards_and_does_nothing_where_nothing_is_seen():
 
 def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its_velocities():
     field = Gaussian()
-    levels = list(reversed(field.levels(400)))[:301]
+    levels = list(reversed(field.sigmas(400)))[:301]
 
     def velocity(z, sigma):
         return field.velocity(z, sigma, GIVEN.src, branch="src+")
@@ -292,7 +292,7 @@ def test_rfsolver_transports_the_inverted_source():
 
 def run_with_door(name, **settings):
     class WithDoor(Gaussian):
-        door = Door(lambda door: lambda: None, [Site("a", "block", 0, "self", "joint")])
+        attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("a", "block", 0, "self", "joint")])
 
     return run(name, WithDoor(), **settings)
 
@@ -311,7 +311,7 @@ def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
 def test_uniedit_follows_its_equation():
     """Uni-Inv with the negative prompt, then both prompts on one state, written out from the paper once more."""
     field, steps, omega = Gaussian(), 6, 3.0
-    levels = field.levels(steps)[::-1]  # from clean to noisy
+    levels = field.sigmas(steps)[::-1]  # from clean to noisy
     varied = TGT + torch.linspace(
         0, 2, 3, dtype=torch.float64
     )  # an edit that is stronger to the right
@@ -369,7 +369,7 @@ def test_rfsolvers_two_solvers_cost_what_they_say_and_agree(solver):
 
 def test_the_cached_midpoint_is_of_second_order():
     field = Gaussian()
-    levels = list(reversed(field.levels(400)))[:301]
+    levels = list(reversed(field.sigmas(400)))[:301]
 
     def velocity(z, sigma):
         return field.velocity(z, sigma, GIVEN.src, branch="src+")
@@ -392,7 +392,7 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     prompts = Prompt("a plain red ball"), Prompt("a striped blue star")
     given = EditInputs(source, *map(tiny_wan.condition, prompts))
     cfg = module.Config(steps=1, inject=1, depth=0.0, target_guidance=1.0)
-    top = tiny_wan.levels(1)[0]
+    top = tiny_wan.sigmas(1)[0]
 
     def velocity(z, sigma, side):
         condition = given.src if side == "src" else given.tgt
@@ -410,9 +410,9 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     def selfish(site):
         return site.kind == "self"
 
-    with attention.edit(tiny_wan, look, selfish):
+    with attention.use_rule(tiny_wan, look, selfish):
         velocity(inverted, top, "src")
-    with attention.edit(tiny_wan, share, selfish):
+    with attention.use_rule(tiny_wan, share, selfish):
         expected = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
     plain = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
     edited = last(module.edit(tiny_wan, given, cfg))
@@ -425,7 +425,7 @@ class Looking(Gaussian):
 
     def __init__(self):
         super().__init__()
-        self.door = Door(lambda door: lambda: None, [Site("look", "block", 0, "cross", "joint")])
+        self.attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")])
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         f, h, w = z.shape[2:]
@@ -433,16 +433,16 @@ class Looking(Gaussian):
         left[..., : w // 2] = 1
         q = 9 * torch.stack((1 - left.flatten(), left.flatten()), -1)[None, None]
         k = torch.eye(2)[None, None]
-        with self.door.calling(attention.Call(branch, tuple(range(f)), (h, w))):
-            site = self.door.at(self.door.sites[0], h, w, (0, 2))
-            if self.door.wants(site):
-                self.door.ask(site, q, k, k)
+        with self.attention_hooks.use_call(attention.NetworkCall(branch, tuple(range(f)), (h, w))):
+            site = self.attention_hooks.locate(self.attention_hooks.hooked_layers[0], h, w, (0, 2))
+            if self.attention_hooks.has_rule(site):
+                self.attention_hooks.run_rules(site, q, k, k)
         return super().velocity(z, sigma, condition, branch=branch)
 
 
 def test_flowdirector_edits_where_the_words_attend_and_fades_outwards():
     source = torch.zeros(1, 1, 1, 4, 8, dtype=torch.float64)
-    words = [dataclasses.replace(about(torch.full_like(source, m)), words=(1,)) for m in (0, 2)]
+    words = [dataclasses.replace(about(torch.full_like(source, m)), edit_tokens=(1,)) for m in (0, 2)]
     module = methods.load("flowdirector")
     cfg = module.Config(steps=1, strength=1.0, n_avg=1, smooth=1, decay=1.0)
     row = last(module.edit(Looking(), EditInputs(source, *words), cfg))[0, 0, 0, 0]
@@ -462,7 +462,7 @@ def test_flowdirector_mixes_and_steps_at_whole_thousandths():
             source_guidance=1.0, target_guidance=1.0)
         for t in ("whole", "exact")
     )  # fmt: skip
-    step = {"whole": field.whole(field.levels(7)[6]), "exact": field.levels(7)[6]}
+    step = {"whole": field.snap_timestep(field.sigmas(7)[6]), "exact": field.sigmas(7)[6]}
     for edited, name in ((whole, "whole"), (exact, "exact")):
         sigma = step[name]
         variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
@@ -495,7 +495,7 @@ def test_flowdirector_joins_what_is_seen_under_all_noises(monkeypatch):
         return torch.ones_like(z) * (side == "tgt"), seen
 
     monkeypatch.setattr(flowdirector, "velocity_and_attention", attended)
-    worded = dataclasses.replace(about(source), words=(1,))
+    worded = dataclasses.replace(about(source), edit_tokens=(1,))
     cfg = flowdirector.Config(steps=1, strength=1.0, n_avg=2, worse=1, decay=60.0)
     edited = last(flowdirector.edit(Gaussian(), EditInputs(source, worded, worded), cfg))
     assert (edited.flatten().abs() > 1e-6).tolist() == [True, False, True, True]

@@ -16,9 +16,9 @@ from ..base.notices import collected
 from ..base.old_names import rename_fields
 from ..models import registry
 from ..pipeline import jobs as single
-from ..pipeline.output_paths import all_paths, check_place, named
+from ..pipeline.output_paths import all_paths, check_output_path, parse_output
 from ..pipeline.task import EditTask
-from ..pipeline.validation import check_there, sources
+from ..pipeline.validation import check_files_exist, input_files
 from .record import NAME, Job, Outcome
 
 BOM = b"\xef\xbb\xbf"
@@ -80,7 +80,7 @@ def _placed(row: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
         pairs = row["keyframes"]
         row["keyframes"] = [_pair(p, base, "input") if isinstance(p, str) else p for p in pairs]
     if isinstance(row.get("output", ""), str) and isinstance(row.get("input"), str):
-        row["output"] = str(Path(folder.absolute(), named(row.get("output") or _named(name, row))))
+        row["output"] = str(Path(folder.absolute(), parse_output(row.get("output") or _named(name, row))))
     return row
 
 
@@ -129,7 +129,7 @@ def _refuse_shared(found: list[Job], kept: Iterable[Path]) -> None:
     kept = {os.path.realpath(path) for path in kept}
     for job in ready:
         others = [other.line for other in makers[os.path.realpath(job.output)] if other is not job]
-        read = (other for name in sources(job.task) for other in makers[os.path.realpath(name)])
+        read = (other for name in input_files(job.task) for other in makers[os.path.realpath(name)])
         first = [other.line for other in read if other is not job]
         if others:
             lines = ", ".join(map(str, others))
@@ -146,13 +146,13 @@ def check(job: Job, elsewhere: bool) -> None:
     elsewhere: other machines do the work; weights that are not on this one may be on them.
     """
     try:
-        if single.done(job.task):
+        if single.finished_manifest(job.task):
             job.status = "skipped"
             return
-        check_there(job.task)
-        check_place(job.task.output, sources(job.task))
+        check_files_exist(job.task)
+        check_output_path(job.task.output, input_files(job.task))
         methods.load(job.task.method)
-        registry.about(job.task.backbone, job.task.weights)
+        registry.describe_backbone(job.task.backbone, job.task.weights)
     except Exception as error:  # one row's bug is not the others'
         if not (elsewhere and isinstance(error, Missing)):
             job.end(failure(error))
@@ -164,7 +164,7 @@ def probe(task: EditTask, elsewhere: bool) -> Outcome | None:
 
     with collected():  # the edit says it again, in its manifest
         try:
-            run.opened(task, None)
+            run.open_session(task, None)
         except Exception as error:  # one row's bug is not the others'
             if not (elsewhere and isinstance(error, Missing)):
                 return failure(error)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..base.errors import UserError
 from ..base.exit_codes import FAILED, LESS, NO_MEMORY
 from ..base.notices import note
-from ..pipeline.locks import claimed
+from ..pipeline.locks import lock_output
 from . import rows
 from .crew import TICK, Crew, Dead, Hand
 from .probes import Probes
@@ -47,7 +47,7 @@ def run(file: Path, folder: Path, options: Options, told: Told = lambda record: 
     folder.mkdir(parents=True, exist_ok=True)
     about = {"jobs": str(file.absolute()), "run": uuid.uuid4().hex}
     record = Record(folder, jobs, about)
-    with claimed(folder / NAME), _recorded(record):
+    with lock_output(folder / NAME), _recorded(record):
         for job in jobs:
             if job.status == "waiting":
                 rows.check(job, elsewhere=options.ray is not None)

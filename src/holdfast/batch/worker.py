@@ -57,7 +57,7 @@ class Worker:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Notice)  # the manifest holds them
-                jobs.perform(EditTask.from_dict(task), self._warm(kind), self._report)
+                jobs.run_job(EditTask.from_dict(task), self._warm(kind), self._report)
         except KeyboardInterrupt:
             return Outcome("stopped")
         except Exception as error:  # the one place where a job's bug ends

@@ -23,12 +23,12 @@ from ..media import fitting, images, video
 from ..metrics.base import Tools
 from ..metrics.compare import Pair, compare
 from ..models import registry
-from ..models.base import Backbone, Passing, Prompt
-from ..models.recent import recall
+from ..models.base import Backbone, BackboneWrapper, Prompt
+from ..models.lru import get_or_make
 from ..pipeline import run
-from ..pipeline.result import Report
+from ..pipeline.result import ProgressCallback
 from ..pipeline.task import EditTask
-from ..pipeline.validation import Taken, taken
+from ..pipeline.validation import ValidatedTask, validate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,7 +104,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-class Once(Passing):
+class Once(BackboneWrapper):
     """A backbone that encodes each prompt once."""
 
     def __init__(self, inner: Backbone):
@@ -115,7 +115,7 @@ class Once(Passing):
         if prompt.image is not None or prompt.latent is not None:
             return self.inner.condition(prompt)
         key = (prompt.text, prompt.negative, prompt.words)
-        return recall(self.known, [key], lambda _: [self.inner.condition(prompt)])[0]
+        return get_or_make(self.known, [key], lambda _: [self.inner.condition(prompt)])[0]
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def sheet(
     ways: Asked,
     folder: Path,
     backbone: Backbone | None = None,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> dict:
     """Edit a clip in several ways into a folder; the record, which lies there as sheet.json beside sheet.png.
 
@@ -133,7 +133,7 @@ def sheet(
     """
     tasks = {way: task_of(task, way, folder) for way in ways.ways()}
     for one in tasks.values():
-        known = taken(one, backbone)
+        known = validate(one, backbone)
     model = Once(
         backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     )
@@ -142,7 +142,7 @@ def sheet(
     for done, (way, one) in enumerate(tasks.items()):
         if report:
             report("clips", done, len(tasks))
-        result = run.edit(one, model, known=known)
+        result = run.edit(one, model, validated=known)
         path = result.save()
         record["clips"][way.name] = _entry(path, result)
     if report:
@@ -160,10 +160,10 @@ def task_of(task: EditTask, way: Way, folder: Path) -> EditTask:
     return dataclasses.replace(task, output=str(output), **own)
 
 
-def encoded(known: Taken, model: Backbone) -> Tensor:
+def encoded(known: ValidatedTask, model: Backbone) -> Tensor:
     """The clip's latent, as every edit of it would make it."""
     size = (known.clip.size[1], known.clip.size[0])
-    fitted = fitting.choose_fit(model.grid, len(known.part), size)
+    fitted = fitting.choose_fit(model.clip_format, len(known.part), size)
     part = itertools.islice(video.read(known.clip), known.part.start, known.part.stop)
     return model.encode(fitted.forward(images.to_tensor(array) for array in part))
 
@@ -215,7 +215,7 @@ def _rank(figures: dict, name: str, measure: str) -> float:
     return sum(value > own for value in others) + 0.5 * sum(value == own for value in others)
 
 
-def drawn(ways: Asked, record: dict, known: Taken) -> "Image.Image":
+def drawn(ways: Asked, record: dict, known: ValidatedTask) -> "Image.Image":
     """The middle frames of the edited part: the source above, below it a column for each seed; where there is one, for
     each strength.
     """

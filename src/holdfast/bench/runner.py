@@ -27,7 +27,7 @@ from ..metrics.base import Tools
 from ..metrics.compare import Pair, compare
 from ..models import registry
 from ..pipeline import run
-from ..pipeline.result import Report
+from ..pipeline.result import ProgressCallback
 from ..pipeline.task import EditTask
 from . import provenance, records
 from .datasets import judge
@@ -160,7 +160,7 @@ def rows(methods: list[str], backbones: list[str], sweep: dict[str, list[str]]) 
 def _can_run(method: str, backbone: str, left_out: dict[str, str]) -> bool:
     """Whether a backbone has what a method needs; else the reason goes into left_out."""
     needs = methods.load(method).NEEDS
-    missing = needs - registry.backbones()[backbone].MODELS[backbone].carries
+    missing = needs - registry.specs()[backbone].capabilities
     if missing:
         left_out[f"{method} on {backbone}"] = " and ".join(sorted(missing)).replace("_", " ")
     return not missing
@@ -244,7 +244,7 @@ class Bench:
         write_json(file, about)
 
     def run(
-        self, report: Report | None = None, retry: bool = False, again: bool = False
+        self, report: ProgressCallback | None = None, retry: bool = False, again: bool = False
     ) -> dict[str, int]:
         """Do what is not done.
 
@@ -316,7 +316,7 @@ class Bench:
         for left in output.parent.iterdir():  # what a killed run was writing
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         backbone = self._backbone(row.backbone)
-        result = run.edit(self.contest.task(row, case, output), backbone, judged=False)
+        result = run.edit(self.contest.task(row, case, output), backbone, judge_result=False)
         result.save()
         seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
         costs = {key: result.manifest[key] for key in COST}

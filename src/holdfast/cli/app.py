@@ -10,6 +10,7 @@ from .convert import convert
 from .demo import demo
 from .doctor import doctor
 from .edit import edit
+from .export import export
 from .frame import frame
 from .listing import list_names
 from .mask import mask
@@ -37,6 +38,7 @@ app.command("list")(list_names)
 app.command("schema")(print_schema)
 app.command()(doctor)
 app.command()(convert)
+app.command()(export)
 
 
 def main() -> None:

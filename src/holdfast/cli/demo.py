@@ -67,10 +67,10 @@ def demo_rows(manifest: dict, seconds: float) -> dict[str, str]:
         "change outside the edit": f"{truth['outside_share']:.1%} of all change",
         "edit succeeded": "yes" if truth["success"] else "no",
         "pixels changed": f"{kept['changed_share']:.1%}",
-        "kept": summary.kept_outside(manifest),
+        "kept": summary.describe_preservation(manifest),
     }
     if manifest["agreement"]:
-        rows["without the truth"] = agreement.sentence(manifest["agreement"])
+        rows["without the truth"] = agreement.describe_agreement(manifest["agreement"])
     rows |= {f"seconds: {stage}": f"{value:.2f}" for stage, value in manifest["seconds"].items()}
     rows["seconds in all"] = f"{seconds:.1f}"
     if manifest["peak_memory_mb"] is not None:

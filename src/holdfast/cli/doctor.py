@@ -103,9 +103,9 @@ def _device() -> dict[str, str]:
 
 def _weights() -> dict[str, str]:
     found = {}
-    for name, module in registry.backbones().items():
+    for name, family in registry.backbones().items():
         try:
-            found[name] = f"here: {module.find(name)}"
+            found[name] = f"here: {family.find(name)}"
         except (Missing, UserError) as error:
             found[name] = str(error)
     return found
@@ -119,8 +119,8 @@ def _networks() -> dict[str, str]:
     found = {}
     for option in ("clip", "dino", "structure"):
         name = getattr(Options(), option)
-        folder = hub.cached(name)
-        get = hub.command(name, hub.WHOLE_MODEL)
+        folder = hub.find_cached(name)
+        get = hub.download_command(name, hub.TRANSFORMERS_FILES)
         absent = f"{name} is not on this machine; get it with: {get}"
         found[option] = absent if folder is None else f"here: {folder}"
     return found

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from typing import Any
 
-from ..pipeline.output_paths import store_of
+from ..pipeline.output_paths import saved_progress
 from ..pipeline.task import EditTask
 from .console import (
     parse_pairs,
@@ -29,8 +29,8 @@ def edit(**values: Any) -> None:
     with report_errors():
         settings, words = parse_pairs(values.pop("settings")), tuple(values.pop("words"))
         task = EditTask(**values, settings=settings, words=words)
-        store = store_of(task)
-    with print_resume_hint(store.holds), report_errors():
+        progress = saved_progress(task)
+    with print_resume_hint(progress.can_resume), report_errors():
         if only_check:
             check_task(task, as_json)
         else:
@@ -42,35 +42,33 @@ set_signature(edit, task_parameters(), SWITCHES)
 
 def check_task(task: EditTask, as_json: bool) -> None:
     """Print what an edit would do and cost."""
-    from ..pipeline.validation import taken
+    from ..pipeline.validation import validate
 
-    known = taken(task)
+    validated = validate(task)
     begin = time.perf_counter()  # the time to import libraries counts: an edit imports them too
     from ..base.files import as_json as to_json
     from ..models import registry
     from ..pipeline import estimate
 
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    found = estimate.forecast(task, known, backbone, time.perf_counter() - begin)
+    cost = estimate.estimate_edit(task, validated, backbone, time.perf_counter() - begin)
     if as_json:
-        print(to_json(dataclasses.asdict(found)))
+        print(to_json(dataclasses.asdict(cost)))
         return
-    for line in estimate.lines(found):
+    for line in estimate.estimate_lines(cost):
         print_line(line)
 
 
 def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
     """Run an edit, save it, and print its manifest or a summary."""
-    from ..pipeline.validation import taken
+    from ..pipeline.validation import validate
 
-    known = taken(
-        task
-    )  # before the imports below, which take seconds: a mistake is reported at once
+    validated = validate(task)  # before imports that take seconds: a mistake is reported at once
     from ..base.files import as_json as to_json
     from ..pipeline import run
 
     with show_progress(quiet=as_json) as report:
-        result = run.edit(task, resume=resume, report=report, known=known)
+        result = run.edit(task, resume=resume, on_progress=report, validated=validated)
         result.save(report=report)
     if as_json:
         print(to_json(result.manifest))
@@ -83,7 +81,7 @@ def print_summary(manifest: dict) -> None:
 
     output = manifest["output"]
     print_wrote(f"{output} (and {output}.json)")
-    for line in summary.lines(manifest):
+    for line in summary.summary_lines(manifest):
         print_line(f"  {line}")
     for step in summary.next_steps(manifest):
         print_line(f"next: {step}")

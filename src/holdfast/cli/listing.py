@@ -88,17 +88,16 @@ def _method_rows() -> dict:
 
 def _backbone_rows() -> dict:
     from ..models import registry
-    from ..models.downloads import download
+    from ..models.downloads import plan_download
 
     rows = {}
-    for name, module in registry.backbones().items():
-        card = module.MODELS[name]
-        get = download(card) if card.gigabytes else None
+    for name, spec in registry.specs().items():
+        get = plan_download(spec) if spec.download_gb else None
         rows[name] = {
-            "weights": card.weights,
+            "weights": spec.weights,
             "gigabytes": round(get.bytes / 1e9, 1) if get else 0,
-            "frames": card.frames if card.frames < 10**6 else "any",
-            "licence": card.licence,
+            "frames": spec.frames if spec.frames < 10**6 else "any",
+            "licence": spec.licence,
             COMMAND: get.command if get else "",
         }
     return rows
@@ -112,8 +111,8 @@ def _pair_rows() -> dict:
     for name in methods.names():
         needs = methods.load(name).NEEDS
         rows[name] = {}
-        for backbone, module in registry.backbones().items():
-            missing = needs - module.MODELS[backbone].carries
+        for backbone, spec in registry.specs().items():
+            missing = needs - spec.capabilities
             rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
 

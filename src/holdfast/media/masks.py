@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..base.errors import UserError
 from ..base.notices import note
 from . import video
-from .clip_format import Grid
+from .clip_format import ClipFormat
 from .fitting import Fit
 from .mask_channels import ChannelChoice, ColourAndAlpha, MaskChannel, choose_channel, peak_value
 
@@ -241,7 +241,7 @@ def check_extent(
     return mask
 
 
-def cell_size(grid: Grid, fit: Fit) -> float:
+def cell_size(grid: ClipFormat, fit: Fit) -> float:
     """How many of the clip's pixels a latent cell covers, along the side where it covers more."""
     sides = zip(grid.stride[1:], fit.size, fit.model_size, strict=True)
     return max(stride * size / model_size for stride, size, model_size in sides)
@@ -255,7 +255,7 @@ def _stop_or_note(found: str, so: str, allow_any: bool) -> None:
 
 
 def from_cells(
-    cells: Tensor, grid: Grid, fit: Fit, shape: MaskShape, allow_any: bool = False
+    cells: Tensor, grid: ClipFormat, fit: Fit, shape: MaskShape, allow_any: bool = False
 ) -> Mask:
     """A mask on latents, f h w boolean, at the clip's own size and length. Raises UserError as check_extent does."""
 
@@ -269,7 +269,7 @@ def from_cells(
     return check_extent(Mask(read, shape), "auto", allow_any)
 
 
-def to_latent(frames: Iterable[np.ndarray], grid: Grid, shape: tuple[int, int, int]) -> Tensor:
+def to_latent(frames: Iterable[np.ndarray], grid: ClipFormat, shape: tuple[int, int, int]) -> Tensor:
     """Masks H W, one a frame, to 1 1 f h w: a latent cell is inside where any pixel of any of its frames is."""
     cells = torch.zeros(shape)
     last = 0

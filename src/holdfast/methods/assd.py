@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as attended
 from ..base.notices import note
 from ..base.schema import Guidance, Number, Range, Share, Steps, setting
 from ..models import attention
-from ..models.attention.hooks import Site
+from ..models.attention.hooks import Layer
 from ..sampling.distillation import DistillationConfig, NoiseSample, draw_samples
 from ..sampling.field import EditInputs, ImageModel, Step, VelocityField, initial_state
 
@@ -119,7 +119,7 @@ def guidance(guide: ImageModel, z: Tensor, source: Tensor, draw: NoiseSample, cf
 
 def find_last_layers(field: VelocityField, count: int) -> set[str]:
     """The paths of the last self-attention layers over space, or over space and time."""
-    layers = [s.path for s in field.door.sites if s.kind == "self" and s.axis != "temporal"]
+    layers = [s.path for s in field.door.hooked_layers if s.kind == "self" and s.axis != "temporal"]
     return set(layers[-count:])
 
 
@@ -132,17 +132,17 @@ def record_source(field: VelocityField, cfg: Config) -> contextlib.AbstractConte
 
 
 def fuse_source(
-    field: VelocityField, cfg: Config, seen: dict[Site, tuple[Tensor, Tensor]]
+    field: VelocityField, cfg: Config, seen: dict[Layer, tuple[Tensor, Tensor]]
 ) -> contextlib.AbstractContextManager[None]:
     """Fuse the reference's attention into the calls inside (Eq. 11 to 13), each into its own half's."""
     if not cfg.fusion:
         return contextlib.nullcontext()
     chosen = find_last_layers(field, cfg.fused)
 
-    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def rule(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         own = attended(q, k, v)
         k_known, v_known = seen[replace(site, branch=f"src{site.branch[3:]}")]
         # so that equal latents give stock attention whatever the weight
         return own + cfg.fusion * (attended(q, k_known, v_known) - own)
 
-    return attention.edit(field, rule, lambda site: site.path in chosen)
+    return attention.use_rule(field, rule, lambda site: site.path in chosen)

@@ -46,7 +46,7 @@ class Config:
 def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     source = given.source
-    against = given.tgt.against(given.src)  # guidance leads away from the source prompt
+    against = given.tgt.with_negative_of(given.src)  # guidance leads away from the source prompt
     z, _ = initial_state(start, source)
     for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]

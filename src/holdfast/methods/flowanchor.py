@@ -29,7 +29,7 @@ from ..base.schema import (
     setting,
 )
 from ..models import attention
-from ..models.attention.refinement import Refinement, refined
+from ..models.attention.refinement import LogitRefinement, refine_attention
 from ..sampling import maths
 from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
@@ -112,10 +112,10 @@ def modulate_magnitude(difference: Tensor, gain: float, contrast: str) -> Tensor
 def prepare_refinement(field: VelocityField, given: EditInputs, cfg: Config):
     """What opens SAR for an evaluation: nothing where there is no mask, no word or no strength to it."""
     refines = cfg.beta_text or cfg.beta_video
-    if given.mask is None or not given.tgt.words or not refines:
+    if given.mask is None or not given.tgt.edit_tokens or not refines:
         return contextlib.nullcontext
     rule = RefinementRule(given.mask, given.tgt, cfg)
-    return lambda: attention.edit(field, rule, RefinementRule.where)
+    return lambda: attention.use_rule(field, rule, RefinementRule.where)
 
 
 class RefinementRule:
@@ -126,36 +126,36 @@ class RefinementRule:
         self.known: dict[tuple, Tensor] = {}  # a mask's tokens, by frames and grid
 
     @staticmethod
-    def where(site: attention.Site) -> bool:
+    def where(site: attention.Layer) -> bool:
         return site.kind == "cross" and site.branch == "tgt+"
 
-    def __call__(self, site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        columns = site.columns(self.tgt.words, q.device)
-        how = Refinement(
+    def __call__(self, site: attention.Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        columns = site.key_positions(self.tgt.edit_tokens, q.device)
+        how = LogitRefinement(
             self.cfg.beta_text,
             self.cfg.beta_video,
-            length=site.text[1] if self.cfg.text_range == "all" else site.text[0] + self.tgt.length,
-            kept=self._kept(site, k),
+            key_end=site.text_span[1] if self.cfg.text_range == "all" else site.text_span[0] + self.tgt.token_count,
+            exempt_keys=self._kept(site, k),
             statistics=self.cfg.statistics,
-            first=site.text[0],
+            key_begin=site.text_span[0],
         )
         # The equations' extremes of a column run over all frames: one clip, also where the frames are in the batch.
         batch, heads, tokens, dim = q.shape
         joined = q.transpose(0, 1).reshape(1, heads, batch * tokens, dim)
         inside = self._inside(site).flatten()
-        output = refined(joined, k[:1], v[:1], inside, columns, how)
+        output = refine_attention(joined, k[:1], v[:1], inside, columns, how)
         return output.view(heads, batch, tokens, dim).transpose(0, 1)
 
-    def _inside(self, site: attention.Site) -> Tensor:
+    def _inside(self, site: attention.Layer) -> Tensor:
         """The site's tokens that the mask covers, B N boolean."""
-        key = (site.frames, site.grid, site.axis)
+        key = (site.frames, site.token_grid, site.axis)
         if key not in self.known:
-            self.known[key] = site.covered(self.mask)
+            self.known[key] = site.tokens_in_mask(self.mask)
         return self.known[key]
 
-    def _kept(self, site: attention.Site, k: Tensor) -> Tensor | None:
+    def _kept(self, site: attention.Layer, k: Tensor) -> Tensor | None:
         """Keys that are left alone, L boolean: what is no text, and the padding if it is asked for."""
         position = torch.arange(k.shape[2], device=k.device)
-        end = site.text[0] + self.tgt.length if self.cfg.padding == "kept" else site.text[1]
-        kept = (position < site.text[0]) | (position >= end)
+        end = site.text_span[0] + self.tgt.token_count if self.cfg.padding == "kept" else site.text_span[1]
+        kept = (position < site.text_span[0]) | (position >= end)
         return kept if kept.any() else None

@@ -80,7 +80,7 @@ def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | Non
     if cfg.timesteps == "whole":
         levels = [field.whole(sigma) for sigma in levels]
     source, src, tgt = given.source, given.src, given.tgt
-    gated = bool(src.words or tgt.words)
+    gated = bool(src.edit_tokens or tgt.edit_tokens)
     if not gated:
         note("no word drives the edit, so nothing says where it goes: the whole frame may change")
     z, _ = initial_state(start, source)
@@ -107,24 +107,24 @@ def velocity_and_attention(
     """The guided velocity, and where the condition's words attend in it: 1 1 f h w, 0 or 1 (all 0 without words)."""
     guidance = {"src": cfg.source_guidance, "tgt": cfg.target_guidance}[side]
     if (
-        not condition.words
+        not condition.edit_tokens
     ):  # the other prompt's words alone say where; `edit` sees to it where there are none at all
         velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
         return velocity, torch.zeros_like(z[:, :1])
     chosen = find_layer(field, cfg.depth)
 
-    def where(site: attention.Site) -> bool:
+    def where(site: attention.Layer) -> bool:
         return site.path == chosen and site.branch == f"{side}+"
 
-    with attention.record(field, where, maps.attending(condition.words)) as found:
+    with attention.record(field, where, maps.token_heatmap(condition.edit_tokens)) as found:
         velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
-    return velocity, threshold_heat(maps.assembled(found), z.shape[2:], cfg.smooth)
+    return velocity, threshold_heat(maps.merge_windows(found), z.shape[2:], cfg.smooth)
 
 
 def find_layer(field: VelocityField, depth: float) -> str:
     """The path of the cross-attention at a share of the network's depth."""
     layers = [
-        site.path for site in field.door.sites if site.kind == "cross" and site.axis != "temporal"
+        site.path for site in field.door.hooked_layers if site.kind == "cross" and site.axis != "temporal"
     ]
     return layers[min(round(depth * len(layers)), len(layers) - 1)]
 

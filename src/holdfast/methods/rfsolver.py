@@ -105,17 +105,17 @@ def share_source_values(
     if inverted is None:
         yield
         return
-    first_layer = round(depth * field.door.layers("self", "joint"))  # depth 1: none
+    first_layer = round(depth * field.door.count_layers("self", "joint"))  # depth 1: none
 
-    def where(site: attention.Site) -> bool:
-        return site.kind == "self" and site.layer >= first_layer
+    def where(site: attention.Layer) -> bool:
+        return site.kind == "self" and site.index >= first_layer
 
     with attention.record(field, where, lambda site, q, k, v: v) as found:
         field.velocity(inverted, sigma, given.src, branch="src+")
     values = {(site.path, site.frames): v for site, v in found.items()}
 
-    def share(site: attention.Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def share(site: attention.Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, values[site.path, site.frames])
 
-    with attention.edit(field, share, where):
+    with attention.use_rule(field, share, where):
         yield

@@ -18,15 +18,15 @@ def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
     kind = getattr(transformers, kind)
     processor = getattr(transformers, processor)
     try:
-        folder = hub.found(place)
-        with hub.quiet():
+        folder = hub.find_folder(place)
+        with hub.silence_transformers():
             model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             model = model.eval().requires_grad_(False)
             return model, processor.from_pretrained(folder, local_files_only=True)
     except (OSError, Missing) as error:
         raise Missing(
             f"{option} needs {place}, which is not on this machine; get it with: "
-            f"{hub.command(place, hub.WHOLE_MODEL)} (or set the metrics' option {option} to a folder)"
+            f"{hub.download_command(place, hub.WHOLE_MODEL)} (or set the metrics' option {option} to a folder)"
         ) from error
 
 
@@ -56,7 +56,7 @@ class Clip:
 
         self.model, self.processor = _loaded("CLIPModel", "CLIPImageProcessor", place, "clip")
         self.model.to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(hub.found(place), local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(hub.find_folder(place), local_files_only=True)
         self.device, self.view = device, _view(self.processor)
         self.queue = Queue(self._embed)
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.base import Condition
+    from ..models.base import Conditioning
     from ..sampling.field import VelocityField
 
-LEVELS = (0.7, 0.8, 0.9)  # chosen on tuning scenes; lower ones tell less
-EVALUATIONS = 2 * len(LEVELS)
-KEY = (
+SIGMAS = (0.7, 0.8, 0.9)  # chosen on tuning scenes; lower ones tell less
+EVALUATIONS = 2 * len(SIGMAS)
+NOISE_STEP = (
     10**6
 )  # noise of steps that no edit reaches: the result may fit the edit's own noise by chance
 CLEARLY, WEAKLY, NOT = "clearly", "weakly", "not"
-TRUSTED = 0.9  # a word that is right less often is called a weak hint
+MIN_RELIABILITY = 0.9  # a word that is right less often is called a weak hint
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Agreement:
 
 def can_judge(about: Any) -> bool:
     """Whether a model, loaded or not, is driven by words alone."""
-    return "text" in about.carries and "image" not in about.carries
+    return "text" in about.capabilities and "image" not in about.capabilities
 
 
 def score(
     field: "VelocityField",
     z: "Tensor",
-    source: "Condition",
-    target: "Condition",
+    source: "Conditioning",
+    target: "Conditioning",
     frames: int,
     seed: int,
 ) -> float | None:
@@ -61,8 +61,8 @@ def score(
 
     window = z[:, :, :frames]
     nearer = apart = 0.0
-    for index, sigma in enumerate(LEVELS):
-        eps = keyed_noise(window, seed, KEY + index)
+    for index, sigma in enumerate(SIGMAS):
+        eps = keyed_noise(window, seed, NOISE_STEP + index)
         noisy, u = add_noise(window, sigma, eps), eps - window
         v_src = field.velocity(noisy, sigma, source, branch="src+")
         v_tgt = field.velocity(noisy, sigma, target, branch="tgt+")
@@ -89,10 +89,10 @@ def judge(value: float, calibration: Mapping[str, Any], is_usual: bool = True) -
         word = CLEARLY
     elif value < calibration[NOT]["below"]:
         word = NOT
-    return Agreement(value, word, hint_of(word, calibration[word]))
+    return Agreement(value, word, hint_for(word, calibration[word]))
 
 
-def hint_of(word: str, measured: Mapping[str, Any]) -> str:
+def hint_for(word: str, measured: Mapping[str, Any]) -> str:
     """Say of how many scenes called by a word it was true."""
     succeeded, count = measured["succeeded"], measured["scenes"]
     if not count:
@@ -101,10 +101,10 @@ def hint_of(word: str, measured: Mapping[str, Any]) -> str:
         return f"{succeeded} of {count} held-out scenes called so had succeeded, by flowedit without a mask"
     right = count - succeeded if word == NOT else succeeded
     said = f"right for {right} of {count} held-out scenes called so, by flowedit without a mask"
-    return said if right / count >= TRUSTED else f"a weak hint: {said}"
+    return said if right / count >= MIN_RELIABILITY else f"a weak hint: {said}"
 
 
-def sentence(found: Mapping[str, Any]) -> str:
+def describe_agreement(found: Mapping[str, Any]) -> str:
     """A judgement of a manifest in a line."""
     if not found["words"]:
         return (

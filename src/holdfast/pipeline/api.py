@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from ..models.base import Backbone
     from .loop import Event
     from .result import Result
-    from .validation import Taken
+    from .validation import ValidatedTask
 
-RATE = 16  # frames per second of a clip in memory that comes without
+DEFAULT_FPS = 16  # of a clip in memory that comes without a rate
 
 
-class Scratch:
+class ScratchFolder:
     """A folder, made when it is first asked for; it goes with the last one who refers to this, or at `remove`."""
 
     def __init__(self) -> None:
@@ -54,13 +54,13 @@ class Scratch:
 
 
 @dataclasses.dataclass
-class Asked:
+class PreparedCall:
     """A call, checked and ready to run."""
 
     task: EditTask
     backbone: "Backbone | None"
-    known: "Taken"
-    scratch: Scratch  # where what was in memory lies
+    validated: "ValidatedTask"
+    scratch: ScratchFolder  # where what was in memory lies
     notes: list[str]
     resume: bool = False
     progress: Callable[[str, int, int], None] | None = None
@@ -78,8 +78,8 @@ def edit(
     from . import run
 
     with _name_arguments():
-        asked = _asked("edit", _named(input, source_prompt, target_prompt, options))
-        return run.exhausted(_running(asked), asked.task, asked.progress)
+        call = _prepare_call("edit", _named(input, source_prompt, target_prompt, options))
+        return run.run_to_end(_run_call(call), call.task, call.progress)
 
 
 def edit_events(
@@ -91,8 +91,8 @@ def edit_events(
     Raise for bad input at the call, as `edit` does.
     """
     with _name_arguments():
-        asked = _asked("edit_events", _named(input, source_prompt, target_prompt, options))
-    return _running(asked)
+        call = _prepare_call("edit_events", _named(input, source_prompt, target_prompt, options))
+    return _run_call(call)
 
 
 def _named(input: Any, source: str, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,26 +112,26 @@ def _name_arguments() -> Iterator[None]:
         raise
 
 
-def _running(asked: Asked) -> "Iterator[Event | Result]":
+def _run_call(asked: PreparedCall) -> "Iterator[Event | Result]":
     """The events of a call. What was in memory stays with the result, and is gone where there is none."""
     from . import run
-    from .loop import Note
+    from .loop import NoticeIssued
 
-    running = run.events(asked.task, asked.backbone, asked.resume, asked.known)
+    running = run.edit_events(asked.task, asked.backbone, asked.resume, asked.validated)
     with contextlib.ExitStack() as undone:
         undone.callback(asked.scratch.remove)
-        yield from map(Note, asked.notes)
+        yield from map(NoticeIssued, asked.notes)
         with contextlib.closing(running):
             for event in running:
                 if isinstance(event, run.Result):
                     event.manifest["notes"][:0] = asked.notes
                     event.manifest["in_memory"] = asked.scratch.files()
-                    event.made_from = asked.scratch
+                    event.scratch = asked.scratch
                     undone.pop_all()
                 yield event
 
 
-def _asked(function: str, given: Mapping[str, Any]) -> Asked:
+def _prepare_call(function: str, given: Mapping[str, Any]) -> PreparedCall:
     """Check a call. Raise UserError for an argument that does not exist, with the nearest, and for a wrong value."""
     known = inspect.signature(FUNCTIONS[function]).parameters
     given = rename_fields(given)
@@ -139,20 +139,20 @@ def _asked(function: str, given: Mapping[str, Any]) -> Asked:
         if name not in known:
             cause = f"{function}() has no argument {name!r}"
             raise UnknownArgumentError(cause, names.suggest(name, known))
-    values = {name: _plain(value) for name, value in given.items()}
+    values = {name: _path_to_text(value) for name, value in given.items()}
     own = {name: values.pop(name) for name in ARGUMENTS if name in values}
-    scratch = Scratch()
+    scratch = ScratchFolder()
     with contextlib.ExitStack() as undone, collected() as notes:
         undone.callback(scratch.remove)
-        values, backbone = _loaded({"output": ""} | values)
-        rate = _rate(own.pop("rate", None), values["input"])
-        task = EditTask(**values | _filed(values, rate, scratch))
-        known = _taken(task, backbone, rate)
+        values, backbone = _split_backbone({"output": ""} | values)
+        rate = _parse_rate(own.pop("rate", None), values["input"])
+        task = EditTask(**values | _save_in_memory_inputs(values, rate, scratch))
+        known = _validate_call(task, backbone, rate)
         undone.pop_all()
-    return Asked(task, backbone, known, scratch, notes, **own)
+    return PreparedCall(task, backbone, known, scratch, notes, **own)
 
 
-def _loaded(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone | None]":
+def _split_backbone(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone | None]":
     """The backbone by its name, and itself where it is loaded."""
     backbone = values.get("backbone", "")
     if isinstance(backbone, str):
@@ -163,7 +163,7 @@ def _loaded(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone | None]":
     return values | {"backbone": backbone.name}, backbone
 
 
-def _filed(values: dict[str, Any], rate: Fraction | None, scratch: Scratch) -> dict[str, Any]:
+def _save_in_memory_inputs(values: dict[str, Any], rate: Fraction | None, scratch: ScratchFolder) -> dict[str, Any]:
     """Of the values, those that are in memory, as files. rate: None where the clip is a file already."""
     from ..media import arrays
 
@@ -175,36 +175,36 @@ def _filed(values: dict[str, Any], rate: Fraction | None, scratch: Scratch) -> d
         inside = arrays.to_mask(values["mask"])
         made["mask"] = str(arrays.write_mask(scratch.path, "mask", inside))
     if "first_frame" in values:
-        made["first_frame"] = _image(values["first_frame"], "first", scratch)
+        made["first_frame"] = _save_image(values["first_frame"], "first", scratch)
     if isinstance(values.get("keyframes"), Mapping):
-        named = ((n, _image(one, f"key{n}", scratch)) for n, one in values["keyframes"].items())
+        named = ((n, _save_image(one, f"key{n}", scratch)) for n, one in values["keyframes"].items())
         made["keyframes"] = tuple(f"{n}={path}" for n, path in named)
     return made
 
 
-def _image(value: Any, name: str, scratch: Scratch) -> str | None:
+def _save_image(value: Any, name: str, scratch: ScratchFolder) -> str | None:
     from ..media import arrays
 
-    value = _plain(value)
+    value = _path_to_text(value)
     if isinstance(value, str | None):
         return value
     return str(arrays.write_image(scratch.path, name, arrays.to_image(value, f"the {name} frame")))
 
 
-def _plain(value: Any) -> Any:
+def _path_to_text(value: Any) -> Any:
     """A path as a text."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _rate(rate: Any, clip: Any) -> Fraction | None:
+def _parse_rate(rate: Any, clip: Any) -> Fraction | None:
     """Frames a second of a clip in memory; None of one that is a file, which has its own."""
     if isinstance(clip, str):
         if rate is not None:
             note("rate has no effect on a clip that is a file, which has its own")
         return None
     if rate is None:
-        note(f"the clip came without a rate, and {RATE} frames a second are taken; give rate=")
-        return Fraction(RATE)
+        note(f"the clip came without a rate, and {DEFAULT_FPS} frames a second are taken; give rate=")
+        return Fraction(DEFAULT_FPS)
     try:
         known = Fraction(rate).limit_denominator(1001)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
@@ -214,13 +214,13 @@ def _rate(rate: Any, clip: Any) -> Fraction | None:
     return known
 
 
-def _taken(task: EditTask, backbone: "Backbone | None", rate: Fraction | None) -> "Taken":
+def _validate_call(task: EditTask, backbone: "Backbone | None", rate: Fraction | None) -> "ValidatedTask":
     """What is known of the task's files. rate: the clip was in memory, and what its file adds to it is left out: times
     in thousandths of a second, and the tags of a video.
     """
-    from .validation import taken
+    from .validation import validate
 
-    known = taken(task, backbone)
+    known = validate(task, backbone)
     if rate is None:
         return known
     count = known.clip.frames

@@ -10,11 +10,11 @@ import torch
 
 from ..models import registry
 from ..models.base import Backbone, unwrap
-from .planning import Second
+from .planning import ModelChoice
 
 
 @dataclass(frozen=True)
-class Waiting:
+class ParkedModel:
     """The model that guided a backbone's last edit, on the CPU."""
 
     wanted: tuple[str | None, ...]  # what it was asked by, and the identity of its files then
@@ -22,37 +22,37 @@ class Waiting:
     parts: list[Any]  # that come back to the device
 
 
-_waiting: weakref.WeakKeyDictionary[Backbone, Waiting] = weakref.WeakKeyDictionary()
+_parked: weakref.WeakKeyDictionary[Backbone, ParkedModel] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def guiding(chosen: Second, backbone: Backbone) -> Iterator[Backbone | None]:
+def borrow_image_model(chosen: ModelChoice, backbone: Backbone) -> Iterator[Backbone | None]:
     """Have the model that guides an edit inside, on its device; None where there is none.
 
     Afterwards it waits on the CPU for the next edit of this backbone; an edit that has no use for it lets it go.
     """
     own = unwrap(backbone)
-    known = _waiting.pop(own, None)
+    known = _parked.pop(own, None)
     if chosen.name is None:
         del known
         yield None
         return
     identity = registry.weights_identity(chosen.name, chosen.weights)
-    wanted = (identity, *asked(chosen, backbone))
+    wanted = (identity, *_load_arguments(chosen, backbone))
     if known and known.wanted == wanted:
         model = known.model
         for part in known.parts:
             part.to(model.device)
     else:
         del known  # before the other is loaded
-        model = loaded(chosen, backbone)
+        model = load_helper(chosen, backbone)
     try:
         yield model
     finally:
         parts = [part for part in model.parts.values() if _is_on(part, model.device)]
         for part in parts:
             part.to("cpu")
-        _waiting[own] = Waiting(wanted, model, parts)
+        _parked[own] = ParkedModel(wanted, model, parts)
 
 
 def _is_on(part: Any, device: torch.device) -> bool:
@@ -60,11 +60,11 @@ def _is_on(part: Any, device: torch.device) -> bool:
     return first is not None and first.device.type == device.type
 
 
-def loaded(chosen: Second, backbone: Backbone) -> Backbone:
+def load_helper(chosen: ModelChoice, backbone: Backbone) -> Backbone:
     """A plan's second model, on the backbone's device."""
-    return registry.load_backbone(*asked(chosen, backbone))
+    return registry.load_backbone(*_load_arguments(chosen, backbone))
 
 
-def asked(chosen: Second, backbone: Backbone) -> tuple[str | None, ...]:
+def _load_arguments(chosen: ModelChoice, backbone: Backbone) -> tuple[str | None, ...]:
     kind = str(backbone.dtype).removeprefix("torch.")
     return chosen.name, chosen.weights, backbone.device.type, kind

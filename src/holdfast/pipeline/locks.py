@@ -17,48 +17,48 @@ try:
 except ImportError:  # Windows: two processes are not told apart there
     fcntl = None
 
-_claims: "weakref.WeakValueDictionary[Path, Claim]" = weakref.WeakValueDictionary()
-_claiming = threading.Lock()
+_locks: "weakref.WeakValueDictionary[Path, OutputLock]" = weakref.WeakValueDictionary()
+_taking = threading.Lock()
 
 
-class Claim:
+class OutputLock:
     """A result's name, kept from other processes until `release`, or until nobody refers to this.
 
     busy: whether a run of this process works on it right now; between its edit and its saving none does.
     """
 
     def __init__(self, path: Path):
-        self.busy = False
+        self.is_busy = False
         absent = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         place = path.with_name(f".{path.name}.lock{SCRATCH}")
-        self.release = weakref.finalize(self, _let_go, _locked(place), place, absent, os.getpid())
+        self.release = weakref.finalize(self, _release, _lock_file(place), place, absent, os.getpid())
 
 
 @contextlib.contextmanager
-def claimed(path: str | Path) -> Iterator[Claim]:
+def lock_output(path: str | Path) -> Iterator[OutputLock]:
     """Work on a result's name alone. What is yielded keeps other processes away for as long as it is kept, but for a
     block that ends with an error.
 
     Raises ValueError where another run works on it, in this process or another.
     """
-    claim = _claim(Path(os.path.realpath(Path(path).parent), Path(path).name))
+    claim = _take_lock(Path(os.path.realpath(Path(path).parent), Path(path).name))
     try:
         yield claim
     except BaseException:  # a cancelled run too
         claim.release()
         raise
     finally:
-        claim.busy = False
+        claim.is_busy = False
 
 
-def _claim(path: Path) -> Claim:
-    with _claiming:
-        claim = _claims.get(path)
+def _take_lock(path: Path) -> OutputLock:
+    with _taking:
+        claim = _locks.get(path)
         try:
             if claim and claim.busy:
                 raise BlockingIOError
             if claim is None or not claim.release.alive:
-                claim = _claims[path] = Claim(path)
+                claim = _locks[path] = OutputLock(path)
         except BlockingIOError as error:
             raise UserError(
                 f"another run is making {path.name} at this moment; wait for it, or give another --output"
@@ -67,7 +67,7 @@ def _claim(path: Path) -> Claim:
     return claim
 
 
-def _locked(place: Path) -> int | None:
+def _lock_file(place: Path) -> int | None:
     """An open descriptor of a file that only this process has locked; None where locks are not to be had.
 
     Raises BlockingIOError where another process has it.
@@ -86,7 +86,7 @@ def _locked(place: Path) -> int | None:
             os.close(lock)
             raise
         except OSError:  # a file system without locks, or a full one: the edit may still fit
-            _let_go(lock, place, [], os.getpid())
+            _release(lock, place, [], os.getpid())
             return None
         if lock is not None:
             os.close(lock)
@@ -94,7 +94,7 @@ def _locked(place: Path) -> int | None:
     return None
 
 
-def _let_go(lock: int | None, place: Path, made: list[Path], process: int) -> None:
+def _release(lock: int | None, place: Path, made: list[Path], process: int) -> None:
     """made: folders that were made for it, and are left only where something lies in them. process: whose it is; a
     forked one has the descriptor too.
     """

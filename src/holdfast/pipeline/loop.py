@@ -22,15 +22,15 @@ from ..media import masks
 from ..media.reading import Clip
 from ..models import calibration
 from ..models.attention import maps
-from ..models.base import Backbone, Condition, Prompt, reserve
+from ..models.base import Backbone, Conditioning, Prompt, reserve
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
 from . import agreement
-from .helper_models import guiding, loaded
-from .planning import Plan, plan
+from .helper_models import borrow_image_model, load_helper
+from .planning import Plan, make_plan
 from .task import EditTask
 
-LARGEST = 1e6  # of a latent, whose numbers are about 1: far from what a VAE can decode, or a float can square
+MAX_ABS = 1e6  # of a latent, whose numbers are about 1: far from what a VAE can decode, or a float can square
 AUTO_FEATHER = 0.5  # of a latent cell: how far an edit fades out around an automatic mask
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W, one a frame, anew at each call
 
@@ -45,14 +45,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Note:
+class NoticeIssued:
     """What a user should know of this run."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Found:
+class AutoMaskFound:
     """The automatic mask, f h w boolean on latents."""
 
     cells: Tensor
@@ -60,23 +60,23 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Done:
+class EditFinished:
     """The end of a walk: the edited latent, and how often the network was evaluated."""
 
     z: Tensor
     evaluations: int
-    beside: int = 0  # those of the second model
+    image_model_evaluations: int = 0  # those of the second model
     stage: str = "edit"
-    walked: bool = True  # whether there was anything to walk; else the latent is the clip's own
+    is_edited: bool = True  # whether there was anything to walk; else the latent is the clip's own
     agreement: float | None = None  # agreement.score, where the job asks for it
-    judging: int = 0  # evaluations that it took
-    is_usual: bool = (
+    judge_evaluations: int = 0  # evaluations that it took
+    is_in_domain: bool = (
         True  # whether prompts and clip are such as the model's judgement was measured on
     )
 
 
 @dataclass(frozen=True)
-class Painted:
+class FirstFramePainted:
     """The wanted first frame as an image model made it from the prompts, 3 H W at the size that the model takes."""
 
     frame: Tensor
@@ -84,11 +84,11 @@ class Painted:
     stage: str = "first frame"
 
 
-Event = Painted | Progress | Note | Found | Step | Done
+Event = FirstFramePainted | Progress | NoticeIssued | AutoMaskFound | Step | EditFinished
 
 
 @dataclass(frozen=True)
-class Job:
+class LoopJob:
     """What to walk."""
 
     plan: Plan
@@ -96,58 +96,58 @@ class Job:
     frames: Callable[[], Iterable[Tensor]]
     mask: MaskFrames | None = None
     # makes a mask of the cells that attention finds
-    locate: Callable[[Tensor], MaskFrames] | None = None
+    make_auto_mask: Callable[[Tensor], MaskFrames] | None = None
     cells: Tensor | None = None  # those that an earlier run found
-    first: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
-    keys: Mapping[int, Tensor] = field(default_factory=dict)  # wanted frames besides, by place
-    start: Step | None = None  # where an earlier run stopped
+    first_frame: Tensor | None = None  # the wanted first frame, as the model takes it, 3 H W
+    keyframes: Mapping[int, Tensor] = field(default_factory=dict)  # wanted frames besides, by place
+    resume: Step | None = None  # where an earlier run stopped
     adapters: dict[str, Tensor] | None = None  # what an earlier run fitted to this clip
-    guide: Backbone | None = None  # the plan's second model, where it is loaded already
-    source: Tensor | None = None  # the clean latent of the frames, where they were encoded already
-    checked: bool = False  # look whether the clip is of the kind that the model was trained on
-    judged: bool = False  # ask the model at the end whether it sees the target in the result
+    image_model: Backbone | None = None  # the plan's second model, where it is loaded already
+    source_latent: Tensor | None = None  # the clean latent of the frames, where they were encoded already
+    checks_footage: bool = False  # look whether the clip is of the kind that the model was trained on
+    judges_result: bool = False  # ask the model at the end whether it sees the target in the result
 
 
-def job(
+def plan_job(
     task: EditTask,
     backbone: Backbone,
     frames: Tensor,
     mask: Sequence[np.ndarray] | None = None,
-    first: Tensor | None = None,
-    keys: Mapping[int, Tensor] | None = None,
-) -> Job:
+    first_frame: Tensor | None = None,
+    keyframes: Mapping[int, Tensor] | None = None,
+) -> LoopJob:
     """An edit of frames f 3 H W that are in memory; the task's files are not read. mask: boolean H W, one a frame;
     first: the wanted first frame, 3 H W; keys: wanted frames at other places.
     """
-    keys = keys or {}
-    chosen = plan(task, backbone, len(frames), tuple(frames.shape[-2:]), keys)
-    return Job(
+    keyframes = keyframes or {}
+    chosen = make_plan(task, backbone, len(frames), tuple(frames.shape[-2:]), keyframes)
+    return LoopJob(
         chosen,
         frames=lambda: chosen.fit.forward(frames),
         mask=None if mask is None else lambda: mask,
-        locate=lambda cells: cells_mask(chosen, backbone.grid, cells).frames,
-        first=None if first is None else next(chosen.fit.forward([first])),
-        keys={at: next(chosen.fit.forward([frame])) for at, frame in keys.items()},
+        make_auto_mask=lambda cells: mask_from_cells(chosen, backbone.clip_format, cells).frames,
+        first_frame=None if first_frame is None else next(chosen.fit.forward([first_frame])),
+        keyframes={at: next(chosen.fit.forward([frame])) for at, frame in keyframes.items()},
     )
 
 
-def cells_mask(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
+def mask_from_cells(chosen: Plan, grid, cells: Tensor) -> masks.Mask:
     """A mask of cells that attention found, shaped as the task has it. Its edges are those of cells: unless the task
     says otherwise, the edit fades out over some pixels.
     """
     task = chosen.task
-    shape = shape_of(task)
+    shape = mask_shape(task)
     if task.feather is None:
         shape = replace(shape, feather=round(AUTO_FEATHER * masks.cell_size(grid, chosen.fit)))
     return masks.from_cells(cells, grid, chosen.fit, shape, task.allow_any_mask)
 
 
-def bind_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
+def open_task_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
     """Return the mask that a task names by a file or a box. Raises UserError as masks.bind does."""
-    return masks.open_mask(task.mask, clip, part, shape_of(task), allow_any, task.mask_channel)
+    return masks.open_mask(task.mask, clip, part, mask_shape(task), allow_any, task.mask_channel)
 
 
-def shape_of(task: EditTask) -> masks.MaskShape:
+def mask_shape(task: EditTask) -> masks.MaskShape:
     return masks.MaskShape(task.invert_mask, task.outline, task.grow or 0, task.feather or 0)
 
 
@@ -157,13 +157,13 @@ class Metered:
     def __init__(self, inner: VelocityField):
         self.inner, self.evaluations = inner, 0
         self.halves: list[Any] = []  # of conditions, that steered a call
-        self.door, self.features, self.network = inner.door, inner.features, inner.network
-        self.levels, self.whole = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
+        self.sigmas, self.snap_timestep = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
         self.evaluations += 1
-        half = condition.half(branch) if isinstance(condition, Condition) else None
+        half = condition.for_branch(branch) if isinstance(condition, Conditioning) else None
         if half is not None and not self.is_steered_by(half):
             self.halves.append(half)
         return result
@@ -182,8 +182,8 @@ class Watched:
 
     def __init__(self, inner: VelocityField, source: Tensor):
         self.inner, self.clean, self.part = inner, source, source
-        self.door, self.features, self.network = inner.door, inner.features, inner.network
-        self.levels, self.whole = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
+        self.sigmas, self.snap_timestep = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
@@ -210,56 +210,56 @@ class Watched:
 
 
 @torch.no_grad()
-def walk(job: Job, backbone: Backbone) -> Iterator[Event]:
+def run_loop(job: LoopJob, backbone: Backbone) -> Iterator[Event]:
     """Walk a job to its end, which is a Done. Raises what the method or the backbone raises, and UserError where the
     backbone is at work on another edit.
     """
     with reserve(backbone), contextlib.ExitStack() as borrowed:
-        yield from _walked(job, backbone, borrowed)
+        yield from _run_method(job, backbone, borrowed)
 
 
-def _walked(job: Job, backbone: Backbone, borrowed: contextlib.ExitStack) -> Iterator[Event]:
+def _run_method(job: LoopJob, backbone: Backbone, borrowed: contextlib.ExitStack) -> Iterator[Event]:
     metered = Metered(backbone)
     in_clips = getattr(job.plan.method, "LONG", "windows") == "clips"
-    over = metered if in_clips else windows.apply_windows(metered, job.plan.spans)
-    given = yield from _given(job, backbone)
+    over = metered if in_clips else windows.apply_windows(metered, job.plan.windows)
+    given = yield from _make_inputs(job, backbone)
     is_usual = not calibration.unknown_words(backbone, job.plan.task.prompts)
-    if job.checked and backbone.calibration.vae_psnr is not None:
+    if job.checks_footage and backbone.calibration.vae_psnr is not None:
         is_usual &= calibration.check_footage(backbone, job.frames(), given.source)
         yield Progress("compare with training", 1, 1)
-    guide = job.guide or borrowed.enter_context(guiding(job.plan.guide, backbone))
+    guide = job.image_model or borrowed.enter_context(borrow_image_model(job.plan.image_model, backbone))
     if guide:
-        given = replace(given, guide=_guide(job.plan, guide))
+        given = replace(given, guide=_wrap_image_model(job.plan, guide))
         yield Progress("guide", 1, 1)
-    if job.locate and job.plan.task.mask == "auto":
-        cells = maps.automatic(over, given) if job.cells is None else job.cells
-        yield Found(cells)
-        given = _masked(given, job.locate(cells), backbone)
+    if job.make_auto_mask and job.plan.task.mask == "auto":
+        cells = maps.find_auto_mask(over, given) if job.cells is None else job.cells
+        yield AutoMaskFound(cells)
+        given = _with_mask(given, job.make_auto_mask(cells), backbone)
     elif job.mask:
-        given = _masked(given, job.mask, backbone)
-    if job.start:
-        fits(job.start, given.source)
+        given = _with_mask(given, job.mask, backbone)
+    if job.resume:
+        check_progress_fits(job.resume, given.source)
     step, seen = None, Watched(over, given.source)
-    for step in job.plan.method.edit(seen, given, job.plan.cfg, on_device(job.start, given.source)):
-        finite(step.z, f"the latent after step {step.index} of {step.count}")
+    for step in job.plan.method.edit(seen, given, job.plan.config, move_step(job.resume, given.source)):
+        check_finite(step.z, f"the latent after step {step.index} of {step.count}")
         yield replace(step, clean=seen.after(step))
     task, made = job.plan.task, metered.evaluations
-    if task.negative.strip() and made and not negated(job, given, metered, backbone):
+    if task.negative.strip() and made and not was_negative_used(job, given, metered, backbone):
         note(f"the negative prompt has no effect: {task.method} made no call that it steers")
     beside = given.guide.field.evaluations if given.guide else 0
-    z, walked = step.z if step else _where_it_was(job, given), bool(step or job.start)
-    done = Done(z, metered.evaluations, beside, walked=walked, is_usual=is_usual)
-    if job.judged and walked and agreement.can_judge(backbone):
+    z, walked = step.z if step else _latest_latent(job, given), bool(step or job.resume)
+    done = EditFinished(z, metered.evaluations, beside, is_edited=walked, is_in_domain=is_usual)
+    if job.judges_result and walked and agreement.can_judge(backbone):
         done = replace(
-            done, agreement=judge(job, given, backbone, z), judging=agreement.EVALUATIONS
+            done, agreement=score_result(job, given, backbone, z), judge_evaluations=agreement.EVALUATIONS
         )
         yield Progress("judge", 1, 1)
     yield done
 
 
-def judge(job: Job, given: EditInputs, backbone: Backbone, z: Tensor) -> float | None:
+def score_result(job: LoopJob, given: EditInputs, backbone: Backbone, z: Tensor) -> float | None:
     """Return the model's score of a result; None, with a note, where it reads both prompts alike."""
-    first, last = job.plan.spans.spans[0]
+    first, last = job.plan.windows.spans[0]
     task = job.plan.task
     score = agreement.score(backbone, z, given.src, given.tgt, last - first, task.seed)
     if score is None:
@@ -267,9 +267,9 @@ def judge(job: Job, given: EditInputs, backbone: Backbone, z: Tensor) -> float |
     return score
 
 
-def negated(job: Job, given: EditInputs, metered: Metered, backbone: Backbone) -> bool:
+def was_negative_used(job: LoopJob, given: EditInputs, metered: Metered, backbone: Backbone) -> bool:
     """Whether the negative prompt steered any call, of the backbone or of a model beside it."""
-    asked = [(given, metered)] if "text" in backbone.carries else []  # else the negative is no text
+    asked = [(given, metered)] if "text" in backbone.capabilities else []  # else the negative is no text
     if given.guide:
         asked.append((given.guide, given.guide.field))
     steered = [
@@ -277,62 +277,62 @@ def negated(job: Job, given: EditInputs, metered: Metered, backbone: Backbone) -
         for who, field in asked
         for condition in (who.src, who.tgt)
     ]
-    return any(steered) or (job.first is None and job.plan.painter.name is not None)
+    return any(steered) or (job.first_frame is None and job.plan.first_frame_model.name is not None)
 
 
-def _given(job: Job, backbone: Backbone) -> Iterator[Event]:
+def _make_inputs(job: LoopJob, backbone: Backbone) -> Iterator[Event]:
     """What the edit is about, without its mask."""
     task, change = job.plan.task, job.plan.change
-    shown = next(iter(job.frames())) if "image" in backbone.carries else None
-    wanted = shown if job.first is None else job.first
-    if job.first is None and job.plan.painter.name and not task.same:
-        made = painted(job, backbone)
+    shown = next(iter(job.frames())) if "image" in backbone.capabilities else None
+    wanted = shown if job.first_frame is None else job.first_frame
+    if job.first_frame is None and job.plan.first_frame_model.name and not task.changes_nothing:
+        made = paint_first_frame(job, backbone)
         wanted = made.frame
         yield made
     src = backbone.condition(Prompt(task.source_prompt, task.negative, change.source, shown))
     tgt = backbone.condition(Prompt(task.target_prompt, task.negative, change.target, wanted))
     yield Progress("condition", 1, 1)
-    source = backbone.encode(job.frames()) if job.source is None else job.source
-    finite(source, "the encoded clip")
+    source = backbone.encode(job.frames()) if job.source_latent is None else job.source_latent
+    check_finite(source, "the encoded clip")
     count = job.plan.fit.model_frames
     yield Progress("encode", count, count)
     ways = (backbone.encode, backbone.decode, backbone.condition)
-    pixels = Pixels(job.frames, *ways, backbone.grid.stride)
-    adapters = _on_device(job.adapters, source)
+    pixels = Pixels(job.frames, *ways, backbone.clip_format.stride)
+    adapters = _move_tensors(job.adapters, source)
     about = {"seed": task.seed, "pixels": pixels, "adapters": adapters}
-    about |= {"shown": wanted, "keys": job.keys}
-    return EditInputs(source, src, tgt, **about, spans=job.plan.spans.spans)
+    about |= {"shown": wanted, "keys": job.keyframes}
+    return EditInputs(source, src, tgt, **about, spans=job.plan.windows.spans)
 
 
-def painted(known: Job, backbone: Backbone) -> "Painted":
+def paint_first_frame(known: LoopJob, backbone: Backbone) -> "FirstFramePainted":
     """The clip's first frame edited by the plan's image model from one prompt to the other, by the method that a task
     has where none is named. The model goes again: the clip's own needs the room.
     """
-    task, model = known.plan.task, loaded(known.plan.painter, backbone)
+    task, model = known.plan.task, load_helper(known.plan.first_frame_model, backbone)
     told = {"method": EditTask.method, "settings": {}, "strength": None, "keyframes": ()}
     still = replace(task, **told, guide=None, frames=None, window=None)
     frame = torch.stack(list(islice(known.frames(), 1)))
     mask = list(islice(known.mask(), 1)) if known.mask else None
-    to_do = job(still, model, frame, mask)
-    for event in walk(to_do, model):  # noqa: B007
+    to_do = plan_job(still, model, frame, mask)
+    for event in run_loop(to_do, model):  # noqa: B007
         pass
     (made,) = to_do.plan.fit.back(model.decode(event.z))
-    return Painted(made, event.evaluations)
+    return FirstFramePainted(made, event.evaluations)
 
 
-def _guide(plan: Plan, backbone: Backbone) -> ImageModel:
+def _wrap_image_model(plan: Plan, backbone: Backbone) -> ImageModel:
     """A second model with its own conditions, metered."""
     task = plan.task
     src, tgt = (backbone.condition(Prompt(t, task.negative)) for t in (task.source_prompt, task.target_prompt))
     return ImageModel(Metered(backbone), src, tgt)
 
 
-def _masked(given: EditInputs, frames: MaskFrames, backbone: Backbone) -> EditInputs:
-    inside = masks.to_latent(frames(), backbone.grid, given.source.shape[2:])
+def _with_mask(given: EditInputs, frames: MaskFrames, backbone: Backbone) -> EditInputs:
+    inside = masks.to_latent(frames(), backbone.clip_format, given.source.shape[2:])
     return replace(given, mask=inside.to(given.source))
 
 
-def fits(start: Step, source: Tensor) -> None:
+def check_progress_fits(start: Step, source: Tensor) -> None:
     """Raises ValueError where saved latents are not of this clip, or of no use."""
     if start.z.shape != source.shape:
         raise UserError(
@@ -340,10 +340,10 @@ def fits(start: Step, source: Tensor) -> None:
             "run without --resume"
         )
     for name, value in ({"z": start.z} | start.state).items():
-        finite(value, f"the saved latents' {name}", "delete them, or run without --resume")
+        check_finite(value, f"the saved latents' {name}", "delete them, or run without --resume")
 
 
-def finite(
+def check_finite(
     z: Tensor,
     what: str,
     cure: str = "lower the guidance, try --dtype float32, or check the weights",
@@ -352,35 +352,35 @@ def finite(
     largest = z.abs().max().item() if z.numel() else 0.0
     if not math.isfinite(largest):
         raise UserError(f"{what} holds numbers that are not finite: {cure}")
-    if largest > LARGEST:
+    if largest > MAX_ABS:
         raise UserError(f"{what} holds numbers as large as {largest:.0e}: {cure}")
 
 
-def _where_it_was(job: Job, given: EditInputs) -> Tensor:
+def _latest_latent(job: LoopJob, given: EditInputs) -> Tensor:
     """Where a method has nothing (more) to do."""
-    start = on_device(job.start, given.source)
+    start = move_step(job.resume, given.source)
     return given.source if start is None else start.z
 
 
-def on_device(step: Step | None, like: Tensor) -> Step | None:
+def move_step(step: Step | None, like: Tensor) -> Step | None:
     if step is None:
         return None
-    return replace(step, z=step.z.to(like.device), state=_on_device(step.state, like))
+    return replace(step, z=step.z.to(like.device), state=_move_tensors(step.state, like))
 
 
-def _on_device(named: dict[str, Tensor] | None, like: Tensor) -> dict[str, Tensor] | None:
+def _move_tensors(named: dict[str, Tensor] | None, like: Tensor) -> dict[str, Tensor] | None:
     return named and {name: value.to(like.device) for name, value in named.items()}
 
 
-def finished(job: Job, backbone: Backbone) -> Tensor:
+def edit_latent(job: LoopJob, backbone: Backbone) -> Tensor:
     """The edited latent, 1 c f h w."""
-    for event in walk(job, backbone):  # noqa: B007
+    for event in run_loop(job, backbone):  # noqa: B007
         pass
     return event.z
 
 
 @torch.no_grad()
-def edited(job: Job, backbone: Backbone) -> Tensor:
+def edit_frames(job: LoopJob, backbone: Backbone) -> Tensor:
     """The edited frames at the clip's own size, f 3 H W in [0, 1], before any mask's composite."""
-    z = finished(job, backbone)
+    z = edit_latent(job, backbone)
     return torch.stack(list(job.plan.fit.back(backbone.decode(z))))

@@ -14,13 +14,10 @@ from . import summary
 COLUMNS = 5  # frames of a strip
 
 
-def sentence(result: Any) -> str:
+def describe_result(result: Any) -> str:
     """One line, for which nothing is decoded."""
     task, manifest, (width, height) = result.task, result.manifest, result.clip.size
-    texts = (
-        textwrap.shorten(text, 40, placeholder="...")
-        for text in (task.source_prompt, task.target_prompt)
-    )
+    texts = (textwrap.shorten(text, 40, placeholder="...") for text in (task.source_prompt, task.target_prompt))
     count = result.clip.frames
     return (
         f"<Result: {manifest['method']} on {manifest['backbone']}, {count} frame{'s' * (count > 1)} of "
@@ -29,18 +26,18 @@ def sentence(result: Any) -> str:
     )
 
 
-def html(result: Any) -> str:
+def result_html(result: Any) -> str:
     """The clip beside its source, a strip of both, and what was kept. For the pictures see `look`."""
     pictures = result.look  # first: with the frames come the figures
     seconds = {"seconds": result.clock.seconds, "preservation": result.preservation}
     said = [
         f"{result.task.source_prompt} -> {result.task.target_prompt}",
-        *summary.lines(result.manifest | seconds),
+        *summary.summary_lines(result.manifest | seconds),
     ]
     return f"<div>{pictures}<p>{'<br>'.join(map(escape, said))}</p></div>"
 
 
-def look(result: Any) -> str:
+def preview_html(result: Any) -> str:
     """A result's clip and strip as HTML that needs nothing but itself: small, and of a long clip the beginning of what
     was edited, which is said below. The frames are decoded once.
     """
@@ -50,19 +47,19 @@ def look(result: Any) -> str:
     edited = result.frames()
     both = [islice(video.read(clip), begin, begin + count), islice(edited, begin, begin + count)]
     rows: dict[str, list[ndarray]] = {"source": [], "edited": []}
-    passing = [_kept(frames, count, row) for frames, row in zip(both, rows.values(), strict=True)]
+    passing = [_collect_strip(frames, count, row) for frames, row in zip(both, rows.values(), strict=True)]
     data = previews.preview_data_url(passing, clip.size, float(clip.rate))
     for _ in edited:  # the figures are those of all frames
         pass
     width = previews.MAX_WIDTH / COLUMNS
     strip = previews.image_data_url(previews.draw_strip(rows, width / clip.size[0]))
     return (
-        _clip(data) * (count > 1)
+        _video_tag(data) * (count > 1)
         + f'<img src="{strip}" style="max-width:100%"><br>{_caption(result, begin, count)}'
     )
 
 
-def _kept(frames: Iterator[ndarray], count: int, row: list[ndarray]) -> Iterator[ndarray]:
+def _collect_strip(frames: Iterator[ndarray], count: int, row: list[ndarray]) -> Iterator[ndarray]:
     """The frames at eight bits; those of the strip are kept in its row."""
     wanted = previews.sample_indices(count, COLUMNS)
     for i, frame in enumerate(map(images.to_8_bit, frames)):
@@ -71,7 +68,7 @@ def _kept(frames: Iterator[ndarray], count: int, row: list[ndarray]) -> Iterator
         yield frame
 
 
-def _clip(data: str) -> str:
+def _video_tag(data: str) -> str:
     return (
         f'<video src="{data}" controls loop autoplay muted playsinline style="max-width:100%">'
         "</video><br>"

@@ -20,7 +20,7 @@ from .task import EditTask
 
 
 @dataclass(frozen=True)
-class Second:
+class ModelChoice:
     """The second model of an edit; none where there is no name."""
 
     reason: str
@@ -34,37 +34,34 @@ class Plan:
 
     task: EditTask
     method: ModuleType
-    cfg: Any  # the method's Config
-    origin: dict[str, str]  # where each of its values comes from
+    config: Any  # the method's Config
+    setting_sources: dict[str, str]  # where each of its values comes from
     change: prompt_diff.Change
     fit: fitting.Fit
-    spans: windows.Windows
-    guide: "Second"  # guides the edit beside the backbone
-    own: str  # what the backbone's own grid of levels is called
-    painter: "Second"  # makes the wanted first frame from the prompts, where none is given
+    windows: windows.Windows
+    image_model: "ModelChoice"  # guides the edit beside the backbone
+    native_schedule: str  # what the backbone's own grid of levels is called
+    first_frame_model: "ModelChoice"  # makes the wanted first frame from the prompts, where none is given
 
     def describe(self) -> dict:
         """The choices and their reasons, as the manifest has them."""
         task = self.task
-        prompts = (
-            (task.source_prompt, self.change.source),
-            (task.target_prompt, self.change.target),
-        )
-        driving = [_named(text, indices) for text, indices in prompts]
+        prompts = ((task.source_prompt, self.change.source), (task.target_prompt, self.change.target))
+        driving = [_words_at(text, indices) for text, indices in prompts]
         return {
             "fit": dataclasses.asdict(self.fit),
             "windows": {
-                "count": self.spans.count,
-                "spans": self.spans.spans,
-                "reason": self.spans.reason,
+                "count": self.windows.count,
+                "spans": self.windows.spans,
+                "reason": self.windows.reason,
             },
             "words": {
                 "source": driving[0],
                 "target": driving[1],
                 "reason": "named" if task.words else "where the two prompts differ",
             },
-            "guide": dataclasses.asdict(self.guide),
-            "first_frame": dataclasses.asdict(self.painter),
+            "guide": dataclasses.asdict(self.image_model),
+            "first_frame": dataclasses.asdict(self.first_frame_model),
             "memory": {
                 "offload": "text encoder",
                 "reason": "the text encoder leaves the device once the prompts are encoded",
@@ -73,20 +70,20 @@ class Plan:
 
     def settings(self) -> dict:
         """The method's settings and where each comes from."""
-        values = dataclasses.asdict(self.cfg)
-        found = {k: {"value": v, "from": self.origin[k]} for k, v in values.items()}
-        if self.own and values.get("grid") == "own":
-            found["grid"]["is"] = self.own
+        values = dataclasses.asdict(self.config)
+        found = {k: {"value": v, "from": self.setting_sources[k]} for k, v in values.items()}
+        if self.native_schedule and values.get("grid") == "own":
+            found["grid"]["is"] = self.native_schedule
         return found
 
 
-def _named(text: str, indices: tuple[int, ...]) -> str:
+def _words_at(text: str, indices: tuple[int, ...]) -> str:
     written = prompt_diff.pieces(clean_prompt(text))
     return " ".join(written[i] for i in indices)
 
 
-def plan(
-    task: EditTask, about, frames: int, size: tuple[int, int], keys: Iterable[int] = ()
+def make_plan(
+    task: EditTask, info, frames: int, size: tuple[int, int], keyframes: Iterable[int] = ()
 ) -> Plan:
     """Choose for a clip of so many frames of a size (height, width).
 
@@ -94,29 +91,29 @@ def plan(
     ValueError for what does not fit together.
     """
     method = methods.load(task.method)
-    require(method.NEEDS, about, task.method)
-    steered(task, about)
-    if task.mask == "auto" and "text_attention" not in about.carries:
+    check_capabilities(method.NEEDS, info, task.method)
+    check_conditioning(task, info)
+    if task.mask == "auto" and "text_attention" not in info.capabilities:
         raise UserError(
-            f"--mask auto follows words, which {about.name} does not look at: "
+            f"--mask auto follows words, which {info.name} does not look at: "
             "give --mask a file or a box x,y,w,h"
         )
-    cfg, origin = configure(method.Config, about.prefers, task.strength, task.settings)
-    unused_options.of_settings(task, method, cfg, origin)
-    known = about.grid.levels
+    cfg, origin = configure(method.Config, info.recommended, task.strength, task.settings)
+    unused_options.warn_unused_settings(task, method, cfg, origin)
+    known = info.clip_format.schedules
     if known and "grid" in origin and cfg.grid not in known:
         raise UserError(
-            f"{about.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
+            f"{info.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
         )
-    fitted = fitting.choose_fit(about.grid, frames, size)
-    spans = long(task, method, cfg, about.grid, fitted.model_frames, keys)
-    change, guide = driving_words(task, method), second(task, method, cfg, about)
-    unused_options.of_prompts(task, about, guide.name)
+    fitted = fitting.choose_fit(info.clip_format, frames, size)
+    spans = split_clip(task, method, cfg, info.clip_format, fitted.model_frames, keyframes)
+    change, guide = find_edit_words(task, method), choose_image_model(task, method, cfg, info)
+    unused_options.warn_unused_prompts(task, info, guide.name)
     own = known[1] if known else ""
-    return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, painter(task, about))
+    return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, choose_first_frame_model(task, info))
 
 
-def long(
+def split_clip(
     task: EditTask, method: ModuleType, cfg: Any, grid, frames: int, keys: Iterable[int]
 ) -> windows.Windows:
     """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
@@ -130,73 +127,73 @@ def long(
     return windows.plan_windows(grid, frames, task.window)
 
 
-def second(task: EditTask, method: ModuleType, cfg: Any, about) -> Second:
+def choose_image_model(task: EditTask, method: ModuleType, cfg: Any, about) -> ModelChoice:
     """Which model guides the edit beside the backbone: only where the method's settings want one.
 
     Raises ValueError for one over other latents, Missing where it is not on this machine.
     """
     wants = getattr(method, "wants_guide", None)
     if wants is None or not wants(cfg):
-        if task.image_model and painter(task, about).name is None:
+        if task.image_model and choose_first_frame_model(task, about).name is None:
             note(f"{task.method} uses no second model here; --image-model has no effect")
-        return Second(f"{task.method} uses none with these settings")
+        return ModelChoice(f"{task.method} uses none with these settings")
     if not (task.source_prompt.strip() and task.target_prompt.strip()):
         note(f"no prompts are given, so no image model guides: {task.method} goes without")
-        return Second("no prompts are given")
-    found = _other(task, about)
+        return ModelChoice("no prompts are given")
+    found = _choose_helper(task, about)
     if found.name is None:
         note(f"{found.reason}: {task.method} goes without")
         return found
-    other = registry.about(found.name, found.weights)
-    if other.space != about.space or other.grid.stride != about.grid.stride:
+    other = registry.describe_backbone(found.name, found.weights)
+    if other.latent_space != about.latent_space or other.clip_format.stride != about.clip_format.stride:
         raise UserError(f"{other.name} does not work over the latents of {about.name}")
     return found
 
 
-def painter(task: EditTask, about) -> Second:
+def choose_first_frame_model(task: EditTask, about) -> ModelChoice:
     """Which image model makes the wanted first frame: only for a backbone that is steered by one, where none is
     given. Raises ValueError where no model is known to do it.
     """
-    if "image" not in about.carries or "text" in about.carries:
-        return Second(f"{about.name} is steered by words")
-    if task.first_frame or task.same:
-        return Second("given" if task.first_frame else "the prompts are equal")
-    found = _other(task, about)
+    if "image" not in about.capabilities or "text" in about.capabilities:
+        return ModelChoice(f"{about.name} is steered by words")
+    if task.first_frame or task.changes_nothing:
+        return ModelChoice("given" if task.first_frame else "the prompts are equal")
+    found = _choose_helper(task, about)
     if found.name is None:
         raise UserError(f"{found.reason}: give the edited first frame by --first-frame")
     return found
 
 
-def _other(task: EditTask, about) -> Second:
+def _choose_helper(task: EditTask, about) -> ModelChoice:
     """The model beside the backbone that the task names, or that works over the same latents."""
     name, _, weights = (task.image_model or about.guide).partition("=")
     if not name:
-        return Second(f"no image model is known over the latents of {about.name}")
-    other = registry.about(name, weights or None)
+        return ModelChoice(f"no image model is known over the latents of {about.name}")
+    other = registry.describe_backbone(name, weights or None)
     name = other.name
-    if "text" not in other.carries or "image" in other.carries:
+    if "text" not in other.capabilities or "image" in other.capabilities:
         raise UserError(f"{name} cannot be told by words what to do: give another --image-model")
-    return Second("given" if task.image_model else "over the same latents", name, weights or None)
+    return ModelChoice("given" if task.image_model else "over the same latents", name, weights or None)
 
 
-def driving_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
+def find_edit_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     named = [clean_prompt(word) for word in task.words]
     source = clean_prompt(task.source_prompt)
     change = prompt_diff.changed(source, clean_prompt(task.target_prompt), named)
-    if task.mask == "auto" and not task.same and not (change.source or change.target):
+    if task.mask == "auto" and not task.changes_nothing and not (change.source or change.target):
         raise UserError(prompt_diff.NO_WORD)
     looks = "text_attention" in method.NEEDS
-    if looks and not task.same:
+    if looks and not task.changes_nothing:
         return prompt_diff.noted(change, source)
     if task.words and not looks and task.mask != "auto":
         note(f"words have no effect on {task.method}, which does not look at attention")
     return change
 
 
-def steered(task: EditTask, about) -> None:
+def check_conditioning(task: EditTask, about) -> None:
     """Raises ValueError where a task does not say what it wants in the way that the backbone can be told."""
-    words, image = "text" in about.carries, "image" in about.carries
+    words, image = "text" in about.capabilities, "image" in about.capabilities
     told = task.source_prompt.strip() and task.target_prompt.strip()
     if image and not words and not (task.first_frame or told):
         raise UserError(
@@ -206,16 +203,14 @@ def steered(task: EditTask, about) -> None:
     if task.first_frame and not image:
         raise UserError(f"{about.name} is steered by words; it does not take --first-frame")
     if words and not image and not told:
-        raise UserError(
-            f"{about.name} is steered by words: give --source-prompt and --target-prompt"
-        )
+        raise UserError(f"{about.name} is steered by words: give --source-prompt and --target-prompt")
 
 
-def require(needs: set[str], about, what: str) -> None:
+def check_capabilities(needs: set[str], about, what: str) -> None:
     """Raises ValueError where a backbone does not carry what a method needs, with the methods that it does carry."""
-    missing = needs - about.carries
+    missing = needs - about.capabilities
     if missing:
-        fitting = ", ".join(methods.list_compatible(about.carries)) or "none"
+        fitting = ", ".join(methods.list_compatible(about.capabilities)) or "none"
         raise UserError(
             f"{what} needs {', '.join(sorted(missing))}, which {about.name} does not carry; "
             f"it carries: {fitting}"

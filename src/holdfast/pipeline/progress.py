@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Store:
+class SavedProgress:
     """Latents on disk beside a result, bound to one task by its key."""
 
     path: Path
     key: str
     # name: tensor. What a run found out before its first step, saved with every one
-    found: dict = field(default_factory=dict)
+    extra: dict = field(default_factory=dict)
 
     def save(self, step: "Step") -> None:
         tensors = {"z": step.z}
         tensors |= {f"state.{name}": value for name, value in step.state.items()}
-        tensors |= {f"found.{name}": value for name, value in self.found.items()}
+        tensors |= {f"found.{name}": value for name, value in self.extra.items()}
         about = {
             "key": self.key,
             "stage": step.stage,
@@ -63,7 +63,7 @@ class Store:
             )
         return step, _under("found.", tensors)
 
-    def holds(self) -> bool:
+    def can_resume(self) -> bool:
         """Whether there is something of this task to go on from."""
         from safetensors import SafetensorError, safe_open
 

@@ -28,15 +28,15 @@ from ..metrics.base import psnr
 from ..models import registry
 from ..models.base import Backbone
 from . import agreement, notebook, verification
-from .locks import Claim, claimed
-from .loop import Done
-from .output_paths import check_place, manifest_path
+from .locks import OutputLock, lock_output
+from .loop import EditFinished
+from .output_paths import check_output_path, manifest_path
 from .planning import Plan
-from .progress import Store
-from .task import EditTask, stamp
-from .validation import sources
+from .progress import SavedProgress
+from .task import EditTask, file_stamp
+from .validation import input_files
 
-Report = Callable[[str, int, int], None]  # stage, done, count
+ProgressCallback = Callable[[str, int, int], None]  # stage, done, count
 VERSIONS = ("holdfast", "torch", "diffusers", "transformers", "av")
 
 
@@ -70,12 +70,12 @@ class Result:
     backbone: Backbone
     z: Tensor | None  # None: nothing was to change, the source itself is the result
     manifest: dict
-    store: Store | None = None
+    progress: SavedProgress | None = None
     clock: Clock = field(default_factory=Clock)
     memory: PeakMemory = field(default_factory=PeakMemory)
-    of_files: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
-    made_from: object = None  # what holds the clip's files, where it came from memory
-    claim: Claim | None = None  # on the task's output, until a file is written
+    file_notices: list[str] = field(default_factory=list)  # notes of one written file, not of the edit
+    scratch: object = None  # what holds the clip's files, where it came from memory
+    lock: OutputLock | None = None  # on the task's output, until a file is written
 
     @property
     def task(self) -> EditTask:
@@ -98,15 +98,15 @@ class Result:
         return arrays.to_tensor(self.frames())
 
     @functools.cached_property
-    def look(self) -> str:
+    def preview_html(self) -> str:
         """The clip and a strip as HTML."""
-        return notebook.look(self)
+        return notebook.preview_html(self)
 
     def __repr__(self) -> str:
-        return notebook.sentence(self)
+        return notebook.describe_result(self)
 
     def _repr_html_(self) -> str:
-        return notebook.html(self)
+        return notebook.result_html(self)
 
     def alphas(self) -> Iterator[np.ndarray]:
         """The edit's weight at each pixel of every frame, float32 H W: 0 where nothing was to change."""
@@ -118,9 +118,9 @@ class Result:
             else:
                 yield next(inside) if inside else np.ones(shape, np.float32)
 
-    def pictures(self, measure: "Preservation") -> Iterator[video.OutputFrame]:
+    def pictures(self, measure: "PreservationMetrics") -> Iterator[video.OutputFrame]:
         """The same with what each was made from. An untouched one is turned into RGB only where somebody asks."""
-        edited = self.edited()
+        edited = self.decode()
         converter = VideoReformatter()
         frames = zip(video.read_stored(self.clip), self.alphas(), strict=True)
         for i, (own, alpha) in enumerate(frames):
@@ -136,12 +136,12 @@ class Result:
 
     def _measured(self) -> Iterator[video.OutputFrame]:
         """All pictures; when they have passed, the preservation figures are known."""
-        measure = Preservation()
+        measure = PreservationMetrics()
         yield from self.pictures(measure)
-        self.manifest["preservation"] = measure.figures()
+        self.manifest["preservation"] = measure.to_dict()
 
     @torch.no_grad()
-    def edited(self) -> Iterator[np.ndarray]:
+    def decode(self) -> Iterator[np.ndarray]:
         """What the model made of the part, at the source's size, before any mask."""
         if self.z is None:
             yield from islice(video.read(self.clip), self.part.start, self.part.stop)
@@ -149,7 +149,7 @@ class Result:
         for frame in self.plan.fit.back(self.backbone.decode(self.z)):
             yield to_array(frame, self.clip.bits)
 
-    def save(self, path: str | Path | None = None, report: Report | None = None) -> Path:
+    def save(self, path: str | Path | None = None, report: ProgressCallback | None = None) -> Path:
         """Write the clip and, beside it, its manifest; then the saved latents are no longer needed and go.
 
         Raises ValueError for a place where it cannot be written, or where another run works.
@@ -157,27 +157,27 @@ class Result:
         if not (path or self.task.output):
             raise UserError("give a file name to save to")
         path = Path(path or self.task.output)
-        check_place(path, sources(self.task))
-        with claimed(path):
+        check_output_path(path, input_files(self.task))
+        with lock_output(path):
             with self.memory:
                 self._write(path, report)
             self.manifest |= self._written(path)
             write_json(manifest_path(path), self.manifest)
-            if self.store:
-                self.store.remove()
-        self.claim = None
+            if self.progress:
+                self.progress.remove()
+        self.lock = None
         return path
 
-    def _write(self, path: Path, report: Report | None) -> None:
-        measure = Preservation()
+    def _write(self, path: Path, report: ProgressCallback | None) -> None:
+        measure = PreservationMetrics()
         self.clock.restart()
-        frames = reported(self.pictures(measure), "decode and write", self.clip.frames, report)
+        frames = report_items(self.pictures(measure), "decode and write", self.clip.frames, report)
         edited = self.part if self.z is not None else range(0)
         how = video.write(path, self.clip, frames, self.task.codec, self.task.crf, edited)
         self.clock.lap("decode and write")
-        self.manifest["preservation"] = measure.figures()
-        self.manifest["delivered"] = verification.figures(
-            self.clip, path, reported(self.alphas(), "check", self.clip.frames, report)
+        self.manifest["preservation"] = measure.to_dict()
+        self.manifest["delivered"] = verification.measure_file(
+            self.clip, path, report_items(self.alphas(), "check", self.clip.frames, report)
         )
         self.clock.lap("check")
         self.manifest["copied"] = how
@@ -186,14 +186,14 @@ class Result:
         """What the manifest says of the file."""
         suffix = path.suffix.lower()
         contained = suffix in video.CONTAINERS
-        if not self.of_files and self.task.output:  # said of the file that the task names
-            self.of_files += video.losses(Path(self.task.output), self.clip, self.task.codec)
-        notes = [text for text in self.manifest["notes"] if text not in self.of_files]
+        if not self.file_notices and self.task.output:  # said of the file that the task names
+            self.file_notices += video.losses(Path(self.task.output), self.clip, self.task.codec)
+        notes = [text for text in self.manifest["notes"] if text not in self.file_notices]
         usual = video.pick_codec(self.task.codec, suffix, self.clip) if contained else suffix
         said = {
             "output": str(path),
-            "key": self.store.key if self.store else None,
-            "stamp": stamp(path),
+            "key": self.progress.key if self.progress else None,
+            "stamp": file_stamp(path),
             "audio_tracks": video.count_audio_tracks(path, self.clip),
             "notes": notes,
             "codec": self.manifest["copied"].get("codec", usual),
@@ -204,7 +204,7 @@ class Result:
         for text in lost:
             if text not in self.manifest["notes"]:  # else it was said before the edit
                 note(text)
-        self.of_files += lost
+        self.file_notices += lost
         said["notes"] += [text for text in lost if text not in notes]
         return said
 
@@ -217,7 +217,7 @@ class Result:
         return self.manifest["preservation"]
 
 
-class Preservation:
+class PreservationMetrics:
     """How much of the source a result keeps, over all frames, in [0, 1] pixel values.
 
     Outside is where the mask's weight is 0 (and every frame that was not to be edited). `changed_share`: the share of
@@ -246,7 +246,7 @@ class Preservation:
         self.count += 3 * alpha.size
         self.count_outside += 3 * int((alpha == 0).sum())
 
-    def figures(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """psnr and psnr_outside in dB (infinite where not a bit moved); the outside ones are None where nothing is
         outside.
         """
@@ -264,7 +264,7 @@ def _decibels(square: float, count: int) -> float:
     return value if math.isinf(value) else round(value, 3)
 
 
-def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> dict:
+def make_manifest(plan: Plan, clip: video.Clip, backbone: Backbone, done: EditFinished) -> dict:
     """The manifest, as far as it is known before writing."""
     task = plan.task
     versions = {name: metadata.version(name) for name in VERSIONS}
@@ -288,34 +288,34 @@ def describe(plan: Plan, clip: video.Clip, backbone: Backbone, done: Done) -> di
             "type": backbone.device.type,
             "dtype": str(backbone.dtype).removeprefix("torch."),
         },
-        "weights": weights_of(plan, backbone),
+        "weights": weights_identities(plan, backbone),
         "plan": plan.describe(),
         "evaluations": done.evaluations,
-        "guide_evaluations": done.beside,
-        **judged(backbone, done),
+        "guide_evaluations": done.image_model_evaluations,
+        **agreement_entries(backbone, done),
         "versions": versions | {"python": platform.python_version()},
     }
 
 
-def judged(backbone: Backbone, done: Done) -> dict:
+def agreement_entries(backbone: Backbone, done: EditFinished) -> dict:
     """What the manifest says of the model's own judgement: nothing where it was not asked."""
     found = None
     if done.agreement is not None:
         measured = backbone.calibration.agreement
-        found = agreement.judge(done.agreement, measured, done.is_usual).describe()
-    return {"agreement": found, "agreement_evaluations": done.judging}
+        found = agreement.judge(done.agreement, measured, done.is_in_domain).describe()
+    return {"agreement": found, "agreement_evaluations": done.judge_evaluations}
 
 
-def weights_of(plan: Plan, backbone: Backbone) -> dict:
+def weights_identities(plan: Plan, backbone: Backbone) -> dict:
     """Which files an edit's models were loaded from, by what each does; None for one that the caller built."""
     found = {"backbone": backbone.weights}
-    for use, helper in (("guide", plan.guide), ("first_frame", plan.painter)):
+    for use, helper in (("guide", plan.image_model), ("first_frame", plan.first_frame_model)):
         if helper.name:
             found[use] = registry.identify(helper.name, helper.weights)
     return found
 
 
-def reported(items: Iterable, stage: str, count: int, report: Report | None) -> Iterator:
+def report_items(items: Iterable, stage: str, count: int, report: ProgressCallback | None) -> Iterator:
     """The same items; how many of a stage's have passed is told."""
     for done, item in enumerate(items, 1):
         yield item

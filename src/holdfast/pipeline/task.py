@@ -16,7 +16,7 @@ from ..media.image_files import is_system_file
 from ..models import registry
 
 # fields that change the written clip and not the edited latents
-WRITTEN = ("codec", "crf", "feather")
+OUTPUT_FIELDS = ("codec", "crf", "feather")
 
 
 @settings_class
@@ -39,8 +39,7 @@ class EditTask:
     method: str = Field("flowedit", description="The editing method (see: holdfast list methods).")
     backbone: str = Field("wan2.1-1.3b", description="The model (see: holdfast list backbones).")
     weights: str | None = Field(
-        None,
-        description="A folder or hub id of the same family, instead of the model's own weights.",
+        None, description="A folder or hub id of the same family, instead of the model's own weights."
     )
     image_model: str | None = Field(
         None,
@@ -136,7 +135,7 @@ class EditTask:
         """
         return cls(**rename_fields(data, notify))
 
-    def key_frames(self) -> dict[int, str]:
+    def keyframe_paths(self) -> dict[int, str]:
         """The images of the key frames by their place. Raises ValueError for what is no N=IMAGE."""
         found = {}
         for text in self.keyframes:
@@ -149,7 +148,7 @@ class EditTask:
         return dict(sorted(found.items()))
 
     @property
-    def same(self) -> bool:
+    def changes_nothing(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
         told = self.first_frame is not None or bool(self.keyframes)
         return not told and say_the_same(self.source_prompt, self.target_prompt)
@@ -159,34 +158,34 @@ class EditTask:
         """Source, target and negative prompt."""
         return self.source_prompt, self.target_prompt, self.negative
 
-    def key(self) -> str:
+    def latent_key(self) -> str:
         """A hash of what the edited latents depend on: not of where and how the result is written.
 
         Of the package's version it takes what tells releases apart that may give other numbers: a third number is of a
         release that keeps every result.
         """
-        left_out = ("output", "allow_any_mask", *WRITTEN)
+        left_out = ("output", "allow_any_mask", *OUTPUT_FIELDS)
         data = {k: v for k, v in self.to_dict().items() if k not in left_out}
         if self.mask_channel == "auto":  # keys of earlier versions hold
             del data["mask_channel"]
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
-        data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.key_frames().items()]
+        data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.keyframe_paths().items()]
         data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
-        data |= self._models()
+        data |= self._model_identities()
         return _hash(data)
 
-    def _models(self) -> dict:
+    def _model_identities(self) -> dict:
         """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
         model = registry.identify(self.backbone, self.weights)
-        helper = registry.identify_guide(self.backbone, self.image_model)
+        helper = registry.identify_image_model(self.backbone, self.image_model)
         return {
             "weights": model["identity"] if model else self.weights,
             "guide": [(self.image_model or "").partition("=")[0], helper and helper["identity"]],
             "version": __version__.split(".")[:2],
         }
 
-    def fit_key(self, settings: Mapping[str, Any]) -> str:
+    def adapters_key(self, settings: Mapping[str, Any]) -> str:
         """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
 
         settings: those of the method that they depend on, with their values.
@@ -195,12 +194,12 @@ class EditTask:
         names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
-        data["clips"] = list(self.key_frames())  # where those of a long one begin
-        data |= {k: v for k, v in self._models().items() if k != "guide"}
+        data["clips"] = list(self.keyframe_paths())  # where those of a long one begin
+        data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
         return _hash(data)
 
 
-def stamp(path: str | Path) -> str:
+def file_stamp(path: str | Path) -> str:
     """A hash of a file's name, size and time, or of those in a folder: whether it is still what it was."""
     return _hash(_fingerprint(path))
 
@@ -219,7 +218,7 @@ def _fingerprint(path: str | Path | None) -> list:
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
-def part_of(frames: str | None, count: int) -> range:
+def parse_frame_range(frames: str | None, count: int) -> range:
     """The frames that "A:B" means of a clip of `count`. Raises ValueError where that is none."""
     if frames is None:
         return range(count)

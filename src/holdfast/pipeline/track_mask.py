@@ -15,12 +15,12 @@ from ..base.notices import note
 from ..media import marks as anchors
 from ..media import masks, overlays, video
 from ..media.marks import Marks
-from .output_paths import check_place, manifest_path, named
-from .task import EditTask, part_of
+from .output_paths import check_output_path, manifest_path, parse_output
+from .task import EditTask, parse_frame_range
 
 if TYPE_CHECKING:
     from ..models.base import Backbone
-    from .run import Opened
+    from .run import EditSession
 
 Report = Callable[[str, int, int], None]  # stage, done, count
 LOSSLESS = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
@@ -81,16 +81,16 @@ def check_paths(
     for name in (source, *also):
         if not Path(name).exists():
             raise InputNotFoundError(f"there is no file {name}")
-    path = named(output)
-    beside = named(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
+    path = parse_output(output)
+    beside = parse_output(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
     if beside == path:
         raise UserError(f"the mask and its preview are both {path}; give another --preview")
     if path.suffix.lower() not in LOSSLESS:
         raise UserError(f"cannot write {path} without loss: use .mkv, .mp4, .mov or a folder")
     for place in (path, beside):
-        check_place(place, (source, *also))
+        check_output_path(place, (source, *also))
     clip = video.probe(source)
-    place = MaskOutput(clip, part_of(frames, clip.frames), path, beside)
+    place = MaskOutput(clip, parse_frame_range(frames, clip.frames), path, beside)
     video.check_output(path, place.output_clip, "lossless")
     video.check_output(beside, place.output_clip)
     return place
@@ -154,7 +154,7 @@ def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Rep
     from . import run as editing
 
     place = check_paths(task.input, output, preview, task.frames)
-    edit = editing.opened(
+    edit = editing.open_session(
         replace(task, allow_any_mask=True), None
     )  # it is written, to be looked at
     report("read", 1, 1)
@@ -164,22 +164,22 @@ def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Rep
     return _said(place, write_mask(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
 
 
-def find_auto_mask(edit: "Opened", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
+def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
     """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
     from . import loop
 
-    job = loop.Job(
+    job = loop.LoopJob(
         edit.plan,
         frames=edit.frames,
-        locate=lambda cells: edit.located(backbone.grid, cells),
-        first=edit.first,
+        make_auto_mask=lambda cells: edit.use_auto_mask(backbone.clip_format, cells),
+        first_frame=edit.first_frame,
     )
-    with contextlib.closing(loop.walk(job, backbone)) as events:
+    with contextlib.closing(loop.run_loop(job, backbone)) as events:
         for event in events:
             if isinstance(event, loop.Progress):
                 report(event.stage, event.done, event.count)
-            if isinstance(event, loop.Found):
-                return edit.located(backbone.grid, event.cells)()
+            if isinstance(event, loop.AutoMaskFound):
+                return edit.use_auto_mask(backbone.clip_format, event.cells)()
     raise UserError("no mask was found: the prompts are equal")
 
 
@@ -262,7 +262,7 @@ def _runs(run: list[tuple[int, float]], first: int, share: float) -> list[str]:
 
 
 def _said(place: MaskOutput, manifest: dict) -> dict:
-    for text in manifest["mask_warnings"]:
+    for text in manifest["notes"]:
         note(text)
     write_json(manifest_path(place.output), manifest)
     return manifest

@@ -8,19 +8,19 @@ from ..base.notices import note
 from ..media import video
 from .task import EditTask
 
-OFF = (0, False, "off", "none")
-UNRATED = ("lossless", "lossless-rgb", "ffv1", "prores")  # codecs without a quality of their own
+OFF_VALUES = (0, False, "off", "none")
+CODECS_WITHOUT_CRF = ("lossless", "lossless-rgb", "ffv1", "prores")  # codecs without a quality of their own
 
 
-def of_files(task: EditTask, clip: video.Clip) -> None:
+def warn_unused_file_options(task: EditTask, clip: video.Clip) -> None:
     """What does nothing to this clip or this kind of result. clip: as it was treated."""
     path = Path(task.output)
-    for text in told_before(task, clip):
+    for text in clip_notices(task, clip):
         note(text)
     encoded = task.codec != "auto" or task.crf is not None
     if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
         note(f"codec and crf have no effect on {path.name}")
-    if task.crf is not None and task.codec in UNRATED:
+    if task.crf is not None and task.codec in CODECS_WITHOUT_CRF:
         note(f"crf has no effect with codec {task.codec}")
     shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and shaped:
@@ -34,32 +34,32 @@ def of_files(task: EditTask, clip: video.Clip) -> None:
         note(f"background has no effect: {clip.path.name} is not seen through")
 
 
-def told_before(task: EditTask, clip: video.Clip) -> list[str]:
+def clip_notices(task: EditTask, clip: video.Clip) -> list[str]:
     """What a user should know of the clip, and of what its result cannot hold, before any work."""
     lost = video.losses(Path(task.output), clip, task.codec) if task.output else []
     return [*clip.cautions, *lost]
 
 
-def of_settings(task: EditTask, method: ModuleType, cfg: Any, origin: dict[str, str]) -> None:
+def warn_unused_settings(task: EditTask, method: ModuleType, cfg: Any, origin: dict[str, str]) -> None:
     """What a method makes no use of with these settings: it says in ONLY_WITH which need which, as NAME or
     NAME=VALUE; and in SEEDED whether it draws anything.
     """
-    if task.same:
+    if task.changes_nothing:
         return
     for name, needed in getattr(method, "ONLY_WITH", {}).items():
         other, _, value = needed.partition("=")
         now = getattr(cfg, other)
-        wanted = now == value if value else now not in OFF
+        wanted = now == value if value else now not in OFF_VALUES
         if origin[name] == "given" and not wanted:
             note(f"{name} has no effect while {other} is {now}")
     if task.seed and not getattr(method, "SEEDED", True) and task.mask != "auto":
         note(f"{task.method} draws nothing at random: the seed has no effect")
 
 
-def of_prompts(task: EditTask, about: Any, beside: str | None) -> None:
+def warn_unused_prompts(task: EditTask, about: Any, beside: str | None) -> None:
     """Prompts beside a first frame, which alone steers some models. beside: the name of the second model, which is told
     them.
     """
     told = task.source_prompt.strip() or task.target_prompt.strip() or task.negative.strip()
-    if task.first_frame and told and "text" not in about.carries and not beside:
+    if task.first_frame and told and "text" not in about.capabilities and not beside:
         note(f"the prompts have no effect on {about.name}, which is steered by its first frame")

@@ -11,10 +11,10 @@ from numpy import ndarray
 from ..media import images, samples, video
 from ..metrics.base import CAP, capped, mean
 
-Figures = dict[str, float | bool | None]
+FileMetrics = dict[str, float | bool | None]
 
 
-def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figures:
+def measure_file(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> FileMetrics:
     """Of a written file, where the edit's weight, H W a frame, is 0; None where it is 0 nowhere.
 
     psnr_outside: as the metric masked_psnr has it, in RGB, mean over frames; max_abs_outside: the largest difference
@@ -24,12 +24,12 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
     """
     written = video.probe(path)
     ways = [(clip, VideoReformatter()) for clip in (source, written)]
-    found = Outside(alike(source, written))
+    found = OutsideMetrics(have_comparable_samples(source, written))
     repacked = VideoReformatter()
     for one, other, alpha in zip(video.read_stored(source), video.read_stored(written), alphas, strict=True):
         if found.laid_alike and len({samples.strip_range_prefix(f.format.name) for f in (one, other)}) > 1:
             one = repacked.reformat(one, format=other.format.name)  # packed: planes to compare
-        if found.laid_alike and not alpha.any() and same(one, other):
+        if found.laid_alike and not alpha.any() and have_equal_samples(one, other):
             found.decibels.append(
                 CAP
             )  # what is equal in samples is in RGB too, and that costs more to see
@@ -41,10 +41,10 @@ def figures(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> Figure
             found.add(rgb, alpha == 0)
             if found.laid_alike:
                 found.add_samples(one, other, source.orientation.undo(alpha))
-    return found.figures()
+    return found.to_dict()
 
 
-def alike(source: video.Clip, written: video.Clip) -> bool:
+def have_comparable_samples(source: video.Clip, written: video.Clip) -> bool:
     """Whether two videos' samples can be compared one by one."""
     if any(clip.files or clip.is_animation for clip in (source, written)):
         return False
@@ -56,12 +56,12 @@ def alike(source: video.Clip, written: video.Clip) -> bool:
     return holds and samples.is_planar(names[1]) and ways[0] == ways[1]
 
 
-def same(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+def have_equal_samples(one: av.VideoFrame, other: av.VideoFrame) -> bool:
     pairs = ((samples.plane_array(f, n) for f in (one, other)) for n in range(len(one.planes)))
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-class Outside:
+class OutsideMetrics:
     """Sums over frames."""
 
     def __init__(self, laid_alike: bool):
@@ -71,7 +71,7 @@ class Outside:
         self.worst, self.equal = 0.0, True
 
     def add(self, pair: list[ndarray], outside: ndarray) -> None:
-        square, worst = _apart(*pair, outside)
+        square, worst = _measure_difference(*pair, outside)
         self.decibels.append(capped(square / 3))
         self.worst = max(self.worst, worst)
 
@@ -81,12 +81,12 @@ class Outside:
             here, there = (samples.plane_array(frame, number) for frame in (own, made))
             outside = samples.downsample_weight(alpha, here.shape) == 0
             if outside.any():
-                square, worst = _apart(here, there, outside, 2**component.bits - 1)
+                square, worst = _measure_difference(here, there, outside, 2**component.bits - 1)
                 self.equal &= worst == 0
                 if number == 0:
                     self.luma.append(capped(square))
 
-    def figures(self) -> Figures:
+    def to_dict(self) -> FileMetrics:
         seen, laid = bool(self.decibels), bool(self.decibels) and self.laid_alike
         return {
             "psnr_outside": round(mean(self.decibels), 3) if seen else None,
@@ -96,7 +96,7 @@ class Outside:
         }
 
 
-def _apart(
+def _measure_difference(
     one: ndarray, other: ndarray, outside: ndarray, peak: int | None = None
 ) -> tuple[float, float]:
     """Of integer arrays, where `outside`: the mean over pixels of the squared difference (of all colours), and the

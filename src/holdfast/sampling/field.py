@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..models.attention.hooks import Door
+from ..models.attention.hooks import LayerHooks
 from . import maths
 
 # in the order in which a method that has several goes through them
@@ -19,8 +19,8 @@ STAGES = ("tune", "invert", "edit")
 class VelocityField(Protocol):
     """A conditioned velocity field over latents `b c f h w`. A backbone is one; windows and meters wrap one."""
 
-    door: Door | None  # to its attention
-    features: Door | None  # to what its residual blocks put out
+    door: LayerHooks | None  # to its attention
+    features: LayerHooks | None  # to what its residual blocks put out
     network: (
         Any  # the torch module, for methods that put adapters into it; None where it takes none
     )
@@ -132,11 +132,11 @@ class Whole:
 
     def __init__(self, inner: VelocityField):
         self.inner = inner
-        self.door, self.features, self.network = inner.door, inner.features, inner.network
-        self.levels, self.whole = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
+        self.sigmas, self.snap_timestep = inner.levels, inner.whole
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        told = self.whole(sigma)
+        told = self.snap_timestep(sigma)
         return self.inner.velocity(z, told, condition, branch=branch, frames=frames)
 
 

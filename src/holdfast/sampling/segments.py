@@ -4,16 +4,16 @@ one frame through a clip (`LONG = "clips"`), where windows that overlap have no 
 import itertools
 from collections.abc import Iterable
 
-from ..media.clip_format import Grid
+from ..media.clip_format import ClipFormat
 from .windows import Windows, window_size
 
 
-def plan_segments(grid: Grid, count: int, wanted: int | None = None, keys: Iterable[int] = ()) -> Windows:
+def plan_segments(grid: ClipFormat, count: int, wanted: int | None = None, keys: Iterable[int] = ()) -> Windows:
     """Clips over a legal number of frames, by default of the length that the model was trained on; the last may be
     short. wanted: frames a clip, 0 for one piece. keys: frames at which one begins in any case, which is then the
     first to have that frame alone. Raises ValueError as windows.spans does.
     """
-    frames = grid.latent_frames(count)
+    frames = grid.count_latent_frames(count)
     size = window_size(grid, frames, wanted)
     found: list[tuple[int, int]] = []
     for begin, end in itertools.pairwise((0, *sorted(keys), frames)):

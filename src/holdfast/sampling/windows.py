@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
-from ..media.clip_format import Grid
+from ..media.clip_format import ClipFormat
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Windows:
         return len(self.spans)
 
 
-def plan_windows(grid: Grid, count: int, wanted: int | None = None) -> Windows:
+def plan_windows(grid: ClipFormat, count: int, wanted: int | None = None) -> Windows:
     """Windows over a legal number of frames, by default of the length that the model was trained on.
 
     wanted: frames a window that the user asks for, 0 for one piece. Neighbours overlap by a quarter at least; windows
     are spread evenly. Raises ValueError for a window that is too short to overlap or longer than the model's position
     codes reach.
     """
-    frames, trained = grid.latent_frames(count), grid.latent_frames(grid.frames)
+    frames, trained = grid.count_latent_frames(count), grid.count_latent_frames(grid.train_frames)
     size = window_size(grid, frames, wanted)
     whose = "the model was trained on" if wanted is None else "asked for"
     if frames <= size:
@@ -53,22 +53,22 @@ def plan_windows(grid: Grid, count: int, wanted: int | None = None) -> Windows:
     return Windows(tuple((first, first + size) for first in firsts), reason)
 
 
-def window_size(grid: Grid, frames: int, wanted: int | None) -> int:
+def window_size(grid: ClipFormat, frames: int, wanted: int | None) -> int:
     """Latent frames a window, of so many in all. Raises ValueError where a window is too short, or too long for the
     model.
     """
     if wanted is None:
-        return grid.latent_frames(grid.frames)
-    size = frames if wanted == 0 else grid.latent_frames(wanted)
+        return grid.count_latent_frames(grid.train_frames)
+    size = frames if wanted == 0 else grid.count_latent_frames(wanted)
     if wanted < 0 or size < min(2, frames):
         least = grid.stride[0] + 1
         raise UserError(
             f"a window has two latent frames or more, "
             f"so --window is {least} or more (0: one piece), not {wanted}"
         )
-    if min(size, frames) > grid.latent_frames(grid.most_frames):
+    if min(size, frames) > grid.count_latent_frames(grid.max_frames):
         raise UserError(
-            f"the model places at most {grid.most_frames} frames at once; give a smaller --window"
+            f"the model places at most {grid.max_frames} frames at once; give a smaller --window"
         )
     return size
 
@@ -78,8 +78,8 @@ class Windowed:
 
     def __init__(self, inner, chosen: Windows):
         self.inner, self.chosen = inner, chosen
-        self.door, self.features, self.network = inner.door, inner.features, inner.network
-        self.levels, self.whole = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         """Each window's velocity weighted by a ramp over its overlaps, so that none ends in a step.

@@ -1,12 +1,13 @@
-"""Measure what an embedded model can be told and shown: `python -m holdfast.shapeworld.calibrate --backbone NAME`.
+"""Measure which words and pictures an embedded model knows: `python -m holdfast.shapeworld.calibrate --backbone NAME`.
 
-Writes `calibration.json` into the model's folder: the words of its captions, and the PSNR of the VAE that 99 % of its
-training scenes reach. What benchmarks/agreement.py wrote there stays, if the weights are still the same.
+Write `calibration.json` to the model's folder: the words of its captions, and the PSNR of the VAE that 99 % of its
+training scenes reach. What benchmarks/agreement.py wrote there is kept if the weights are still the same.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,23 +21,24 @@ from .training.text import vocabulary
 
 @torch.no_grad()
 def vae_psnr_bound(backbone: Backbone, scenes: int) -> float:
-    """Return the PSNR in dB that 99 % of so many training scenes reach."""
-    figures = []
+    """Return the PSNR in dB that 99 % of this number of training scenes reach."""
+    psnrs = []
     for seed in range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + scenes):
         frames = render([sample_scene(seed, "train")], calibration.LOOK)[0]
-        figures.append(calibration.reconstruction(backbone, frames, backbone.encode(frames)))
+        psnrs.append(calibration.reconstruction(backbone, frames, backbone.encode(frames)))
     share = 1 - calibration.VAE_SHARE
-    return torch.tensor(figures, dtype=torch.float64).quantile(share).item()
+    return torch.tensor(psnrs, dtype=torch.float64).quantile(share).item()
 
 
-def update_calibration(folder: Path, measured: dict) -> dict:
-    """Add what was measured of the weights in a folder to its calibration file."""
+def update_calibration(folder: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    """Add measurements of the weights in a folder to its calibration file, and return its new content."""
     path, weights = folder / calibration.FILE, calibration.digest(folder)
-    known = from_json(path.read_text()) if path.exists() else {}
-    kept = known if known.get("weights") == weights else {}
-    made = {"weights": weights} | kept | measured
-    write_json(path, made)
-    return made
+    previous = from_json(path.read_text()) if path.exists() else {}
+    if previous.get("weights") != weights:
+        previous = {}
+    content = {"weights": weights} | previous | measured
+    write_json(path, content)
+    return content
 
 
 def main() -> None:
@@ -46,12 +48,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     backbone = registry.load_backbone(options.backbone)
-    folder = registry.folder_of(options.backbone)
+    checkpoint = registry.find_weights(options.backbone)
     bound = vae_psnr_bound(backbone, options.scenes)
-    measured: dict = {"vae": {"psnr": round(bound, 2), "scenes": options.scenes}}
+    measured: dict[str, Any] = {"vae": {"psnr": round(bound, 2), "scenes": options.scenes}}
     if "text" in backbone.carries:
         measured["vocabulary"] = vocabulary()
-    print(json.dumps(update_calibration(folder, measured)))
+    print(json.dumps(update_calibration(checkpoint, measured)))
 
 
 if __name__ == "__main__":

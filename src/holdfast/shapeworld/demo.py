@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import names
 from ..base.files import whole
 from ..media import images, previews, video
 from ..models import registry
@@ -47,8 +46,8 @@ def run_demo(
     """Run one edit in `folder`; the manifest, with the figures against the truth in `truth`. masked: with the actor's
     mask, where the edit is of an actor. A backbone that is steered by a first frame is given the true edited one.
     """
-    name = names.choose(backbone, registry.backbones(), "backbone")
-    shown = "image" in registry.backbones()[name].MODELS[name].carries
+    name, _ = registry.choose_backbone(backbone)
+    shown = "image" in registry.specs()[name].capabilities
     folder.mkdir(parents=True, exist_ok=True)
     source, target = render([edit.source, edit.target], edit.source.frames)
     # As players like it, 4:2:0 in H.264 High; the result follows its source.
@@ -70,7 +69,7 @@ def run_demo(
         first_frame=str(folder / "first.png") if shown else None,
         mask=str(folder / "mask.mkv") if use_mask else None,
     )
-    result = run.edit(task, report=report)
+    result = run.edit(task, on_progress=report)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, to_tensor(edited))
     result.save(report=report)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..base.intervals import estimate
 from ..models import registry
-from ..models.base import Backbone, Condition, Prompt
+from ..models.base import Backbone, Conditioning, Prompt
 from ..pipeline import loop
 from ..pipeline.task import EditTask
 from ..sampling import inversion, maths
@@ -54,15 +54,15 @@ def generate(
 ) -> Tensor:
     """A clip from a prompt alone, f 3 H W: Euler from noise at the model's own grid, guidance as it prefers."""
     z = maths.keyed_noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
-    levels = backbone.levels(steps)
+    levels = backbone.sigmas(steps)
     # as large as a clip of variance 1 is when it is noised to the first level
     start = z * math.hypot(1 - levels[0], levels[0])
-    scale = backbone.prefers["target_guidance"]
+    scale = backbone.recommended["target_guidance"]
     return denoise(backbone, start, levels, backbone.condition(prompt), scale)
 
 
 def denoise(
-    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Condition, scale: GuidanceScale
+    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Conditioning, scale: GuidanceScale
 ) -> Tensor:
     """The clip that a noisy latent becomes, f 3 H W."""
     for sigma, sigma_next in itertools.pairwise(levels):
@@ -107,7 +107,7 @@ def score_first_frame_edit(backbone: Backbone, seed: int) -> dict:
     kinds = ("colour", "shape", "material")
     edit = sample_edit(seed, kinds[seed % len(kinds)], "single")
     source, target = render([edit.source, edit.target])
-    levels = [sigma for sigma in backbone.levels(CARRIED_STEPS) if sigma <= CARRIED_TO]
+    levels = [sigma for sigma in backbone.sigmas(CARRIED_STEPS) if sigma <= CARRIED_TO]
     known, wanted = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
     rising = inversion.inversion_sigmas(levels)
     *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), known, rising)
@@ -119,12 +119,12 @@ def score_caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]
     shape of its middle frame alone.
     """
     scene = sample_scene(seed, "single" if actors == 1 else "several")
-    moving = {"temporal_attention", "joint_attention"} & backbone.carries
+    moving = {"temporal_attention", "joint_attention"} & backbone.capabilities
     frames = FRAMES if moving else 1
     clip = generate(backbone, Prompt(scene.caption()), seed, frames)
     holds = check_caption(clip, scene)
     frame = check_caption(clip[[frames // 2]], scene) if moving else holds
-    return holds | {"frame": frame["score_caption"]}
+    return holds | {"frame": frame["caption"]}
 
 
 def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, seed: int) -> Tensor:
@@ -138,7 +138,7 @@ def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, s
         settings=settings,
         seed=seed,
     )
-    return loop.edited(loop.job(task, backbone, render([edit.source])[0]), backbone)
+    return loop.edit_frames(loop.plan_job(task, backbone, render([edit.source])[0]), backbone)
 
 
 def score_edit(
@@ -211,7 +211,7 @@ def measure_seeds(
     import multiprocessing
 
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(task, seeds))
+        return list(pool.to_grid(task, seeds))
 
 
 def main() -> None:
@@ -248,7 +248,7 @@ def measure_all(options) -> None:
     if "vae" in options.only:
         for name in SCENE_SETS:
             show(f"vae psnr, {name}", reconstruction_psnr, seeds, name)
-    carries = registry.backbones()[options.backbone].MODELS[options.backbone].carries
+    carries = registry.specs()[options.backbone].capabilities
     if "images" in options.only and "image" in carries:
         show("from the true first frame, nearer than it repeated", score_continuation, seeds)
         show("the same, drawn from all clips that may follow it", continuation_chance, seeds)

@@ -90,7 +90,7 @@ class Form:
 
         @gr.render(inputs=[self.method, self.backbone])
         def settings(method: str, backbone: str) -> None:
-            recommended = registry.backbones()[backbone].MODELS[backbone].prefers
+            recommended = registry.specs()[backbone].recommended
             made = widgets.method_widgets(methods.load(method).Config, recommended)
             for name, widget in made.items():
                 if name == "strength":
@@ -220,7 +220,7 @@ def make_model_choices() -> tuple[gr.Dropdown, gr.Dropdown]:
     present = [name for name in models if has_weights(name)]
     absent = [name for name in models if name not in present]
     choices = [*((n, n) for n in present), *((f"{n} (weights not here)", n) for n in absent)]
-    downloaded = [name for name in present if models[name].gigabytes]  # somebody wants to use them
+    downloaded = [name for name in present if models[name].download_gb]  # somebody wants to use them
     family = registry.backbones()[EditTask.backbone].MODELS
     preferred = [*downloaded, *(name for name in family if name in present), *present]
     chosen = next(iter(preferred))
@@ -275,7 +275,7 @@ def editor_value(frame: ndarray, painted: str | None = None) -> Any:
 def has_weights(name: str) -> bool:
     """Return whether a backbone's weights are on this machine."""
     try:
-        registry.about(name)
+        registry.describe_backbone(name)
     except (Missing, ValueError):
         return False
     return True

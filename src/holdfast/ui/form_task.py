@@ -22,7 +22,7 @@ from ..pipeline import loop, track_mask
 from ..pipeline import run as editing
 from ..pipeline.task import EditTask
 from ..pipeline.track_mask import MaskTask
-from ..pipeline.validation import Taken, taken
+from ..pipeline.validation import ValidatedTask, validate
 from . import path_checks, storage, widgets
 from .queue import RunQueue
 
@@ -174,20 +174,20 @@ def render_mask_clip(task: EditTask, queue: RunQueue) -> str:
     """Return the file of a small clip with the mask over the source. Raise UserError where there is no mask."""
     if task.mask is None:
         raise UserError("there is no mask to show", "choose a kind of mask first")
-    inputs = taken(task)
+    inputs = validate(task)
     inside = find_auto_mask(task, queue) if task.mask == "auto" else read_mask(task, inputs)
     frames = islice(video.read(inputs.clip), inputs.part.start, inputs.part.stop)
     tinted = (overlays.draw_mask(*pair) for pair in zip(frames, inside, strict=False))
-    path = queue.uploads / f"mask-shown-{task.key()}.mp4"
+    path = queue.uploads / f"mask-shown-{task.latent_key()}.mp4"
     rate = float(inputs.clip.rate)
     with whole(path) as part:
         part.write_bytes(previews.encode_preview([tinted], inputs.clip.size, rate))
     return str(path)
 
 
-def read_mask(task: EditTask, inputs: Taken) -> Iterator[ndarray]:
+def read_mask(task: EditTask, inputs: ValidatedTask) -> Iterator[ndarray]:
     """Yield the frames of a task's mask. Any size and polarity is allowed: the user looks at it."""
-    return loop.bind_mask(task, inputs.clip, inputs.part, allow_any=True).frames()
+    return loop.open_task_mask(task, inputs.clip, inputs.part, allow_any=True).frames()
 
 
 def find_auto_mask(task: EditTask, queue: RunQueue) -> Iterator[ndarray]:
@@ -199,7 +199,7 @@ def find_auto_mask(task: EditTask, queue: RunQueue) -> Iterator[ndarray]:
     try:
         backbone = queue.backbone(task)
         shown = replace(task, allow_any_mask=True)
-        return track_mask.find_auto_mask(editing.opened(shown, backbone), backbone, _ignore_progress)
+        return track_mask.find_auto_mask(editing.open_session(shown, backbone), backbone, _ignore_progress)
     finally:
         queue.model_lock.release()
 
@@ -207,4 +207,4 @@ def find_auto_mask(task: EditTask, queue: RunQueue) -> Iterator[ndarray]:
 def compatible_methods(backbone: str) -> list[str]:
     """Return the methods that run on a backbone."""
     module = registry.backbones()[backbone]
-    return methods.list_compatible(module.MODELS[backbone].carries)
+    return methods.list_compatible(module.MODELS[backbone].capabilities)

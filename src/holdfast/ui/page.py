@@ -10,9 +10,9 @@ from numpy import ndarray
 
 from ..base.notices import collected
 from ..media import video
-from ..pipeline.estimate import Forecast, forecast
+from ..pipeline.estimate import Estimate, estimate_edit
 from ..pipeline.task import EditTask
-from ..pipeline.validation import taken
+from ..pipeline.validation import validate
 from . import form_task, views
 from .form import PRIVATE, QUIET, Form
 from .messages import MessageFormatter
@@ -193,13 +193,13 @@ class Page:
             return views.render_estimate(self._make_estimate(task), notes, self.formatter)
         return messages["error"]
 
-    def _make_estimate(self, task: EditTask) -> Forecast:
+    def _make_estimate(self, task: EditTask) -> Estimate:
         """Estimate an edit; measure it where no other edit is using the model."""
-        inputs = taken(task)
+        inputs = validate(task)
         if not self.queue.model_lock.acquire(blocking=False):
-            return replace(forecast(task, inputs), basis="not measured: another edit runs")
+            return replace(estimate_edit(task, inputs), basis="not measured: another edit runs")
         try:
-            return forecast(task, inputs, self.queue.backbone(task))
+            return estimate_edit(task, inputs, self.queue.backbone(task))
         finally:
             self.queue.model_lock.release()
 

@@ -21,8 +21,8 @@ from ..base.errors import Missing, UserError
 from ..base.notices import collected
 from ..models import registry
 from ..pipeline import validation
-from ..pipeline.locks import claimed
-from ..pipeline.output_paths import store_of
+from ..pipeline.locks import lock_output
+from ..pipeline.output_paths import saved_progress
 from ..pipeline.task import EditTask
 from . import storage
 from .messages import describe_error
@@ -273,10 +273,10 @@ class RunQueue:
         from ..pipeline import run as editing
         from ..pipeline.result import Result
 
-        clip = validation.taken(run.task).clip
+        clip = validation.validate(run.task).clip
         run.update_progress("load", 0, 1)
         backbone = self.backbone(run.task)
-        events = editing.events(run.task, backbone, resume=store_of(run.task).holds())
+        events = editing.edit_events(run.task, backbone, resume=saved_progress(run.task).can_resume())
         result = None
         with contextlib.closing(events):
             for event in events:
@@ -304,10 +304,10 @@ class RunQueue:
 
     def _handle_event(self, run: Run, event: Any, backbone: Any, size: tuple[int, int]) -> None:
         """Update a run from an event of its edit. size: the clip's width and height."""
-        from ..pipeline.loop import Note, Progress
+        from ..pipeline.loop import NoticeIssued, Progress
         from ..sampling.field import Step
 
-        if isinstance(event, Note):
+        if isinstance(event, NoticeIssued):
             run.notes.append(event.text)
         elif isinstance(event, Progress):
             run.update_progress(event.stage, event.done, event.count)
@@ -339,7 +339,7 @@ def lock_folder(root: Path) -> contextlib.ExitStack:
     """Lock a folder until the returned stack is closed. Raise UserError where another page has it."""
     stack = contextlib.ExitStack()
     try:
-        claim = stack.enter_context(claimed(root / "page"))
+        claim = stack.enter_context(lock_output(root / "page"))
     except UserError as error:
         raise UserError(
             f"another page is open on {root}", "use that one, end it, or give another --folder"
@@ -351,11 +351,11 @@ def lock_folder(root: Path) -> contextlib.ExitStack:
 def validate(task: EditTask) -> None:
     """Raise UserError or Missing for a task that cannot work, before it is queued."""
     from ..models.weights import pick_device
-    from ..pipeline.run import opened
+    from ..pipeline.run import open_session
 
     pick_device(task.device)
     with collected():
-        opened(task, None, validation.taken(task))
+        open_session(task, None, validation.validate(task))
 
 
 def _report_bug(error: BaseException) -> None:

@@ -125,6 +125,6 @@ def _load_run(path: Path) -> Run:
 
 def _final_status(run: Run) -> str:
     """Return how a run ended that could not record it."""
-    from ..pipeline.jobs import done
+    from ..pipeline.jobs import finished_manifest
 
-    return STOPPED if done(run.task) is None else DONE
+    return STOPPED if finished_manifest(run.task) is None else DONE

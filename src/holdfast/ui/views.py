@@ -11,7 +11,7 @@ from ..base import prompt_diff
 from ..base.exit_codes import duration
 from ..base.prompts import clean_prompt, locate_words
 from ..pipeline import summary
-from ..pipeline.estimate import Forecast, lines
+from ..pipeline.estimate import Estimate, estimate_lines
 from .messages import MessageFormatter
 from .queue import RunQueue
 from .runs import FAILED, RUNNING, STOPPED, WAITING, Run
@@ -101,9 +101,9 @@ def render_title(run: Run, formatter: MessageFormatter) -> str:
     return f"<b>{format_start(run)}</b> {formatter.to_html(text)}"
 
 
-def render_estimate(estimate: Forecast, notes: Iterable[str], formatter: MessageFormatter) -> str:
+def render_estimate(estimate: Estimate, notes: Iterable[str], formatter: MessageFormatter) -> str:
     """Return an estimate and its notes as a list."""
-    return formatter.list_html([*lines(estimate), *(f"note: {text}" for text in notes)])
+    return formatter.list_html([*estimate_lines(estimate), *(f"note: {text}" for text in notes)])
 
 
 def render_notes(notes: Iterable[str], formatter: MessageFormatter) -> str:
@@ -117,7 +117,7 @@ def render_summary(run: Run, formatter: MessageFormatter) -> str:
     if manifest is None:
         return ""
     notes = [f"note: {text}" for text in manifest["notes"]]
-    return formatter.list_html([*(line.strip() for line in summary.lines(manifest)), *notes])
+    return formatter.list_html([*(line.strip() for line in summary.summary_lines(manifest)), *notes])
 
 
 def render_usage(usage: Usage, limit: float) -> str:

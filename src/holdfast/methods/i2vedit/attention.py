@@ -11,16 +11,16 @@ from torch.nn.functional import scaled_dot_product_attention as attended
 
 from ...models import attention
 from ...models.attention import blending
-from ...models.attention.hooks import Site
+from ...models.attention.hooks import Layer
 from ...sampling.field import EditInputs, VelocityField
 from .config import Config
 
 # q, k and v of the first clip's layers over time, by path and branch
 FirstSegmentAttention = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
-SourceAttention = dict[Site, tuple[Tensor, Tensor, Tensor | None]]
+SourceAttention = dict[Layer, tuple[Tensor, Tensor, Tensor | None]]
 
 
-def is_temporal_self(site: Site) -> bool:
+def is_temporal_self(site: Layer) -> bool:
     return site.kind == "self" and site.axis == "temporal"
 
 
@@ -38,7 +38,7 @@ def record_source(
         return contextlib.nullcontext()
     wanted["temporal"] |= everything
 
-    def keep(site: Site, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def keep(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return (
             q,
             k,
@@ -53,10 +53,10 @@ def extend_keys(field: VelocityField, there: FirstSegmentAttention) -> contextli
     if not there:
         return contextlib.nullcontext()
 
-    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def rule(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attended(q, *prepend_first_segment(k, v, there[site.path, "src+"]))
 
-    return attention.edit(field, rule, is_temporal_self)
+    return attention.use_rule(field, rule, is_temporal_self)
 
 
 def prepend_first_segment(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -71,21 +71,21 @@ def match_source(
     """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
     if not (seen or there):
         return contextlib.nullcontext()
-    return attention.edit(field, matching_rule(seen or {}, there, given, cfg, step))
+    return attention.use_rule(field, matching_rule(seen or {}, there, given, cfg, step))
 
 
 def matching_rule(
     seen: SourceAttention, there: FirstSegmentAttention, given: EditInputs, cfg: Config, step: int
-) -> Callable[[Site, Tensor, Tensor, Tensor], Tensor | None]:
+) -> Callable[[Layer, Tensor, Tensor, Tensor], Tensor | None]:
     """The rule of the target's calls at an edit step.
 
     seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
     """
     pair = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
-    coarse = blending.coarse(seen) if seen else 0
-    left_out = blending.last_coarse(seen, coarse) if cfg.variant == "released" else None
+    coarse = blending.coarse_scale(seen) if seen else 0
+    left_out = blending.last_coarse_path(seen, coarse) if cfg.variant == "released" else None
 
-    def rule(site: Site, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    def rule(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
         if site.kind != "self":
             return None
         first = there.get((site.path, site.branch))
@@ -93,10 +93,10 @@ def matching_rule(
             k, v = prepend_first_segment(k, v, first)
         known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
         if known and site.axis == "spatial":
-            within = None if given.mask is None else site.covered(given.mask)
+            within = None if given.mask is None else site.tokens_in_mask(given.mask)
             bound = query_thresholds(site, cfg).to(q.device)
-            return blending.blended(q, k, v, *known[:2], bound, within)
-        if known and blending.replaces(site, step, cfg.steps, pair, coarse, left_out):
+            return blending.blend_attention(q, k, v, *known[:2], bound, within)
+        if known and blending.uses_source_attention(site, step, cfg.steps, pair, coarse, left_out):
             q0, k0, v0 = known
             if first:
                 k0, _ = prepend_first_segment(k0, v0, there[site.path, "src+"])
@@ -106,6 +106,6 @@ def matching_rule(
     return rule
 
 
-def query_thresholds(site: Site, cfg: Config) -> Tensor:
+def query_thresholds(site: Layer, cfg: Config) -> Tensor:
     """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
-    return blending.thresholds((cfg.low, cfg.high), len(site.frames))[:, None]
+    return blending.frame_thresholds((cfg.low, cfg.high), len(site.frames))[:, None]

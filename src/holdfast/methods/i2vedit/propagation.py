@@ -154,7 +154,7 @@ def edit_segment(
     """The three stages of one clip."""
     fit = tuning.TuningOptions(cfg.tune, cfg.rate, given.seed)
     tunes = cfg.tune and round(cfg.strength * cfg.steps)  # else no target call is made
-    paths = tuning.find_layers(field.network, field.door.sites, cfg.targets) if tunes else []
+    paths = tuning.find_layers(field.network, field.door.hooked_layers, cfg.targets) if tunes else []
     state = start.state if start else {}
     if not paths:
         yield from invert_and_edit(FieldPair(field, field, None), given, cfg, start, {}, first)
@@ -248,7 +248,7 @@ def tuning_inputs(given: EditInputs, cfg: Config) -> tuple[Tensor, Any]:
     if cfg.variant == "clean":
         return given.source, given.src
     first = next(iter(given.pixels.frames()))
-    condition = given.pixels.condition(Prompt(image=first, ids=(6, 0.02, 127), noise="sample"))
+    condition = given.pixels.condition(Prompt(image=first, time_ids=(6, 0.02, 127), noise_target="sample"))
     return sample_latent(given, given.pixels.frames()), condition
 
 
@@ -268,7 +268,7 @@ def inversion_inputs(given: EditInputs, cfg: Config) -> tuple[Tensor, Any]:
         return given.pixels.encode(noisy), src
     first = perturb_flat_areas(frames[:1], given.seed, 1, cfg.sarp)[0]
     first = (first * 255).floor() / 255
-    return sample_latent(given, noisy), given.pixels.condition(Prompt(image=first, ids=(8, 127, 0.02)))
+    return sample_latent(given, noisy), given.pixels.condition(Prompt(image=first, time_ids=(8, 127, 0.02)))
 
 
 def perturb_flat_areas(frames: Tensor, seed: int, draw: int, scale: float) -> Tensor:

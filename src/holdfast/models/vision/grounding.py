@@ -4,7 +4,7 @@ import torch
 from numpy import ndarray
 
 from ...base.errors import UserError
-from ..hub import found
+from ..hub import find_folder
 from .sam2 import load_model
 
 WEIGHTS = "IDEA-Research/grounding-dino-tiny"
@@ -27,7 +27,7 @@ def find_boxes(
 
     if not text.strip(" ."):
         raise UserError('--words takes "[N=]TEXT", such as "a red car"')
-    folder = found(weights or WEIGHTS)
+    folder = find_folder(weights or WEIGHTS)
     model = load_model(GroundingDinoForObjectDetection, "grounding-dino", str(folder))
     model = model.eval().to(pick_device(device))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -38,7 +38,7 @@ def find_boxes(
     result = processor.post_process_grounded_object_detection(
         model(**inputs), inputs.input_ids, SURE, SURE, [frame.shape[:2]]
     )[0]
-    kept = [_within(corners.tolist(), frame.shape) for corners in result["find_boxes"]]
+    kept = [_within(corners.tolist(), frame.shape) for corners in result["boxes"]]
     if not kept:
         raise UserError(f"nothing that is called {text!r} is found; give a --box, or other words")
     return tuple(kept)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ...base.errors import UserError
 from ...media.marks import Marks, segment_marks
 from ...media.propagation import TrackerFactory
-from ..hub import found, quiet
+from ..hub import find_folder, silence_transformers
 
 WEIGHTS = "facebook/sam2.1-hiera-tiny"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of all its published sizes
@@ -142,10 +142,10 @@ def load(weights: str | None = None, device: str = "auto") -> Sam2:
 
 def load_model(kind: type, named: str, place: str):
     """A transformers model of a kind, all of whose weights are there. named: its model_type."""
-    folder = found(place)
+    folder = find_folder(place)
     from transformers import AutoConfig
 
-    with quiet():
+    with silence_transformers():
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != named:
             raise UserError(f"{place} holds {config.model_type}, not {named}")

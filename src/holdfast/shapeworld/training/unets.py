@@ -68,7 +68,7 @@ class SharedParts:
 
 def train_shared_parts(folder: Path, budgets: dict[str, Budget]) -> SharedParts:
     vae = train_vae(folder, budgets["vae"]).requires_grad_(False)
-    return SharedParts(vae, train_text_encoder(folder, budgets["measure_binding"]), folder)
+    return SharedParts(vae, train_text_encoder(folder, budgets["binding"]), folder)
 
 
 def signal_and_noise() -> tuple[Tensor, Tensor]:

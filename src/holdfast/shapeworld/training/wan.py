@@ -292,7 +292,7 @@ def train_wan(
     vae.eval().requires_grad_(False)
     parts.to(device()).train()
     if not start:
-        train_words(parts, folder, budgets["measure_binding"])
+        train_words(parts, folder, budgets["binding"])
     if compiled:
         parts["transformer"].compile()
     frames_first = 0.0 if start else ONLY_FRAMES
