@@ -1,6 +1,6 @@
 """Holdfast: training-free video editing by words. Outside the mask, what you did not name holds fast."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["EditTask", "backbones", "edit", "events", "load_backbone", "methods"]
 
 
