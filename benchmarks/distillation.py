@@ -25,7 +25,7 @@ from holdfast.models import registry
 from holdfast.models.base import Backbone
 from holdfast.pipeline import loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, run_edit, measure_seeds
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds, run_edit
 from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import exact_warp_error, judge

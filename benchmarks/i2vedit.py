@@ -27,7 +27,7 @@ from holdfast.sampling import inversion
 from holdfast.sampling.field import EditInputs, Pixels, Step
 from holdfast.shapeworld.evaluate import ModelChoice, measure_seeds
 from holdfast.shapeworld.rendering import exact_flow, render
-from holdfast.shapeworld.scenes import SceneEdit, Scene, sample_edit
+from holdfast.shapeworld.scenes import Scene, SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
 
 KINDS, SETS = ("colour", "shape", "material"), ("single", "several")

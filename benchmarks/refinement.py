@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from holdfast.methods.flowanchor import RefinementRule, Config
+from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
 from holdfast.models.attention.refinement import LogitRefinement, refine_attention
 from holdfast.models.base import Conditioning

@@ -8,7 +8,7 @@ import torch
 from holdfast.shapeworld import caption_check
 from holdfast.shapeworld.evaluate import seeds_with_two_actors
 from holdfast.shapeworld.rendering import render
-from holdfast.shapeworld.scenes import list_edits, sample_scene, sample_edit
+from holdfast.shapeworld.scenes import list_edits, sample_edit, sample_scene
 
 
 @pytest.mark.parametrize(

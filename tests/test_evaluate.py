@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast.shapeworld import evaluate, scenes
-from holdfast.shapeworld.scenes import sample_scene, sample_edit
+from holdfast.shapeworld.scenes import sample_edit, sample_scene
 
 
 def test_pairs_are_scenes_of_two():

@@ -8,7 +8,7 @@ import torch
 
 from holdfast.base import files
 from holdfast.pipeline.progress import SavedProgress
-from holdfast.sampling.field import Step, remaining_steps, initial_state
+from holdfast.sampling.field import Step, initial_state, remaining_steps
 
 
 def test_a_saved_step_comes_back_whole_with_what_was_found_before_it(tmp_path):

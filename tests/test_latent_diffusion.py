@@ -7,8 +7,8 @@ import torch
 
 from holdfast.base.errors import Missing
 from holdfast.models import registry
-from holdfast.models.export import export
 from holdfast.models.base import Prompt
+from holdfast.models.export import export
 from holdfast.models.unet import adapter
 from holdfast.models.unet.adapter import LatentDiffusion, NoiseSchedule
 

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import methods
 from holdfast.base.errors import Missing
-from holdfast.models import checkpoint, downloads, weight_files, hub, published, registry
+from holdfast.models import checkpoint, downloads, hub, published, registry, weight_files
 from holdfast.models import loading as _parts
 from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.svd import adapter as svd
@@ -22,7 +22,7 @@ from holdfast.pipeline.task import EditTask
 
 from . import configurations, hub_cache
 
-PUBLISHED = [name for name, m in registry.backbones().items() if m.MODELS[name].download_gb]
+PUBLISHED = [name for name, spec in registry.specs().items() if spec.download_gb]
 KNOWN = sorted(hub_cache.known_backbones())
 PROMPTS = {"source": "a red ball rolls", "target": "a blue ball rolls"}
 

@@ -20,7 +20,6 @@ from holdfast.base.schema import (
     setting,
 )
 from holdfast.models import registry
-from holdfast.models.spec import SHARED_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -121,5 +120,5 @@ def test_every_methods_defaults_are_allowed_and_its_settings_can_be_listed(name)
 
 def test_a_backbone_prefers_only_shared_settings():
     """Never a method's own: one strength for all would override every paper's."""
-    for name, module in registry.backbones().items():
-        assert set(module.MODELS[name].recommended) <= SHARED
+    for spec in registry.specs().values():
+        assert set(spec.recommended) <= SHARED_SETTINGS

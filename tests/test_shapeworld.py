@@ -11,9 +11,23 @@ from holdfast.media.optical_flow import sharp_dis
 from holdfast.models.vision.latent_flow import warp
 from holdfast.shapeworld import scenes
 from holdfast.shapeworld.flow_accuracy import score_scene
-from holdfast.shapeworld.rendering import render_with_coverage, exact_flow, nearest_actor, render, render_variants
-from holdfast.shapeworld.scenes import EDIT_KINDS, SCENE_SETS, Actor, Scene, list_edits, sample_scene, sample_edit
-from holdfast.shapeworld.truth import actor_mask, judge, exact_displacement, psnr, changed_region
+from holdfast.shapeworld.rendering import (
+    exact_flow,
+    nearest_actor,
+    render,
+    render_variants,
+    render_with_coverage,
+)
+from holdfast.shapeworld.scenes import (
+    EDIT_KINDS,
+    SCENE_SETS,
+    Actor,
+    Scene,
+    list_edits,
+    sample_edit,
+    sample_scene,
+)
+from holdfast.shapeworld.truth import actor_mask, changed_region, exact_displacement, judge, psnr
 
 BALL = Actor("ball", "red", "plain", "moves", "right", 0.2, 0.3, 0.5)
 
@@ -34,11 +48,11 @@ def test_the_sets_are_what_they_are_called():
     assert {len(s.actors) for s in drawn["several"]} == {2, 3}
     assert {a.verb for s in drawn["fast"] for a in s.actors} == {"races"}
     assert {s.frames for s in drawn["long"]} == {25, 37, 49}
-    assert all(scenes._gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
+    assert all(scenes._smallest_gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
     for scene in drawn["several"]:
         for a, b in itertools.combinations(scene.actors, 2):
-            assert scenes._gap(a, b, scene.frames) > -0.06  # they hardly touch
-    with pytest.raises(ValueError, match="no set of scenes"):
+            assert scenes._smallest_gap(a, b, scene.frames) > -0.06  # they hardly touch
+    with pytest.raises(ValueError, match="unknown set of scenes"):
         sample_scene(0, "many")
 
 
@@ -204,7 +218,7 @@ def test_all_edits_of_a_kind():
         "add": 28,
         "remove": 0,
     }
-    with pytest.raises(ValueError, match="no edit is of the kind"):
+    with pytest.raises(ValueError, match="unknown kind of edit"):
         list_edits(scene, "size")
 
 

@@ -12,7 +12,7 @@ from holdfast.base.errors import UserError
 from holdfast.methods import flowedit
 from holdfast.models import registry
 from holdfast.models.attention import maps
-from holdfast.models.base import Conditioning, BackboneWrapper, Prompt
+from holdfast.models.base import BackboneWrapper, Conditioning, Prompt
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.pipeline import loop
 from holdfast.pipeline.helper_models import borrow_image_model

@@ -10,8 +10,8 @@ import torch
 from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.base.prompts import clean_prompt
-from holdfast.models.base import Conditioning, Prompt
 from holdfast.models import registry
+from holdfast.models.base import Conditioning, Prompt
 from holdfast.models.wan import adapter, spec
 
 # As published: what the checkpoints' config.json say, and the parameters that follow from it.

@@ -61,8 +61,8 @@ def _of_pairs() -> dict:
     for name in methods.names():
         needs = methods.load(name).NEEDS
         rows[name] = {}
-        for backbone, module in registry.backbones().items():
-            missing = needs - module.MODELS[backbone].capabilities
+        for backbone, spec in registry.specs().items():
+            missing = needs - spec.capabilities
             rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
 

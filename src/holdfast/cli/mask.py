@@ -56,7 +56,7 @@ def mask(
 
         marks = {"boxes": tuple(box), "points": tuple(points), "brushes": tuple(brush)}
         asked = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
-        own = {"exact": exact, "preview": preview, "by": by, "detector": detector}
+        own = {"exact": exact, "preview": preview, "tracker": by, "detector": detector}
         by_hand = track_mask.MaskTask(clip, output, **marks, **asked, **own)
         tell(by_hand, auto, bool(source or target))
         with shown_progress(quiet=json) as report:
@@ -78,7 +78,7 @@ def tell(asked: "MaskTask", auto: bool, prompts: bool) -> None:
     from ..base.notices import note
 
     marked = asked.boxes or asked.points or asked.brushes
-    if auto and (marked or asked.exact or asked.detector or asked.by != "grabcut"):
+    if auto and (marked or asked.exact or asked.detector or asked.tracker != "grabcut"):
         note("--auto looks by itself: marks, --exact, --with and --detector do nothing")
     if prompts and not auto:
         note("--source and --target have no effect without --auto")

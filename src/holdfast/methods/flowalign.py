@@ -21,7 +21,7 @@ from ..base.schema import (
     setting,
 )
 from ..sampling import maths
-from ..sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 

@@ -31,7 +31,7 @@ from ..base.schema import (
 from ..models import attention
 from ..models.attention.refinement import LogitRefinement, refine_attention
 from ..sampling import maths
-from ..sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS = {"text_attention"}
 UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask

@@ -17,7 +17,7 @@ from ..base.schema import Range, Share, setting
 from ..models.vision.latent_flow import LatentFlow, latent_flow
 from ..sampling import maths
 from ..sampling.distillation import DistillationConfig, draw_samples
-from ..sampling.field import VelocityField, EditInputs, Step, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 
 NEEDS: set[str] = set()
 ONLY_WITH = {"memory": "keep"}  # settings that need another one

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import maths
-from ..sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
 from ..models import attention
 from ..sampling import inversion, maths
-from ..sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS = {"joint_attention"}
 ONLY_WITH = {"depth": "inject"}  # settings that need another one
@@ -105,7 +105,7 @@ def share_source_values(
     if inverted is None:
         yield
         return
-    first_layer = round(depth * field.door.count_layers("self", "joint"))  # depth 1: none
+    first_layer = round(depth * field.attention_hooks.count_layers("self", "joint"))  # depth 1: none
 
     def where(site: attention.Layer) -> bool:
         return site.kind == "self" and site.index >= first_layer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..sampling.distillation import DistillationConfig, draw_samples
-from ..sampling.field import VelocityField, EditInputs, Step, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 
 NEEDS: set[str] = set()
 

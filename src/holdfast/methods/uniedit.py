@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..base.schema import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
 from ..sampling import inversion, maths
-from ..sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
+from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
 
 NEEDS: set[str] = set()
 SEEDED = False  # nothing is drawn

@@ -57,7 +57,7 @@ def score(
 
     frames: how many latent frames are looked at, from the first on.
     """
-    from ..sampling.maths import keyed_noise, add_noise
+    from ..sampling.maths import add_noise, keyed_noise
 
     window = z[:, :, :frames]
     nearer = apart = 0.0

@@ -21,8 +21,14 @@ from ..models.base import Backbone
 from ..sampling.field import Step
 from . import loop, mask_strip, unused_options
 from .locks import lock_output
-from .loop import EditFinished, Event, NoticeIssued, FirstFramePainted, Progress
-from .output_paths import adapters_path, all_paths, first_frame_path, mask_picture_path, saved_progress
+from .loop import EditFinished, Event, FirstFramePainted, NoticeIssued, Progress
+from .output_paths import (
+    adapters_path,
+    all_paths,
+    first_frame_path,
+    mask_picture_path,
+    saved_progress,
+)
 from .planning import Plan, make_plan
 from .progress import SavedProgress
 from .result import Clock, ProgressCallback, Result, make_manifest
@@ -145,7 +151,7 @@ class EditSession:
     def frames(self) -> Iterator[Tensor]:
         """The part's frames as the model takes them."""
         arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
-        return self.plan.fit.forward(to_tensor(array) for array in arrays)
+        return self.plan.fit.to_model(to_tensor(array) for array in arrays)
 
     def save_step(self, step: Step | None) -> None:
         """Save a step, where there is one and a place for it."""

@@ -10,7 +10,7 @@ from ..base import names
 from ..base.errors import UserError
 from ..media import video
 from ..models import registry
-from .output_paths import check_output_path, check_disk_space
+from .output_paths import check_disk_space, check_output_path
 from .task import EditTask, parse_frame_range
 
 
@@ -20,7 +20,7 @@ class ValidatedTask:
 
     clip: video.Clip
     part: range
-    info: Any  # a backbone, loaded or not (registry.about)
+    info: Any  # a backbone, loaded or not (registry.describe_backbone)
     latent: Any = (
         None  # the part as the backbone encodes it, 1 c f h w, where that was done already
     )

@@ -25,7 +25,7 @@ from ..base.schema import (
     setting,
 )
 from . import maths
-from .field import VelocityField, EditInputs, Step, Whole, remaining_steps
+from .field import EditInputs, Step, VelocityField, Whole, remaining_steps
 
 SCHEDULE_STEPS = 1000  # that `low` and `high` count in, whatever the model's own time
 
@@ -91,7 +91,7 @@ def draw_samples(
 ) -> Iterator[tuple[int, NoiseSample]]:
     """The iterations that are left, each with what it looks at."""
     source = given.source
-    levels = field.levels(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
+    levels = field.sigmas(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
     told = Whole(field) if cfg.timesteps == "whole" else field
     for i in remaining_steps(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
         sigma = levels[SCHEDULE_STEPS - maths.keyed_integer(given.seed, i, cfg.low, cfg.high)]

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention as attended
 from ...models import attention
 from ...models.attention import blending
 from ...models.attention.hooks import Layer
-from ...sampling.field import VelocityField, EditInputs
+from ...sampling.field import EditInputs, VelocityField
 from .config import Config
 
 # q, k and v of the first clip's layers over time, by path and branch

@@ -20,8 +20,22 @@ from torch import Tensor
 from ...models import attention
 from ...models.base import Prompt
 from ...sampling import inversion, maths, smooth_area_noise, tuning
-from ...sampling.field import VelocityField, EditInputs, Step, remaining_steps, opened, initial_state
-from .attention import FirstSegmentAttention, index_temporal, extend_keys, match_source, is_temporal_self, record_source
+from ...sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    initial_state,
+    opened,
+    remaining_steps,
+)
+from .attention import (
+    FirstSegmentAttention,
+    extend_keys,
+    index_temporal,
+    is_temporal_self,
+    match_source,
+    record_source,
+)
 from .config import Config
 
 
@@ -140,7 +154,7 @@ def edit_segment(
     """The three stages of one clip."""
     fit = tuning.TuningOptions(cfg.tune, cfg.rate, given.seed)
     tunes = cfg.tune and round(cfg.strength * cfg.steps)  # else no target call is made
-    paths = tuning.find_layers(field.network, field.door.hooked_layers, cfg.targets) if tunes else []
+    paths = tuning.find_layers(field.network, field.attention_hooks.layers, cfg.targets) if tunes else []
     state = start.state if start else {}
     if not paths:
         yield from invert_and_edit(FieldPair(field, field, None), given, cfg, start, {}, first)
