@@ -69,7 +69,7 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
     job = loop.plan_job(dataclasses.replace(task, seed=case.seed), backbone, frames)
     z = loop.edit_latent(job, backbone)
-    result = torch.stack(list(job.plan.fit.back(backbone.decode(z))))
+    result = torch.stack(list(job.plan.fit.to_clip(backbone.decode(z))))
     figures = judge(edit, result)
     # Words do not say where an added actor goes.
     success = is_object_added(edit, result) if edit.kind == "add" else figures["success"]

@@ -68,7 +68,7 @@ def test_shards_a_variant_and_shared_memory(folder):
     vae = folder / "vae" / bin_of("vae")
     held = torch.load(vae)
     torch.save(
-        {n: t.for_branch() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
+        {n: t.half() for n, t in held.items()}, vae.with_name(vae.name.replace(".bin", ".fp16.bin"))
     )
     vae.unlink()
     encoder = folder / "text_encoder"

@@ -9,6 +9,7 @@ from holdfast.models.export import export
 from holdfast.base.errors import Missing
 from holdfast.models import registry
 from holdfast.models.base import Prompt
+from holdfast.models.export import export
 from holdfast.models.unet import adapter
 from holdfast.models.unet.adapter import LatentDiffusion, NoiseSchedule
 

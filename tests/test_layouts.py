@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from holdfast.models.export import export
 from safetensors.torch import load_file, save_file
 
 from holdfast.base.errors import Missing, UserError
 from holdfast.models import hub, loading, registry, weight_files
+from holdfast.models.export import export
 
 from . import hub_cache
 
@@ -59,7 +59,7 @@ def resaved(folder, part, variant, shards):
     for file in (folder / part).glob("*.safetensors"):
         file.unlink()
     size = "200KB" if shards else "5GB"
-    made.for_branch().save_pretrained(folder / part, variant=variant, max_shard_size=size)
+    made.half().save_pretrained(folder / part, variant=variant, max_shard_size=size)
     return made.float()
 
 
@@ -88,7 +88,7 @@ def test_a_variant_whose_files_were_renamed_by_hand_is_loaded(part, copied):
 def test_the_full_weights_come_before_a_variant_but_not_where_they_are_incomplete(copied):
     part = copied / "unet"
     variant = part / WEIGHTS.replace(".safetensors", ".fp16.safetensors")
-    save_file({n: t.for_branch() for n, t in load_file(part / WEIGHTS).items()}, variant)
+    save_file({n: t.half() for n, t in load_file(part / WEIGHTS).items()}, variant)
     assert weight_files.weight_files(part) == [part / WEIGHTS]
     held = load_file(part / WEIGHTS)
     places = dict.fromkeys(held, "diffusion_pytorch_model-00001-of-00001.safetensors")

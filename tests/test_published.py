@@ -22,7 +22,7 @@ from holdfast.pipeline.task import EditTask
 
 from . import configurations, hub_cache
 
-PUBLISHED = [name for name, m in registry.backbones().items() if m.MODELS[name].download_gb]
+PUBLISHED = [name for name, spec in registry.specs().items() if spec.download_gb]
 KNOWN = sorted(hub_cache.known_backbones())
 PROMPTS = {"source_prompt": "a red ball rolls", "target_prompt": "a blue ball rolls"}
 

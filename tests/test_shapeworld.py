@@ -48,11 +48,11 @@ def test_the_sets_are_what_they_are_called():
     assert {len(s.actors) for s in drawn["several"]} == {2, 3}
     assert {a.verb for s in drawn["fast"] for a in s.actors} == {"races"}
     assert {s.frames for s in drawn["long"]} == {25, 37, 49}
-    assert all(scenes._gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
+    assert all(scenes._smallest_gap(*s.actors, s.frames) < 0 for s in drawn["crossing"])
     for scene in drawn["several"]:
         for a, b in itertools.combinations(scene.actors, 2):
-            assert scenes._gap(a, b, scene.frames) > -0.06  # they hardly touch
-    with pytest.raises(ValueError, match="no set of scenes"):
+            assert scenes._smallest_gap(a, b, scene.frames) > -0.06  # they hardly touch
+    with pytest.raises(ValueError, match="unknown set of scenes"):
         sample_scene(0, "many")
 
 
@@ -218,7 +218,7 @@ def test_all_edits_of_a_kind():
         "add": 28,
         "remove": 0,
     }
-    with pytest.raises(ValueError, match="no edit is of the kind"):
+    with pytest.raises(ValueError, match="unknown kind of edit"):
         list_edits(scene, "size")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from holdfast.base.errors import Missing
 from holdfast.models import registry
 from holdfast.models.base import Conditioning, Prompt
+from holdfast.models.export import export
 from holdfast.models.svd import spec
 from holdfast.models.svd.adapter import ImageConditioning, StableVideo
 from holdfast.sampling import inversion
@@ -73,7 +74,7 @@ def test_an_euler_step_of_the_field_is_the_edm_step_and_the_level_is_told_exactl
             return answer
 
     backbone = Anything()
-    levels = backbone.levels(steps)
+    levels = backbone.sigmas(steps)
     torch.manual_seed(0)
     shape = (1, 4, 3, 4, 4)
     x = torch.randn(shape, dtype=torch.float64) * 700
@@ -252,7 +253,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     ours = loaded.condition(Prompt(image=x))
     theirs = pipe(x[None], **asked).frames[0]
 
-    levels = loaded.levels(steps)
+    levels = loaded.sigmas(steps)
     s = spec.edm_from_sigma(levels[0])
     z = spec.latent_from_edm(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
@@ -309,7 +310,7 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
     """x += (s' - s) (x - D) / s with the network told the lower level, on x itself."""
     condition = backbone.condition(Prompt(image=image()))
     source = torch.randn(1, 4, 3, 4, 6)
-    rising = inversion.inversion_sigmas(backbone.levels(6))
+    rising = inversion.inversion_sigmas(backbone.sigmas(6))
     x, unet = source, backbone.parts["unet"]
     seen = condition.positive
     picture = seen.latents[:, None].expand(-1, 3, -1, -1, -1)
@@ -343,7 +344,7 @@ def test_inverted_and_denoised_with_its_own_first_frame_the_source_returns(backb
     condition, source = backbone.condition(Prompt(image=image())), torch.randn(1, 4, 3, 4, 6)
     errors = []
     for steps in (10, 40):
-        levels = backbone.levels(steps)
+        levels = backbone.sigmas(steps)
         with torch.no_grad():
             rising = inversion.inversion_sigmas(levels)
             *_, z = inversion.invert_by_euler(backbone, source, condition, rising)

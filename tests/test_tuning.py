@@ -62,7 +62,7 @@ def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shift
 
 
 def test_what_is_tuned_by_the_papers_words_and_as_released(backbone):
-    network, sites = backbone.network, backbone.attention_hooks.hooked_layers
+    network, sites = backbone.network, backbone.attention_hooks.layers
     blocks = {s.path.rpartition(".")[0] for s in sites if s.axis == "temporal"}
     own = tuning.find_layers(network, sites, "attention")
     assert len(own) == 4 * len(blocks)
@@ -97,7 +97,7 @@ def velocities(field, clip):
 
 def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_trace(backbone, clip):
     stock, names = velocities(backbone, clip), list(backbone.network.state_dict())
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "attention")
+    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
     with tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         field = tuning.Tuned(backbone, adapters)
         for ours, theirs in zip(velocities(field, clip), stock, strict=True):
@@ -119,7 +119,7 @@ def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_tr
 
 def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
     clean, condition = clip
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "published")
+    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
     fit = tuning.TuningOptions(steps=40, rate=5e-3, seed=0)
 
     def loss(field):
@@ -141,7 +141,7 @@ def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
     half = tiny.stable_video()
     half.network.to(torch.bfloat16)
     half.dtype = torch.bfloat16
-    paths = tuning.find_layers(half.network, half.attention_hooks.hooked_layers, "attention")
+    paths = tuning.find_layers(half.network, half.attention_hooks.layers, "attention")
     with tuning.mount_adapters(half.network, paths, 8, seed=0) as adapters:
         before = adapters.tensors()
         downs = torch.cat([t.flatten() for n, t in before.items() if n.endswith(".down")])
@@ -162,11 +162,11 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
     from peft import LoraConfig, inject_adapter_in_model
 
     made = tiny.stable_video()
-    stock = tuning.find_layers(made.network, made.attention_hooks.hooked_layers, which)
+    stock = tuning.find_layers(made.network, made.attention_hooks.layers, which)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
     inject_adapter_in_model(config, made.network, adapter_name="style")
     before, told = velocities(made, clip), copy.deepcopy(made.network.state_dict())
-    paths = tuning.find_layers(made.network, made.attention_hooks.hooked_layers, which)
+    paths = tuning.find_layers(made.network, made.attention_hooks.layers, which)
     assert paths == stock
     with tuning.mount_adapters(made.network, paths, 2, seed=0) as adapters:
         field = tuning.Tuned(made, adapters)
@@ -186,7 +186,7 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
 
 
 def test_mounting_draws_nothing_from_the_callers_generator(backbone):
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "attention")
+    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
     before = torch.get_rng_state()
     with tuning.mount_adapters(backbone.network, paths, 2, seed=0):
         pass
@@ -195,7 +195,7 @@ def test_mounting_draws_nothing_from_the_callers_generator(backbone):
 
 @pytest.mark.parametrize("how", ["lacks one", "another shape"])
 def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "published")
+    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
     with tuning.mount_adapters(backbone.network, paths, 2, 0) as adapters:
         tensors = adapters.tensors()
         name = list(tensors)[-1]

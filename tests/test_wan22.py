@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
-from holdfast.models.checkpoint import Checkpoint
 
 from holdfast import load_backbone
 from holdfast.base.errors import Missing
 from holdfast.models import attention, feature_hooks, registry
 from holdfast.models.base import Conditioning, Prompt
+from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.spec import BackboneSpec
 from holdfast.models.wan import adapter, spec
 from holdfast.models.wan.adapter import ExpertPair
@@ -242,7 +242,7 @@ def test_both_sample_what_diffusers_own_pipeline_samples(member):
     asked |= {"height": side, "width": side, "num_frames": 5, "latents": noise}
     asked |= {"guidance_scale": 3.0, "output_type": "latent", "max_sequence_length": 32}
     theirs = pipeline(made, shift)(**asked).frames
-    levels, turns = made.levels(steps, shift, "euler"), set()
+    levels, turns = made.sigmas(steps, shift, "euler"), set()
     z, condition = noise, made.condition(Prompt(text, negative))
     for i in range(steps):
         turns.add(made.experts.part_at(levels[i]))
@@ -296,8 +296,8 @@ def test_what_is_recorded_of_one_denoiser_is_met_again_in_the_other():
             made.velocity(z, sigma, condition, branch="src+")
         found[sigma] = (list(attended), list(put_out))
     assert found[ABOVE] == found[BELOW]
-    assert {site.path for site in found[BELOW][0]} == {site.path for site in made.attention_hooks.hooked_layers}
-    assert {site.path for site in found[BELOW][1]} == {site.path for site in made.feature_hooks.hooked_layers}
+    assert {site.path for site in found[BELOW][0]} == {site.path for site in made.attention_hooks.layers}
+    assert {site.path for site in found[BELOW][1]} == {site.path for site in made.feature_hooks.layers}
 
 
 def test_one_denoiser_is_on_the_device_at_a_time(monkeypatch):
@@ -392,7 +392,7 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
     )
     job = loop.plan_job(task, made, CLIP)
     first = 10 - round(10 * strength)
-    starts = made.levels(10, job.plan.config.shift, job.plan.config.grid)[first]
+    starts = made.sigmas(10, job.plan.config.shift, job.plan.config.grid)[first]
     assert (starts >= made.experts.boundary) == both
     if not both:
         (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
@@ -405,7 +405,7 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
 def test_the_shift_is_the_cards_and_the_boundary_the_folders(folder):
     made = load(folder)
     assert made.shift == 12.0
-    assert made.levels(40) == adapter.Wan(shift=12.0).sigmas(40)
+    assert made.sigmas(40) == adapter.Wan(shift=12.0).sigmas(40)
     assert made.experts.boundary == 0.85
     index = Checkpoint(folder).index()
     for without in ({"boundary_ratio": None}, {}):

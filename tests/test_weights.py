@@ -7,13 +7,13 @@ import struct
 
 import pytest
 import torch
-from holdfast.models.export import export
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from holdfast.cli import doctor
 from holdfast.cli.app import app
 from holdfast.models import checkpoint, loading, registry, weight_files
+from holdfast.models.export import export
 
 FAMILIES = ("shapeworld-wan", "shapeworld-sd", "shapeworld-t2v", "shapeworld-svd")
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -45,7 +45,7 @@ def call(network, family):
 def test_every_site_knows_its_place_its_grid_and_its_frames(network, call, family):
     with attention.record(network) as found:
         call("src-", frames=(2, 3, 7))
-    assert {site.path for site in found} == {s.path for s in network.attention_hooks.hooked_layers}
+    assert {site.path for site in found} == {s.path for s in network.attention_hooks.layers}
     assert len({site.path for site in found}) == len(found)
     for site, (q, k, v) in found.items():
         f, h, w = site.token_grid
@@ -149,7 +149,7 @@ def test_only_the_chosen_sites_and_calls_change(network, call):
         asked.append(site)
         return torch.zeros_like(q)
 
-    last = network.attention_hooks.count_layers("self", network.attention_hooks.hooked_layers[0].axis) - 1
+    last = network.attention_hooks.count_layers("self", network.attention_hooks.layers[0].axis) - 1
 
     def where(site):
         return site.kind == "self" and site.index == last and site.branch == "tgt+"
@@ -201,7 +201,7 @@ def test_residual_blocks_put_out_clips_that_can_be_replaced(network, call):
     stock = call()
     with feature_hooks.record(network) as found:
         call("src+", frames=(4, 5, 6))
-    assert {site.path for site in found} == {s.path for s in network.feature_hooks.hooked_layers}
+    assert {site.path for site in found} == {s.path for s in network.feature_hooks.layers}
     for site, x in found.items():
         assert tuple(x.shape[2:]) == site.token_grid
         assert site.frames == (4, 5, 6)

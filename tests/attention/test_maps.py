@@ -61,7 +61,7 @@ class Looking:
         direction = torch.stack((1 - left.flatten(), left.flatten()), -1)  # N 2
         q, k = 5 * direction[None, None], torch.eye(2)[None, None]
         with self.attention_hooks.use_call(NetworkCall(branch, tuple(range(f)), (h, w))):
-            at = self.attention_hooks.locate(self.attention_hooks.hooked_layers[0], h, w, (0, 2))
+            at = self.attention_hooks.locate(self.attention_hooks.layers[0], h, w, (0, 2))
             if self.attention_hooks.has_rule(at):
                 self.attention_hooks.run_rules(at, q, k, k)
         return torch.zeros_like(z)

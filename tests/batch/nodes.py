@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.patience import HANG
+from tests.patience import PATIENCE
+
 # A password of its own, and nothing of what a user of this machine has set.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,9 +63,9 @@ class Nodes:
         everybody = psutil.Process(self.process.pid).children(recursive=True)
         self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
+            self.process.wait(20 * PATIENCE)
         self.process.stdout.close()
-        _, left = psutil.wait_procs(everybody, timeout=10)
+        _, left = psutil.wait_procs(everybody, timeout=10 * PATIENCE)
         for process in left:
             process.kill()
         self.process.kill()
@@ -98,7 +101,7 @@ class Driver:
             return json.loads((self.folder / "batch.json").read_text())["rows"]
         return []
 
-    def once(self, wanted: Callable[[list[dict]], bool], seconds: float = 90) -> list[dict]:
+    def once(self, wanted: Callable[[list[dict]], bool], seconds: float = HANG) -> list[dict]:
         """The rows as soon as they are as wanted."""
         until = time.monotonic() + seconds
         while not wanted(rows := self.rows()):
@@ -110,7 +113,7 @@ class Driver:
     def signal(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 90) -> tuple[int, str, str]:
+    def ended(self, seconds: float = HANG) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
         out, error = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, error

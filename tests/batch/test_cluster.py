@@ -12,6 +12,8 @@ from holdfast.batch import rows
 from holdfast.pipeline import jobs, run
 from holdfast.pipeline.output_paths import manifest_path, saved_progress
 
+from tests.patience import HANG
+
 from . import nodes
 
 pytestmark = pytest.mark.slow
@@ -66,7 +68,7 @@ def test_a_driver_a_worker_and_a_node_die_and_nothing_is_lost_or_done_twice(work
         ]
         driver.signal(signal.SIGKILL)
         driver.ended()
-        _, left = psutil.wait_procs(workers, timeout=60)
+        _, left = psutil.wait_procs(workers, timeout=HANG)
         assert not left  # workers die with their driver
         finished = [Path(task.output) for task in tasks if jobs.finished_manifest(task)]
         assert 0 < len(finished) < CLIPS
@@ -118,5 +120,5 @@ def test_ctrl_c_on_this_machine_saves_what_is_under_way_and_the_same_command_goe
     assert [row["status"] for row in found] == ["done", "failed", "stopped"]
     assert saved_progress(task).can_resume()
     assert same(out / "0.mp4", work / "single" / "0.mp4")
-    _, left = psutil.wait_procs(started, timeout=60)
+    _, left = psutil.wait_procs(started, timeout=HANG)
     assert not left  # nothing of Ray stays behind

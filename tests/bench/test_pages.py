@@ -33,7 +33,7 @@ def results(tmp_path_factory):
 def open_page(browser, path, width=1200):
     """The page, what it asked for, and what went wrong in it."""
     page = browser.new_page(viewport={"width": width, "height": 800}, accept_downloads=True)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(BROWSER)
     asked, wrong = [], []
     page.on("request", lambda r: asked.append(r.url))
     page.on("pageerror", lambda e: wrong.append(str(e)))

@@ -84,10 +84,10 @@ def test_the_mask_that_auto_finds_is_the_one_an_edit_would_use(clip, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 2, "say what to mask: --box"),
-        (["--box", "60,40,30,30"], 2, "not within the 72x48 frame"),
-        (["--box", "9=1,1,5,5"], 2, "frame 9, and the clip has 6"),
-        (["--points", "!3,3"], 2, "frame 0 has only points beside the thing"),
+        ([], 2, "nothing is marked: use --box"),
+        (["--box", "60,40,30,30"], 2, "not inside the 72x48 frame"),
+        (["--box", "9=1,1,5,5"], 2, "frame 9, and the clip has frames 0 to 5"),
+        (["--points", "!3,3"], 2, "frame 0 has only negative points"),
         (["--brush", "none.png"], 2, "no file none.png"),
         (["--box", BOX, "--frames", "9:12"], 2, "no frame of a clip of 6"),
         (["--box", BOX, "-o", "m.jpg"], 2, "cannot write m.jpg without loss"),
@@ -139,7 +139,7 @@ def test_sam2_from_a_folder(clip, tmp_path):
 @pytest.mark.parametrize(
     ("shares", "marks", "words"),
     [
-        ([0.0] * 4, {0: 0.0}, "the mask is empty: nothing would change"),
+        ([0.0] * 4, {0: 0.0}, "the mask is empty, so nothing would change"),
         ([1.0] * 4, {0: 1.0}, "the mask is full"),
         ([0.2, 0.2, 0.01, 0.0], {10: 0.2}, "is empty on 1 of 4 frames, first on 13"),
         ([0.2, 0.2, 0.01, 0.01], {10: 0.2}, "lost from frame 12 on.* --box 12=x,y,w,h"),

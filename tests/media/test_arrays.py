@@ -49,8 +49,8 @@ def test_sixteen_bits_stay_so():
 
 X = np.zeros
 WRONG = {
-    "channels first": (X((4, 3, 8, 8), np.uint8), r"f H W 3, not 4x3x8x8; try x.transpose\(0, 2"),
-    "channels last": (torch.zeros(4, 8, 8, 3), r"f 3 H W, not 4x8x8x3; try x.permute\(0, 3, 1, 2"),
+    "channels first": (X((4, 3, 8, 8), np.uint8), r"f H W 3, not 4x3x8x8: try x.transpose\(0, 2"),
+    "channels last": (torch.zeros(4, 8, 8, 3), r"f 3 H W, not 4x8x8x3: try x.permute\(0, 3, 1, 2"),
     "one frame": (X((8, 9, 3), np.uint8), r"try x\[None\], if this is one frame"),
     "one tensor": (torch.zeros(3, 8, 9), r"try x\[None\], if this is one frame"),
     "grey": (X((4, 8, 9), np.uint8), r"try x\[..., None\].repeat\(3, -1\), if this is grey"),
@@ -59,19 +59,19 @@ WRONG = {
     "opacity": (X((4, 8, 9, 4), np.uint8), r"try x\[..., :3\]"),
     "batch": (X((1, 4, 8, 9, 3), np.uint8), r"try x\[0\]"),
     "shapeless": (np.array(1), "not a single number$"),
-    "whole numbers": (X((4, 8, 9, 3), int), r"holds int64; .* x.astype\(np.uint8\)"),
+    "whole numbers": (X((4, 8, 9, 3), int), r"holds int64, .* x.astype\(np.uint8\)"),
     "too bright": (np.full((1, 2, 2, 3), 255.0), "floats from 255 to 255, .* divide them"),
     "negative": (np.full((1, 2, 2, 3), -0.5), "floats from -0.5 to -0.5"),
     "no number": (np.full((1, 2, 2, 3), np.nan), "floats from nan"),
     "no frames": (X((0, 8, 9, 3), np.uint8), "is empty: 0x8x9x3"),
     "no pixels": (X((4, 0, 9, 3), np.uint8), "is empty: 4x0x9x3"),
     "empty list": ([], "is an empty list"),
-    "sizes": ([X((8, 9, 3), np.uint8), X((8, 8, 3), np.uint8)], "frame 1 is 8x8 .* first one 9x8"),
-    "depths": ([X((8, 9, 3), np.uint8), X((8, 9, 3), np.uint16)], "frame 1 is 9x8 in uint16"),
-    "one picture": (Image.new("RGB", (9, 8)), r"the clip is a path, .* not PIL.Image.Image"),
-    "names": (["a.png"], "frame 0 of the clip is a path, a PIL image, .* not str"),
-    "nothing": (None, "the clip is a path, an array f H W 3, .* not NoneType"),
-    "glass": ([Image.new("RGBA", (9, 8), (0, 0, 0, 9))], r'seen through; image.convert\("RGB"\)'),
+    "sizes": ([X((8, 9, 3), np.uint8), X((8, 8, 3), np.uint8)], "frame 1 of the clip is 8x8 .* first one 9x8"),
+    "depths": ([X((8, 9, 3), np.uint8), X((8, 9, 3), np.uint16)], "frame 1 of the clip is 9x8 in uint16"),
+    "one picture": (Image.new("RGB", (9, 8)), r"the clip is PIL.Image.Image: give a path, "),
+    "names": (["a.png"], "frame 0 of the clip is str: give a path, a PIL image"),
+    "nothing": (None, "the clip is NoneType: give a path, an array f H W 3, "),
+    "glass": ([Image.new("RGBA", (9, 8), (0, 0, 0, 9))], r'has transparency: remove it with image.convert\("RGB"\)'),
 }
 
 
@@ -90,10 +90,10 @@ def test_the_cures_cure():
     grey = torch.from_numpy(noise(4, 8, 9))
     assert arrays.to_frames(grey[..., None, :, :].repeat_interleave(3, -3)).shape == (4, 8, 9, 3)
     assert arrays.to_frames(grey.numpy()[..., None].repeat(3, -1)).shape == (4, 8, 9, 3)
-    with pytest.raises(ValueError, match=r"image in an array is H W 3, not 3x8x9; try x.transpose"):
+    with pytest.raises(ValueError, match=r"image in an array is H W 3, not 3x8x9: try x.transpose"):
         arrays.to_image(noise(3, 8, 9))
     assert arrays.to_image(noise(3, 8, 9).transpose(1, 2, 0)).shape == (8, 9, 3)
-    with pytest.raises(ValueError, match=r"not 8x9x3; try x.permute\(2, 0, 1\)"):
+    with pytest.raises(ValueError, match=r"not 8x9x3: try x.permute\(2, 0, 1\)"):
         arrays.to_image(torch.zeros(8, 9, 3))
 
 
@@ -146,13 +146,13 @@ def test_a_mask_of_one_image_is_one_frame():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (X((2, 8, 9, 3)), "the mask is H W or f H W, not 2x8x9x3"),
-        (np.full((8, 9), 7.0), "float64 from 7 to 7; a mask is boolean"),
+        (X((2, 8, 9, 3)), "the mask is 2x8x9x3: give H W or f H W"),
+        (np.full((8, 9), 7.0), "float64 from 7 to 7: give a boolean mask"),
         (np.full((8, 9), -1), "int64 from -1 to -1"),
         (np.full((8, 9), np.nan), "from nan"),
-        (X((0, 8, 9)), "not 0x8x9"),
-        ((1, 2, 30, 40), "image 0 of the mask is a path, the text x,y,w,h .* not int"),
-        ([INSIDE[0], INSIDE[0, :4]], "frame 1 is 7x4 in bool, the first one 7x5"),
+        (X((0, 8, 9)), "is 0x8x9: give H W"),
+        ((1, 2, 30, 40), "image 0 of the mask is int: give a path, the text x,y,w,h"),
+        ([INSIDE[0], INSIDE[0, :4]], "frame 1 of the mask is 7x4 in bool, the first one 7x5"),
     ],
 )
 def test_what_is_no_mask_is_refused(given, words):

@@ -83,10 +83,10 @@ def test_what_something_moving_hides_is_remembered_and_goes_on_with_the_rest():
     assert overlap(seen, exact[6] & ~covered[6]) > 0.8
     hidden = exact[6] & covered[6]
     assert hidden.sum() > 80
-    assert layers.there[hidden].mean() > 0.5
+    assert layers.presence[hidden].mean() > 0.5
     shown = passing(7)[0][6].astype(np.float32) / 255
     # The passing thing's own colour is 0.3 and more away from what it hides.
-    assert np.median(np.abs(layers.look - shown)[hidden]) < 0.06
+    assert np.median(np.abs(layers.object_memory - shown)[hidden]) < 0.06
     assert np.median(np.abs(np.float32((30, 40, 200)) / 255 - shown)[hidden]) > 0.3
 
 
@@ -158,8 +158,8 @@ def test_masks_of_no_frame_or_another_size_are_refused(tmp_path):
     frames, exact = passing(3)
     clip = written(frames, tmp_path)
     for marks, words in (
-        ({}, "none is"),
-        ({3: exact[0]}, "no frame 3 in a clip of 3"),
+        ({}, "no frame has a mask"),
+        ({3: exact[0]}, "frame 3 does not exist"),
         ({0: exact[0][:10]}, "is 72x10, the clip 72x48"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -248,9 +248,9 @@ def test_a_painted_picture_of_any_size_is_a_mark(tmp_path):
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
     [
-        ("3=1,2,3,4", "", "frame 3, and the clip has 3"),
-        ("60,2,30,20", "", "not within the 72x48 frame"),
-        ("80,2", "", "the point 80,2 is not within"),
+        ("3=1,2,3,4", "", "frame 3, and the clip has frames 0 to 2"),
+        ("60,2,30,20", "", "not inside the 72x48 frame"),
+        ("80,2", "", "the point 80,2 is not inside"),
         ("nothing.png", "", "no file nothing.png"),
         ("1,2", "box", "--box takes"),
         ("1,2,3,4", "points", "--points takes"),

@@ -27,7 +27,7 @@ def test_any_size_of_the_clips_aspect_comes_as_the_model_takes_it(tmp_path, size
 
 
 def test_another_aspect_ratio_is_refused_with_the_size_that_fits(tmp_path):
-    with pytest.raises(ValueError, match=r"is 64x64; the clip's frames are 100x60"):
+    with pytest.raises(ValueError, match=r"is 64x64, the clip's frames are 100x60"):
         first_frame.read(written(tmp_path / "a.png", (64, 64)), FIT, shown())
 
 

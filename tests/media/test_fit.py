@@ -52,17 +52,17 @@ def test_common_sizes_are_hardly_stretched():
 def test_lengths_are_padded_with_the_last_frame_and_trimmed(frames, padded):
     plan = fitting.choose_fit(SMALL, frames, (64, 64))
     clip = torch.rand(frames, 3, 64, 64)
-    sent = torch.stack(list(plan.forward(clip)))
+    sent = torch.stack(list(plan.to_model(clip)))
     assert len(sent) == plan.model_frames == padded
     assert torch.equal(sent[:frames], clip)
     assert torch.equal(sent[frames:], clip[-1:].expand(padded - frames, -1, -1, -1))
-    assert torch.equal(torch.stack(list(plan.back([sent[:1], sent[1:]]))), clip)
+    assert torch.equal(torch.stack(list(plan.to_clip([sent[:1], sent[1:]]))), clip)
 
 
 def test_a_resized_clip_comes_back_at_its_size():
     smooth = torch.linspace(0, 1, 90).expand(2, 3, 50, 90)
     plan = fitting.choose_fit(SMALL, 2, (50, 90))
-    back = torch.stack(list(plan.back([torch.stack(list(plan.forward(smooth)))])))
+    back = torch.stack(list(plan.to_clip([torch.stack(list(plan.to_model(smooth)))])))
     assert back.shape == smooth.shape
     assert (back - smooth).abs().max() < 0.03
 

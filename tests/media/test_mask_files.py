@@ -32,7 +32,7 @@ def read(path, clip, **more):
     return list(masks.open_mask(path, clip, PART, **more).frames())
 
 
-@pytest.mark.filterwarnings("ignore:the mask .* is of one colour")
+@pytest.mark.filterwarnings("ignore:the mask .* has one colour")
 @pytest.mark.parametrize("hidden", [(255, 255, 255), (0, 0, 0), (9, 200, 30)])
 @pytest.mark.parametrize("seen", [(255, 255, 255), (0, 0, 0), (60, 60, 60), (250, 20, 20)])
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
@@ -52,17 +52,17 @@ def test_a_shape_in_one_colour_on_a_clear_layer_is_that_of_the_alpha(
 def test_a_black_picture_with_a_hole_is_no_guess(clip, tmp_path):
     """An eraser's mask: black may be what holds, or what was painted."""
     Image.fromarray(layers(0, 0, ~INSIDE)).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match=r"black where it can be seen.*--mask-channel"):
+    with pytest.raises(UserError, match=r"black wherever it is opaque.*--mask-channel"):
         read(tmp_path / "m.png", clip)
 
 
 def test_that_the_alpha_was_taken_is_said(clip, tmp_path):
     Image.fromarray(layers(255, 255)).save(tmp_path / "m.png")
-    with pytest.warns(UserWarning, match="its shape is taken from its alpha"):
+    with pytest.warns(UserWarning, match="its shape is read from its alpha"):
         read(tmp_path / "m.png", clip)
 
 
-@pytest.mark.filterwarnings("ignore:the mask .* is of one colour")
+@pytest.mark.filterwarnings("ignore:the mask .* has one colour")
 def test_a_video_with_alpha_a_folder_and_sixteen_bits(clip, tmp_path):
     import cv2
 
@@ -108,9 +108,9 @@ def test_a_bright_shape_whose_alpha_is_soft_but_nowhere_clear_is_read_by_its_col
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_labels_of_0_and_1_are_known(kind, clip, tmp_path):
     Image.fromarray(INSIDE.astype(kind)).save(tmp_path / "m.png")
-    with pytest.warns(UserWarning, match="are 0 and 1: 1 is taken for inside"):
+    with pytest.warns(UserWarning, match="are 0 and 1: 1 is read as inside"):
         assert np.array_equal(read(tmp_path / "m.png", clip)[0], INSIDE)
-    with pytest.warns(UserWarning, match="are 0 and 1: 1 is taken for painted"):
+    with pytest.warns(UserWarning, match="are 0 and 1: 1 is read as painted"):
         assert np.array_equal(marks.read_brush(tmp_path / "m.png", clip.size), INSIDE)
 
 
@@ -170,7 +170,7 @@ def test_one_pixel_of_one_frame_is_enough(clip, tmp_path):
         one = np.full((32, 48), 255, np.uint8)
         one[0, 0] = 255 * (i > 0)
         Image.fromarray(one).save(tmp_path / "m" / f"{i}.png")
-    with pytest.warns(UserWarning, match="100% of the picture"):
+    with pytest.warns(UserWarning, match="100% of the frame"):
         read(tmp_path / "m", clip)
     with pytest.raises(UserError, match="is full"):
         masks.open_mask("0,0,48,32", clip, PART)

@@ -66,7 +66,7 @@ def test_lengths(length, part, expected, clip, tmp_path):
 
 
 def test_a_frame_too_many_is_dropped_with_a_warning(clip, tmp_path):
-    with pytest.warns(UserWarning, match="one frame too many"):
+    with pytest.warns(UserWarning, match="one extra frame"):
         mask = masks.open_mask(save(tmp_path / "m", *[half()] * 7), clip, range(6))
     assert len(list(mask.frames())) == 6
 
@@ -132,7 +132,7 @@ def test_a_box_in_pixels(clip):
     assert frames[0][4:14, 8:24].all()
     assert frames[0].sum() == 160
     for wrong in ("40,0,9,4", "0,30,4,3", "0,0,0,4"):
-        with pytest.raises(ValueError, match=f"the box {wrong} is not within the 48x32 frame"):
+        with pytest.raises(ValueError, match=f"the box {wrong} is not inside the 48x32 frame"):
             masks.open_mask(wrong, clip, range(6))
 
 
@@ -184,7 +184,7 @@ def test_a_large_reach_costs_no_more_than_a_small_one():
 
 
 def test_a_mask_of_another_aspect_ratio_is_said_to_be_stretched(clip, tmp_path):
-    with pytest.warns(UserWarning, match="is 32x32, the clip 48x32: it is stretched to fit"):
+    with pytest.warns(UserWarning, match="is 32x32 and the clip 48x32: it is stretched to fit"):
         masks.open_mask(save(tmp_path / "m.png", half(32, 32)), clip, range(6))
     masks.open_mask(save(tmp_path / "m.png", half(97, 64)), clip, range(6))  # rounded: no word of it
 

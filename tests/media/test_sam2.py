@@ -113,10 +113,10 @@ def test_frames_are_scaled_and_normalised_as_published(model):
 def test_it_takes_the_place_of_the_other_follower_both_ways(model, tmp_path):
     frames, exact = passing(6)
     clip = written(frames, tmp_path)
-    masks = list(propagate(clip, {2: exact[2], 4: exact[4]}, tracker=model.followers()))
+    masks = list(propagate(clip, {2: exact[2], 4: exact[4]}, tracker=model.tracker_factory()))
     assert [m.shape for m in masks] == [(48, 72)] * 6
     assert np.array_equal(masks[2], exact[2])
-    inside = model.anchor(frames[0], Marks(boxes=((4, 16, 14, 14),), points=((8, 20),)))
+    inside = model.segment(frames[0], Marks(boxes=((4, 16, 14, 14),), points=((8, 20),)))
     assert inside.shape == (48, 72)
 
 
@@ -131,10 +131,10 @@ def test_a_given_mask_is_what_the_model_sees_on_its_frame(model):
 def test_what_is_remembered_of_a_clip_has_an_end(model):
     frame = passing(1)[0][0].astype(np.float32) / 255
     follower = sam2.Sam2Tracker(model, frame, passing(1)[1][0])
-    for _ in range(follower.remembers + 6):
+    for _ in range(follower.memory_frames + 6):
         follower.follow(frame)
     kept = follower.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
-    assert len(kept) <= follower.remembers + 1
+    assert len(kept) <= follower.memory_frames + 1
     assert not follower.session.processed_frames
 
 
@@ -164,10 +164,10 @@ def test_a_folder_that_lacks_some_weights_is_refused(folder, tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights["no_memory_embedding"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="lacks weights of sam2_video: no_memory_embedding"):
+    with pytest.raises(ValueError, match="has no weights for no_memory_embedding of sam2_video"):
         sam2.load(str(tmp_path), "cpu")
 
 
 def test_found_boxes_are_whole_pixels_within_the_frame():
-    assert grounding._within([-3.2, 4.7, 30.4, 90.0], (48, 72, 3)) == (0, 4, 30, 44)
-    assert grounding._within([71.5, 47.9, 72.0, 48.0], (48, 72, 3)) == (71, 47, 1, 1)
+    assert grounding._to_pixels([-3.2, 4.7, 30.4, 90.0], (48, 72, 3)) == (0, 4, 30, 44)
+    assert grounding._to_pixels([71.5, 47.9, 72.0, 48.0], (48, 72, 3)) == (71, 47, 1, 1)

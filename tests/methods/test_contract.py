@@ -86,7 +86,7 @@ class Case:
         self.method, self.name, self.backbone = methods.load(name), name, backbone
         torch.manual_seed(5)
         plan = fitting.choose_fit(backbone.clip_format, frames, size)
-        fitted = list(plan.forward(torch.rand(frames, 3, *size)))
+        fitted = list(plan.to_model(torch.rand(frames, 3, *size)))
         source, first = backbone.encode(fitted), fitted[0]
         red = Prompt("a plain red ball moves right over a lake", words=(2,), image=first)
         blue = Prompt("a plain blue ball moves right over a lake", words=(2,), image=1 - first)
@@ -248,7 +248,7 @@ def test_odd_clips(case, frames, size):
     """One frame, shorter than a group, not 4n+1, landscape, portrait, no legal size."""
     odd = Case(case.name, case.backbone, frames, size)
     plan = fitting.choose_fit(case.backbone.clip_format, frames, size)
-    back = torch.stack(list(plan.back(case.backbone.decode(last(odd.steps())))))
+    back = torch.stack(list(plan.to_clip(case.backbone.decode(last(odd.steps())))))
     assert back.shape == (frames, 3, *size)
     assert back.isfinite().all()
     assert 0 <= back.min() <= back.max() <= 1

@@ -185,7 +185,7 @@ def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip
 def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_model):
     """Against explicit maps of what the layer is given in both branches."""
     (path,) = assd.find_last_layers(clip_model, 1)
-    spatial = [s for s in clip_model.attention_hooks.hooked_layers if s.kind == "self" and s.axis == "spatial"]
+    spatial = [s for s in clip_model.attention_hooks.layers if s.kind == "self" and s.axis == "spatial"]
     assert path == spatial[-1].path
     assert path.startswith("up_blocks")
     source, target = torch.randn(2, 1, 4, 3, 4, 4).unbind()

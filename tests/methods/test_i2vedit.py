@@ -196,7 +196,7 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
-    paths = propagation.tuning.find_layers(backbone.network, backbone.attention_hooks.hooked_layers, "attention")
+    paths = propagation.tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
     with propagation.tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         own, other = adapters.tensors(), {}
         for name, value in own.items():

@@ -434,7 +434,7 @@ class Looking(Gaussian):
         q = 9 * torch.stack((1 - left.flatten(), left.flatten()), -1)[None, None]
         k = torch.eye(2)[None, None]
         with self.attention_hooks.use_call(attention.NetworkCall(branch, tuple(range(f)), (h, w))):
-            site = self.attention_hooks.locate(self.attention_hooks.hooked_layers[0], h, w, (0, 2))
+            site = self.attention_hooks.locate(self.attention_hooks.layers[0], h, w, (0, 2))
             if self.attention_hooks.has_rule(site):
                 self.attention_hooks.run_rules(site, q, k, k)
         return super().velocity(z, sigma, condition, branch=branch)

@@ -15,6 +15,7 @@ from holdfast.ui.queue import Limits, RunQueue
 from holdfast.ui.runs import RUNNING, STOPPED, WAITING, Run
 from holdfast.ui.serve import Address, serve
 from tests.browser import needs_browser
+from tests.patience import BROWSER, PATIENCE
 
 pytestmark = [
     needs_browser,
@@ -51,7 +52,7 @@ def clip(tmp_path):
 @pytest.fixture
 def page(browser, desk):
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    opened.set_default_timeout(90_000)
+    opened.set_default_timeout(BROWSER)
     opened.asked = []
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.goto(desk.url)
@@ -100,7 +101,7 @@ def open_all(page):
         page.click(f"button:has-text('{name}')")
     page.wait_for_selector("#field-crf", state="visible")
     page.wait_for_selector("#field-steps", state="visible")
-    page.wait_for_timeout(1000)  # what a widget makes of an empty value, it sends at once
+    page.wait_for_timeout(1000 * PATIENCE)  # what a widget makes of an empty value, it sends at once
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -172,9 +173,9 @@ def click_until(page, button, said):
 
     for _ in range(30):
         with contextlib.suppress(TimeoutError):
-            page.click(button, timeout=3000)
+            page.click(button, timeout=3000 * PATIENCE)
         with contextlib.suppress(TimeoutError):
-            page.locator("#status").filter(has_text=said).wait_for(timeout=3000)
+            page.locator("#status").filter(has_text=said).wait_for(timeout=3000 * PATIENCE)
             return
     raise AssertionError(f"{said!r} is never shown: {page.inner_text('#status')}")
 

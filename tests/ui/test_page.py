@@ -20,6 +20,7 @@ from holdfast.shapeworld.demo import to_arrays, write_clip
 from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from tests.browser import needs_browser
+from tests.patience import BROWSER, HANG
 
 pytestmark = needs_browser
 FEWER = 8  # steps
@@ -44,13 +45,16 @@ def site(tmp_path_factory):
         first = served.stderr.readline()
         yield re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", first)[0], folder
         served.send_signal(signal.SIGINT)
-        assert served.wait(30) == 0, served.stderr.read()
+        try:
+            assert served.wait(HANG) == 0, served.stderr.read()
+        finally:
+            served.kill()  # else the block waits for it for ever
 
 
 def opened(browser, site, width=1280):
     """The page at a width; what it asked of other machines, and what went wrong in it."""
     page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
-    page.set_default_timeout(90_000)
+    page.set_default_timeout(BROWSER)
     strange = []
     own = (site[0].partition("?")[0], "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(own) else strange.append(r.url))
@@ -168,7 +172,7 @@ def test_on_a_phone_nothing_is_cut_off_and_mistakes_are_told(browser, site, scen
     page.click("#mask-source label:has-text('box')")
     page.fill("#box textarea, #box input", "60,60,20,20")
     page.click("#show-mask")
-    said(page, "#message", "not within the 64x64 frame")
+    said(page, "#message", "not inside the 64x64 frame")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 

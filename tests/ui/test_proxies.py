@@ -43,8 +43,7 @@ def test_a_heavy_clip_has_a_proxy_that_is_made_once(clip, tmp_path, monkeypatch)
     assert first.shape == (32, 48, 3)
     made.read(clip, 4)
     (path,) = made.started
-    while not path.exists():
-        time.sleep(0.01)
+    wait_until(path.exists)
     monkeypatch.setattr(proxies, "read_frame", None)  # no longer asked
     for number, frame in enumerate(video.read(clip)):
         shown = made.read(clip, number)

@@ -19,6 +19,7 @@ from holdfast.ui.messages import MessageFormatter
 from holdfast.ui.queue import RunQueue
 from holdfast.ui.runs import DONE, FAILED, STOPPED, WAITING, Run, load_runs
 from tests import tiny
+from tests.patience import wait_until
 
 
 @pytest.fixture
@@ -41,11 +42,7 @@ def task(clip, **changes):
 
 
 def until(run, *statuses):
-    for _ in range(1200):
-        if run.status in statuses:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run.status}: {run.message}")
+    wait_until(lambda: run.status in statuses)
 
 
 def frames(path):
@@ -215,7 +212,7 @@ def test_a_run_that_another_page_removed(desk, clip):
     ("changes", "said"),
     [
         ({"source_prompt": ""}, "steered by words"),
-        ({"mask": "5,5,900,900"}, "not within the 24x16 frame"),
+        ({"mask": "5,5,900,900"}, "not inside the 24x16 frame"),
         ({"window": 1}, "window"),
         ({"frames": "9:12"}, "no frame"),
         ({"method": "flowedt"}, "no method"),

@@ -36,7 +36,7 @@ def ask(url, data=None, **headers):
     """The status and headers of an answer."""
     request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
+        with urllib.request.build_opener(Stay).open(request, timeout=HANG) as answer:
             return answer.status, answer.headers
     except urllib.error.HTTPError as error:
         with error:

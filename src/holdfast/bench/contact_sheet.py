@@ -165,7 +165,7 @@ def encoded(known: ValidatedTask, model: Backbone) -> Tensor:
     size = (known.clip.size[1], known.clip.size[0])
     fitted = fitting.choose_fit(model.clip_format, len(known.part), size)
     part = itertools.islice(video.read(known.clip), known.part.start, known.part.stop)
-    return model.encode(fitted.forward(images.to_tensor(array) for array in part))
+    return model.encode(fitted.to_model(images.to_tensor(array) for array in part))
 
 
 def _entry(path: Path, result: run.Result) -> dict:

@@ -1,4 +1,4 @@
-"""The edited first frame that a user brings: from any image editor, brought to the clip, or refused with the cure."""
+"""Read the edited first frame that a user made in an image editor, and check that it fits the clip."""
 
 import math
 from pathlib import Path
@@ -10,30 +10,32 @@ from ..base.notices import note
 from . import images
 from .fitting import Fit, resize
 
-ASPECT = 0.02  # by how much the sides' ratio may differ: editors round sizes
-CHANGED = 12 / 255  # of a pixel's value, above what an editor's own compression does
+ASPECT_TOLERANCE = 0.02  # log ratio of the sides; image editors round sizes
+PIXEL_TOLERANCE = 12 / 255  # a larger difference is more than an image editor's own compression
+CHANGED_SHARE = 0.9  # a frame with more changed pixels than this is perhaps another picture
 
 
 def read(path: str, fit: Fit, source_frame: Tensor) -> Tensor:
-    """An image file as the model takes it, 3 H W in [0, 1].
+    """Read an image file as the model takes it, 3 H W in [0, 1].
 
-    shown: the clip's own first frame, likewise. Raises ValueError for a file that is none, or of another aspect ratio.
-    Notes where the two differ everywhere: an edit of this frame is asked for, not another picture.
+    source_frame: the clip's own first frame, in the same form.
+    Raise UserError if the file is no image or has another aspect ratio. Warn if nearly every pixel differs: the frame
+    should be an edit of the clip's first frame, not another picture.
     """
     if not Path(path).is_file():
         raise InputNotFoundError(f"there is no image {path}")
     width, height = images.size(Path(path))
-    if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT:
+    if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT_TOLERANCE:
         raise UserError(
-            f"{path} is {width}x{height}; the clip's frames are {fit.size[1]}x{fit.size[0]}, "
-            "and an edited frame needs their aspect ratio"
+            f"{path} is {width}x{height}, the clip's frames are {fit.size[1]}x{fit.size[0]}",
+            "give an edited frame of the clip's aspect ratio",
         )
     frame = images.to_tensor(images.read(Path(path)))
-    wanted = resize(frame[None], fit.model_size)[0]
-    moved = (wanted - source_frame).abs().amax(0) > CHANGED
-    if moved.float().mean() > 0.9:
+    edited = resize(frame[None], fit.model_size)[0]
+    changed = (edited - source_frame).abs().amax(0) > PIXEL_TOLERANCE
+    if changed.float().mean() > CHANGED_SHARE:
         note(
             f"{path} differs nearly everywhere from the clip's first frame, "
-            "whose motion it is to follow; was it made from that frame?"
+            "whose motion it should follow; was it made from that frame?"
         )
-    return wanted
+    return edited

@@ -1,153 +1,163 @@
-"""Tighten a rough mask to a picture's edges: GrabCut (Rother et al., SIGGRAPH 2004) by OpenCV, near the mask alone.
+"""Segment an object with GrabCut (Rother et al., SIGGRAPH 2004) by OpenCV, in the neighbourhood of a rough mask.
 
-A sketch is what is known beforehand, uint8 H W of OpenCV's four values: OUT and IN are certain, PERHAPS_OUT and
-PERHAPS_IN a first guess.
+A trimap says what is known beforehand, uint8 H W with OpenCV's four values: INSIDE and OUTSIDE are certain,
+PROBABLY_INSIDE and PROBABLY_OUTSIDE are a first guess.
 """
 
 import cv2
 import numpy as np
 from numpy import ndarray
 
-OUTSIDE, INSIDE, PROBABLY_OUTSIDE, PROBABLY_INSIDE = cv2.GC_BGD, cv2.GC_FGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD
-# Pixels of a thing's breadth: below the first it is enlarged to the second, above the third shrunk to it. Clusters of
-# colours need some pixels, and a large picture takes long.
-FEW, WANTED, MANY = 40, 128, 192
-SAMPLES = 1500  # pixels of the surroundings that a box is compared with
-PLACE = 40.0  # how much a box's breadth of distance counts, in steps of Lab (255)
-ALIKE = (
+OUTSIDE, INSIDE = cv2.GC_BGD, cv2.GC_FGD
+PROBABLY_OUTSIDE, PROBABLY_INSIDE = cv2.GC_PR_BGD, cv2.GC_PR_FGD
+# Breadth of an object in pixels: below SMALL it is enlarged to WORKING, above LARGE it is shrunk to LARGE. Colour
+# clusters need some pixels, and a large picture takes long.
+SMALL_BREADTH, WORKING_BREADTH, LARGE_BREADTH = 40, 128, 192
+MAX_SAMPLES = 1500  # pixels of the surroundings that a box is compared with
+POSITION_WEIGHT = 40.0  # steps of Lab (of 255) that a distance of one box's breadth counts
+SIMILARITY_RANGE = (
     6.0,
     30.0,
-)  # steps of Lab below which a pixel is like its surroundings, at least and at most
+)  # smallest and largest distance in Lab that counts as the same colour
 
 
 def segment(frame: ndarray, trimap: ndarray, rounds: int = 5) -> ndarray:
-    """The mask, boolean H W, of a frame uint8 H W 3: found at a size that suits the thing, then at the frame's own.
+    """Return the mask, boolean H W, of a frame uint8 H W 3: found at a size that suits the object, then at full size.
 
-    Where a sketch leaves nothing open it is the sketch's own.
+    Pixels of which the trimap is certain keep its value.
     """
     near = margin_slices(trimap != OUTSIDE)
     if near is None:
         return trimap == INSIDE
-    found = np.zeros(trimap.shape, bool)
-    part, known = np.ascontiguousarray(frame[near]), np.ascontiguousarray(trimap[near])
-    scale = _scale(breadth(known != OUTSIDE))
+    mask = np.zeros(trimap.shape, bool)
+    crop, known = np.ascontiguousarray(frame[near]), np.ascontiguousarray(trimap[near])
+    scale = _working_scale(breadth(known != OUTSIDE))
     if scale == 1:
-        found[near] = _cut(part, known, rounds)
-        return found
-    size = tuple(max(1, round(scale * side)) for side in known.shape[::-1])
-    shape = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    other = cv2.resize(part, size, interpolation=shape)
-    rough = _cut(other, cv2.resize(known, size, interpolation=cv2.INTER_NEAREST), rounds)
-    share = cv2.resize(rough.astype(np.float32), known.shape[::-1], interpolation=cv2.INTER_AREA)
-    found[near] = refine(part, share >= 0.5, max(1.0, 1 / scale), known)
-    return found
+        mask[near] = _run_grabcut(crop, known, rounds)
+        return mask
+    size = _scaled_size(known, scale)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(crop, size, interpolation=interpolation)
+    scaled_trimap = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
+    rough = _run_grabcut(scaled, scaled_trimap, rounds).astype(np.float32)
+    share = cv2.resize(rough, known.shape[::-1], interpolation=cv2.INTER_AREA)
+    mask[near] = refine(crop, share >= 0.5, max(1.0, 1 / scale), known)
+    return mask
 
 
-def refine(
-    frame: ndarray, mask: ndarray, reach: float, trimap: ndarray | None = None
-) -> ndarray:
-    """A mask, boolean H W, whose outline lies at most so many pixels from that of `inside`; what a sketch is certain of
-    stays.
+def _scaled_size(array: ndarray, scale: float) -> tuple[int, int]:
+    """Return the width and height of an array H W after scaling."""
+    height, width = array.shape[:2]
+    return max(1, round(scale * width)), max(1, round(scale * height))
+
+
+def refine(frame: ndarray, mask: ndarray, reach: float, trimap: ndarray | None = None) -> ndarray:
+    """Return a mask, boolean H W, whose outline moves by at most `reach` pixels to the edges of the frame.
+
+    Pixels of which a trimap is certain keep its value.
     """
-    certain = np.where(mask, np.uint8(PROBABLY_INSIDE), np.uint8(PROBABLY_OUTSIDE))
-    certain[erode(mask, reach)] = INSIDE
-    certain[~dilate(mask, reach)] = OUTSIDE
+    known = np.where(mask, np.uint8(PROBABLY_INSIDE), np.uint8(PROBABLY_OUTSIDE))
+    known[erode(mask, reach)] = INSIDE
+    known[~dilate(mask, reach)] = OUTSIDE
     if trimap is not None:
-        sure = (trimap == INSIDE) | (trimap == OUTSIDE)
-        certain[sure] = trimap[sure]
-    near = margin_slices(certain != OUTSIDE)
+        is_certain = (trimap == INSIDE) | (trimap == OUTSIDE)
+        known[is_certain] = trimap[is_certain]
+    near = margin_slices(known != OUTSIDE)
     if near is None:
-        return certain == INSIDE
-    found = np.zeros(mask.shape, bool)
-    found[near] = _cut(np.ascontiguousarray(frame[near]), certain[near], 2)
-    return found
+        return known == INSIDE
+    refined = np.zeros(mask.shape, bool)
+    refined[near] = _run_grabcut(np.ascontiguousarray(frame[near]), known[near], 2)
+    return refined
 
 
-def _cut(frame: ndarray, sketch: ndarray, rounds: int) -> ndarray:
-    """As the picture is, all of it."""
-    sure = (sketch == INSIDE) | (sketch == PROBABLY_INSIDE)
-    if not sure.any() or sure.all():
-        return sure
-    cv2.setRNGSeed(0)  # its clusters begin at random
-    marks, back, front = sketch.copy(), np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(frame, marks, None, back, front, rounds, cv2.GC_INIT_WITH_MASK)
-    return (marks == INSIDE) | (marks == PROBABLY_INSIDE)
+def _run_grabcut(frame: ndarray, trimap: ndarray, rounds: int) -> ndarray:
+    """Segment the whole picture at its own size."""
+    inside = (trimap == INSIDE) | (trimap == PROBABLY_INSIDE)
+    if not inside.any() or inside.all():
+        return inside
+    cv2.setRNGSeed(0)  # the colour clusters start at random
+    labels, background, foreground = trimap.copy(), np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(frame, labels, (0, 0, 0, 0), background, foreground, rounds, cv2.GC_INIT_WITH_MASK)
+    return (labels == INSIDE) | (labels == PROBABLY_INSIDE)
 
 
-def box_trimap(frame: ndarray, inside: ndarray) -> ndarray:
-    """The sketch of a box, boolean H W: what in it is like its surroundings is perhaps no part of the thing."""
-    sketch = np.where(inside, np.uint8(PROBABLY_INSIDE), np.uint8(OUTSIDE))
-    near = margin_slices(inside)
-    if near is None or inside[near].all():
-        return sketch
-    part, within = np.ascontiguousarray(frame[near]), inside[near].astype(np.uint8)
-    scale = WANTED / breadth(inside)
-    size = tuple(max(1, round(scale * side)) for side in within.shape[::-1])
-    shape = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = cv2.resize(part, size, interpolation=shape)
-    like = _like_beside(picture, cv2.resize(within, size, interpolation=cv2.INTER_NEAREST) > 0)
-    large = cv2.resize(like, within.shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
-    sketch[near][large & (within > 0)] = PROBABLY_OUTSIDE
-    return sketch
+def box_trimap(frame: ndarray, box: ndarray) -> ndarray:
+    """Return the trimap of a box, boolean H W: pixels that look like the surroundings are probably outside."""
+    trimap = np.where(box, np.uint8(PROBABLY_INSIDE), np.uint8(OUTSIDE))
+    near = margin_slices(box)
+    if near is None or box[near].all():
+        return trimap
+    crop, inside = np.ascontiguousarray(frame[near]), box[near].astype(np.uint8)
+    scale = WORKING_BREADTH / breadth(box)
+    size = _scaled_size(inside, scale)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(crop, size, interpolation=interpolation)
+    scaled_inside = cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST) > 0
+    similar = _similar_to_surroundings(scaled, scaled_inside)
+    share = cv2.resize(similar, inside.shape[::-1], interpolation=cv2.INTER_AREA)
+    trimap[near][(share >= 0.5) & (inside > 0)] = PROBABLY_OUTSIDE
+    return trimap
 
 
-def _like_beside(frame: ndarray, within: ndarray) -> ndarray:
-    """1 for each pixel within a colour like whose own is found beside, and not far away, else 0: float32 H W."""
+def _similar_to_surroundings(frame: ndarray, inside: ndarray) -> ndarray:
+    """Return 1 for each pixel inside whose colour also occurs outside and not far away, else 0: float32 H W."""
     lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)  # all three up to 255
     rows, columns = np.mgrid[0 : lab.shape[0], 0 : lab.shape[1]].astype(np.float32)
-    far = PLACE / breadth(within)
-    about = np.dstack((lab, far * rows, far * columns))
-    others = about[~within]
-    drawn = np.random.default_rng(0).permutation(len(others))[:SAMPLES]
-    apart = np.zeros(within.shape, np.float32)
-    apart[within] = _apart(about[within], others[drawn])
-    apart = cv2.GaussianBlur(apart, (0, 0), 1.5)
-    steps = np.clip(3 * apart[within], 0, 255).astype(np.uint8)[None]
+    weight = POSITION_WEIGHT / breadth(inside)
+    features = np.dstack((lab, weight * rows, weight * columns))
+    surroundings = features[~inside]
+    chosen = np.random.default_rng(0).permutation(len(surroundings))[:MAX_SAMPLES]
+    distance = np.zeros(inside.shape, np.float32)
+    distance[inside] = _third_nearest_distance(features[inside], surroundings[chosen])
+    distance = cv2.GaussianBlur(distance, (0, 0), 1.5)
+    steps = np.clip(3 * distance[inside], 0, 255).astype(np.uint8)[None]
     split, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return (within & (apart <= np.clip(0.8 * split / 3, *ALIKE))).astype(np.float32)
+    limit = np.clip(0.8 * split / 3, *SIMILARITY_RANGE)
+    return (inside & (distance <= limit)).astype(np.float32)
 
 
-def _apart(points: ndarray, others: ndarray) -> ndarray:
-    """How far each point, n d, is from its third nearest among some others, m d."""
-    found = []
-    for some in np.array_split(points, 1 + len(points) // 2048):
-        squared = (some**2).sum(1)[:, None] - 2 * some @ others.T + (others**2).sum(1)
+def _third_nearest_distance(points: ndarray, others: ndarray) -> ndarray:
+    """Return the distance of each point, n d, to its third nearest among others, m d."""
+    distances = []
+    for chunk in np.array_split(points, 1 + len(points) // 2048):
+        squared = (chunk**2).sum(1)[:, None] - 2 * chunk @ others.T + (others**2).sum(1)
         third = min(2, len(others) - 1)
-        found.append(np.partition(squared, third, axis=1)[:, third])
-    return np.sqrt(np.maximum(np.concatenate(found), 0))
+        distances.append(np.partition(squared, third, axis=1)[:, third])
+    return np.sqrt(np.maximum(np.concatenate(distances), 0))
 
 
-def margin_slices(some: ndarray) -> tuple[slice, slice] | None:
-    """The part of a picture with some pixels, boolean H W, and half as much again beside; None for none."""
-    x, y, width, height = cv2.boundingRect(some.astype(np.uint8))
+def margin_slices(mask: ndarray) -> tuple[slice, slice] | None:
+    """Return the rows and columns of a mask, boolean H W, with a margin of 0.6 of its longer side; None if empty."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if not width:
         return None
-    beside = max(8, round(0.6 * max(width, height)))
-    rows = slice(max(0, y - beside), y + height + beside)
-    return rows, slice(max(0, x - beside), x + width + beside)
+    margin = max(8, round(0.6 * max(width, height)))
+    rows = slice(max(0, y - margin), y + height + margin)
+    return rows, slice(max(0, x - margin), x + width + margin)
 
 
-def _scale(broad: float) -> int | float:
-    if broad < FEW:
-        return -(-WANTED // max(1, int(broad)))
-    return min(1, MANY / broad)
+def _working_scale(object_breadth: float) -> int | float:
+    if object_breadth < SMALL_BREADTH:
+        return -(-WORKING_BREADTH // max(1, int(object_breadth)))
+    return min(1, LARGE_BREADTH / object_breadth)
 
 
 def disc_kernel(radius: float) -> ndarray:
-    """What to dilate or erode with."""
+    """Return a disc-shaped kernel for cv2.dilate and cv2.erode."""
     side = 2 * max(1, round(radius)) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
-def dilate(inside: ndarray, radius: float) -> ndarray:
-    return cv2.dilate(inside.astype(np.uint8), disc_kernel(radius)) > 0
+def dilate(mask: ndarray, radius: float) -> ndarray:
+    """Return a mask grown by a radius in pixels."""
+    return cv2.dilate(mask.astype(np.uint8), disc_kernel(radius)) > 0
 
 
-def erode(inside: ndarray, radius: float) -> ndarray:
-    """What lies beyond the frame counts as inside where its edge is."""
-    return cv2.erode(inside.astype(np.uint8), disc_kernel(radius)) > 0
+def erode(mask: ndarray, radius: float) -> ndarray:
+    """Return a mask shrunk by a radius in pixels. It does not shrink at the frame's edge."""
+    return cv2.erode(mask.astype(np.uint8), disc_kernel(radius)) > 0
 
 
-def breadth(inside: ndarray) -> float:
-    """The side of a square of a mask's area, in pixels."""
-    return float(np.sqrt(inside.sum()))
+def breadth(mask: ndarray) -> float:
+    """Return the side, in pixels, of a square with the mask's area."""
+    return float(np.sqrt(mask.sum()))

@@ -1,7 +1,7 @@
-"""What a user marks on a frame, as a mask on that frame: boxes, points inside and beside, a painted picture."""
+"""Make a mask of a frame from what a user marks on it: boxes, positive and negative points, a painted picture."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,54 +14,57 @@ from . import images, masks, video
 from .frame_access import read_frame
 from .mask_channels import MaskChannel, choose_channel, peak_value
 
-PLACED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
-ROUGH = 0.12  # of its breadth, how far a painted edge may be off
-RUNS = 24  # steps of a channel of Lab, of 255, that one colour runs over
+FRAME_PREFIX = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
 POINT = re.compile(r"(!?)(\d+),(\d+)")
+BRUSH_TOLERANCE = 0.12  # how far a painted edge may be off, as a share of the mask's breadth
+COLOUR_TOLERANCE = 24  # steps of each Lab channel, of 255, that flood filling accepts as one colour
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What is marked on one frame, in pixels of the clip. Nothing marked is no mask."""
+    """What is marked on one frame, in pixels of the clip. Empty marks are no mask."""
 
-    boxes: tuple[tuple[int, int, int, int], ...] = ()  # x, y, width, height
-    points: tuple[tuple[int, int], ...] = ()  # inside
-    negative_points: tuple[tuple[int, int], ...] = ()  # outside
-    brush: ndarray | None = None  # boolean H W: what was painted over
-    is_exact: bool = False  # boxes and brush are the mask as they are
+    boxes: tuple[masks.Box, ...] = ()
+    points: tuple[tuple[int, int], ...] = ()  # inside the object
+    negative_points: tuple[tuple[int, int], ...] = ()  # outside the object
+    brush: ndarray | None = None  # boolean H W: the painted pixels
+    is_exact: bool = False  # boxes and brush are the mask, without refinement
 
     def __add__(self, other: "Marks") -> "Marks":
-        painted = [m.brush for m in (self, other) if m.brush is not None]
+        brushes = [m.brush for m in (self, other) if m.brush is not None]
         return Marks(
             self.boxes + other.boxes,
             self.points + other.points,
             self.negative_points + other.negative_points,
-            np.logical_or.reduce(painted) if painted else None,
+            np.logical_or.reduce(brushes) if brushes else None,
             self.is_exact or other.is_exact,
         )
 
 
 def make_anchor(text: str | Path, clip: video.Clip, is_exact: bool = False) -> tuple[int, ndarray]:
-    """A frame's number and its mask, boolean H W, of a text: a box "x,y,width,height", points "x,y" with spaces between
-    them ("!x,y" is beside the thing), or a picture's file in which what is painted is bright; each may begin with
-    "N=" for frame N of the clip, else it is of the first.
+    """Return a frame's number and the mask, boolean H W, that a text marks on it.
 
-    exact: a box or a painted picture is the mask as it is; else it is tightened to the frame's edges. Raises
-    ValueError for what is none of that, or is not within the clip.
+    text: a box "x,y,width,height"; points "x,y" separated by spaces ("!x,y" is outside the object); or the file of a
+    picture whose bright pixels are painted. Each may begin with "N=" for frame N of the clip; the default is the first.
+    is_exact: use a box or a painted picture as it is; otherwise it is refined to the edges in the frame.
+    Raise UserError if the text has none of these forms, or is outside the clip.
     """
-    ((frame, inside),) = make_anchors([text], clip, is_exact).items()
-    return frame, inside
+    ((frame, mask),) = make_anchors([text], clip, is_exact).items()
+    return frame, mask
 
 
 def make_anchors(
     texts: Iterable[str | Path], clip: video.Clip, is_exact: bool = False
 ) -> dict[int, ndarray]:
-    """As `anchor`, of several texts, in the order of their frames: those of one frame together are one mask."""
-    found: dict[int, Marks] = {}
+    """Return masks by frame for several texts, in the order of the frames. Texts of one frame make one mask."""
+    marks_by_frame: dict[int, Marks] = {}
     for text in texts:
         frame, marks = parse_marks(text, clip)
-        found[frame] = found.get(frame, Marks()) + marks
-    return {n: segment_marks(at(clip, n), replace(found[n], exact=is_exact)) for n in sorted(found)}
+        marks_by_frame[frame] = marks_by_frame.get(frame, Marks()) + marks
+    return {
+        n: segment_marks(read_frame(clip, n), replace(marks_by_frame[n], is_exact=is_exact))
+        for n in sorted(marks_by_frame)
+    }
 
 
 FORMS = {
@@ -72,132 +75,152 @@ FORMS = {
 
 
 def split_frame_number(text: str) -> tuple[int, str]:
-    """The frame that a text begins with, N=, else 0; and the rest."""
-    placed = None if Path(text).exists() else PLACED.fullmatch(text)
-    return (int(placed[1]), placed[2].strip()) if placed else (0, text.strip())
+    """Return the frame number that a text begins with ("N="), or 0, and the rest of the text."""
+    match = None if Path(text).exists() else FRAME_PREFIX.fullmatch(text)
+    return (int(match[1]), match[2].strip()) if match else (0, text.strip())
 
 
 def parse_marks(text: str | Path, clip: video.Clip, kind: str = "") -> tuple[int, Marks]:
-    """A text as marks, and the number of the frame that they are on. kind: box, points or brush, where it must be one.
+    """Return the frame number and the marks of a text.
 
-    Raises ValueError.
+    kind: "box", "points" or "brush" if only that is accepted. Raise UserError if the text is none of them.
     """
     frame, rest = split_frame_number(str(text))
     if frame >= clip.frames:
-        raise UserError(f"{text!r} is of frame {frame}, and the clip has {clip.frames}, from 0 on")
-    box = masks.BOX.fullmatch(rest)
-    points = [POINT.fullmatch(word) for word in rest.replace(";", " ").split()]
+        raise UserError(
+            f"{str(text)!r} marks frame {frame}, and the clip has frames 0 to {clip.frames - 1}",
+            "mark a frame of the clip",
+        )
+    box = masks.parse_box(rest)
     if box and kind in ("", "box"):
-        numbers = tuple(int(n) for n in box.groups())
-        masks.box_mask(numbers, clip.size)
-        return frame, Marks(boxes=(numbers,))
-    if points and all(points) and kind in ("", "points"):
-        return frame, _points(points, clip.size)
+        masks.box_mask(box, clip.size)
+        return frame, Marks(boxes=(box,))
+    points = _parse_points(rest)
+    if points and kind in ("", "points"):
+        return frame, _point_marks(points, clip.size)
     if kind in ("", "brush"):
         return frame, Marks(brush=read_brush(rest, clip.size))
-    raise UserError(f"{FORMS[kind]}, not {str(text)!r}")
+    raise UserError(f"{str(text)!r} has another form", FORMS[kind])
 
 
-def _points(found: list[re.Match], size: tuple[int, int]) -> Marks:
-    places = [(bool(sign), (int(x), int(y))) for sign, x, y in (m.groups() for m in found)]
-    for _, (x, y) in places:
+def _parse_points(text: str) -> list[re.Match[str]]:
+    """Return a match for each point of a text; none if any word of it is no point."""
+    words = text.replace(";", " ").split()
+    matches = [match for match in map(POINT.fullmatch, words) if match]
+    return matches if len(matches) == len(words) else []
+
+
+def _point_marks(matches: Sequence[re.Match[str]], size: tuple[int, int]) -> Marks:
+    points = [(sign == "!", (int(x), int(y))) for sign, x, y in (m.groups() for m in matches)]
+    for _, (x, y) in points:
         if x >= size[0] or y >= size[1]:
-            raise UserError(f"the point {x},{y} is not within the {size[0]}x{size[1]} frame")
-    inside = tuple(place for beside, place in places if not beside)
-    return Marks(points=inside, negative_points=tuple(place for beside, place in places if beside))
+            raise UserError(
+                f"the point {x},{y} is not inside the {size[0]}x{size[1]} frame",
+                "give x,y in pixels of the clip",
+            )
+    return Marks(
+        points=tuple(point for is_negative, point in points if not is_negative),
+        negative_points=tuple(point for is_negative, point in points if is_negative),
+    )
 
 
 def read_brush(path: str | Path, size: tuple[int, int]) -> ndarray:
-    """A painted picture as boolean H W at the clip's size (width, height): bright is inside."""
+    """Read a painted picture as boolean H W at the clip's size (width, height): bright pixels are painted."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"there is no file {path}, and it is no box x,y,w,h and no points x,y")
-    pair = images.read_with_alpha(file)
-    way = "fill it with one colour, or save it without transparency"
-    layer = MaskChannel() if pair[1] is None else choose_channel([pair], str(path), "auto", way)
-    inside = layer.inside(pair, size)
-    if not (inside.any() or layer.is_alpha):
-        peak, most = peak_value([pair])
-        if peak != 1 or file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
-            raise UserError(
-                f"nothing is painted in {path}: its brightest value is {peak} of {most}",
-                "paint what is meant in white",
-            )
-        note(f"the values of {path} are 0 and 1: 1 is taken for painted")
-        inside = MaskChannel(is_label=True).inside(pair, size)
-    return inside
-
-
-def at(clip: video.Clip, number: int) -> ndarray:
-    """A frame of a clip by its number, uint8 H W 3."""
-    return read_frame(clip, number)
+        raise UserError(
+            f"there is no file {path}, and it is neither a box nor points",
+            "give a picture file, a box x,y,width,height or points x,y",
+        )
+    picture = images.read_with_alpha(file)
+    remedy = "fill it with one colour, or save it without transparency"
+    channel = MaskChannel()
+    if picture[1] is not None:
+        channel = choose_channel([picture], str(path), "auto", remedy)
+    painted = channel.threshold(picture, size)
+    if painted.any() or channel.is_alpha:
+        return painted
+    peak, limit = peak_value([picture])
+    if peak != 1 or file.suffix.lower() in masks.LOSSY_SUFFIXES:
+        raise UserError(
+            f"nothing is painted in {path}: its brightest value is {peak} of {limit}",
+            "paint the object in white",
+        )
+    note(f"the values of {path} are 0 and 1: 1 is read as painted")
+    return MaskChannel(is_label=True).threshold(picture, size)
 
 
 def segment_marks(frame: ndarray, marks: Marks) -> ndarray:
-    """The mask, boolean H W, of what is marked on a frame uint8 H W 3, tightened to its edges."""
+    """Return the mask, boolean H W, of what is marked on a frame uint8 H W 3, refined to its edges."""
     import cv2
 
     from . import grabcut
 
-    whole = np.zeros(frame.shape[:2], bool) if marks.brush is None else marks.brush
+    marked = np.zeros(frame.shape[:2], bool) if marks.brush is None else marks.brush
     for box in marks.boxes:
-        whole = whole | masks.box_mask(box, frame.shape[1::-1])
-    if marks.is_exact and whole.any():
-        return whole
-    sketch = _sketched(frame, marks)
-    inside = grabcut.segment(frame, sketch)
-    if whole.any() or not marks.points:
-        return inside
-    _, parts = cv2.connectedComponents(inside.astype(np.uint8))  # alike, but elsewhere: not meant
-    meant = {int(parts[y, x]) for x, y in marks.points} - {0}
-    return np.isin(parts, list(meant))
+        marked = marked | masks.box_mask(box, _size(frame))
+    if marks.is_exact and marked.any():
+        return marked
+    mask = grabcut.segment(frame, _make_trimap(frame, marks))
+    if marked.any() or not marks.points:
+        return mask
+    # With points alone, parts of a similar colour elsewhere in the frame are not the object.
+    _, components = cv2.connectedComponents(mask.astype(np.uint8))
+    chosen = {int(components[y, x]) for x, y in marks.points} - {0}
+    return np.isin(components, list(chosen))
 
 
-def _sketched(frame: ndarray, marks: Marks) -> ndarray:
-    """What the marks say of each pixel, as `cut` takes it."""
+def _size(frame: ndarray) -> tuple[int, int]:
+    return frame.shape[1], frame.shape[0]
+
+
+def _make_trimap(frame: ndarray, marks: Marks) -> ndarray:
+    """Return what the marks say about each pixel, as `grabcut.segment` takes it."""
     import cv2
 
     from . import grabcut
 
-    sketch = np.full(frame.shape[:2], grabcut.OUTSIDE, np.uint8)
+    trimap = np.full(frame.shape[:2], grabcut.OUTSIDE, np.uint8)
     if marks.brush is not None:
-        sketch = _brushed(marks.brush)
+        trimap = _brush_trimap(marks.brush)
     for box in marks.boxes:
-        of_box = grabcut.box_trimap(frame, masks.box_mask(box, frame.shape[1::-1]))
-        sketch = np.where(sketch == grabcut.OUTSIDE, of_box, sketch)
-    if not (sketch != grabcut.OUTSIDE).any():
-        sketch[:] = grabcut.PROBABLY_OUTSIDE
+        of_box = grabcut.box_trimap(frame, masks.box_mask(box, _size(frame)))
+        trimap = np.where(trimap == grabcut.OUTSIDE, of_box, trimap)
+    if not (trimap != grabcut.OUTSIDE).any():
+        trimap[:] = grabcut.PROBABLY_OUTSIDE
     radius = max(1, round(min(frame.shape[:2]) / 80))
-    for places, perhaps, sure in (
+    for points, probable, certain in (
         (marks.points, grabcut.PROBABLY_INSIDE, grabcut.INSIDE),
         (marks.negative_points, grabcut.PROBABLY_OUTSIDE, grabcut.OUTSIDE),
     ):
-        for place in places:
-            sketch[_alike(frame, place) & (sketch != grabcut.OUTSIDE) & (sketch != grabcut.INSIDE)] = perhaps
-        for place in places:
-            cv2.circle(sketch, place, radius, sure, -1)
-    return sketch
+        for point in points:
+            is_open = (trimap != grabcut.OUTSIDE) & (trimap != grabcut.INSIDE)
+            trimap[_flood_fill(frame, point) & is_open] = probable
+        for point in points:
+            cv2.circle(trimap, point, radius, (certain,), -1)
+    return trimap
 
 
-def _brushed(painted_over: ndarray) -> ndarray:
-    """Paint is rough: its edge may lie some way off."""
+def _brush_trimap(painted: ndarray) -> ndarray:
+    """Return the trimap of a brush, whose edge is uncertain by BRUSH_TOLERANCE."""
     from . import grabcut
 
-    rough = ROUGH * grabcut.breadth(painted_over)
-    sketch = np.where(painted_over, np.uint8(grabcut.PROBABLY_INSIDE), np.uint8(grabcut.PROBABLY_OUTSIDE))
-    sketch[grabcut.erode(painted_over, rough)] = grabcut.INSIDE
-    sketch[~grabcut.dilate(painted_over, rough)] = grabcut.OUTSIDE
-    return sketch
+    tolerance = BRUSH_TOLERANCE * grabcut.breadth(painted)
+    inside, outside = np.uint8(grabcut.PROBABLY_INSIDE), np.uint8(grabcut.PROBABLY_OUTSIDE)
+    trimap = np.where(painted, inside, outside)
+    trimap[grabcut.erode(painted, tolerance)] = grabcut.INSIDE
+    trimap[~grabcut.dilate(painted, tolerance)] = grabcut.OUTSIDE
+    return trimap
 
 
-def _alike(frame: ndarray, place: tuple[int, int]) -> ndarray:
-    """The pixels around a place that its colour runs into, boolean H W."""
+def _flood_fill(frame: ndarray, point: tuple[int, int]) -> ndarray:
+    """Return the connected pixels around a point that have its colour, boolean H W."""
     import cv2
 
     smooth = cv2.cvtColor(cv2.GaussianBlur(frame, (0, 0), 1), cv2.COLOR_RGB2LAB)
     height, width = frame.shape[:2]
     filled = np.zeros((height + 2, width + 2), np.uint8)
     flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (1 << 8)
-    steps = (RUNS,) * 3
-    cv2.floodFill(smooth, filled, place, 0, steps, steps, flags)
+    steps = (COLOUR_TOLERANCE,) * 3
+    cv2.floodFill(smooth, filled, point, (0,), steps, steps, flags)
     return filled[1:-1, 1:-1] > 0

@@ -1,7 +1,7 @@
-"""Mask files: which of a picture's layers has the shape, its colour or its opacity, and where that is inside.
+"""Choose the channel of a mask picture that holds the shape, its colour or its alpha, and threshold it.
 
-A painted shape may lie in the brightness of a picture or, where it is painted in one colour on a transparent layer, in
-its alpha. Where both could be meant, nothing is guessed.
+A painted shape may be in the brightness of a picture or, if it is painted in one colour on a transparent layer, in the
+alpha channel. If both are possible, the user has to choose.
 """
 
 from collections.abc import Iterable
@@ -15,21 +15,21 @@ from ..base.errors import UserError
 from ..base.notices import note
 
 ChannelChoice = Literal["auto", "colour", "alpha"]
-ColourAndAlpha = tuple[ndarray, ndarray | None]  # a picture H W 3, and its opacity H W
+ColourAndAlpha = tuple[ndarray, ndarray | None]  # a picture H W 3, and its alpha H W
 
 
 @dataclass(frozen=True)
 class MaskChannel:
-    """How a mask is read of a picture."""
+    """Which channel of a picture is the mask, and how its values are read."""
 
     is_alpha: bool = False
     is_label: bool = False  # its values are 0 and 1
 
-    def inside(self, pair: ColourAndAlpha, size: tuple[int, int]) -> ndarray:
-        """Return where a picture is inside, boolean H W, at a size (width, height)."""
+    def threshold(self, picture: ColourAndAlpha, size: tuple[int, int]) -> ndarray:
+        """Return where a picture is inside the mask, boolean H W, at a size (width, height)."""
         import cv2
 
-        values = _opacity(pair) if self.is_alpha else pair[0].max(axis=2)
+        values = _alpha(picture) if self.is_alpha else picture[0].max(axis=2)
         above = values > (0 if self.is_label else _half(values))
         return cv2.resize(above.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
@@ -38,49 +38,50 @@ def _half(values: ndarray) -> int:
     return np.iinfo(values.dtype).max // 2
 
 
-def _opacity(pair: ColourAndAlpha) -> ndarray:
-    picture, alpha = pair
+def _alpha(picture: ColourAndAlpha) -> ndarray:
+    colour, alpha = picture
     if alpha is not None:
         return alpha
-    return np.full(picture.shape[:2], np.iinfo(picture.dtype).max, picture.dtype)
+    return np.full(colour.shape[:2], np.iinfo(colour.dtype).max, colour.dtype)
 
 
-def choose_channel(pictures: Iterable[ColourAndAlpha], name: str, choice: ChannelChoice, remedy: str) -> MaskChannel:
-    """Return the layer that has the shape, over all pictures of a mask that is seen through in places.
+def choose_channel(
+    pictures: Iterable[ColourAndAlpha], name: str, choice: ChannelChoice, remedy: str
+) -> MaskChannel:
+    """Return the channel that holds the shape, over all pictures of a mask with an alpha channel.
 
-    The colour of what cannot be seen does not count. Raises UserError where both have a shape of their own: how_to_say
-    is its remedy.
+    The colour of transparent pixels does not count. name: the mask's, for messages.
+    Raise UserError with this remedy if colour and alpha each hold a shape.
     """
     if choice != "auto":
         return MaskChannel(is_alpha=choice == "alpha")
-    seen, shaped, differ, shares = set(), set(), False, []
-    for pair in pictures:
-        visible = _opacity(pair) > _half(pair[0])
-        bright = pair[0].max(axis=2) > _half(pair[0])
-        shaped.update(np.unique(visible).tolist())
-        seen.update(np.unique(bright[visible]).tolist())
+    alpha_values, colour_values, differ, shares = set(), set(), False, []
+    for picture in pictures:
+        visible = _alpha(picture) > _half(picture[0])
+        bright = picture[0].max(axis=2) > _half(picture[0])
+        alpha_values.update(np.unique(visible).tolist())
+        colour_values.update(np.unique(bright[visible]).tolist())
         differ |= bool((bright != visible).any())
         shares.append(float(visible.mean()))
-    if len(shaped) < 2:
+    if len(alpha_values) < 2:
         return MaskChannel()
-    if len(seen) > 1:
+    if len(colour_values) > 1:
         raise UserError(
-            f"the mask {name} has a shape in its colour and another in its alpha (transparency)",
-            remedy,
+            f"the mask {name} has one shape in its colour and another in its alpha channel", remedy
         )
-    if (
-        seen == {False} and np.mean(shares) > 0.5
-    ):  # a black picture with a hole: outside, or painted?
+    # A black picture with a hole: the black may be the mask or the rest.
+    if colour_values == {False} and np.mean(shares) > 0.5:
         raise UserError(
-            f"the mask {name} is black where it can be seen, which is most of it, so either part may be meant",
+            f"the mask {name} is black wherever it is opaque, and most of it is opaque, "
+            "so either part may be the mask",
             remedy,
         )
     if differ:
-        note(f"the mask {name} is of one colour: its shape is taken from its alpha (transparency)")
+        note(f"the mask {name} has one colour: its shape is read from its alpha channel")
     return MaskChannel(is_alpha=True)
 
 
 def peak_value(pictures: Iterable[ColourAndAlpha]) -> tuple[int, int]:
-    """Return the largest value of all pictures, and the largest that there could be."""
-    found = [(int(picture.max()), int(np.iinfo(picture.dtype).max)) for picture, _ in pictures]
-    return max(found)
+    """Return the largest value in all pictures, and the largest value that their type can hold."""
+    peaks = [(int(colour.max()), int(np.iinfo(colour.dtype).max)) for colour, _ in pictures]
+    return max(peaks)

@@ -1,12 +1,13 @@
-"""Masks: from files, a box or cells of latents; grown, hulled, feathered; to the latent grid; and the exact composite.
+"""Masks: read from a file, a box or latent cells; reshape; convert to latent cells; composite exactly.
 
-A mask says where an edit may show. A file is a video, a folder of frames or one image for all frames; bright is
-inside. It may have any size, length one or the clip's, and any colour mode. Values above half are inside.
+A mask says where an edit may change the clip. A mask file is a video, a folder of frames, or one image that serves
+every frame. Values above half are inside the mask. The file may have any size and any colour mode; its length is one
+frame, the clip's or the edited part's.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -23,61 +24,65 @@ from .clip_format import ClipFormat
 from .fitting import Fit
 from .mask_channels import ChannelChoice, ColourAndAlpha, MaskChannel, choose_channel, peak_value
 
+Box = tuple[int, int, int, int]  # x, y, width, height, in pixels
 BOX = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")  # x, y, width, height
-EXACT = ("gray", "rgb", "bgr", "gbr", "pal", "mono")  # layouts whose small values are meant
-ASPECT = 0.02  # by how much the ratio of a mask's sides may differ in silence: sizes are rounded
+EXACT_FORMATS = ("gray", "rgb", "bgr", "gbr", "pal", "mono")  # small values in these are no noise
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+ASPECT_TOLERANCE = (
+    0.02  # log ratio of the sides; sizes are rounded, so small differences are silent
+)
+WIDE_SHARE = 0.75  # a mask that covers more of the frames than this may be inverted
 
 
 @dataclass(frozen=True)
 class MaskShape:
-    """What is made of a rough mask, in this order."""
+    """How a rough mask is reshaped, in the order of the fields."""
 
     invert: bool = False
-    outline: str = "given"  # given, or each frame's convex hull or bounding box
-    grow: int = 0  # pixels; negative shrinks
-    feather: int = 0  # pixels over which the edit fades out, outside the mask
+    outline: str = "given"  # given, or "hull" or "box": each frame's convex hull or bounding box
+    grow: int = 0  # pixels; a negative number shrinks
+    feather: int = 0  # pixels outside the mask over which the edit fades out
 
-    def apply(self, inside: np.ndarray) -> np.ndarray:
-        """A frame's mask, boolean H W, inverted, outlined and grown."""
+    def apply(self, mask: np.ndarray) -> np.ndarray:
+        """Return one frame's mask, boolean H W, inverted, outlined and grown."""
         import cv2
 
-        inside = inside != self.invert
-        if self.outline != "given" and inside.any():
-            points = cv2.findNonZero(inside.astype(np.uint8))
+        mask = mask != self.invert
+        if self.outline != "given" and mask.any():
+            points = cv2.findNonZero(mask.astype(np.uint8))
             corners = (
                 cv2.convexHull(points)
                 if self.outline == "hull"
                 else _corners(cv2.boundingRect(points))
             )
-            inside = cv2.fillConvexPoly(np.zeros(inside.shape, np.uint8), corners, 1) > 0
+            mask = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), corners, (1,)) > 0
         if self.grow > 0:
-            return _within(inside, self.grow)
-        return ~_within(~inside, -self.grow) if self.grow else inside
+            return _dilate(mask, self.grow)
+        return ~_dilate(~mask, -self.grow) if self.grow else mask
 
     def describe(self) -> str:
-        """What was done to the mask, as a sentence names it."""
-        done = ["inverted"] * self.invert
-        done += [f"outlined by its {self.outline}"] * (self.outline != "given")
-        done += [f"{'grown' if self.grow > 0 else 'shrunk'} by {abs(self.grow)} pixels"] * bool(
-            self.grow
-        )
-        return f"once it is {' and '.join(done)}" if done else "no pixel is inside"
+        """Return what these settings do to a mask, as a clause for a message."""
+        changes = ["inverted"] * self.invert
+        changes += [f"outlined by its {self.outline}"] * (self.outline != "given")
+        if self.grow:
+            changes += [f"{'grown' if self.grow > 0 else 'shrunk'} by {abs(self.grow)} pixels"]
+        return f"once it is {' and '.join(changes)}" if changes else "no pixel is inside"
 
 
-def _within(inside: np.ndarray, reach: int) -> np.ndarray:
-    """The pixels that lie at most so far from one that is inside: as fast for any reach."""
-    return _distance(inside) <= reach if inside.any() else inside
+def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Return the pixels at most `radius` pixels from the mask. The cost does not depend on the radius."""
+    return _distance(mask) <= radius if mask.any() else mask
 
 
-def _distance(inside: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the nearest one inside, of which there is one; float32 H W, 0 within."""
+def _distance(mask: np.ndarray) -> np.ndarray:
+    """Return each pixel's distance to a mask that is not empty: float32 H W, 0 inside."""
     import cv2
 
-    outside = (~inside).astype(np.uint8)
+    outside = (~mask).astype(np.uint8)
     return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
-def _corners(box: tuple[int, int, int, int]) -> np.ndarray:
+def _corners(box: Sequence[int]) -> np.ndarray:
     x, y, width, height = box
     return np.array(
         [(x, y), (x + width - 1, y), (x + width - 1, y + height - 1), (x, y + height - 1)], np.int32
@@ -86,24 +91,24 @@ def _corners(box: tuple[int, int, int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mask:
-    """One mask a frame. `read` begins anew each time; a shape is made of what it gives, boolean H W."""
+    """One mask per frame. Each call of `read` starts again and yields boolean H W, before the shape is applied."""
 
     read: Callable[[], Iterator[np.ndarray]]
     shape: MaskShape
 
     def frames(self) -> Iterator[np.ndarray]:
-        """One boolean H W a frame."""
-        return (self.shape.apply(inside) for inside in self.read())
+        """Yield one boolean H W a frame."""
+        return (self.shape.apply(mask) for mask in self.read())
 
     def alphas(self) -> Iterator[np.ndarray]:
-        """The edit's weight at each pixel, float32 H W: 1 inside, 0 from `feather` pixels outside on."""
-        return (_feathered(inside, self.shape.feather) for inside in self.frames())
+        """Yield the edit's weight at each pixel, float32 H W: 1 inside, falling to 0 over `feather` pixels outside."""
+        return (_feather(mask, self.shape.feather) for mask in self.frames())
 
 
-def _feathered(inside: np.ndarray, width: int) -> np.ndarray:
-    if not width or inside.all() or not inside.any():
-        return inside.astype(np.float32)
-    return np.clip(1 - _distance(inside) / (width + 1), 0, 1).astype(np.float32)
+def _feather(mask: np.ndarray, width: int) -> np.ndarray:
+    if not width or mask.all() or not mask.any():
+        return mask.astype(np.float32)
+    return np.clip(1 - _distance(mask) / (width + 1), 0, 1).astype(np.float32)
 
 
 def open_mask(
@@ -114,39 +119,46 @@ def open_mask(
     allow_any: bool = False,
     channel: ChannelChoice = "auto",
 ) -> Mask:
-    """Open a mask for a part of a clip: a box "x,y,width,height" in pixels of the clip, or a file.
+    """Open the mask of a part of a clip.
 
-    A file may be as long as the clip, as long as the part, or one frame for all. channel: which of its layers has the
-    shape. Raises UserError for another length, for a box that is not in the frame, and, without allow_any, for a mask
-    that is empty or full. Warns where one frame too many is dropped and where the mask is perhaps inverted.
+    source: a box "x,y,width,height" in pixels of the clip, or a file. A file has as many frames as the clip or the
+    part, or one frame that serves all. channel: which channel of the file holds the shape.
+    Raise UserError if the length differs, if a box is not inside the frame, and, without allow_any, if the mask is
+    empty or full. Warn if an extra frame is dropped and if the mask may be inverted.
     """
     shape = shape or MaskShape()
     if shape.feather < 0:
-        raise UserError(f"feather is a width in pixels, 0 or more, not {shape.feather}")
-    box = BOX.fullmatch(str(source))
+        raise UserError(f"feather is {shape.feather}", "give a width in pixels, 0 or more")
+    box = parse_box(str(source))
     if box:
-        inside = box_mask(tuple(int(n) for n in box.groups()), clip.size)
+        inside = box_mask(box, clip.size)
         return check_extent(Mask(lambda: repeat(inside, len(part)), shape), source, allow_any)
     file = video.probe(source)
     _check_length(file, clip, part)
-    if abs(math.log(file.size[0] * clip.size[1] / (file.size[1] * clip.size[0]))) > ASPECT:
-        sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
-        note(f"the mask {source} is {sizes[0]}, the clip {sizes[1]}: it is stretched to fit")
+    _warn_if_stretched(file, clip, source)
     opened = _MaskFile(file, clip.size, part, file.frames > 1 and file.frames >= clip.frames)
-    layer = _layer(opened, channel)
-    mask = Mask(lambda: opened.read(layer), shape)
-    return check_extent(mask, source, allow_any, lambda: opened.describe_empty(layer))
+    chosen = _choose_channel(opened, channel)
+    mask = Mask(lambda: opened.read(chosen), shape)
+    return check_extent(mask, source, allow_any, lambda: opened.describe_empty(chosen))
+
+
+def _warn_if_stretched(file: video.Clip, clip: video.Clip, source: str | Path) -> None:
+    ratio = file.size[0] * clip.size[1] / (file.size[1] * clip.size[0])
+    if abs(math.log(ratio)) > ASPECT_TOLERANCE:
+        sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
+        note(f"the mask {source} is {sizes[0]} and the clip {sizes[1]}: it is stretched to fit")
 
 
 def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
-    whole, part_only = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
-    if file.frames not in (1, *whole, *part_only):
+    of_clip, of_part = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
+    if file.frames not in (1, *of_clip, *of_part):
         raise UserError(
             f"the mask {file.path} has {file.frames} frames; "
-            f"the clip has {clip.frames}, the edited part {len(part)}"
+            f"the clip has {clip.frames}, the edited part {len(part)}",
+            "give a mask of one of these lengths, or one image",
         )
-    if file.frames in (whole[1], part_only[1]) and file.frames != clip.frames:
-        note(f"the mask {file.path} has one frame too many; the last is dropped")
+    if file.frames in (of_clip[1], of_part[1]) and file.frames != clip.frames:
+        note(f"the mask {file.path} has one extra frame; dropping the last")
 
 
 @dataclass(frozen=True)
@@ -154,53 +166,66 @@ class _MaskFile:
     """The frames of a file that are the masks of a part of a clip."""
 
     file: video.Clip
-    size: tuple[int, int]  # width, height, of the clip
+    size: tuple[int, int]  # width, height of the clip
     part: range
-    is_whole: bool  # as long as the clip, not as its part
+    covers_clip: bool  # its frames are those of the whole clip, not of the part
 
-    def pairs(self) -> Iterator[ColourAndAlpha]:
-        skip = self.part.start if self.is_whole else 0
-        return islice(video.read_with_alpha(self.file), skip, skip + len(self.part))
+    def pictures(self) -> Iterator[ColourAndAlpha]:
+        start = self.part.start if self.covers_clip else 0
+        return islice(video.read_with_alpha(self.file), start, start + len(self.part))
 
-    def read(self, layer: MaskChannel) -> Iterator[np.ndarray]:
-        inside = None
-        for pair in self.pairs():
-            inside = layer.inside(pair, self.size)
-            yield inside
+    def read(self, channel: MaskChannel) -> Iterator[np.ndarray]:
+        mask = np.zeros(self.size[::-1], bool)
+        for picture in self.pictures():
+            mask = channel.threshold(picture, self.size)
+            yield mask
         if self.file.frames == 1:
-            yield from repeat(inside, len(self.part) - 1)
+            yield from repeat(mask, len(self.part) - 1)
 
-    def describe_empty(self, layer: MaskChannel) -> str:
-        if layer.is_alpha:
+    def describe_empty(self, channel: MaskChannel) -> str:
+        if channel.is_alpha:
             return "it is transparent everywhere"
-        return "its brightest value is {} of {}".format(*peak_value(self.pairs()))
+        return "its brightest value is {} of {}".format(*peak_value(self.pictures()))
 
 
-def _layer(opened: _MaskFile, channel: ChannelChoice) -> MaskChannel:
-    """Which layer of a file has the shape; labels 0 and 1 are known where nothing else can be meant."""
-    file, layer = opened.file, MaskChannel()
+def _choose_channel(opened: _MaskFile, choice: ChannelChoice) -> MaskChannel:
+    """Choose the channel of a file that holds the shape. Read labels 0 and 1 as such only if nothing else fits."""
+    file, channel = opened.file, MaskChannel()
     if file.has_transparency:
-        way = "say which is meant with --mask-channel colour or --mask-channel alpha"
-        layer = choose_channel(opened.pairs(), str(file.path), channel, way)
-    elif channel == "alpha":
-        raise UserError(f"the mask {file.path} has no alpha: it is solid everywhere")
-    exact = file.pixel_format.startswith(EXACT) and not any(
-        f.suffix.lower() in (".jpg", ".jpeg", ".webp") for f in file.files
+        remedy = "choose one with --mask-channel colour or --mask-channel alpha"
+        channel = choose_channel(opened.pictures(), str(file.path), choice, remedy)
+    elif choice == "alpha":
+        raise UserError(f"the mask {file.path} has no alpha channel", "use --mask-channel colour")
+    is_exact = file.pixel_format.startswith(EXACT_FORMATS) and not any(
+        f.suffix.lower() in LOSSY_SUFFIXES for f in file.files
     )
-    if layer.is_alpha or not exact or any(inside.any() for inside in opened.read(layer)):
-        return layer
-    if peak_value(opened.pairs())[0] != 1:
-        return layer
-    note(f"the values of the mask {file.path} are 0 and 1: 1 is taken for inside")
+    if channel.is_alpha or not is_exact or any(mask.any() for mask in opened.read(channel)):
+        return channel
+    if peak_value(opened.pictures())[0] != 1:
+        return channel
+    note(f"the values of the mask {file.path} are 0 and 1: 1 is read as inside")
     return MaskChannel(is_label=True)
 
 
-def box_mask(box: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-    """A box x, y, width, height as boolean H W, of a frame of this width and height. Raises ValueError."""
+def parse_box(text: str) -> Box | None:
+    """Return the box of a text "x,y,width,height", or None if the text has another form."""
+    match = BOX.fullmatch(text)
+    if not match:
+        return None
+    x, y, width, height = (int(number) for number in match.groups())
+    return x, y, width, height
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """Return a box x, y, width, height as boolean H W for a frame of this width and height.
+
+    Raise UserError if the box is empty or not inside the frame.
+    """
     x, y, width, height = box
     if not (width and height) or x + width > size[0] or y + height > size[1]:
         raise UserError(
-            f"the box {x},{y},{width},{height} is not within the {size[0]}x{size[1]} frame; give x,y,width,height"
+            f"the box {x},{y},{width},{height} is not inside the {size[0]}x{size[1]} frame",
+            "give x,y,width,height in pixels of the clip",
         )
     inside = np.zeros(size[::-1], bool)
     inside[y : y + height, x : x + width] = True
@@ -208,8 +233,8 @@ def box_mask(box: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
 
 
 def threshold(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where a picture H W 3 is above half, boolean, at a size (width, height)."""
-    return MaskChannel().inside((picture, None), size)
+    """Return where a picture H W 3 is above half, boolean, resized to (width, height)."""
+    return MaskChannel().threshold((picture, None), size)
 
 
 def check_extent(
@@ -218,72 +243,85 @@ def check_extent(
     allow_any: bool,
     describe_empty: Callable[[], str] = lambda: "no pixel is inside",
 ) -> Mask:
-    """Return the mask. Raise UserError where no pixel is inside it, or every pixel of every frame; with allow_any a
-    note says so. Note where it is perhaps inverted.
+    """Return the mask once it is checked. Warn if it may be inverted.
+
+    Raise UserError if no pixel is inside, or if every pixel of every frame is; with allow_any, warn instead.
     """
-    raw, shares = False, []
+    has_pixels, shares = False, []
     for inside in mask.read():
-        raw |= bool(inside.any())
+        has_pixels |= bool(inside.any())
         shares.append(float(mask.shape.apply(inside).mean()))
     share = float(np.mean(shares))
     if share == 0:
-        why = mask.shape.describe() if raw or mask.shape.invert else describe_empty()
-        _stop_or_note(f"the mask {name} is empty ({why})", "nothing would change", allow_any)
+        was_reshaped = has_pixels or mask.shape.invert
+        reason = mask.shape.describe() if was_reshaped else describe_empty()
+        _refuse_or_warn(f"the mask {name} is empty ({reason})", "nothing would change", allow_any)
     elif share == 1:
-        _stop_or_note(
+        _refuse_or_warn(
             f"the mask {name} is full", "every pixel of every frame may change", allow_any
         )
-    elif share > 0.75:
+    elif share > WIDE_SHARE:
         note(
-            f"the mask {name} lets {share:.0%} of the picture change; "
-            "if it is inverted, use --invert-mask"
+            f"the mask {name} covers {share:.0%} of the frame; if it is inverted, use --invert-mask"
         )
     return mask
 
 
-def cell_size(grid: ClipFormat, fit: Fit) -> float:
-    """How many of the clip's pixels a latent cell covers, along the side where it covers more."""
-    sides = zip(grid.stride[1:], fit.size, fit.model_size, strict=True)
+def _refuse_or_warn(cause: str, effect: str, allow_any: bool) -> None:
+    if not allow_any:
+        raise UserError(
+            f"{cause}; {effect}", "give another mask, or allow it with --allow-any-mask"
+        )
+    note(f"{cause}: {effect}")
+
+
+def cell_size(clip_format: ClipFormat, fit: Fit) -> float:
+    """Return how many pixels of the clip a latent cell covers, along the side where it covers more."""
+    sides = zip(clip_format.stride[1:], fit.size, fit.model_size, strict=True)
     return max(stride * size / model_size for stride, size, model_size in sides)
 
 
-def _stop_or_note(found: str, so: str, allow_any: bool) -> None:
-    if not allow_any:
-        cure = "give another mask, or allow it with --allow-any-mask"
-        raise UserError(f"{found}; {so}", cure)
-    note(f"{found}: {so}")
-
-
 def from_cells(
-    cells: Tensor, grid: ClipFormat, fit: Fit, shape: MaskShape, allow_any: bool = False
+    cells: Tensor, clip_format: ClipFormat, fit: Fit, shape: MaskShape, allow_any: bool = False
 ) -> Mask:
-    """A mask on latents, f h w boolean, at the clip's own size and length. Raises UserError as check_extent does."""
+    """Return a mask of latent cells, f h w boolean, at the clip's own size and length.
+
+    Raise UserError as check_extent does.
+    """
 
     def read() -> Iterator[np.ndarray]:
         for i in range(fit.frames):
-            group = -(-i // grid.stride[0])  # the first latent frame holds one frame alone
-            cell = cells[group]
-            whole = functional.interpolate(cell[None, None].float(), fit.size, mode="nearest")
-            yield whole[0, 0].numpy() > 0
+            latent_frame = -(-i // clip_format.stride[0])  # the first one holds a single frame
+            cell = cells[latent_frame][None, None].float()
+            enlarged = functional.interpolate(cell, fit.size, mode="nearest")
+            yield enlarged[0, 0].numpy() > 0
 
     return check_extent(Mask(read, shape), "auto", allow_any)
 
 
-def to_latent(frames: Iterable[np.ndarray], grid: ClipFormat, shape: tuple[int, int, int]) -> Tensor:
-    """Masks H W, one a frame, to 1 1 f h w: a latent cell is inside where any pixel of any of its frames is."""
+def to_latent(
+    frames: Iterable[np.ndarray], clip_format: ClipFormat, shape: tuple[int, int, int]
+) -> Tensor:
+    """Convert masks H W, one a frame, to latent cells 1 1 f h w.
+
+    A cell is 1 if any pixel of any of its frames is inside the mask. shape: f, h, w.
+    """
     cells = torch.zeros(shape)
-    last = 0
+    last, touched = 0, torch.zeros(shape[1:])
     for i, frame in enumerate(frames):
-        whole = torch.from_numpy(frame.astype(np.float32))[None]
-        seen = functional.adaptive_max_pool2d(whole, shape[1:])[0]
-        last = min(-(-i // grid.stride[0]), shape[0] - 1)
-        cells[last] = torch.maximum(cells[last], seen)
-    cells[last + 1 :] = seen  # a clip that was padded, with its last frame
+        pixels = torch.from_numpy(frame.astype(np.float32))[None]
+        touched = functional.adaptive_max_pool2d(pixels, shape[1:])[0]
+        last = min(-(-i // clip_format.stride[0]), shape[0] - 1)
+        cells[last] = torch.maximum(cells[last], touched)
+    cells[last + 1 :] = touched  # the clip was padded with its last frame
     return cells[None, None]
 
 
 def composite(source: np.ndarray, edited: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """The edit where alpha lets it through. Where alpha is 0 the source's pixels themselves. Integer arrays H W 3."""
+    """Blend the edit over the source, integer arrays H W 3: (1 - alpha) * source + alpha * edited.
+
+    Where alpha is 0 the source's pixels are copied, not computed. Without alpha the edit is returned.
+    """
     if alpha is None:
         return edited
     weight = alpha[..., None]

@@ -1,9 +1,9 @@
-"""A clip as two layers, a marked thing and what lies behind it: which of the two each pixel of the next frame shows.
+"""Track an object as the front one of two layers, and decide for each pixel of the next frame which layer it shows.
 
-Each layer is remembered as it was last seen, also where it is hidden, and moves on with its own flow. A pixel shows the
-thing where the thing's memory and colours explain it better than the background's. Where it shows the background, the
-thing is not there; where it shows neither, something has passed in front, and the thing is kept. So a crossing is
-survived. Frames are `H W 3` float32 in [0, 1], all maps `H W` float32 in [0, 1].
+Each layer remembers how it last looked, also where it is hidden, and moves on with its own flow. A pixel shows the
+object if the object's memory and colours explain it better than the background's. Where a pixel shows the background,
+the object is not there; where it shows neither, something has passed in front and the object stays in memory, so that
+the tracker survives a crossing. Frames are `H W 3` float32 in [0, 1], all maps `H W` float32 in [0, 1].
 """
 
 import cv2
@@ -15,196 +15,249 @@ from .colour_model import ColourModel
 from .grabcut import disc_kernel
 from .layer_motion import GlobalMotion, backward_flow
 
-NOISE = 0.02  # the least deviation of a pixel's value from what is remembered
-TRUST = (0.5, 0.97)  # how far a memory is trusted: as often as it was right of late, within these
-ODDS = 6.0  # the most that a pixel's own colour says, in nats
-FOLLOWED = 2.5  # what it says where flow came from, in nats
-DOUBT = 0.02  # that the thing is where it was not, beside it
-UNCOVERED = 0.004  # the same where the background was never seen: a thing that goes on uncovers it
-REACH = 0.15  # of the thing's breadth: how far from where it was expected it may be
-TIES = 2.5  # how much neighbours of one colour agree, in nats
-ROUNDS = 12  # in which they do
-AGAIN = 4  # frames after which what passes is taken for the background
-EMPTY = 0.6  # of the belief that the thing is there, what goes each frame that shows the background instead
-LEFT = 0.03  # of its area: less of a thing is none
+MIN_NOISE = 0.02  # smallest standard deviation of a pixel's value from a layer's memory
+TRUST_RANGE = (0.5, 0.97)  # bounds of the trust in a memory, which follows how often it was right
+MAX_COLOUR_LOG_ODDS = 6.0  # the most that a pixel's own colour counts, in nats
+FLOW_LOG_ODDS = 2.5  # how much the flow counts that leads back to the object, or does not, in nats
+APPEARANCE_PRIOR = 0.02  # probability that the object appears where it was not, near it
+UNCOVERED_PRIOR = 0.004  # the same where the background was never seen: a moving object uncovers it
+REACH = 0.15  # how far the object may be from its expected place, as a share of its breadth
+PAIRWISE_LOG_ODDS = 2.5  # how strongly neighbours of one colour agree, in nats
+MEAN_FIELD_ROUNDS = 12
+BACKGROUND_AGE = 4  # frames after which what passes in front counts as background
+PRESENCE_DECAY = 0.6  # share of the presence that a frame removes where it shows the background
+LOST_SHARE = 0.03  # of the object's area: with less of it visible, the object is lost
+HIDDEN_RETENTION = 0.985  # share of the presence that a hidden pixel keeps from frame to frame
 
 
 class TwoLayerTracker:
-    """`follow` frame after frame."""
+    """Tracks an object from its mask on a frame: call `follow` for frame after frame."""
 
     def __init__(self, frame: ndarray, inside: ndarray):
-        """inside: the marked thing, boolean H W."""
+        """inside: the object's mask, boolean H W."""
         weight = inside.astype(np.float32)
-        self.thing, self.rest = ColourModel(frame, weight), ColourModel(frame, 1 - weight)
-        self._begin(frame, inside)
+        self.object_colours = ColourModel(frame, weight)
+        self.background_colours = ColourModel(frame, 1 - weight)
+        self._start(frame, inside)
 
-    def _begin(self, frame: ndarray, inside: ndarray) -> None:
+    def _start(self, frame: ndarray, inside: ndarray) -> None:
         self.frame, self.area = frame, float(inside.sum())
-        self.seen = inside.astype(np.float32)  # how surely the thing is seen at a pixel
-        self.there = self.seen.copy()  # how surely it is there, seen or hidden
-        self.look = frame.copy()  # the thing as it was last seen
-        self.behind = frame.copy()  # the background as it was last seen
+        self.visibility = inside.astype(np.float32)  # probability that a pixel shows the object
+        self.presence = self.visibility.copy()  # probability that it is there, visible or hidden
+        self.object_memory = frame.copy()  # the object as it last looked
+        self.background_memory = frame.copy()
         edge = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8))
-        self.known = (edge == 0).astype(np.float32)  # where it was seen at all
-        self.other = np.zeros_like(self.seen)  # for how many frames it looks otherwise
-        self.motion, self.behind_motion = GlobalMotion.still(), GlobalMotion.still()
-        self.noise, self.trust = np.full(2, 0.03), np.full(2, 0.7)  # of the two memories
-        self.gone = 0  # frames since the thing was last seen
+        self.background_known = (edge == 0).astype(np.float32)  # where the background was seen
+        self.background_changed = np.zeros_like(self.visibility)  # for how many frames
+        self.object_motion = GlobalMotion.identity()
+        self.background_motion = GlobalMotion.identity()
+        self.noise, self.trust = np.full(2, 0.03), np.full(2, 0.7)  # of object and background
+        self.frames_lost = 0
 
     def mark(self, frame: ndarray, inside: ndarray) -> None:
-        """Begin anew with the next mark of a user; the colours that are known stay known."""
+        """Restart from another mask of the object, boolean H W. The colour models are updated, not replaced."""
         weight = inside.astype(np.float32)
-        self.thing.mark(frame, weight)
-        self.rest.mark(frame, 1 - weight)
-        self._begin(frame, inside)
+        self.object_colours.mark(frame, weight)
+        self.background_colours.mark(frame, 1 - weight)
+        self._start(frame, inside)
 
     def follow(self, frame: ndarray) -> ndarray:
-        """The next frame's map of how surely the thing is seen."""
-        ahead, back = optical_flow.sharp_dis(self.frame, frame), optical_flow.sharp_dis(frame, self.frame)
-        entered, was_seen = self._advance(ahead)
-        errors = np.stack([_squared(frame - memory) for memory in (self.look, self.behind)])
-        self._judge(errors, was_seen)
-        own, rest, behind = self._densities(frame, errors, entered)
-        odds = np.clip(np.log(own) - np.log(rest), -ODDS, ODDS) + self._followed(frame, ahead, back)
-        least = np.where(self.known > 0.5, DOUBT, UNCOVERED)
-        expected = np.clip(cv2.GaussianBlur(self.there, (0, 0), 1), least, 1 - DOUBT)
-        odds += np.log(expected / (1 - expected))
-        seen = self._near(smooth_odds(odds.astype(np.float32), frame, self._box()))
-        self._remember(frame, seen, was_seen, errors, behind / rest)
-        self.gone = self.gone + 1 if (seen > 0.5).sum() < LEFT * self.area else 0
-        if self.gone > 1:
-            self._search(frame, rest)
-        return self.seen
+        """Return the probability that each pixel of the next frame shows the object."""
+        forward = optical_flow.sharp_dis(self.frame, frame)
+        backward = optical_flow.sharp_dis(frame, self.frame)
+        entering, was_visible = self._move_layers(forward)
+        memories = (self.object_memory, self.background_memory)
+        errors = np.stack([_squared_norm(frame - memory) for memory in memories])
+        self._update_trust(errors, was_visible)
+        of_object, of_rest, of_background = self._likelihoods(frame, errors, entering)
+        log_odds = self._log_odds(of_object, of_rest) + self._flow_evidence(
+            frame, forward, backward
+        )
+        log_odds += self._prior_log_odds()
+        visibility = self._near_object(
+            smooth_odds(log_odds.astype(np.float32), frame, self._search_box())
+        )
+        self._remember(frame, visibility, was_visible, errors, of_background / of_rest)
+        is_lost = (visibility > 0.5).sum() < LOST_SHARE * self.area
+        self.frames_lost = self.frames_lost + 1 if is_lost else 0
+        if self.frames_lost > 1:
+            self._search(frame, of_rest)
+        return self.visibility
 
-    def _advance(self, ahead: ndarray) -> tuple[ndarray, ndarray]:
-        """Move both layers on. Returns where the thing may have come in from beyond the frame, boolean, and how surely
-        it was seen before at what each pixel now shows of it.
+    @staticmethod
+    def _log_odds(of_object: ndarray, of_rest: ndarray) -> ndarray:
+        log_odds = np.log(of_object) - np.log(of_rest)
+        return np.clip(log_odds, -MAX_COLOUR_LOG_ODDS, MAX_COLOUR_LOG_ODDS)
+
+    def _prior_log_odds(self) -> ndarray:
+        """Return the log odds, before its colour counts, that a pixel shows the object."""
+        lowest = np.where(self.background_known > 0.5, APPEARANCE_PRIOR, UNCOVERED_PRIOR)
+        blurred = cv2.GaussianBlur(self.presence, (0, 0), 1)
+        expected = np.clip(blurred, lowest, 1 - APPEARANCE_PRIOR)
+        return np.log(expected / (1 - expected))
+
+    def _move_layers(self, forward: ndarray) -> tuple[ndarray, ndarray]:
+        """Move both layers on by the flow to the next frame.
+
+        Return where the object may have entered from beyond the frame, boolean, and how visible the object was before
+        at the place that each pixel now shows.
         """
         side = max(4.0, np.sqrt(self.area))
-        rest = 1 - np.maximum(self.seen, self.there)
-        thing = backward_flow(ahead, self.seen, self.motion, max(2.0, side / 5))
-        behind = backward_flow(ahead, rest, self.behind_motion, max(4.0, side / 3))
-        self.look, self.behind = optical_flow.warp(self.look, thing), optical_flow.warp(self.behind, behind)
-        entered = ~optical_flow.ends_in_frame(thing)
-        there = optical_flow.warp(self.there, thing)
-        self.there = np.where(entered, np.minimum(there, 0.5), there)
-        self.known, self.other = (optical_flow.warp(m, behind) for m in (self.known, self.other))
-        return entered, np.where(entered, 0.5, optical_flow.warp(self.seen, thing))
-
-    def _judge(self, errors: ndarray, was_seen: ndarray) -> None:
-        """How right both memories are, where there is no doubt which of the two is seen."""
-        beside = cv2.dilate((self.there > 0.05).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        sure = (
-            (self.there > 0.9) & (was_seen > 0.9),
-            (self.there < 0.05) & (self.known > 0.9) & beside,
+        background_weight = 1 - np.maximum(self.visibility, self.presence)
+        object_flow = backward_flow(
+            forward, self.visibility, self.object_motion, max(2.0, side / 5)
         )
-        for i, (error, where) in enumerate(zip(errors, sure, strict=True)):
+        background_flow = backward_flow(
+            forward, background_weight, self.background_motion, max(4.0, side / 3)
+        )
+        warp = optical_flow.warp
+        self.object_memory = warp(self.object_memory, object_flow)
+        self.background_memory = warp(self.background_memory, background_flow)
+        entering = ~optical_flow.ends_in_frame(object_flow)
+        presence = warp(self.presence, object_flow)
+        self.presence = np.where(entering, np.minimum(presence, 0.5), presence)
+        self.background_known = warp(self.background_known, background_flow)
+        self.background_changed = warp(self.background_changed, background_flow)
+        return entering, np.where(entering, 0.5, warp(self.visibility, object_flow))
+
+    def _update_trust(self, errors: ndarray, was_visible: ndarray) -> None:
+        """Measure how right both memories are at pixels that certainly show one of the layers."""
+        near = cv2.dilate((self.presence > 0.05).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        certain = (
+            (self.presence > 0.9) & (was_visible > 0.9),
+            (self.presence < 0.05) & (self.background_known > 0.9) & near,
+        )
+        for i, (error, where) in enumerate(zip(errors, certain, strict=True)):
             if where.sum() > 20:
-                self.noise[i] = max(NOISE, np.sqrt(np.median(error[where]) / 2.4))  # of 3 channels
-                right = np.mean(error[where] < 12 * self.noise[i] ** 2) ** 2
-                self.trust[i] += 0.3 * (np.clip(right, *TRUST) - self.trust[i])
+                deviation = np.sqrt(np.median(error[where]) / 2.4)  # of three channels
+                self.noise[i] = max(MIN_NOISE, deviation)
+                accuracy = np.mean(error[where] < 12 * self.noise[i] ** 2) ** 2
+                self.trust[i] += 0.3 * (np.clip(accuracy, *TRUST_RANGE) - self.trust[i])
 
-    def _densities(
-        self, frame: ndarray, errors: ndarray, entered: ndarray
+    def _likelihoods(
+        self, frame: ndarray, errors: ndarray, entering: ndarray
     ) -> tuple[ndarray, ndarray, ndarray]:
-        """Of each pixel's colour: if it is the thing's, if it is not, and of the latter the background's own part."""
-        as_seen, as_behind = (_normal(e, n) for e, n in zip(errors, self.noise, strict=True))
-        sure = self.trust[0] * np.clip(2 * self.there - 0.5, 0, 1) * ~entered
-        own = sure * as_seen + (1 - sure) * (0.95 * self.thing.density(frame) + 0.05)
-        sure = self.trust[1] * self.known
-        behind = sure * as_behind
-        return own, behind + (1 - sure) * (0.8 * self.rest.density(frame) + 0.2), behind
+        """Return the density of each pixel's colour if it shows the object, and if it does not.
 
-    def _followed(self, frame: ndarray, ahead: ndarray, back: ndarray) -> ndarray:
-        """What is known of a pixel's past, in nats: whether it was seen as the thing, where flow leads back to it."""
-        error = _squared(frame - optical_flow.warp(self.frame, back))
-        fine = ~optical_flow.occlusion(back, ahead) & (error < 9 * self.noise.max() ** 2)
-        return FOLLOWED * fine * (2 * optical_flow.warp(self.seen, back) - 1)
+        The third result is the background memory's part of the second.
+        """
+        of_memories = (_normal_density(e, n) for e, n in zip(errors, self.noise, strict=True))
+        of_object_memory, of_background_memory = of_memories
+        weight = self.trust[0] * np.clip(2 * self.presence - 0.5, 0, 1) * ~entering
+        colours = 0.95 * self.object_colours.density(frame) + 0.05
+        of_object = weight * of_object_memory + (1 - weight) * colours
+        weight = self.trust[1] * self.background_known
+        of_background = weight * of_background_memory
+        colours = 0.8 * self.background_colours.density(frame) + 0.2
+        return of_object, of_background + (1 - weight) * colours, of_background
 
-    def _near_where(self) -> ndarray:
+    def _flow_evidence(self, frame: ndarray, forward: ndarray, backward: ndarray) -> ndarray:
+        """Return log odds, in nats, from whether the flow of a pixel leads back to the object."""
+        error = _squared_norm(frame - optical_flow.warp(self.frame, backward))
+        is_reliable = ~optical_flow.occlusion(backward, forward) & (
+            error < 9 * self.noise.max() ** 2
+        )
+        return FLOW_LOG_ODDS * is_reliable * (2 * optical_flow.warp(self.visibility, backward) - 1)
+
+    def _neighbourhood(self) -> ndarray:
+        """Return where the object may be, uint8 H W, 0 or 1."""
         radius = 2 + REACH * np.sqrt(self.area)
-        return cv2.dilate((self.there > 0.3).astype(np.uint8), disc_kernel(radius))
+        return cv2.dilate((self.presence > 0.3).astype(np.uint8), disc_kernel(radius))
 
-    def _box(self) -> tuple[slice, slice]:
-        x, y, width, height = cv2.boundingRect(self._near_where())
+    def _search_box(self) -> tuple[slice, slice]:
+        x, y, width, height = cv2.boundingRect(self._neighbourhood())
         return slice(y, y + height), slice(x, x + width)
 
-    def _near(self, seen: ndarray) -> ndarray:
-        return seen * self._near_where()
+    def _near_object(self, visibility: ndarray) -> ndarray:
+        return visibility * self._neighbourhood()
 
     def _remember(
-        self, frame: ndarray, seen: ndarray, was_seen: ndarray, errors: ndarray, shows: ndarray
+        self,
+        frame: ndarray,
+        visibility: ndarray,
+        was_visible: ndarray,
+        errors: ndarray,
+        background_share: ndarray,
     ) -> None:
-        """shows: how surely a pixel that is not the thing's shows the background itself."""
-        on, like = seen > 0.5, errors < 9 * self.noise[:, None, None] ** 2
-        fresh = (self.there < 0.3) | (on & (was_seen < 0.3) & ~like[0])
-        self.look += (np.where(fresh, 1, 0.5) * seen)[..., None] * (frame - self.look)
-        hidden = 0.985 * self.there * (1 - EMPTY * shows * (1 - seen))
-        self.there = np.where(on, (1 + self.there) / 2, hidden).astype(np.float32)
-        self._remember_behind(frame, on, like[1])
+        """Update memories, presence, colour models and area.
+
+        background_share: probability that a pixel that does not show the object shows the remembered background.
+        """
+        on = visibility > 0.5
+        is_similar = errors < 9 * self.noise[:, None, None] ** 2
+        is_new = (self.presence < 0.3) | (on & (was_visible < 0.3) & ~is_similar[0])
+        rate = np.where(is_new, 1, 0.5) * visibility
+        self.object_memory += rate[..., None] * (frame - self.object_memory)
+        cleared = PRESENCE_DECAY * background_share * (1 - visibility)
+        hidden = HIDDEN_RETENTION * self.presence * (1 - cleared)
+        self.presence = np.where(on, (1 + self.presence) / 2, hidden).astype(np.float32)
+        self._remember_background(frame, on, is_similar[1])
         if on.sum() > 0.3 * self.area:
-            self.thing.learn(frame, seen * (seen > 0.8))
-            self.rest.learn(frame, (1 - seen) * (seen < 0.2))
+            self.object_colours.learn(frame, visibility * (visibility > 0.8))
+            self.background_colours.learn(frame, (1 - visibility) * (visibility < 0.2))
         if on.sum() > 0.5 * self.area:
             self.area += 0.1 * (on.sum() - self.area)
-        self.frame, self.seen = frame, seen
+        self.frame, self.visibility = frame, visibility
 
-    def _remember_behind(self, frame: ndarray, on: ndarray, like: ndarray) -> None:
+    def _remember_background(self, frame: ndarray, on: ndarray, is_similar: ndarray) -> None:
         off = cv2.dilate(on.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-        known = self.known > 0.5
-        self.other = np.where(off, np.where(known & ~like, self.other + 1, 0), self.other)
-        fresh = off & (~known | (self.other >= AGAIN))
-        share = np.where(fresh, 1, np.where(off & like, 0.5, 0)).astype(np.float32)
-        self.behind += share[..., None] * (frame - self.behind)
-        self.known = np.where(fresh, 1, self.known).astype(np.float32)
-        self.other = np.where(fresh, 0, self.other).astype(np.float32)
+        known = self.background_known > 0.5
+        age = np.where(known & ~is_similar, self.background_changed + 1, 0)
+        age = np.where(off, age, self.background_changed)
+        is_new = off & (~known | (age >= BACKGROUND_AGE))
+        rate = np.where(is_new, 1, np.where(off & is_similar, 0.5, 0)).astype(np.float32)
+        self.background_memory += rate[..., None] * (frame - self.background_memory)
+        self.background_known = np.where(is_new, 1, self.background_known).astype(np.float32)
+        self.background_changed = np.where(is_new, 0, age).astype(np.float32)
 
-    def _search(self, frame: ndarray, rest: ndarray) -> None:
-        """Find a thing again that was not seen for a while: the largest part of the frame that has its colours."""
-        odds = np.log(0.95 * self.thing.density(frame) + 0.05) - np.log(rest + 0.05)
-        whole = np.s_[: frame.shape[0], : frame.shape[1]]
-        found = smooth_odds(np.clip(odds, -4, 4).astype(np.float32) - 1, frame, whole) > 0.5
-        count, parts, about, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8))
+    def _search(self, frame: ndarray, of_rest: ndarray) -> None:
+        """Find a lost object again: the largest part of the frame with its colours."""
+        log_odds = np.log(0.95 * self.object_colours.density(frame) + 0.05) - np.log(of_rest + 0.05)
+        everywhere = np.s_[: frame.shape[0], : frame.shape[1]]
+        clipped = np.clip(log_odds, -4, 4).astype(np.float32) - 1
+        candidates = (smooth_odds(clipped, frame, everywhere) > 0.5).astype(np.uint8)
+        count, components, statistics, _ = cv2.connectedComponentsWithStats(candidates)
         if count < 2:
             return
-        largest = 1 + int(np.argmax(about[1:, cv2.CC_STAT_AREA]))
-        if about[largest, cv2.CC_STAT_AREA] < 2 * LEFT * self.area:
+        largest = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+        if statistics[largest, cv2.CC_STAT_AREA] < 2 * LOST_SHARE * self.area:
             return
-        self.seen = (parts == largest).astype(np.float32)
-        self.there, self.look = self.seen.copy(), frame.copy()
-        self.motion, self.gone = GlobalMotion.still(), 0
+        self.visibility = (components == largest).astype(np.float32)
+        self.presence, self.object_memory = self.visibility.copy(), frame.copy()
+        self.object_motion, self.frames_lost = GlobalMotion.identity(), 0
 
 
-def _squared(difference: ndarray) -> ndarray:
+def _squared_norm(difference: ndarray) -> ndarray:
     return (difference**2).sum(-1)
 
 
-def _normal(squared: ndarray, deviation: float) -> ndarray:
-    """The density of three independent values at this squared distance."""
+def _normal_density(squared: ndarray, deviation: float) -> ndarray:
+    """Return the density of three independent normal values at this squared distance."""
     scaled = np.minimum(squared / (2 * deviation**2), 40)
     return np.exp(-scaled) / ((2 * np.pi) ** 1.5 * deviation**3)
 
 
-def smooth_odds(odds: ndarray, frame: ndarray, where: tuple[slice, slice]) -> ndarray:
-    """Probabilities of log odds H W once neighbours of like colour agree (mean field of a contrast-sensitive Potts
-    model); 0 outside the part `where`.
+def smooth_odds(log_odds: ndarray, frame: ndarray, where: tuple[slice, slice]) -> ndarray:
+    """Return probabilities of log odds H W after neighbours of similar colour agree; 0 outside the part `where`.
+
+    Mean field of a contrast-sensitive Potts model.
     """
-    whole = np.zeros(odds.shape, np.float32)
-    odds, frame = odds[where], frame[where]
-    if not odds.size:
-        return whole
-    across, down = (_squared(np.diff(frame, axis=axis)) for axis in (1, 0))
-    usual = (
+    probability = np.zeros(log_odds.shape, np.float32)
+    log_odds, frame = log_odds[where], frame[where]
+    if not log_odds.size:
+        return probability
+    across, down = (_squared_norm(np.diff(frame, axis=axis)) for axis in (1, 0))
+    mean_contrast = (
         float(across.mean() if across.size else 0) + float(down.mean() if down.size else 0) + 1e-5
     )
-    across, down = (TIES * np.exp(-step / usual) for step in (across, down))
-    signs = np.tanh(odds / 2)
-    for _ in range(ROUNDS):
-        pulled = odds.copy()
-        pulled[:, :-1] += across * signs[:, 1:]
-        pulled[:, 1:] += across * signs[:, :-1]
-        pulled[:-1] += down * signs[1:]
-        pulled[1:] += down * signs[:-1]
-        signs = np.tanh(pulled / 2)
-    whole[where] = (1 + signs) / 2
-    return whole
+    across, down = (PAIRWISE_LOG_ODDS * np.exp(-step / mean_contrast) for step in (across, down))
+    spins = np.tanh(log_odds / 2)
+    for _ in range(MEAN_FIELD_ROUNDS):
+        total = log_odds.copy()
+        total[:, :-1] += across * spins[:, 1:]
+        total[:, 1:] += across * spins[:, :-1]
+        total[:-1] += down * spins[1:]
+        total[1:] += down * spins[:-1]
+        spins = np.tanh(total / 2)
+    probability[where] = (1 + spins) / 2
+    return probability

@@ -59,7 +59,7 @@ def wants_guide(cfg: Config) -> bool:
 
 def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
-    if cfg.fusion and field.door is None:
+    if cfg.fusion and field.attention_hooks is None:
         note("the attention of this model cannot be reached: assd goes without its fusion")
         cfg = replace(cfg, fusion=0.0)
     z, _ = initial_state(start, source)
@@ -119,7 +119,7 @@ def guidance(guide: ImageModel, z: Tensor, source: Tensor, draw: NoiseSample, cf
 
 def find_last_layers(field: VelocityField, count: int) -> set[str]:
     """The paths of the last self-attention layers over space, or over space and time."""
-    layers = [s.path for s in field.door.hooked_layers if s.kind == "self" and s.axis != "temporal"]
+    layers = [s.path for s in field.attention_hooks.layers if s.kind == "self" and s.axis != "temporal"]
     return set(layers[-count:])
 
 

@@ -78,7 +78,7 @@ class Config:
 def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     field, levels, first = opened(field, given, cfg)
     if cfg.timesteps == "whole":
-        levels = [field.whole(sigma) for sigma in levels]
+        levels = [field.snap_timestep(sigma) for sigma in levels]
     source, src, tgt = given.source, given.src, given.tgt
     gated = bool(src.edit_tokens or tgt.edit_tokens)
     if not gated:
@@ -124,7 +124,7 @@ def velocity_and_attention(
 def find_layer(field: VelocityField, depth: float) -> str:
     """The path of the cross-attention at a share of the network's depth."""
     layers = [
-        site.path for site in field.door.hooked_layers if site.kind == "cross" and site.axis != "temporal"
+        site.path for site in field.attention_hooks.layers if site.kind == "cross" and site.axis != "temporal"
     ]
     return layers[min(round(depth * len(layers)), len(layers) - 1)]
 

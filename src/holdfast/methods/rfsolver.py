@@ -105,7 +105,7 @@ def share_source_values(
     if inverted is None:
         yield
         return
-    first_layer = round(depth * field.door.count_layers("self", "joint"))  # depth 1: none
+    first_layer = round(depth * field.attention_hooks.count_layers("self", "joint"))  # depth 1: none
 
     def where(site: attention.Layer) -> bool:
         return site.kind == "self" and site.index >= first_layer

@@ -42,7 +42,7 @@ def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | Non
     solver = maths.UniPC.from_dict(state)
     for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        mixed = field.whole(levels[i - 1]) if i else 1.0
+        mixed = field.snap_timestep(levels[i - 1]) if i else 1.0
         noisy = maths.add_noise(source, mixed, maths.keyed_noise(source, given.seed, i))
         coupled = noisy + (z - source)
         v_target = maths.guided_velocity(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)

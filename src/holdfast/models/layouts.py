@@ -113,7 +113,10 @@ def _describe_cache(folder: Path) -> tuple[str, str] | None:
     models = [] if is_model else [_snapshot(place) for place in sorted(folder.glob("models--*"))]
     if snapshots := [snapshot for snapshot in models if snapshot]:
         example = shlex.quote(str(snapshots[0]))
-        return f"it is a hub cache of {len(models)} models", f"give one's snapshot, such as: {example}"
+        return (
+            f"it is a hub cache of {len(models)} models",
+            f"give one's snapshot, such as: {example}",
+        )
     if not (folder / "snapshots").is_dir():
         return None
     snapshot = _snapshot(folder)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..base import names
 from ..base.exit_codes import duration
 from ..base.memory import PeakMemory
 from ..base.notices import Notice
@@ -172,8 +171,8 @@ def count_evaluations(plan: Plan, backbone: Backbone | None = None) -> Evaluatio
     member that is counted on.
     """
     name = plan.task.backbone
-    module = registry.backbones()[names.choose(name, registry.backbones(), "backbone")]
-    members = [n for n, card in module.MODELS.items() if not card.download_gb]
+    _, family = registry.choose_backbone(name)
+    members = [n for n, spec in family.specs.items() if not spec.download_gb]
     if not members:
         return None
     settings = json.dumps({k: v for k, v in dataclasses.asdict(plan.config).items() if v is not None})

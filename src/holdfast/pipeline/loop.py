@@ -123,11 +123,11 @@ def plan_job(
     chosen = make_plan(task, backbone, len(frames), tuple(frames.shape[-2:]), keyframes)
     return LoopJob(
         chosen,
-        frames=lambda: chosen.fit.forward(frames),
+        frames=lambda: chosen.fit.to_model(frames),
         mask=None if mask is None else lambda: mask,
         make_auto_mask=lambda cells: mask_from_cells(chosen, backbone.clip_format, cells).frames,
-        first_frame=None if first_frame is None else next(chosen.fit.forward([first_frame])),
-        keyframes={at: next(chosen.fit.forward([frame])) for at, frame in keyframes.items()},
+        first_frame=None if first_frame is None else next(chosen.fit.to_model([first_frame])),
+        keyframes={at: next(chosen.fit.to_model([frame])) for at, frame in keyframes.items()},
     )
 
 
@@ -157,8 +157,8 @@ class Metered:
     def __init__(self, inner: VelocityField):
         self.inner, self.evaluations = inner, 0
         self.halves: list[Any] = []  # of conditions, that steered a call
-        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
-        self.sigmas, self.snap_timestep = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
@@ -182,8 +182,8 @@ class Watched:
 
     def __init__(self, inner: VelocityField, source: Tensor):
         self.inner, self.clean, self.part = inner, source, source
-        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
-        self.sigmas, self.snap_timestep = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
@@ -232,7 +232,7 @@ def _run_method(job: LoopJob, backbone: Backbone, borrowed: contextlib.ExitStack
         given = replace(given, guide=_wrap_image_model(job.plan, guide))
         yield Progress("guide", 1, 1)
     if job.make_auto_mask and job.plan.task.mask == "auto":
-        cells = maps.find_auto_mask(over, given) if job.cells is None else job.cells
+        cells = maps.find_auto_mask(over, given.source, given.src, given.tgt, given.seed) if job.cells is None else job.cells
         yield AutoMaskFound(cells)
         given = _with_mask(given, job.make_auto_mask(cells), backbone)
     elif job.mask:
@@ -316,7 +316,7 @@ def paint_first_frame(known: LoopJob, backbone: Backbone) -> "FirstFramePainted"
     to_do = plan_job(still, model, frame, mask)
     for event in run_loop(to_do, model):  # noqa: B007
         pass
-    (made,) = to_do.plan.fit.back(model.decode(event.z))
+    (made,) = to_do.plan.fit.to_clip(model.decode(event.z))
     return FirstFramePainted(made, event.evaluations)
 
 
@@ -383,4 +383,4 @@ def edit_latent(job: LoopJob, backbone: Backbone) -> Tensor:
 def edit_frames(job: LoopJob, backbone: Backbone) -> Tensor:
     """The edited frames at the clip's own size, f 3 H W in [0, 1], before any mask's composite."""
     z = edit_latent(job, backbone)
-    return torch.stack(list(job.plan.fit.back(backbone.decode(z))))
+    return torch.stack(list(job.plan.fit.to_clip(backbone.decode(z))))

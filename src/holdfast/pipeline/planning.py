@@ -87,7 +87,7 @@ def make_plan(
 ) -> Plan:
     """Choose for a clip of so many frames of a size (height, width).
 
-    about: the backbone, loaded or not (registry.about). keys: where key frames are given besides the first. Raises
+    about: the backbone, loaded or not (registry.describe_backbone). keys: where key frames are given besides the first. Raises
     ValueError for what does not fit together.
     """
     method = methods.load(task.method)
@@ -166,7 +166,7 @@ def choose_first_frame_model(task: EditTask, about) -> ModelChoice:
 
 def _choose_helper(task: EditTask, about) -> ModelChoice:
     """The model beside the backbone that the task names, or that works over the same latents."""
-    name, _, weights = (task.image_model or about.guide).partition("=")
+    name, _, weights = (task.image_model or about.image_model).partition("=")
     if not name:
         return ModelChoice(f"no image model is known over the latents of {about.name}")
     other = registry.describe_backbone(name, weights or None)

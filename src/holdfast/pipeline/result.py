@@ -146,7 +146,7 @@ class Result:
         if self.z is None:
             yield from islice(video.read(self.clip), self.part.start, self.part.stop)
             return
-        for frame in self.plan.fit.back(self.backbone.decode(self.z)):
+        for frame in self.plan.fit.to_clip(self.backbone.decode(self.z)):
             yield to_array(frame, self.clip.bits)
 
     def save(self, path: str | Path | None = None, report: ProgressCallback | None = None) -> Path:

@@ -151,7 +151,7 @@ class EditSession:
     def frames(self) -> Iterator[Tensor]:
         """The part's frames as the model takes them."""
         arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
-        return self.plan.fit.forward(to_tensor(array) for array in arrays)
+        return self.plan.fit.to_model(to_tensor(array) for array in arrays)
 
     def save_step(self, step: Step | None) -> None:
         """Save a step, where there is one and a place for it."""

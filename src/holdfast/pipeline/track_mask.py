@@ -1,10 +1,10 @@
-"""A mask made from marks on a few frames, or found by an edit's words: written as a clip, with one to look at."""
+"""Make a mask clip from marks on a few frames, or from an edit's prompts, and a preview clip to check it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -12,9 +12,11 @@ from numpy import ndarray
 from ..base.errors import InputNotFoundError, UserError
 from ..base.files import whole, write_json
 from ..base.notices import note
-from ..media import marks as anchors
+from ..media import marks as marking
 from ..media import masks, overlays, video
+from ..media.frame_access import read_frame
 from ..media.marks import Marks
+from ..media.propagation import TrackerFactory, propagate
 from .output_paths import check_output_path, manifest_path, parse_output
 from .task import EditTask, parse_frame_range
 
@@ -22,15 +24,18 @@ if TYPE_CHECKING:
     from ..models.base import Backbone
     from .run import EditSession
 
-Report = Callable[[str, int, int], None]  # stage, done, count
-LOSSLESS = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
-LEFT, SPREAD = 0.1, 3.0  # of its area where it was marked: less is lost, more has spread
+Report = Callable[[str, int, int], None]  # stage, steps done, step count
+Manifest = dict[str, Any]
+LOSSLESS_SUFFIXES = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
+# A mask with less than the first share of its marked area is lost; with more than the second factor it has spread.
+LOST_SHARE, SPREAD_FACTOR = 0.1, 3.0
 
 
 @dataclass(frozen=True)
 class MaskTask:
-    """What to mask, and where that is written. boxes, points, brushes and words: texts as `anchors.parsed` takes them,
-    those of words "[N=]TEXT".
+    """What to mask, and where to write it.
+
+    boxes, points, brushes: texts that `marks.parse_marks` accepts; words: texts "[N=]TEXT" for the detector.
     """
 
     input: str
@@ -42,7 +47,7 @@ class MaskTask:
     exact: bool = False
     frames: str | None = None
     preview: str | None = None
-    by: Literal["grabcut", "sam2"] = "grabcut"
+    tracker: Literal["grabcut", "sam2"] = "grabcut"
     weights: str | None = None
     detector: str | None = None
     device: str = "auto"
@@ -50,7 +55,7 @@ class MaskTask:
 
 @dataclass(frozen=True)
 class MaskOutput:
-    """A clip, and the two files that are made of it."""
+    """A clip, the part of it that is masked, and the two files to write."""
 
     clip: video.Clip
     part: range
@@ -59,8 +64,8 @@ class MaskOutput:
 
     @property
     def output_clip(self) -> video.Clip:
-        """The clip's size and times, and nothing else of it."""
-        even = not any(side % 2 for side in self.clip.size)
+        """The size and times of the clip, without its audio and metadata."""
+        is_even = not any(side % 2 for side in self.clip.size)
         return video.Clip(
             self.clip.path,
             self.clip.size,
@@ -68,104 +73,124 @@ class MaskOutput:
             self.clip.time_base,
             self.clip.times,
             self.clip.durations,
-            pixel_format="yuv420p" if even else "yuv444p",
+            pixel_format="yuv420p" if is_even else "yuv444p",
         )
 
 
 def check_paths(
-    source: str, output: str, preview: str | None, frames: str | None, also: tuple[str, ...] = ()
+    source: str, output: str, preview: str | None, frames: str | None, others: tuple[str, ...] = ()
 ) -> MaskOutput:
-    """Raises ValueError for a clip that cannot be read and for places that cannot be written. also: other files that
-    the mask is made from.
+    """Return the clip and its output files, once they are checked.
+
+    others: further files that the mask is made from. Raise UserError if an input does not exist or cannot be read, and
+    if an output cannot be written.
     """
-    for name in (source, *also):
+    for name in (source, *others):
         if not Path(name).exists():
             raise InputNotFoundError(f"there is no file {name}")
     path = parse_output(output)
-    beside = parse_output(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
-    if beside == path:
-        raise UserError(f"the mask and its preview are both {path}; give another --preview")
-    if path.suffix.lower() not in LOSSLESS:
-        raise UserError(f"cannot write {path} without loss: use .mkv, .mp4, .mov or a folder")
-    for place in (path, beside):
-        check_output_path(place, (source, *also))
+    preview_path = parse_output(preview) if preview else path.with_name(f"{path.stem}.preview.mp4")
+    if preview_path == path:
+        raise UserError(f"the mask and its preview are both {path}", "give another --preview")
+    if path.suffix.lower() not in LOSSLESS_SUFFIXES:
+        raise UserError(f"cannot write {path} without loss", "use .mkv, .mp4, .mov or a folder")
+    for file in (path, preview_path):
+        check_output_path(file, (source, *others))
     clip = video.probe(source)
-    place = MaskOutput(clip, parse_frame_range(frames, clip.frames), path, beside)
-    video.check_output(path, place.output_clip, "lossless")
-    video.check_output(beside, place.output_clip)
-    return place
+    target = MaskOutput(clip, parse_frame_range(frames, clip.frames), path, preview_path)
+    video.check_output(path, target.output_clip, "lossless")
+    video.check_output(preview_path, target.output_clip)
+    return target
 
 
-def make_mask(task: MaskTask, report: Report) -> dict:
-    """Make a mask from marks. Returns what is written beside it as JSON.
+def make_mask(task: MaskTask, report: Report) -> Manifest:
+    """Make a mask from marks, write it, and return its manifest.
 
-    Raises ValueError for bad input, Missing where weights are not here.
+    Raise UserError for bad input, and Missing if weights are not there.
     """
-    place = check_paths(task.input, task.output, task.preview, task.frames, _brush_files(task))
-    marks = collect_marks(task, place.clip)
-    if task.by == "sam2":
+    target = check_paths(task.input, task.output, task.preview, task.frames, _brush_files(task))
+    marks = collect_marks(task, target.clip)
+    anchors, tracker = _segment(task, target.clip, marks)
+    tracked = propagate(target.clip, anchors, target.part, tracker)
+    areas = {n: float(mask.mean()) for n, mask in anchors.items()}
+    manifest = write_mask(target, tracked, areas, report)
+    return _finish(target, manifest | {"by": task.tracker, "exact": task.exact})
+
+
+def _segment(
+    task: MaskTask, clip: video.Clip, marks: dict[int, Marks]
+) -> tuple[dict[int, ndarray], TrackerFactory | None]:
+    """Return the masks of the marked frames, and the tracker for the others."""
+    numbers = sorted(marks)
+    if task.tracker == "sam2":
         from ..models.vision import sam2
 
         model = sam2.load(task.weights, task.device)
-        found = {n: model.anchor(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
-        using = model.followers()
-    else:
-        if task.weights:
-            note("--weights has no effect with --tracker grabcut, which needs none")
-        found = {n: anchors.segment_marks(anchors.at(place.clip, n), marks[n]) for n in sorted(marks)}
-        using = None
-    from ..media.propagation import propagate
-
-    carried_masks = propagate(place.clip, found, place.part, using)
-    manifest = write_mask(place, carried_masks, {n: float(m.mean()) for n, m in found.items()}, report)
-    return _said(place, manifest | {"by": task.by, "exact": task.exact})
+        anchors = {n: model.segment(read_frame(clip, n), marks[n]) for n in numbers}
+        return anchors, model.tracker_factory()
+    if task.weights:
+        note("--weights has no effect with --tracker grabcut, which needs none")
+    return {n: marking.segment_marks(read_frame(clip, n), marks[n]) for n in numbers}, None
 
 
 def _brush_files(task: MaskTask) -> tuple[str, ...]:
-    return tuple(anchors.split_frame_number(text)[1] for text in task.brushes)
+    return tuple(marking.split_frame_number(text)[1] for text in task.brushes)
 
 
 def collect_marks(task: MaskTask, clip: video.Clip) -> dict[int, Marks]:
-    """The marks of a task by frame. Raises ValueError for what is no mark, and where there is none."""
-    found: dict[int, Marks] = {}
+    """Return the marks of a task by frame.
+
+    Raise UserError if there is none, if a text is no mark, and if a frame has only negative points.
+    """
+    by_frame: dict[int, Marks] = {}
     kinds = (("box", task.boxes), ("points", task.points), ("brush", task.brushes))
     for kind, texts in kinds:
         for text in texts:
-            frame, marks = anchors.parse_marks(text, clip, kind)
-            found[frame] = found.get(frame, Marks()) + marks
-    if task.words:
+            frame, marks = marking.parse_marks(text, clip, kind)
+            by_frame[frame] = by_frame.get(frame, Marks()) + marks
+    for frame, marks in _find_words(task, clip):
+        by_frame[frame] = by_frame.get(frame, Marks()) + marks
+    if not by_frame:
+        raise UserError("nothing is marked", "use --box, --points, --brush, --words or --auto")
+    for frame, marks in by_frame.items():
+        if not (marks.boxes or marks.points or marks.brush is not None):
+            raise UserError(
+                f"frame {frame} has only negative points", "add a point inside the object"
+            )
+    return {n: replace(marks, is_exact=task.exact) for n, marks in by_frame.items()}
+
+
+def _find_words(task: MaskTask, clip: video.Clip) -> Iterator[tuple[int, Marks]]:
+    """Yield the frame and the boxes of each of a task's texts, by the detector."""
+    for text in task.words:
         from ..models.vision import grounding
 
-        for text in task.words:
-            frame, words = anchors.split_frame_number(text)
-            boxes = grounding.find_boxes(anchors.at(clip, frame), words, task.detector, task.device)
-            found[frame] = found.get(frame, Marks()) + Marks(boxes=boxes)
-    if not found:
-        raise UserError("say what to mask: --box, --points, --brush, --words or --auto")
-    lacking = [n for n, m in found.items() if not (m.boxes or m.points or m.brush is not None)]
-    if lacking:
-        raise UserError(f"frame {lacking[0]} has only points beside the thing; mark one inside")
-    return {n: replace(marks, exact=task.exact) for n, marks in found.items()}
+        frame, words = marking.split_frame_number(text)
+        boxes = grounding.find_boxes(read_frame(clip, frame), words, task.detector, task.device)
+        yield frame, Marks(boxes=boxes)
 
 
-def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Report) -> dict:
-    """Write the mask that `edit --mask auto` would use. task: with the mask "auto" and no output."""
+def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Report) -> Manifest:
+    """Write the mask that `edit --mask auto` would use, and return its manifest.
+
+    task: with the mask "auto" and no output.
+    """
     from ..models import registry
-    from . import run as editing
+    from . import run
 
-    place = check_paths(task.input, output, preview, task.frames)
-    edit = editing.open_session(
-        replace(task, allow_any_mask=True), None
-    )  # it is written, to be looked at
+    target = check_paths(task.input, output, preview, task.frames)
+    # An empty or full mask is written too, so that the user can see it.
+    edit = run.open_session(replace(task, allow_any_mask=True), None)
     report("read", 1, 1)
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     report("load", 1, 1)
-    found = find_auto_mask(edit, backbone, report)
-    return _said(place, write_mask(place, found, {}, report) | {"by": "auto", "task": task.to_dict()})
+    masks_of_part = find_auto_mask(edit, backbone, report)
+    manifest = write_mask(target, masks_of_part, {}, report)
+    return _finish(target, manifest | {"by": "auto", "task": task.to_dict()})
 
 
 def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
-    """The walk of an edit, up to where its mask is found: one boolean H W for each frame of the part."""
+    """Run an edit until its mask is found, and yield one boolean H W for each frame of the part."""
     from . import loop
 
     job = loop.LoopJob(
@@ -179,90 +204,101 @@ def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) ->
             if isinstance(event, loop.Progress):
                 report(event.stage, event.done, event.count)
             if isinstance(event, loop.AutoMaskFound):
-                return edit.use_auto_mask(backbone.clip_format, event.cells)()
-    raise UserError("no mask was found: the prompts are equal")
+                return iter(edit.use_auto_mask(backbone.clip_format, event.cells)())
+    raise UserError("no mask was found, because the prompts are equal", "change the target prompt")
 
 
 def write_mask(
-    place: MaskOutput, found: Iterator[ndarray], marks: dict[int, float], report: Report
-) -> dict:
-    """Write masks of the part, and then the clip with them over it. marks: their areas where they were marked, as a
-    share of the frame, by frame. Returns what can be said of them.
+    target: MaskOutput, masks_of_part: Iterator[ndarray], areas: dict[int, float], report: Report
+) -> Manifest:
+    """Write the masks of the part, then a preview of the clip with the masks over it, and return the manifest.
+
+    areas: the masks' share of the frame on the marked frames.
     """
     shares: list[float] = []
-    video.write(place.output, place.output_clip, _frames(place, found, shares, report), "lossless")
-    with whole(place.preview) as part:
-        video.write(part, place.output_clip, _previews(place, report))
+    pictures = _mask_pictures(target, masks_of_part, shares, report)
+    video.write(target.output, target.output_clip, pictures, "lossless")
+    with whole(target.preview) as temporary:
+        video.write(temporary, target.output_clip, _preview_frames(target, report))
     return {
-        "output": str(place.output),
-        "preview": str(place.preview),
-        "frames": place.clip.frames,
-        "size": list(place.clip.size),
-        "part": [place.part.start, place.part.stop],
-        "marked": sorted(marks),
+        "output": str(target.output),
+        "preview": str(target.preview),
+        "frames": target.clip.frames,
+        "size": list(target.clip.size),
+        "part": [target.part.start, target.part.stop],
+        "marked": sorted(areas),
         "shares": [round(share, 5) for share in shares],
-        "notes": mask_warnings(shares, place.part, marks),
+        "notes": mask_warnings(shares, target.part, areas),
     }
 
 
-def _frames(
-    place: MaskOutput, found: Iterator[ndarray], shares: list[float], report: Report
+def _mask_pictures(
+    target: MaskOutput, masks_of_part: Iterator[ndarray], shares: list[float], report: Report
 ) -> Iterator[ndarray]:
-    """The whole clip's masks as pictures: black outside the part."""
-    for i in range(place.clip.frames):
-        inside = next(found) if i in place.part else np.zeros(place.clip.size[::-1], bool)
-        if i in place.part:
-            shares.append(float(inside.mean()))
-        yield np.repeat(inside[..., None], 3, axis=2) * np.uint8(255)
-        report("mask", i + 1, place.clip.frames)
+    """Yield the whole clip's masks as pictures, black outside the part, and append each share of the frame."""
+    for i in range(target.clip.frames):
+        mask = next(masks_of_part) if i in target.part else np.zeros(target.clip.size[::-1], bool)
+        if i in target.part:
+            shares.append(float(mask.mean()))
+        yield np.repeat(mask[..., None], 3, axis=2) * np.uint8(255)
+        report("mask", i + 1, target.clip.frames)
 
 
-def _previews(place: MaskOutput, report: Report) -> Iterator[ndarray]:
-    pairs = zip(video.read(place.clip), video.read(video.probe(place.output)), strict=True)
+def _preview_frames(target: MaskOutput, report: Report) -> Iterator[ndarray]:
+    pairs = zip(video.read(target.clip), video.read(video.probe(target.output)), strict=True)
     for i, (frame, mask) in enumerate(pairs):
-        yield overlays.draw_mask(frame, masks.threshold(mask, place.clip.size))
-        report("preview", i + 1, place.clip.frames)
+        yield overlays.draw_mask(frame, masks.threshold(mask, target.clip.size))
+        report("preview", i + 1, target.clip.frames)
 
 
-def mask_warnings(shares: list[float], part: range, marks: dict[int, float]) -> list[str]:
-    """What is wrong with masks, by their share of each frame. marks: that of the frames where they were marked."""
+def mask_warnings(shares: list[float], part: range, areas: dict[int, float]) -> list[str]:
+    """Return what is probably wrong with masks.
+
+    shares: the masks' share of each frame of the part; areas: their share on the marked frames.
+    """
     if not any(shares):
-        return ["the mask is empty: nothing would change; mark the thing, or give more points"]
+        return ["the mask is empty, so nothing would change: mark the object, or give more points"]
     if min(shares) == 1:
-        return ["the mask is full: all may change; points beside the thing (!x,y) take away"]
-    said = []
+        return ["the mask is full, so every pixel may change: add negative points (!x,y)"]
+    warnings = []
     if not all(shares):
         empty = [n for n, share in zip(part, shares, strict=True) if not share]
-        said.append(
+        warnings.append(
             f"the mask is empty on {len(empty)} of {len(shares)} frames, first on {empty[0]}"
         )
-    for first, share in sorted(marks.items()):
-        until = min((n for n in marks if n > first), default=part.stop)
-        run = [(n, shares[n - part.start]) for n in range(first + 1, until) if n in part]
-        said += _runs(run, first, share)
-    return said
+    for first, share in sorted(areas.items()):
+        stop = min((n for n in areas if n > first), default=part.stop)
+        tracked = [(n, shares[n - part.start]) for n in range(first + 1, stop) if n in part]
+        warnings += _tracking_warnings(tracked, first, share)
+    return warnings
 
 
-def _runs(run: list[tuple[int, float]], first: int, share: float) -> list[str]:
-    """Of the frames that follow a mark: whether the thing is lost, or has spread, up to the next mark or the end."""
-    said = []
-    lost = next((n for n, area in run if area < LEFT * share), None)
-    if lost is not None and run[-1][1] < LEFT * share:
-        said.append(
-            f"the mask of frame {first} is lost from frame {lost} on; if the thing is still there, "
-            f"mark it again: --box {lost}=x,y,w,h"
+def _tracking_warnings(
+    tracked: list[tuple[int, float]], first: int, marked_share: float
+) -> list[str]:
+    """Return whether the object is lost, or has spread, between a marked frame and the next one or the end.
+
+    tracked: frame numbers and the masks' share of the frame.
+    """
+    warnings = []
+    lost = next((n for n, share in tracked if share < LOST_SHARE * marked_share), None)
+    if lost is not None and tracked[-1][1] < LOST_SHARE * marked_share:
+        warnings.append(
+            f"the mask of frame {first} is lost from frame {lost} on: if the object is still there, "
+            f"mark it again with --box {lost}=x,y,w,h"
         )
-    wide = next((n for n, area in run if area > SPREAD * share), None)
+    wide = next((n for n, share in tracked if share > SPREAD_FACTOR * marked_share), None)
     if wide is not None:
-        said.append(
-            f"from frame {wide} on the mask is {SPREAD:g} times what was marked on frame {first}: "
-            f"look at the preview; --box {wide}=x,y,w,h mends it"
+        warnings.append(
+            f"from frame {wide} on the mask is {SPREAD_FACTOR:g} times what was marked on frame {first}: "
+            f"check the preview, and if it is wrong, mark the object again with --box {wide}=x,y,w,h"
         )
-    return said
+    return warnings
 
 
-def _said(place: MaskOutput, manifest: dict) -> dict:
+def _finish(target: MaskOutput, manifest: Manifest) -> Manifest:
+    """Issue a manifest's notices, write it, and return it."""
     for text in manifest["notes"]:
         note(text)
-    write_json(manifest_path(place.output), manifest)
+    write_json(manifest_path(target.output), manifest)
     return manifest

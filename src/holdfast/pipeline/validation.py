@@ -20,7 +20,7 @@ class ValidatedTask:
 
     clip: video.Clip
     part: range
-    info: Any  # a backbone, loaded or not (registry.about)
+    info: Any  # a backbone, loaded or not (registry.describe_backbone)
     latent: Any = (
         None  # the part as the backbone encodes it, 1 c f h w, where that was done already
     )

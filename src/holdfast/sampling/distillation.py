@@ -91,7 +91,7 @@ def draw_samples(
 ) -> Iterator[tuple[int, NoiseSample]]:
     """The iterations that are left, each with what it looks at."""
     source = given.source
-    levels = field.levels(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
+    levels = field.sigmas(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
     told = Whole(field) if cfg.timesteps == "whole" else field
     for i in remaining_steps(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
         sigma = levels[SCHEDULE_STEPS - maths.keyed_integer(given.seed, i, cfg.low, cfg.high)]

@@ -19,24 +19,24 @@ STAGES = ("tune", "invert", "edit")
 class VelocityField(Protocol):
     """A conditioned velocity field over latents `b c f h w`. A backbone is one; windows and meters wrap one."""
 
-    door: LayerHooks | None  # to its attention
-    features: LayerHooks | None  # to what its residual blocks put out
+    attention_hooks: LayerHooks | None  # to its attention
+    feature_hooks: LayerHooks | None  # to what its residual blocks put out
     network: (
         Any  # the torch module, for methods that put adapters into it; None where it takes none
     )
 
-    def levels(
+    def sigmas(
         self,
         steps: int,
         shift: float | None = None,
-        grid: str = "own",
+        schedule: str = "own",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """`steps + 1` noise levels from noisy to 0. grid: by name; shape: f h w of the latent, where the shift depends
         on it.
         """
 
-    def whole(self, sigma: float) -> float:
+    def snap_timestep(self, sigma: float) -> float:
         """The level whose timestep is that of sigma cut to a whole number, in the model's own time."""
 
     def velocity(
@@ -132,8 +132,8 @@ class Whole:
 
     def __init__(self, inner: VelocityField):
         self.inner = inner
-        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
-        self.sigmas, self.snap_timestep = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         told = self.snap_timestep(sigma)
@@ -144,7 +144,7 @@ def opened(field: VelocityField, given: EditInputs, cfg: Any) -> tuple[VelocityF
     """How every walk begins: the field as cfg wants it told, its levels, and the index of the first one that is
     walked.
     """
-    levels = field.levels(cfg.steps, cfg.shift, cfg.grid, given.source.shape[2:])
+    levels = field.sigmas(cfg.steps, cfg.shift, cfg.grid, given.source.shape[2:])
     told = Whole(field) if cfg.timesteps == "whole" else field
     return told, levels, cfg.steps - round(cfg.strength * cfg.steps)
 

@@ -168,8 +168,8 @@ class Tuned:
 
     def __init__(self, inner: VelocityField, adapters: Adapters):
         self.inner, self.adapters = inner, adapters
-        self.attention_hooks, self.feature_hooks, self.network = inner.door, inner.features, inner.network
-        self.sigmas, self.snap_timestep = inner.levels, inner.whole
+        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
 
     def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
         self.adapters.switch(branch.startswith("tgt"))

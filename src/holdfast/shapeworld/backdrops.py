@@ -1,6 +1,6 @@
-"""What lies behind the actors: six painted backdrops, each periodic in x.
+"""Paint the six backdrops behind the actors. Each is periodic in x.
 
-x, y: places of pixels as fractions of the frame, H W; y runs down. A backdrop is painted from far to near.
+x, y: pixel positions as fractions of the frame, H W; y runs down. A backdrop is painted from far to near.
 """
 
 import math
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .scenes import BACKDROPS
 
-# Red, green and blue of each part of each backdrop, from one end of its shading to the other.
+# Red, green and blue of each part of each backdrop, at both ends of its shading.
 _PALETTE = {
     "meadow sky": ((0.55, 0.78, 0.93), (0.87, 0.94, 0.95)),
     "meadow far": ((0.56, 0.74, 0.50), (0.40, 0.62, 0.36)),
@@ -33,17 +33,17 @@ _PALETTE = {
 
 
 def paint(name: str, x: Tensor, y: Tensor) -> Tensor:
-    """The backdrop of a name, 3 H W in [0, 1]."""
+    """Return the backdrop of this name, 3 H W in [0, 1]."""
     return _PAINTERS[name](x, y).clamp(0, 1)
 
 
 def _mix(name: str, share: Tensor) -> Tensor:
-    """A blend of the palette's two colours of a name by a share: H W -> 3 H W."""
+    """Blend the palette's two colours of a name by a share, H W to 3 H W."""
     first, second = torch.tensor(_PALETTE[name]).view(2, 3, 1, 1)
-    return _over(first, second, share)
+    return _blend(first, second, share)
 
 
-def _over(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
+def _blend(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
     share = share.unsqueeze(-3)
     return below * (1 - share) + above * share
 
@@ -52,8 +52,8 @@ def _wave(x: Tensor, count: int, phase: float = 0.0) -> Tensor:
     return torch.sin(2 * math.pi * count * x + phase)
 
 
-def _below(line: Tensor | float, y: Tensor) -> Tensor:
-    """1 below a line, 0 above it, soft over about a pixel of a 64-pixel frame."""
+def _mask_below(line: Tensor | float, y: Tensor) -> Tensor:
+    """Return 1 below a line and 0 above it, soft over about a pixel of a 64-pixel frame."""
     return ((y - line) * 48 + 0.5).clamp(0, 1)
 
 
@@ -61,36 +61,36 @@ def _meadow(x: Tensor, y: Tensor) -> Tensor:
     sky = _mix("meadow sky", y / 0.45)
     far = _mix("meadow far", (y - 0.3) / 0.4)
     hills = 0.36 + 0.06 * _wave(x, 1, 1.0) + 0.02 * _wave(x, 3)
-    picture = _over(sky, far, _below(hills, y))
+    picture = _blend(sky, far, _mask_below(hills, y))
     blades = 0.5 + 0.5 * _wave(x, 9, 0.0) * torch.sin(40 * y)
     shade = (y - 0.55) * 1.6 + 0.25 * blades
     near = _mix("meadow near", shade)
     ground = 0.60 + 0.05 * _wave(x, 1, 3.4)
-    return _over(picture, near, _below(ground, y))
+    return _blend(picture, near, _mask_below(ground, y))
 
 
 def _desert(x: Tensor, y: Tensor) -> Tensor:
     sky = _mix("desert sky", y / 0.45)
     far = _mix("desert far", (y - 0.35) / 0.4)
     dunes = 0.40 + 0.07 * _wave(x, 1, 2.0)
-    picture = _over(sky, far, _below(dunes, y))
+    picture = _blend(sky, far, _mask_below(dunes, y))
     ripples = 0.5 + 0.5 * torch.sin(46 * y + 3 * _wave(x, 1))
     shade = (y - 0.6) + 0.45 * ripples
     near = _mix("desert near", shade)
     ground = 0.62 + 0.06 * _wave(x, 1, 5.0)
-    return _over(picture, near, _below(ground, y))
+    return _blend(picture, near, _mask_below(ground, y))
 
 
 def _lake(x: Tensor, y: Tensor) -> Tensor:
     sky = _mix("lake sky", y / 0.4)
     shore = _mix("lake shore", y)
     trees = 0.30 + 0.05 * _wave(x, 2, 0.7) + 0.03 * _wave(x, 3, 2.0)
-    picture = _over(sky, shore, _below(trees, y))
+    picture = _blend(sky, shore, _mask_below(trees, y))
     strength = 0.4 + 0.6 * _wave(x, 3, 1.0).abs()
     waves = 0.5 + 0.5 * torch.sin(38 * y + 1.6 * _wave(x, 2)) * strength
     shade = (y - 0.4) + 0.4 * waves
     water = _mix("lake water", shade)
-    return _over(picture, water, _below(0.40, y))
+    return _blend(picture, water, _mask_below(0.40, y))
 
 
 def _glacier(x: Tensor, y: Tensor) -> Tensor:
@@ -98,11 +98,11 @@ def _glacier(x: Tensor, y: Tensor) -> Tensor:
     ice = _mix("glacier ice", (y - 0.2) / 0.5)
     zigzag = (torch.remainder(2 * x + 0.3, 1) - 0.5).abs()
     peaks = 0.24 + 0.20 * zigzag * 2
-    picture = _over(sky, ice, _below(peaks, y))
+    picture = _blend(sky, ice, _mask_below(peaks, y))
     drifts = 0.5 + 0.5 * torch.sin(26 * y + 2 * _wave(x, 1, 1.0))
     snow = _mix("glacier snow", 0.7 * drifts)
     ground = 0.58 + 0.04 * _wave(x, 1)
-    return _over(picture, snow, _below(ground, y))
+    return _blend(picture, snow, _mask_below(ground, y))
 
 
 def _city(x: Tensor, y: Tensor) -> Tensor:
@@ -112,9 +112,9 @@ def _city(x: Tensor, y: Tensor) -> Tensor:
     windows = torch.sin(2 * math.pi * 16 * x) * torch.sin(2 * math.pi * 9 * y)
     lit = torch.sigmoid(windows * 4.0)
     house = _mix("city house", 0.45 * lit)
-    picture = _over(sky, house, _below(roofs, y))
+    picture = _blend(sky, house, _mask_below(roofs, y))
     street = _mix("city street", (y - 0.82) * 5)
-    return _over(picture, street, _below(0.82, y))
+    return _blend(picture, street, _mask_below(0.82, y))
 
 
 def _galaxy(x: Tensor, y: Tensor) -> Tensor:
@@ -125,15 +125,15 @@ def _galaxy(x: Tensor, y: Tensor) -> Tensor:
     for i in range(28):
         stars = torch.maximum(stars, _star(i, x, y))
     light = _mix("galaxy light", y)
-    return _over(night, light, stars)
+    return _blend(night, light, stars)
 
 
 def _star(index: int, x: Tensor, y: Tensor) -> Tensor:
-    """One of the galaxy's stars: a spot of light whose place and strength follow from its number."""
-    place_x = (0.618034 * index) % 1
-    place_y = (0.754878 * index + 0.1) % 1
-    dx = torch.remainder(x - place_x + 0.5, 1) - 0.5
-    dy = y - place_y
+    """Return one of the galaxy's stars: a spot of light, with position and strength derived from its index."""
+    star_x = (0.618034 * index) % 1
+    star_y = (0.754878 * index + 0.1) % 1
+    dx = torch.remainder(x - star_x + 0.5, 1) - 0.5
+    dy = y - star_y
     strength = 0.35 + 0.5 * (index % 3) / 2
     return strength * torch.exp(-(dx**2 + dy**2) / 0.00016)
 

@@ -1,7 +1,7 @@
-"""Scenes to pixels, masks and flow: exact, anti-aliased, many scenes at once.
+"""Render scenes to pixels, masks and exact flow, anti-aliased, many scenes at once.
 
-A signed distance gives each shape its outline (anti-aliased over one pixel) and, with its depth, a rounded shading.
-Every scene of a call is rendered in the same tensor operations. Shapes: n scenes, f frames, k actors, H x W pixels.
+A signed distance gives each shape its outline (anti-aliased over one pixel) and, by its depth, a rounded shading.
+All scenes of a call are rendered in the same tensor operations. Shapes: n scenes, f frames, k actors, H x W pixels.
 """
 
 import math
@@ -15,7 +15,8 @@ from .backdrops import paint
 from .scenes import COLOURS, MATERIALS, PANS, SHAPES, Actor, Scene
 
 Size = tuple[int, int]  # height, width
-FrameSelection = int | Sequence[int] | None  # how many, or which ones; None: the first scene's own length
+# A number of frames, or their numbers; None: as many as the first scene has.
+FrameSelection = int | Sequence[int] | None
 SIZE = (64, 64)
 WHITE = 0.97
 _RGB = {
@@ -31,40 +32,42 @@ _RGB = {
 
 
 def render(scenes: list[Scene], frames: FrameSelection = None, size: Size = SIZE) -> Tensor:
-    """Render scenes: n f 3 H W, float32 in [0, 1]."""
+    """Return the frames of scenes, n f 3 H W, float32 in [0, 1]."""
     return render_with_coverage(scenes, frames, size)[0]
 
 
-def render_with_coverage(scenes: list[Scene], frames: FrameSelection = None, size: Size = SIZE) -> tuple[Tensor, Tensor]:
-    """Render, and return each actor's visible share of each pixel too.
-
-    n f 3 H W and n k f H W, both float32 in [0, 1].
-    """
+def render_with_coverage(
+    scenes: list[Scene], frames: FrameSelection = None, size: Size = SIZE
+) -> tuple[Tensor, Tensor]:
+    """Return the frames, n f 3 H W, and each actor's visible share of each pixel, n k f H W, both in [0, 1]."""
     frames = frames or scenes[0].frames
     times = range(frames) if isinstance(frames, int) else frames
-    most = max(len(s.actors) for s in scenes)
+    max_actors = max(len(s.actors) for s in scenes)
     with torch.no_grad():
-        picture = _backdrops(scenes, times, size)
-        visible = torch.zeros(len(scenes), max(most, 1), len(times), *size)
-        for k in range(most):
-            having = [i for i, s in enumerate(scenes) if len(s.actors) > k]
-            at = torch.tensor(having)
-            colour, alpha = _draw([scenes[i] for i in having], k, times, size)
+        picture = _draw_backdrops(scenes, times, size)
+        visible = torch.zeros(len(scenes), max(max_actors, 1), len(times), *size)
+        for k in range(max_actors):
+            indices = [i for i, s in enumerate(scenes) if len(s.actors) > k]
+            rows = torch.tensor(indices)
+            colour, alpha = _draw_actors([scenes[i] for i in indices], k, times, size)
             share = alpha[:, :, None]
-            picture[at] = picture[at] * (1 - share) + colour * share
-            visible[at] *= 1 - alpha[:, None]
-            visible[at, k] = alpha
+            picture[rows] = picture[rows] * (1 - share) + colour * share
+            visible[rows] *= 1 - alpha[:, None]
+            visible[rows, k] = alpha
     return picture, visible
 
 
 def render_variants(scenes: list[Scene], k: int, times: Sequence[int], size: Size = SIZE) -> Tensor:
-    """Render scenes that differ in actor k alone, n f 3 H W: the pixels of `render`, with all else drawn once."""
+    """Return the frames of scenes that differ only in actor k, n f 3 H W.
+
+    The pixels equal those of `render`; what the scenes share is drawn once.
+    """
     first = scenes[0]
     below = replace(first, actors=first.actors[:k])
     picture = render_with_coverage([below], times, size)[0]
-    layers = [_draw(scenes, k, times, size)]
+    layers = [_draw_actors(scenes, k, times, size)]
     for above in range(k + 1, len(first.actors)):
-        layers.append(_draw([first], above, times, size))
+        layers.append(_draw_actors([first], above, times, size))
     with torch.no_grad():
         for colour, alpha in layers:
             share = alpha[:, :, None]
@@ -73,7 +76,10 @@ def render_variants(scenes: list[Scene], k: int, times: Sequence[int], size: Siz
 
 
 def exact_flow(scene: Scene, frames: int | None = None, size: Size = SIZE) -> Tensor:
-    """Exact optical flow from each frame to the next, (f-1) 2 H W, in pixels (x, y), of what is seen at each pixel."""
+    """Return the exact optical flow from each frame to the next, (f-1) 2 H W, in pixels (x, y).
+
+    A pixel's flow is that of the actor with at least half of it, or else of the backdrop.
+    """
     frames = frames or scene.frames
     height, width = size
     _, visible = render_with_coverage([scene], frames, size)
@@ -82,104 +88,106 @@ def exact_flow(scene: Scene, frames: int | None = None, size: Size = SIZE) -> Te
     y = torch.zeros(frames - 1, height, width)
     for k, actor in enumerate(scene.actors):
         vx, vy = actor.velocity
-        here = visible[0, k, :-1] >= 0.5
-        x[here] = vx * width + pan
-        y[here] = vy * height
+        is_actor = visible[0, k, :-1] >= 0.5
+        x[is_actor] = vx * width + pan
+        y[is_actor] = vy * height
     return torch.stack((x, y), 1)
 
 
 def nearest_actor(scene: Scene, times: Sequence[int], size: Size = SIZE) -> Tensor:
-    """Which actor's centre is nearest to each pixel, counted in its radii: f H W, indices of the scene's actors."""
-    pan = _axis([PANS[scene.pan]])
-    places = [_places([actor], pan, times, size) for actor in scene.actors]
-    return torch.cat([_length(u, v) for u, v in places]).argmin(0)
+    """Return the index of the actor whose centre is nearest to each pixel, in units of its radius: f H W."""
+    pan = _per_scene([PANS[scene.pan]])
+    coordinates = [_actor_coordinates([actor], pan, times, size) for actor in scene.actors]
+    return torch.cat([_length(u, v) for u, v in coordinates]).argmin(0)
 
 
-def _axis(values: list[float]) -> Tensor:
-    """One value a scene, n 1 1 1."""
+def _per_scene(values: list[float]) -> Tensor:
+    """Return one value per scene, n 1 1 1."""
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
-def _grid(size: Size) -> tuple[Tensor, Tensor]:
-    """Pixel centres as fractions of the frame: x as 1 1 1 W, y as 1 1 H 1."""
+def _pixel_centres(size: Size) -> tuple[Tensor, Tensor]:
+    """Return pixel centres as fractions of the frame: x as 1 1 1 W, y as 1 1 H 1."""
     height, width = size
     x = (torch.arange(width) + 0.5) / width
     y = (torch.arange(height) + 0.5) / height
     return x.view(1, 1, 1, -1), y.view(1, 1, -1, 1)
 
 
-def _backdrops(scenes: list[Scene], times: Sequence[int], size: Size) -> Tensor:
-    """n f 3 H W."""
+def _draw_backdrops(scenes: list[Scene], times: Sequence[int], size: Size) -> Tensor:
+    """Return the backdrops of scenes, n f 3 H W."""
     picture = torch.empty(len(scenes), len(times), 3, *size)
-    still = {}
+    static = {}
     for i, scene in enumerate(scenes):
         if scene.pan:
             for j, t in enumerate(times):
-                picture[i, j] = _backdrop(scene.backdrop, PANS[scene.pan] * t, size)
+                picture[i, j] = _draw_backdrop(scene.backdrop, PANS[scene.pan] * t, size)
             continue
-        if scene.backdrop not in still:
-            still[scene.backdrop] = _backdrop(scene.backdrop, 0.0, size)
-        picture[i] = still[scene.backdrop]
+        if scene.backdrop not in static:
+            static[scene.backdrop] = _draw_backdrop(scene.backdrop, 0.0, size)
+        picture[i] = static[scene.backdrop]
     return picture
 
 
-def _backdrop(name: str, turned: float, size: Size) -> Tensor:
-    """A backdrop once the camera has turned so far, 3 H W. It is periodic in x, so a pan never runs out of it."""
-    x, y = _grid(size)
-    return paint(name, (x[0, 0] + turned).expand(size), y[0, 0].expand(size))
+def _draw_backdrop(name: str, offset: float, size: Size) -> Tensor:
+    """Return a backdrop after the camera has panned by `offset`, 3 H W. It is periodic in x, so a pan never ends."""
+    x, y = _pixel_centres(size)
+    return paint(name, (x[0, 0] + offset).expand(size), y[0, 0].expand(size))
 
 
-def _draw(scenes: list[Scene], k: int, times: Sequence[int], size: Size) -> tuple[Tensor, Tensor]:
-    """Colour (n f 3 H W) and coverage (n f H W) of actor k of each scene."""
+def _draw_actors(
+    scenes: list[Scene], k: int, times: Sequence[int], size: Size
+) -> tuple[Tensor, Tensor]:
+    """Return the colour (n f 3 H W) and coverage (n f H W) of actor k of each scene."""
     actors = [s.actors[k] for s in scenes]
-    pan = _axis([PANS[s.pan] for s in scenes])
+    pan = _per_scene([PANS[s.pan] for s in scenes])
     side = min(size)
-    u, v = _places(actors, pan, times, size)
+    u, v = _actor_coordinates(actors, pan, times, size)
     distance = _distance(actors, u, v)
-    radius = _axis([a.size for a in actors])
+    radius = _per_scene([a.size for a in actors])
     alpha = (0.5 - distance * radius * side).clamp(0, 1)
     return _shade(actors, u, v, distance), alpha
 
 
-def _places(
+def _actor_coordinates(
     actors: list[Actor], pan: Tensor, times: Sequence[int], size: Size
 ) -> tuple[Tensor, Tensor]:
-    """Each pixel as its actor sees it: from the actor's centre, in radii, n f H W."""
+    """Return each pixel's offset (u, v) from the actor's centre, in radii, n f H W."""
     height, width = size
     side = min(size)
-    radius = _axis([a.size for a in actors])
-    speed_x = _axis([a.velocity[0] for a in actors]) - pan
-    speed_y = _axis([a.velocity[1] for a in actors])
+    radius = _per_scene([a.size for a in actors])
+    speed_x = _per_scene([a.velocity[0] for a in actors]) - pan
+    speed_y = _per_scene([a.velocity[1] for a in actors])
     t = torch.tensor(times, dtype=torch.float32).view(1, -1, 1, 1)
-    centre_x = _axis([a.x for a in actors]) + speed_x * t
-    centre_y = _axis([a.y for a in actors]) + speed_y * t
-    x, y = _grid(size)
-    u = _wrapped(x - centre_x, radius * side / width) * width / (side * radius)
-    v = _wrapped(y - centre_y, radius * side / height) * height / (side * radius)
+    centre_x = _per_scene([a.x for a in actors]) + speed_x * t
+    centre_y = _per_scene([a.y for a in actors]) + speed_y * t
+    x, y = _pixel_centres(size)
+    u = _wrap(x - centre_x, radius * side / width) * width / (side * radius)
+    v = _wrap(y - centre_y, radius * side / height) * height / (side * radius)
     return torch.broadcast_tensors(u, v)
 
 
-def _wrapped(offset: Tensor, radius: Tensor) -> Tensor:
-    """An actor that has left on one side comes in again on the other, once it is out of sight.
+def _wrap(offset: Tensor, radius: Tensor) -> Tensor:
+    """Let an actor that has left on one side enter on the other, once it is out of sight.
 
-    So clips of any length work.
+    This makes clips of any length possible.
     """
     period = 1 + 2.4 * radius
     return torch.remainder(offset + period / 2, period) - period / 2
 
 
-def _having(actors: list[Actor], attribute: str, value: str) -> Tensor:
-    """Indices of the actors that have this value."""
-    found = [i for i, actor in enumerate(actors) if getattr(actor, attribute) == value]
-    return torch.tensor(found, dtype=torch.long)
+def _indices_with(actors: list[Actor], attribute: str, value: str) -> Tensor:
+    """Return the indices of the actors with this value."""
+    indices = [i for i, actor in enumerate(actors) if getattr(actor, attribute) == value]
+    return torch.tensor(indices, dtype=torch.long)
 
 
 def _distance(actors: list[Actor], u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance to the outline in radii, negative inside; n f H W."""
+    """Return the signed distance to the outline in radii, negative inside, n f H W."""
     result = torch.empty_like(u)
     for shape, outline in _OUTLINES.items():
-        at = _having(actors, "shape", shape)
-        result[at] = outline(u[at], v[at])
+        rows = _indices_with(actors, "shape", shape)
+        result[rows] = outline(u[rows], v[rows])
     return result
 
 
@@ -204,7 +212,7 @@ def _ring(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _star(u: Tensor, v: Tensor) -> Tensor:
-    """Five points: fold the plane into half a point, then the distance to that point's one edge."""
+    """Return the distance to a star of five points: fold the plane into half a point, which has one edge."""
     sector = 2 * math.pi / 5
     angle = torch.remainder(torch.atan2(u, -v) + sector / 2, sector) - sector / 2
     r = _length(u, v)
@@ -223,7 +231,10 @@ assert set(_OUTLINES) == set(SHAPES)
 
 
 def _shade(actors: list[Actor], u: Tensor, v: Tensor, distance: Tensor) -> Tensor:
-    """Colour of each pixel of an actor, n f 3 H W: pattern, rounded shading from the upper left, a soft highlight."""
+    """Return the colour of each pixel of an actor, n f 3 H W.
+
+    It has a pattern, a rounded shading from the upper left, and a soft highlight.
+    """
     base = torch.tensor([_RGB[a.colour] for a in actors]).view(-1, 1, 3, 1, 1)
     pattern = _pattern(actors, u, v)[:, :, None]
     depth = (-distance / 0.45).clamp(0, 1)
@@ -237,11 +248,11 @@ def _shade(actors: list[Actor], u: Tensor, v: Tensor, distance: Tensor) -> Tenso
 
 
 def _pattern(actors: list[Actor], u: Tensor, v: Tensor) -> Tensor:
-    """0 where a pixel has the actor's colour, 1 where it is white, n f H W."""
+    """Return 0 where a pixel has the actor's colour and 1 where it is white, n f H W."""
     pattern = torch.zeros_like(u)
-    for material, painted in _PATTERNS.items():
-        at = _having(actors, "material", material)
-        pattern[at] = painted(u[at], v[at])
+    for material, paint_pattern in _PATTERNS.items():
+        rows = _indices_with(actors, "material", material)
+        pattern[rows] = paint_pattern(u[rows], v[rows])
     return pattern
 
 

@@ -1,14 +1,15 @@
-"""Scenes as small programs: what is in them, what they are called, and every single edit of them.
+"""Draw scenes, which are small programs, and list every single edit of them.
 
 A scene is a backdrop, an optional camera pan and one to three actors, each with a shape, a colour, a material, a size
 and a motion. Positions and sizes are fractions of the frame, motions are fractions of the frame per video frame, so
-that one scene renders at any size and any length. The caption names all of it that an edit can change.
+that one scene renders at any size and any length. The caption names everything that an edit can change.
 """
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..base.errors import UserError
 
@@ -18,36 +19,42 @@ COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 BACKDROPS = ("meadow", "desert", "lake", "glacier", "city", "galaxy")
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS = {"moves": 0.03, "races": 0.06}  # fraction of the frame per video frame
-PANS = {"": 0.0, "left": -0.015, "right": 0.015}  # how far the camera turns per video frame
+PANS = {
+    "": 0.0,
+    "left": -0.015,
+    "right": 0.015,
+}  # camera motion: fraction of the frame per video frame
 EDIT_KINDS = ("colour", "shape", "material", "backdrop", "add", "remove")
 SCENE_SETS = ("single", "several", "crossing", "fast", "long")
 RATE = 8  # frames per second
 FRAMES = 13  # a scene's usual length; the set "long" goes up to four times that
-_EDGE = 0.22  # how far a path keeps from the frame's sides along it
-FIRST_TRAINING_SEED = 1_000_000  # seeds below this one are never trained on
+_MARGIN = 0.22  # distance of a path from the sides of the frame that it runs along
+FIRST_TRAINING_SEED = 1_000_000  # no smaller seed is ever trained on
 
 
 @dataclass(frozen=True)
-class _Set:
-    """What scenes are drawn from."""
+class _SceneSet:
+    """What the scenes of a set are drawn from."""
 
     weights: tuple[int, int, int]  # of one, two and three actors
-    verb: str | None = "moves"  # None: either
+    verb: str | None = "moves"  # None: either of them
     lengths: tuple[int, ...] = (FRAMES,)
 
 
 _SETS = {
-    "single": _Set((1, 0, 0)),
-    "several": _Set((0, 3, 1)),
-    "crossing": _Set((0, 1, 0)),
-    "fast": _Set((1, 0, 0), "races"),
-    "long": _Set((2, 1, 0), lengths=(25, 37, 49)),
-    "train": _Set((11, 9, 0), None),
+    "single": _SceneSet((1, 0, 0)),
+    "several": _SceneSet((0, 3, 1)),
+    "crossing": _SceneSet((0, 1, 0)),
+    "fast": _SceneSet((1, 0, 0), "races"),
+    "long": _SceneSet((2, 1, 0), lengths=(25, 37, 49)),
+    "train": _SceneSet((11, 9, 0), None),
 }
 
 
 @dataclass(frozen=True)
 class Actor:
+    """A shape that moves in a straight line at constant speed."""
+
     shape: str
     colour: str
     material: str
@@ -59,22 +66,27 @@ class Actor:
 
     @property
     def velocity(self) -> tuple[float, float]:
+        """The motion (x, y) per video frame, in fractions of the frame."""
         dx, dy = DIRECTIONS[self.direction]
         speed = SPEEDS[self.verb]
         return dx * speed, dy * speed
 
     def caption(self) -> str:
+        """Return the actor's part of the caption."""
         return f"a {self.material} {self.colour} {self.shape} {self.verb} {self.direction}"
 
 
 @dataclass(frozen=True)
 class Scene:
+    """The program of a clip."""
+
     backdrop: str
-    actors: tuple[Actor, ...]  # drawn in this order: a later one passes in front
+    actors: tuple[Actor, ...]  # drawn in this order: later ones pass in front
     pan: str = ""
     frames: int = FRAMES
 
     def caption(self) -> str:
+        """Return the prompt that describes the scene."""
         text = " and ".join(a.caption() for a in self.actors) or "nothing"
         text += f" over a {self.backdrop}"
         return text + (f" while the camera pans {self.pan}" if self.pan else "")
@@ -82,9 +94,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneEdit:
-    """One change of a scene's program. `actor` is the index of the actor it concerns, None for the backdrop.
+    """One change of a scene's program. `actor` is the index of the edited actor, None for the backdrop.
 
-    seed: where an added actor was drawn from; it is placed alike in every rival of the same seed.
+    seed: that an added actor was drawn from. It has the same position in every other edit of this seed.
     """
 
     kind: str
@@ -95,39 +107,39 @@ class SceneEdit:
 
 
 def _path(verb: str, size: float, frames: int) -> tuple[float, float]:
-    """How far an actor goes, and how much room that leaves."""
+    """Return how far an actor moves, and how much its start may vary, as fractions of the frame."""
     travel = SPEEDS[verb] * (min(frames, FRAMES) - 1)
     return travel, max(0.0, 1 - travel - 1.5 * size)
 
 
-def _placed(rng: random.Random, actor: dict, frames: int) -> Actor:
-    """Choose a start so that the actor's path over `frames` frames (at most 13) stays centred inside the frame."""
+def _place_actor(rng: random.Random, actor: dict[str, Any], frames: int) -> Actor:
+    """Choose a start so that the actor's path over `frames` frames (at most 13) stays inside the frame."""
     dx, dy = DIRECTIONS[actor["direction"]]
     travel, spread = _path(actor["verb"], actor["size"], frames)
     along = (1 - travel) / 2 + (rng.random() - 0.5) * spread
-    across = _EDGE + (1 - 2 * _EDGE) * rng.random()
+    across = _MARGIN + (1 - 2 * _MARGIN) * rng.random()
     start = along if dx + dy > 0 else 1 - along
     x, y = (start, across) if dx else (across, start)
     return Actor(**actor, x=round(x, 4), y=round(y, 4))
 
 
 def possible_directions(actor: Actor) -> list[str]:
-    """The directions that a lone actor who begins where this one does may have been given; each is as likely."""
+    """Return the directions, all equally likely, that a scene of one actor with this start may have."""
     travel, spread = _path(actor.verb, actor.size, FRAMES)
-    found = []
+    directions = []
     for direction, (dx, dy) in DIRECTIONS.items():
         along, across = (actor.x, actor.y) if dx else (actor.y, actor.x)
         start = along if dx + dy > 0 else 1 - along
-        off = abs(start - (1 - travel) / 2) - spread / 2, abs(across - 0.5) - (0.5 - _EDGE)
-        if max(off) < 1e-4:  # places are rounded
-            found.append(direction)
-    return found
+        excess = abs(start - (1 - travel) / 2) - spread / 2, abs(across - 0.5) - (0.5 - _MARGIN)
+        if max(excess) < 1e-4:  # positions are rounded
+            directions.append(direction)
+    return directions
 
 
-def _gap(a: Actor, b: Actor, frames: int) -> float:
-    """The smallest distance of two actors' outlines over the clip, as a fraction of the frame.
+def _smallest_gap(a: Actor, b: Actor, frames: int) -> float:
+    """Return the smallest distance between two actors' outlines over the clip, as a fraction of the frame.
 
-    Negative: they overlap.
+    It is negative if they overlap.
     """
     ax, ay = a.velocity
     bx, by = b.velocity
@@ -139,7 +151,7 @@ def _gap(a: Actor, b: Actor, frames: int) -> float:
     return nearest - a.size - b.size
 
 
-def _actor(rng: random.Random, verb: str | None, frames: int, used: set[str]) -> Actor:
+def _draw_actor(rng: random.Random, verb: str | None, frames: int, used: set[str]) -> Actor:
     looks = {
         "shape": rng.choice(SHAPES),
         "colour": rng.choice([c for c in COLOURS if c not in used]),
@@ -148,29 +160,33 @@ def _actor(rng: random.Random, verb: str | None, frames: int, used: set[str]) ->
         "direction": rng.choice(list(DIRECTIONS)),
         "size": round(0.17 + 0.06 * rng.random(), 4),
     }
-    return _placed(rng, looks, frames)
+    return _place_actor(rng, looks, frames)
 
 
-def _fits(actors: Sequence[Actor], new: Actor, name: str, frames: int) -> bool:
-    gaps = [_gap(a, new, min(frames, FRAMES)) for a in actors]
+def _leaves_room(actors: Sequence[Actor], new: Actor, name: str, frames: int) -> bool:
+    gaps = [_smallest_gap(a, new, min(frames, FRAMES)) for a in actors]
     if name != "crossing":
         return all(gap > -0.06 for gap in gaps)
-    alike = any(a.direction == new.direction for a in actors)
-    return not alike and all(-0.3 < gap < -0.1 for gap in gaps)
+    is_parallel = any(a.direction == new.direction for a in actors)
+    return not is_parallel and all(-0.3 < gap < -0.1 for gap in gaps)
 
 
 def sample_scene(seed: int, name: str = "single") -> Scene:
-    """Draw the scene of a seed from a named set (`SETS`, or "train": one or two actors, any speed, sometimes a pan)."""
+    """Draw the scene of a seed from a named set.
+
+    name: one of SCENE_SETS, or "train": one or two actors at any speed, sometimes with a pan.
+    Raise UserError if there is no such set.
+    """
     if name not in _SETS:
-        raise UserError(f"no set of scenes is called {name!r}; there are: {', '.join(SCENE_SETS)}")
-    drawn = _SETS[name]
+        raise UserError(f"unknown set of scenes {name!r}", f"choose from {', '.join(SCENE_SETS)}")
+    scene_set = _SETS[name]
     rng = random.Random(f"{name}/{seed}")
-    frames = rng.choice(drawn.lengths)
-    count = rng.choices((1, 2, 3), drawn.weights)[0]
+    frames = rng.choice(scene_set.lengths)
+    count = rng.choices((1, 2, 3), scene_set.weights)[0]
     actors: list[Actor] = []
     while len(actors) < count:
-        new = _fitting(rng, drawn.verb, actors, name, frames)
-        # A first actor that leaves no room: start over.
+        new = _draw_fitting_actor(rng, scene_set.verb, actors, name, frames)
+        # Start over if the first actors leave no room.
         actors = [*actors, new] if new else []
     pan = ""
     if name == "train" and rng.random() < 0.1:
@@ -178,19 +194,20 @@ def sample_scene(seed: int, name: str = "single") -> Scene:
     return Scene(rng.choice(BACKDROPS), tuple(actors), pan, frames)
 
 
-def _fitting(
+def _draw_fitting_actor(
     rng: random.Random, verb: str | None, actors: Sequence[Actor], name: str, frames: int
 ) -> Actor | None:
-    """A further actor of a free colour; None where no place for one is found."""
+    """Draw another actor of a colour that is not used yet; return None if no position is found."""
     used = {a.colour for a in actors}
     for _ in range(200):
-        new = _actor(rng, verb, frames, used)
-        if _fits(actors, new, name, frames):
+        new = _draw_actor(rng, verb, frames, used)
+        if _leaves_room(actors, new, name, frames):
             return new
     return None
 
 
-def _with_actor(scene: Scene, index: int, actor: Actor | None) -> Scene:
+def _replace_actor(scene: Scene, index: int, actor: Actor | None) -> Scene:
+    """Replace one actor, or remove it if `actor` is None. An index past the last actor adds one."""
     before, after = scene.actors[:index], scene.actors[index + 1 :]
     between = (actor,) if actor else ()
     return replace(scene, actors=before + between + after)
@@ -200,13 +217,13 @@ _CHOICES = {"colour": COLOURS, "shape": SHAPES, "material": MATERIALS}
 
 
 def list_edits(scene: Scene, kind: str, seed: int = 0) -> list[SceneEdit]:
-    """All single edits of a kind that a scene allows, in a fixed order.
+    """Return all single edits of a kind that a scene allows, in a fixed order.
 
-    `add` places a new actor of a free colour where there is room, drawn from `seed`, in every shape and colour;
-    `remove` needs two actors or more, so it is empty for a scene of one.
+    "add" draws a position for a new actor from `seed`, and lists it in every shape and unused colour. "remove" needs
+    two actors or more, and lists nothing for a scene of one. Raise UserError if there is no such kind.
     """
     if kind not in EDIT_KINDS:
-        raise UserError(f"no edit is of the kind {kind!r}; there are: {', '.join(EDIT_KINDS)}")
+        raise UserError(f"unknown kind of edit {kind!r}", f"choose from {', '.join(EDIT_KINDS)}")
     if kind == "backdrop":
         others = [b for b in BACKDROPS if b != scene.backdrop]
         return [SceneEdit(kind, scene, replace(scene, backdrop=b), None) for b in others]
@@ -221,45 +238,49 @@ def _removals(scene: Scene) -> list[SceneEdit]:
     count = len(scene.actors)
     if count < 2:
         return []
-    return [SceneEdit("remove", scene, _with_actor(scene, i, None), i) for i in range(count)]
+    return [SceneEdit("remove", scene, _replace_actor(scene, i, None), i) for i in range(count)]
 
 
 def _changes(scene: Scene, kind: str) -> list[SceneEdit]:
-    """Every other value of an actor's colour, shape or material; a colour that another actor has is none of them."""
+    """Return an edit for every other value of each actor's attribute, without colours that another actor has."""
     used = {a.colour for a in scene.actors}
-    found = []
+    changes = []
     for i, actor in enumerate(scene.actors):
         for value in _CHOICES[kind]:
             if value == getattr(actor, kind) or (kind == "colour" and value in used):
                 continue
             changed = replace(actor, **{kind: value})
-            found.append(SceneEdit(kind, scene, _with_actor(scene, i, changed), i))
-    return found
+            changes.append(SceneEdit(kind, scene, _replace_actor(scene, i, changed), i))
+    return changes
 
 
 def _additions(scene: Scene, seed: int) -> list[SceneEdit]:
     rng = random.Random(f"add/{seed}")
-    first = _fitting(rng, "moves", scene.actors, "several", scene.frames)
+    first = _draw_fitting_actor(rng, "moves", scene.actors, "several", scene.frames)
     if first is None:
         return []
     used = {a.colour for a in scene.actors}
     index = len(scene.actors)
-    found = []
+    additions = []
     for shape in SHAPES:
         for colour in COLOURS:
             if colour not in used:
                 new = replace(first, shape=shape, colour=colour)
-                found.append(SceneEdit("add", scene, _with_actor(scene, index, new), index, seed))
-    return found
+                target = _replace_actor(scene, index, new)
+                additions.append(SceneEdit("add", scene, target, index, seed))
+    return additions
 
 
 def sample_edit(seed: int, kind: str, name: str = "single") -> SceneEdit:
-    """Draw one edit of a kind on the scene of a seed. A `remove` draws from scenes that have an actor to spare."""
+    """Draw one edit of a kind on the scene of a seed. "remove" uses scenes of several actors.
+
+    Raise UserError if the scene has no room for another actor.
+    """
     if kind == "remove" and name in ("single", "fast"):
         name = "several"
-    found = list_edits(sample_scene(seed, name), kind, seed)
-    if not found:
+    edits = list_edits(sample_scene(seed, name), kind, seed)
+    if not edits:
         raise UserError(
-            f"scene {seed} of the set {name!r} has no room to add an actor; take another number"
+            f"scene {seed} of the set {name!r} has no room for another actor", "use another seed"
         )
-    return random.Random(f"{kind}/{seed}").choice(found)
+    return random.Random(f"{kind}/{seed}").choice(edits)

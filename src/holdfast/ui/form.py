@@ -216,12 +216,12 @@ class Form:
 
 def make_model_choices() -> tuple[gr.Dropdown, gr.Dropdown]:
     """Return dropdowns for method and backbone. Backbones whose weights are on this machine come first."""
-    models = {name: module.MODELS[name] for name, module in registry.backbones().items()}
+    models = registry.specs()
     present = [name for name in models if has_weights(name)]
     absent = [name for name in models if name not in present]
     choices = [*((n, n) for n in present), *((f"{n} (weights not here)", n) for n in absent)]
     downloaded = [name for name in present if models[name].download_gb]  # somebody wants to use them
-    family = registry.backbones()[EditTask.backbone].MODELS
+    family = registry.backbones()[EditTask.backbone].specs
     preferred = [*downloaded, *(name for name in family if name in present), *present]
     chosen = next(iter(preferred))
     names = form_task.compatible_methods(chosen)

@@ -206,5 +206,4 @@ def find_auto_mask(task: EditTask, queue: RunQueue) -> Iterator[ndarray]:
 
 def compatible_methods(backbone: str) -> list[str]:
     """Return the methods that run on a backbone."""
-    module = registry.backbones()[backbone]
-    return methods.list_compatible(module.MODELS[backbone].capabilities)
+    return methods.list_compatible(registry.find_spec(backbone).capabilities)

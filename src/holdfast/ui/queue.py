@@ -350,7 +350,7 @@ def lock_folder(root: Path) -> contextlib.ExitStack:
 
 def validate(task: EditTask) -> None:
     """Raise UserError or Missing for a task that cannot work, before it is queued."""
-    from ..models.weights import pick_device
+    from ..models.devices import pick_device
     from ..pipeline.run import open_session
 
     pick_device(task.device)

@@ -154,7 +154,7 @@ def edit_segment(
     """The three stages of one clip."""
     fit = tuning.TuningOptions(cfg.tune, cfg.rate, given.seed)
     tunes = cfg.tune and round(cfg.strength * cfg.steps)  # else no target call is made
-    paths = tuning.find_layers(field.network, field.door.hooked_layers, cfg.targets) if tunes else []
+    paths = tuning.find_layers(field.network, field.attention_hooks.layers, cfg.targets) if tunes else []
     state = start.state if start else {}
     if not paths:
         yield from invert_and_edit(FieldPair(field, field, None), given, cfg, start, {}, first)

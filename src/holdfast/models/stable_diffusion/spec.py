@@ -42,8 +42,7 @@ SPECS: Mapping[str, BackboneSpec] = {
         train_frames=UNLIMITED_FRAMES,
         capabilities=CAPABILITIES,
         parts=PARTS,
-        recommended=RECOMMENDED
-        | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
+        recommended=RECOMMENDED | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
     ),
 }
 FAMILY = DiffusersFamily(

@@ -141,7 +141,9 @@ class StableVideo(Backbone):
         """
         with self.use_parts("vae"):
             z = encode_frames(self.part("vae"), frames, self.device, eps)
-        self.clip_format.check_clip(z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:]))
+        self.clip_format.check_clip(
+            z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
+        )
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:

@@ -135,7 +135,9 @@ class LatentDiffusion(Backbone):
         """
         with self.use_parts("vae"):
             z = encode_frames(self.part("vae"), frames, self.device, eps)
-        self.clip_format.check_clip(z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:]))
+        self.clip_format.check_clip(
+            z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
+        )
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
@@ -170,9 +172,7 @@ class LatentDiffusion(Backbone):
         parts = []
         for first in range(0, len(frames), FRAMES_PER_CALL):
             some = slice(first, first + FRAMES_PER_CALL)
-            parts.append(
-                self._velocity_of_call(z[:, :, some], sigma, text, branch, frames[some])
-            )
+            parts.append(self._velocity_of_call(z[:, :, some], sigma, text, branch, frames[some]))
         return torch.cat(parts, 2)
 
     def _velocity_of_call(

@@ -1,4 +1,4 @@
-"""Optical flow by torchvision's RAFT, an optional package: a flow function as `motion.py` has them."""
+"""Estimate optical flow with torchvision's RAFT, an optional package: a flow function as in `media/optical_flow.py`."""
 
 from pathlib import Path
 
@@ -10,18 +10,21 @@ from numpy import ndarray
 from ...base.errors import Missing
 from ...media.optical_flow import FlowFunction, downscale_flow, upscale_factor
 
-LEAST = 128  # pixels of a side; below, torchvision's has no room for its coarsest correlations
+MIN_SIDE = 128  # pixels of a side; torchvision's coarsest correlations need as many
 WEIGHTS = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"  # torchvision's default ones
 
 
 def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFunction:
-    """A flow function: RAFT (Teed and Deng, arXiv:2003.12039), torchvision's large one.
+    """Return a flow function: RAFT (Teed and Deng, arXiv:2003.12039), torchvision's large one.
 
-    weights: the file of its state dict; None: where torch hub keeps it. Nothing is downloaded: raises Missing with the
-    command that brings what is not here.
+    weights: the file of its state dict, or None for torch hub's cache. Nothing is downloaded: raise
+    Missing, with the command to run, if torchvision or the weights are not there.
     """
     try:
-        from torchvision.models.optical_flow import raft_large
+        # an optional package
+        from torchvision.models.optical_flow import (  # pyright: ignore[reportMissingImports]
+            raft_large,
+        )
     except ImportError as error:
         raise Missing(
             "raft needs torchvision; get it with: pip install 'holdfast[raft]'"
@@ -30,11 +33,11 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
     model.load_state_dict(torch.load(weights_file(weights), map_location="cpu", weights_only=True))
     model.eval().requires_grad_(False).to(device)
 
-    def raft(first: ndarray, second: ndarray) -> ndarray:
-        scale, size = upscale_factor(first, LEAST), first.shape[:2]
+    def raft(first: ndarray, second: ndarray) -> ndarray:  # results name the flow by `__name__`
+        scale, size = upscale_factor(first, MIN_SIDE), first.shape[:2]
         pair = [torch.from_numpy(prepare(frame, scale)).to(device) for frame in (first, second)]
         with torch.no_grad():
-            refined = model(*pair)[-1][0]  # 2 H W, of the last refinement
+            refined = model(*pair)[-1][0]  # 2 H W, after the last refinement
         flow = refined.permute(1, 2, 0).float().cpu().numpy()
         flow = flow[: scale * size[0], : scale * size[1]]
         return downscale_flow(np.ascontiguousarray(flow), size, scale)
@@ -43,6 +46,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
 
 
 def weights_file(weights: str | Path | None) -> Path:
+    """Return the path of RAFT's weights. Raise Missing if it is no file."""
     file = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS))
     if not file.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"
@@ -54,8 +58,9 @@ def weights_file(weights: str | Path | None) -> Path:
 
 
 def prepare(frame: ndarray, scale: int) -> ndarray:
-    """A frame as RAFT takes it: 1 3 H W in [-1, 1], sides a multiple of 8, what is added below and right repeats the
-    edge.
+    """Return a frame as RAFT takes it: 1 3 H W in [-1, 1], enlarged, with sides padded to a multiple of 8.
+
+    The padding below and to the right repeats the edge.
     """
     if scale > 1:
         frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)

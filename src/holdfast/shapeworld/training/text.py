@@ -1,11 +1,13 @@
-"""Words: the tokenizers of the world's vocabulary, and a text encoder that binds each word to its thing.
+"""Build the tokenizers of the world's vocabulary, and train a text encoder that binds each word to its object.
 
-Left to the denoising loss alone, a small encoder mixes the attributes of two actors up. So it is first taught to tell,
-from the state of every word, all attributes of the thing that the word belongs to; the head that reads them is
-thrown away.
+With the denoising loss alone, a small encoder mixes up the attributes of two actors. It is therefore first trained to
+predict, from the state of every word, all attributes of the object that the word belongs to. The head that reads them
+is discarded.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,10 @@ from torch.nn import functional
 from ..scenes import BACKDROPS, COLOURS, DIRECTIONS, MATERIALS, PANS, SHAPES, SPEEDS, Scene
 from .loop import Budget, Stage, device, draw_training_scenes
 
-LENGTH = 32  # tokens; three actors and a pan are 30 words with the two marks
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+
+LENGTH = 32  # tokens; three actors and a pan take 30, with the two special tokens
 ATTRIBUTES = {
     "shape": SHAPES,
     "colour": COLOURS,
@@ -24,44 +29,46 @@ ATTRIBUTES = {
     "backdrop": BACKDROPS,
     "pan": tuple(PANS),
 }
+ACTOR_ATTRIBUTES = ("shape", "colour", "material", "verb", "direction")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
 CONNECTIVES = ("a", "and", "over", "while", "the", "camera", "pans", "nothing")
-IGNORED = -100  # a label that the loss leaves out
+IGNORED = -100  # a label that the loss ignores
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can have."""
+    """Return every word that a caption can have."""
     return sorted({w for values in ATTRIBUTES.values() for w in values if w} | set(CONNECTIVES))
 
 
-def new_t5_tokenizer():
-    """A T5 tokenizer of the world's own words, each one piece, and letters for everything else."""
-    from transformers import T5TokenizerFast
+def new_t5_tokenizer() -> "PreTrainedTokenizerBase":
+    """Return a T5 tokenizer with one piece for each word of the world, and letters for everything else."""
+    # transformers builds this name at run time
+    from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
-    marks = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
     pieces = [("\u2581" + w, -1.0) for w in vocabulary()] + [("\u2581", -8.0)]
     letters = [(c, -10.0) for c in LETTERS]
-    return T5TokenizerFast(vocab=marks + pieces + letters, extra_ids=0, model_max_length=LENGTH)
+    return T5TokenizerFast(vocab=special + pieces + letters, extra_ids=0, model_max_length=LENGTH)
 
 
 def merge_pairs(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding of one word: join the pair of the lowest rank until none is left."""
+    """Encode one word by byte-pair encoding: merge the pair of the lowest rank until no pair has a rank."""
     while True:
         pairs = [p for p in pairwise(symbols) if p in ranks]
         if not pairs:
             return symbols
-        best, joined, i = min(pairs, key=ranks.__getitem__), [], 0
+        best, merged, i = min(pairs, key=ranks.__getitem__), [], 0
         while i < len(symbols):
-            pair = tuple(symbols[i : i + 2]) == best
-            joined.append("".join(symbols[i : i + 2]) if pair else symbols[i])
-            i += 2 if pair else 1
-        symbols = joined
+            is_best = tuple(symbols[i : i + 2]) == best
+            merged.append("".join(symbols[i : i + 2]) if is_best else symbols[i])
+            i += 2 if is_best else 1
+        symbols = merged
 
 
 def new_clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Pieces and merges under which each of the world's words is one piece.
+    """Return pieces and merges under which each word of the world is one piece.
 
-    A merge that comes later never splits an earlier word: of all pairs, encoding joins the lowest rank first.
+    A later merge never splits an earlier word, because encoding merges the pair of the lowest rank first.
     """
     ranks: dict[tuple[str, str], int] = {}
     for word in vocabulary():
@@ -74,78 +81,91 @@ def new_clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}, list(ranks)
 
 
-def new_clip_tokenizer():
+def new_clip_tokenizer() -> "CLIPTokenizer":
+    """Return a CLIP tokenizer with one piece for each word of the world."""
     from transformers import CLIPTokenizer
 
     vocabulary, merges = new_clip_vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+    # transformers types the merges as texts, and takes pairs as well
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # pyright: ignore[reportArgumentType]
+        model_max_length=LENGTH,
+    )
 
 
 def phrases(scene: Scene) -> list[tuple[int, dict[str, str]]]:
-    """The caption's stretches in order: how many words each has, and the attributes of the thing it is about."""
-    found: list[tuple[int, dict[str, str]]] = []
+    """Return the caption's phrases in order: the number of words, and the attributes of the object it describes."""
+    parts: list[tuple[int, dict[str, str]]] = []
     for actor in scene.actors:
-        told = {
-            name: getattr(actor, name)
-            for name in ("shape", "colour", "material", "verb", "direction")
-        }
-        found += [(len(actor.caption().split()), told), (1, {})]  # and the "and" or "over" after it
-    found += [(2, {"backdrop": scene.backdrop})]
-    return found + ([(5, {"pan": scene.pan})] if scene.pan else [])
+        attributes = {name: getattr(actor, name) for name in ACTOR_ATTRIBUTES}
+        parts += [(len(actor.caption().split()), attributes), (1, {})]  # then "and" or "over"
+    parts += [(2, {"backdrop": scene.backdrop})]
+    return parts + ([(5, {"pan": scene.pan})] if scene.pan else [])
 
 
 def attribute_labels(scenes: list[Scene], first: int, causal: bool) -> Tensor:
-    """What each token should tell, n LENGTH attributes: the index of a value, or UNTOLD.
+    """Return the label of each token and attribute, n LENGTH attributes: the index of a value, or IGNORED.
 
-    first: the place of the first word's token. causal: a word cannot tell what its phrase names only after it.
+    first: the position of the first word's token. causal: label a word only with values that its phrase has named by
+    then.
     """
     table = torch.full((len(scenes), LENGTH, len(ATTRIBUTES)), IGNORED)
     for row, scene in enumerate(scenes):
-        caption, at = scene.caption().split(), 0
-        for count, told in phrases(scene):
-            for place in range(at, at + count):
-                said = caption[at : place + 1] if causal else caption[at : at + count]
+        caption, start = scene.caption().split(), 0
+        for count, attributes in phrases(scene):
+            for i in range(start, start + count):
+                readable = caption[start : i + 1] if causal else caption[start : start + count]
                 for column, (name, values) in enumerate(ATTRIBUTES.items()):
-                    if told.get(name) and told[name] in said:
-                        table[row, place + first, column] = values.index(told[name])
-            at += count
+                    if attributes.get(name) and attributes[name] in readable:
+                        table[row, i + first, column] = values.index(attributes[name])
+            start += count
     return table
 
 
 class AttributeReader(nn.Module):
-    """The head that is thrown away: every attribute's value from one word's state."""
+    """The discarded head: it predicts every attribute's value from one word's state."""
 
     def __init__(self, width: int):
         super().__init__()
         self.linear = nn.Linear(width, sum(len(v) for v in ATTRIBUTES.values()))
 
-    def forward(self, states: Tensor, told: Tensor) -> Tensor:
-        """Mean cross-entropy over all that is to be told. states: n L d; told: n L attributes."""
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy over all labels. states: n L d; labels: n L attributes."""
         total = states.new_zeros((), dtype=torch.float32)
         parts = self.linear(states.float()).split([len(v) for v in ATTRIBUTES.values()], -1)
-        for found, true in zip(parts, told.unbind(-1), strict=True):
-            rows = found.flatten(0, 1)
+        for logits, column in zip(parts, labels.unbind(-1), strict=True):
+            rows = logits.flatten(0, 1)
             total = total + functional.cross_entropy(
-                rows, true.flatten(), ignore_index=IGNORED, reduction="sum"
+                rows, column.flatten(), ignore_index=IGNORED, reduction="sum"
             )
-        return total / (told != IGNORED).sum().clamp(min=1)
+        return total / (labels != IGNORED).sum().clamp(min=1)
 
 
-def tokenize(tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Ids and mask at the full length, on the device."""
-    found = tokenizer(
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Return ids and mask at the full length, n LENGTH, on the device."""
+    batch = tokenizer(
         texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
     )
-    return found.input_ids.to(device()), found.attention_mask.to(device())
+    return batch.input_ids.to(device()), batch.attention_mask.to(device())
 
 
-def train_binding(run: Stage, tokenizer, encode, budget: Budget, batch: int = 64) -> None:
-    """The first stage. run.model: "text_encoder" and "reader"; encode(text_encoder, ids, mask) gives the states."""
+def train_binding(
+    stage: "Stage[nn.ModuleDict]",
+    tokenizer: "PreTrainedTokenizerBase",
+    encode: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    budget: Budget,
+    batch: int = 64,
+) -> None:
+    """Train the first stage of a text encoder.
+
+    stage.model holds "text_encoder" and "reader". encode(text_encoder, ids, mask) returns the states, n L d.
+    """
     causal = tokenizer.bos_token_id is not None
-    for i in run.steps(budget):
+    for i in stage.steps(budget):
         scenes = draw_training_scenes(batch, f"binding/{i}")
         ids, mask = tokenize(tokenizer, [s.caption() for s in scenes])
-        states = encode(run.model["text_encoder"], ids, mask)
-        loss = run.model["reader"](states, attribute_labels(scenes, int(causal), causal).to(ids))
-        run.descend(loss)
-        run.log({"loss": loss.detach()})
+        states = encode(stage.model["text_encoder"], ids, mask)
+        loss = stage.model["reader"](states, attribute_labels(scenes, int(causal), causal).to(ids))
+        stage.descend(loss)
+        stage.log({"loss": loss.detach()})

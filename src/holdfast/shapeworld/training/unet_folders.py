@@ -1,6 +1,7 @@
-"""The U-Nets' checkpoints as their pipeline classes load them, and the order in which their parts are trained."""
+"""Train the parts of the U-Net checkpoints in order, and write the checkpoints as their pipeline classes load them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -22,6 +23,11 @@ from .unets import (
     train_t2v,
 )
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
 PIPELINES = {
     "sd": "StableDiffusionPipeline",
     "t2v": "TextToVideoSDPipeline",
@@ -38,9 +44,9 @@ SHARES_OF_TIME = {
 }
 
 
-def new_ddim():
-    """The scheduler of SD 1.5 and of ModelScope's text-to-video model."""
-    from diffusers import DDIMScheduler
+def new_ddim() -> "DDIMScheduler":
+    """Return the scheduler of SD 1.5 and of ModelScope's text-to-video model."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     return DDIMScheduler(
         **BETAS,
@@ -51,9 +57,9 @@ def new_ddim():
     )
 
 
-def new_euler():
-    """SVD's scheduler, as published."""
-    from diffusers import EulerDiscreteScheduler
+def new_euler() -> "EulerDiscreteScheduler":
+    """Return SVD's scheduler, as published."""
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
     return EulerDiscreteScheduler(
         **BETAS,
@@ -69,7 +75,7 @@ def new_euler():
 
 
 def train_from_scratch(family: str, folder: Path, budgets: dict[str, Budget]) -> nn.ModuleDict:
-    """The networks of a family's checkpoint, from nothing."""
+    """Train the networks of a family's checkpoint from scratch."""
     common = train_shared_parts(folder, budgets)
     sd = train_sd(common, new_sd(), budgets["sd"])
     parts, text_encoder = nn.ModuleDict({"vae": common.vae}), sd["text_encoder"]
@@ -87,11 +93,11 @@ def train_from_scratch(family: str, folder: Path, budgets: dict[str, Budget]) ->
 
 
 def continue_training(family: str, folder: Path, budget: Budget, start: Path) -> nn.ModuleDict:
-    """The networks of a written checkpoint, its U-Net trained on; the others rest."""
+    """Load the networks of a checkpoint and continue to train its U-Net. The others are frozen."""
     parts = load_networks(start).to(device()).requires_grad_(False)
     unet = parts["unet"].requires_grad_(True)
-    words = nn.ModuleDict({k: parts[k] for k in ("text_encoder",) if k in parts})
-    common = SharedParts(parts["vae"], words, folder)
+    text = nn.ModuleDict({k: parts[k] for k in ("text_encoder",) if k in parts})
+    common = SharedParts(cast("AutoencoderKL", parts["vae"]), text, folder)
     if family == "sd":
         train_sd(common, unet, budget, CONTINUED_RATE)
     elif family == "t2v":
@@ -102,24 +108,28 @@ def continue_training(family: str, folder: Path, budget: Budget, start: Path) ->
 
 
 def write_checkpoint(out: Path, family: str, parts: nn.ModuleDict) -> None:
-    """The checkpoint as the family's pipeline class loads it."""
-    written: dict[str, object] = dict(parts)
+    """Write the checkpoint as the family's pipeline class loads it."""
+    components: dict[str, object] = dict(parts)
     if family == "svd":
-        written |= {"scheduler": new_euler(), "feature_extractor": new_image_processor()}
+        components |= {"scheduler": new_euler(), "feature_extractor": new_image_processor()}
     else:
-        written |= {"scheduler": new_ddim(), "tokenizer": new_clip_tokenizer()}
-    save_folder(out, PIPELINES[family], written)
+        components |= {"scheduler": new_ddim(), "tokenizer": new_clip_tokenizer()}
+    save_folder(out, PIPELINES[family], components)
     if family != "svd":
         save_vocabulary(out)
 
 
-def train_family(family: str, folder: Path, budgets: dict[str, Budget], start: Path | None = None) -> None:
-    """Train what is not trained yet of "sd", "t2v" or "svd" and write the checkpoint to `folder/shapeworld-FAMILY`.
+def train_family(
+    family: str, folder: Path, budgets: dict[str, Budget], start: Path | None = None
+) -> None:
+    """Train the unfinished stages of "sd", "t2v" or "svd" and write the checkpoint to `folder/shapeworld-FAMILY`.
 
-    start: a written checkpoint of the family to go on from.
+    start: a checkpoint of the family to continue from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"shapeworld-{family}"
     if start:
-        return write_checkpoint(out, family, continue_training(family, folder, budgets[family], start))
+        return write_checkpoint(
+            out, family, continue_training(family, folder, budgets[family], start)
+        )
     write_checkpoint(out, family, train_from_scratch(family, folder, budgets))
