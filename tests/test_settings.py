@@ -20,6 +20,7 @@ from holdfast.base.schema import (
     setting,
 )
 from holdfast.models import registry
+from holdfast.models.spec import SHARED_SETTINGS
 
 
 @dataclass(frozen=True)

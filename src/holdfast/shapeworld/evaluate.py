@@ -116,11 +116,11 @@ def score_first_frame_edit(backbone: Backbone, seed: int) -> Measurement:
     kinds = ("colour", "shape", "material")
     edit = sample_edit(seed, kinds[seed % len(kinds)], "single")
     source, target = render([edit.source, edit.target])
-    levels = [sigma for sigma in backbone.sigmas(INVERSION_STEPS) if sigma <= INVERSION_SIGMA]
-    known, wanted = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
-    rising = inversion.inversion_sigmas(levels)
-    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), known, rising)
-    return compare_with_truth(denoise(backbone, z, levels, wanted, 1.0), source, target)
+    sigmas = [sigma for sigma in backbone.sigmas(INVERSION_STEPS) if sigma <= INVERSION_SIGMA]
+    of_source, of_target = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
+    ascending = inversion.inversion_sigmas(sigmas)
+    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), of_source, ascending)
+    return compare_with_truth(denoise(backbone, z, sigmas, of_target, 1.0), source, target)
 
 
 def score_caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
@@ -234,6 +234,7 @@ def measure_seeds(
 
 
 def main() -> None:
+    """Measure the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="shapeworld-wan")
     parser.add_argument("--count", type=int, default=100, help="scenes for each measurement")
