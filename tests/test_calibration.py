@@ -41,7 +41,7 @@ def test_other_weights_in_the_folder_make_the_measurements_void(tmp_path):
     (tmp_path / "vae").mkdir()
     shutil.copy(whole.part("vae") / "diffusion_pytorch_model.safetensors", tmp_path / "vae")
     assert calibration.read(copied) == Calibration()
-    said = {"weights": calibration.digest_weights(tmp_path), "vae": {"psnr": 20.0}}
+    said = {"weights": calibration.digest_weights(copied), "vae": {"psnr": 20.0}}
     (tmp_path / calibration.FILE).write_text(json.dumps(said))
     assert calibration.read(copied).vae_psnr == 20.0
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from holdfast import methods
 from holdfast.base import prompt_diff
 from holdfast.base.prompts import clean_prompt
 from holdfast.models import lru
@@ -49,7 +50,7 @@ def test_two_clips_in_a_batch_are_two_calls(backbone):
 def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     """Counted in the raw prompt, `plain&nbsp;red` was one word, and every later index was one too low."""
     task = EditTask("", "", text, text.replace("red", "blue"))
-    method = planning.registry.method("flowanchor")
+    method = methods.load("flowanchor")
     change = planning.find_edit_words(task, method)
     cleaned = clean_prompt(task.target_prompt)
     assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]

@@ -83,7 +83,7 @@ def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
     elsewhere.
     """
     field = Looking()
-    cells = maps.find_auto_mask(field, given(src, tgt))
+    cells = find_auto_mask(field, given(src, tgt))
     assert set(field.branches) == {branch}
     assert cells[..., :3].all()
     assert not cells[..., 5:].any()
@@ -91,7 +91,7 @@ def test_the_automatic_mask_is_where_the_words_attend(src, tgt, branch):
 
 def test_no_word_no_mask():
     with pytest.raises(ValueError, match="name some with --words"):
-        maps.find_auto_mask(Looking(), given((), ()))
+        find_auto_mask(Looking(), given((), ()))
 
 
 def test_frames_that_are_not_contiguous_have_their_own_heat():
@@ -115,6 +115,6 @@ def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
     monkeypatch.setattr(maps, "record", record)
     z = torch.zeros(1, 3, 2, 8, 8)
     words = Conditioning(None, None, 2, (1,))
-    cells = maps.find_auto_mask(Looking(), EditInputs(z, words, words))
+    cells = find_auto_mask(Looking(), EditInputs(z, words, words))
     assert cells[:, :3].all()
     assert not cells[:, 5:].any()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.patience import HANG
-from tests.patience import PATIENCE
+from tests.patience import HANG, PATIENCE
 
 # A password of its own, and nothing of what a user of this machine has set.
 ENVIRONMENT = {

@@ -11,7 +11,6 @@ import pytest
 from holdfast.batch import rows
 from holdfast.pipeline import jobs, run
 from holdfast.pipeline.output_paths import manifest_path, saved_progress
-
 from tests.patience import HANG
 
 from . import nodes

@@ -232,7 +232,10 @@ def test_a_worker_says_whether_it_sees_the_batchs_folder(tmp_path):
 def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
     file = tmp_path / "jobs.jsonl"
     file.write_text(json.dumps({"input": str(make_clip()), "source_prompt": "a", "target_prompt": "b"}))
-    with lock_output(tmp_path / "out" / "batch.json"), pytest.raises(ValueError, match="another run"):
+    with (
+        lock_output(tmp_path / "out" / "batch.json"),
+        pytest.raises(ValueError, match="another run"),
+    ):
         run.run(file, tmp_path / "out", run.Options())
 
 

@@ -10,6 +10,7 @@ from holdfast.bench.report import report
 from holdfast.metrics.base import Tools
 from tests.bench import toy
 from tests.browser import needs_browser
+from tests.patience import BROWSER, PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def open_page(browser, path, width=1200):
 
 def wait_until(page, condition):
     """Ask again and again from outside: the page's own policy lets no text be run as code within it."""
-    for _ in range(100):
+    for _ in range(int(300 * PATIENCE)):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(100)

@@ -101,7 +101,9 @@ def open_all(page):
         page.click(f"button:has-text('{name}')")
     page.wait_for_selector("#field-crf", state="visible")
     page.wait_for_selector("#field-steps", state="visible")
-    page.wait_for_timeout(1000 * PATIENCE)  # what a widget makes of an empty value, it sends at once
+    page.wait_for_timeout(
+        1000 * PATIENCE
+    )  # what a widget makes of an empty value, it sends at once
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,7 +1,6 @@
 """What the sliders show: a proxy of what takes long to decode, made once, and the frame itself of the rest."""
 
 import os
-import time
 from fractions import Fraction
 
 import av
@@ -11,6 +10,7 @@ import pytest
 from holdfast.media import video
 from holdfast.ui import proxies
 from holdfast.ui.proxies import Proxies
+from tests.patience import wait_until
 
 
 @pytest.fixture

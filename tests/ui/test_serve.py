@@ -15,6 +15,7 @@ from holdfast.base.errors import UserError
 from holdfast.ui.auth import TokenMiddleware
 from holdfast.ui.queue import Limits
 from holdfast.ui.serve import Address, open_socket, serve
+from tests.patience import HANG
 
 TOKEN = "open-sesame"
 

@@ -38,11 +38,11 @@ def plan_job(
     plan = make_plan(task, backbone, len(frames), (height, width), keyframes)
     return LoopJob(
         plan,
-        frames=lambda: plan.fit.forward(frames),
+        frames=lambda: plan.fit.to_model(frames),
         mask=None if mask is None else lambda: mask,
         make_auto_mask=lambda cells: mask_from_cells(plan, backbone.clip_format, cells).frames,
-        first_frame=None if first_frame is None else next(plan.fit.forward([first_frame])),
-        keyframes={at: next(plan.fit.forward([frame])) for at, frame in keyframes.items()},
+        first_frame=None if first_frame is None else next(plan.fit.to_model([first_frame])),
+        keyframes={at: next(plan.fit.to_model([frame])) for at, frame in keyframes.items()},
         helpers=HELPERS,
     )
 
@@ -67,7 +67,7 @@ def paint_first_frame(job: LoopJob, backbone: Backbone) -> FirstFramePainted:
     mask = list(islice(job.mask(), 1)) if job.mask else None
     still_job = plan_job(still, model, frame, mask)
     finished = finish_loop(still_job, model)
-    (painted,) = still_job.plan.fit.back(model.decode(finished.z))
+    (painted,) = still_job.plan.fit.to_clip(model.decode(finished.z))
     return FirstFramePainted(painted, finished.evaluations)
 
 
@@ -92,4 +92,4 @@ def edit_latent(job: LoopJob, backbone: Backbone) -> Tensor:
 def edit_frames(job: LoopJob, backbone: Backbone) -> Tensor:
     """Run a job and return the edited frames at the clip's size, f 3 H W in [0, 1], before the mask is applied."""
     z = edit_latent(job, backbone)
-    return torch.stack(list(job.plan.fit.back(backbone.decode(z))))
+    return torch.stack(list(job.plan.fit.to_clip(backbone.decode(z))))

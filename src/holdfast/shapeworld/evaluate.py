@@ -23,10 +23,11 @@ from torch import Tensor
 
 from ..base.intervals import estimate
 from ..models import registry
-from ..models.base import Backbone, Prompt
+from ..models.base import Backbone, Conditioning, Prompt
 from ..pipeline import loop
 from ..pipeline.task import EditTask
 from ..sampling import inversion, maths
+from ..sampling.maths import GuidanceScale
 from .caption_check import check_caption, is_object_added
 from .rendering import SIZE, render
 from .scenes import (
@@ -56,20 +57,24 @@ def generate(
     backbone: Backbone, prompt: Prompt, seed: int, frames: int = FRAMES, steps: int = 30
 ) -> Tensor:
     """Generate a clip from a prompt, f 3 H W: Euler steps from noise, with the model's own schedule and guidance."""
-    z = maths.noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
-    levels = backbone.sigmas(steps)
+    z = maths.keyed_noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
+    sigmas = backbone.sigmas(steps)
     # the standard deviation of a clip of variance 1 at the first noise level
-    start = z * math.hypot(1 - levels[0], levels[0])
+    start = z * math.hypot(1 - sigmas[0], sigmas[0])
     scale = backbone.recommended["target_guidance"]
-    return denoise(backbone, start, levels, backbone.condition(prompt), scale)
+    return denoise(backbone, start, sigmas, backbone.condition(prompt), scale)
 
 
 def denoise(
-    backbone: Backbone, z: Tensor, levels: Sequence[float], condition: Conditioning, scale: GuidanceScale
+    backbone: Backbone,
+    z: Tensor,
+    sigmas: Sequence[float],
+    conditioning: Conditioning,
+    scale: GuidanceScale,
 ) -> Tensor:
     """Denoise a latent with Euler steps and decode it to a clip, f 3 H W."""
-    for sigma, sigma_next in itertools.pairwise(levels):
-        velocity = maths.guided_velocity(backbone, z, sigma, condition, "tgt", scale)
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        velocity = maths.guided_velocity(backbone, z, sigma, conditioning, "tgt", scale)
         z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
 
@@ -111,11 +116,11 @@ def score_first_frame_edit(backbone: Backbone, seed: int) -> Measurement:
     kinds = ("colour", "shape", "material")
     edit = sample_edit(seed, kinds[seed % len(kinds)], "single")
     source, target = render([edit.source, edit.target])
-    levels = [sigma for sigma in backbone.sigmas(INVERSION_STEPS) if sigma <= INVERSION_SIGMA]
-    known, wanted = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
-    rising = inversion.inversion_sigmas(levels)
-    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), known, rising)
-    return compare_with_truth(denoise(backbone, z, levels, wanted, 1.0), source, target)
+    sigmas = [sigma for sigma in backbone.sigmas(INVERSION_STEPS) if sigma <= INVERSION_SIGMA]
+    of_source, of_target = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
+    ascending = inversion.inversion_sigmas(sigmas)
+    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), of_source, ascending)
+    return compare_with_truth(denoise(backbone, z, sigmas, of_target, 1.0), source, target)
 
 
 def score_caption(backbone: Backbone, seed: int, actors: int) -> dict[str, bool]:
@@ -229,6 +234,7 @@ def measure_seeds(
 
 
 def main() -> None:
+    """Measure the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="shapeworld-wan")
     parser.add_argument("--count", type=int, default=100, help="scenes for each measurement")

@@ -72,6 +72,7 @@ def compare_flow(pairs: list[Pair], exact: torch.Tensor, lost: torch.Tensor) -> 
 
 
 def main() -> None:
+    """Measure the flow function that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=120, help="scenes, a third from each set")
     parser.add_argument(
