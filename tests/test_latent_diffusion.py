@@ -148,7 +148,7 @@ def test_words_are_found_between_the_two_marks(backbone):
 
 def test_a_clip_that_does_not_fit_is_refused(backbone):
     with pytest.raises(
-        ValueError, match="height 24 does not fit this model: it needs a multiple of 16"
+        ValueError, match="height 24 does not fit this model: use a multiple of 16"
     ):
         backbone.encode(torch.zeros(1, 3, 24, 32))
     assert LatentDiffusion().clip_format.size_multiple == (64, 64)
