@@ -36,46 +36,46 @@ from tests.patience import PATIENCE
     ],
 )
 def test_words_that_differ(source, target, gone, new):
-    assert prompt_diff.changed(source, target) == prompt_diff.Change(tuple(gone), tuple(new))
+    assert prompt_diff.compare_prompts(source, target) == prompt_diff.Change(tuple(gone), tuple(new))
 
 
 def test_a_target_that_only_loses_words_warns():
-    change = prompt_diff.changed("a red ball", "a ball")
+    change = prompt_diff.compare_prompts("a red ball", "a ball")
     assert change == prompt_diff.Change((1,), ())
     with pytest.warns(UserWarning, match="only leaves out 'red'"):
-        prompt_diff.noted(change, "a red ball")
+        prompt_diff.warn_about_change(change, "a red ball")
     with pytest.warns(UserWarning, match="differ in no word"):
-        prompt_diff.noted(prompt_diff.changed("a red ball", "A red ball!"), "a red ball")
+        prompt_diff.warn_about_change(prompt_diff.compare_prompts("a red ball", "A red ball!"), "a red ball")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert prompt_diff.noted(
-            prompt_diff.changed("a red ball", "a ball", ["ball"]), "a red ball"
+        assert prompt_diff.warn_about_change(
+            prompt_diff.compare_prompts("a red ball", "a ball", ["ball"]), "a red ball"
         ).target == (1,)
 
 
 def test_named_words_and_phrases():
-    change = prompt_diff.changed(
+    change = prompt_diff.compare_prompts(
         "a red ball over a lake", "a blue ball over a lake", ["blue ball", "Lake"]
     )
     assert change == prompt_diff.Change((1, 2, 5), (1, 2, 5))
-    change = prompt_diff.changed("a ball on a lawn", "a big ball on the lawn", ["big ball"])
+    change = prompt_diff.compare_prompts("a ball on a lawn", "a big ball on the lawn", ["big ball"])
     assert change == prompt_diff.Change(
         (1,), (1, 2)
     )  # where the named words stand in the source, not what else changed
     with pytest.raises(
         ValueError, match="'cube' is not in the target prompt; its words are: a, ball"
     ):
-        prompt_diff.changed("a", "a ball", ["cube"])
+        prompt_diff.compare_prompts("a", "a ball", ["cube"])
     with pytest.raises(ValueError, match="not in the target"):
-        prompt_diff.changed("a", "a ball", [" "])
+        prompt_diff.compare_prompts("a", "a ball", [" "])
 
 
 def test_a_word_that_occurs_twice_is_the_one_that_differs_or_both_with_a_warning():
-    assert prompt_diff.changed(
+    assert prompt_diff.compare_prompts(
         "a red box and a red ball", "a red box and a green box", ["box"]
     ).target == (6,)
     with pytest.warns(UserWarning, match="'box' occurs 2 times"):
-        assert prompt_diff.changed("a box and a box", "a box and a box", ["box"]).target == (1, 4)
+        assert prompt_diff.compare_prompts("a box and a box", "a box and a box", ["box"]).target == (1, 4)
 
 
 def test_long_prompts_are_compared_quickly_and_well_where_little_changes(monkeypatch):
@@ -89,11 +89,11 @@ def test_long_prompts_are_compared_quickly_and_well_where_little_changes(monkeyp
     text = ["the red ball and the blue box roll over the lawn"] * 300  # 3,300 words
     source = " ".join(text)
     text[150] = "the red ball and the green box roll over the lawn"
-    change = prompt_diff.changed(source, " ".join(text))
+    change = prompt_diff.compare_prompts(source, " ".join(text))
     assert change == prompt_diff.Change((1655,), (1655,))
-    inside = prompt_diff.changed(f"{source} one {source}", f"{source} two {source}")
+    inside = prompt_diff.compare_prompts(f"{source} one {source}", f"{source} two {source}")
     assert inside == prompt_diff.Change((3300,), (3300,))
-    every = prompt_diff.changed(source, " ".join(reversed(source.split())))
+    every = prompt_diff.compare_prompts(source, " ".join(reversed(source.split())))
     assert len(every.target) > 1000  # nothing is known but that they differ
     assert max(compared) <= prompt_diff.LONG
 
@@ -102,15 +102,15 @@ def test_a_phrase_without_end_is_refused_at_once():
     text = "a ball " * 30_000
     began = time.process_time()
     with pytest.raises(ValueError, match="a phrase of at most 400 words, not 60000"):
-        prompt_diff.changed("a", text, [text])
+        prompt_diff.compare_prompts("a", text, [text])
     with pytest.warns(UserWarning, match="occurs"):
-        prompt_diff.changed("a", text, ["a ball " * 200])
+        prompt_diff.compare_prompts("a", text, ["a ball " * 200])
     assert time.process_time() - began < 5 * PATIENCE  # CPU seconds
 
 
 def test_a_phrase_that_begins_within_itself_is_meant_once():
     with pytest.warns(UserWarning, match="occurs 2 times"):
-        assert prompt_diff.changed("", "x a b a b a", ["a b a"]).target == (1, 2, 3, 4, 5)
+        assert prompt_diff.compare_prompts("", "x a b a b a", ["a b a"]).target == (1, 2, 3, 4, 5)
 
 
 def test_what_begins_and_ends_alike_is_the_same_by_both_ways(monkeypatch):
@@ -122,15 +122,15 @@ def test_what_begins_and_ends_alike_is_the_same_by_both_ways(monkeypatch):
         ("same", "same"),
         ("", "new"),
     ]
-    ordinary = [prompt_diff.changed(*pair) for pair in pairs]
+    ordinary = [prompt_diff.compare_prompts(*pair) for pair in pairs]
     monkeypatch.setattr(prompt_diff, "LONG", 0)
-    assert [prompt_diff.changed(*pair) for pair in pairs] == ordinary
+    assert [prompt_diff.compare_prompts(*pair) for pair in pairs] == ordinary
 
 
 def test_tokens_are_all_the_sub_words_of_a_word(shapeworld):
     tokenizer = shapeworld.tokenizer
     text = "a striped red ball, zyx  moves"
-    every = [prompt_diff.tokens(tokenizer, text, [i]) for i in range(6)]
+    every = [prompt_diff.token_positions(tokenizer, text, [i]) for i in range(6)]
     ids = tokenizer(text).input_ids
     assert [len(t) for t in every][:3] == [1, 1, 1]
     assert len(every[4]) > 2  # spelled in letters
@@ -140,7 +140,7 @@ def test_tokens_are_all_the_sub_words_of_a_word(shapeworld):
     assert len(set(flat)) == len(flat)
     assert tokenizer.eos_token_id not in {ids[t] for t in flat}
     assert tokenizer.decode([ids[t] for t in every[2]]) == "red"
-    assert prompt_diff.tokens(tokenizer, text, [2, 4]) == every[2] + every[4]
+    assert prompt_diff.token_positions(tokenizer, text, [2, 4]) == every[2] + every[4]
 
 
 def test_a_condition_carries_its_words_and_its_length(shapeworld):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdfast.base.errors import Missing, UserError
+from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.batch import probes, rows, run, session
 from holdfast.batch.crew import Dead, Hand
 from holdfast.batch.record import Job, Outcome, Record, exit_code, left
@@ -47,7 +47,7 @@ def test_a_dead_worker_and_lack_of_memory_are_tried_again_and_bad_input_is_not()
         tried.attempts = 2
         assert not run._again(tried, outcome, retries=1)
         assert (tried.status, tried.code) == ("failed", code)
-    lost = Missing("the weights are not here")
+    lost = MissingDependencyError("the weights are not here")
     for error, code in ((UserError("no\nclip"), 2), (lost, 3), (KeyError("bug"), 1)):
         tried = job(attempts=1)
         assert not run._again(tried, rows.failure(error), retries=1)
@@ -77,7 +77,7 @@ def test_a_bug_keeps_its_traceback_and_what_a_user_can_mend_has_none():
     assert (found.sentence, found.code) == ("Odd: unforeseen", 1)
     assert 'raise Odd("unforeseen")' in found.traceback
     full = OSError(28, "No space left on device", "out.mp4")
-    for error in (UserError("no clip"), Missing("weights"), MemoryError(), full):
+    for error in (UserError("no clip"), MissingDependencyError("weights"), MemoryError(), full):
         assert rows.failure(error).traceback == ""
     failed = job()
     failed.end(found)
@@ -242,7 +242,7 @@ def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
 def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(Missing, match=r"pip install 'holdfast\[batch\]'"),
+        pytest.raises(MissingDependencyError, match=r"pip install 'holdfast\[batch\]'"),
         session.session(None, 1),
     ):
         pass

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from holdfast.base.errors import Missing, UserError
+from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.media import video
 from holdfast.ui import form_task, views
 from holdfast.ui.messages import MessageFormatter, control_label, describe_error
@@ -135,11 +135,11 @@ def test_flags_are_labels_and_uploads_have_their_names(tmp_path):
 
 def test_a_command_with_flags_is_for_whoever_runs_the_page():
     said = describe_error(
-        Missing("the weights a/b are not here; get them with: hf download a/b --include x")
+        MissingDependencyError("the weights a/b are not here; get them with: hf download a/b --include x")
     )
     assert said.startswith("the weights a/b are not here; ")
     assert "--" not in said
-    assert describe_error(Missing("get it with: pip install x")) == "get it with: pip install x"
+    assert describe_error(MissingDependencyError("get it with: pip install x")) == "get it with: pip install x"
     assert "--dtype" in describe_error(MemoryError())  # translated where it is shown
     assert "--" not in MessageFormatter(form_task.Path("/x")).to_html(describe_error(MemoryError()))
     assert describe_error(UserError("a", "b")) == "a: b"
