@@ -20,7 +20,7 @@ from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.intervals import estimate_rate
 from holdfast.models.base import Backbone, Prompt
 from holdfast.models.registry import find_weights, load_backbone
-from holdfast.pipeline import agreement, loop
+from holdfast.pipeline import in_memory, agreement
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.calibrate import update_calibration
 from holdfast.shapeworld.caption_check import is_object_added
@@ -67,8 +67,8 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     edit = case.edit()
     frames = render([edit.source])[0]
     task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
-    job = loop.plan_job(dataclasses.replace(task, seed=case.seed), backbone, frames)
-    z = loop.edit_latent(job, backbone)
+    job = in_memory.plan_job(dataclasses.replace(task, seed=case.seed), backbone, frames)
+    z = in_memory.edit_latent(job, backbone)
     result = torch.stack(list(job.plan.fit.to_clip(backbone.decode(z))))
     figures = judge(edit, result)
     # Words do not say where an added actor goes.

@@ -19,7 +19,7 @@ from tables import differences, head, intervals, line
 from torch import Tensor
 
 from holdfast.models.base import Backbone
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds
 from holdfast.shapeworld.rendering import render
@@ -84,7 +84,7 @@ def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.LoopJo
         window=0,
     )
     mask = actor_mask(edit, frames).bool().numpy() if row.sees_mask else None
-    return loop.plan_job(task, backbone, render([edit.source], frames)[0], mask)
+    return in_memory.plan_job(task, backbone, render([edit.source], frames)[0], mask)
 
 
 def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
@@ -100,7 +100,7 @@ def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, flo
 
 def measured(backbone: Backbone, seed: int, row: Row) -> dict:
     edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
-    result = loop.edit_frames(job(backbone, edit, row, seed), backbone)
+    result = in_memory.edit_frames(job(backbone, edit, row, seed), backbone)
     return judge(edit, result) | delivered(edit, result, row.sees_mask)
 
 
@@ -161,7 +161,7 @@ def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
         made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
         cfg = made.plan.config
         field = Listening(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
-        figures = judge(edit, loop.edit_frames(made, field))
+        figures = judge(edit, in_memory.edit_frames(made, field))
         found |= {f"success{name}": figures["success"], f"PSNR to truth{name}": figures["psnr"]}
         found["signal"] = sum(field.sizes) / len(field.sizes)  # the last one's: before AMM
     latent = backbone.clip_format.count_latent_frames(frames)

@@ -23,7 +23,7 @@ from holdfast import methods
 from holdfast.base.schema import configure
 from holdfast.models import registry
 from holdfast.models.base import Backbone
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds, run_edit
 from holdfast.shapeworld.rendering import render
@@ -235,7 +235,7 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     asked = {"method": method, "settings": settings, "seed": seed}
     task = EditTask("", "", source_prompt=scene.caption(), target_prompt=scene.caption(), **asked)
     (frames,) = render([scene])
-    *_, done = loop.run_loop(loop.plan_job(task, backbone, frames), backbone)
+    *_, done = loop.run_loop(in_memory.plan_job(task, backbone, frames), backbone)
     clean = backbone.encode(frames)
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
@@ -275,7 +275,7 @@ def cost(backbone: Backbone, settings: dict) -> None:
                 method=name,
                 settings=settings,
             )
-            job = loop.plan_job(task, backbone, render([edit.source])[0])
+            job = in_memory.plan_job(task, backbone, render([edit.source])[0])
             for event in loop.run_loop(job, backbone):
                 if event.stage != "edit":  # the texts, the clip and the second model are there now
                     begin, spent = time.perf_counter(), 0.0

@@ -21,7 +21,7 @@ from holdfast.methods import i2vedit
 from holdfast.methods.i2vedit import propagation
 from holdfast.models import registry
 from holdfast.models.base import Backbone, Prompt
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import inversion
 from holdfast.sampling.field import EditInputs, Pixels, Step
@@ -56,7 +56,7 @@ def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.L
     source, target = (to_and_fro(c, clips) for c in render(list(sides(edit_of(seed)))))
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
     asked["window"] = (len(source) - 1) // clips + 1
-    return loop.plan_job(EditTask("", "", **asked), backbone, source, first_frame=target[0])
+    return in_memory.plan_job(EditTask("", "", **asked), backbone, source, first_frame=target[0])
 
 
 def sides(edit: SceneEdit) -> tuple[Scene, Scene]:
@@ -78,14 +78,14 @@ def motion_error(result: Tensor, edit: SceneEdit) -> float:
 
 
 def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
-    result = loop.edit_frames(job(backbone, seed, settings), backbone)
+    result = in_memory.edit_frames(job(backbone, seed, settings), backbone)
     edit = edit_of(seed)
     return judge(edit, result) | {"motion": motion_error(result, edit)}
 
 
 def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
     """Figures of each of several clips in a row."""
-    result, edit = loop.edit_frames(job(backbone, seed, settings, clips), backbone), edit_of(seed)
+    result, edit = in_memory.edit_frames(job(backbone, seed, settings, clips), backbone), edit_of(seed)
     each = (len(result) - 1) // clips
     found = []
     for n in range(clips):

@@ -20,7 +20,7 @@ from tables import head, line
 from holdfast import methods
 from holdfast.models import registry
 from holdfast.models.base import Backbone
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import ModelChoice, load_cached
 from holdfast.shapeworld.rendering import render
@@ -47,7 +47,7 @@ def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
     first = target[0] if "image" in backbone.capabilities else None
     began = time.process_time()
-    result = loop.edit_frames(loop.plan_job(task, backbone, source, mask, first), backbone)
+    result = in_memory.edit_frames(in_memory.plan_job(task, backbone, source, mask, first), backbone)
     figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
     success = float(figures["success"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from holdfast.media import masks
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld import evaluate
 from holdfast.shapeworld.rendering import render
@@ -92,7 +92,7 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
             target_prompt=edit.target.caption(),
             method="flowanchor",
         )
-        edited = loop.edit_frames(loop.plan_job(task, shapeworld, source, rough), shapeworld)
+        edited = in_memory.edit_frames(in_memory.plan_job(task, shapeworld, source, rough), shapeworld)
         delivered = torch.where(torch.from_numpy(rough)[:, None], edited, source)
         wins.append(judge(edit, delivered)["success"])
     assert np.mean(wrong) > 0.1

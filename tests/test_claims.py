@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.pipeline import run
 from holdfast.pipeline.locks import lock_output
-from holdfast.pipeline.loop import Progress
+from holdfast.pipeline.events import Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -128,7 +128,7 @@ def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(ta
 
 def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch):
     wrong = EditTask(**task.to_dict() | {"backbone": "shapeworld-wan", "weights": "no/where"})
-    with pytest.raises(Missing, match="no/where"):
+    with pytest.raises(MissingDependencyError, match="no/where"):
         run.edit(wrong)
     broken = run.edit_events(task, tiny_wan)
     with monkeypatch.context() as patched:

@@ -5,9 +5,9 @@ import pickle
 import pytest
 import typer
 
-from holdfast.base.errors import Missing, UserError
+from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.cli import console
-from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, ProgressLines, duration
+from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, ProgressLines, format_duration
 
 
 def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatch):
@@ -29,7 +29,7 @@ def test_a_stage_that_ends_is_a_line_and_a_long_one_says_what_is_left(monkeypatc
 
 
 def test_times_are_told_as_people_say_them():
-    spoken = [duration(seconds) for seconds in (3.21, 45, 600, 7200)]
+    spoken = [format_duration(seconds) for seconds in (3.21, 45, 600, 7200)]
     assert spoken == ["3.2 s", "45 s", "10 min", "2.0 h"]
 
 
@@ -40,7 +40,7 @@ def test_json_gets_no_progress(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UserError("a is 1", "give 2"), BAD_INPUT), (Missing("no"), MISSING)]
+    ("error", "code"), [(UserError("a is 1", "give 2"), BAD_INPUT), (MissingDependencyError("no"), MISSING)]
 )
 def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
     with pytest.raises(typer.Exit) as ended, console.report_errors():

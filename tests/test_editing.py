@@ -23,7 +23,7 @@ from holdfast.media import masks, video, writing
 from holdfast.models import registry
 from holdfast.models.wan.spec import CAPABILITIES
 from holdfast.pipeline import loop, planning, run
-from holdfast.pipeline.loop import NoticeIssued, Progress
+from holdfast.pipeline.events import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 

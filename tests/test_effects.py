@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdfast.base.notices import Notice
-from holdfast.pipeline import loop, run
+from holdfast.pipeline import in_memory, run
 from holdfast.pipeline.task import EditTask
 
 from . import tiny
@@ -25,8 +25,8 @@ def said(backbone, **fields) -> str:
     first = CLIP[0] if "first_frame" in fields else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        job = loop.plan_job(EditTask(input="", output="", **fields), backbone, CLIP, first_frame=first)
-        loop.edit_latent(job, backbone)
+        job = in_memory.plan_job(EditTask(input="", output="", **fields), backbone, CLIP, first_frame=first)
+        in_memory.edit_latent(job, backbone)
     return "\n".join(str(w.message) for w in caught if w.category is Notice)
 
 

@@ -12,7 +12,7 @@ from holdfast.base.errors import UserError
 from holdfast.cli.app import app
 from holdfast.media import images, video
 from holdfast.models import registry
-from holdfast.pipeline import agreement, estimate, loop, run, validation
+from holdfast.pipeline import in_memory, agreement, estimate, loop, run, validation
 from holdfast.pipeline.task import EditTask
 
 from . import tiny
@@ -39,7 +39,7 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     if shown is not None:
         task = dataclasses.replace(task, first_frame="given", source_prompt="", target_prompt="")
     inside = [np.ones((16, 16), bool)] * frames
-    job = loop.plan_job(task, model, clip, inside, shown)
+    job = in_memory.plan_job(task, model, clip, inside, shown)
     assert job.plan.windows.count == (1 if frames == 5 else 2)
     idle = estimate.Idle(model)
     for event in loop.run_loop(job, idle):  # noqa: B007
@@ -52,7 +52,7 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
 
 def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     model = registry.load_backbone("shapeworld-wan")
-    job = loop.plan_job(
+    job = in_memory.plan_job(
         EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
     )
     specs = {"wan2.1-14b": registry.specs()["wan2.1-14b"]}
@@ -151,7 +151,7 @@ def test_a_found_mask_that_is_empty_or_full_stops_before_the_walk(inside, words,
         loop.maps, "find_auto_mask", lambda field, given: torch.full(given.source.shape[2:], inside)
     )
     with pytest.raises(UserError, match=f"the mask auto {words}"):
-        loop.edit_latent(loop.plan_job(task, model, clip), model)
+        in_memory.edit_latent(in_memory.plan_job(task, model, clip), model)
     allowed = dataclasses.replace(task, allow_any_mask=True, settings={"steps": 1})
     with pytest.warns(UserWarning, match=words):
-        assert loop.edit_latent(loop.plan_job(allowed, model, clip), model) is not None
+        assert in_memory.edit_latent(in_memory.plan_job(allowed, model, clip), model) is not None

@@ -9,7 +9,8 @@ import pytest
 
 from holdfast.base.files import write_json
 from holdfast.pipeline import jobs, run
-from holdfast.pipeline.output_paths import manifest_path, saved_progress
+from holdfast.pipeline.output_paths import manifest_path
+from holdfast.pipeline.progress import saved_progress
 from holdfast.pipeline.task import EditTask
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from holdfast.models.export import export
 
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.models import registry
 from holdfast.models.base import Prompt
 from holdfast.models.export import export
@@ -218,7 +218,7 @@ def test_the_published_clip_model_on_the_meta_device():
 
 @pytest.mark.parametrize("name", ["sd1.5", "sd2.1", "modelscope", "zeroscope"])
 def test_missing_weights_say_how_to_get_them(name):
-    with pytest.raises(Missing, match=r"\d GB.*hf download"):
+    with pytest.raises(MissingDependencyError, match=r"\d GB.*hf download"):
         registry.describe_backbone(name)
 
 

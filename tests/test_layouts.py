@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from holdfast.base.errors import Missing, UserError
+from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.models import hub, loading, registry, weight_files
 from holdfast.models.export import export
 
@@ -230,7 +230,7 @@ def test_a_downloaded_lora_is_no_download_that_was_stopped(tmp_path, monkeypatch
     (place / "refs" / "main").write_text("2" * 40)
     refused("some/lora", str(snapshot), "its style.safetensors is a LoRA")
     (snapshot / "style.safetensors").unlink()
-    with pytest.raises(Missing, match=r"is not complete .*finds nothing: hf download some/lora\)"):
+    with pytest.raises(MissingDependencyError, match=r"is not complete .*finds nothing: hf download some/lora\)"):
         registry.describe_backbone(NAME, "some/lora")
 
 
@@ -280,7 +280,7 @@ def test_what_is_no_place_and_no_hub_id(weights, tmp_path, monkeypatch):
 
 
 def test_a_hub_id_that_is_not_here_names_its_command_and_no_size_that_nobody_knows():
-    with pytest.raises(Missing) as found:
+    with pytest.raises(MissingDependencyError) as found:
         registry.describe_backbone("sd1.5", "some/finetune")
     text = str(found.value)
     assert "GB" not in text

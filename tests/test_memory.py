@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from holdfast.base import memory
-from holdfast.base.memory import PeakMemory, ran_out
+from holdfast.base.memory import PeakMemory, is_out_of_memory
 
 HUGE = 2**50  # bytes: more than any machine lends
 
@@ -23,13 +23,13 @@ HUGE = 2**50  # bytes: more than any machine lends
 def test_a_real_lack_of_memory_is_known(taken):
     with pytest.raises((MemoryError, RuntimeError)) as error:
         taken()
-    assert ran_out(error.value)
+    assert is_out_of_memory(error.value)
 
 
 def test_words_of_a_gpu_and_of_the_system_are_known_and_others_are_not():
-    assert ran_out(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert ran_out(OSError(12, "Cannot allocate memory"))
-    assert not ran_out(RuntimeError("shapes cannot be multiplied"))
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 MB = 2**20

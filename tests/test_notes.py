@@ -5,15 +5,15 @@ import warnings
 
 import pytest
 
-from holdfast.base.notices import Notice, gathered, note
+from holdfast.base.notices import Notice, with_notices, warn_user
 
 
 def noting(name, count=3, fail=False):
     for i in range(count):
-        note(f"{name} {i}")
+        warn_user(f"{name} {i}")
         yield i
     if fail:
-        note(f"{name} last")
+        warn_user(f"{name} last")
         raise ValueError("wrong")
 
 
@@ -25,20 +25,20 @@ def test_a_note_comes_before_the_event_that_gave_it_and_before_an_error():
             found.append(event)
 
     with pytest.raises(ValueError, match="wrong"):
-        told(gathered(noting("a", 2, fail=True), str))
+        told(with_notices(noting("a", 2, fail=True), str))
     assert found == ["a 0", 0, "a 1", 1, "a last"]
 
 
 def test_elsewhere_a_note_is_a_warning():
     with pytest.warns(Notice, match="alone"):
-        note("alone")
+        warn_user("alone")
 
 
 def test_runs_beside_each_other_keep_their_notes_apart_and_leave_the_filters():
     before, found = list(warnings.filters), {}
 
     def run(name):
-        found[name] = [e for e in gathered(noting(name, 200), str) if isinstance(e, str)]
+        found[name] = [e for e in with_notices(noting(name, 200), str) if isinstance(e, str)]
 
     threads = [threading.Thread(target=run, args=(str(i),)) for i in range(4)]
     for thread in threads:
@@ -51,10 +51,10 @@ def test_runs_beside_each_other_keep_their_notes_apart_and_leave_the_filters():
 
 
 def test_a_generator_that_waits_changes_nothing_for_others():
-    running = gathered(noting("a"), str)
+    running = with_notices(noting("a"), str)
     next(running)
     with pytest.warns(Notice, match="outside"):
-        note("outside")
+        warn_user("outside")
     running.close()
 
 
@@ -64,4 +64,4 @@ def test_a_librarys_warning_passes_as_it_is():
         yield 1
 
     with pytest.warns(RuntimeWarning, match="of theirs"):
-        assert list(gathered(events(), str)) == [1]
+        assert list(with_notices(events(), str)) == [1]

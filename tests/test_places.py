@@ -111,14 +111,14 @@ def test_only_what_a_killed_run_left_of_this_output_is_removed(tmp_path):
     for name in mine:
         (tmp_path / name).mkdir()
     assert left.exists()
-    files.tidy(output_paths.all_paths(output))
+    files.remove_stale_scratch(output_paths.all_paths(output))
     assert not left.exists()
     assert left_of_other.exists()
     assert (used / "part").exists()
     assert all((tmp_path / name).exists() for name in mine)
     alive.kill()
     alive.communicate()
-    files.tidy(output_paths.all_paths(output))
+    files.remove_stale_scratch(output_paths.all_paths(output))
     assert not used.exists()
 
 
@@ -126,7 +126,7 @@ def test_a_folder_of_frames_that_a_killed_run_had_taken_away_comes_back(tmp_path
     left = tmp_path / f".out.abcdefgh{files.SCRATCH}"
     (left / files.REPLACED).mkdir(parents=True)
     (left / files.REPLACED / "0.png").write_text("frame")
-    files.tidy([tmp_path / "out"])
+    files.remove_stale_scratch([tmp_path / "out"])
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["out", "out/0.png"]
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_could_not_be_finished_is_not_there(tmp_path):
     path.write_text("before")
 
     def interrupted() -> None:
-        with files.whole(path) as part:
+        with files.atomic_write(path) as part:
             part.write_text("half")
             raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ import torch
 import holdfast
 from holdfast import methods, models
 from holdfast.models import registry
-from holdfast.pipeline import loop, run
+from holdfast.pipeline import in_memory, run
 from holdfast.pipeline.task import EditTask
 
 METHOD = '''
@@ -139,7 +139,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
             method=method,
             settings={"steps": 4, "strength": 1.0},
         )
-        results.append(loop.edit_latent(loop.plan_job(task, tiny_wan, clip), tiny_wan))
+        results.append(in_memory.edit_latent(in_memory.plan_job(task, tiny_wan, clip), tiny_wan))
     assert torch.allclose(*results, atol=1e-4)
     assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
 
@@ -186,8 +186,8 @@ def test_a_field_without_a_door_can_be_windowed(plugged):
     results = []
     for window in (0, 9):
         task = EditTask(input="", output="", source_prompt="a", target_prompt="a longer text", window=window)
-        job = loop.plan_job(task, backbone, clip)
-        results.append(loop.edit_latent(job, backbone))
+        job = in_memory.plan_job(task, backbone, clip)
+        results.append(in_memory.edit_latent(job, backbone))
         assert (job.plan.windows.count > 1) == (window == 9)
     assert torch.allclose(*results, atol=1e-5)
 

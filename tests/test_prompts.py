@@ -50,15 +50,15 @@ OTHER = {
 @pytest.mark.parametrize("case", SAME)
 def test_forms_of_the_same_words_drive_no_edit(case):
     one, other = SAME[case]
-    assert prompt_diff.changed(one, other) == prompt_diff.Change((), ())
+    assert prompt_diff.compare_prompts(one, other) == prompt_diff.Change((), ())
     assert EditTask("a", "b", one, other).changes_nothing
-    with_red = prompt_diff.changed(f"{one} red", f"{other} blue")
-    assert [prompt_diff.pieces(f"{other} blue")[i] for i in with_red.target] == ["blue"]
+    with_red = prompt_diff.compare_prompts(f"{one} red", f"{other} blue")
+    assert [prompt_diff.written_words(f"{other} blue")[i] for i in with_red.target] == ["blue"]
 
 
 @pytest.mark.parametrize("case", OTHER)
 def test_other_words_do(case):
-    assert prompt_diff.changed(*OTHER[case]).target
+    assert prompt_diff.compare_prompts(*OTHER[case]).target
     assert not EditTask("a", "b", *OTHER[case]).changes_nothing
 
 
@@ -66,16 +66,16 @@ def test_no_punctuation_mark_and_no_quote_of_unicode_is_a_word():
     marks = [c for c in map(chr, range(0x11000)) if unicodedata.category(c)[0] == "P"]
     assert len(marks) > 500
     for mark in marks:
-        assert prompt_diff.split(f"a {mark} red{mark} {mark}ball{mark}") == ["a", "red", "ball"], (
+        assert prompt_diff.folded_words(f"a {mark} red{mark} {mark}ball{mark}") == ["a", "red", "ball"], (
             mark
         )
 
 
 def test_named_words_are_found_in_whatever_form_they_are_typed():
     target = "a man\u2019s caf\u00e9 by the \u201cred-haired\u201d \ufb01re"
-    assert prompt_diff.changed("", target, ["CAFE\u0301"]).target == (2,)
-    assert prompt_diff.changed("", target, ["man's"]).target == (1,)
-    assert prompt_diff.changed("", target, ["red\u2011haired fire"]).target == (5, 6, 7)
+    assert prompt_diff.compare_prompts("", target, ["CAFE\u0301"]).target == (2,)
+    assert prompt_diff.compare_prompts("", target, ["man's"]).target == (1,)
+    assert prompt_diff.compare_prompts("", target, ["red\u2011haired fire"]).target == (5, 6, 7)
 
 
 def test_a_word_stands_without_its_punctuation():
@@ -92,4 +92,4 @@ def test_ornamental_quotes_and_the_two_turkish_letters_drive_no_edit():
         ("\u0130stanbul", "istanbul"),
         ("ISTANBUL", "\u0131stanbul"),
     ):
-        assert prompt_diff.changed(one, other) == prompt_diff.Change((), ())
+        assert prompt_diff.compare_prompts(one, other) == prompt_diff.Change((), ())

@@ -53,7 +53,7 @@ def test_a_word_is_counted_and_placed_in_the_same_text(reader, text, word):
     method = methods.load("flowanchor")
     change = planning.find_edit_words(task, method)
     cleaned = clean_prompt(task.target_prompt)
-    assert [prompt_diff.pieces(cleaned)[i] for i in change.target] == ["blue"]
+    assert [prompt_diff.written_words(cleaned)[i] for i in change.target] == ["blue"]
     tokenizer = getattr(reader, "tokenizer", None) or reader.prompts.tokenizer
     condition = reader.condition(Prompt(task.target_prompt, words=change.target))
     ids = tokenizer(cleaned).input_ids

@@ -10,7 +10,7 @@ import pytest
 from holdfast.models.checkpoint import Checkpoint
 
 from holdfast import methods
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.models import checkpoint, downloads, hub, published, registry, weight_files
 from holdfast.models import loading as _parts
 from holdfast.models.svd import adapter as svd
@@ -275,10 +275,10 @@ def test_a_revision_and_a_snapshots_folder_are_weights_too(cache):
     for weights in (named, str(folder), f"{folder}/"):
         found = registry.identify("sd1.5", weights)
         assert (found["hub_id"], found["revision"]) == (hub_id, folder.name)
-    with pytest.raises(Missing, match=f"hf download {hub_id} --revision older --include"):
+    with pytest.raises(MissingDependencyError, match=f"hf download {hub_id} --revision older --include"):
         registry.describe_backbone("sd1.5", f"{hub_id}@older")
 
 
 def test_zeroscope_says_that_its_files_have_to_be_converted(cache):
-    with pytest.raises(Missing, match=r"unet and vae are \.bin files.* && holdfast convert cer"):
+    with pytest.raises(MissingDependencyError, match=r"unet and vae are \.bin files.* && holdfast convert cer"):
         registry.describe_backbone("zeroscope")

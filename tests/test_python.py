@@ -22,7 +22,7 @@ from holdfast.base.schema import list_settings
 from holdfast.cli.app import app
 from holdfast.media import images, previews, video
 from holdfast.pipeline import notebook, run
-from holdfast.pipeline.loop import NoticeIssued, Progress
+from holdfast.pipeline.events import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 

@@ -10,7 +10,7 @@ import torch
 from holdfast.models.export import export
 from PIL import Image
 
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.models import registry
 from holdfast.models.base import Conditioning, Prompt
 from holdfast.models.export import export
@@ -223,7 +223,7 @@ def test_the_published_model_on_the_meta_device(name):
     z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
     half = ImageConditioning(torch.empty(1, 1, 1024, device="meta"), z[:, :, 0], ids)
     assert backbone.velocity(z, 0.5, Conditioning(half, half), branch="tgt+").shape == z.shape
-    with pytest.raises(Missing, match=r"9(\.0)? GB.*hf download"):
+    with pytest.raises(MissingDependencyError, match=r"9(\.0)? GB.*hf download"):
         registry.describe_backbone(name)
 
 

@@ -14,7 +14,7 @@ from holdfast.models import registry
 from holdfast.models.attention import maps
 from holdfast.models.base import BackboneWrapper, Conditioning, Prompt
 from holdfast.models.svd.adapter import StableVideo
-from holdfast.pipeline import loop
+from holdfast.pipeline import events, in_memory, loop
 from holdfast.pipeline.helper_models import borrow_image_model
 from holdfast.pipeline.planning import ModelChoice
 from holdfast.pipeline.task import EditTask
@@ -29,7 +29,7 @@ def job(backbone, inside=None, **fields):
     texts = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball", "method": "flowedit"}
     settings = {"steps": 2, "strength": 1.0}
     task = EditTask(**{"input": "", "output": "", "settings": settings, **texts, **fields})
-    return loop.plan_job(task, backbone, CLIP, inside)
+    return in_memory.plan_job(task, backbone, CLIP, inside)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
 def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
     mask = torch.zeros(5, 32, 48, dtype=torch.bool)
     mask[:, :, :16] = True
-    loop.edit_latent(job(tiny_wan, mask.numpy()), tiny_wan)
+    in_memory.edit_latent(job(tiny_wan, mask.numpy()), tiny_wan)
     assert (given[0].mask[0, 0, :, :, :2] == 1).all()
     assert (given[0].mask[0, 0, :, :, 2:] == 0).all()
 
@@ -74,7 +74,7 @@ def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
 def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given):
     guide = tiny.wan()
     made = dataclasses.replace(job(tiny_wan, seed=7), guide=guide)
-    loop.edit_latent(made, tiny_wan)
+    in_memory.edit_latent(made, tiny_wan)
     (about,) = given
     assert about.image_model.field.inner is guide
     wanted = guide.condition(Prompt("a plain blue ball"))
@@ -107,7 +107,7 @@ def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
 def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
     plain = job(tiny_wan)
     with pytest.raises(ValueError, match=r"the saved latents are .* run without --resume"):
-        loop.edit_latent(
+        in_memory.edit_latent(
             dataclasses.replace(plain, start=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
         )
     z = torch.zeros_like(tiny_wan.encode(CLIP))
@@ -116,14 +116,14 @@ def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
             with pytest.raises(
                 ValueError, match=r"the saved latents' (z|last) .* run without --res"
             ):
-                loop.edit_latent(dataclasses.replace(plain, start=start), tiny_wan)
+                in_memory.edit_latent(dataclasses.replace(plain, start=start), tiny_wan)
 
 
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
     made = job(tiny_wan)
     *_, last, done = loop.run_loop(made, tiny_wan)
     assert isinstance(last, Step)
-    again = loop.edit_latent(dataclasses.replace(made, start=last), tiny_wan)
+    again = in_memory.edit_latent(dataclasses.replace(made, start=last), tiny_wan)
     assert torch.equal(again, done.z)
 
 
@@ -134,17 +134,17 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
     condition = backbone.condition
     backbone.condition = lambda prompt: seen.append(prompt.image) or condition(prompt)
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
-    job = loop.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=1 - clip[0])
-    assert loop.edit_latent(job, backbone).isfinite().all()
+    job = in_memory.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=1 - clip[0])
+    assert in_memory.edit_latent(job, backbone).isfinite().all()
     fitted = next(job.frames())
     assert torch.equal(seen[0], fitted)
     assert torch.allclose(seen[1], 1 - fitted, atol=1e-5)
     with pytest.raises(ValueError, match="give the edited one by --first-frame"):
-        loop.plan_job(EditTask(**asked), backbone, clip)
+        in_memory.plan_job(EditTask(**asked), backbone, clip)
     with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
-        loop.plan_job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
+        in_memory.plan_job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
     with pytest.raises(ValueError, match="give --source-prompt and --target-prompt"):
-        loop.plan_job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
+        in_memory.plan_job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
 
 
 def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypatch):
@@ -155,15 +155,15 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
     task = EditTask(**asked, source_prompt="a red ball", target_prompt="a blue ball")
-    made = loop.plan_job(task, backbone, clip)
+    made = in_memory.plan_job(task, backbone, clip)
     assert (made.plan.first_frame_model.name, made.plan.image_model.name) == ("shapeworld-sd", None)
-    (frame,) = [e.frame for e in loop.run_loop(made, backbone) if isinstance(e, loop.FirstFramePainted)]
+    (frame,) = [e.frame for e in loop.run_loop(made, backbone) if isinstance(e, events.FirstFramePainted)]
     still = EditTask(**asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball")
-    expected = loop.edit_frames(loop.plan_job(still, painter, clip[:1]), painter)[0]
+    expected = in_memory.edit_frames(in_memory.plan_job(still, painter, clip[:1]), painter)[0]
     assert torch.equal(frame, expected)
     assert not torch.allclose(frame, clip[0], atol=1e-2)
-    given = loop.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=clip[0])
-    assert not any(isinstance(e, loop.FirstFramePainted) for e in loop.run_loop(given, backbone))
+    given = in_memory.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=clip[0])
+    assert not any(isinstance(e, events.FirstFramePainted) for e in loop.run_loop(given, backbone))
 
 
 def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
@@ -171,19 +171,19 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     asked = {"input": "", "output": "", "settings": {"steps": 2}}
     told = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
     with pytest.raises(ValueError, match="give the edited first frame by --first-frame"):
-        loop.plan_job(
+        in_memory.plan_job(
             EditTask(**asked, **told, method="flowedit"), backbone, clip
         )  # its card names none
     task = EditTask(**asked, **told, method="flowedit", image_model="shapeworld-svd")
     with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
-        loop.plan_job(task, backbone, clip)
+        in_memory.plan_job(task, backbone, clip)
     monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
     with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
-        assert loop.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
+        assert in_memory.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
     task = EditTask(**asked, method="flowedit", first_frame="x.png", image_model="shapeworld-sd")
     with pytest.warns(UserWarning, match="--image-model has no effect"):
-        loop.plan_job(task, backbone, clip, first_frame=clip[0])
+        in_memory.plan_job(task, backbone, clip, first_frame=clip[0])
 
 
 def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(tiny_wan):
@@ -193,13 +193,13 @@ def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(t
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         again = job(tiny_wan)
         with pytest.raises(UserError, match="the loaded tiny is in use by another edit: wait"):
-            pool.submit(loop.edit_latent, again, BackboneWrapper(tiny_wan)).result()
+            pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result()
         first.close()
-        assert pool.submit(loop.edit_latent, again, BackboneWrapper(tiny_wan)).result().isfinite().all()
+        assert pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result().isfinite().all()
     broken = dataclasses.replace(job(tiny_wan), source=torch.full((1, 4, 2, 4, 6), torch.nan))
     for _ in range(2):  # an edit that fails leaves the backbone free
         with pytest.raises(UserError, match="the encoded clip holds numbers that are not finite"):
-            loop.edit_latent(broken, tiny_wan)
+            in_memory.edit_latent(broken, tiny_wan)
 
 
 class Part:

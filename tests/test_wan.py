@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from holdfast import load_backbone
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.base.prompts import clean_prompt
 from holdfast.models import registry
 from holdfast.models.base import Conditioning, Prompt
@@ -182,7 +182,7 @@ def test_a_clip_that_does_not_fit_is_refused_with_what_would(tiny_wan, frames, s
 
 
 def test_missing_weights_say_how_large_and_how_to_get_them():
-    with pytest.raises(Missing, match=r"28\.9 GB.*hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+    with pytest.raises(MissingDependencyError, match=r"28\.9 GB.*hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
         load_backbone("wan2.1-1.3b")
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from holdfast import load_backbone
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.models import attention, feature_hooks, registry
 from holdfast.models.base import Conditioning, Prompt
 from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.spec import BackboneSpec
 from holdfast.models.wan import adapter, spec
 from holdfast.models.wan.adapter import ExpertPair
-from holdfast.pipeline import loop
+from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.maths import guided_velocity
 
@@ -390,13 +390,13 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
         method=method,
         settings={"steps": 10, "strength": strength},
     )
-    job = loop.plan_job(task, made, CLIP)
+    job = in_memory.plan_job(task, made, CLIP)
     first = 10 - round(10 * strength)
     starts = made.sigmas(10, job.plan.config.shift, job.plan.config.grid)[first]
     assert (starts >= made.experts.boundary) == both
     if not both:
         (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    edited = loop.edit_latent(job, made)
+    edited = in_memory.edit_latent(job, made)
     assert edited.isfinite().all()
     assert ("transformer" in made.parts) == both
     assert "transformer_2" in made.parts
@@ -429,10 +429,10 @@ def test_a_download_without_its_second_denoiser_says_how_to_go_on(folder, monkey
     assert registry.find_weights("wan2.2-14b").folder == folder
     shutil.rmtree(folder / "transformer_2")
     said = r"is not complete \(no transformer_2\).*hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"
-    with pytest.raises(Missing, match=said):
+    with pytest.raises(MissingDependencyError, match=said):
         registry.find_weights("wan2.2-14b")
     (folder / "model_index.json").unlink()
-    with pytest.raises(Missing, match=r"no model_index\.json"):
+    with pytest.raises(MissingDependencyError, match=r"no model_index\.json"):
         registry.find_weights("wan2.2-14b")
 
 
@@ -456,5 +456,5 @@ def test_folders_of_one_denoiser_and_of_two_are_not_taken_for_each_other(folder)
 @pytest.mark.parametrize(("name", "size"), [("wan2.2-5b", "34.2"), ("wan2.2-14b", "126.2")])
 def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
     said = rf"{size} GB.*hf download {spec.SPECS[name].weights}"
-    with pytest.raises(Missing, match=said):
+    with pytest.raises(MissingDependencyError, match=said):
         load_backbone(name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import methods as methods
     from . import models as backbones
-    from .base.errors import Missing, UserError
+    from .base.errors import MissingDependencyError, UserError
     from .models.registry import load_backbone
     from .pipeline.api import edit, edit_events
     from .pipeline.result import Result
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "EditTask",
-    "Missing",
+    "MissingDependencyError",
     "Result",
     "UserError",
     "backbones",
@@ -27,7 +27,7 @@ __all__ = [
 # Name: module that has it, or that it is. Nothing is imported before it is used.
 _HOMES = {
     "EditTask": "pipeline.task",
-    "Missing": "base.errors",
+    "MissingDependencyError": "base.errors",
     "Result": "pipeline.result",
     "UserError": "base.errors",
     "backbones": "models",
@@ -50,10 +50,10 @@ def _present_name(name: str) -> str:
     """Return the present name of a function of release 0.1, with a notice."""
     if name != "events":
         return name
-    from .base.notices import note
+    from .base.notices import warn_user
     from .base.old_names import describe_rename
 
-    note(describe_rename("events", "edit_events"))
+    warn_user(describe_rename("events", "edit_events"))
     return "edit_events"
 
 

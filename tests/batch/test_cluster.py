@@ -10,7 +10,8 @@ import pytest
 
 from holdfast.batch import rows
 from holdfast.pipeline import jobs, run
-from holdfast.pipeline.output_paths import manifest_path, saved_progress
+from holdfast.pipeline.output_paths import manifest_path
+from holdfast.pipeline.progress import saved_progress
 from tests.patience import HANG
 
 from . import nodes

@@ -18,7 +18,7 @@ from holdfast.cli import batch as command
 from holdfast.pipeline import jobs
 from holdfast.pipeline import run as editing
 from holdfast.pipeline.locks import lock_output
-from holdfast.pipeline.output_paths import saved_progress
+from holdfast.pipeline.progress import saved_progress
 from holdfast.pipeline.task import EditTask
 
 

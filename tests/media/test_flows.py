@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.media import optical_flow
 from holdfast.models.vision import latent_flow as module
 from holdfast.models.vision import raft
@@ -106,18 +106,18 @@ def test_backends_by_name():
 
 def test_raft_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(Missing, match=r"pip install 'holdfast\[raft\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'holdfast\[raft\]'"):
         flow_function("raft")
 
 
 def test_raft_names_the_command_that_brings_its_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(Missing) as missing:
+    with pytest.raises(MissingDependencyError) as missing:
         raft.weights_file(None)
     file = tmp_path / "checkpoints" / raft.WEIGHTS
     url = f"https://download.pytorch.org/models/{raft.WEIGHTS}"
     assert f"curl --create-dirs -o '{file}' {url}" in str(missing.value)
-    with pytest.raises(Missing, match=r"mine\.pth"):
+    with pytest.raises(MissingDependencyError, match=r"mine\.pth"):
         raft.weights_file(tmp_path / "mine.pth")
     file.parent.mkdir()
     file.touch()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from holdfast import metrics
-from holdfast.base.errors import Missing
+from holdfast.base.errors import MissingDependencyError
 from holdfast.cli.bench import measuring as measuring_of
 from holdfast.metrics import _batches, _libraries, compare
 from holdfast.metrics.base import Options, Subject, Tools
@@ -444,7 +444,7 @@ def test_lpips_downloads_nothing(torchvision, tmp_path, monkeypatch):
     """Its network would be fetched by torchvision as soon as it is asked for."""
     pytest.importorskip("torchmetrics")
     with pytest.raises(
-        Missing, match=r"curl -L --create-dirs -o .*alexnet-owt-7be5be79\.pth https"
+        MissingDependencyError, match=r"curl -L --create-dirs -o .*alexnet-owt-7be5be79\.pth https"
     ):
         _libraries.perceptual("alex")
     (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
@@ -491,7 +491,7 @@ def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_co
     assert left_out["masked_psnr"] == "needs mask"
     assert "torchvision" in left_out["lpips"]
     assert all(math.isfinite(v) for v in figures.values())
-    with pytest.raises(Missing, match="dino-vitb8"):
+    with pytest.raises(MissingDependencyError, match="dino-vitb8"):
         Tools().structure  # noqa: B018
 
 

@@ -34,7 +34,7 @@ class InputNotFoundError(UserError, FileNotFoundError):
     """An input file that does not exist. Python users expect a FileNotFoundError."""
 
 
-class Missing(Exception):
+class MissingDependencyError(Exception):
     """Weights or an optional package are not installed (exit code 3). The message gives the command to install them."""
 
 

@@ -5,7 +5,7 @@ import os
 
 FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
 # What the system says of a name that a user gave; anything else (a full disk, say) came while the work was done.
-NAMES = {
+PATH_ERRORS = {
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -16,10 +16,12 @@ NAMES = {
     errno.EROFS,
     errno.ENXIO,
 }
-LESS = "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
+OUT_OF_MEMORY = (
+    "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
+)
 
 
-def said(error: OSError) -> str:
+def format_os_error(error: OSError) -> str:
     """What the system says, as a sentence that begins with the file."""
     cure = "; free some" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     if not (error.filename and error.strerror):
@@ -27,13 +29,13 @@ def said(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {error.strerror}{cure}"
 
 
-def one_line(message: object) -> str:
+def sanitize(message: object) -> str:
     """One line whatever a file is called: control characters would move the cursor, or worse."""
     text = " ".join(str(message).splitlines())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """As people say it."""
     if seconds < 10:
         return f"{seconds:.1f} s"

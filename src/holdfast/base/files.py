@@ -30,7 +30,7 @@ REPLACED = "old"  # in such a folder: a folder of frames that is about to be rep
 
 
 @contextlib.contextmanager
-def scratch(path: Path) -> Iterator[Path]:
+def scratch_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to make it in, gone when the block ends. Until then it is locked: a killed run's is not,
     which is how the next one knows it (`tidy`). An OSError within names `path`.
     """
@@ -71,7 +71,7 @@ def _lock(folder: Path) -> int | None:
     return lock
 
 
-def tidy(paths: Iterable[Path]) -> None:
+def remove_stale_scratch(paths: Iterable[Path]) -> None:
     """Remove what killed runs left of their work on these files: folders of `scratch` that nobody holds."""
     for path in paths:
         ours = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(SCRATCH)}")
@@ -102,9 +102,9 @@ def _remove_unused(folder: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Where to write a file that has its name only once the block has ended without an error."""
-    with scratch(path) as folder:
+    with scratch_folder(path) as folder:
         yield folder / path.name
         publish(folder / path.name, path)
 
@@ -122,7 +122,7 @@ def as_json(data: dict) -> str:
     return json.dumps(_finite(data), indent=2)
 
 
-def from_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """What a JSON text says. Raises ValueError for what is none, or is nested too deeply to be read."""
     try:
         return json.loads(text)
@@ -141,29 +141,29 @@ def _finite(value):
 
 
 def write_json(path: Path, data: dict) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(as_json(data) + "\n")
 
 
-def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all, with a digest of what it holds. Raises OSError where it cannot be
     written.
     """
     # A state may be the latent itself, and safetensors refuses two names for one memory.
     tensors = {name: value.contiguous().clone().cpu() for name, value in tensors.items()}
-    about = dict(about) | {"digest": _digest(tensors, about)}
+    metadata = dict(metadata) | {"digest": _digest(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, about)
+    write_tensors(path, tensors, metadata)
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
     """Write tensors, each with memory of its own, whole or not at all. Raises OSError where they cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
-        with whole(path) as part:
-            save_file(dict(tensors), part, dict(about))
+        with atomic_write(path) as part:
+            save_file(dict(tensors), part, dict(metadata))
     except SafetensorError as error:
         said = re.search(r"os error (\d+)", str(error))
         number = int(said[1]) if said else errno.EIO

@@ -15,7 +15,7 @@ _SAID = (
 )
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Of Python, numpy, OpenCV, and torch on a GPU and on a CPU."""
     return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
 

@@ -13,7 +13,7 @@ class Notice(UserWarning):
 _collecting: ContextVar[list[str] | None] = ContextVar("collecting", default=None)
 
 
-def note(text: str) -> None:
+def warn_user(text: str) -> None:
     """Tell the user: in an edit as one of its events, and so in its manifest; elsewhere as a warning."""
     collected = _collecting.get()
     if collected is None:
@@ -23,7 +23,7 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def collected() -> Iterator[list[str]]:
+def collect_notices() -> Iterator[list[str]]:
     """What is noted within the block, in place of warnings."""
     texts: list[str] = []
     token = _collecting.set(texts)
@@ -33,7 +33,7 @@ def collected() -> Iterator[list[str]]:
         _collecting.reset(token)
 
 
-def gathered(events: Generator, wrap: Callable[[str], object]) -> Generator:
+def with_notices(events: Generator, wrap: Callable[[str], object]) -> Generator:
     """The same events; what each of them gave note of comes before it, as `wrap(text)`, also before an error.
 
     Notes are collected only while the events themselves run, and by each thread for itself.

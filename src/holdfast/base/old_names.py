@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from .errors import UserError
-from .notices import note
+from .notices import warn_user
 
 # Fields of an EditTask: in `edit()`, the rows of a batch, the cases of a benchmark, manifests.
 FIELDS = {"source": "source_prompt", "target": "target_prompt", "guide": "image_model"}
@@ -61,6 +61,6 @@ def _rename(values: Mapping[str, Any], table: Mapping[str, str], notify: bool) -
         if new != name and new in values:
             raise UserError(f"{name} and {new} are the same field", f"leave out {name}")
         if new != name and notify:
-            note(describe_rename(name, new))
+            warn_user(describe_rename(name, new))
         renamed[new] = value
     return renamed

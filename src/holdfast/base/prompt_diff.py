@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UserError
-from .notices import note
+from .notices import warn_user
 from .prompts import fold, locate_words
 
 NO_WORD = (
@@ -29,37 +29,37 @@ class Change:
     target: tuple[int, ...]
 
 
-def pieces(text: str) -> list[str]:
+def written_words(text: str) -> list[str]:
     """A prompt's words as they are written."""
     return [text[first:end] for first, end in locate_words(text)]
 
 
-def split(text: str) -> list[str]:
+def folded_words(text: str) -> list[str]:
     """A prompt's words as they are compared."""
-    return [fold(word) for word in pieces(text)]
+    return [fold(word) for word in written_words(text)]
 
 
-def changed(source: str, target: str, named: Sequence[str] = ()) -> Change:
+def compare_prompts(source: str, target: str, named: Sequence[str] = ()) -> Change:
     """Compare two prompts. An article counts only where nothing else changes.
 
     named: words or phrases of the target that drive the edit, in place of those that differ; in the source then what
     stood in their place does. Of a word that occurs twice the occurrence that differs is meant; where the comparison
     cannot tell, all are, with a note. Raises ValueError for a named word that the target has not.
     """
-    before, after = split(source), split(target)
-    runs = _aligned(before, after)
+    before, after = folded_words(source), folded_words(target)
+    runs = _align_words(before, after)
     gone, new = set(), set()
     for run in runs:
         if not run.equal:
             gone.update(run.before)
             new.update(run.after)
     if not named:
-        return Change(_telling(gone, before), _telling(new, after))
+        return Change(_drop_function_words(gone, before), _drop_function_words(new, after))
     meant = set()
     for phrase in named:
-        meant.update(_found(phrase, after, new))
+        meant.update(_find_phrase(phrase, after, new))
     stood = _in_place_of(meant, runs)
-    return Change(_telling(stood, before), tuple(sorted(meant)))
+    return Change(_drop_function_words(stood, before), tuple(sorted(meant)))
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Run:
     equal: bool
 
 
-def _aligned(before: list[str], after: list[str]) -> list[Run]:
+def _align_words(before: list[str], after: list[str]) -> list[Run]:
     if max(len(before), len(after)) > LONG:
-        return _aligned_ends(before, after)
+        return _align_ends(before, after)
     opcodes = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     return [Run(range(a, b), range(c, d), kind == "equal") for kind, a, b, c, d in opcodes]
 
 
-def _aligned_ends(before: list[str], after: list[str]) -> list[Run]:
+def _align_ends(before: list[str], after: list[str]) -> list[Run]:
     """What two texts begin and end with alike, and what lies between: in linear time."""
     least = min(len(before), len(after))
     same = [a == b for a, b in zip(before, after, strict=False)]
@@ -90,13 +90,13 @@ def _aligned_ends(before: list[str], after: list[str]) -> list[Run]:
     inner = (before[head : ends[0]], after[head : ends[1]])
     middle = [Run(range(head, ends[0]), range(head, ends[1]), False)]
     if max(map(len, inner)) <= LONG:
-        middle = [_moved(run, head) for run in _aligned(*inner)]
+        middle = [_shift_run(run, head) for run in _align_words(*inner)]
     first = Run(range(head), range(head), True)
     last = Run(range(ends[0], len(before)), range(ends[1], len(after)), True)
     return [first, *middle, last]
 
 
-def _moved(run: Run, by: int) -> Run:
+def _shift_run(run: Run, by: int) -> Run:
     before, after = (range(r.start + by, r.stop + by) for r in (run.before, run.after))
     return Run(before, after, run.equal)
 
@@ -113,25 +113,25 @@ def _in_place_of(meant: set[int], runs: list[Run]) -> set[int]:
     return stood
 
 
-def _telling(indices: set[int], words: list[str]) -> tuple[int, ...]:
+def _drop_function_words(indices: set[int], words: list[str]) -> tuple[int, ...]:
     """Without articles, where anything else is left."""
     ordered = sorted(indices)
     return tuple(i for i in ordered if words[i] not in _ARTICLES) or tuple(ordered)
 
 
-def noted(change: Change, source: str) -> Change:
+def warn_about_change(change: Change, source: str) -> Change:
     """The change; notes where no word of the target drives the edit."""
     if not change.target:
-        written = pieces(source)
+        written = written_words(source)
         lost = " ".join(written[i] for i in change.source)
         why = f"the target only leaves out {lost!r}" if lost else "the prompts differ in no word"
-        note(f"{why}: no word of the target drives the edit; name one with --words")
+        warn_user(f"{why}: no word of the target drives the edit; name one with --words")
     return change
 
 
-def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
+def _find_phrase(phrase: str, words: list[str], new: set[int]) -> list[int]:
     """Where a phrase stands among the target's words: where it is new, if it is anywhere."""
-    wanted = split(phrase)
+    wanted = folded_words(phrase)
     if len(wanted) > LONG:
         raise UserError(
             f"--words takes a word or a phrase of at most {LONG} words, not {len(wanted)}"
@@ -145,7 +145,9 @@ def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
     meant = [i for i in starts if bisect_left(ordered, i) < bisect_left(ordered, i + size)]
     meant = meant or starts
     if len(meant) > 1:
-        note(f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant")
+        warn_user(
+            f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant"
+        )
     found, end = [], 0
     for i in meant:
         found.extend(range(max(i, end), i + size))  # a phrase may begin within itself
@@ -153,7 +155,7 @@ def _found(phrase: str, words: list[str], new: set[int]) -> list[int]:
     return found
 
 
-def tokens(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
+def token_positions(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
     """Positions of all sub-word tokens of some words of a text, by the tokenizer's own offsets."""
     spans = locate_words(text)
     chosen = sorted(spans[i] for i in indices if i < len(spans))

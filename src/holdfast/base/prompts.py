@@ -95,7 +95,7 @@ def clean_prompt(text: str) -> str:
     return re.sub(r"\s+", " ", resolved).strip()
 
 
-def say_the_same(one: str, other: str) -> bool:
+def are_same_prompts(one: str, other: str) -> bool:
     """Return whether two prompts have the same words: punctuation, case and the ways to write a letter do not count."""
     first, second = (
         [fold(text[a:b]) for a, b in locate_words(text)] for text in map(clean_prompt, (one, other))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.errors import UserError
 from ..base.exit_codes import FAILED
-from ..base.notices import note
+from ..base.notices import warn_user
 from .record import Job, Outcome
 from .worker import Worker
 
@@ -193,14 +193,14 @@ class Crew:
             )
         elif waited >= SLOW and not hand.slow:
             hand.slow = True
-            note(f"{hand.node} does not see {folder} yet; it has {SEEN_WITHIN:.0f} s to do so")
+            warn_user(f"{hand.node} does not see {folder} yet; it has {SEEN_WITHIN:.0f} s to do so")
 
     def _refuse(self, cause: str, remedy: str) -> None:
         """Do with one worker less; with none there is no batch."""
         self.size, self.stillborn = self.size - 1, 0
         if self.size < 1:
             raise UserError(cause, remedy)
-        note(f"{cause}: {remedy}. The batch runs on with {self.size} of its workers")
+        warn_user(f"{cause}: {remedy}. The batch runs on with {self.size} of its workers")
 
     def _hear(self, hand: Hand) -> list[Settled]:
         """A pulse has come back: the worker lives, and begins with what it was given; or it is dead."""
@@ -287,7 +287,7 @@ class Crew:
         self.hands = [hand for hand in self.hands if hand.reference is not None]
         if self.hands:
             count = len(self.hands)
-            note(
+            warn_user(
                 f"{count} under way will be saved at the end of a step; Ctrl-C again ends them now"
             )
         for hand in self.hands:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..base.errors import Missing, UserError
-from ..base.exit_codes import BAD_INPUT, FAILED, LESS, MISSING, NAMES, NO_MEMORY, said
-from ..base.memory import ran_out
-from ..base.notices import collected
+from ..base.errors import MissingDependencyError, UserError
+from ..base.exit_codes import BAD_INPUT, FAILED, OUT_OF_MEMORY, MISSING, PATH_ERRORS, NO_MEMORY, format_os_error
+from ..base.memory import is_out_of_memory
+from ..base.notices import collect_notices
 from ..base.old_names import rename_fields
 from ..models import registry
 from ..pipeline import jobs as single
@@ -154,7 +154,7 @@ def check(job: Job, elsewhere: bool) -> None:
         methods.load(job.task.method)
         registry.describe_backbone(job.task.backbone, job.task.weights)
     except Exception as error:  # one row's bug is not the others'
-        if not (elsewhere and isinstance(error, Missing)):
+        if not (elsewhere and isinstance(error, MissingDependencyError)):
             job.end(failure(error))
 
 
@@ -162,11 +162,11 @@ def probe(task: EditTask, elsewhere: bool) -> Outcome | None:
     """Read a task's files, and find all that is wrong with it before weights are loaded. None where nothing is."""
     from ..pipeline import run
 
-    with collected():  # the edit says it again, in its manifest
+    with collect_notices():  # the edit says it again, in its manifest
         try:
             run.open_session(task, None)
         except Exception as error:  # one row's bug is not the others'
-            if not (elsewhere and isinstance(error, Missing)):
+            if not (elsewhere and isinstance(error, MissingDependencyError)):
                 return failure(error)
     return None
 
@@ -176,19 +176,19 @@ def failure(error: BaseException) -> Outcome:
     traceback.
     """
     sentence, code = why(error)
-    is_bug = not (isinstance(error, (Missing, UserError, OSError)) or ran_out(error))
+    is_bug = not (isinstance(error, (MissingDependencyError, UserError, OSError)) or is_out_of_memory(error))
     trace = "".join(traceback.format_exception(error)) if is_bug else ""
     return Outcome("failed", sentence=sentence, code=code, traceback=trace)
 
 
 def why(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and its exit code, as the command line has them."""
-    if isinstance(error, Missing):
+    if isinstance(error, MissingDependencyError):
         return str(error), MISSING
     if isinstance(error, UserError):
         return str(error), BAD_INPUT
-    if ran_out(error):
-        return LESS, NO_MEMORY
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY, NO_MEMORY
     if isinstance(error, OSError):
-        return said(error), BAD_INPUT if error.errno in NAMES else FAILED
+        return format_os_error(error), BAD_INPUT if error.errno in PATH_ERRORS else FAILED
     return f"{type(error).__name__}: {error}", FAILED

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..base.exit_codes import FAILED, LESS, NO_MEMORY
-from ..base.notices import note
+from ..base.exit_codes import FAILED, OUT_OF_MEMORY, NO_MEMORY
+from ..base.notices import warn_user
 from ..pipeline.locks import lock_output
 from . import rows
 from .crew import TICK, Crew, Dead, Hand
@@ -110,9 +110,9 @@ def _crew(ray, record: Record, options: Options, waiting: list[Job]) -> Crew:
     room = int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 0))
     size = options.workers or (max(1, room) if gpus else 1)
     if size > room:
-        note(f"there is room for {room} of {size} workers; the others wait")
+        warn_user(f"there is room for {room} of {size} workers; the others wait")
     if options.gpus != Options.gpus and not gpus:
-        note("no GPU is used, so --gpus has no effect")
+        warn_user("no GPU is used, so --gpus has no effect")
     threads = options.threads or torch.get_num_threads()
     worker = {"threads": threads, "gpus": gpus}
     record.about |= {"workers": size, **worker, "timeout": options.timeout}
@@ -171,5 +171,5 @@ def _again(job: Job, outcome: Outcome | Dead, retries: int) -> bool:
         job.status = "waiting"
         return True
     died = f"its worker died {job.attempts} times: {outcome.sentence}"
-    job.fail(LESS if memory else died, NO_MEMORY if memory else FAILED)
+    job.fail(OUT_OF_MEMORY if memory else died, NO_MEMORY if memory else FAILED)
     return False

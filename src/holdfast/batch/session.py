@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 
 OBJECTS = 80 * 2**20  # bytes that Ray sets aside for results, of which ours are a number each
 REACHED_WITHIN = 10.0  # seconds
@@ -52,7 +52,7 @@ def _imported():
     try:
         import ray
     except ImportError as error:
-        raise Missing("batch needs ray; get it with: pip install 'holdfast[batch]'") from error
+        raise MissingDependencyError("batch needs ray; get it with: pip install 'holdfast[batch]'") from error
     return ray
 
 

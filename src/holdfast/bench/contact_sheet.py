@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..base.errors import UserError
-from ..base.files import whole, write_json
+from ..base.files import atomic_write, write_json
 from ..base.names import choose, list_modules
 from ..base.schema import read_value
 from ..media import fitting, images, video
@@ -26,7 +26,7 @@ from ..models import registry
 from ..models.base import Backbone, BackboneWrapper, Prompt
 from ..models.lru import get_or_make
 from ..pipeline import run
-from ..pipeline.result import ProgressCallback
+from ..pipeline.events import ProgressCallback
 from ..pipeline.task import EditTask
 from ..pipeline.validation import ValidatedTask, validate
 
@@ -148,7 +148,7 @@ def sheet(
     if report:
         report("clips", len(tasks), len(tasks))
     record |= preferred({name: clip["figures"] for name, clip in record["clips"].items()})
-    with whole(folder / "sheet.png") as part:
+    with atomic_write(folder / "sheet.png") as part:
         drawn(ways, record, known).save(part)
     write_json(folder / "sheet.json", record)
     return record

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..base.errors import Missing
-from ..base.files import whole
+from ..base.errors import MissingDependencyError
+from ..base.files import atomic_write
 from ..media import images, video
 from ..media.previews import MAX_BYTES
 
@@ -24,7 +24,7 @@ def filled(template: str, values: dict) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise Missing("pages need jinja2; get it with: pip install 'holdfast[bench]'") from error
+        raise MissingDependencyError("pages need jinja2; get it with: pip install 'holdfast[bench]'") from error
 
     here = Path(__file__).parent
     world = Environment(
@@ -38,7 +38,7 @@ def filled(template: str, values: dict) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """A file that is whole or not there."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text)
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..base.errors import Missing
+from ..base.errors import MissingDependencyError
 from ..base.intervals import Estimate, estimate
 from ..metrics import is_rate
 from .tables import Results, arrow
@@ -29,7 +29,7 @@ def _drawn(draw: Callable) -> str | None:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise Missing(
+        raise MissingDependencyError(
             "the report's plots need matplotlib; get it with: pip install 'holdfast[bench]'"
         ) from error
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..media.previews import preview_data_url
 from . import plots, tables
 from .datasets.base import Case
@@ -108,7 +108,7 @@ def _gallery(results: tables.Results, count: int) -> Iterator[dict]:
         items = list(_items(results, case, most))
         size += sum(len(item["clip"]) for item in items)
         if index and size > PAGE_BYTES:
-            note(
+            warn_user(
                 f"the gallery shows {index} of {len(chosen)} clips: with more the page would be larger "
                 f"than {PAGE_BYTES // 2**20} MB"
             )

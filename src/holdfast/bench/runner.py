@@ -19,15 +19,15 @@ from pathlib import Path
 
 from .. import methods, metrics
 from ..base import names
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 from ..base.files import write_json
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..base.schema import configure
 from ..metrics.base import Tools
 from ..metrics.compare import Pair, compare
 from ..models import registry
 from ..pipeline import run
-from ..pipeline.result import ProgressCallback
+from ..pipeline.events import ProgressCallback
 from ..pipeline.task import EditTask
 from . import provenance, records
 from .datasets import judge
@@ -108,7 +108,7 @@ class Contest:
         if seeing and without == len(self.cases):
             raise UserError(f"{self.dataset} has no masks: leave +mask out of --methods")
         if seeing and without:
-            note(f"{without} of {len(self.cases)} clips have no mask: rows of +mask leave them out")
+            warn_user(f"{without} of {len(self.cases)} clips have no mask: rows of +mask leave them out")
 
     def task(self, row: Row, case: Case, output: Path) -> EditTask:
         return EditTask(
@@ -172,7 +172,7 @@ def _note_left_out(left_out: dict[str, str], any_left: bool) -> None:
     said = "; ".join(f"{row} (it lacks {missing})" for row, missing in left_out.items())
     if not any_left:
         raise UserError(f"nothing can be run: {said}", "see: holdfast list pairs")
-    note(f"left out, because the backbone cannot run it: {said}")
+    warn_user(f"left out, because the backbone cannot run it: {said}")
 
 
 def _sight(method: str) -> tuple[str, bool]:
@@ -292,7 +292,7 @@ class Bench:
             record["left_out"] = unasked | left_out
         except Exception as error:  # the one place where a cell's bug ends; the others are done
             record["error"] = f"{type(error).__name__}: {error}"
-            if not isinstance(error, (UserError, Missing, OSError)):
+            if not isinstance(error, (UserError, MissingDependencyError, OSError)):
                 record["traceback"] = traceback.format_exc()
         write_json(place / "cell.json", record)
         return record

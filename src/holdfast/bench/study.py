@@ -16,9 +16,9 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.files import from_json, write_json
+from ..base.files import parse_json, write_json
 from ..base.intervals import SHARE, Estimate, estimate_rate
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..media.previews import preview_data_url
 from .datasets.base import Case
 from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, write_text
@@ -76,7 +76,7 @@ def _trials_that_fit(folder: Path, trials: list[Trial]) -> list[dict]:
         clips = {name: _clip(path, most) for name, path in _files(folder, trial).items()}
         size += sum(map(len, clips.values()))
         if shown and size > PAGE_BYTES:
-            note(
+            warn_user(
                 f"{len(trials) - len(shown)} of {len(trials)} trials are left out: with them the page "
                 f"would be larger than {PAGE_BYTES // 2**20} MB"
             )
@@ -199,7 +199,7 @@ def _is_trial(trial: object) -> bool:
 
 def _json(path: Path) -> dict:
     try:
-        data = from_json(Path(path).read_text())
+        data = parse_json(Path(path).read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):

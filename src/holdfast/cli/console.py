@@ -16,20 +16,20 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..base.errors import Missing, UserError, was_interrupted
+from ..base.errors import MissingDependencyError, UserError, was_interrupted
 from ..base.exit_codes import (
     BAD_INPUT,
     CANCELLED,
     FAILED,
-    LESS,
     MISSING,
-    NAMES,
     NO_MEMORY,
-    duration,
-    one_line,
-    said,
+    OUT_OF_MEMORY,
+    PATH_ERRORS,
+    format_duration,
+    format_os_error,
+    sanitize,
 )
-from ..base.memory import ran_out
+from ..base.memory import is_out_of_memory
 from ..base.notices import Notice
 
 Report = Callable[[str, int, int], None]  # stage, done, count
@@ -39,7 +39,7 @@ screen = Console(stderr=True)
 
 def print_line(text: object) -> None:
     """Print a line on standard error as it is: without markup, colours and line breaks."""
-    screen.print(one_line(text), highlight=False, soft_wrap=True, markup=False)
+    screen.print(sanitize(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def print_notice(text: object) -> None:
@@ -55,7 +55,7 @@ def print_link(text: object) -> None:
 
 
 def _print_with_label(label: str, text: object) -> None:
-    screen.print(f"{label} {escape(one_line(text))}", highlight=False, soft_wrap=True)
+    screen.print(f"{label} {escape(sanitize(text))}", highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
@@ -78,7 +78,7 @@ def report_errors() -> Iterator[None]:
         with show_notices(), handle_signals():
             yield
             sys.stdout.flush()  # a broken pipe shows here, not while Python ends
-    except Missing as error:
+    except MissingDependencyError as error:
         exit_with_error(error, MISSING)
     except KeyboardInterrupt as error:
         exit_cancelled(error)
@@ -96,11 +96,11 @@ def _report_library_error(error: Exception) -> None:
     """Report an interrupt, or memory that ran out, which libraries wrap in errors of their own, and a system error."""
     if was_interrupted(error):
         exit_cancelled(KeyboardInterrupt())
-    if ran_out(error):
-        exit_with_error(LESS, NO_MEMORY)
+    if is_out_of_memory(error):
+        exit_with_error(OUT_OF_MEMORY, NO_MEMORY)
     if isinstance(error, OSError):
-        code = BAD_INPUT if error.errno in NAMES else FAILED
-        exit_with_error(said(error), code)
+        code = BAD_INPUT if error.errno in PATH_ERRORS else FAILED
+        exit_with_error(format_os_error(error), code)
 
 
 @contextlib.contextmanager
@@ -235,10 +235,10 @@ class ProgressLines:
             self.stage, self.last_line, self.first = stage, now, done - 1
         spent = now - self.stage_start
         if done == count:
-            self.show(f"{_stage_name(stage)}: {count} of {count}, {duration(spent)}")
+            self.show(f"{_stage_name(stage)}: {count} of {count}, {format_duration(spent)}")
             self.stage_start, self.last_line = now, now
         elif now - self.last_line >= SECONDS_BETWEEN_LINES and done > self.first:
-            left = duration(spent / (done - self.first) * (count - done))
+            left = format_duration(spent / (done - self.first) * (count - done))
             self.show(f"{_stage_name(stage)}: {done} of {count}, about {left} left")
             self.last_line = now
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 from ..models import registry
 from .console import report_errors
 
@@ -106,7 +106,7 @@ def _weights() -> dict[str, str]:
     for name, family in registry.backbones().items():
         try:
             found[name] = f"here: {family.find(name)}"
-        except (Missing, UserError) as error:
+        except (MissingDependencyError, UserError) as error:
             found[name] = str(error)
     return found
 

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from typing import Any
 
-from ..pipeline.output_paths import saved_progress
+from ..pipeline.progress import saved_progress
 from ..pipeline.task import EditTask
 from .console import (
     parse_pairs,

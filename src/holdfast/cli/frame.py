@@ -27,8 +27,8 @@ def export_frame(path: str, output: Path, at: int) -> None:
     """Write frame `at` of a clip as an image. Raise UserError for a frame or an output that cannot be."""
     from itertools import islice
 
-    from ..base.files import whole
-    from ..base.notices import note
+    from ..base.files import atomic_write
+    from ..base.notices import warn_user
     from ..media import image_writing, images, video
 
     clip = video.probe(path)
@@ -42,7 +42,9 @@ def export_frame(path: str, output: Path, at: int) -> None:
         raise UserError(f"the frame would overwrite {output}", "choose another --output")
     (array,) = islice(video.read(clip), where, where + 1)
     if clip.bits > 8 and output.suffix.lower() not in image_writing.SIXTEEN_BIT:
-        note(f"{output.name} holds 8 of the clip's {clip.bits} bits a channel; write .png or .tif")
+        warn_user(
+            f"{output.name} holds 8 of the clip's {clip.bits} bits a channel; write .png or .tif"
+        )
     source = clip.files[where] if clip.files else None
-    with whole(output) as part:
+    with atomic_write(output) as part:
         image_writing.write_image(part, array, source, opaque=True)

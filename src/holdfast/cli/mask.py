@@ -56,7 +56,12 @@ def mask(
 
         common = {"words": tuple(words), "frames": frames, "weights": weights, "device": device}
         marks = {"boxes": tuple(box), "points": tuple(points), "brushes": tuple(brush)}
-        tracking = {"exact": not refine, "preview": preview, "tracker": tracker, "detector": detector}
+        tracking = {
+            "exact": not refine,
+            "preview": preview,
+            "tracker": tracker,
+            "detector": detector,
+        }
         task = track_mask.MaskTask(clip, output, **marks, **common, **tracking)
         warn_unused(task, auto, bool(source_prompt or target_prompt))
         prompts = {"source_prompt": source_prompt, "target_prompt": target_prompt}
@@ -81,10 +86,10 @@ def make_edit_task(clip: str, values: dict[str, Any]) -> Any:
 
 def warn_unused(task: "MaskTask", auto: bool, has_prompts: bool) -> None:
     """Warn the user of flags that have no effect."""
-    from ..base.notices import note
+    from ..base.notices import warn_user
 
     is_marked = task.boxes or task.points or task.brushes
     if auto and (is_marked or task.exact or task.detector or task.tracker != "grabcut"):
-        note("marks, --no-refine, --tracker and --detector have no effect with --auto")
+        warn_user("marks, --no-refine, --tracker and --detector have no effect with --auto")
     if has_prompts and not auto:
-        note("--source-prompt and --target-prompt have no effect without --auto")
+        warn_user("--source-prompt and --target-prompt have no effect without --auto")

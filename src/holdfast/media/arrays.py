@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from . import images, video
 from .mask_channels import choose_channel
 
@@ -192,7 +192,7 @@ def _to_integers(array: ndarray, name: str) -> ndarray:
             "divide them by their range, or give uint8",
         )
     if np.abs(scaled - integers).max() > ROUNDING_TOLERANCE:
-        note(f"{name} was rounded from floats to eight bits; give uint16 to keep more")
+        warn_user(f"{name} was rounded from floats to eight bits; give uint16 to keep more")
     return integers.astype(np.uint8)
 
 

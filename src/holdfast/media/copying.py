@@ -13,7 +13,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Disposition, Stream
 
-from ..base.notices import note
+from ..base.notices import warn_user
 from .metadata import track_tags
 from .reading import Clip, open_container
 from .tracks import CONTAINERS, Track
@@ -164,7 +164,7 @@ class TrackCopier:
         self.copy_until(float("inf"))
         repaired = sum(clock.repaired for clock in self.clocks.values())
         if repaired:
-            note(f"fixed {repaired} missing or out-of-order timestamps of the other tracks")
+            warn_user(f"fixed {repaired} missing or out-of-order timestamps of the other tracks")
         if self.source:
             self.source.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..base.errors import InputNotFoundError, UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from . import images
 from .fitting import Fit, resize
 
@@ -34,7 +34,7 @@ def read(path: str, fit: Fit, source_frame: Tensor) -> Tensor:
     edited = resize(frame[None], fit.model_size)[0]
     changed = (edited - source_frame).abs().amax(0) > PIXEL_TOLERANCE
     if changed.float().mean() > CHANGED_SHARE:
-        note(
+        warn_user(
             f"{path} differs nearly everywhere from the clip's first frame, "
             "whose motion it should follow; was it made from that frame?"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from . import images, masks, video
 from .frame_access import read_frame
 from .mask_channels import MaskChannel, choose_channel, peak_value
@@ -146,7 +146,7 @@ def read_brush(path: str | Path, size: tuple[int, int]) -> ndarray:
             f"nothing is painted in {path}: its brightest value is {peak} of {limit}",
             "paint the object in white",
         )
-    note(f"the values of {path} are 0 and 1: 1 is read as painted")
+    warn_user(f"the values of {path} are 0 and 1: 1 is read as painted")
     return MaskChannel(is_label=True).threshold(picture, size)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 
 ChannelChoice = Literal["auto", "colour", "alpha"]
 ColourAndAlpha = tuple[ndarray, ndarray | None]  # a picture H W 3, and its alpha H W
@@ -77,7 +77,7 @@ def choose_channel(
             remedy,
         )
     if differ:
-        note(f"the mask {name} has one colour: its shape is read from its alpha channel")
+        warn_user(f"the mask {name} has one colour: its shape is read from its alpha channel")
     return MaskChannel(is_alpha=True)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from . import video
 from .clip_format import ClipFormat
 from .fitting import Fit
@@ -146,7 +146,7 @@ def _warn_if_stretched(file: video.Clip, clip: video.Clip, source: str | Path) -
     ratio = file.size[0] * clip.size[1] / (file.size[1] * clip.size[0])
     if abs(math.log(ratio)) > ASPECT_TOLERANCE:
         sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
-        note(f"the mask {source} is {sizes[0]} and the clip {sizes[1]}: it is stretched to fit")
+        warn_user(f"the mask {source} is {sizes[0]} and the clip {sizes[1]}: it is stretched to fit")
 
 
 def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
@@ -158,7 +158,7 @@ def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
             "give a mask of one of these lengths, or one image",
         )
     if file.frames in (of_clip[1], of_part[1]) and file.frames != clip.frames:
-        note(f"the mask {file.path} has one extra frame; dropping the last")
+        warn_user(f"the mask {file.path} has one extra frame; dropping the last")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _choose_channel(opened: _MaskFile, choice: ChannelChoice) -> MaskChannel:
         return channel
     if peak_value(opened.pictures())[0] != 1:
         return channel
-    note(f"the values of the mask {file.path} are 0 and 1: 1 is read as inside")
+    warn_user(f"the values of the mask {file.path} are 0 and 1: 1 is read as inside")
     return MaskChannel(is_label=True)
 
 
@@ -261,7 +261,7 @@ def check_extent(
             f"the mask {name} is full", "every pixel of every frame may change", allow_any
         )
     elif share > WIDE_SHARE:
-        note(
+        warn_user(
             f"the mask {name} covers {share:.0%} of the frame; if it is inverted, use --invert-mask"
         )
     return mask
@@ -272,7 +272,7 @@ def _refuse_or_warn(cause: str, effect: str, allow_any: bool) -> None:
         raise UserError(
             f"{cause}; {effect}", "give another mask, or allow it with --allow-any-mask"
         )
-    note(f"{cause}: {effect}")
+    warn_user(f"{cause}: {effect}")
 
 
 def cell_size(clip_format: ClipFormat, fit: Fit) -> float:

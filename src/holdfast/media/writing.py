@@ -8,7 +8,7 @@ from typing import Any
 from numpy import ndarray
 
 from ..base.errors import UserError
-from ..base.files import REPLACED, publish, scratch
+from ..base.files import REPLACED, publish, scratch_folder
 from . import image_writing, images, splicing
 from .copying import can_hold, split_tracks
 from .encoding import CODECS, pick_codec, pick_pixel_format, write_video
@@ -34,7 +34,7 @@ def write(
     check_output(path, clip, codec, crf)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
-    with scratch(path) as folder:
+    with scratch_folder(path) as folder:
         part = folder / (path.name or "frames")
         record: dict[str, Any] = {}
         if suffix in CONTAINERS:

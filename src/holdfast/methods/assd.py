@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attended
 
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..base.schema import Guidance, Number, Range, Share, Steps, setting
 from ..models import attention
 from ..models.attention.hooks import Layer
@@ -60,7 +60,7 @@ def wants_guide(cfg: Config) -> bool:
 def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     source = given.source
     if cfg.fusion and field.attention_hooks is None:
-        note("the attention of this model cannot be reached: assd goes without its fusion")
+        warn_user("the attention of this model cannot be reached: assd goes without its fusion")
         cfg = replace(cfg, fusion=0.0)
     z, _ = initial_state(start, source)
     for i, draw in draw_samples(field, given, cfg, start):

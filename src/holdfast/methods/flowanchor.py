@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..base.schema import (
     Guidance,
     LevelGrid,
@@ -80,7 +80,7 @@ class Config:
 
 def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
     if given.mask is None:
-        note("without a mask the target's attention is not refined; give one, or --mask auto")
+        warn_user("without a mask the target's attention is not refined; give one, or --mask auto")
     elif not given.mask.any():
         return  # nothing is to be edited
     field, levels, first = opened(field, given, cfg)

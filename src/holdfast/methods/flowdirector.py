@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..base.schema import (
     Count,
     Guidance,
@@ -82,7 +82,7 @@ def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | Non
     source, src, tgt = given.source, given.src, given.tgt
     gated = bool(src.edit_tokens or tgt.edit_tokens)
     if not gated:
-        note("no word drives the edit, so nothing says where it goes: the whole frame may change")
+        warn_user("no word drives the edit, so nothing says where it goes: the whole frame may change")
     z, _ = initial_state(start, source)
     for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy import ndarray
 
-from ..base.errors import Missing
+from ..base.errors import MissingDependencyError
 from ..models import hub
 from ._batches import Later, Queue
 
@@ -23,8 +23,8 @@ def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
             model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             model = model.eval().requires_grad_(False)
             return model, processor.from_pretrained(folder, local_files_only=True)
-    except (OSError, Missing) as error:
-        raise Missing(
+    except (OSError, MissingDependencyError) as error:
+        raise MissingDependencyError(
             f"{option} needs {place}, which is not on this machine; get it with: "
             f"{hub.download_command(place, hub.WHOLE_MODEL)} (or set the metrics' option {option} to a folder)"
         ) from error

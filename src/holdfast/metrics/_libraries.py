@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..base.errors import Missing
+from ..base.errors import MissingDependencyError
 
 
 def batch(frame: ndarray):
@@ -20,7 +20,7 @@ def torchmetrics():
         import torchmetrics
         import torchmetrics.functional.image
     except ImportError as error:
-        raise Missing(
+        raise MissingDependencyError(
             "this metric needs torchmetrics; get it with: pip install 'holdfast[bench]'"
         ) from error
     return torchmetrics
@@ -38,7 +38,7 @@ def perceptual(net: str):
         import torchvision
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError as error:
-        raise Missing(
+        raise MissingDependencyError(
             "lpips needs torchvision; get it with: pip install 'holdfast[bench]' torchvision"
         ) from error
     url = getattr(torchvision.models, NETWORKS[net]).DEFAULT.url
@@ -52,7 +52,7 @@ def weights(url: str, needs: str) -> Path:
 
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not file.is_file():
-        raise Missing(
+        raise MissingDependencyError(
             f"{needs}, which are not at {file}; "
             f"get them with: curl -L --create-dirs -o {shlex.quote(str(file))} {url}"
         )

@@ -8,8 +8,8 @@ import numpy as np
 from numpy import ndarray
 
 from .. import metrics
-from ..base.errors import Missing, UserError
-from ..base.notices import note
+from ..base.errors import MissingDependencyError, UserError
+from ..base.notices import warn_user
 from ..media import masks, video
 from .base import Judge, Metric, Moment, Subject, Tools
 
@@ -71,13 +71,13 @@ def _tell_of_differences(source: video.Clip, edited: video.Clip, truth: video.Cl
     length = min(source.frames, *(clip.frames for clip in others.values()))
     for what, clip in others.items():
         if clip.frames != source.frames:
-            note(
+            warn_user(
                 f"the {what} clip has {clip.frames} frames, the source {source.frames}; "
                 f"the first {length} are compared"
             )
         if clip.size != source.size:
             sizes = f"{_size_text(clip)}, the source {_size_text(source)}"
-            note(f"the {what} clip is {sizes}; it is resized")
+            warn_user(f"the {what} clip is {sizes}; it is resized")
 
 
 def _size_text(clip: video.Clip) -> str:
@@ -143,7 +143,7 @@ def _ready(
         stride = 1 if module.EVERY_FRAME else tools.options.stride
         try:
             chosen.append(_Chosen(module.Measure(subject, tools), stride))
-        except Missing as error:
+        except MissingDependencyError as error:
             left_out[name] = str(error)
     return chosen, left_out
 

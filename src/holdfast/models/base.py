@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
@@ -183,7 +183,7 @@ def find_device(parts: Mapping[str, nn.Module]) -> torch.device:
 
 def note_truncation(name: str, length: int, excess: int, text: str) -> None:
     """Note that a model does not read the end of a prompt."""
-    note(f"{name} takes {length} tokens; the last {excess} of {text[:40]!r}... are ignored")
+    warn_user(f"{name} takes {length} tokens; the last {excess} of {text[:40]!r}... are ignored")
 
 
 _reserved: weakref.WeakSet[Backbone] = weakref.WeakSet()

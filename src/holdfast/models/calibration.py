@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..base import prompt_diff
-from ..base.files import from_json
-from ..base.notices import note
+from ..base.files import parse_json
+from ..base.notices import warn_user
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read_values(checkpoint: Checkpoint) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = from_json(path.read_text())
+        values = parse_json(path.read_text())
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -86,7 +86,7 @@ def check_words(info: Calibrated, texts: Sequence[str]) -> None:
     unknown = unknown_words(info, texts)
     if unknown:
         known = sort_by_likeness(unknown, info.calibration.vocabulary)
-        note(
+        warn_user(
             f"{info.name} has never read {', '.join(map(repr, unknown))}, and cannot follow "
             f"{'it' if len(unknown) == 1 else 'them'}; the words it knows, the most similar first: "
             f"{', '.join(known)}"
@@ -96,7 +96,7 @@ def check_words(info: Calibrated, texts: Sequence[str]) -> None:
 def unknown_words(info: Calibrated, texts: Sequence[str]) -> list[str]:
     """Return the words that a model was not trained on; empty if its vocabulary was not measured."""
     known = info.calibration.vocabulary
-    words = dict.fromkeys(word for text in texts for word in prompt_diff.split(text))
+    words = dict.fromkeys(word for text in texts for word in prompt_diff.folded_words(text))
     return [w for w in words if known and w not in known and any(map(str.isalnum, w))]
 
 
@@ -121,7 +121,7 @@ def check_footage(backbone: "Backbone", frames: Any, latent: "Tensor") -> bool:
     psnr = reconstruction_psnr(backbone, frames, latent)
     is_usual = psnr >= bound
     if not is_usual:
-        note(
+        warn_user(
             f"this clip is unlike what {backbone.name} was trained on: the model's own copy of it "
             f"has {psnr:.1f} dB, and {VAE_SHARE:.0%} of its training scenes have {bound:.1f} dB or "
             "more; the edit will run, but do not expect it to work"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 from ..base.files import write_json, write_tensors
 from . import downloads, hub, registry, weight_files
 from .checkpoint import INDEX
@@ -56,7 +56,7 @@ def _find_folder(place: str) -> Path:
         cached = hub.find_cached(place)
         if cached is None:
             cause = f"the weights {place} are not on this machine"
-            raise Missing(f"{cause}; get them with: {_download_command(place)}")
+            raise MissingDependencyError(f"{cause}; get them with: {_download_command(place)}")
         folder = cached
     if not (folder / INDEX).is_file():
         cause = f"{folder} is not a diffusers folder: it has no {INDEX}"

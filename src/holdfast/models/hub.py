@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 
 REPOSITORY = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")  # a folder of the cache
 # Globs of a transformers model's files: its safetensors only, if it has the weights in other formats too.
@@ -69,7 +69,7 @@ def find_folder(place: str) -> Path:
     if folder is None:
         command = download_command(place, TRANSFORMERS_FILES)
         cause = f"the weights {place} are not on this machine"
-        raise Missing(f"{cause}; get them with: {command}")
+        raise MissingDependencyError(f"{cause}; get them with: {command}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{place} is not the folder of a transformers model: it has no config.json")
     return folder

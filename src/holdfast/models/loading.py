@@ -17,8 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..base.errors import UserError, was_interrupted
-from ..base.memory import ran_out
-from ..base.notices import note
+from ..base.memory import is_out_of_memory
+from ..base.notices import warn_user
 from . import checkpoint, hub, weight_files
 from .checkpoint import Checkpoint, class_name
 from .config_files import read_json
@@ -92,7 +92,7 @@ def blame_folder(cause: str, control: Callable[[], object]) -> Iterator[None]:
     except Exception as error:
         if was_interrupted(error):
             raise KeyboardInterrupt from error
-        if ran_out(error) or not _succeeds(control):
+        if is_out_of_memory(error) or not _succeeds(control):
             raise
         raise UserError(f"{cause}: {_first_line(error)}") from error
 
@@ -189,7 +189,7 @@ def load_part(cls: type[nn.Module], part: Path, dtype: torch.dtype) -> Any:
         )
     if spare:
         names = weight_files.name_first(spare)
-        note(f"{part} holds {names}, which its config.json has no place for: not used")
+        warn_user(f"{part} holds {names}, which its config.json has no place for: not used")
     _refuse_not_finite(part, module)
     return module
 

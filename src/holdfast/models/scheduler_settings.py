@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from .checkpoint import class_defaults
 
 # Settings of a sampler that change its result when they are on. clip_sample is not one of them: it is DDIM's default
@@ -59,7 +59,7 @@ def check_edm(config: Mapping[str, Any]) -> dict[str, Any]:
         _require(timesteps == "continuous", known, f"whose timesteps are {timesteps}")
         note_unused(known, [name for name in SAMPLER_SETTINGS if name != "use_karras_sigmas"])
         if known.get("use_karras_sigmas") is False:
-            note(
+            warn_user(
                 "the weights' scheduler has use_karras_sigmas=False; edits use Karras' sigmas anyway"
             )
     return known
@@ -86,7 +86,7 @@ def note_unused(config: Mapping[str, Any], names: Sequence[str]) -> None:
     """Note the settings that are on and that edits do not apply."""
     on = [f"{name}={config[name]}" for name in names if config.get(name) not in (None, False)]
     if on:
-        note(f"the weights' scheduler has {', '.join(on)}, which edits do not apply")
+        warn_user(f"the weights' scheduler has {', '.join(on)}, which edits do not apply")
 
 
 def _require(fits: bool, config: Mapping[str, Any], description: str) -> None:

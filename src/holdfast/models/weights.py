@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.errors import Missing, UserError
+from ..base.errors import MissingDependencyError, UserError
 from . import checkpoint, downloads, hub, layouts, weight_files
 from .checkpoint import INDEX, SCHEDULER, Checkpoint
 from .spec import BackboneSpec
@@ -42,7 +42,7 @@ def find_checkpoint(requirements: Requirements, weights: str | None) -> Checkpoi
         return _check_folder(place, requirements)
     if not weights and not spec.download_gb:
         cause = f"the embedded checkpoint {spec.weights} is not in this installation"
-        raise Missing(f"{cause}; install the package again")
+        raise MissingDependencyError(f"{cause}; install the package again")
     return _check_download(weights or spec.weights, requirements)
 
 
@@ -142,7 +142,7 @@ def _check_download(hub_id: str, requirements: Requirements) -> Checkpoint:
     folder = hub.find_cached(hub_id)
     download = downloads.plan_download(requirements.spec, hub_id)
     if folder is None:
-        raise Missing(_describe_download(hub_id, download))
+        raise MissingDependencyError(_describe_download(hub_id, download))
     found = Checkpoint(folder)
     has_index = (folder / INDEX).exists()
     if not has_index and layouts.describe(folder)[0]:
@@ -152,7 +152,7 @@ def _check_download(hub_id: str, requirements: Requirements) -> Checkpoint:
     missing += _missing_files(found, requirements.parts)
     if missing:
         every_file = f" (if that finds nothing: {hub.download_command(hub_id, [])})"
-        raise Missing(
+        raise MissingDependencyError(
             f"the download of {hub_id} is not complete (no {', '.join(missing)}); "
             f"resume it with: {download.command}{'' if download.bytes else every_file}"
         )
@@ -175,7 +175,7 @@ def _refuse_pickled(hub_id: str, found: Checkpoint, parts: Sequence[str]) -> Non
     pickled = [part for part in parts if _has_only_pickles(found.part(part))]
     if pickled:
         convert = downloads.convert_command(str(found))
-        raise Missing(
+        raise MissingDependencyError(
             f"the weights {hub_id} have {', '.join(pickled)} as .bin files, which are not read; "
             f"convert them to safetensors with: {convert}"
         )

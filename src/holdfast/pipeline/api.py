@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ..base import names
 from ..base.errors import UnknownArgumentError, UserError
-from ..base.notices import collected, note
+from ..base.notices import collect_notices, warn_user
 from ..base.old_names import rename_fields
 from .signature import ARGUMENTS, EditOptions, argument_name, set_signature
 from .task import EditTask
 
 if TYPE_CHECKING:
     from ..models.base import Backbone
-    from .loop import Event
+    from .events import Event
     from .result import Result
     from .validation import ValidatedTask
 
@@ -115,7 +115,7 @@ def _name_arguments() -> Iterator[None]:
 def _run_call(asked: PreparedCall) -> "Iterator[Event | Result]":
     """The events of a call. What was in memory stays with the result, and is gone where there is none."""
     from . import run
-    from .loop import NoticeIssued
+    from .events import NoticeIssued
 
     running = run.edit_events(asked.task, asked.backbone, asked.resume, asked.validated)
     with contextlib.ExitStack() as undone:
@@ -142,7 +142,7 @@ def _prepare_call(function: str, given: Mapping[str, Any]) -> PreparedCall:
     values = {name: _path_to_text(value) for name, value in given.items()}
     own = {name: values.pop(name) for name in ARGUMENTS if name in values}
     scratch = ScratchFolder()
-    with contextlib.ExitStack() as undone, collected() as notes:
+    with contextlib.ExitStack() as undone, collect_notices() as notes:
         undone.callback(scratch.remove)
         values, backbone = _split_backbone({"output": ""} | values)
         rate = _parse_rate(own.pop("rate", None), values["input"])
@@ -159,7 +159,7 @@ def _split_backbone(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone |
         return values, None
     idle = [name for name in ("weights", "device", "dtype") if name in values]
     if idle:
-        note(f"{' and '.join(idle)}: no effect on a backbone that is loaded")
+        warn_user(f"{' and '.join(idle)}: no effect on a backbone that is loaded")
     return values | {"backbone": backbone.name}, backbone
 
 
@@ -200,10 +200,10 @@ def _parse_rate(rate: Any, clip: Any) -> Fraction | None:
     """Frames a second of a clip in memory; None of one that is a file, which has its own."""
     if isinstance(clip, str):
         if rate is not None:
-            note("rate has no effect on a clip that is a file, which has its own")
+            warn_user("rate has no effect on a clip that is a file, which has its own")
         return None
     if rate is None:
-        note(f"the clip came without a rate, and {DEFAULT_FPS} frames a second are taken; give rate=")
+        warn_user(f"the clip came without a rate, and {DEFAULT_FPS} frames a second are taken; give rate=")
         return Fraction(DEFAULT_FPS)
     try:
         known = Fraction(rate).limit_denominator(1001)

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..base.exit_codes import duration
+from ..base.exit_codes import format_duration
 from ..base.memory import PeakMemory
 from ..base.notices import Notice
 from ..media import fitting, video
 from ..models import registry
 from ..models.base import Backbone, BackboneWrapper, Prompt, reserve
 from ..sampling.maths import keyed_noise
-from . import agreement, loop
+from . import in_memory, agreement, loop
 from .planning import Plan
 from .run import open_session
 from .task import EditTask
@@ -131,9 +131,9 @@ def _cost_line(said: Estimate) -> str:
 def _duration_text(said: Estimate) -> str:
     """How long an edit will take, and how much of that is loading."""
     if said.load_seconds is None:
-        return f"{duration(said.seconds)} with the model loaded as it is"
-    loading = f"{duration(said.load_seconds)} of it to load the model"
-    return f"{duration(said.load_seconds + said.seconds)}, {loading}"
+        return f"{format_duration(said.seconds)} with the model loaded as it is"
+    loading = f"{format_duration(said.load_seconds)} of it to load the model"
+    return f"{format_duration(said.load_seconds + said.seconds)}, {loading}"
 
 
 def describe_preserved(task: EditTask, clip: video.Clip) -> str:
@@ -220,7 +220,7 @@ def _count_uncontended(
     asked = dataclasses.replace(asked, first_frame=None if shown is None else "given")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
-        job = loop.plan_job(asked, backbone, frames, inside, shown)
+        job = in_memory.plan_job(asked, backbone, frames, inside, shown)
         small = fitting.Fit(len(frames), (64, 64), len(frames), _smallest_size(grid), "")
         job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=small))
         idle = Idle(backbone)

@@ -59,7 +59,7 @@ def paint_first_frame(job: LoopJob, backbone: Backbone) -> FirstFramePainted:
         settings={},
         strength=None,
         keyframes=(),
-        guide=None,
+        image_model=None,
         frames=None,
         window=None,
     )

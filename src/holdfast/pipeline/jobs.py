@@ -1,62 +1,72 @@
-"""One job: an edit from a task to its file, done once. For whoever runs many of them: a batch, the page."""
+"""Run an edit from its task to its file exactly once: for a batch, or any program that runs many edits."""
 
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..base.errors import UserError
+from .events import ProgressCallback
 from .locks import OutputLock, lock_output
 from .manifest import read_manifest
-from .output_paths import manifest_path, parse_output, saved_progress
+from .output_paths import manifest_path, parse_output
+from .progress import saved_progress
 from .task import OUTPUT_FIELDS, EditTask, file_stamp
 
-Report = Callable[[str, int, int], None]  # stage, done, count
-POLL_SECONDS = 0.5  # seconds between two looks whether another run has ended
+if TYPE_CHECKING:
+    from ..models.base import Backbone
+
+POLL_SECONDS = 0.5  # between two attempts to lock an output that another run writes
 
 
 def finished_manifest(task: EditTask) -> dict | None:
-    """The manifest of a finished result of this very task. None where there is none, where its inputs have changed
-    since, or where the file is not the one that the manifest was written for. Cheap: no clip is read.
+    """Return the manifest of a task's finished result, without reading any clip.
+
+    None where there is no result, where an input has changed since, or where the manifest describes another file.
     """
     output = parse_output(task.output)
     manifest = read_manifest(manifest_path(output))
-    wanted = task.to_dict()
-    written = manifest.get("task", {})
-    same = all(written.get(name, ...) == wanted[name] for name in OUTPUT_FIELDS)
-    if not same or manifest.get("key") != task.latent_key() or manifest.get("stamp") != file_stamp(output):
+    wanted, written = task.to_dict(), manifest.get("task", {})
+    is_same = all(written.get(name, ...) == wanted[name] for name in OUTPUT_FIELDS)
+    if not is_same or manifest.get("key") != task.latent_key():
         return None
-    return manifest
+    return manifest if manifest.get("stamp") == file_stamp(output) else None
 
 
-def run_job(task: EditTask, backbone=None, report: Report | None = None) -> dict:
-    """Edit and save, from the latents that a stopped run of this task left, if there are any. Returns the manifest. A
-    job that is done is left as it is; another run that works on it is waited for.
+def run_job(
+    task: EditTask, backbone: "Backbone | None" = None, on_progress: ProgressCallback | None = None
+) -> dict:
+    """Edit a clip, save the result and return its manifest.
 
-    backbone: one that is loaded already; else the task's is loaded. report: told (stage, done, count) as it goes; what
-    it raises stops the edit, with its latents saved. Raises as `editing.edit` and `Result.save` do.
+    A result that is already finished is left untouched, another run that writes it is waited for, and saved progress
+    of this task is resumed.
+
+    backbone: a loaded one; by default the task's is loaded. on_progress: called with (stage, done, count); what it
+    raises stops the edit, whose progress is saved. Raises as `run.edit` and `Result.save` do.
     """
     from . import run
 
-    claim = _wait_for_lock(task, report)
+    lock = _wait_for_lock(task, on_progress)
     try:
         manifest = finished_manifest(task)
         if manifest is None:
             resume = saved_progress(task).can_resume()
-            # Nobody reads a sentence for each of a thousand clips: the evaluations are saved.
-            result = run.edit(task, backbone, resume=resume, on_progress=report, judge_result=False)
-            result.save(report=report)
+            # In a batch the score is not read clip by clip, so its evaluations are saved.
+            result = run.edit(
+                task, backbone, resume=resume, on_progress=on_progress, judge_result=False
+            )
+            result.save(on_progress=on_progress)
             manifest = result.manifest
     finally:
-        claim.release()
+        lock.release()
     return manifest
 
 
-def _wait_for_lock(task: EditTask, report: Report | None) -> OutputLock:
-    """A claim on the task's output, as soon as nobody else has one."""
+def _wait_for_lock(task: EditTask, on_progress: ProgressCallback | None) -> OutputLock:
+    """Lock the task's output as soon as no other run holds its lock."""
     while True:
         try:
-            with lock_output(task.output) as claim:
-                return claim
-        except UserError:  # another run makes it
-            if report:
-                report("wait", 0, 1)
+            with lock_output(task.output) as lock:
+                return lock
+        except UserError:  # another run writes it
+            if on_progress:
+                on_progress("wait", 0, 1)
             time.sleep(POLL_SECONDS)

@@ -1,9 +1,11 @@
-"""One run at a time makes a result: a claim on its name, which others see while it is held, and which a killed run's
-death lets go.
+"""Output locks: one run at a time makes a result.
+
+A lock is a file next to the output, locked by the operating system, so that it disappears with a killed process.
 """
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -12,98 +14,99 @@ from pathlib import Path
 from ..base.errors import UserError
 from ..base.files import SCRATCH
 
-try:
+if sys.platform != "win32":  # on Windows, two processes do not notice each other
     import fcntl
-except ImportError:  # Windows: two processes are not told apart there
-    fcntl = None
 
 _locks: "weakref.WeakValueDictionary[Path, OutputLock]" = weakref.WeakValueDictionary()
 _taking = threading.Lock()
 
 
 class OutputLock:
-    """A result's name, kept from other processes until `release`, or until nobody refers to this.
+    """Keep other processes from an output until `release`, or until the last reference to this object is gone.
 
-    busy: whether a run of this process works on it right now; between its edit and its saving none does.
+    is_busy: whether a run of this process works on the output now. Between its edit and its saving, none does.
     """
 
     def __init__(self, path: Path):
         self.is_busy = False
         absent = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        place = path.with_name(f".{path.name}.lock{SCRATCH}")
-        self.release = weakref.finalize(self, _release, _lock_file(place), place, absent, os.getpid())
+        lock_path = path.with_name(f".{path.name}.lock{SCRATCH}")
+        descriptor = _lock_file(lock_path)
+        self.release = weakref.finalize(self, _release, descriptor, lock_path, absent, os.getpid())
 
 
 @contextlib.contextmanager
 def lock_output(path: str | Path) -> Iterator[OutputLock]:
-    """Work on a result's name alone. What is yielded keeps other processes away for as long as it is kept, but for a
-    block that ends with an error.
+    """Lock an output while the block runs. Afterwards other processes stay out for as long as the yielded lock is
+    referenced; where the block raises, it is released at once.
 
-    Raises ValueError where another run works on it, in this process or another.
+    Raises UserError where another run works on the output, in this process or in another.
     """
-    claim = _take_lock(Path(os.path.realpath(Path(path).parent), Path(path).name))
+    lock = _take_lock(Path(os.path.realpath(Path(path).parent), Path(path).name))
     try:
-        yield claim
-    except BaseException:  # a cancelled run too
-        claim.release()
+        yield lock
+    except BaseException:  # also where a run is cancelled
+        lock.release()
         raise
     finally:
-        claim.is_busy = False
+        lock.is_busy = False
 
 
 def _take_lock(path: Path) -> OutputLock:
     with _taking:
-        claim = _locks.get(path)
+        lock = _locks.get(path)
         try:
-            if claim and claim.busy:
+            if lock and lock.is_busy:
                 raise BlockingIOError
-            if claim is None or not claim.release.alive:
-                claim = _locks[path] = OutputLock(path)
+            if lock is None or not lock.release.alive:
+                lock = _locks[path] = OutputLock(path)
         except BlockingIOError as error:
             raise UserError(
-                f"another run is making {path.name} at this moment; wait for it, or give another --output"
+                f"another run is writing {path.name} now",
+                "wait until it has finished, or choose another --output",
             ) from error
-        claim.busy = True
-    return claim
+        lock.is_busy = True
+    return lock
 
 
-def _lock_file(place: Path) -> int | None:
-    """An open descriptor of a file that only this process has locked; None where locks are not to be had.
+def _lock_file(path: Path) -> int | None:
+    """Create and lock a file. Return its open descriptor, or None where the system or the file system has no locks.
 
-    Raises BlockingIOError where another process has it.
+    Raises BlockingIOError where another process has locked it.
     """
-    lock = None
-    while fcntl:
+    while sys.platform != "win32":
+        descriptor = None
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), place.stat()):
-                return lock
-        except FileNotFoundError:  # its last holder has just taken it away
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:  # its last holder has just removed it
             pass
         except BlockingIOError:
-            os.close(lock)
+            if descriptor is not None:
+                os.close(descriptor)
             raise
         except OSError:  # a file system without locks, or a full one: the edit may still fit
-            _release(lock, place, [], os.getpid())
+            _release(descriptor, path, [], os.getpid())
             return None
-        if lock is not None:
-            os.close(lock)
-            lock = None
+        if descriptor is not None:
+            os.close(descriptor)
     return None
 
 
-def _release(lock: int | None, place: Path, made: list[Path], process: int) -> None:
-    """made: folders that were made for it, and are left only where something lies in them. process: whose it is; a
-    forked one has the descriptor too.
+def _release(descriptor: int | None, path: Path, folders: list[Path], process: int) -> None:
+    """Remove a lock file and the folders that were made for it, where they are empty.
+
+    process: the one that took the lock. A forked process has its descriptor too, and must not release it.
     """
     if os.getpid() != process:
         return
-    if lock is not None:
+    if descriptor is not None:
         with contextlib.suppress(OSError):
-            place.unlink()  # before the lock goes, so that nobody else's is taken away
-        os.close(lock)
-    for folder in made:
+            path.unlink()  # before the lock is released, so that no other run's file is removed
+        os.close(descriptor)
+    for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

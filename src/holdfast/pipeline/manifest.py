@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..base.files import from_json
+from ..base.files import parse_json
 from ..base.old_names import rename_fields
 
 
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return a manifest with the present names of its task's fields; empty where there is none, or it is damaged."""
     try:
-        data = from_json(path.read_text())
+        data = parse_json(path.read_text())
     except (OSError, ValueError):
         return {}
     if not (isinstance(data, dict) and isinstance(data.get("task"), dict)):

@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from ..base.files import whole
+from ..base.files import atomic_write
 from ..media import masks, overlays, previews, video
 
 
@@ -16,5 +16,5 @@ def write_strip(path: Path, clip: video.Clip, part: range, mask: masks.Mask) -> 
         for i, (frame, inside) in enumerate(zip(frames, mask.frames(), strict=False))
         if i in wanted
     ]
-    with whole(path) as made:
+    with atomic_write(path) as made:
         previews.draw_strip({"mask": row}, previews.MAX_WIDTH / len(row) / clip.size[0]).save(made)

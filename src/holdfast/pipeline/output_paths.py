@@ -1,4 +1,4 @@
-"""Where a result goes, what lies beside it, and whether it can be written there: asked before any work is paid for."""
+"""Where a result and its companion files are written, and whether they can be: checked before any work."""
 
 import os
 import re
@@ -9,138 +9,136 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..base.files import scratch
+from ..base.files import scratch_folder
 from ..media import video
 from ..media.image_files import is_system_file
-from .progress import SavedProgress
-from .task import EditTask
 
-# FFmpeg would take such a name for a place on the network or a pipe. One letter is a drive of Windows.
+# FFmpeg would read such a name as a network address or a pipe. A single letter is a drive of Windows.
 PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+,.-]+:")
-# Of the raw frames, what a result takes up. Rather too little: a wrong guess that refuses does more harm, since the
-# latents of an edit that could not be written are kept.
+# The size of a result as a share of its raw frames. They are low on purpose: a wrong refusal does more harm than a full
+# disk, since the latents of an edit that cannot be written are kept.
 LOSSY_SHARE, LOSSLESS_SHARE = 1 / 100, 1 / 10
+OTHER_OUTPUT = "choose another --output"
 
 
 def manifest_path(output: Path) -> Path:
+    """Return the path of a result's manifest."""
     return output.with_name(output.name + ".json")
 
 
 def latents_path(output: Path) -> Path:
+    """Return the path of a result's saved progress."""
     return output.with_name(output.name + ".latents.safetensors")
 
 
 def adapters_path(output: Path) -> Path:
+    """Return the path of the adapters that were trained on the clip."""
     return output.with_name(output.name + ".adapters.safetensors")
 
 
 def first_frame_path(output: Path) -> Path:
-    """Of the first frame that an image model made."""
+    """Return the path of the first frame that an image model made."""
     return output.with_name(output.name + ".first.png")
 
 
 def mask_picture_path(output: Path) -> Path:
-    """Of the picture that shows an automatic mask."""
+    """Return the path of the picture that shows an automatic mask."""
     return output.with_name(output.name + ".mask.png")
 
 
 def all_paths(output: Path) -> tuple[Path, ...]:
-    """All files that an edit may write."""
-    beside = (manifest_path, latents_path, adapters_path, first_frame_path, mask_picture_path)
-    return output, *(path(output) for path in beside)
-
-
-def saved_progress(task: EditTask) -> SavedProgress:
-    """Where the latents of a task with an output are kept."""
-    return SavedProgress(latents_path(parse_output(task.output)), task.latent_key())
+    """Return every path that an edit may write, the output first."""
+    companions = (manifest_path, latents_path, adapters_path, first_frame_path, mask_picture_path)
+    return output, *(path(output) for path in companions)
 
 
 def parse_output(output: str | Path) -> Path:
-    """An output as a path. Raises ValueError for what is the name of no file or folder."""
+    """Return an output as a path. Raises UserError for a text that is not the name of a file or folder."""
     if PROTOCOL.match(str(output)):
         raise UserError(
-            f"{output} begins as an address does, and results go to files; write ./{output} for a file of that name"
+            f"{output} looks like an address, and results are written to files",
+            f"write ./{output} for a file of that name",
         )
     path = Path(output)
     if path.name in ("", "..") or "\0" in str(output):
-        raise UserError(f"{str(output)!r} is no name of a file; give another --output")
+        raise UserError(f"{str(output)!r} is not a valid file name", OTHER_OUTPUT)
     return path
 
 
-def check_output_path(output: str | Path, made_from: Iterable[str]) -> None:
-    """Raises ValueError where a result cannot be written, or would replace what it was made from or what is not ours.
+def check_output_path(output: str | Path, inputs: Iterable[str]) -> None:
+    """Raise UserError where a result cannot be written, or would overwrite an input or a file that is not ours.
 
-    Whether a place takes a file is tried, for no flag tells it of every file system.
+    inputs: the files that the result is made from. Writing is tried, because no flag of a file system tells reliably
+    whether it accepts a file.
     """
     path = parse_output(output)
     try:
         _check_overwrite(path)
-        _check_input_overwrite(path, made_from)
+        _check_input_overwrite(path, inputs)
         _try_writing(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; give another --output"
-        ) from error
+        raise UserError(f"{path} cannot be written: {error.strerror or error}", OTHER_OUTPUT) from error
 
 
 def _check_overwrite(path: Path) -> None:
-    """What lies there already must be an earlier result, or nothing that is missed."""
+    """Raise UserError where something other than an earlier result would be overwritten."""
     for place in all_paths(path):
-        folder = place == path and not path.suffix
-        if place.is_dir() and not folder:
-            raise UserError(f"{place} is a folder; give another --output")
+        is_frames_folder = place == path and not path.suffix
+        if place.is_dir() and not is_frames_folder:
+            raise UserError(f"{place} is a folder", OTHER_OUTPUT)
         if place.exists() and not place.is_dir():
             if not stat.S_ISREG(place.stat().st_mode):
-                raise UserError(f"{place} is no file but a device or a pipe; give another --output")
-            if folder:
+                raise UserError(f"{place} is a device or a pipe, not a regular file", OTHER_OUTPUT)
+            if is_frames_folder:
                 raise UserError(
-                    f"{place} is a file, and a name without an ending is a folder of frames; give another --output"
+                    f"{place} is a file, and a name without an extension is a folder of frames",
+                    OTHER_OUTPUT,
                 )
     if path.is_dir() and not _is_own_folder(path):
         raise UserError(
-            f"{path} is a folder that holds other things; give a file name, or a folder of its own"
+            f"{path} is a folder that holds other files", "give a file name, or a new or empty folder"
         )
 
 
 def _is_own_folder(folder: Path) -> bool:
-    """Whether a folder is empty, or an earlier result with nothing else put into it."""
-    names = [f for f in folder.iterdir() if not is_system_file(f)]
-    known = manifest_path(folder).exists() or latents_path(folder).exists()
-    return not names or (known and all(f.suffix == ".png" and f.is_file() for f in names))
+    """Return whether a folder is empty, or holds an earlier result and nothing else."""
+    files = [file for file in folder.iterdir() if not is_system_file(file)]
+    is_result = manifest_path(folder).exists() or latents_path(folder).exists()
+    return not files or (is_result and all(f.suffix == ".png" and f.is_file() for f in files))
 
 
-def _check_input_overwrite(path: Path, made_from: Iterable[str]) -> None:
+def _check_input_overwrite(path: Path, inputs: Iterable[str]) -> None:
     written = {os.path.realpath(place) for place in all_paths(path)}
-    for name in made_from:
-        source = Path(os.path.realpath(name))  # which bears a link to itself
-        within = Path(os.path.realpath(path)) in source.parents
-        if source.exists() and (str(source) in written or within):
-            raise UserError(f"the result would replace {name}; give another --output")
+    for name in inputs:
+        source = Path(os.path.realpath(name))  # it resolves a link to itself, too
+        is_inside = Path(os.path.realpath(path)) in source.parents
+        if source.exists() and (str(source) in written or is_inside):
+            raise UserError(f"the output would overwrite {name}", OTHER_OUTPUT)
 
 
 def _try_writing(path: Path) -> None:
-    """Make the folder and the longest name in it, and take away again what was not there."""
+    """Create the folder and the longest name in it, and remove what was not there before."""
     absent = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch(max(all_paths(path), key=lambda p: len(p.name))):
+        with scratch_folder(max(all_paths(path), key=lambda p: len(p.name))):
             pass
     finally:
         for folder in absent:
-            with suppress(OSError):  # not made, or somebody has put something there meanwhile
+            with suppress(OSError):  # it was not created, or another program has used it since
                 folder.rmdir()
 
 
 def check_disk_space(path: Path, clip: video.Clip, codec: str) -> None:
-    """Raises ValueError where the disk has too little room for the result, by a guess."""
+    """Raise UserError where the disk has clearly too little room for the result."""
     width, height = clip.size
     raw = clip.frames * width * height * 3 * (1 if clip.bits == 8 else 2)
-    plain = path.suffix.lower() not in video.CONTAINERS or codec in ("lossless", "ffv1", "prores")
-    needed = raw * (LOSSLESS_SHARE if plain else LOSSY_SHARE)
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    free = shutil.disk_usage(there).free
+    is_lossless = path.suffix.lower() not in video.CONTAINERS or codec in ("lossless", "ffv1", "prores")
+    needed = raw * (LOSSLESS_SHARE if is_lossless else LOSSY_SHARE)
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{path} takes about {needed / 2**20:.0f} MB, and {free / 2**20:.0f} MB are free there; "
-            "free some, or give another --output"
+            f"{path} needs about {needed / 2**20:.0f} MB, and {free / 2**20:.0f} MB are free there",
+            f"free some space, or {OTHER_OUTPUT}",
         )

@@ -9,7 +9,7 @@ from typing import Any
 from .. import methods
 from ..base import prompt_diff
 from ..base.errors import UserError
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..base.prompts import clean_prompt
 from ..base.schema import configure
 from ..media import fitting
@@ -78,7 +78,7 @@ class Plan:
 
 
 def _words_at(text: str, indices: tuple[int, ...]) -> str:
-    written = prompt_diff.pieces(clean_prompt(text))
+    written = prompt_diff.written_words(clean_prompt(text))
     return " ".join(written[i] for i in indices)
 
 
@@ -135,14 +135,14 @@ def choose_image_model(task: EditTask, method: ModuleType, cfg: Any, about) -> M
     wants = getattr(method, "wants_guide", None)
     if wants is None or not wants(cfg):
         if task.image_model and choose_first_frame_model(task, about).name is None:
-            note(f"{task.method} uses no second model here; --image-model has no effect")
+            warn_user(f"{task.method} uses no second model here; --image-model has no effect")
         return ModelChoice(f"{task.method} uses none with these settings")
     if not (task.source_prompt.strip() and task.target_prompt.strip()):
-        note(f"no prompts are given, so no image model guides: {task.method} goes without")
+        warn_user(f"no prompts are given, so no image model guides: {task.method} goes without")
         return ModelChoice("no prompts are given")
     found = _choose_helper(task, about)
     if found.name is None:
-        note(f"{found.reason}: {task.method} goes without")
+        warn_user(f"{found.reason}: {task.method} goes without")
         return found
     other = registry.describe_backbone(found.name, found.weights)
     if other.latent_space != about.latent_space or other.clip_format.stride != about.clip_format.stride:
@@ -180,14 +180,14 @@ def find_edit_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
     """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
     named = [clean_prompt(word) for word in task.words]
     source = clean_prompt(task.source_prompt)
-    change = prompt_diff.changed(source, clean_prompt(task.target_prompt), named)
+    change = prompt_diff.compare_prompts(source, clean_prompt(task.target_prompt), named)
     if task.mask == "auto" and not task.changes_nothing and not (change.source or change.target):
         raise UserError(prompt_diff.NO_WORD)
     looks = "text_attention" in method.NEEDS
     if looks and not task.changes_nothing:
-        return prompt_diff.noted(change, source)
+        return prompt_diff.warn_about_change(change, source)
     if task.words and not looks and task.mask != "auto":
-        note(f"words have no effect on {task.method}, which does not look at attention")
+        warn_user(f"words have no effect on {task.method}, which does not look at attention")
     return change
 
 

@@ -1,82 +1,149 @@
-"""Saved progress: the latents of a run that stopped, from which `--resume` goes on."""
+"""Saved progress: what a stopped run leaves next to its output, so that `--resume` can continue it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
+from ..base.notices import warn_user
+from .output_paths import adapters_path, latents_path, parse_output
+from .task import EditTask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from ..sampling.field import Step
+
+# The version of the file's layout, and of the state that methods keep in it: raise it when either changes.
+PROGRESS_VERSION = "2"
+DELETE = "delete it to start over"
 
 
 @dataclass(frozen=True)
 class SavedProgress:
-    """Latents on disk beside a result, bound to one task by its key."""
+    """The latents of a run, in a file that is bound to one task by its key.
+
+    extra: tensors by name that the run made before its first step (a mask, a first frame). They are saved with every
+    step, so that a resumed run continues with the same ones.
+    """
 
     path: Path
     key: str
-    # name: tensor. What a run found out before its first step, saved with every one
-    extra: dict = field(default_factory=dict)
+    extra: "Mapping[str, Tensor]" = field(default_factory=dict)
 
     def save(self, step: "Step") -> None:
+        """Write a step. Raises OSError where it cannot be written."""
         tensors = {"z": step.z}
         tensors |= {f"state.{name}": value for name, value in step.state.items()}
-        tensors |= {f"found.{name}": value for name, value in self.extra.items()}
-        about = {
+        tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
+        metadata = {
             "key": self.key,
             "stage": step.stage,
             "index": str(step.index),
             "count": str(step.count),
-            "version": __version__,
+            "progress_version": PROGRESS_VERSION,
         }
-        save_tensors(self.path, tensors, about)
+        save_tensors(self.path, tensors, metadata)
 
-    def load(self) -> "tuple[Step, dict] | None":
-        """The saved step and what was found before it; None where nothing was saved.
+    def load(self) -> "tuple[Step, dict[str, Tensor]] | None":
+        """Return the saved step and the extra tensors; None where nothing was saved.
 
-        Raises ValueError where the file cannot be read, or belongs to another task.
+        Raises UserError where the file is damaged, or was saved by another version or for another task.
         """
-        from ..sampling.field import Step
-
         if not self.path.exists():
             return None
-        tensors, about = load_tensors(self.path)
-        if about.get("key") != self.key:
+        tensors, metadata = load_tensors(self.path)
+        self._check_version(metadata)
+        if metadata.get("key") != self.key:
             raise UserError(
-                f"{self.path} was saved by another task or other settings; delete it, or run without --resume"
+                f"{self.path} was saved by another task, or with other settings",
+                "delete it, or run without --resume",
             )
-        try:
-            place = about["stage"], int(about["index"]), int(about["count"])
-            step = Step(*place, tensors["z"], _under("state.", tensors))
-            if "digest" not in about:
-                raise KeyError("digest")
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{self.path} does not say where its run stopped; delete it to start over"
-            ) from error
-        if about.get("version") != __version__:  # what a method keeps in its state may have changed
-            raise UserError(
-                f"{self.path} was saved by another version of Holdfast; delete it, or run without --resume"
-            )
-        return step, _under("found.", tensors)
+        return _read_step(self.path, tensors, metadata), _select("extra.", tensors)
+
+    def _check_version(self, metadata: "Mapping[str, str]") -> None:
+        version = metadata.get("progress_version")
+        if version == PROGRESS_VERSION:
+            return
+        if version is None and "version" not in metadata:
+            raise UserError(f"{self.path} does not say which version saved it", DELETE)
+        saved_by = f"Holdfast {metadata['version']}" if version is None else f"version {version}"
+        raise UserError(
+            f"{self.path} is progress of {saved_by}, which this version of Holdfast cannot resume",
+            "delete it, or run without --resume",
+        )
 
     def can_resume(self) -> bool:
-        """Whether there is something of this task to go on from."""
+        """Return whether there is progress of this task that this version can read."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, "np") as file:
-                about = file.metadata() or {}
-                return (about.get("key"), about.get("version")) == (self.key, __version__)
+                metadata = file.metadata() or {}
         except (SafetensorError, OSError):
             return False
+        expected = {"key": self.key, "progress_version": PROGRESS_VERSION}
+        return all(metadata.get(name) == value for name, value in expected.items())
 
     def remove(self) -> None:
+        """Remove the file, if there is one."""
         self.path.unlink(missing_ok=True)
 
 
-def _under(prefix: str, tensors: dict) -> dict:
+def saved_progress(task: EditTask) -> SavedProgress:
+    """Return the saved progress of a task with an output. Nothing is read yet."""
+    return SavedProgress(latents_path(parse_output(task.output)), task.latent_key())
+
+
+def _read_step(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: "Mapping[str, str]"
+) -> "Step":
+    from ..sampling.field import Step
+
+    try:
+        position = metadata["stage"], int(metadata["index"]), int(metadata["count"])
+        step = Step(*position, tensors["z"], _select("state.", tensors))
+        if "digest" not in metadata:
+            raise KeyError("digest")
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} does not say where its run stopped", DELETE) from error
+    return step
+
+
+def _select(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return the tensors whose name begins with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """Adapters that a method trained on the clip, next to the output. key: of what their training depends on."""
+
+    path: Path
+    key: str
+
+    def load(self) -> "dict[str, Tensor] | None":
+        """Return the adapters, where they were trained on this clip with these settings.
+
+        Adapters only save time, so a damaged file is ignored, with a notice.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            tensors, metadata = load_tensors(self.path)
+        except ValueError:
+            tensors, metadata = {}, {}
+        if not tensors or not all(value.isfinite().all() for value in tensors.values()):
+            warn_user(f"{self.path} is damaged: the clip's motion is learnt again")
+            return None
+        if metadata.get("key") != self.key:
+            return None
+        warn_user(f"the clip's motion was learnt in an earlier run, which saved it as {self.path}")
+        return tensors
+
+    def save(self, tensors: "Mapping[str, Tensor]") -> None:
+        """Write the adapters. Raises OSError where they cannot be written."""
+        save_tensors(self.path, tensors, {"key": self.key})

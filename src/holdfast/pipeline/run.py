@@ -1,45 +1,54 @@
-"""A whole edit of a file: read, plan, load, walk, and what is saved on the way. `events` is it; `edit` exhausts it."""
+"""Run an edit of a file: read, plan, load, run the sampling loop, and save its progress on the way.
+
+`edit_events` yields its events; `edit` runs them to the end.
+"""
 
 import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
 
-from ..base.files import load_tensors, save_tensors, tidy, whole
+from ..base.files import remove_stale_scratch, atomic_write
 from ..base.memory import PeakMemory
-from ..base.notices import Notice, gathered, note
+from ..base.notices import Notice, with_notices, warn_user
 from ..media import first_frame, images, masks, video
+from ..media.clip_format import ClipFormat
 from ..media.images import to_tensor
 from ..models import calibration, registry
 from ..models.base import Backbone
 from ..sampling.field import Step
 from . import loop, mask_strip, unused_options
-from .locks import lock_output
-from .loop import EditFinished, Event, FirstFramePainted, NoticeIssued, Progress
-from .output_paths import (
-    adapters_path,
-    all_paths,
-    first_frame_path,
-    mask_picture_path,
-    saved_progress,
+from .edited_clip import EditedClip
+from .events import (
+    EditFinished,
+    Event,
+    FirstFramePainted,
+    NoticeIssued,
+    Progress,
+    ProgressCallback,
 )
+from .in_memory import HELPERS
+from .locks import lock_output
+from .manifest_content import make_manifest
+from .output_paths import adapters_path, all_paths, first_frame_path, mask_picture_path
 from .planning import Plan, make_plan
-from .progress import SavedProgress
-from .result import Clock, ProgressCallback, Result, make_manifest
+from .progress import AdapterFile, SavedProgress, saved_progress
+from .result import Result
 from .task import EditTask
 from .validation import ValidatedTask, keyframes_by_index, validate
+from .writer import StageTimer, Writer
 
-SAVE_EVERY = 20.0  # seconds between two saves of a running edit
+SAVE_SECONDS = 20.0  # between two saves of a running edit
 
 
 class EditCancelled(KeyboardInterrupt):
-    """The user stopped a run, and the message says how far it came. saved: whether there is something to go on from."""
+    """The user stopped a run. The message says how far it came. saved: whether its progress can be resumed."""
 
     def __init__(self, message: str, saved: bool):
         super().__init__(message)
@@ -54,40 +63,51 @@ def edit(
     validated: ValidatedTask | None = None,
     judge_result: bool = True,
 ) -> Result:
-    """Run an edit up to the saved latent. `Result.save` decodes and writes it.
+    """Run an edit up to its latent. `Result.save` decodes it and writes the file.
 
-    backbone: one that is loaded already; else the task's is loaded. resume: go on from the latents beside the output.
-    report: told (stage, done, count) as it goes. known: the task as it was taken in, where that is done already.
-    judged: ask the model at the end whether it sees the target in the result (agreement.py).
-    Raises ValueError for bad input, Missing for missing weights, Cancelled after Ctrl-C.
+    backbone: a loaded one; by default the task's is loaded. resume: continue from the progress saved next to the
+    output. on_progress: called with (stage, done, count). validated: the task's validation, where it is done already.
+    judge_result: let the model score the result (agreement.py).
+
+    Raises UserError for bad input, Missing for missing weights, EditCancelled after Ctrl-C.
     """
-    return run_to_end(edit_events(task, backbone, resume, validated, judge_result), task, on_progress)
+    events = edit_events(task, backbone, resume, validated, judge_result)
+    return run_to_end(events, task, on_progress)
 
 
 def run_to_end(
-    running: Generator[Event | Result], task: EditTask, on_progress: ProgressCallback | None = None
+    events: "Generator[Event | Result, None, None]",
+    task: EditTask,
+    on_progress: ProgressCallback | None = None,
 ) -> Result:
-    """The last of a task's events. Likewise, and what the report itself raises cancels the edit."""
-    step = None
-    store = saved_progress(task) if task.output else None  # now: its key is of files that may go
+    """Run a task's events to the end and return the result. Notices become warnings.
+
+    Raises as `edit` does. What on_progress raises cancels the edit, too.
+    """
+    step = event = None
+    # Its key depends on input files, which may be gone at the end.
+    progress = saved_progress(task) if task.output else None
     try:
-        with contextlib.closing(running):
-            for event in running:
+        with contextlib.closing(events):
+            for event in events:
                 if isinstance(event, NoticeIssued):
                     warnings.warn(event.text, Notice, stacklevel=3)
                 elif isinstance(event, Step):
                     step = event
-                if on_progress and isinstance(event, Progress):
-                    on_progress(event.stage, event.done, event.count)
-                elif on_progress and isinstance(event, Step):
-                    on_progress(event.stage, event.index, event.count)
+                _report(event, on_progress)
     except KeyboardInterrupt as error:
-        where = "before a step was done"
-        if step:
-            where = f"after step {step.index} of {step.count}"
-        saved = store is not None and store.can_resume()
+        where = f"after step {step.index} of {step.count}" if step else "before a step was done"
+        saved = progress is not None and progress.can_resume()
         raise EditCancelled(f"stopped {where}", saved) from error
+    assert isinstance(event, Result)
     return event
+
+
+def _report(event: "Event | Result", on_progress: ProgressCallback | None) -> None:
+    if on_progress and isinstance(event, Progress):
+        on_progress(event.stage, event.done, event.count)
+    elif on_progress and isinstance(event, Step):
+        on_progress(event.stage, event.index, event.count)
 
 
 def edit_events(
@@ -96,22 +116,28 @@ def edit_events(
     resume: bool = False,
     validated: ValidatedTask | None = None,
     judge_result: bool = True,
-) -> Iterator[Event | Result]:
-    """An edit as it goes: Progress, Note and Step; the Result is the last. Closing it cancels the edit and saves its
-    latents.
+) -> "Generator[Event | Result, None, None]":
+    """Yield the events of an edit, the Result last. Closing the generator cancels the edit and saves its progress.
+
+    Parameters and errors are those of `edit`.
     """
-    notes: list[str] = []
-    for event in gathered(_run_locked(task, backbone, resume, validated, judge_result), NoticeIssued):
+    notices: list[str] = []
+    events = _run_locked(task, backbone, resume, validated, judge_result)
+    for event in with_notices(events, NoticeIssued):
         if isinstance(event, NoticeIssued):
-            notes.append(event.text)
+            notices.append(event.text)
         elif isinstance(event, Result):
-            event.manifest["notes"] = notes
+            event.manifest["notes"] = notices
         yield event
 
 
 @dataclass
 class EditSession:
-    """A clip that was read and what was planned for it."""
+    """An edit whose clip is open and planned.
+
+    part: the frames that are edited. first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
+    keyframes by index. latent: the part's, where it is encoded already. judges_result: whether the model scores it.
+    """
 
     task: EditTask
     clip: video.Clip
@@ -119,214 +145,238 @@ class EditSession:
     mask: masks.Mask | None
     plan: Plan
     progress: SavedProgress | None
-    first_frame: Tensor | None = None  # the wanted first frame, as the model takes it
-    latent: Tensor | None = None  # the part, where it was encoded already
-    keyframes: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # and others, by place
-    judges_result: bool = False  # whether the model is asked about the result
+    first_frame: Tensor | None = None
+    latent: Tensor | None = None
+    keyframes: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    judges_result: bool = False
 
-    def report_first_frame(self, made: FirstFramePainted) -> None:
-        """Say that an image model made the wanted first frame, and write it beside the output."""
-        said = f"{self.plan.first_frame_model.name} made the first frame from the prompts"
-        if self.task.output:
-            path = first_frame_path(Path(self.task.output))
-            with whole(path) as part:
-                images.write(part, made.frame)
-            said += f": {path}"
-        note(f"{said} ({made.evaluations} evaluations)")
-        self.find({"first": made.frame})
+    def frames(self) -> Iterator[Tensor]:
+        """Read the part's frames as the model takes them, 3 H W in [0, 1]."""
+        arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
+        return self.plan.fit.to_model(to_tensor(array) for array in arrays)
 
-    def find(self, found: dict[str, Tensor]) -> None:
-        """What is from now on saved with every step, so that a resumed run goes on with the same."""
-        if self.progress:
-            self.progress = dataclasses.replace(self.progress, extra=self.progress.extra | found)
-
-    def adapters_file(self) -> tuple[Path, str] | None:
-        """Where adapters that the method fits to this clip are kept, and their key; None where there are none."""
+    def adapter_file(self) -> AdapterFile | None:
+        """Return where the adapters that the method trains on this clip are saved; None where it trains none."""
         names = getattr(self.plan.method, "FITTED", ())
         if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.config, name) for name in names}
-        return adapters_path(Path(self.task.output)), self.task.adapters_key(settings)
+        return AdapterFile(adapters_path(Path(self.task.output)), self.task.adapters_key(settings))
 
-    def frames(self) -> Iterator[Tensor]:
-        """The part's frames as the model takes them."""
-        arrays = islice(video.read(self.clip), self.part.start, self.part.stop)
-        return self.plan.fit.to_model(to_tensor(array) for array in arrays)
+    def save_with_progress(self, tensors: Mapping[str, Tensor]) -> None:
+        """Save tensors with every step from now on, so that a resumed run continues with the same ones."""
+        if self.progress:
+            extra = {**self.progress.extra, **tensors}
+            self.progress = dataclasses.replace(self.progress, extra=extra)
 
     def save_step(self, step: Step | None) -> None:
-        """Save a step, where there is one and a place for it."""
+        """Save a step, where there is one and the task has an output."""
         if self.progress and step:
             with tolerate_full_disk(self.progress.path):
                 self.progress.save(step)
 
-    def use_auto_mask(self, grid, cells: Tensor) -> loop.MaskFrames:
-        """The automatic mask of these cells, from now on the edit's own."""
-        self.mask = loop.mask_from_cells(self.plan, grid, cells)
-        self.find({"mask": cells.byte()})
+    def use_auto_mask(self, clip_format: ClipFormat, cells: Tensor) -> loop.MaskFrames:
+        """Use a mask of these latent cells for this edit, and return its frames."""
+        self.mask = loop.mask_from_cells(self.plan, clip_format, cells)
+        self.save_with_progress({"mask": cells.byte()})
         return self.mask.frames
 
     def report_mask(self) -> None:
-        """Say that the automatic mask is a guess, and write a picture of it next to the output."""
-        said = "the mask is a guess from what the words attend to"
-        if self.task.output:
+        """Tell the user that the automatic mask is a guess, and write a picture of it next to the output."""
+        text = "the mask is a guess, made from where the words attend"
+        if self.task.output and self.mask:
             path = mask_picture_path(Path(self.task.output))
             with tolerate_full_disk(path):
                 mask_strip.write_strip(path, self.clip, self.part, self.mask)
-            said += f": look at {path}"
-        note(f"{said}; a box or a mask of your own is surer")
+            text += f": look at {path}"
+        warn_user(f"{text}; a box or a mask file is more reliable")
+
+    def report_first_frame(self, painted: FirstFramePainted) -> None:
+        """Tell the user that an image model made the first frame, and write it next to the output."""
+        text = f"{self.plan.first_frame_model.name} made the first frame from the prompts"
+        if self.task.output:
+            path = first_frame_path(Path(self.task.output))
+            with atomic_write(path) as temporary:
+                images.write(temporary, painted.frame)
+            text += f": {path}"
+        warn_user(f"{text} ({painted.evaluations} evaluations)")
+        self.save_with_progress({"first": painted.frame})
 
 
 @contextlib.contextmanager
 def tolerate_full_disk(path: Path) -> Iterator[None]:
-    """What cannot be saved is noted. A full disk does not end the edit: its result may still fit."""
+    """Turn an OSError of the block into a notice: the edit continues, and its result may still fit on the disk."""
     try:
         yield
     except OSError as error:
-        note(f"{path} cannot be saved ({error.strerror or error}): a stop would lose what is done")
+        reason = error.strerror or error
+        warn_user(f"{path} cannot be saved ({reason}): if the run stops, its progress is lost")
 
 
-def open_session(task: EditTask, backbone: Backbone | None, validated: ValidatedTask | None = None) -> EditSession:
-    """Read the clip and choose everything, so that what cannot work fails before any of it is paid for."""
+def open_session(
+    task: EditTask, backbone: Backbone | None, validated: ValidatedTask | None = None
+) -> EditSession:
+    """Open a task's clip and files, and plan the edit, so that what cannot work fails before a model is loaded.
+
+    Raises UserError for bad input, Missing for missing weights.
+    """
     validated = validated or validate(task, backbone)
     clip, part = validated.clip, validated.part
-    bound = task.mask and task.mask != "auto"
-    mask = loop.open_task_mask(task, clip, part, task.allow_any_mask) if bound else None
+    has_mask = task.mask and task.mask != "auto"
+    mask = loop.open_task_mask(task, clip, part, task.allow_any_mask) if has_mask else None
     unused_options.warn_unused_file_options(task, clip)
     if not task.changes_nothing:
         calibration.check_words(validated.info, task.prompts)
-    keys = keyframes_by_index(task, part)
-    chosen = make_plan(task, validated.info, len(part), (clip.size[1], clip.size[0]), keys)
-    store = saved_progress(task) if task.output else None
-    edit = EditSession(task, clip, part, mask, chosen, store, latent=validated.latent)
+    keyframes = keyframes_by_index(task, part)
+    plan = make_plan(task, validated.info, len(part), (clip.size[1], clip.size[0]), keyframes)
+    progress = saved_progress(task) if task.output else None
+    session = EditSession(task, clip, part, mask, plan, progress, latent=validated.latent)
     if task.first_frame:
-        edit.first_frame = first_frame.read(task.first_frame, chosen.fit, next(edit.frames()))
-    for at, path in keys.items():
-        shown = next(islice(edit.frames(), at, None))
-        edit.keyframes[at] = first_frame.read(path, chosen.fit, shown)
-    return edit
+        own = next(session.frames())
+        session.first_frame = first_frame.read(task.first_frame, plan.fit, own)
+    for index, path in keyframes.items():
+        own = next(islice(session.frames(), index, None))
+        session.keyframes[index] = first_frame.read(path, plan.fit, own)
+    return session
 
 
 def _run_locked(
-    task: EditTask, backbone: Backbone | None, resume: bool, known: ValidatedTask | None, judged: bool
-) -> Iterator[Event | Result]:
-    clock, memory = Clock(), PeakMemory()
+    task: EditTask,
+    backbone: Backbone | None,
+    resume: bool,
+    validated: ValidatedTask | None,
+    judge_result: bool,
+) -> "Generator[Event | Result, None, None]":
+    """Run an edit while no other run writes its output."""
+    timer, memory = StageTimer(), PeakMemory()
     with memory:
-        edit = open_session(task, backbone, known)
-    edit.judges_result = judged
+        session = open_session(task, backbone, validated)
+    session.judges_result = judge_result
     if not task.output:
         with memory:
-            result = yield from _load_and_run(edit, backbone, resume, clock)
-        yield dataclasses.replace(result, memory=memory)
+            result = yield from _load_and_run(session, backbone, resume, timer)
+        result.writer.memory = memory
+        yield result
         return
-    with lock_output(task.output) as claim, memory:
-        tidy(all_paths(Path(task.output)))
-        result = yield from _load_and_run(edit, backbone, resume, clock)
-    yield dataclasses.replace(result, memory=memory, lock=claim)
+    with lock_output(task.output) as lock, memory:
+        remove_stale_scratch(all_paths(Path(task.output)))
+        result = yield from _load_and_run(session, backbone, resume, timer)
+    result.writer.memory, result.writer.lock = memory, lock
+    yield result
 
 
-def _load_and_run(edit: EditSession, backbone: Backbone | None, resume: bool, clock: Clock) -> Iterator[Event]:
-    """Load and walk; returns the Result. Nobody else works on its output meanwhile."""
-    task = edit.task
-    saved = edit.progress.load() if resume and edit.progress and not task.changes_nothing else None
-    # What a stopped run saved has those of the clip that it was in.
-    known = task.changes_nothing or (saved is not None and edit.plan.windows.count == 1)
-    adapters = None if known else load_adapters(edit.adapters_file())
-    clock.lap("read")
+def _load_and_run(
+    session: EditSession, backbone: Backbone | None, resume: bool, timer: StageTimer
+) -> Generator[Event, None, Result]:
+    """Load the backbone and run the loop."""
+    task = session.task
+    saved = None
+    if resume and session.progress and not task.changes_nothing:
+        saved = session.progress.load()
+    adapters = _load_adapters(session, is_resumed=saved is not None)
+    timer.lap("read")
     yield Progress("read", 1, 1)
-    clock.restart()
+    timer.restart()
     backbone = backbone or registry.load_backbone(
         task.backbone, task.weights, task.device, task.dtype
     )
-    clock.lap("load")
+    timer.lap("load")
     yield Progress("load", 1, 1)
-    done = EditFinished(None, 0)
+    finished = None
     if task.changes_nothing:
-        alike = task.source_prompt.split() == task.target_prompt.split()
-        how = "are equal" if alike else "differ in punctuation, case or spelling forms alone"
-        note(f"the prompts {how}: the result is the source")
+        _report_equal_prompts(task)
     else:
         if resume and saved is None:
-            note("nothing was saved to go on from; starting over")
-        done = yield from _run_and_save(edit, backbone, saved, adapters, clock)
-        if not done.is_edited:
-            note(f"{task.method} has nothing to walk with these settings: the result is the source")
-    manifest = make_manifest(edit.plan, edit.clip, backbone, done)
-    about = (edit.plan, edit.clip, edit.part, edit.mask, backbone)
-    return Result(*about, done.z if done.is_edited else None, manifest, edit.progress, clock)
+            warn_user("there is no saved progress to resume; starting over")
+        finished = yield from _run_and_save(session, backbone, saved, adapters, timer)
+        if not finished.is_edited:
+            warn_user(f"{task.method} has no step to do with these settings: the result is the source")
+    z = finished.z if finished and finished.is_edited else None
+    edited = EditedClip(session.plan, session.clip, session.part, session.mask, backbone, z)
+    manifest = make_manifest(session.plan, session.clip, backbone, finished)
+    return Result(edited, manifest, Writer(session.progress, timer))
 
 
-def load_adapters(fitted: tuple[Path, str] | None) -> dict[str, Tensor] | None:
-    """Adapters that lie beside the output, if they were fitted to this clip with these settings. Broken ones count as
-    none: they are a saving, which the edit can do without.
-    """
-    if fitted is None or not fitted[0].exists():
+def _report_equal_prompts(task: EditTask) -> None:
+    are_equal = task.source_prompt.split() == task.target_prompt.split()
+    how = "are equal" if are_equal else "differ only in punctuation, case or spelling"
+    warn_user(f"the prompts {how}: the result is the source")
+
+
+def _load_adapters(session: EditSession, is_resumed: bool) -> dict[str, Tensor] | None:
+    """Load the adapters of an earlier run, unless they are not needed or the saved progress contains them."""
+    is_contained = is_resumed and session.plan.windows.count == 1
+    file = session.adapter_file()
+    if session.task.changes_nothing or is_contained or file is None:
         return None
-    try:
-        tensors, about = load_tensors(fitted[0])
-    except ValueError:
-        tensors, about = {}, {"key": fitted[1]}
-    if not tensors or not all(value.isfinite().all() for value in tensors.values()):
-        note(f"{fitted[0]} is damaged: the clip's motion is learnt anew")
-        return None
-    if about.get("key") != fitted[1]:
-        return None
-    note(f"the clip's motion is known from an earlier run: {fitted[0]}")
-    return tensors
+    return file.load()
 
 
 def _run_and_save(
-    edit: EditSession,
+    session: EditSession,
     backbone: Backbone,
-    saved: tuple[Step, dict] | None,
+    saved: tuple[Step, dict[str, Tensor]] | None,
     adapters: dict[str, Tensor] | None,
-    clock: Clock,
-) -> Iterator[Event]:
-    """The walk, saved every now and then, when it is cancelled, and at its end; returns its Done."""
-    step, found = saved or (None, {})
-    place, fitted = edit.adapters_file(), dict(adapters or {})
-    edit.find(found)
-
-    def locate(cells: Tensor) -> loop.MaskFrames:
-        frames = edit.use_auto_mask(backbone.clip_format, cells)
-        edit.report_mask()
-        return frames
-
-    job = loop.LoopJob(
-        edit.plan,
-        frames=edit.frames,
-        mask=edit.mask.frames if edit.mask else None,
-        make_auto_mask=locate,
-        cells=found["mask"] > 0 if "mask" in found else None,
-        first_frame=found.get("first", edit.first_frame),
-        keyframes=edit.keyframes,
-        adapters=adapters,
-        resume=step,
-        source_latent=edit.latent,
-        checks_footage=True,
-        judges_result=edit.judges_result,
-    )
-    last = time.monotonic()
-    clock.restart()
+    timer: StageTimer,
+) -> Generator[Event, None, EditFinished]:
+    """Run the loop, and save its progress now and then, when it is cancelled, and at its end."""
+    step, extra = saved or (None, {})
+    session.save_with_progress(extra)
+    job = _make_job(session, backbone, step, extra, adapters)
+    adapter_file, all_adapters = session.adapter_file(), dict(adapters or {})
+    last_save = time.monotonic()
+    timer.restart()
     try:
         for event in loop.run_loop(job, backbone):
-            clock.lap(event.stage)
+            if not isinstance(event, NoticeIssued):
+                timer.lap(event.stage)
             if isinstance(event, EditFinished):
-                break
+                # Before anything is decoded, so that an edit is never lost to what follows it.
+                session.save_step(step)
+                return event
             if isinstance(event, FirstFramePainted):
-                edit.report_first_frame(event)
+                session.report_first_frame(event)
             if isinstance(event, Step):
                 step = event
-                if place and event.fitted:  # of a long clip's clips one after the other
-                    fitted |= {name: value.cpu() for name, value in event.fitted.items()}
-                    with tolerate_full_disk(place[0]):
-                        save_tensors(place[0], fitted, {"key": place[1]})
-                if time.monotonic() - last > SAVE_EVERY:
-                    edit.save_step(step)
-                    last = time.monotonic()
+                if adapter_file and event.fitted:  # of one segment after another
+                    all_adapters |= {name: value.cpu() for name, value in event.fitted.items()}
+                    with tolerate_full_disk(adapter_file.path):
+                        adapter_file.save(all_adapters)
+                if time.monotonic() - last_save > SAVE_SECONDS:
+                    session.save_step(step)
+                    last_save = time.monotonic()
             yield event
-            clock.restart()
-        edit.save_step(step)  # before anything is decoded: an edit is never lost to what comes after it
+            timer.restart()
     except (KeyboardInterrupt, GeneratorExit):
-        edit.save_step(step)
+        session.save_step(step)
         raise
-    return event
+    raise AssertionError("the loop ended without EditFinished")
+
+
+def _make_job(
+    session: EditSession,
+    backbone: Backbone,
+    step: Step | None,
+    extra: Mapping[str, Tensor],
+    adapters: dict[str, Tensor] | None,
+) -> loop.LoopJob:
+    def make_auto_mask(cells: Tensor) -> loop.MaskFrames:
+        frames = session.use_auto_mask(backbone.clip_format, cells)
+        session.report_mask()
+        return frames
+
+    return loop.LoopJob(
+        session.plan,
+        frames=session.frames,
+        mask=session.mask.frames if session.mask else None,
+        make_auto_mask=make_auto_mask,
+        cells=extra["mask"] > 0 if "mask" in extra else None,
+        first_frame=extra.get("first", session.first_frame),
+        keyframes=session.keyframes,
+        resume=step,
+        adapters=adapters,
+        source_latent=session.latent,
+        checks_footage=True,
+        judges_result=session.judges_result,
+        helpers=HELPERS,
+    )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from .. import __version__
 from ..base.errors import UserError
 from ..base.old_names import rename_fields
-from ..base.prompts import say_the_same
+from ..base.prompts import are_same_prompts
 from ..base.schema import Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
@@ -151,7 +151,7 @@ class EditTask:
     def changes_nothing(self) -> bool:
         """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
         told = self.first_frame is not None or bool(self.keyframes)
-        return not told and say_the_same(self.source_prompt, self.target_prompt)
+        return not told and are_same_prompts(self.source_prompt, self.target_prompt)
 
     @property
     def prompts(self) -> tuple[str, str, str]:

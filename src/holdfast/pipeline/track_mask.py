@@ -10,8 +10,8 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import InputNotFoundError, UserError
-from ..base.files import whole, write_json
-from ..base.notices import note
+from ..base.files import atomic_write, write_json
+from ..base.notices import warn_user
 from ..media import marks as marking
 from ..media import masks, overlays, video
 from ..media.frame_access import read_frame
@@ -129,7 +129,7 @@ def _segment(
         anchors = {n: model.segment(read_frame(clip, n), marks[n]) for n in numbers}
         return anchors, model.tracker_factory()
     if task.weights:
-        note("--weights has no effect with --tracker grabcut, which needs none")
+        warn_user("--weights has no effect with --tracker grabcut, which needs none")
     return {n: marking.segment_marks(read_frame(clip, n), marks[n]) for n in numbers}, None
 
 
@@ -191,7 +191,7 @@ def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Rep
 
 def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
     """Run an edit until its mask is found, and yield one boolean H W for each frame of the part."""
-    from . import loop
+    from . import events, loop
 
     job = loop.LoopJob(
         edit.plan,
@@ -201,9 +201,9 @@ def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) ->
     )
     with contextlib.closing(loop.run_loop(job, backbone)) as events:
         for event in events:
-            if isinstance(event, loop.Progress):
+            if isinstance(event, events.Progress):
                 report(event.stage, event.done, event.count)
-            if isinstance(event, loop.AutoMaskFound):
+            if isinstance(event, events.AutoMaskFound):
                 return iter(edit.use_auto_mask(backbone.clip_format, event.cells)())
     raise UserError("no mask was found, because the prompts are equal", "change the target prompt")
 
@@ -218,7 +218,7 @@ def write_mask(
     shares: list[float] = []
     pictures = _mask_pictures(target, masks_of_part, shares, report)
     video.write(target.output, target.output_clip, pictures, "lossless")
-    with whole(target.preview) as temporary:
+    with atomic_write(target.preview) as temporary:
         video.write(temporary, target.output_clip, _preview_frames(target, report))
     return {
         "output": str(target.output),
@@ -299,6 +299,6 @@ def _tracking_warnings(
 def _finish(target: MaskOutput, manifest: Manifest) -> Manifest:
     """Issue a manifest's notices, write it, and return it."""
     for text in manifest["notes"]:
-        note(text)
+        warn_user(text)
     write_json(manifest_path(target.output), manifest)
     return manifest

@@ -1,65 +1,87 @@
-"""Options without effect, each told with the reason: a wish that is silently not granted is taken for a fault."""
+"""Warn about options that have no effect, with the reason: a user would take an ignored option for a fault."""
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..base.notices import note
+from ..base.notices import warn_user
 from ..media import video
 from .task import EditTask
 
+if TYPE_CHECKING:
+    from ..models.base import Backbone
+    from ..models.registry import BackboneInfo
+
 OFF_VALUES = (0, False, "off", "none")
-CODECS_WITHOUT_CRF = ("lossless", "lossless-rgb", "ffv1", "prores")  # codecs without a quality of their own
+CODECS_WITHOUT_CRF = ("lossless", "lossless-rgb", "ffv1", "prores")
 
 
 def warn_unused_file_options(task: EditTask, clip: video.Clip) -> None:
-    """What does nothing to this clip or this kind of result. clip: as it was treated."""
-    path = Path(task.output)
+    """Warn about options that change nothing for this clip or this kind of result.
+
+    clip: with the options that it was opened with (deinterlacing, background).
+    """
     for text in clip_notices(task, clip):
-        note(text)
-    encoded = task.codec != "auto" or task.crf is not None
-    if task.output and path.suffix.lower() not in video.CONTAINERS and encoded:
-        note(f"codec and crf have no effect on {path.name}")
-    if task.crf is not None and task.codec in CODECS_WITHOUT_CRF:
-        note(f"crf has no effect with codec {task.codec}")
-    shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
-    if task.mask is None and shaped:
-        note("feather, grow, outline and invert-mask have no effect without a mask")
-    of_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
-    if task.mask_channel != "auto" and not of_file:
-        note("mask-channel has no effect without a mask that is a file")
+        warn_user(text)
+    _warn_unused_encoding(task)
+    _warn_unused_mask_options(task)
     if task.deinterlace and not clip.is_deinterlaced:
-        note(f"deinterlace has no effect: {clip.path.name} is not interlaced")
+        warn_user(f"deinterlace has no effect: {clip.path.name} is not interlaced")
     if task.background and clip.background is None:
-        note(f"background has no effect: {clip.path.name} is not seen through")
+        warn_user(f"background has no effect: {clip.path.name} has no transparency")
+
+
+def _warn_unused_encoding(task: EditTask) -> None:
+    path = Path(task.output)
+    is_video = path.suffix.lower() in video.CONTAINERS
+    if task.output and not is_video and (task.codec != "auto" or task.crf is not None):
+        warn_user(f"codec and crf have no effect on {path.name}, which is not a video")
+    if task.crf is not None and task.codec in CODECS_WITHOUT_CRF:
+        warn_user(f"crf has no effect with codec {task.codec}")
+
+
+def _warn_unused_mask_options(task: EditTask) -> None:
+    is_shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
+    if task.mask is None and is_shaped:
+        warn_user("feather, grow, outline and invert-mask have no effect without a mask")
+    is_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
+    if task.mask_channel != "auto" and not is_file:
+        warn_user("mask-channel has no effect unless the mask is a file")
 
 
 def clip_notices(task: EditTask, clip: video.Clip) -> list[str]:
-    """What a user should know of the clip, and of what its result cannot hold, before any work."""
-    lost = video.losses(Path(task.output), clip, task.codec) if task.output else []
-    return [*clip.cautions, *lost]
+    """Return what a user should know before any work: about the clip, and about what its result cannot hold."""
+    losses = video.losses(Path(task.output), clip, task.codec) if task.output else []
+    return [*clip.cautions, *losses]
 
 
-def warn_unused_settings(task: EditTask, method: ModuleType, cfg: Any, origin: dict[str, str]) -> None:
-    """What a method makes no use of with these settings: it says in ONLY_WITH which need which, as NAME or
-    NAME=VALUE; and in SEEDED whether it draws anything.
+def warn_unused_settings(
+    task: EditTask, method: ModuleType, config: Any, setting_sources: dict[str, str]
+) -> None:
+    """Warn about settings that need another setting, and about a seed where nothing is drawn at random.
+
+    A method's ONLY_WITH names the setting that each of its settings needs, as NAME or NAME=VALUE; SEEDED says whether
+    it draws noise.
     """
     if task.changes_nothing:
         return
     for name, needed in getattr(method, "ONLY_WITH", {}).items():
         other, _, value = needed.partition("=")
-        now = getattr(cfg, other)
-        wanted = now == value if value else now not in OFF_VALUES
-        if origin[name] == "given" and not wanted:
-            note(f"{name} has no effect while {other} is {now}")
+        current = getattr(config, other)
+        has_effect = current == value if value else current not in OFF_VALUES
+        if setting_sources[name] == "given" and not has_effect:
+            warn_user(f"{name} has no effect while {other} is {current}")
     if task.seed and not getattr(method, "SEEDED", True) and task.mask != "auto":
-        note(f"{task.method} draws nothing at random: the seed has no effect")
+        warn_user(f"the seed has no effect: {task.method} draws nothing at random")
 
 
-def warn_unused_prompts(task: EditTask, about: Any, beside: str | None) -> None:
-    """Prompts beside a first frame, which alone steers some models. beside: the name of the second model, which is told
-    them.
+def warn_unused_prompts(
+    task: EditTask, info: "Backbone | BackboneInfo", image_model: str | None
+) -> None:
+    """Warn about prompts where only the first frame conditions the model.
+
+    image_model: the name of the edit's second model, which reads the prompts.
     """
-    told = task.source_prompt.strip() or task.target_prompt.strip() or task.negative.strip()
-    if task.first_frame and told and "text" not in about.capabilities and not beside:
-        note(f"the prompts have no effect on {about.name}, which is steered by its first frame")
+    has_text = task.source_prompt.strip() or task.target_prompt.strip() or task.negative.strip()
+    if task.first_frame and has_text and "text" not in info.capabilities and not image_model:
+        warn_user(f"the prompts have no effect: {info.name} is conditioned on its first frame alone")

@@ -1,4 +1,4 @@
-"""What of a source is kept in the file that was written: decoded again and compared where nothing was to change."""
+"""Verify a written file: decode it and compare it with the source where the edit must not show."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,92 +15,113 @@ FileMetrics = dict[str, float | bool | None]
 
 
 def measure_file(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> FileMetrics:
-    """Of a written file, where the edit's weight, H W a frame, is 0; None where it is 0 nowhere.
+    """Compare a written file with its source where the edit's alpha is 0. alphas: H W a frame, in [0, 1].
 
-    psnr_outside: as the metric masked_psnr has it, in RGB, mean over frames; max_abs_outside: the largest difference
-    there, of 1. luma_psnr_outside: of the first plane; samples_equal_outside: whether every plane's own samples are
-    the source's (one counts as outside where any of the pixels that it covers is); both None where the two files'
-    samples are not laid out alike.
+    psnr_outside: in RGB, the mean over frames, as the metric masked_psnr has it. max_abs_outside: the largest
+    difference in RGB, of 1. luma_psnr_outside: of the first plane. samples_equal_outside: whether the samples of every
+    plane equal the source's; a sample counts as outside where any pixel that it covers is. The last two are None where
+    the files store their samples in different ways, and all are None where the alpha is nowhere 0.
     """
     written = video.probe(path)
-    ways = [(clip, VideoReformatter()) for clip in (source, written)]
-    found = OutsideMetrics(have_comparable_samples(source, written))
-    repacked = VideoReformatter()
-    for one, other, alpha in zip(video.read_stored(source), video.read_stored(written), alphas, strict=True):
-        if found.laid_alike and len({samples.strip_range_prefix(f.format.name) for f in (one, other)}) > 1:
-            one = repacked.reformat(one, format=other.format.name)  # packed: planes to compare
-        if found.laid_alike and not alpha.any() and have_equal_samples(one, other):
-            found.decibels.append(
-                CAP
-            )  # what is equal in samples is in RGB too, and that costs more to see
-            found.luma.append(CAP)
+    converters = [(clip, VideoReformatter()) for clip in (source, written)]
+    repack = VideoReformatter()
+    metrics = OutsideMetrics(have_comparable_samples(source, written))
+    for one, other, alpha in zip(
+        video.read_stored(source), video.read_stored(written), alphas, strict=True
+    ):
+        if metrics.is_comparable and _formats_differ(one, other):
+            one = repack.reformat(one, format=other.format.name)  # packed: its planes are needed
+        if metrics.is_comparable and not alpha.any() and have_equal_samples(one, other):
+            metrics.add_equal()
         elif (alpha == 0).any():
-            rgb = [video.to_rgb(f, *way) for f, way in zip((one, other), ways, strict=True)]
-            if rgb[0].dtype != rgb[1].dtype:  # a file of fewer bits than its source
+            rgb = [video.to_rgb(f, *to) for f, to in zip((one, other), converters, strict=True)]
+            if rgb[0].dtype != rgb[1].dtype:  # the file has fewer bits than its source
                 rgb = [images.to_16_bit(frame) for frame in rgb]
-            found.add(rgb, alpha == 0)
-            if found.laid_alike:
-                found.add_samples(one, other, source.orientation.undo(alpha))
-    return found.to_dict()
+            metrics.add(rgb, alpha == 0)
+            if metrics.is_comparable:
+                metrics.add_samples(one, other, source.orientation.undo(alpha))
+    return metrics.to_dict()
+
+
+def _formats_differ(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    return samples.strip_range_prefix(one.format.name) != samples.strip_range_prefix(
+        other.format.name
+    )
 
 
 def have_comparable_samples(source: video.Clip, written: video.Clip) -> bool:
-    """Whether two videos' samples can be compared one by one."""
+    """Return whether the samples of two videos can be compared one by one."""
     if any(clip.files or clip.is_animation for clip in (source, written)):
         return False
-    names = [samples.strip_range_prefix(clip.pixel_format) for clip in (source, written)]
-    ways = [(o.quarter_turns, o.is_mirrored) for o in (source.orientation, written.orientation)]
-    holds = names[0] == names[1] or (
-        samples.is_yuv(names[0]) and samples.holds_samples(names[1], names[0])
+    before, after = (samples.strip_range_prefix(clip.pixel_format) for clip in (source, written))
+    turns = [(o.quarter_turns, o.is_mirrored) for o in (source.orientation, written.orientation)]
+    is_lossless = before == after or (
+        samples.is_yuv(before) and samples.holds_samples(after, before)
     )
-    return holds and samples.is_planar(names[1]) and ways[0] == ways[1]
+    return is_lossless and samples.is_planar(after) and turns[0] == turns[1]
 
 
 def have_equal_samples(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Return whether all planes of two frames are equal."""
     pairs = ((samples.plane_array(f, n) for f in (one, other)) for n in range(len(one.planes)))
     return all(np.array_equal(*pair) for pair in pairs)
 
 
 class OutsideMetrics:
-    """Sums over frames."""
+    """Accumulate the differences outside the edit, frame by frame.
 
-    def __init__(self, laid_alike: bool):
-        self.laid_alike = laid_alike
-        self.decibels: list[float] = []
-        self.luma: list[float] = []
-        self.worst, self.equal = 0.0, True
+    is_comparable: whether the two files' samples can be compared one by one.
+    """
+
+    def __init__(self, is_comparable: bool):
+        self.is_comparable = is_comparable
+        self.psnr: list[float] = []
+        self.luma_psnr: list[float] = []
+        self.max_difference, self.is_equal = 0.0, True
+
+    def add_equal(self) -> None:
+        """Add a frame whose samples are equal: then its RGB is equal too, and comparing that costs more."""
+        self.psnr.append(CAP)
+        self.luma_psnr.append(CAP)
 
     def add(self, pair: list[ndarray], outside: ndarray) -> None:
-        square, worst = _measure_difference(*pair, outside)
-        self.decibels.append(capped(square / 3))
-        self.worst = max(self.worst, worst)
+        """Add the RGB of a frame. pair: source and written, H W 3; outside: H W boolean."""
+        square, largest = _measure_difference(*pair, outside)
+        self.psnr.append(capped(square / 3))
+        self.max_difference = max(self.max_difference, largest)
 
-    def add_samples(self, own: av.VideoFrame, made: av.VideoFrame, alpha: ndarray) -> None:
-        """alpha: as the frames are stored."""
-        for number, component in enumerate(own.format.components[: len(own.planes)]):
-            here, there = (samples.plane_array(frame, number) for frame in (own, made))
-            outside = samples.downsample_weight(alpha, here.shape) == 0
+    def add_samples(self, source: av.VideoFrame, written: av.VideoFrame, alpha: ndarray) -> None:
+        """Add the planes of a frame. alpha: H W, in the orientation in which the frames are stored."""
+        for number, component in enumerate(source.format.components[: len(source.planes)]):
+            before, after = (samples.plane_array(frame, number) for frame in (source, written))
+            outside = samples.downsample_weight(alpha, before.shape) == 0
             if outside.any():
-                square, worst = _measure_difference(here, there, outside, 2**component.bits - 1)
-                self.equal &= worst == 0
+                peak = 2**component.bits - 1
+                square, largest = _measure_difference(before, after, outside, peak)
+                self.is_equal &= largest == 0
                 if number == 0:
-                    self.luma.append(capped(square))
+                    self.luma_psnr.append(capped(square))
 
     def to_dict(self) -> FileMetrics:
-        seen, laid = bool(self.decibels), bool(self.decibels) and self.laid_alike
+        """Return the metrics of all frames, under the names of the manifest."""
+        has_rgb = bool(self.psnr)
+        has_samples = has_rgb and self.is_comparable
         return {
-            "psnr_outside": round(mean(self.decibels), 3) if seen else None,
-            "max_abs_outside": self.worst if seen else None,
-            "luma_psnr_outside": round(mean(self.luma), 3) if laid and self.luma else None,
-            "samples_equal_outside": self.equal if laid else None,
+            "psnr_outside": round(mean(self.psnr), 3) if has_rgb else None,
+            "max_abs_outside": self.max_difference if has_rgb else None,
+            "luma_psnr_outside": round(mean(self.luma_psnr), 3)
+            if has_samples and self.luma_psnr
+            else None,
+            "samples_equal_outside": self.is_equal if has_samples else None,
         }
 
 
 def _measure_difference(
     one: ndarray, other: ndarray, outside: ndarray, peak: int | None = None
 ) -> tuple[float, float]:
-    """Of integer arrays, where `outside`: the mean over pixels of the squared difference (of all colours), and the
-    largest, of 1.
+    """Return the mean squared difference over the pixels outside (summed over channels), and the largest difference.
+
+    one, other: integers of one type, H W or H W 3; both results are relative to `peak`, by default the type's largest.
     """
     import cv2
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.files import whole
+from ..base.files import atomic_write
 from ..media import images, previews, video
 from ..models import registry
 from ..pipeline import run
-from ..pipeline.result import ProgressCallback
+from ..pipeline.events import ProgressCallback
 from ..pipeline.task import EditTask
 from .rendering import render
 from .scenes import SceneEdit
@@ -90,7 +90,7 @@ def _write_inputs(task: EditTask, edit: SceneEdit, source: Tensor, target: Tenso
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(Path(task.mask), to_arrays(mask), "lossless")
     if task.first_frame:
-        with whole(Path(task.first_frame)) as part:
+        with atomic_write(Path(task.first_frame)) as part:
             images.write(part, target[0])
 
 
@@ -100,7 +100,7 @@ def _write_comparison(folder: Path, rows: dict[str, list[np.ndarray]]) -> None:
     write_clip(folder / "side-by-side.mp4", [enlarge(frame) for frame in columns])
     indices = previews.sample_indices(len(rows["edited"]))
     samples = {name: [frames[i] for i in indices] for name, frames in rows.items()}
-    with whole(folder / "strip.png") as part:
+    with atomic_write(folder / "strip.png") as part:
         previews.draw_strip(samples, ZOOM).save(part)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..base.intervals import estimate
 from ..models import registry
 from ..models.base import Backbone, Conditioning, Prompt
-from ..pipeline import loop
+from ..pipeline import in_memory
 from ..pipeline.task import EditTask
 from ..sampling import inversion, maths
 from ..sampling.maths import GuidanceScale
@@ -148,7 +148,7 @@ def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, s
         settings=settings,
         seed=seed,
     )
-    return loop.edit_frames(loop.plan_job(task, backbone, render([edit.source])[0]), backbone)
+    return in_memory.edit_frames(in_memory.plan_job(task, backbone, render([edit.source])[0]), backbone)
 
 
 def score_edit(

@@ -11,7 +11,7 @@ from gradio.components import Component
 from numpy import ndarray
 
 from .. import methods
-from ..base.errors import Missing
+from ..base.errors import MissingDependencyError
 from ..media import images, video
 from ..models import registry
 from ..pipeline.task import EditTask
@@ -276,6 +276,6 @@ def has_weights(name: str) -> bool:
     """Return whether a backbone's weights are on this machine."""
     try:
         registry.describe_backbone(name)
-    except (Missing, ValueError):
+    except (MissingDependencyError, ValueError):
         return False
     return True

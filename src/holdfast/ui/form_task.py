@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from .. import methods
 from ..base.errors import InputNotFoundError, UserError
-from ..base.files import whole
+from ..base.files import atomic_write
 from ..base.schema import list_settings
 from ..media import masks, overlays, previews, video
 from ..media.video import CODECS
@@ -154,7 +154,7 @@ def save_brush_mask(editor: Mapping[str, Any] | None, queue: RunQueue) -> str | 
 
     key = hashlib.sha256(np.packbits(painted).tobytes()).hexdigest()[:16]
     path = queue.uploads / f"brush-{key}.png"
-    with whole(path) as part:
+    with atomic_write(path) as part:
         Image.fromarray(painted.astype(np.uint8) * 255).save(part)
     return str(path)
 
@@ -180,7 +180,7 @@ def render_mask_clip(task: EditTask, queue: RunQueue) -> str:
     tinted = (overlays.draw_mask(*pair) for pair in zip(frames, inside, strict=False))
     path = queue.uploads / f"mask-shown-{task.latent_key()}.mp4"
     rate = float(inputs.clip.rate)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(previews.encode_preview([tinted], inputs.clip.size, rate))
     return str(path)
 

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import FLAG, Missing, UserError
-from ..base.memory import ran_out
+from ..base.errors import FLAG, MissingDependencyError, UserError
+from ..base.memory import is_out_of_memory
 from ..pipeline.task import EditTask
 
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -69,17 +69,17 @@ def _shorten_paths(text: str, root: Path) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return an error as one line, like the command line prints it. It still names flags and paths."""
-    from ..base.exit_codes import LESS, one_line, said
+    from ..base.exit_codes import OUT_OF_MEMORY, sanitize, format_os_error
 
-    if ran_out(error):
-        return LESS
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     if isinstance(error, OSError):
-        return one_line(said(error))
-    if isinstance(error, Missing):
-        return one_line(_drop_command(str(error)))
+        return sanitize(format_os_error(error))
+    if isinstance(error, MissingDependencyError):
+        return sanitize(_drop_command(str(error)))
     if isinstance(error, UserError):
-        return one_line(error)
-    return f"internal error (please report): {type(error).__name__}: {one_line(error)}"
+        return sanitize(error)
+    return f"internal error (please report): {type(error).__name__}: {sanitize(error)}"
 
 
 def _drop_command(text: str) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 from numpy import ndarray
 
-from ..base.notices import collected
+from ..base.notices import collect_notices
 from ..media import video
 from ..pipeline.estimate import Estimate, estimate_edit
 from ..pipeline.task import EditTask
@@ -180,7 +180,7 @@ class Page:
 
     def _show_mask(self, *values) -> tuple[gr.Video, str]:
         messages: dict[str, str] = {}
-        with self.formatter.capture_errors(messages), collected() as notes:
+        with self.formatter.capture_errors(messages), collect_notices() as notes:
             task = form_task.build_task(self.form.read_values(values), self.queue)
             clip = form_task.render_mask_clip(task, self.queue)
             return gr.Video(clip, visible=True), views.render_notes(notes, self.formatter)
@@ -188,7 +188,7 @@ class Page:
 
     def _estimate(self, *values) -> str:
         messages: dict[str, str] = {}
-        with self.formatter.capture_errors(messages), collected() as notes:
+        with self.formatter.capture_errors(messages), collect_notices() as notes:
             task = form_task.build_task(self.form.read_values(values), self.queue)
             return views.render_estimate(self._make_estimate(task), notes, self.formatter)
         return messages["error"]

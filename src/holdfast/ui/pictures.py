@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.files import whole
+from ..base.files import atomic_write
 from ..media import previews, video
 from ..media.images import to_8_bit, to_array
 from .runs import SIDE_BY_SIDE, STRIP, Run
@@ -14,11 +14,11 @@ def write_pictures(run: Run, clip: video.Clip) -> None:
     """Write a strip of source and result, and both side by side as a clip that every browser plays."""
     both = {"source": clip, "edited": video.probe(run.output)}
     frames = [map(to_8_bit, video.read(file)) for file in both.values()]
-    with whole(run.folder / SIDE_BY_SIDE) as part:
+    with atomic_write(run.folder / SIDE_BY_SIDE) as part:
         part.write_bytes(previews.encode_preview(frames, clip.size, float(clip.rate)))
     indices = previews.sample_indices(clip.frames)
     rows = {name: read_frames(file, indices) for name, file in both.items()}
-    with whole(run.folder / STRIP) as part:
+    with atomic_write(run.folder / STRIP) as part:
         previews.draw_strip(rows, previews.MAX_WIDTH / len(indices) / clip.size[0]).save(part)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 from numpy import ndarray
 
-from ..base.files import whole
+from ..base.files import atomic_write
 from ..media import video
 from ..media.frame_access import keyframe_distance, read_frame
 from ..media.images import to_8_bit
@@ -98,7 +98,7 @@ def make_proxy(clip: video.Clip, path: Path) -> None:
 
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_write(path) as part, zipfile.ZipFile(part, "w") as archive:
         for i, array in enumerate(_read_small(clip)):
             _, data = cv2.imencode(".jpg", array[..., ::-1], options)
             archive.writestr(f"{i}.jpg", data.tobytes())

@@ -17,12 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import Missing, UserError
-from ..base.notices import collected
+from ..base.errors import MissingDependencyError, UserError
+from ..base.notices import collect_notices
 from ..models import registry
 from ..pipeline import validation
 from ..pipeline.locks import lock_output
-from ..pipeline.output_paths import saved_progress
+from ..pipeline.progress import saved_progress
 from ..pipeline.task import EditTask
 from . import storage
 from .messages import describe_error
@@ -304,7 +304,7 @@ class RunQueue:
 
     def _handle_event(self, run: Run, event: Any, backbone: Any, size: tuple[int, int]) -> None:
         """Update a run from an event of its edit. size: the clip's width and height."""
-        from ..pipeline.loop import NoticeIssued, Progress
+        from ..pipeline.events import NoticeIssued, Progress
         from ..sampling.field import Step
 
         if isinstance(event, NoticeIssued):
@@ -354,11 +354,11 @@ def validate(task: EditTask) -> None:
     from ..pipeline.run import open_session
 
     pick_device(task.device)
-    with collected():
+    with collect_notices():
         open_session(task, None, validation.validate(task))
 
 
 def _report_bug(error: BaseException) -> None:
     """Print the traceback of an error that the input does not explain."""
-    if not isinstance(error, (UserError, Missing, OSError)):
+    if not isinstance(error, (UserError, MissingDependencyError, OSError)):
         traceback.print_exception(error, file=sys.stderr)

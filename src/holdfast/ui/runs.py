@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.files import from_json, write_json
+from ..base.files import parse_json, write_json
 from ..pipeline.output_paths import manifest_path
 from ..pipeline.task import EditTask
 
@@ -108,7 +108,7 @@ def load_runs(folder: Path) -> Iterator[Run]:
 
 
 def _load_run(path: Path) -> Run:
-    record = from_json(path.read_text())
+    record = parse_json(path.read_text())
     for old, new in (
         ("said", "message"),
         ("started", "was_started"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from html import escape
 
 from ..base import prompt_diff
-from ..base.exit_codes import duration
+from ..base.exit_codes import format_duration
 from ..base.prompts import clean_prompt, locate_words
 from ..pipeline import summary
 from ..pipeline.estimate import Estimate, estimate_lines
@@ -25,7 +25,7 @@ def render_differences(source: str, target: str) -> str:
     if not (source.strip() and target.strip()):
         return ""
     source, target = clean_prompt(source), clean_prompt(target)
-    change = prompt_diff.changed(source, target)
+    change = prompt_diff.compare_prompts(source, target)
     rows = (
         _mark_words(source, change.source, "del"),
         _mark_words(target, change.target, "ins"),
@@ -75,7 +75,7 @@ def render_running(run: Run | None, formatter: MessageFormatter) -> str:
 def _render_progress(run: Run) -> str:
     count, left = max(run.count, 1), run.seconds_left()
     is_timed = left and run.stage in TIMED_STAGES
-    pace = f", about {duration(left)} left for this step" if left and is_timed else ""
+    pace = f", about {format_duration(left)} left for this step" if left and is_timed else ""
     stage = escape(run.stage.capitalize()) or "Begin"
     text = f"<b>{stage}</b>: {run.done} of {count}{pace}"
     return f'{text}<progress value="{run.done}" max="{count}"></progress>'

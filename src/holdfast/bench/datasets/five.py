@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ...base.errors import UserError
-from ...base.files import from_json
+from ...base.files import parse_json
 from .base import Case, existing, file_name
 
 TYPES = {
@@ -52,7 +52,7 @@ def _root(what: str) -> tuple[Path, list[int]]:
 def _records(path: Path) -> list[dict]:
     existing(path, "FiVE-Bench")
     try:
-        records = from_json(path.read_text())
+        records = parse_json(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(records, list):

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from ...base.errors import UserError
-from ...base.files import from_json
+from ...base.files import parse_json
 from .base import FILES, Case, existing, file_name, is_box
 
 MUST = ("clip", "source", "target")
@@ -45,7 +45,7 @@ def _case(path: Path, line: int, text: str) -> Case:
 def _record(text: str, where: str) -> dict[str, str]:
     """A line as keys and texts. Raises ValueError for what is no case."""
     try:
-        record = from_json(text)
+        record = parse_json(text)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]

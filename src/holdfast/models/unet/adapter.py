@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...base.prompt_diff import tokens as word_tokens
+from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from ...base.errors import Missing
+from ...base.errors import MissingDependencyError
 from ...media.optical_flow import FlowFunction, downscale_flow, upscale_factor
 
 MIN_SIDE = 128  # pixels of a side; torchvision's coarsest correlations need as many
@@ -26,7 +26,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
             raft_large,
         )
     except ImportError as error:
-        raise Missing(
+        raise MissingDependencyError(
             "raft needs torchvision; get it with: pip install 'holdfast[raft]'"
         ) from error
     model = raft_large(weights=None, progress=False)
@@ -50,7 +50,7 @@ def weights_file(weights: str | Path | None) -> Path:
     file = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS))
     if not file.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"
-        raise Missing(
+        raise MissingDependencyError(
             f"the weights of RAFT (20 MB) are not at {file}; "
             f"get them with: curl --create-dirs -o '{file}' {url}"
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...base.errors import UserError
-from ...base.prompt_diff import tokens as word_tokens
+from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
 from ...sampling.maths import flow_sigmas
 from .. import loading
