@@ -96,7 +96,7 @@ def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(ask
     assert torch.equal(judged.z, plain.z)
     assert judged.manifest["evaluations"] == plain.manifest["evaluations"]
     assert judged.manifest["agreement_evaluations"] == agreement.EVALUATIONS
-    assert "judge" in judged.clock.seconds
+    assert "judge" in judged.writer.timer.seconds
     assert (plain.manifest["agreement"], plain.manifest["agreement_evaluations"]) == (None, 0)
     same = asked(True, target_prompt="a red ball")
     with pytest.warns(Notice, match="the prompts are equal"):

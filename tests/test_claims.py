@@ -108,7 +108,7 @@ def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
     assert other.stdout.readline() == ""
     assert other.wait() == 1
     other.stdout.close()
-    result.progress.remove()
+    result.writer.progress.remove()
     del result
     gc.collect()
     assert left(task) == []

@@ -190,7 +190,7 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
     """
     made = task(settings={"steps": "4", "strength": "1"})
     whole = run.edit(made, tiny_wan)
-    whole.progress.remove()
+    whole.writer.progress.remove()
     real, calls = tiny_wan.velocity, []
 
     def interrupted(*args, **options):
@@ -219,7 +219,7 @@ def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over
     """With strength below 1 the walk begins in the middle of the levels: a resume must not begin anywhere else."""
     made = task(method=method, settings={"steps": "4", "strength": "0.5"})
     whole = run.edit(made, tiny_wan)
-    whole.progress.remove()
+    whole.writer.progress.remove()
     monkeypatch.setattr(
         tiny_wan, "velocity", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
@@ -237,7 +237,7 @@ def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
         UserWarning, match="nothing to walk with these settings: the result is the so"
     ):
         first = run.edit(made, tiny_wan)
-    assert first.progress.load() is None
+    assert first.writer.progress.load() is None
     assert first.manifest["evaluations"] == 0
     own = list(video.read(first.clip))
     assert all(np.array_equal(a, b) for a, b in zip(own, first.frames(), strict=True))
@@ -291,7 +291,7 @@ def test_latents_survive_a_failure_while_writing(task, tiny_wan, monkeypatch):
 def test_progress_is_told_for_every_stage(task, tiny_wan):
     seen = []
     result = run.edit(task(), tiny_wan, on_progress=lambda *a: seen.append(a))
-    result.save(report=lambda *a: seen.append(a))
+    result.save(on_progress=lambda *a: seen.append(a))
     assert seen[:4] == [("read", 1, 1), ("load", 1, 1), ("condition", 1, 1), ("encode", 9, 9)]
     assert seen[4:6] == [("edit", 1, 2), ("edit", 2, 2)]
     assert seen[6] == ("judge", 1, 1)
@@ -317,13 +317,13 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
 def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_wan):
     made = task(settings={"steps": "4", "strength": "1"})
     whole = run.edit(made, tiny_wan)
-    whole.progress.remove()
+    whole.writer.progress.remove()
     running = run.edit_events(made, tiny_wan)
     for event in running:
         if isinstance(event, Step) and event.index == 3:
             break
     running.close()
-    assert whole.progress.load()[0].index == 3
+    assert whole.writer.progress.load()[0].index == 3
     resumed = run.edit(made, tiny_wan, resume=True)
     assert torch.equal(resumed.z, whole.z)
     assert resumed.manifest["evaluations"] == 4
@@ -566,11 +566,11 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
 
     monkeypatch.setattr(maps, "find_auto_mask", automatic)
     whole = run.edit(made, tiny_wan)
-    assert "mask" in whole.clock.seconds
+    assert "mask" in whole.writer.timer.seconds
     inside = np.mean([f.mean() for f in whole.mask.frames()])
     assert 0 < inside < 1
     assert whole.preservation["max_abs_outside"] == 0
-    whole.progress.remove()
+    whole.writer.progress.remove()
     running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step))
     running.close()
@@ -652,11 +652,11 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     modules = {name.removesuffix(".down") for name in tensors if name.endswith(".down")}
     assert all(backbone.network.get_submodule(m).weight.dim() == 2 for m in modules)
     assert set(tensors) == {f"{m}.{part}" for m in modules for part in ("down", "up")}
-    first.progress.remove()
+    first.writer.progress.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
         again = run.edit(tasks[1], backbone)
     assert first.manifest["evaluations"] - again.manifest["evaluations"] == 3
-    again.progress.remove()
+    again.writer.progress.remove()
     file.unlink()
     assert torch.equal(run.edit(tasks[1], backbone).z, again.z)
     other = moved(make_clip, tmp_path, 10, rate=1e-3)
@@ -679,10 +679,10 @@ def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_pat
         whole = run.edit(first, backbone, resume=True)
     tensors, _ = load_tensors(file)
     assert {name.split(".")[0] for name in tensors} == {"0", "1"}
-    whole.progress.remove()
+    whole.writer.progress.remove()
     with pytest.warns(UserWarning, match="known from an earlier run"):
         again = run.edit(second, backbone)
-    again.progress.remove()
+    again.writer.progress.remove()
     elsewhere = dataclasses.replace(second, output=str(tmp_path / "other.mkv"))
     fresh = run.edit(elsewhere, backbone)
     assert torch.equal(again.z, fresh.z)
@@ -698,7 +698,7 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
 ):
     task, backbone = moved(make_clip, tmp_path, 10), tiny.stable_video()
     first = run.edit(task, backbone)
-    first.progress.remove()
+    first.writer.progress.remove()
     file = tmp_path / "out.mkv.adapters.safetensors"
     tensors, about = load_tensors(file)
     if how == "cut off":

@@ -170,7 +170,7 @@ def test_published_configurations_on_the_meta_device(name):
 def test_the_cards_are_the_authors():
     five, fourteen = (spec.SPECS[name] for name in ("wan2.2-5b", "wan2.2-14b"))
     assert (five.fps, five.train_frames, five.train_pixels) == (24, 121, 704 * 1280)
-    assert (fourteen.rate, fourteen.frames, fourteen.area) == (16, 81, 480 * 832)
+    assert (fourteen.fps, fourteen.train_frames, fourteen.train_pixels) == (16, 81, 480 * 832)
     assert (five.recommended, fourteen.recommended) == ({"shift": 5.0}, {"shift": 12.0})
 
 
@@ -236,7 +236,7 @@ def test_both_sample_what_diffusers_own_pipeline_samples(member):
     """From the same noise, with guidance, on its grid of levels; the large one's run over both denoisers."""
     made, steps, shift = MEMBERS[member](), 8, 5.0
     noise = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    side = 4 * made.grid.stride[1]
+    side = 4 * made.clip_format.stride[1]
     text, negative = "a plain red ball moves right", "a star"
     asked = {"prompt": text, "negative_prompt": negative, "num_inference_steps": steps}
     asked |= {"height": side, "width": side, "num_frames": 5, "latents": noise}
@@ -355,7 +355,7 @@ def test_everything_but_the_velocity_is_known_before_a_denoiser_is_loaded(folder
     for part in ("transformer", "transformer_2"):
         (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     assert set(made.parts) == {"vae", "text_encoder"}
-    assert made.grid == about.grid
+    assert made.clip_format == about.clip_format
     assert made.capabilities == about.capabilities == spec.CAPABILITIES
     assert made.dtype == torch.float32
     assert made.attention_hooks.layers("cross", "joint") == 2
@@ -381,7 +381,7 @@ CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("method", ["flowedit", "flowanchor"])
 def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, method, strength, both):
     made = load(folder)
-    made.grid = dataclasses.replace(made.grid, area=32 * 48)  # the clip as it is
+    made.clip_format = dataclasses.replace(made.clip_format, train_pixels=32 * 48)  # the clip as it is
     task = EditTask(
         input="",
         output="",

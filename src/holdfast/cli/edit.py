@@ -69,7 +69,7 @@ def run_task(task: EditTask, resume: bool, as_json: bool) -> None:
 
     with show_progress(quiet=as_json) as report:
         result = run.edit(task, resume=resume, on_progress=report, validated=validated)
-        result.save(report=report)
+        result.save(on_progress=report)
     if as_json:
         print(to_json(result.manifest))
     else:

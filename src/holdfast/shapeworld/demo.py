@@ -68,7 +68,7 @@ def run_demo(
     result = run.edit(task, on_progress=report)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, to_tensor(edited))
-    result.save(report=report)
+    result.save(on_progress=report)
     _write_comparison(
         folder, {"source": to_arrays(source), "edited": edited, "truth": to_arrays(target)}
     )

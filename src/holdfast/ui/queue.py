@@ -291,7 +291,7 @@ class RunQueue:
             if run.should_stop:
                 raise RunStoppedError
 
-        result.save(report=report)
+        result.save(on_progress=report)
         self._write_pictures(run, result.clip)
 
     def _write_pictures(self, run: Run, clip: Any) -> None:
