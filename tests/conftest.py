@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 torch.set_num_threads(1)  # two files run at once, and tiny networks gain nothing by more
 
 # The files that take longest start first, so that no worker ends with one of them alone.
-LONGEST = ("test_page", "test_cluster", "test_fuzz", "test_editing", "test_oracle", "test_browser")
+LONGEST = ("test_page", "test_cluster", "test_fuzz", "test_run", "test_oracle", "test_browser")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 ORACLE, CONTRACT = "tests/methods/test_oracle.py", "tests/methods/test_contract.py"
 ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/attention/test_affine.py"
 DOOR, MAPS = "tests/attention/test_door.py", "tests/attention/test_maps.py"
-EDITING, WAN = "tests/test_editing.py", "tests/test_wan.py"
-PLACES, CLAIMS = "tests/test_places.py", "tests/test_claims.py"
+EDITING, WAN = "tests/pipeline/test_run.py", "tests/test_wan.py"
+PLACES, CLAIMS = "tests/pipeline/test_output_paths.py", "tests/pipeline/test_locks.py"
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
     "tests/test_files.py",
@@ -48,7 +48,7 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 DEFAULTS, WALK, NOTES = (
     "tests/methods/test_defaults.py",
-    "tests/test_walk.py",
+    "tests/pipeline/test_loop.py",
     "tests/test_notes.py",
 )
 LATENT = "tests/test_latent_diffusion.py"
@@ -56,7 +56,7 @@ LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/test_schedule.py"
 WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
 MATCHING = "tests/attention/test_matching.py"
-PYTHON, ARRAYS = "tests/test_python.py", "tests/media/test_arrays.py"
+PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
     *of(
         "diffusion.py",
@@ -73,7 +73,7 @@ MUTATIONS = [
     ),
     *of(
         "forecast.py",
-        "tests/test_forecast.py",
+        "tests/pipeline/test_estimate.py",
         ("(plan.spans.count - 1) / (spans - 1)", "plan.spans.count / (spans - 1)"),
         ("if torch.is_grad_enabled() or any(", "if any("),
         ("(said.evaluations + said.judging - said.learning) * each", "said.evaluations * each"),
@@ -955,14 +955,14 @@ MUTATIONS = [
     ),
     *of(
         "effects.py",
-        "tests/test_effects.py",
+        "tests/pipeline/test_unused_options.py",
         ('origin[name] == "given" and not wanted', "not wanted"),
         ("now == value if value else now not in OFF", "now not in OFF"),
         ("and not beside", ""),
     ),
     *of(
         "walk.py",
-        "tests/test_effects.py",
+        "tests/pipeline/test_unused_options.py",
         ("field.is_steered_by(condition.negative)", "field.halves"),
         ('if "text" in backbone.carries else []', ""),
     ),
@@ -1092,7 +1092,7 @@ MUTATIONS = [
     *of("summary.py", PYTHON, ('["max_abs_outside"] == 0', '["max_abs_outside"] != 0')),
     *of(
         "jobs.py",
-        "tests/test_jobs.py",
+        "tests/pipeline/test_jobs.py",
         ('manifest.get("key") != task.key()', "False"),
         ('manifest.get("stamp") != stamp(output)', "False"),
         ("if not same or", "if"),

@@ -15,7 +15,7 @@ from holdfast.models import registry
 from holdfast.pipeline import in_memory, agreement, estimate, loop, run, validation
 from holdfast.pipeline.task import EditTask
 
-from . import tiny
+from .. import tiny
 
 CASES = {
     "flowedit": ("shapeworld-wan", {"steps": 6}),

@@ -26,8 +26,8 @@ from holdfast.pipeline.events import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
-from . import tiny
-from .conftest import picture
+from .. import tiny
+from ..conftest import picture
 
 TEXTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
 QUICK = {"settings": {"steps": 2, "strength": 1}}

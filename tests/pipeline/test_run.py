@@ -27,9 +27,9 @@ from holdfast.pipeline.events import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
-from . import tiny
-from .conftest import audio_packets
-from .media.test_video import described
+from .. import tiny
+from ..conftest import audio_packets
+from ..media.test_video import described
 
 QUICK = {"steps": "2", "strength": "1"}
 

@@ -20,7 +20,7 @@ from holdfast.pipeline.planning import ModelChoice
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
-from . import tiny
+from .. import tiny
 
 CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 

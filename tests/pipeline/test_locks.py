@@ -15,7 +15,7 @@ from holdfast.pipeline.events import Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
-from .test_cli import call
+from ..test_cli import call
 
 HOLDING = """
 import sys, time

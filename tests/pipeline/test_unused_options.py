@@ -9,7 +9,7 @@ from holdfast.base.notices import Notice
 from holdfast.pipeline import in_memory, run
 from holdfast.pipeline.task import EditTask
 
-from . import tiny
+from .. import tiny
 
 CLIP = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TEXTS = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
