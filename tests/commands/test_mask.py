@@ -113,7 +113,7 @@ def test_the_source_is_never_replaced(clip):
     for arguments in (["-o", clip], ["-o", clip.with_name("m.mkv"), "--preview", clip]):
         result = call("mask", clip, "--box", BOX, *arguments)
         assert result.exit_code == 2
-        assert "would replace" in result.stderr
+        assert "would overwrite" in result.stderr
     assert clip.read_bytes() == before
 
 

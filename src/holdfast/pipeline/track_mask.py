@@ -1,7 +1,7 @@
 """Make a mask clip from marks on a few frames, or from an edit's prompts, and a preview clip to check it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from ..media import masks, overlays, video
 from ..media.frame_access import read_frame
 from ..media.marks import Marks
 from ..media.propagation import TrackerFactory, propagate
+from .events import ProgressCallback
 from .output_paths import check_output_path, manifest_path, parse_output
 from .task import EditTask, parse_frame_range
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..models.base import Backbone
     from .run import EditSession
 
-Report = Callable[[str, int, int], None]  # stage, steps done, step count
 Manifest = dict[str, Any]
 LOSSLESS_SUFFIXES = {".mkv", ".mp4", ".mov", ".m4v", ".png", ""}
 # A mask with less than the first share of its marked area is lost; with more than the second factor it has spread.
@@ -103,7 +103,7 @@ def check_paths(
     return target
 
 
-def make_mask(task: MaskTask, report: Report) -> Manifest:
+def make_mask(task: MaskTask, on_progress: ProgressCallback) -> Manifest:
     """Make a mask from marks, write it, and return its manifest.
 
     Raise UserError for bad input, and Missing if weights are not there.
@@ -113,7 +113,7 @@ def make_mask(task: MaskTask, report: Report) -> Manifest:
     anchors, tracker = _segment(task, target.clip, marks)
     tracked = propagate(target.clip, anchors, target.part, tracker)
     areas = {n: float(mask.mean()) for n, mask in anchors.items()}
-    manifest = write_mask(target, tracked, areas, report)
+    manifest = write_mask(target, tracked, areas, on_progress)
     return _finish(target, manifest | {"by": task.tracker, "exact": task.exact})
 
 
@@ -170,7 +170,9 @@ def _find_words(task: MaskTask, clip: video.Clip) -> Iterator[tuple[int, Marks]]
         yield frame, Marks(boxes=boxes)
 
 
-def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Report) -> Manifest:
+def make_auto_mask(
+    task: EditTask, output: str, preview: str | None, on_progress: ProgressCallback
+) -> Manifest:
     """Write the mask that `edit --mask auto` would use, and return its manifest.
 
     task: with the mask "auto" and no output.
@@ -181,15 +183,17 @@ def make_auto_mask(task: EditTask, output: str, preview: str | None, report: Rep
     target = check_paths(task.input, output, preview, task.frames)
     # An empty or full mask is written too, so that the user can see it.
     edit = run.open_session(replace(task, allow_any_mask=True), None)
-    report("read", 1, 1)
+    on_progress("read", 1, 1)
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    report("load", 1, 1)
-    masks_of_part = find_auto_mask(edit, backbone, report)
-    manifest = write_mask(target, masks_of_part, {}, report)
+    on_progress("load", 1, 1)
+    masks_of_part = find_auto_mask(edit, backbone, on_progress)
+    manifest = write_mask(target, masks_of_part, {}, on_progress)
     return _finish(target, manifest | {"by": "auto", "task": task.to_dict()})
 
 
-def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) -> Iterator[ndarray]:
+def find_auto_mask(
+    edit: "EditSession", backbone: "Backbone", on_progress: ProgressCallback
+) -> Iterator[ndarray]:
     """Run an edit until its mask is found, and yield one boolean H W for each frame of the part."""
     from . import events, loop
 
@@ -199,27 +203,30 @@ def find_auto_mask(edit: "EditSession", backbone: "Backbone", report: Report) ->
         make_auto_mask=lambda cells: edit.use_auto_mask(backbone.clip_format, cells),
         first_frame=edit.first_frame,
     )
-    with contextlib.closing(loop.run_loop(job, backbone)) as events:
-        for event in events:
+    with contextlib.closing(loop.run_loop(job, backbone)) as stream:
+        for event in stream:
             if isinstance(event, events.Progress):
-                report(event.stage, event.done, event.count)
+                on_progress(event.stage, event.done, event.count)
             if isinstance(event, events.AutoMaskFound):
                 return iter(edit.use_auto_mask(backbone.clip_format, event.cells)())
     raise UserError("no mask was found, because the prompts are equal", "change the target prompt")
 
 
 def write_mask(
-    target: MaskOutput, masks_of_part: Iterator[ndarray], areas: dict[int, float], report: Report
+    target: MaskOutput,
+    masks_of_part: Iterator[ndarray],
+    areas: dict[int, float],
+    on_progress: ProgressCallback,
 ) -> Manifest:
     """Write the masks of the part, then a preview of the clip with the masks over it, and return the manifest.
 
     areas: the masks' share of the frame on the marked frames.
     """
     shares: list[float] = []
-    pictures = _mask_pictures(target, masks_of_part, shares, report)
+    pictures = _mask_pictures(target, masks_of_part, shares, on_progress)
     video.write(target.output, target.output_clip, pictures, "lossless")
     with atomic_write(target.preview) as temporary:
-        video.write(temporary, target.output_clip, _preview_frames(target, report))
+        video.write(temporary, target.output_clip, _preview_frames(target, on_progress))
     return {
         "output": str(target.output),
         "preview": str(target.preview),
@@ -233,7 +240,10 @@ def write_mask(
 
 
 def _mask_pictures(
-    target: MaskOutput, masks_of_part: Iterator[ndarray], shares: list[float], report: Report
+    target: MaskOutput,
+    masks_of_part: Iterator[ndarray],
+    shares: list[float],
+    on_progress: ProgressCallback,
 ) -> Iterator[ndarray]:
     """Yield the whole clip's masks as pictures, black outside the part, and append each share of the frame."""
     for i in range(target.clip.frames):
@@ -241,14 +251,14 @@ def _mask_pictures(
         if i in target.part:
             shares.append(float(mask.mean()))
         yield np.repeat(mask[..., None], 3, axis=2) * np.uint8(255)
-        report("mask", i + 1, target.clip.frames)
+        on_progress("mask", i + 1, target.clip.frames)
 
 
-def _preview_frames(target: MaskOutput, report: Report) -> Iterator[ndarray]:
+def _preview_frames(target: MaskOutput, on_progress: ProgressCallback) -> Iterator[ndarray]:
     pairs = zip(video.read(target.clip), video.read(video.probe(target.output)), strict=True)
     for i, (frame, mask) in enumerate(pairs):
         yield overlays.draw_mask(frame, masks.threshold(mask, target.clip.size))
-        report("preview", i + 1, target.clip.frames)
+        on_progress("preview", i + 1, target.clip.frames)
 
 
 def mask_warnings(shares: list[float], part: range, areas: dict[int, float]) -> list[str]:

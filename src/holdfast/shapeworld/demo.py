@@ -44,7 +44,7 @@ def run_demo(
     method: str,
     folder: Path,
     use_mask: bool = True,
-    report: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
     backbone: str = "shapeworld-wan",
 ) -> dict[str, Any]:
     """Run one edit in `folder` and return its manifest, with the metrics against the truth under "truth".
@@ -65,10 +65,10 @@ def run_demo(
         mask=str(folder / "mask.mkv") if use_mask and edit.actor is not None else None,
     )
     _write_inputs(task, edit, source, target)
-    result = run.edit(task, on_progress=report)
+    result = run.edit(task, on_progress=on_progress)
     edited = list(result.frames())
     result.manifest["truth"] = judge(edit, to_tensor(edited))
-    result.save(on_progress=report)
+    result.save(on_progress=on_progress)
     _write_comparison(
         folder, {"source": to_arrays(source), "edited": edited, "truth": to_arrays(target)}
     )

@@ -148,7 +148,9 @@ def run_edit(backbone: Backbone, edit: SceneEdit, method: str, settings: dict, s
         settings=settings,
         seed=seed,
     )
-    return in_memory.edit_frames(in_memory.plan_job(task, backbone, render([edit.source])[0]), backbone)
+    return in_memory.edit_frames(
+        in_memory.plan_job(task, backbone, render([edit.source])[0]), backbone
+    )
 
 
 def score_edit(
