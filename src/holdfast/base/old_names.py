@@ -8,8 +8,29 @@ from .notices import warn_user
 
 # Fields of an EditTask: in `edit()`, the rows of a batch, the cases of a benchmark, manifests.
 FIELDS = {"source": "source_prompt", "target": "target_prompt", "guide": "image_model"}
-# Settings of methods.
-SETTINGS: dict[str, str] = {}
+# Settings of methods: the present name is the one of these that the method has.
+SETTINGS = {
+    "cut": ("mask_velocity",),
+    "fused": ("fused_layers",),
+    "grid": ("schedule",),
+    "high": ("sigma_max", "threshold_last"),
+    "interval": ("attend_first_segment",),
+    "keep": ("preservation",),
+    "low": ("sigma_min", "threshold_first"),
+    "mask": ("smoothing_mask",),
+    "memory": ("map_memory",),
+    "rate": ("learning_rate",),
+    "scale": ("gradient_scale",),
+    "smooth": ("pool_size",),
+    "source_prompt": ("invert_with_source",),
+    "stride": ("key_frame_stride",),
+    "targets": ("tuned_layers",),
+    "tune": ("tuning_steps",),
+    "window": ("smoothing",),
+    "worse": ("n_worst",),
+}
+# Values of settings, by the setting's present name.
+SETTING_VALUES = {"schedule": {"own": "native"}, "tau_by": {"level": "sigma"}}
 # Flags of the command line, by command.
 PROMPT_FLAGS = {"--source": "--source-prompt", "--target": "--target-prompt"}
 EDIT_FLAGS = PROMPT_FLAGS | {"--guide": "--image-model"}
@@ -35,10 +56,25 @@ def rename_fields(values: Mapping[str, Any], notify: bool = True) -> dict[str, A
     return _rename(values, FIELDS, notify)
 
 
-def rename_settings(values: Mapping[str, Any], present: Container[str]) -> dict[str, Any]:
-    """Return a method's settings under their present names. present: the names that the method has."""
-    table = {o: n for o, n in SETTINGS.items() if n in present and o not in present}
-    return _rename(values, table, notify=True)
+def rename_settings(
+    values: Mapping[str, Any], choices: Mapping[str, Container[str]]
+) -> dict[str, Any]:
+    """Return a method's settings with present names and values. choices: those of each setting that the method has."""
+    table = {}
+    for old, candidates in SETTINGS.items():
+        if old not in choices:
+            table |= {old: new for new in candidates if new in choices}
+    renamed = _rename(values, table, notify=True)
+    return {name: _rename_value(name, value, choices) for name, value in renamed.items()}
+
+
+def _rename_value(name: str, value: Any, choices: Mapping[str, Container[str]]) -> Any:
+    table = SETTING_VALUES.get(name, {})
+    new = table.get(value) if isinstance(value, str) else None
+    if new is None or new not in choices.get(name, ()):
+        return value
+    warn_user(describe_rename(f"{name}={value}", f"{name}={new}"))
+    return new
 
 
 def rename_flags(command: str, arguments: list[str]) -> tuple[list[str], list[str]]:

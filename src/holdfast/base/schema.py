@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_type_hints
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Le
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -248,7 +248,7 @@ def _read_numbers(setting: Setting, value: Any) -> Any:
 
 def read_value(cls: type, name: str, value: Any) -> Any:
     """Return a value as a class of settings takes it for one of its names. Raise UserError where it does not."""
-    setting, annotation = list_settings(cls)[name], cls.__dataclass_fields__[name].type
+    setting, annotation = list_settings(cls)[name], get_type_hints(cls, include_extras=True)[name]
     try:
         adapter = TypeAdapter(annotation, config=CONFIG)
         return adapter.validate_python(read_text(setting, value))
@@ -284,7 +284,7 @@ def configure(
     values = {n: v for n, v in recommended.items() if n in settings and settings[n].follows_model}
     origin = dict.fromkeys(settings, "the method's default")
     origin |= dict.fromkeys(values, "suits this backbone")
-    given = old_names.rename_settings(given, settings)
+    given = old_names.rename_settings(given, {n: s.choices for n, s in settings.items()})
     given |= {} if strength is None else {"strength": strength}
     for key, value in given.items():
         name = choose(str(key), settings, what)
