@@ -40,7 +40,10 @@ FORMS = {
         "CLIPS": 1,
         "CONFIG": image_vae.CONFIG | {"block_out_channels": (8, 8, 8, 8)},
     },
-    clip_encoders: {"TEXT_CONFIG": clip_encoders.TEXT_CONFIG | {"num_hidden_layers": 1}, "IMAGES": 2},
+    clip_encoders: {
+        "TEXT_CONFIG": clip_encoders.TEXT_CONFIG | {"num_hidden_layers": 1},
+        "BATCH": 2,
+    },
     unets: {"POOLS": {13: 4, 25: 5}, "FRAMES_BATCH": 2, "CLIPS_BATCH": 1, "BASE": SMALL},
     motion_words: {"FRAMES_BATCH": 2, "CLIPS_BATCH": 1},
 }
@@ -121,7 +124,7 @@ def test_a_polished_vae_keeps_its_latents(toy, tmp_path, monkeypatch):
     clip = loop.render_clips(loop.draw_training_scenes(2, "polish"), 5)
     before, moved = wan.clip_encoder(vae)(clip).float(), []
     for held in (0.0, 1e3):
-        monkeypatch.setattr(wan, "HELD", held)
+        monkeypatch.setattr(wan, "SHIFT_WEIGHT", held)
         (tmp_path / str(held)).mkdir()
         polished = copy.deepcopy(vae)
         wan.polish_vae(polished, tmp_path / str(held), Budget(steps=12))
@@ -186,7 +189,7 @@ def test_a_stage_without_a_budget_gives_what_there_is_and_goes_on_later(tmp_path
 def test_a_work_folder_belongs_to_where_it_began(tmp_path):
     start, work = tmp_path / "start", tmp_path / "work"
     (start / "unet").mkdir(parents=True)
-    with pytest.raises(ValueError, match="start holds no checkpoint; --start takes a WanPipeline"):
+    with pytest.raises(ValueError, match="start holds no checkpoint: --start takes a WanPipeline"):
         saving.prepare_folder(work, start, "WanPipeline")
     (start / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
     (start / "unet" / "a.safetensors").write_bytes(b"1")
@@ -195,9 +198,9 @@ def test_a_work_folder_belongs_to_where_it_began(tmp_path):
     saving.prepare_folder(work, start, "WanPipeline")
     (start / "unet" / "a.safetensors").write_bytes(b"2")
     for other in (start, None):
-        with pytest.raises(ValueError, match="began elsewhere"):
+        with pytest.raises(ValueError, match="started from another checkpoint"):
             saving.prepare_folder(work, other, "WanPipeline")
-    with pytest.raises(ValueError, match="holds WanPipeline; --start takes a StableDiffusionPipel"):
+    with pytest.raises(ValueError, match="holds WanPipeline: --start takes a StableDiffusionPipel"):
         saving.prepare_folder(tmp_path / "new", start, "StableDiffusionPipeline")
 
 
@@ -299,7 +302,9 @@ def test_captions_fit_and_every_word_is_one_token(make):
 
 
 def test_a_word_tells_what_it_belongs_to():
-    scene = next(s for s in (scenes.sample_scene(i, "several") for i in range(9)) if len(s.actors) == 2)
+    scene = next(
+        s for s in (scenes.sample_scene(i, "several") for i in range(9)) if len(s.actors) == 2
+    )
     named = list(text.ATTRIBUTES.items())[:5]
     first, second = (
         [values.index(getattr(a, name)) for name, values in named] for a in scene.actors
@@ -344,7 +349,9 @@ def test_edm_target_is_the_pipelines_v():
         )  # solved from EulerDiscreteScheduler.step
         return type("Output", (), {"sample": v})
 
-    given = unets.ImageConditioning(torch.zeros(2, 16, 8, 8), torch.zeros(2, 128), torch.zeros(2, 3))
+    given = unets.ImageConditioning(
+        torch.zeros(2, 16, 8, 8), torch.zeros(2, 128), torch.zeros(2, 3)
+    )
     assert unets.edm_errors(exact, clean, given, sigma, noise).max() < 1e-6
     assert unets.motion_bucket(scenes.sample_scene(3, "single")) == 127
     assert unets.motion_bucket(scenes.sample_scene(3, "fast")) == 254
@@ -407,7 +414,9 @@ def test_tellers_read_what_every_attention_put_out(toy):
     for p in tellers.parameters():
         torch.nn.init.zeros_(p)
     chance = math.log(4 * 2 * 3)  # directions, verbs, pans
-    assert motion_words.motion_label_loss(tellers, found, shown, times).item() == pytest.approx(chance)
+    assert motion_words.motion_label_loss(tellers, found, shown, times).item() == pytest.approx(
+        chance
+    )
 
 
 def test_a_frame_is_given_and_the_others_are_noise_alone():
@@ -429,4 +438,6 @@ def test_a_frame_is_given_and_the_others_are_noise_alone():
         return type("Output", (), {"sample": x / s + a})
 
     empty = torch.zeros(2, 1, 5, 8, 8)
-    assert motion_words.clean_frame_loss(off, empty, torch.zeros(2, 1, 128), at) == pytest.approx(1, abs=1e-4)
+    assert motion_words.clean_frame_loss(off, empty, torch.zeros(2, 1, 128), at) == pytest.approx(
+        1, abs=1e-4
+    )
