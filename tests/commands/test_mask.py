@@ -9,7 +9,7 @@ from PIL import Image
 from holdfast.media import masks, video
 from holdfast.pipeline import track_mask
 
-from ..media.test_carried import SIDE, overlap, passing, written
+from ..media.test_propagation import SIDE, overlap, passing, written
 from ..test_cli import call
 
 BOX = f"3,15,{SIDE + 2},{SIDE + 2}"
@@ -126,7 +126,7 @@ def test_options_without_effect_are_said(clip, tmp_path):
 
 
 def test_sam2_from_a_folder(clip, tmp_path):
-    from ..media.test_sam2 import tiny
+    from ..models.vision.test_sam2 import tiny
 
     tiny().save_pretrained(tmp_path / "sam2")
     model = ["--tracker", "sam2", "--weights", tmp_path / "sam2", "--device", "cpu"]

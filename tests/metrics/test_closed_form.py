@@ -16,7 +16,7 @@ from holdfast.cli.bench import measuring as measuring_of
 from holdfast.metrics import _batches, _libraries, compare
 from holdfast.metrics.base import Options, Subject, Tools
 from holdfast.models.vision import raft
-from tests.media.test_motion import constant, shifted, texture
+from tests.media.test_optical_flow import constant, shifted, texture
 
 FREE = (
     "flow_error",

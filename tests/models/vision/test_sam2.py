@@ -9,7 +9,7 @@ from holdfast.media.marks import Marks
 from holdfast.media.propagation import propagate
 from holdfast.models.vision import grounding, sam2
 
-from .test_carried import passing, written
+from ...media.test_propagation import passing, written
 
 
 def tiny():

@@ -11,7 +11,7 @@ from holdfast.media import optical_flow
 from holdfast.models.vision import latent_flow as module
 from holdfast.models.vision import raft
 from holdfast.models.vision.latent_flow import LatentFlow, flow_function, latent_flow, warp
-from tests.media.test_motion import constant, shifted, texture
+from tests.media.test_optical_flow import constant, shifted, texture
 
 
 def marked(count, height=64, width=80):
