@@ -181,7 +181,7 @@ def test_decibels_in_the_file_say_of_what_they_are_and_what_is_promised():
     file["luma_psnr_outside"] = 47.0
     assert "less than the 50" in summary.summary_lines(held)[0]
     file["samples_equal_outside"] = True
-    assert "outside the mask every sample of the file is the source's" in summary.summary_lines(held)[0]
+    assert "outside the mask every sample of the file equals the source" in summary.summary_lines(held)[0]
 
 
 def test_an_edit_that_the_model_does_not_see_is_followed_by_what_to_try():

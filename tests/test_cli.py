@@ -80,7 +80,7 @@ def test_warnings_are_notes(make_clip, tmp_path):
         (["--method", "flowedti"], 2, "did you mean flowedit"),
         (["--set", "stepz=3"], 2, "did you mean steps"),
         (["--set", "steps"], 2, "key=value"),
-        (["--frames", "9:12"], 2, "no frame of a clip of 6"),
+        (["--frames", "9:12"], 2, "outside the clip (6 frames, 0 to 5)"),
         (["--mask", "absent.png"], 2, "there is no file absent.png"),
         (["--codec", "theora"], 2, "is not one of"),
         (["--weights", "/nowhere/at/all"], 2, "neither a folder nor a hub id"),

@@ -32,7 +32,7 @@ def test_the_key_is_of_what_the_latents_depend_on(task, make_clip):
         replace(task, codec="lossless"),
         replace(task, feather=2),
     ]
-    assert {t.key() for t in same} == {task.key()}
+    assert {t.latent_key() for t in same} == {task.latent_key()}
     other = [
         replace(task, seed=1),
         replace(task, target_prompt="b"),
@@ -40,10 +40,10 @@ def test_the_key_is_of_what_the_latents_depend_on(task, make_clip):
         replace(task, frames="0:2"),
         replace(task, strength=0.2),
     ]
-    assert len({t.key() for t in [task, *other]}) == 6
-    before = task.key()
+    assert len({t.latent_key() for t in [task, *other]}) == 6
+    before = task.latent_key()
     make_clip(frames=7)
-    assert task.key() != before
+    assert task.latent_key() != before
 
 
 WRONG = [
@@ -97,8 +97,8 @@ def test_parts():
         ("5", "takes A:B"),
         ("a:b", "takes A:B"),
         ("1:2:3", "takes A:B"),
-        ("9:", "no frame"),
-        ("5:2", "no frame"),
+        ("9:", "outside the clip"),
+        ("5:2", "outside the clip"),
     ):
         with pytest.raises(ValueError, match=words):
             parse_frame_range(wrong, 9)

@@ -89,7 +89,7 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
         (row(id="a/b"), "id is a plain name for a file, not 'a/b'"),
         (row(id=True), "id is a plain name"),
         (row(id=".x"), "id is a plain name"),
-        (row(output="http://host/x.mp4"), "begins as an address does"),
+        (row(output="http://host/x.mp4"), "looks like an address does"),
         (row(keyframes=["x"], mask=" "), "mask is empty"),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_mask_that_auto_finds_is_the_one_an_edit_would_use(clip, tmp_path):
         (["--box", "9=1,1,5,5"], 2, "frame 9, and the clip has frames 0 to 5"),
         (["--points", "!3,3"], 2, "frame 0 has only negative points"),
         (["--brush", "none.png"], 2, "no file none.png"),
-        (["--box", BOX, "--frames", "9:12"], 2, "no frame of a clip of 6"),
+        (["--box", BOX, "--frames", "9:12"], 2, "outside the clip (6 frames, 0 to 5)"),
         (["--box", BOX, "-o", "m.jpg"], 2, "cannot write m.jpg without loss"),
         (["--box", BOX, "-o", "m.mp4", "--preview", "m.mp4"], 2, "both m.mp4"),
         (["--box", BOX, "--tracker", "sam2"], 3, "hf download facebook/sam2.1-hiera-tiny"),

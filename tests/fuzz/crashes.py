@@ -29,7 +29,7 @@ COMMAND = """
 from holdfast.cli import app
 from holdfast.pipeline import run
 
-run.SAVE_EVERY = 0.0
+run.SAVE_SECONDS = 0.0
 app.main()
 """
 EDIT = ["--source-prompt", seeds.SOURCE, "--target-prompt", seeds.TARGET, "--set", "steps=4"]

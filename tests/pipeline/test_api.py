@@ -76,8 +76,8 @@ def test_a_name_that_there_is_not_is_refused_with_the_nearest(tiny_wan):
         ({"settings": {"stepz": 3}}, "did you mean steps"),
         ({"method": "flowedti"}, "did you mean flowedit"),
         ({"codec": "theora"}, "codec is 'theora': use auto or h264"),
-        ({"rate": -8}, "a number above 0, not -8"),
-        ({"rate": "fast"}, "a number above 0, not 'fast'"),
+        ({"rate": -8}, "rate=-8 is not a frame rate"),
+        ({"rate": "fast"}, "rate='fast' is not a frame rate"),
     ):
         with pytest.raises(ValueError, match=words):
             holdfast.edit(CLIP, **{**TEXTS, "backbone": tiny_wan, "rate": 8} | wrong)
@@ -119,7 +119,7 @@ def test_a_clip_from_memory_is_written_at_its_rate_as_players_like_it(tiny_wan, 
 
 def test_what_was_assumed_or_has_no_effect_is_told_and_in_the_manifest(make_clip, tiny_wan):
     with (
-        pytest.warns(Notice, match="came without a rate, and 16 frames a second"),
+        pytest.warns(Notice, match="has no frame rate: 16 frames per second"),
         pytest.warns(Notice, match="dtype: no effect on a backbone that is loaded"),
     ):
         made = holdfast.edit(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, dtype="float32")
@@ -257,7 +257,7 @@ def test_a_result_shows_itself_as_a_clip_a_strip_and_figures(tiny_wan, tmp_path)
         assert np.abs(shown.astype(int) - true).mean() < 8  # the source left, the edit right
     assert strip.width == 110 + 5 * (192 + 6)
     assert "a &lt;b&gt;" in html
-    assert "outside the mask every pixel is the source&#x27;s" in html
+    assert "outside the mask every pixel equals the source" in html
     assert "evaluations" in html
     made.save(tmp_path / "out.mkv")
     assert "the file is " in made._repr_html_() or "of the file" in made._repr_html_()
@@ -296,7 +296,7 @@ def test_a_clip_that_is_hard_to_pack_is_shown_coarser():
 
 def test_one_frame_is_a_picture_and_no_clip(tiny_wan):
     made = holdfast.edit(CLIP[:1], **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
-    html = notebook.result_html(made)
+    html = made._repr_html_()
     assert "<img" in html
     assert "<video" not in html
 

@@ -31,7 +31,7 @@ def test_a_job_is_done_once_its_file_and_its_manifest_are_there(task, tiny_wan):
     assert jobs.finished_manifest(wanted) is None
     manifest = jobs.run_job(wanted, tiny_wan)
     found = jobs.finished_manifest(wanted)
-    assert found["key"] == manifest["key"] == wanted.key()
+    assert found["key"] == manifest["key"] == wanted.latent_key()
     assert found == json.loads(manifest_path(Path(wanted.output)).read_text())
 
 

@@ -19,24 +19,24 @@ from ..test_cli import call
 
 HOLDING = """
 import sys, time
-from holdfast.pipeline.locks import claimed
-with claimed(sys.argv[1]):
+from holdfast.pipeline.locks import lock_output
+with lock_output(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
 COUNTING = """
 import sys
 from pathlib import Path
-from holdfast.pipeline.locks import claimed
+from holdfast.pipeline.locks import lock_output
 counter, done = Path(sys.argv[1]), 0
 while done < 100:
     try:
-        with claimed(sys.argv[1]):
+        with lock_output(sys.argv[1]):
             count = int(counter.read_text())
             counter.write_text(str(count + 1))
             done += 1
     except ValueError as error:
-        assert "another run is making" in str(error)
+        assert "another run is writing" in str(error)
 """
 
 
@@ -60,12 +60,12 @@ def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed
     other = begun(HOLDING, task.output)
     assert other.stdout.readline() == "held\n"
     events = run.edit_events(task, tiny_wan)
-    with pytest.raises(ValueError, match=r"another run is making out\.mp4 .* another --output"):
+    with pytest.raises(ValueError, match=r"another run is writing out\.mp4 .* another --output"):
         next(events)
     argv = ("edit", task.input, "-o", task.output, "--source-prompt", "a", "--target-prompt", "b")
     said = call(*argv, "--backbone", "shapeworld-wan")
     assert said.exit_code == 2
-    assert "another run is making out.mp4" in " ".join(said.stderr.split())
+    assert "another run is writing out.mp4" in " ".join(said.stderr.split())
     other.send_signal(signal.SIGKILL)
     other.communicate()
     assert left(task) == [".out.mp4.lock.holdfast"]
@@ -77,7 +77,7 @@ def test_other_outputs_are_free(task, tiny_wan, tmp_path):
     with lock_output(task.output):
         result = run.edit(EditTask(**task.to_dict() | {"output": ""}), tiny_wan)
         assert result.save(tmp_path / "other.mp4").exists()
-        with pytest.raises(ValueError, match="another run is making"):
+        with pytest.raises(ValueError, match="another run is writing"):
             result.save(task.output)
 
 
@@ -117,7 +117,7 @@ def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
 def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(task, tiny_wan):
     running = run.edit_events(task, tiny_wan)
     next(event for event in running if isinstance(event, Step))
-    with pytest.raises(ValueError, match="another run is making"):
+    with pytest.raises(ValueError, match="another run is writing"):
         run.edit(task, tiny_wan)
     assert next(running) != Progress("load", 1, 1)  # it goes on
     running.close()
@@ -138,7 +138,7 @@ def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch)
     assert not Path(task.output).parent.exists()
     result = run.edit(task, tiny_wan)
     with monkeypatch.context() as patched:
-        patched.setattr(run.Result, "_write", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patched.setattr(run.Writer, "_write_clip", lambda *_: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             result.save()
     assert left(task) == ["out.mp4.latents.safetensors"]

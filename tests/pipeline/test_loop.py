@@ -45,20 +45,20 @@ def given(monkeypatch):
     return seen
 
 
-def left_cells(field, given):
-    cells = torch.zeros(given.source.shape[2:], dtype=torch.bool)
+def left_cells(field, latent, source, target, seed):
+    cells = torch.zeros(latent.shape[2:], dtype=torch.bool)
     cells[..., :2] = True
     return cells
 
 
 def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
     monkeypatch.setattr(maps, "find_auto_mask", left_cells)
-    events = list(loop.run_loop(job(tiny_wan, mask="auto"), tiny_wan))
+    seen = list(loop.run_loop(job(tiny_wan, mask="auto"), tiny_wan))
     inside = given[0].mask[0, 0] > 0
     assert inside[..., :2].all()
     assert not inside[..., 3:].any()
-    assert [e.stage for e in events] == ["condition", "encode", "mask", "edit", "edit", "edit"]
-    z, source = events[-1].z, given[0].source
+    assert [e.stage for e in seen] == ["condition", "encode", "mask", "edit", "edit", "edit"]
+    z, source = seen[-1].z, given[0].source
     outside = ~inside.expand_as(z)
     assert torch.equal(z[outside], source[outside])
 
@@ -73,12 +73,12 @@ def test_a_mask_of_frames_reaches_the_method(tiny_wan, given):
 
 def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given):
     guide = tiny.wan()
-    made = dataclasses.replace(job(tiny_wan, seed=7), guide=guide)
+    made = dataclasses.replace(job(tiny_wan, seed=7), image_model=guide)
     in_memory.edit_latent(made, tiny_wan)
     (about,) = given
-    assert about.image_model.field.inner is guide
+    assert about.guide.field.inner is guide
     wanted = guide.condition(Prompt("a plain blue ball"))
-    assert torch.equal(about.image_model.tgt.positive, wanted.positive)
+    assert torch.equal(about.guide.tgt.positive, wanted.positive)
     assert about.seed == 7
     assert torch.equal(about.pixels.encode(about.pixels.frames()), about.source)
     frames = torch.cat(list(about.pixels.decode(about.source)))
@@ -99,7 +99,7 @@ def test_a_latent_that_is_not_finite_ends_the_walk_at_its_step():
     backbone = tiny.wan()  # its own: it is broken
     backbone.transformer.proj_out.bias.data.fill_(torch.inf)
     walked, steps = loop.run_loop(job(backbone), backbone), []
-    with pytest.raises(ValueError, match="the latent after step 1 of 2 holds numbers that are not"):
+    with pytest.raises(ValueError, match="the latent after step 1 of 2 holds values that are not"):
         steps.extend(event for event in walked if isinstance(event, Step))
     assert not steps  # or it would be saved
 
@@ -108,7 +108,7 @@ def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
     plain = job(tiny_wan)
     with pytest.raises(ValueError, match=r"the saved latents are .* run without --resume"):
         in_memory.edit_latent(
-            dataclasses.replace(plain, start=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
+            dataclasses.replace(plain, resume=Step("edit", 1, 2, torch.zeros(1))), tiny_wan
         )
     z = torch.zeros_like(tiny_wan.encode(CLIP))
     for broken in (torch.nan, 1e30):
@@ -116,14 +116,14 @@ def test_saved_latents_of_another_clip_or_not_finite_are_refused(tiny_wan):
             with pytest.raises(
                 ValueError, match=r"the saved latents' (z|last) .* run without --res"
             ):
-                in_memory.edit_latent(dataclasses.replace(plain, start=start), tiny_wan)
+                in_memory.edit_latent(dataclasses.replace(plain, resume=start), tiny_wan)
 
 
 def test_going_on_from_the_end_changes_nothing(tiny_wan):
     made = job(tiny_wan)
     *_, last, done = loop.run_loop(made, tiny_wan)
     assert isinstance(last, Step)
-    again = in_memory.edit_latent(dataclasses.replace(made, start=last), tiny_wan)
+    again = in_memory.edit_latent(dataclasses.replace(made, resume=last), tiny_wan)
     assert torch.equal(again, done.z)
 
 
@@ -151,8 +151,8 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     """The clip's first frame, edited by FlowEdit on the partner over the same latents; the mask counts there too."""
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
     painter = tiny.ADAPTERS["sd"]()
-    monkeypatch.setattr(loop, "load_helper", lambda *asked: painter)
-    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    monkeypatch.setattr(in_memory, "load_helper", lambda *asked: painter)
+    monkeypatch.setattr(backbone, "image_model", "shapeworld-sd")
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
     task = EditTask(**asked, source_prompt="a red ball", target_prompt="a blue ball")
     made = in_memory.plan_job(task, backbone, clip)
@@ -177,7 +177,7 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     task = EditTask(**asked, **told, method="flowedit", image_model="shapeworld-svd")
     with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
         in_memory.plan_job(task, backbone, clip)
-    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    monkeypatch.setattr(backbone, "image_model", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
     with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
         assert in_memory.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
@@ -196,9 +196,9 @@ def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(t
             pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result()
         first.close()
         assert pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result().isfinite().all()
-    broken = dataclasses.replace(job(tiny_wan), source=torch.full((1, 4, 2, 4, 6), torch.nan))
+    broken = dataclasses.replace(job(tiny_wan), source_latent=torch.full((1, 4, 2, 4, 6), torch.nan))
     for _ in range(2):  # an edit that fails leaves the backbone free
-        with pytest.raises(UserError, match="the encoded clip holds numbers that are not finite"):
+        with pytest.raises(UserError, match="the encoded clip holds values that are not finite"):
             in_memory.edit_latent(broken, tiny_wan)
 
 

@@ -16,8 +16,8 @@ from holdfast.pipeline import output_paths
 HOLDING = """
 import sys, time
 from pathlib import Path
-from holdfast.base.files import scratch
-with scratch(Path(sys.argv[1])) as folder:
+from holdfast.base.files import scratch_folder
+with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "part").write_bytes(b"much")
     print(folder, flush=True)
     time.sleep(60)
@@ -37,21 +37,21 @@ def test_what_no_result_can_replace_is_refused_with_the_cure(tmp_path, monkeypat
         Path(folder).mkdir()
     for file in ("mine/photo.png", "file", "a.mp4", "c.mp4.json", "ours.json"):
         Path(file).write_text("x")
-    assert "begins as an address" in refused("http://localhost/x.mp4")
+    assert "looks like an address" in refused("http://localhost/x.mp4")
     assert "write ./pipe:1.mp4 for a file" in refused("pipe:1.mp4")
     for name in ("", ".", "/", "..", "a\0.mp4"):
-        assert "is no name of a file" in refused(name)
+        assert "is not a valid file name" in refused(name)
     assert "a device or a pipe" in refused("/dev/null")
     assert "a device or a pipe" in refused("pipe.mp4")
     assert "taken.mp4 is a folder" in refused("taken.mp4")
     assert "b.mp4.json is a folder" in refused("b.mp4")
-    assert "holds other things" in refused("mine")
-    assert "is a file, and a name without an ending" in refused("file")
+    assert "holds other files" in refused("mine")
+    assert "is a file, and a name without an extension" in refused("file")
     assert "a.mp4/b.mp4 cannot be written" in refused("a.mp4/b.mp4")
     assert "/proc/x.mp4 cannot be written" in refused("/proc/x.mp4")
     assert "File name too long" in refused("a" * 250 + ".mp4")
-    assert "would replace a.mp4" in refused("a.mp4", "a.mp4")
-    assert "would replace c.mp4.json" in refused("c.mp4", "c.mp4.json")
+    assert "would overwrite a.mp4" in refused("a.mp4", "a.mp4")
+    assert "would overwrite c.mp4.json" in refused("c.mp4", "c.mp4.json")
 
 
 def test_an_earlier_result_and_a_new_place_are_taken_and_trying_leaves_nothing(tmp_path):
@@ -73,21 +73,21 @@ def test_an_earlier_result_and_a_new_place_are_taken_and_trying_leaves_nothing(t
         output_paths.check_output_path(tmp_path / name, ["nothing.mp4"])
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "ours" / "notes.txt").write_text("not a frame")
-    assert "holds other things" in refused(tmp_path / "ours")
+    assert "holds other files" in refused(tmp_path / "ours")
 
 
 def test_a_clip_within_the_result_s_own_folder_is_not_lost(tmp_path):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "0.png").write_text("x")
     (tmp_path / "ours.json").write_text("{}")
-    assert "would replace" in refused(tmp_path / "ours", str(tmp_path / "ours" / "0.png"))
+    assert "would overwrite" in refused(tmp_path / "ours", str(tmp_path / "ours" / "0.png"))
 
 
 def test_a_disk_with_too_little_room_is_told_before(make_clip, tmp_path):
     clip = video.probe(make_clip())
     output_paths.check_disk_space(tmp_path / "out.mp4", clip, "auto")
     long = dataclasses.replace(clip, size=(2**20, 2**20), times=range(2**16))
-    with pytest.raises(ValueError, match="MB are free there; free some"):
+    with pytest.raises(ValueError, match="MB are free there: free some"):
         output_paths.check_disk_space(tmp_path / "new" / "out.mp4", long, "auto")
 
 

@@ -22,7 +22,7 @@ from holdfast.base.notices import Notice
 from holdfast.media import masks, video, writing
 from holdfast.models import registry
 from holdfast.models.wan.spec import CAPABILITIES
-from holdfast.pipeline import loop, planning, run
+from holdfast.pipeline import in_memory, loop, planning, run
 from holdfast.pipeline.events import NoticeIssued, Progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
@@ -226,7 +226,7 @@ def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over
     with pytest.raises(run.EditCancelled, match="before a step was done"):
         run.edit(made, tiny_wan)
     monkeypatch.undo()
-    with pytest.warns(UserWarning, match="nothing was saved"):
+    with pytest.warns(UserWarning, match="there is no saved progress"):
         assert torch.equal(run.edit(made, tiny_wan, resume=True).z, whole.z)
     assert torch.equal(run.edit(made, tiny_wan, resume=True).z, whole.z)
 
@@ -234,14 +234,14 @@ def test_stopped_before_the_first_step_nothing_is_saved_and_a_resume_starts_over
 def test_a_walk_of_no_steps_gives_the_source_and_saves_nothing(task, tiny_wan):
     made = task(strength=0.0)
     with pytest.warns(
-        UserWarning, match="nothing to walk with these settings: the result is the so"
+        UserWarning, match="no step to do with these settings: the result is the so"
     ):
         first = run.edit(made, tiny_wan)
     assert first.writer.progress.load() is None
     assert first.manifest["evaluations"] == 0
     own = list(video.read(first.clip))
     assert all(np.array_equal(a, b) for a, b in zip(own, first.frames(), strict=True))
-    with pytest.warns(UserWarning, match="nothing was saved|nothing to walk"):
+    with pytest.warns(UserWarning, match="there is no saved progress|no step to do"):
         again = run.edit(made, tiny_wan, resume=True)
     assert again.preservation["psnr"] == float("inf")
 
@@ -262,12 +262,12 @@ def test_a_folder_is_replaced_only_by_a_result_of_ours(task, make_clip, tiny_wan
         video.probe(make_clip("one.mp4", frames=1)),
         [np.zeros((32, 48, 3), np.uint8)],
     )
-    with pytest.raises(ValueError, match="holds other things"):
+    with pytest.raises(ValueError, match="holds other files"):
         run.edit(task(clip, output=str(photos)), tiny_wan)
     for _ in range(2):
         run.edit(task(clip, output=str(tmp_path / "frames")), tiny_wan).save()
     result = run.edit(task(clip), tiny_wan)
-    with pytest.raises(ValueError, match="would replace"):
+    with pytest.raises(ValueError, match="would overwrite"):
         result.save(clip)
 
 
@@ -331,7 +331,7 @@ def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_
 
 def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
     """A killed worker loses what was done since the last save, and no more."""
-    monkeypatch.setattr(run, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
     made = task(settings={"steps": "3", "strength": "1"})
     running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
@@ -346,7 +346,7 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_its_mask(task, tiny_wan, mo
 
     cells = torch.zeros(3, 4, 6, dtype=torch.bool)
     cells[..., :3] = True
-    monkeypatch.setattr(maps, "find_auto_mask", lambda field, given: cells)
+    monkeypatch.setattr(maps, "find_auto_mask", lambda *_: cells)
     made = task(
         mask="auto", source_prompt="a red ball", target_prompt="a blue ball", settings={"steps": 3, "strength": 1}
     )
@@ -371,9 +371,10 @@ def test_equal_prompts_do_not_touch_what_an_earlier_run_saved(task, tiny_wan):
 
 def test_an_automatic_mask_is_refused_before_anything_is_loaded(task, make_clip, tiny_wan):
     clip = make_clip()
-    with pytest.raises(ValueError, match="mask is a file, a box x,y,w,h or auto"):
+    with pytest.raises(ValueError, match="mask is empty: use a file, a box x,y,w,h or auto"):
         task(clip, mask=" ")
-    bare = type("Bare", (), {"name": "bare", "grid": tiny_wan.clip_format, "prefers": {}})()
+    bare = type("Bare", (), {"name": "bare", "clip_format": tiny_wan.clip_format})()
+    bare.recommended = {}
     bare.capabilities = frozenset({"text"})
     with pytest.raises(
         ValueError, match="which bare does not look at: give --mask a file or a box"
@@ -440,9 +441,9 @@ def test_another_librarys_warnings_are_not_notes_and_pass(task, tiny_wan, monkey
 
 def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan, tmp_path):
     clip = make_clip(audio=1)
-    with pytest.raises(ValueError, match="result would replace"):
+    with pytest.raises(ValueError, match="output would overwrite"):
         run.edit(task(clip, output=str(clip)), tiny_wan)
-    with pytest.raises(ValueError, match="holds other things"):
+    with pytest.raises(ValueError, match="holds other files"):
         run.edit(task(clip, output=str(tmp_path)), tiny_wan)
     for name, words in {
         "a.xyz": "cannot write",
@@ -503,7 +504,7 @@ def test_python_interface(make_clip, tiny_wan, tmp_path):
         assert callable(holdfast.edit)
     assert result.preservation["changed_share"] > 0
     assert result.save(tmp_path / "a.mkv").exists()
-    with pytest.raises(ValueError, match="give a file name"):
+    with pytest.raises(ValueError, match="the edit has no output"):
         holdfast.edit(clip, "a ball", "a star", backbone=tiny_wan, settings={"steps": 2}).save()
 
 
@@ -560,9 +561,9 @@ def test_the_automatic_mask_is_made_once_and_goes_on_with_a_resumed_run(
     cells[..., :4] = True
     looks = []
 
-    def automatic(field, given):
-        looks.append(given.source.shape)
-        return cells[:, : given.source.shape[3], : given.source.shape[4]]
+    def automatic(field, latent, source, target, seed):
+        looks.append(latent.shape)
+        return cells[:, : latent.shape[3], : latent.shape[4]]
 
     monkeypatch.setattr(maps, "find_auto_mask", automatic)
     whole = run.edit(made, tiny_wan)
@@ -653,7 +654,7 @@ def test_what_was_fitted_to_a_clip_is_used_again_for_another_frame(make_clip, tm
     assert all(backbone.network.get_submodule(m).weight.dim() == 2 for m in modules)
     assert set(tensors) == {f"{m}.{part}" for m in modules for part in ("down", "up")}
     first.writer.progress.remove()
-    with pytest.warns(UserWarning, match="known from an earlier run"):
+    with pytest.warns(UserWarning, match="learnt in an earlier run"):
         again = run.edit(tasks[1], backbone)
     assert first.manifest["evaluations"] - again.manifest["evaluations"] == 3
     again.writer.progress.remove()
@@ -675,12 +676,12 @@ def test_every_clip_of_a_long_one_keeps_what_was_fitted_to_it(make_clip, tmp_pat
     running.close()
     file = tmp_path / "out.mkv.adapters.safetensors"
     assert {name.split(".")[0] for name in load_tensors(file)[0]} == {"0"}
-    with pytest.warns(UserWarning, match="known from an earlier run"):
+    with pytest.warns(UserWarning, match="learnt in an earlier run"):
         whole = run.edit(first, backbone, resume=True)
     tensors, _ = load_tensors(file)
     assert {name.split(".")[0] for name in tensors} == {"0", "1"}
     whole.writer.progress.remove()
-    with pytest.warns(UserWarning, match="known from an earlier run"):
+    with pytest.warns(UserWarning, match="learnt in an earlier run"):
         again = run.edit(second, backbone)
     again.writer.progress.remove()
     elsewhere = dataclasses.replace(second, output=str(tmp_path / "other.mkv"))
@@ -709,7 +710,7 @@ def test_damaged_adapters_count_as_none_and_are_found_before_anything_is_loaded(
     events = run.edit_events(task, backbone)
     before = itertools.takewhile(lambda event: event != Progress("load", 1, 1), events)
     said = [event.text for event in before if isinstance(event, NoticeIssued)]
-    assert any("is damaged: the clip's motion is learnt anew" in text for text in said)
+    assert any("is damaged: the clip's motion is learnt again" in text for text in said)
     (*_, again) = events
     assert torch.equal(again.z, first.z)
     assert load_tensors(file)[0].keys() == tensors.keys()  # whole again
@@ -727,8 +728,8 @@ def test_who_paints_the_first_frame_goes_again_and_a_resumed_run_has_the_same_on
         made.append(weakref.ref(painter))
         return painter
 
-    monkeypatch.setattr(run.loop, "load_helper", loaded)
-    monkeypatch.setattr(backbone, "guide", "shapeworld-sd")
+    monkeypatch.setattr(in_memory, "load_helper", loaded)
+    monkeypatch.setattr(backbone, "image_model", "shapeworld-sd")
     told = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "first_frame": None}
     task = EditTask(**moved(make_clip, tmp_path, 10, tune=0).to_dict() | told)
     whole = run.edit(task, backbone).z

@@ -79,7 +79,7 @@ def test_a_seed_where_nothing_is_drawn(backbones):
 
 def test_prompts_beside_a_first_frame(backbones):
     told = {"first_frame": "x.png", "settings": {"steps": "2"}}
-    assert "the prompts have no effect on tiny" in said(backbones["svd"], **told, **TEXTS)
+    assert "the prompts have no effect: tiny" in said(backbones["svd"], **told, **TEXTS)
     assert "the prompts have no effect" in said(backbones["svd"], **told, negative="blurred")
     assert "prompts" not in said(backbones["svd"], **told)
 
@@ -107,7 +107,7 @@ def test_a_negative_prompt_that_no_call_is_told(method, settings, used, backbone
     ("fields", "words"),
     [
         ({"deinterlace": True}, "deinterlace has no effect: clip.mp4 is not interlaced"),
-        ({"background": "black"}, "background has no effect: clip.mp4 is not seen through"),
+        ({"background": "black"}, "background has no effect: clip.mp4 has no transparency"),
         ({"codec": "lossless-rgb", "crf": 3}, "crf has no effect with codec lossless-rgb"),
     ],
 )

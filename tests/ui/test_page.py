@@ -113,7 +113,7 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     check = said(page, "#message", "kept:")
     assert "every pixel outside the mask" in check
     assert re.search(
-        r"about \d+ evaluations of the network and \d to judge the result, about .* MB", check
+        r"about \d+ evaluations of the network and \d to score the result, about .* MB", check
     )
     page.click("#edit")
     said(page, "#status", "Done")

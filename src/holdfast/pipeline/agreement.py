@@ -1,4 +1,4 @@
-"""Score how far a model takes an edited clip for what the target prompt says. It is the model's opinion, and can be wrong.
+"""Score how well an edited clip fits the target prompt, in the model's own opinion, which can be wrong.
 
 Noise is added to the result, and the model predicts the velocity under each prompt. The true velocity
 `u = noise - clean` is projected onto the line between the two predictions `v_src` and `v_tgt`:

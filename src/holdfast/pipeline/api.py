@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -34,34 +34,37 @@ DEFAULT_FPS = 16  # of a clip in memory that comes without a rate
 
 
 class ScratchFolder:
-    """A folder, made when it is first asked for; it goes with the last one who refers to this, or at `remove`."""
+    """A temporary folder, created on first use, and removed by `remove` or with the last reference to this object."""
 
     def __init__(self) -> None:
-        self._gone: weakref.finalize | None = None
+        self._remove: weakref.finalize | None = None
 
     @functools.cached_property
     def path(self) -> Path:
+        """The folder."""
         path = Path(tempfile.mkdtemp(prefix="holdfast-"))
-        self._gone = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        self._remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
         return path
 
     def files(self) -> list[str]:
-        return sorted(file.name for file in self.path.iterdir()) if self._gone else []
+        """Return the names of its files."""
+        return sorted(file.name for file in self.path.iterdir()) if self._remove else []
 
     def remove(self) -> None:
-        if self._gone:
-            self._gone()
+        """Remove the folder."""
+        if self._remove:
+            self._remove()
 
 
 @dataclasses.dataclass
 class PreparedCall:
-    """A call, checked and ready to run."""
+    """A validated call. scratch: holds what was in memory, as files."""
 
     task: EditTask
     backbone: "Backbone | None"
     validated: "ValidatedTask"
-    scratch: ScratchFolder  # where what was in memory lies
-    notes: list[str]
+    scratch: ScratchFolder
+    notices: list[str]
     resume: bool = False
     progress: Callable[[str, int, int], None] | None = None
 
@@ -112,22 +115,22 @@ def _name_arguments() -> Iterator[None]:
         raise
 
 
-def _run_call(asked: PreparedCall) -> "Iterator[Event | Result]":
-    """The events of a call. What was in memory stays with the result, and is gone where there is none."""
+def _run_call(call: PreparedCall) -> "Generator[Event | Result, None, None]":
+    """Yield the events of a call. The scratch folder lives as long as the result; without a result it is removed."""
     from . import run
     from .events import NoticeIssued
 
-    running = run.edit_events(asked.task, asked.backbone, asked.resume, asked.validated)
-    with contextlib.ExitStack() as undone:
-        undone.callback(asked.scratch.remove)
-        yield from map(NoticeIssued, asked.notes)
-        with contextlib.closing(running):
-            for event in running:
+    events = run.edit_events(call.task, call.backbone, call.resume, call.validated)
+    with contextlib.ExitStack() as stack:
+        stack.callback(call.scratch.remove)
+        yield from map(NoticeIssued, call.notices)
+        with contextlib.closing(events):
+            for event in events:
                 if isinstance(event, run.Result):
-                    event.manifest["notes"][:0] = asked.notes
-                    event.manifest["in_memory"] = asked.scratch.files()
-                    event.scratch = asked.scratch
-                    undone.pop_all()
+                    event.manifest["notes"][:0] = call.notices
+                    event.manifest["in_memory"] = call.scratch.files()
+                    event.scratch = call.scratch
+                    stack.pop_all()
                 yield event
 
 
@@ -142,47 +145,51 @@ def _prepare_call(function: str, given: Mapping[str, Any]) -> PreparedCall:
     values = {name: _path_to_text(value) for name, value in given.items()}
     own = {name: values.pop(name) for name in ARGUMENTS if name in values}
     scratch = ScratchFolder()
-    with contextlib.ExitStack() as undone, collect_notices() as notes:
-        undone.callback(scratch.remove)
+    with contextlib.ExitStack() as stack, collect_notices() as notices:
+        stack.callback(scratch.remove)
         values, backbone = _split_backbone({"output": ""} | values)
         rate = _parse_rate(own.pop("rate", None), values["input"])
         task = EditTask(**values | _save_in_memory_inputs(values, rate, scratch))
-        known = _validate_call(task, backbone, rate)
-        undone.pop_all()
-    return PreparedCall(task, backbone, known, scratch, notes, **own)
+        validated = _validate_call(task, backbone, rate)
+        stack.pop_all()
+    return PreparedCall(task, backbone, validated, scratch, notices, **own)
 
 
 def _split_backbone(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone | None]":
-    """The backbone by its name, and itself where it is loaded."""
+    """Return the values with the backbone's name, and the backbone itself where it is loaded."""
     backbone = values.get("backbone", "")
     if isinstance(backbone, str):
         return values, None
-    idle = [name for name in ("weights", "device", "dtype") if name in values]
-    if idle:
-        warn_user(f"{' and '.join(idle)}: no effect on a backbone that is loaded")
+    unused = [name for name in ("weights", "device", "dtype") if name in values]
+    if unused:
+        warn_user(f"{' and '.join(unused)}: no effect on a backbone that is loaded already")
     return values | {"backbone": backbone.name}, backbone
 
 
-def _save_in_memory_inputs(values: dict[str, Any], rate: Fraction | None, scratch: ScratchFolder) -> dict[str, Any]:
-    """Of the values, those that are in memory, as files. rate: None where the clip is a file already."""
+def _save_in_memory_inputs(
+    values: dict[str, Any], rate: Fraction | None, scratch: ScratchFolder
+) -> dict[str, Any]:
+    """Write the values that are in memory to files, and return the paths. rate: None where the clip is a file."""
     from ..media import arrays
 
-    made: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
     if rate is not None:
         clip = arrays.to_frames(values["input"])
-        made["input"] = str(arrays.write_clip(scratch.path, "clip", clip, rate))
+        paths["input"] = str(arrays.write_clip(scratch.path, "clip", clip, rate))
     if not isinstance(values.get("mask"), str | None):
-        inside = arrays.to_mask(values["mask"])
-        made["mask"] = str(arrays.write_mask(scratch.path, "mask", inside))
+        mask = arrays.to_mask(values["mask"])
+        paths["mask"] = str(arrays.write_mask(scratch.path, "mask", mask))
     if "first_frame" in values:
-        made["first_frame"] = _save_image(values["first_frame"], "first", scratch)
+        paths["first_frame"] = _save_image(values["first_frame"], "first", scratch)
     if isinstance(values.get("keyframes"), Mapping):
-        named = ((n, _save_image(one, f"key{n}", scratch)) for n, one in values["keyframes"].items())
-        made["keyframes"] = tuple(f"{n}={path}" for n, path in named)
-    return made
+        images = values["keyframes"].items()
+        saved = ((index, _save_image(image, f"key{index}", scratch)) for index, image in images)
+        paths["keyframes"] = tuple(f"{index}={path}" for index, path in saved)
+    return paths
 
 
 def _save_image(value: Any, name: str, scratch: ScratchFolder) -> str | None:
+    """Write an image that is in memory, and return its path; return a path unchanged."""
     from ..media import arrays
 
     value = _path_to_text(value)
@@ -192,41 +199,54 @@ def _save_image(value: Any, name: str, scratch: ScratchFolder) -> str | None:
 
 
 def _path_to_text(value: Any) -> Any:
-    """A path as a text."""
+    """Return a path as text, and any other value unchanged."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _parse_rate(rate: Any, clip: Any) -> Fraction | None:
-    """Frames a second of a clip in memory; None of one that is a file, which has its own."""
+    """Return the frame rate of a clip in memory; None for a file, which has its own."""
     if isinstance(clip, str):
         if rate is not None:
-            warn_user("rate has no effect on a clip that is a file, which has its own")
+            warn_user("rate has no effect: the clip is a file with a frame rate of its own")
         return None
     if rate is None:
-        warn_user(f"the clip came without a rate, and {DEFAULT_FPS} frames a second are taken; give rate=")
+        warn_user(
+            f"the clip has no frame rate: {DEFAULT_FPS} frames per second are used; set rate="
+        )
         return Fraction(DEFAULT_FPS)
     try:
-        known = Fraction(rate).limit_denominator(1001)
+        fps = Fraction(rate).limit_denominator(1001)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        known = Fraction(0)
-    if known <= 0:
-        raise UserError(f"rate is frames a second, a number above 0, not {rate!r}")
-    return known
+        fps = Fraction(0)
+    if fps <= 0:
+        raise UserError(
+            f"rate={rate!r} is not a frame rate", "give frames per second, a number above 0"
+        )
+    return fps
 
 
-def _validate_call(task: EditTask, backbone: "Backbone | None", rate: Fraction | None) -> "ValidatedTask":
-    """What is known of the task's files. rate: the clip was in memory, and what its file adds to it is left out: times
-    in thousandths of a second, and the tags of a video.
+def _validate_call(
+    task: EditTask, backbone: "Backbone | None", rate: Fraction | None
+) -> "ValidatedTask":
+    """Validate a task. rate: of a clip that was in memory; what its file adds is removed: times in thousandths of a
+    second, and the tags of a video.
     """
     from .validation import validate
 
-    known = validate(task, backbone)
+    validated = validate(task, backbone)
     if rate is None:
-        return known
-    count = known.clip.frames
-    even = {"times": tuple(range(count)), "durations": (1,) * count, "colour": {}}
-    clip = dataclasses.replace(known.clip, rate=rate, time_base=1 / rate, **even)
-    return dataclasses.replace(known, clip=clip)
+        return validated
+    count = validated.clip.frames
+    times, durations = tuple(range(count)), (1,) * count
+    clip = dataclasses.replace(
+        validated.clip,
+        rate=rate,
+        time_base=1 / rate,
+        times=times,
+        durations=durations,
+        colour={},
+    )
+    return dataclasses.replace(validated, clip=clip)
 
 
 set_signature(edit, ("resume", "rate", "progress"), "Result")

@@ -51,7 +51,7 @@ class EditFinished:
 
     z: the edited latent, 1 c f h w. evaluations: of the backbone's network. is_edited: False where the method had no
     step to do, so that the latent is the clip's own. agreement: the model's score of the result (agreement.py), where
-    the job asks for it. is_in_domain: whether the clip and the prompts are of the kind that the score was calibrated on.
+    the job asks for it. is_in_domain: whether clip and prompts are of the kind that the score was calibrated on.
     """
 
     z: "Tensor"

@@ -1,12 +1,12 @@
-"""The second model of an edit: one that guides it, or that paints its first frame."""
+"""The other model of an edit: an image model that helps the method, or one that makes the first frame."""
 
 import contextlib
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 
 from ..models import registry
 from ..models.base import Backbone, unwrap
@@ -15,56 +15,61 @@ from .planning import ModelChoice
 
 @dataclass(frozen=True)
 class ParkedModel:
-    """The model that guided a backbone's last edit, on the CPU."""
+    """The image model of a backbone's last edit, on the CPU.
 
-    wanted: tuple[str | None, ...]  # what it was asked by, and the identity of its files then
+    identity: how it was loaded, and from which files. parts: those that return to the device.
+    """
+
+    identity: tuple[str | None, ...]
     model: Backbone
-    parts: list[Any]  # that come back to the device
+    parts: list[nn.Module]
 
 
 _parked: weakref.WeakKeyDictionary[Backbone, ParkedModel] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def borrow_image_model(chosen: ModelChoice, backbone: Backbone) -> Iterator[Backbone | None]:
-    """Have the model that guides an edit inside, on its device; None where there is none.
+def borrow_image_model(choice: ModelChoice, backbone: Backbone) -> Iterator[Backbone | None]:
+    """Yield the image model of an edit, on the backbone's device; None where none is chosen.
 
-    Afterwards it waits on the CPU for the next edit of this backbone; an edit that has no use for it lets it go.
+    Afterwards it is parked on the CPU for the backbone's next edit. An edit that does not use it releases it.
     """
-    own = unwrap(backbone)
-    known = _parked.pop(own, None)
-    if chosen.name is None:
-        del known
+    owner = unwrap(backbone)
+    parked = _parked.pop(owner, None)
+    if choice.name is None:
+        del parked
         yield None
         return
-    identity = registry.weights_identity(chosen.name, chosen.weights)
-    wanted = (identity, *_load_arguments(chosen, backbone))
-    if known and known.wanted == wanted:
-        model = known.model
-        for part in known.parts:
+    arguments = _load_arguments(choice.name, choice.weights, backbone)
+    identity = (registry.weights_identity(choice.name, choice.weights), *arguments)
+    if parked and parked.identity == identity:
+        model = parked.model
+        for part in parked.parts:
             part.to(model.device)
     else:
-        del known  # before the other is loaded
-        model = load_helper(chosen, backbone)
+        del parked  # before the other model is loaded
+        model = registry.load_backbone(*arguments)
     try:
         yield model
     finally:
         parts = [part for part in model.parts.values() if _is_on(part, model.device)]
         for part in parts:
             part.to("cpu")
-        _parked[own] = ParkedModel(wanted, model, parts)
+        _parked[owner] = ParkedModel(identity, model, parts)
 
 
-def _is_on(part: Any, device: torch.device) -> bool:
+def _is_on(part: nn.Module, device: torch.device) -> bool:
     first = next(part.parameters(), None)
     return first is not None and first.device.type == device.type
 
 
-def load_helper(chosen: ModelChoice, backbone: Backbone) -> Backbone:
-    """A plan's second model, on the backbone's device."""
-    return registry.load_backbone(*_load_arguments(chosen, backbone))
+def load_helper(choice: ModelChoice, backbone: Backbone) -> Backbone:
+    """Load a chosen model, on the backbone's device."""
+    assert choice.name is not None
+    return registry.load_backbone(*_load_arguments(choice.name, choice.weights, backbone))
 
 
-def _load_arguments(chosen: ModelChoice, backbone: Backbone) -> tuple[str | None, ...]:
-    kind = str(backbone.dtype).removeprefix("torch.")
-    return chosen.name, chosen.weights, backbone.device.type, kind
+def _load_arguments(
+    name: str, weights: str | None, backbone: Backbone
+) -> tuple[str, str | None, str, str]:
+    return name, weights, backbone.device.type, str(backbone.dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ from ..base.schema import Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
 
-# fields that change the written clip and not the edited latents
+# Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
 
@@ -39,7 +39,8 @@ class EditTask:
     method: str = Field("flowedit", description="The editing method (see: holdfast list methods).")
     backbone: str = Field("wan2.1-1.3b", description="The model (see: holdfast list backbones).")
     weights: str | None = Field(
-        None, description="A folder or hub id of the same family, instead of the model's own weights."
+        None,
+        description="A folder or hub id of the same family, instead of the model's own weights.",
     )
     image_model: str | None = Field(
         None,
@@ -136,22 +137,24 @@ class EditTask:
         return cls(**rename_fields(data, notify))
 
     def keyframe_paths(self) -> dict[int, str]:
-        """The images of the key frames by their place. Raises ValueError for what is no N=IMAGE."""
-        found = {}
+        """Return the paths of the keyframes by their index. Raises UserError for a text that is not N=IMAGE."""
+        paths: dict[int, str] = {}
         for text in self.keyframes:
-            place, _, path = text.partition("=")
-            if not (place.strip().isdigit() and path):
-                raise UserError(f"--keyframe takes N=IMAGE, such as 24=edited.png, not {text!r}")
-            if int(place) in found:
-                raise UserError(f"--keyframe {place}=... is given twice")
-            found[int(place)] = path
-        return dict(sorted(found.items()))
+            index, _, path = text.partition("=")
+            if not (index.strip().isdigit() and path):
+                raise UserError(
+                    f"{text!r} is not a keyframe", "--keyframe takes N=IMAGE, such as 24=edited.png"
+                )
+            if int(index) in paths:
+                raise UserError(f"keyframe {index} is given twice", "remove one --keyframe")
+            paths[int(index)] = path
+        return dict(sorted(paths.items()))
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the wanted clip is the one there is: both prompts say the same, and no frame was edited."""
-        told = self.first_frame is not None or bool(self.keyframes)
-        return not told and are_same_prompts(self.source_prompt, self.target_prompt)
+        """Whether the result equals the source: both prompts have the same words, and no frame was edited."""
+        has_edited_frame = self.first_frame is not None or bool(self.keyframes)
+        return not has_edited_frame and are_same_prompts(self.source_prompt, self.target_prompt)
 
     @property
     def prompts(self) -> tuple[str, str, str]:
@@ -159,14 +162,14 @@ class EditTask:
         return self.source_prompt, self.target_prompt, self.negative
 
     def latent_key(self) -> str:
-        """A hash of what the edited latents depend on: not of where and how the result is written.
+        """Return a hash of all that the edited latent depends on, which excludes where and how the result is written.
 
-        Of the package's version it takes what tells releases apart that may give other numbers: a third number is of a
-        release that keeps every result.
+        Of the package's version it includes the first two numbers: a release with another third number keeps every
+        result.
         """
-        left_out = ("output", "allow_any_mask", *OUTPUT_FIELDS)
-        data = {k: v for k, v in self.to_dict().items() if k not in left_out}
-        if self.mask_channel == "auto":  # keys of earlier versions hold
+        excluded = ("output", "allow_any_mask", *OUTPUT_FIELDS)
+        data = {k: v for k, v in self.to_dict().items() if k not in excluded}
+        if self.mask_channel == "auto":  # so that keys of earlier versions stay valid
             del data["mask_channel"]
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
@@ -175,8 +178,8 @@ class EditTask:
         data |= self._model_identities()
         return _hash(data)
 
-    def _model_identities(self) -> dict:
-        """What a key says of the model and its helper: which files they are loaded from, wherever those lie."""
+    def _model_identities(self) -> dict[str, Any]:
+        """Return which files the models are loaded from, wherever the files are stored."""
         model = registry.identify(self.backbone, self.weights)
         helper = registry.identify_image_model(self.backbone, self.image_model)
         return {
@@ -186,21 +189,21 @@ class EditTask:
         }
 
     def adapters_key(self, settings: Mapping[str, Any]) -> str:
-        """A hash of what adapters that are fitted to the clip depend on: not of what the clip is to become.
+        """Return a hash of all that adapters trained on the clip depend on, which excludes the target of the edit.
 
-        settings: those of the method that they depend on, with their values.
+        settings: the method's settings that the training depends on, with their values.
         """
         names = ("backbone", "weights", "frames", "window", "seed", "device", "dtype")
         names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
-        data["clips"] = list(self.keyframe_paths())  # where those of a long one begin
+        data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
         return _hash(data)
 
 
 def file_stamp(path: str | Path) -> str:
-    """A hash of a file's name, size and time, or of those in a folder: whether it is still what it was."""
+    """Return a hash of the name, size and time of a file, or of all files in a folder, to notice changes."""
     return _hash(_fingerprint(path))
 
 
@@ -208,25 +211,30 @@ def _hash(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fingerprint(path: str | Path | None) -> list:
-    """Name, size and time of a file, or of all files in a folder."""
-    if not path or not Path(path).exists():  # a box, or auto
+def _fingerprint(path: str | Path | None) -> list[list[Any]]:
+    """Return name, size and time of a file, or of all files in a folder. Empty for a mask that is a box or auto."""
+    if not path or not Path(path).exists():
         return []
-    place = Path(path)
-    inside = [f for f in place.iterdir() if not is_system_file(f)] if place.is_dir() else [place]
-    files = [f for f in sorted(inside) if f.is_file()]
+    path = Path(path)
+    entries = [f for f in path.iterdir() if not is_system_file(f)] if path.is_dir() else [path]
+    files = [f for f in sorted(entries) if f.is_file()]
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
 def parse_frame_range(frames: str | None, count: int) -> range:
-    """The frames that "A:B" means of a clip of `count`. Raises ValueError where that is none."""
+    """Return the frames that "A:B" selects from a clip of `count`. Raises UserError where it selects none."""
     if frames is None:
         return range(count)
     try:
         first, last = (int(p) if p.strip() else None for p in frames.split(":"))
     except ValueError as error:
-        raise UserError(f"--frames takes A:B, such as 12:48, not {frames!r}") from error
+        raise UserError(
+            f"{frames!r} is not a range of frames", "--frames takes A:B, such as 12:48"
+        ) from error
     part = range(count)[first:last]
     if not part:
-        raise UserError(f"--frames {frames} is no frame of a clip of {count}")
+        raise UserError(
+            f"frames {frames} is outside the clip ({count} frames, 0 to {count - 1})",
+            "choose frames of the clip",
+        )
     return part

@@ -1,10 +1,8 @@
-"""What is asked of a task before anything heavy is imported: most slips are told within a second, and none of them
-after minutes of work.
-"""
+"""Validate a task before torch is imported, so that most mistakes are reported within a second."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..base import names
 from ..base.errors import InputNotFoundError, UserError
@@ -13,49 +11,57 @@ from ..models import registry
 from .output_paths import check_disk_space, check_output_path
 from .task import EditTask, parse_frame_range
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.base import Backbone
+
 
 @dataclass(frozen=True)
 class ValidatedTask:
-    """The clip of a task, its part that is edited, and what is known of the backbone."""
+    """What is known of a task's files and model.
+
+    part: the frames that are edited. info: the backbone, loaded or not. latent: the part as the backbone encodes it,
+    1 c f h w, where it is encoded already.
+    """
 
     clip: video.Clip
     part: range
-    info: Any  # a backbone, loaded or not (registry.describe_backbone)
-    latent: Any = (
-        None  # the part as the backbone encodes it, 1 c f h w, where that was done already
-    )
+    info: "Backbone | registry.BackboneInfo"
+    latent: "Tensor | None" = None
 
 
-def validate(task: EditTask, backbone: Any = None) -> ValidatedTask:
-    """Read the clip once. Raises ValueError for files that are not there or cannot be read, for names that nobody has
-    and for an output that cannot be written; Missing where the weights are not here.
+def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTask:
+    """Read the clip's header and check the task's files, names and output.
 
-    backbone: one that is loaded already; else the task's is looked up.
+    backbone: a loaded one; by default the task's is looked up. Raises UserError for files that are missing or cannot
+    be read, for unknown names and for an output that cannot be written; MissingDependencyError for missing weights.
     """
     check_files_exist(task)
     names.choose(task.method, names.list_modules("holdfast.methods"), "method")
     if task.output:
         check_output_path(task.output, input_files(task))
-    about = backbone or registry.describe_backbone(task.backbone, task.weights)
+    info = backbone or registry.describe_backbone(task.backbone, task.weights)
     clip = video.apply_input_options(video.probe(task.input), task.deinterlace, task.background)
     part = parse_frame_range(task.frames, clip.frames)
     keyframes_by_index(task, part)
     if task.output:
         video.check_output(Path(task.output), clip, task.codec, task.crf)
         check_disk_space(Path(task.output), clip, task.codec)
-    return ValidatedTask(clip, part, about)
+    return ValidatedTask(clip, part, info)
 
 
 def input_files(task: EditTask) -> list[str]:
-    """The files that an edit is made from."""
-    named = (task.input, task.mask, task.first_frame, *task.keyframe_paths().values())
-    return [name for name in named if name]
+    """Return the files that an edit is made from, and the mask where it is a box or a word."""
+    files = (task.input, task.mask, task.first_frame, *task.keyframe_paths().values())
+    return [name for name in files if name]
 
 
 def check_files_exist(task: EditTask) -> None:
+    """Raise InputNotFoundError for an input that does not exist, and UserError for one that is not a regular file."""
     for name in input_files(task):
-        spoken = name == task.mask and (name == "auto" or "," in name)  # no file but a box
-        if spoken:
+        is_text = name == task.mask and (name == "auto" or "," in name)
+        if is_text:
             continue
         if not Path(name).exists():
             raise InputNotFoundError(f"there is no file {name}")
@@ -63,13 +69,15 @@ def check_files_exist(task: EditTask) -> None:
 
 
 def keyframes_by_index(task: EditTask, part: range) -> dict[int, str]:
-    """The images of the key frames by their place in the part that is edited. Raises ValueError for one that is not
-    in it, or is its first.
+    """Return the paths of the keyframes by their index in the edited part.
+
+    Raises UserError for an index outside the part, and for its first frame.
     """
-    for at in task.keyframe_paths():
-        if at not in part[1:]:
+    for index in task.keyframe_paths():
+        if index not in part[1:]:
             raise UserError(
-                f"--keyframe {at}=... is not within frames {part.start + 1} to {part.stop - 1}, "
-                "which follow the first one that is edited"
+                f"keyframe {index} is not within frames {part.start + 1} to {part.stop - 1}, "
+                "which follow the first edited frame",
+                f"choose one of these for --keyframe {index}=...",
             )
-    return {at - part.start: path for at, path in task.keyframe_paths().items()}
+    return {index - part.start: path for index, path in task.keyframe_paths().items()}
