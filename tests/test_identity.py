@@ -119,9 +119,9 @@ def test_a_key_needs_no_weights_and_no_known_backbone():
 
 def test_the_key_tells_releases_apart_that_may_give_other_numbers(monkeypatch):
     before = key()
-    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.1.9")
+    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.2.9")
     assert key() == before
-    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.2.0")
+    monkeypatch.setattr("holdfast.pipeline.task.__version__", "0.3.0")
     assert all(a != b for a, b in zip(key(), before, strict=True))
 
 

@@ -140,8 +140,8 @@ def test_frames_of_a_clip_model_see_each_other():
 
 
 def test_words_are_found_between_the_two_marks(backbone):
-    condition = backbone.condition(Prompt("a plain red ball", edit_tokens=(2,)))
-    assert (condition.length, condition.words) == (6, (3,))
+    condition = backbone.condition(Prompt("a plain red ball", words=(2,)))
+    assert (condition.token_count, condition.edit_tokens) == (6, (3,))
     with pytest.warns(UserWarning, match="takes 32 tokens; the last"):
         backbone.condition(Prompt("ball " * 40))
 
@@ -270,7 +270,7 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
     theirs = pipe(**asked, latents=latents, return_dict=False)[0].reshape(frames, 3, 64, 64)
 
     backbone = registry.load_backbone(name, device="cpu")
-    levels, condition = backbone.levels(steps), backbone.condition(Prompt(caption))
+    levels, condition = backbone.sigmas(steps), backbone.condition(Prompt(caption))
 
     def whole(sigma):
         return ((1 - sigma) ** 2 + sigma**2) ** 0.5  # 1 / (a + s)

@@ -144,7 +144,7 @@ def test_a_schedulers_own_defaults_stand_for_what_its_file_leaves_out(cache):
 def test_wans_shift_and_boundary(cache):
     shifts = {n: Checkpoint(cache[n]).config("scheduler")["flow_shift"] for n in KNOWN if "wan" in n}
     assert shifts == {"wan2.1-1.3b": 3.0, "wan2.1-14b": 3.0, "wan2.2-5b": 5.0, "wan2.2-14b": 3.0}
-    assert read_boundary("wan2.2-14b", cache["wan2.2-14b"]) == 0.875
+    assert read_boundary("wan2.2-14b", Checkpoint(cache["wan2.2-14b"])) == 0.875
 
 
 def planned(name, method, **settings):
@@ -169,7 +169,7 @@ def test_every_method_that_fits_is_planned_with_its_defaults(name, cache):
 def test_assd_with_its_defaults_is_guided_by_stable_diffusion_on_modelscope(cache):
     """The paper's own pair."""
     made = planned("modelscope", "assd")
-    assert (made.guide.name, made.guide.reason) == ("sd1.5", "over the same latents")
+    assert (made.image_model.name, made.image_model.reason) == ("sd1.5", "over the same latents")
 
 
 def test_a_first_frame_is_made_by_stable_diffusion(cache):
@@ -220,7 +220,7 @@ def test_published_parts_are_what_their_classes_make_of_their_configurations(nam
         file = hub_cache.header_only(folder / part / f"{stem}.safetensors", shapes)
         said, *_ = known.listing[f"{part}/{file.name}"]
         assert file.stat().st_size == pytest.approx(said, rel=1e-4)
-    _parts.check_parts(folder, classes(name))
+    _parts.check_parts(Checkpoint(folder), classes(name))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

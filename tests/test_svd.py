@@ -129,10 +129,10 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     eps = maths.keyed_noise(x[None, :, None], 0, 0)[:, :, 0]
     mode = backbone.parts["vae"].encode(x[None] * 2 - 1 + 0.02 * eps).latent_dist.mode()
     assert torch.allclose(seen.latents, mode, atol=1e-5)
-    assert seen.ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
+    assert seen.time_ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
     assert not nothing.embedding.any()
     assert not nothing.latents.any()
-    assert torch.equal(nothing.ids, seen.ids)
+    assert torch.equal(nothing.time_ids, seen.time_ids)
     with pytest.raises(ValueError, match="conditioned on a first frame"):
         backbone.condition(Prompt("a ball"))
 
@@ -150,7 +150,7 @@ def test_noise_goes_where_a_prompt_says_and_other_numbers_are_told(backbone):
     assert 0.8 < drawn.std() < 1.2
     assert not torch.equal(pixels.latents, latent.latents)
     told = backbone.condition(Prompt(image=image, time_ids=(6, 0.02, 127))).positive
-    assert told.ids.tolist() == [[6, pytest.approx(0.02), 127]]
+    assert told.time_ids.tolist() == [[6, pytest.approx(0.02), 127]]
     assert torch.equal(told.latents, pixels.latents)  # the noise is no part of the numbers
     known = torch.ones(1, *pixels.latents.shape[1:2], 1, *pixels.latents.shape[2:])
     clean = backbone.condition(Prompt(image=image, latent=known)).positive.latents
@@ -205,7 +205,7 @@ def test_the_published_model_on_the_meta_device(name):
 
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(
-            num_attention_heads=(5, 10, 20, 20), num_frames=spec.SPECS[name].frames
+            num_attention_heads=(5, 10, 20, 20), num_frames=spec.SPECS[name].train_frames
         )
         vae = AutoencoderKLTemporalDecoder(
             block_out_channels=(128, 256, 512, 512),
@@ -249,7 +249,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     asked |= {"noise_aug_strength": 0.0, "latents": noise, "output_type": "pt"}
     pipe._encode_image = lambda *a: torch.cat([ours.negative.embedding, ours.positive.embedding])
     loaded = registry.load_backbone("svd", str(folder), "cpu")
-    loaded.ids = (7, 127, 0.0)
+    loaded.time_ids = (7, 127, 0.0)
     ours = loaded.condition(Prompt(image=x))
     theirs = pipe(x[None], **asked).frames[0]
 
@@ -320,7 +320,7 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
             s, s_next = spec.edm_from_sigma(sigma), spec.edm_from_sigma(sigma_next)
             given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
             told = torch.tensor([0.25 * math.log(s)])
-            v = unet(given, told, seen.embedding, added_time_ids=seen.ids).sample.transpose(1, 2)
+            v = unet(given, told, seen.embedding, added_time_ids=seen.time_ids).sample.transpose(1, 2)
             clean = -s / math.sqrt(s * s + 1) * v + x / (s * s + 1)
             x = x + (s_next - s) * (x - clean) / s
     assert len(steps) == 6

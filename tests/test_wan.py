@@ -155,7 +155,7 @@ def test_encode_is_the_normalised_mode_of_the_posterior(tiny_wan, shapeworld, fr
         z = backbone.encode(iter(clip))
         assert torch.equal(z, (mode - mean) / std)
         assert z.dtype == torch.float32
-        assert tuple(z.shape[2:]) == (backbone.grid.count_latent_frames(frames), 4, 6)
+        assert tuple(z.shape[2:]) == (backbone.clip_format.count_latent_frames(frames), 4, 6)
 
 
 def test_decode_streams_what_the_vae_decodes(tiny_wan, shapeworld):
@@ -178,7 +178,7 @@ def test_decode_streams_what_the_vae_decodes(tiny_wan, shapeworld):
 )
 def test_a_clip_that_does_not_fit_is_refused_with_what_would(tiny_wan, frames, size, words):
     with pytest.raises(ValueError, match=words):
-        tiny_wan.grid.check(frames, *size)
+        tiny_wan.clip_format.check_clip(frames, *size)
 
 
 def test_missing_weights_say_how_large_and_how_to_get_them():

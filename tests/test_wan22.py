@@ -358,7 +358,7 @@ def test_everything_but_the_velocity_is_known_before_a_denoiser_is_loaded(folder
     assert made.clip_format == about.clip_format
     assert made.capabilities == about.capabilities == spec.CAPABILITIES
     assert made.dtype == torch.float32
-    assert made.attention_hooks.layers("cross", "joint") == 2
+    assert made.attention_hooks.count_layers("cross", "joint") == 2
     with attention.record(made):
         assert made.encode(torch.rand(1, 3, 32, 32)).shape == (1, 4, 1, 4, 4)
 

@@ -96,7 +96,7 @@ def _backbone_rows() -> dict:
         rows[name] = {
             "weights": spec.weights,
             "gigabytes": round(get.bytes / 1e9, 1) if get else 0,
-            "frames": spec.frames if spec.frames < 10**6 else "any",
+            "frames": spec.train_frames if spec.train_frames < 10**6 else "any",
             "licence": spec.licence,
             COMMAND: get.command if get else "",
         }

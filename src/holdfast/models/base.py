@@ -1,22 +1,25 @@
 """The contract of a backbone: a conditioned velocity field over video latents, with its encoder and decoder."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.errors import UserError
+from ..base.lazy import nn, torch
 from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
 from .spec import latent_space
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CPU_PARTS = frozenset({"text_encoder"})  # they stay on the CPU, because the denoiser needs the room
 
@@ -57,7 +60,7 @@ class Conditioning:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
         return self.positive if branch.endswith("+") else self.negative
 
-    def with_negative_of(self, other: "Conditioning") -> "Conditioning":
+    def with_negative_of(self, other: Conditioning) -> Conditioning:
         """Return this conditioning with another's prompt as its negative, so that guidance leads away from that."""
         return replace(self, negative=other.positive)
 

@@ -7,7 +7,7 @@ weights that were measured by their digest; with other weights in the folder it 
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..base import prompt_diff
 from ..base.files import parse_json
 from ..base.notices import warn_user
+from ..media.clip_format import ClipFormat
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .base import Backbone
 
 FILE = "calibration.json"
 DECODED_FRAMES = 5  # frames of a clip that are encoded and decoded to compare them
@@ -44,6 +43,14 @@ class Calibrated(Protocol):
     def name(self) -> str: ...
     @property
     def calibration(self) -> Calibration: ...
+    @property
+    def clip_format(self) -> ClipFormat: ...
+
+
+class CalibratedDecoder(Calibrated, Protocol):
+    """A backbone that is loaded."""
+
+    def decode(self, z: "Tensor") -> Iterator["Tensor"]: ...
 
 
 def read(checkpoint: Checkpoint) -> Calibration:
@@ -109,7 +116,7 @@ def sort_by_likeness(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
     return sorted(known, key=lambda word: (-likeness(word), word))
 
 
-def check_footage(backbone: "Backbone", frames: Any, latent: "Tensor") -> bool:
+def check_footage(backbone: CalibratedDecoder, frames: Any, latent: "Tensor") -> bool:
     """Return whether a clip looks like those that a model was trained on, and warn if it does not.
 
     It does not if the VAE reconstructs its beginning worse than nearly all training scenes. A model without a measured
@@ -129,7 +136,7 @@ def check_footage(backbone: "Backbone", frames: Any, latent: "Tensor") -> bool:
     return is_usual
 
 
-def reconstruction_psnr(backbone: "Backbone", frames: Any, latent: "Tensor") -> float:
+def reconstruction_psnr(backbone: CalibratedDecoder, frames: Any, latent: "Tensor") -> float:
     """Return the PSNR in dB of the first frames of a clip, decoded from their latent."""
     import torch
 

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import UserError
 
@@ -69,7 +70,7 @@ LIMITS = {
     "image_std": Range(1e-6, 1e6),
 }
 # Names whose value may be a list, and its greatest length.
-MAX_ENTRIES = dict.fromkeys(
+MAX_ENTRIES: dict[str, int] = dict.fromkeys(
     ("block_out_channels", "num_attention_heads", "layers_per_block", "norm_num_groups"), 16
 )
 MAX_ENTRIES |= {"patch_size": 3, "latents_mean": 2**16, "latents_std": 2**16}
@@ -102,13 +103,13 @@ def _check_limits(file: Path, name: str, value: object) -> None:
     """Raise UserError for a number, or a number of a list, outside its limits."""
     if value is None:
         return
-    numbers = value if isinstance(value, list) else [value]
+    numbers: list[Any] = value if isinstance(value, list) else [value]
     _check_list(file, name, value, len(numbers))
     limits = LIMITS[name]
     is_whole = isinstance(limits.low, int) and isinstance(limits.high, int)
     kinds = (int,) if is_whole else (int, float)
     for number in numbers:
-        if type(number) not in kinds or number not in limits:
+        if type(number) not in kinds or float(number) not in limits:
             noun = "a whole number " if is_whole else ""
             raise UserError(f"{file} is damaged: {name} is {noun}{limits}, not {shorten(number)}")
 

@@ -3,15 +3,21 @@
 The network is always restored. A value is `b c f h w` on the layer's token grid, whatever layout the network uses.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from torch import Tensor, nn
-
+from ..base.lazy import nn
 from .attention.hooks import Layer, LayerFilter, LayerHooks, any_layer, token_rows_columns
 
-Rule = Callable[[Layer, Tensor], Tensor | None]  # return the output b c f h w, or None to leave it
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rule: TypeAlias = (
+    "Callable[[Layer, Tensor], Tensor | None]"  # return the output b c f h w, or None to leave it
+)
 
 
 class HasFeatures(Protocol):
@@ -24,7 +30,7 @@ class HasFeatures(Protocol):
 def use_rule(
     field: HasFeatures, rule: Rule, where: LayerFilter = any_layer
 ) -> contextlib.AbstractContextManager[None]:
-    """Let a rule replace the output of residual blocks that `where` selects. Where it returns None, the output stays."""
+    """Let a rule replace the output of blocks that `where` selects. Where it returns None, the output stays."""
     assert field.feature_hooks is not None, "the field has no feature hooks"
     return field.feature_hooks.use_rule(rule, where)
 
@@ -78,7 +84,8 @@ def _locate(hooks: LayerHooks, layer: Layer, output: Tensor) -> Layer:
         call = hooks.running_call
         tokens = output.shape[1] // len(call.frames)
         return hooks.locate(layer, *token_rows_columns(tokens, call.latent_size))
-    return hooks.locate(layer, *output.shape[-2:])
+    rows, columns = output.shape[-2:]
+    return hooks.locate(layer, rows, columns)
 
 
 def _to_clip(layer: Layer, output: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def _build_on_meta(part: Path, config: Mapping[str, Any], cls: Any) -> nn.Module
     try:
         with blame_folder(cause, lambda: _build_default(cls)), _limit_parameters(limit), META:
             if issubclass(cls, PreTrainedModel):
-                return cls(cls.config_class.from_pretrained(part, local_files_only=True))
+                config_class: Any = cls.config_class
+                return cls(config_class.from_pretrained(part, local_files_only=True))
             return cls.from_config(dict(config))
     except TooManyParametersError as error:
         raise UserError(
@@ -74,7 +75,10 @@ def _build_on_meta(part: Path, config: Mapping[str, Any], cls: Any) -> nn.Module
 def _build_default(cls: Any) -> nn.Module:
     """Return a module with its class's own defaults, without memory for its weights."""
     with META:
-        return cls(cls.config_class()) if issubclass(cls, PreTrainedModel) else cls()
+        if issubclass(cls, PreTrainedModel):
+            config_class: Any = cls.config_class
+            return cls(config_class())
+        return cls()
 
 
 @contextlib.contextmanager
@@ -194,13 +198,14 @@ def load_part(cls: type[nn.Module], part: Path, dtype: torch.dtype) -> Any:
     return module
 
 
-def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, dict]:
-    from diffusers import ModelMixin
+def _from_pretrained(cls: type, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, dict]:
+    from diffusers import ModelMixin  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
 
     name = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"  # transformers renamed it
     options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    from_pretrained: Any = getattr(cls, "from_pretrained")  # noqa: B009  the two libraries' types differ
     with hub.silence_transformers():
-        return cls.from_pretrained(folder, **options, **{name: dtype})
+        return from_pretrained(folder, **options, **{name: dtype})
 
 
 def _load_known_part(cls: type[nn.Module], dtype: torch.dtype) -> None:
@@ -218,7 +223,7 @@ def _link_plain_names(cls: type[nn.Module], part: Path) -> Iterator[Path]:
 
     It is the part itself, or a temporary folder with links to the files of its variant.
     """
-    from diffusers import ModelMixin
+    from diffusers import ModelMixin  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
 
     stem = "diffusion_pytorch_model" if issubclass(cls, ModelMixin) else "model"
     name, files = weight_files.choose_weight_files(part)

@@ -5,7 +5,7 @@ Nothing is loaded.
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..base.errors import UserError
 from .config_files import read_json, shorten
@@ -53,7 +53,7 @@ def choose_weight_files(part: Path) -> tuple[str, list[Path]]:
 
 def _possible_names() -> list[str]:
     """List the names of single files and indices: as diffusers and transformers write a variant, then as people do."""
-    names = list(PLAIN_NAMES)
+    names: list[str] = list(PLAIN_NAMES)
     for variant in VARIANTS:
         for plain in PLAIN_NAMES:
             stem, kind = plain.removesuffix(".json").removesuffix(".index").rsplit(".", 1)
@@ -83,7 +83,7 @@ def _shard(file: Path) -> Path:
     return next((other for other in others if other.is_file()), file)
 
 
-def is_name_table(value: object) -> bool:
+def is_name_table(value: object) -> TypeGuard[dict[str, str]]:
     """Return whether a value is a table whose values are all texts."""
     return isinstance(value, dict) and all(isinstance(name, str) for name in value.values())
 

@@ -5,15 +5,18 @@ blending the two outputs: two fused attentions. Only that number needs both rows
 blocks. Shapes: q `B heads N d`; k and v `B heads L d`; q0 and k0 are the source's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-
+from ...base.lazy import functional, torch
 from ...sampling.maths import apply_mask, blend_by_mask
 from .hooks import Layer
 from .maps import rows_per_block
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # (b1, b2) of `uses_source_attention`, by the kind of edit
 PRESETS = {"local": (0.5, 0.8), "style": (0.8, 0.9), "shape": (0.4, 0.5)}
@@ -52,8 +55,8 @@ def blend_attention(
     share = torch.where(distance >= threshold, torch.ones_like(distance), distance)
     share = share if mask is None else apply_mask(mask, share)
     share = share[:, None, :, None].to(v)
-    edited = scaled_dot_product_attention(q, k, v)
-    source = scaled_dot_product_attention(q0, k0, v)
+    edited = functional.scaled_dot_product_attention(q, k, v)
+    source = functional.scaled_dot_product_attention(q0, k0, v)
     return blend_by_mask(share, edited, source)
 
 

@@ -8,14 +8,17 @@ batch B and the tokens N run over depends on the layer; `Layer.to_grid` and `Lay
 not know it.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from ...base.lazy import functional, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,17 @@ class Layer:
         return torch.tensor([first + t for t in tokens], device=device, dtype=torch.long)
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def keep_eager(function: F) -> F:
+    """Keep a function out of a compiled network, which pauses there: a rule is ordinary Python."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]  # its stub is a union
+
+
 LayerFilter = Callable[[Layer], bool]
 # Return the layer's output, or None to leave it. Attention: (layer, q, k, v) -> B heads N d.
-Rule = Callable[..., Tensor | None]
+Rule: TypeAlias = "Callable[..., Tensor | None]"
 
 
 class LayerHooks:
@@ -85,9 +96,7 @@ class LayerHooks:
     active, so a network without rules runs as it is. layers: every layer that a rule can reach.
     """
 
-    def __init__(
-        self, mount: Callable[["LayerHooks"], Callable[[], None]], layers: Sequence[Layer]
-    ):
+    def __init__(self, mount: Callable[[LayerHooks], Callable[[], None]], layers: Sequence[Layer]):
         self.mount, self.layers = mount, tuple(layers)
         self.rules: list[tuple[LayerFilter, Rule]] = []
         self.call: NetworkCall | None = None
@@ -112,7 +121,7 @@ class LayerHooks:
         assert self.call is not None, "the network runs outside use_call"
         return self.call
 
-    @torch.compiler.disable
+    @keep_eager
     def locate(
         self, layer: Layer, rows: int, columns: int, text_span: tuple[int, int] = (0, 0)
     ) -> Layer:
@@ -127,12 +136,12 @@ class LayerHooks:
             text_span=text_span,
         )
 
-    @torch.compiler.disable
+    @keep_eager
     def has_rule(self, layer: Layer) -> bool:
         """Return whether any rule is active at a layer."""
         return any(where(layer) for where, _ in self.rules)
 
-    @torch.compiler.disable  # a compiled network pauses here: a rule is ordinary Python
+    @keep_eager
     def run_rules(self, layer: Layer, *tensors: Tensor) -> Tensor | None:
         """Return the output of the latest rule that gives one, or None."""
         for where, rule in reversed(self.rules):
@@ -199,7 +208,7 @@ def is_cross(layer: Layer) -> bool:
 def use_rule(
     field: HasAttention, rule: Rule, where: LayerFilter = any_layer
 ) -> contextlib.AbstractContextManager[None]:
-    """Let a rule replace attention at the layers that `where` selects. Where it returns None, the layer runs as usual."""
+    """Let a rule replace attention at the layers that `where` selects. Where it returns None, the layer runs as is."""
     assert field.attention_hooks is not None, "the field has no attention hooks"
     return field.attention_hooks.use_rule(rule, where)
 

@@ -1,17 +1,20 @@
 """Attention maps: how much each position attends to some words, and the automatic mask that follows from it."""
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from ...base.errors import UserError
+from ...base.lazy import functional, torch
 from ...base.prompt_diff import NO_WORD
 from ...sampling import maths
 from ...sampling.field import VelocityField
 from ..base import Conditioning
 from .hooks import Layer, is_cross, record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MASK_SIGMAS = (0.8, 0.6, 0.4)  # noise levels at which attention is read for a mask
 

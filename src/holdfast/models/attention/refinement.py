@@ -20,13 +20,16 @@ term for the row and a term for the column. The terms are carried in extra dimen
 inside and one for the rows outside, in blocks.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from ...base.lazy import functional, torch
 from .maps import rows_per_block
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXTRA_DIMENSIONS = 8  # carry the terms: two for each half of a number, and padding
 
@@ -155,7 +158,10 @@ def _attend(
     keys: RefinedKeys,
     terms: tuple[Tensor, Tensor],
 ) -> None:
-    """Write the attention of some rows into `output`. terms: of each row to the columns J and to exempt ones, b h n 1."""
+    """Write the attention of some rows into `output`.
+
+    terms: of each row to the columns J and to exempt columns, b h n 1.
+    """
     heads, dim = q.shape[1], q.shape[3]
     root = dim**0.5  # attention divides by it
     k = _extend_keys(keys, root, q.dtype)

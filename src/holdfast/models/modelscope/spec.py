@@ -1,4 +1,7 @@
-"""ModelScope's text-to-video family: a 3D U-Net that predicts noise, over SD's VAE. Its constants; they need no torch."""
+"""ModelScope's text-to-video family: a 3D U-Net that predicts noise, over SD's VAE.
+
+Its constants; they need no torch.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -72,8 +72,8 @@ class StableVideo(Backbone):
         self.image_processor = image_processor
         self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
-        configs = [part.config if part else {} for part in (unet, vae)]
-        self.clip_format = make_clip_format(spec, *configs, SCHEDULES)
+        unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
+        self.clip_format = make_clip_format(spec, unet_config, vae_config, SCHEDULES)
         known = check_edm(schedule or {})
         edm_range = [known.get(name) or value for name, value in DEFAULT_EDM_RANGE.items()]
         self.edm_min, self.edm_max = edm_range
@@ -147,7 +147,7 @@ class StableVideo(Backbone):
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
-        """Decode a latent. The published decoder reads neighbouring frames of a chunk; one of single frames works too."""
+        """Decode a latent. The published decoder reads neighbours in a chunk; one of single frames works too."""
         vae = self.part("vae")
         takes_count = "num_frames" in inspect.signature(type(vae).forward).parameters
         with self.use_parts("vae"):
@@ -234,11 +234,12 @@ def load(
 ) -> StableVideo:
     """Load the parts of a checkpoint."""
     import diffusers
+    from diffusers import UNetSpatioTemporalConditionModel  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
     from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
     target = pick_device(device)
     target_dtype = pick_dtype(dtype, target)
-    network = diffusers.UNetSpatioTemporalConditionModel
+    network = UNetSpatioTemporalConditionModel
     vae = getattr(diffusers, _vae_class(checkpoint))
     encoder = CLIPVisionModelWithProjection
     loading.check_parts(checkpoint, {"unet": network, "vae": vae, "image_encoder": encoder})

@@ -59,7 +59,7 @@ def decode_frames(vae: Any, z: Tensor, device: torch.device) -> Iterator[Tensor]
 
 
 class PromptEncoder:
-    """CLIP's text states as the pipelines of this lineage use them: the last ones after the norm, padding not masked."""
+    """CLIP's text states as this lineage's pipelines use them: the last ones after the norm, padding not masked."""
 
     def __init__(self, tokenizer: Any, name: str):
         self.tokenizer, self.name = tokenizer, name
@@ -106,8 +106,8 @@ class LatentDiffusion(Backbone):
         self.parts = prepare_parts(parts, device)
         self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
-        configs = [part.config if part else {} for part in (unet, vae)]
-        self.clip_format = make_clip_format(spec, *configs)
+        unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
+        self.clip_format = make_clip_format(spec, unet_config, vae_config)
         self.schedule = NoiseSchedule.from_config(schedule or {})
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
@@ -122,7 +122,8 @@ class LatentDiffusion(Backbone):
         length = self.prompts.token_count(positive)
         tokens = word_tokens(self.prompts.tokenizer, positive, prompt.words)
         words = tuple(token for token in tokens if token < length)
-        return Conditioning(*(state.to(self.device) for state in states), length, words)
+        on_device = [state.to(self.device) for state in states]
+        return Conditioning(on_device[0], on_device[1], length, words)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
         with self.use_parts("text_encoder"):
@@ -218,21 +219,26 @@ def load(
     name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str
 ) -> LatentDiffusion:
     """Load the parts of a checkpoint."""
-    import diffusers
+    from diffusers import (
+        AutoencoderKL,  # pyright: ignore[reportPrivateImportUsage]  # exported on use
+        UNet2DConditionModel,  # pyright: ignore[reportPrivateImportUsage]
+        UNet3DConditionModel,  # pyright: ignore[reportPrivateImportUsage]
+    )
     from transformers import CLIPTextModel
 
     target = pick_device(device)
     target_dtype = pick_dtype(dtype, target)
     is_video = "temporal_attention" in spec.capabilities
-    network = diffusers.UNet3DConditionModel if is_video else diffusers.UNet2DConditionModel
-    vae = diffusers.AutoencoderKL
-    loading.check_parts(checkpoint, {"unet": network, "vae": vae, "text_encoder": CLIPTextModel})
+    network = UNet3DConditionModel if is_video else UNet2DConditionModel
+    loading.check_parts(
+        checkpoint, {"unet": network, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    )
     _check_widths(checkpoint)
     encoder = loading.load_part(CLIPTextModel, checkpoint.part("text_encoder"), target_dtype)
     limits = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
         loading.load_part(network, checkpoint.part("unet"), target_dtype),
-        loading.load_part(vae, checkpoint.part("vae"), torch.float32),
+        loading.load_part(AutoencoderKL, checkpoint.part("vae"), torch.float32),
         encoder,
         loading.load_tokenizer(checkpoint, *limits),
         schedule=checkpoint.config("scheduler"),

@@ -1,19 +1,23 @@
 """Compute the optical flow between the latent frames of a clip, once per edit, from the fitted source frames."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy import ndarray
-from torch import Tensor
-from torch.nn import functional
 
 from ...base.errors import UserError
+from ...base.lazy import functional, torch
 from ...base.names import choose
 from ...media.optical_flow import FlowFunction, compose, dis, occlusion, sharp_dis
 from .raft import load_raft
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKENDS = ("sharp_dis", "dis", "raft")
 
@@ -43,7 +47,7 @@ class LatentFlow:
     occluded_share: Tensor  # f-1 1 h w: share of frame i that frame i+1 does not show
     disoccluded_share: Tensor  # f-1 1 h w: share of frame i+1 that frame i does not show
 
-    def to(self, like: Tensor) -> "LatentFlow":
+    def to(self, like: Tensor) -> LatentFlow:
         """Return the same flow with the type and on the device of a latent."""
         return LatentFlow(*(getattr(self, part.name).to(like) for part in fields(self)))
 

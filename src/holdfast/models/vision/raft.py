@@ -1,13 +1,15 @@
 """Estimate optical flow with torchvision's RAFT, an optional package: a flow function as in `media/optical_flow.py`."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy import ndarray
 
 from ...base.errors import MissingDependencyError
+from ...base.lazy import torch
 from ...media.optical_flow import FlowFunction, downscale_flow, upscale_factor
 
 MIN_SIDE = 128  # pixels of a side; torchvision's coarsest correlations need as many

@@ -52,7 +52,7 @@ class ExpertPair:
     boundary: float = 0.0
 
     def part_at(self, sigma: float) -> str:
-        """Return the name of the part that is used at a noise level; timesteps are compared as in diffusers' pipeline."""
+        """Return the name of the part in use at a noise level. Timesteps are compared as in diffusers' pipeline."""
         return FIRST if 1000 * sigma >= 1000 * self.boundary else SECOND
 
 
@@ -151,7 +151,7 @@ class Wan(Backbone):
         return Conditioning(positive, negative, length, words)
 
     def _embed(self, texts: list[str]) -> Tensor:
-        """Return the text states of cleaned prompts, `n L d`. They are zero at the padding, which the model attends to."""
+        """Return the text states of cleaned prompts, `n L d`: zero at the padding, which the model attends to."""
         length = min(MAX_TEXT_TOKENS, self.tokenizer.model_max_length)
         for text in texts:
             excess = len(self.tokenizer.tokenize(text)) + 1 - length
@@ -262,7 +262,10 @@ class Wan(Backbone):
 
 def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Wan:
     """Load the parts of a checkpoint. Two denoisers are loaded when they are needed first."""
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from diffusers import (
+        AutoencoderKLWan,  # pyright: ignore[reportPrivateImportUsage]  # exported on use
+        WanTransformer3DModel,  # pyright: ignore[reportPrivateImportUsage]
+    )
     from transformers import UMT5EncoderModel
 
     target = pick_device(device)
@@ -291,7 +294,7 @@ def _load_denoisers(
     name: str, checkpoint: Checkpoint, denoisers: Sequence[str], dtype: torch.dtype
 ) -> Any:
     """Load the one denoiser, or return a pair that is loaded later."""
-    from diffusers import WanTransformer3DModel
+    from diffusers import WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
 
     network = partial(loading.load_part, WanTransformer3DModel, dtype=dtype)
     if len(denoisers) == 1:

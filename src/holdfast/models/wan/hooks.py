@@ -52,7 +52,8 @@ def _project(
     """Return q, k and v as the layer's own processor computes them, b heads N d."""
     from diffusers.models.transformers.transformer_wan import _get_qkv_projections
 
-    q, k, v = _get_qkv_projections(attn, hidden, context)
+    # It takes None for self-attention.
+    q, k, v = _get_qkv_projections(attn, hidden, context)  # pyright: ignore[reportArgumentType]
     normalized = (attn.norm_q(q), attn.norm_k(k), v)
     q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in normalized)  # b N heads d
     if rotary is not None:
