@@ -1,12 +1,17 @@
 """Libraries that are imported when they are first used, so that methods can be listed without them."""
 
+import functools
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch as torch
     from torch import nn as nn
     from torch.nn import functional as functional
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class LazyModule:
@@ -23,3 +28,18 @@ if not TYPE_CHECKING:
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")
     functional = LazyModule("torch.nn.functional")
+
+
+def disable_compiler(function: Function) -> Function:
+    """Keep torch.compile out of a function, as `torch.compiler.disable` does, without an import of torch."""
+
+    @functools.cache
+    def disabled() -> Callable[..., Any]:
+        return torch.compiler.disable(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        return disabled()(*arguments, **options)
+
+    call._torchdynamo_disable = True  # pyright: ignore[reportAttributeAccessIssue]  torch reads it
+    return call  # pyright: ignore[reportReturnType]  it takes and returns the same
