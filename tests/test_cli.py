@@ -128,7 +128,7 @@ def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
 INTERRUPTED = """
 import os, signal, sys
 from holdfast.cli import app as cli
-from holdfast.models.wan.spec import Wan
+from holdfast.models.wan.adapter import Wan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 real, calls = Wan.velocity, []
@@ -421,7 +421,7 @@ def test_frame_writes_the_frame_to_edit(make_clip, tmp_path):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), frame)
     for wrong, words in (
         (("--at", 5), "does not exist: choose from 0 to 4"),
-        (("-o", tmp_path / "first.mp4"), "is no image"),
+        (("-o", tmp_path / "first.mp4"), "does not have the suffix of an image"),
         (("-o", tmp_path / "none" / "first.png"), "cannot be written"),
     ):
         refused = call("frame", clip, *wrong)

@@ -198,5 +198,6 @@ def _digest(tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> str:
     found.update(json.dumps(said, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy())
+        content: Any = value.reshape(-1).view(torch.uint8).numpy()  # hashed without a copy
+        found.update(content)
     return found.hexdigest()

@@ -89,14 +89,14 @@ def _forget() -> int | None:
 
 def _gpus() -> int:
     """How many GPUs torch may have lent memory of: none before it is asked for the first time."""
-    torch = sys.modules.get("torch")
-    used = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-    return torch.cuda.device_count() if used else 0
+    if "torch" not in sys.modules:
+        return 0
+    cuda = sys.modules["torch"].cuda
+    return cuda.device_count() if cuda.is_available() and cuda.is_initialized() else 0
 
 
 def _gpu_marks() -> dict[str, int]:
-    cuda = sys.modules["torch"].cuda if _gpus() else None
-    return {f"cuda:{i}": cuda.max_memory_allocated(i) for i in range(_gpus())}
+    return {f"cuda:{i}": sys.modules["torch"].cuda.max_memory_allocated(i) for i in range(_gpus())}
 
 
 def _ram_mark() -> int:

@@ -62,8 +62,9 @@ def rename_settings(
     """Return a method's settings with present names and values. choices: those of each setting that the method has."""
     table = {}
     for old, candidates in SETTINGS.items():
-        if old not in choices:
-            table |= {old: new for new in candidates if new in choices}
+        present = [new for new in candidates if new in choices]
+        if present and old not in choices:
+            table[old] = present[0]
     renamed = _rename(values, table, notify=True)
     return {name: _rename_value(name, value, choices) for name, value in renamed.items()}
 

@@ -4,8 +4,8 @@ A class of settings is a frozen pydantic dataclass:
 
     @settings_class
     class Config:
-        steps: Steps = Field(50, description="T: number of steps")
-        contrast: Literal["signed", "abs"] = Field("signed", description="how a difference is read")
+        steps: Steps = Field(default=50, description="T: number of steps")
+        contrast: Literal["signed", "abs"] = Field(default="signed", description="how a difference is read")
 
 The same check serves the command line, JSON and Python. The command line, the page, `edit()`, lists and error messages
 are all made from `list_settings`.
@@ -211,7 +211,7 @@ def _default(f: dataclasses.Field) -> Any:
 
 def plain_type(setting: Setting) -> Any:
     """Return a setting's type without limits, as other libraries take it."""
-    plain = Literal[setting.choices] if setting.choices else PYTHON_TYPES[setting.kind]
+    plain: Any = Literal[setting.choices] if setting.choices else PYTHON_TYPES[setting.kind]
     return plain | None if setting.is_optional else plain
 
 

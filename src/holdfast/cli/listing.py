@@ -95,7 +95,7 @@ def _backbone_rows() -> dict:
         get = plan_download(spec) if spec.download_gb else None
         rows[name] = {
             "weights": spec.weights,
-            "gigabytes": round(get.bytes / 1e9, 1) if get else 0,
+            "gigabytes": round(get.bytes / 1e9, 1) if get and get.bytes else 0,
             "frames": spec.train_frames if spec.train_frames < 10**6 else "any",
             "licence": spec.licence,
             COMMAND: get.command if get else "",

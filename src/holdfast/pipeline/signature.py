@@ -83,7 +83,7 @@ ARGUMENTS: dict[str, Argument] = {
         "description": "Frames per second of a clip in memory. The default is 16.",
     },
     "progress": {
-        "takes": Callable | None,
+        "takes": Any,
         "default": None,
         "description": "Called with stage, done and count during the run.",
     },

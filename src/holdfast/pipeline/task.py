@@ -33,87 +33,95 @@ class EditTask:
         description="The output file; the extension selects the container. "
         "A manifest is written next to it."
     )
-    source_prompt: str = Field("", description="Prompt that describes the clip.")
-    target_prompt: str = Field("", description="Prompt that describes the edited clip.")
-    negative: str = Field("", description="Negative prompt, used for source and target.")
-    method: str = Field("flowedit", description="The editing method (see: holdfast list methods).")
-    backbone: str = Field("wan2.1-1.3b", description="The model (see: holdfast list backbones).")
+    source_prompt: str = Field(default="", description="Prompt that describes the clip.")
+    target_prompt: str = Field(default="", description="Prompt that describes the edited clip.")
+    negative: str = Field(default="", description="Negative prompt, used for source and target.")
+    method: str = Field(
+        default="flowedit", description="The editing method (see: holdfast list methods)."
+    )
+    backbone: str = Field(
+        default="wan2.1-1.3b", description="The model (see: holdfast list backbones)."
+    )
     weights: str | None = Field(
-        None,
+        default=None,
         description="A folder or hub id of the same family, instead of the model's own weights.",
     )
     image_model: str | None = Field(
-        None,
+        default=None,
         description="An image model over the same latents, for methods that use one: "
         "NAME or NAME=FOLDER.",
     )
     first_frame: str | None = Field(
-        None, description="The edited first frame, for an image-to-video model."
+        default=None, description="The edited first frame, for an image-to-video model."
     )
     keyframes: tuple[str, ...] = Field(
-        (), description="An edited frame after the first, N=IMAGE (from 0); may be repeated."
+        default=(),
+        description="An edited frame after the first, N=IMAGE (from 0); may be repeated.",
     )
     mask: str | None = Field(
-        None,
+        default=None,
         description="Where the edit may show: a video, a folder of frames or an image "
         "(white is inside), a box x,y,w,h, or auto.",
     )
-    invert_mask: bool = Field(False, description="Black is inside the mask.")
+    invert_mask: bool = Field(default=False, description="Black is inside the mask.")
     outline: Literal["given", "hull", "box"] = Field(
-        "given", description="Use the mask as given, its convex hull, or its bounding box."
+        default="given", description="Use the mask as given, its convex hull, or its bounding box."
     )
     grow: Annotated[int, Range(-100000, 100000)] | None = Field(
-        None, description="Grow the mask by so many pixels; a negative number shrinks it."
+        default=None, description="Grow the mask by so many pixels; a negative number shrinks it."
     )
     feather: Annotated[int, Range(0, 100000)] | None = Field(
-        None,
+        default=None,
         description="Pixels over which the edit fades out around the mask. "
         "The default is 0, and half a cell of the model's latent for an automatic mask.",
     )
     mask_channel: Literal["auto", "colour", "alpha"] = Field(
-        "auto", description="The channel of a mask file with the shape, if both could be meant."
+        default="auto",
+        description="The channel of a mask file with the shape, if both could be meant.",
     )
     allow_any_mask: bool = Field(
-        False,
+        default=False,
         description="Accept a mask that is empty (nothing changes) or full (everything may change).",
     )
     words: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="A word or phrase of the target prompt that drives the edit, "
         "if the difference between the prompts is ambiguous; may be repeated.",
     )
     frames: str | None = Field(
-        None, description="Edit only frames A to B-1, A:B (from 0), and keep the rest."
+        default=None, description="Edit only frames A to B-1, A:B (from 0), and keep the rest."
     )
     window: Annotated[int, Range(0, None)] | None = Field(
-        None,
+        default=None,
         description="Frames edited at once; a longer clip is edited in overlapping windows. "
         "0: all at once.",
     )
     strength: Share | None = Field(
-        None,
+        default=None,
         description="How much the clip may change, from 0 (nothing) to 1 (everything): "
         "the fraction of the denoising steps that are run.",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="A setting of the method, key=value; may be repeated."
     )
-    seed: int = Field(0, description="Seed of the noise. The same seed gives the same result.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="Number format; auto is bfloat16 on a GPU, float32 on a CPU."
+    seed: int = Field(
+        default=0, description="Seed of the noise. The same seed gives the same result."
     )
-    deinterlace: bool = Field(False, description="Deinterlace the clip.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="Number format; auto is bfloat16 on a GPU, float32 on a CPU."
+    )
+    deinterlace: bool = Field(default=False, description="Deinterlace the clip.")
     background: str | None = Field(
-        None,
+        default=None,
         description="Background colour (black, #rrggbb) for a clip with transparency. "
         "The default keeps the alpha channel.",
     )
     codec: Literal[
         "auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"
-    ] = Field("auto", description="Video codec; auto: chosen from file type and bit depth.")
+    ] = Field(default="auto", description="Video codec; auto: chosen from file type and bit depth.")
     crf: Annotated[int, Range(0, 63)] | None = Field(
-        None,
+        default=None,
         description="Quality of the codec; lower is better. The default is visually lossless.",
     )
 
