@@ -30,6 +30,17 @@ def test_the_script_edits_a_clip_and_says_what_was_kept(tmp_path):
         assert strip.size == (110 + 5 * (192 + 6), 2 * (192 + 6))
 
 
+def test_the_backbone_example_recolours_the_mask_and_nothing_else(tmp_path):
+    command = [sys.executable, HERE / "backbone.py"]
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
+    assert done.returncode == 0, done.stderr
+    assert "outside the mask: 100% of the values are the source's" in done.stdout
+    mean = done.stdout.split("mean colour: [")[1].split("]")[0].split()
+    red, green, blue = (float(value) for value in mean)
+    assert red > 150 > 60 > max(green, blue)
+
+
 def test_the_notebook_is_one_and_holds_no_outputs():
     """As nbformat 4.5 has it."""
     assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)

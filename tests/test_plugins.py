@@ -1,4 +1,4 @@
-"""A method and a backbone that are not in the tree plug in as one file each."""
+"""A method and a backbone from outside the package: each is one file."""
 
 import sys
 import textwrap
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from holdfast.sampling import maths as diffusion
 from holdfast.base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
-from holdfast.sampling.field import Step, left, opened, resumed
+from holdfast.sampling.field import Step, initial_state, opened, remaining_steps
 
 NEEDS = {"text"}
 
@@ -41,13 +41,13 @@ class Config:
 def edit(field, given, cfg, start=None):
     field, levels, first = opened(field, given, cfg)
     x = given.source
-    z, _ = resumed(start, x)
+    z, _ = initial_state(start, x)
     y = z - x
-    for i in left(start, "edit", first, cfg.steps):
+    for i in remaining_steps(start, "edit", first, cfg.steps):
         sigma, sigma_next = levels[i], levels[i + 1]
-        q = diffusion.noised(x, sigma, diffusion.noise(x, given.seed, i))
-        v_q = diffusion.guided(field, q, sigma, given.src, "src", cfg.source_guidance)
-        v_p = diffusion.guided(field, q + y, sigma, given.tgt, "tgt", cfg.target_guidance)
+        q = diffusion.add_noise(x, sigma, diffusion.keyed_noise(x, given.seed, i))
+        v_q = diffusion.guided_velocity(field, q, sigma, given.src, "src", cfg.source_guidance)
+        v_p = diffusion.guided_velocity(field, q + y, sigma, given.tgt, "tgt", cfg.target_guidance)
         y = y + (sigma_next - sigma) * given.inside(v_p - v_q)
         yield Step("edit", i + 1, cfg.steps, x + y)
 '''
@@ -59,35 +59,42 @@ from pathlib import Path
 
 import torch
 
-from holdfast.media.clip_format import Grid
-from holdfast.models.spec import Model
-from holdfast.models.base import Backbone, Condition
-from holdfast.sampling.maths import grid_of
+from holdfast.media.clip_format import ClipFormat
+from holdfast.models.base import Backbone, Conditioning
+from holdfast.models.checkpoint import Checkpoint
+from holdfast.models.family import Family
+from holdfast.models.spec import BackboneSpec
+from holdfast.sampling.maths import flow_sigmas
 
-CARRIES = frozenset({"text"})
-ADAPTER = "holdfast.models.grey.spec"
-MODELS = {"grey": Model("grey", 0, 8, 64 * 64, 13, CARRIES, prefers={"steps": 3})}
-GRID = Grid((1, 1, 1), (1, 1, 1), 8, 64 * 64, 13, 10**6)
-
-
-def find(name, weights=None):
-    return Path()
+SPEC = BackboneSpec("grey", 0, 8, 64 * 64, 13, frozenset({"text"}), recommended={"steps": 3})
+FORMAT = ClipFormat((1, 1, 1), (1, 1, 1), 8, 64 * 64, 13, 10**6)
 
 
-def grid(name, folder):
-    return GRID
+class GreyFamily(Family):
+    specs = {"grey": SPEC}
+
+    def find(self, name, weights=None):
+        return Checkpoint(Path("no folder"))
+
+    def locate(self, name, weights=None):
+        return None
+
+    def clip_format(self, name, checkpoint):
+        return FORMAT
+
+    def load(self, name, checkpoint, device, dtype):
+        return Grey()
 
 
-def load(name, model, folder, device, dtype):
-    return Grey()
+FAMILY = GreyFamily()
 
 
 class Grey(Backbone):
-    name, grid, carries, prefers = "grey", GRID, CARRIES, MODELS["grey"].prefers
-    device, dtype, door, features, parts = torch.device("cpu"), torch.float32, None, None, {}
+    name, clip_format, capabilities, recommended = "grey", FORMAT, SPEC.capabilities, SPEC.recommended
+    device, dtype, attention_hooks, feature_hooks, parts = torch.device("cpu"), torch.float32, None, None, {}
 
     def condition(self, prompt):
-        return Condition(*(torch.tensor(len(t) / 100) for t in (prompt.text, prompt.negative)))
+        return Conditioning(*(torch.tensor(len(t) / 100) for t in (prompt.text, prompt.negative)))
 
     def encode(self, frames, eps=None):
         return torch.stack(list(frames), 1)[None]
@@ -96,14 +103,14 @@ class Grey(Backbone):
         for frame in z[0].transpose(0, 1):
             yield frame[None].clamp(0, 1)
 
-    def levels(self, steps, shift=None, grid="own", shape=None):
-        return grid_of(grid, steps, shift or 1.0, own="wan").tolist()
+    def sigmas(self, steps, shift=None, schedule="own", shape=None):
+        return flow_sigmas(schedule, steps, shift or 1.0, own="wan").tolist()
 
-    def whole(self, sigma):
+    def snap_timestep(self, sigma):
         return int(1000 * sigma) / 1000
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
-        mean, spread = condition.half(branch), 0.3
+        mean, spread = condition.for_branch(branch), 0.3
         variance = (1 - sigma) ** 2 * spread**2 + sigma**2
         residual = (z - (1 - sigma) * mean) / variance
         return sigma * residual - (mean + (1 - sigma) * spread**2 * residual)
@@ -112,18 +119,17 @@ class Grey(Backbone):
 
 @pytest.fixture
 def plugged(tmp_path, monkeypatch):
-    """One file in each folder, as if it lay in the package."""
-    for package, name, text in ((methods, "arranged", METHOD), (models, "grey", BACKBONE)):
-        folder = tmp_path / package.__name__
-        folder.mkdir()
-        file = folder / f"{name}.py" if package is methods else folder / name / "spec.py"
-        file.parent.mkdir(exist_ok=True)
-        (file.parent / "__init__.py").touch()
-        file.write_text(textwrap.dedent(text))
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    """A method as a file in the package's folder, and a backbone whose family is registered."""
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "arranged.py").write_text(textwrap.dedent(METHOD))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+    module = {"__name__": "grey"}
+    exec(compile(textwrap.dedent(BACKBONE), "grey", "exec"), module)
+    registry.register(module["FAMILY"])
     yield
-    for name in ("holdfast.methods.arranged", "holdfast.models.grey", "holdfast.models.grey.spec"):
-        sys.modules.pop(name, None)
+    registry.unregister(module["FAMILY"])
+    sys.modules.pop("holdfast.methods.arranged", None)
 
 
 def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
@@ -146,9 +152,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
 
 @pytest.mark.filterwarnings("ignore:no image model is known")
 @pytest.mark.filterwarnings("ignore:the attention of this model cannot be reached")
-def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
-    plugged, make_clip, tmp_path
-):
+def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, make_clip, tmp_path):
     assert registry.describe_backbone("grey").clip_format.length_rule == "any"
     assert "grey" in models.names()
     clip = make_clip(frames=5, size=(48, 32))
@@ -179,13 +183,15 @@ def test_a_backbone_plugs_in_as_one_file_and_every_fitting_method_runs(
         holdfast.edit(clip, "a", "b", method="flowanchor", backbone="grey")
 
 
-def test_a_field_without_a_door_can_be_windowed(plugged):
+def test_a_field_without_hooks_can_be_windowed(plugged):
     """Gaussian pixels know nothing of their neighbours: windows change nothing."""
     backbone = holdfast.load_backbone("grey")
     clip = torch.rand(31, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     results = []
     for window in (0, 9):
-        task = EditTask(input="", output="", source_prompt="a", target_prompt="a longer text", window=window)
+        task = EditTask(
+            input="", output="", source_prompt="a", target_prompt="a longer text", window=window
+        )
         job = in_memory.plan_job(task, backbone, clip)
         results.append(in_memory.edit_latent(job, backbone))
         assert (job.plan.windows.count > 1) == (window == 9)
@@ -193,10 +199,8 @@ def test_a_field_without_a_door_can_be_windowed(plugged):
 
 
 def test_what_fits_is_made_from_what_methods_need_and_models_carry():
-    known = registry.backbones()
-    fits = {
-        name: methods.list_compatible(module.MODELS[name].capabilities) for name, module in known.items()
-    }
+    known = registry.specs()
+    fits = {name: methods.list_compatible(spec.capabilities) for name, spec in known.items()}
     assert set(fits["shapeworld-wan"]) == set(methods.names()) - {"i2vedit"}
     assert "i2vedit" in fits["svd"]
     assert "rfsolver" not in fits["sd1.5"]  # no token of it sees another frame

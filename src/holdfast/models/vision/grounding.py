@@ -19,7 +19,7 @@ def find_boxes(
     """Return the boxes of the objects that a text names on a frame, uint8 H W 3.
 
     text: "a red car", or several objects with full stops between them.
-    Raise UserError if nothing is found, and Missing if the weights are not there.
+    Raise UserError if nothing is found, and MissingDependencyError if the weights are not there.
     """
     from transformers import AutoTokenizer, GroundingDinoForObjectDetection, GroundingDinoProcessor
     from transformers import GroundingDinoImageProcessorPil as ImageProcessor

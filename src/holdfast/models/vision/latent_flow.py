@@ -27,7 +27,7 @@ def flow_function(
 ) -> FlowFunction:
     """Return a flow function by its name. weights, device: for raft.
 
-    Raise UserError if the name is unknown, and Missing as `load_raft` does.
+    Raise UserError if the name is unknown, and MissingDependencyError as `load_raft` does.
     """
     name = choose(name, BACKENDS, "optical flow")
     if name == "raft":

@@ -20,7 +20,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
     """Return a flow function: RAFT (Teed and Deng, arXiv:2003.12039), torchvision's large one.
 
     weights: the file of its state dict, or None for torch hub's cache. Nothing is downloaded: raise
-    Missing, with the command to run, if torchvision or the weights are not there.
+    MissingDependencyError, with the command to run, if torchvision or the weights are not there.
     """
     try:
         # an optional package
@@ -48,7 +48,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
 
 
 def weights_file(weights: str | Path | None) -> Path:
-    """Return the path of RAFT's weights. Raise Missing if it is no file."""
+    """Return the path of RAFT's weights. Raise MissingDependencyError if it is no file."""
     file = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS))
     if not file.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"

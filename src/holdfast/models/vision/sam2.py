@@ -154,7 +154,7 @@ class Sam2Tracker:
 def load(weights: str | None = None, device: str = "auto") -> Sam2:
     """Load SAM 2 from a folder or the local hub cache.
 
-    Raise Missing, with the command that downloads it, if it is not there, and UserError if the folder
+    Raise MissingDependencyError, with the command that downloads it, if it is not there, and UserError if the folder
     holds another model.
     """
     from transformers import Sam2VideoModel
