@@ -18,9 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ORACLE, CONTRACT = "tests/methods/test_oracle.py", "tests/methods/test_contract.py"
-ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/attention/test_affine.py"
-DOOR, MAPS = "tests/attention/test_door.py", "tests/attention/test_maps.py"
-EDITING, WAN = "tests/pipeline/test_run.py", "tests/test_wan.py"
+ANCHOR, AFFINE = "tests/methods/test_flowanchor.py", "tests/models/attention/test_refinement.py"
+DOOR, MAPS = "tests/models/attention/test_hooks.py", "tests/models/attention/test_maps.py"
+EDITING, WAN = "tests/pipeline/test_run.py", "tests/models/test_wan.py"
 PLACES, CLAIMS = "tests/pipeline/test_output_paths.py", "tests/pipeline/test_locks.py"
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
@@ -51,11 +51,11 @@ DEFAULTS, WALK, NOTES = (
     "tests/pipeline/test_loop.py",
     "tests/test_notes.py",
 )
-LATENT = "tests/test_latent_diffusion.py"
-LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/test_schedule.py"
-WAN22, SVD = "tests/test_wan22.py", "tests/test_svd.py"
+LATENT = "tests/models/test_latent_diffusion.py"
+LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
+WAN22, SVD = "tests/models/test_wan22.py", "tests/models/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
-MATCHING = "tests/attention/test_matching.py"
+MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
     *of(
@@ -89,14 +89,14 @@ MUTATIONS = [
     ),
     *of(
         "agreement.py",
-        "tests/test_calibration.py",
+        "tests/models/test_calibration.py",
         ("value < calibration[NOT]", "value > calibration[NOT]"),
         ("count - succeeded if word == NOT", "count - succeeded if word == CLEARLY"),
         ("right / count >= TRUSTED", "right / count < TRUSTED"),
     ),
     *of(
         "calibration.py",
-        "tests/test_calibration.py",
+        "tests/models/test_calibration.py",
         ('found["weights"] != digest(folder)', "False"),
         ("psnr < bound", "psnr > bound"),
         ("w not in known and", ""),
@@ -661,7 +661,7 @@ MUTATIONS = [
     ),
     *of(
         "backbones/_wan.py",
-        "tests/test_wan22.py",
+        "tests/models/test_wan22.py",
         ("posterior.std * eps.transpose(0, 1)", "posterior.var * eps.transpose(0, 1)"),
     ),
     *of(
@@ -965,7 +965,7 @@ MUTATIONS = [
     ),
     *of(
         "backbones/_parts.py",
-        "tests/test_weights.py",
+        "tests/models/test_weights.py",
         ("        _fractions(part, made)\n", ""),
     ),
     *of(
@@ -1191,7 +1191,7 @@ MUTATIONS = [
     *of(
         "media/grabcut.py",
         "tests/media/test_propagation.py",
-        ("known[~dilate(mask, reach)] = OUTSIDE", "pass"),
+        ("narrow[~dilate(mask, reach)] = OUTSIDE", "pass"),
         ("(trimap == INSIDE) | (trimap == OUTSIDE)", "trimap == 99"),
     ),
     *of(
@@ -1228,36 +1228,36 @@ MUTATIONS = [
     ),
     *of(
         "backbones/_weights.py",
-        "tests/test_published.py",
+        "tests/models/test_published.py",
         (
             "return defaults(class_of(found) or _class_in_index(folder, part)) | found",
             "return found",
         ),
     ),
-    *of("hub.py", "tests/test_published.py", (", allow_patterns=[]", "")),
+    *of("hub.py", "tests/models/test_published.py", (", allow_patterns=[]", "")),
     *of(
         "backbones/_headers.py",
-        "tests/test_layouts.py",
+        "tests/models/test_layouts.py",
         ("if all(shard.is_file() for shard in held):", "if True:"),
         ("    if few:", "    if False:"),
         ("    elif scales:", "    elif False:"),
     ),
     *of(
         "backbones/_parts.py",
-        "tests/test_layouts.py",
+        "tests/models/test_layouts.py",
         ("or not _succeeds(control)", ""),
         ("if name in plain and not varied:", "if True:"),
     ),
     *of(
         "task.py",
-        "tests/test_identity.py",
+        "tests/models/test_identity.py",
         ('model["identity"] if model else self.weights', "self.weights"),
         ('helper and helper["identity"]', "None"),
         ('"version": __version__.split(".")[:2]', '"version": 0'),
     ),
     *of(
         "convert.py",
-        "tests/test_convert.py",
+        "tests/models/test_convert.py",
         ("weights_only=True", "weights_only=False"),
         ("place not in seen and tensor.is_contiguous()", "True"),
     ),

@@ -141,7 +141,9 @@ def test_what_is_remembered_of_a_clip_has_an_end(model):
 def test_weights_that_are_not_here_come_with_the_command_that_brings_them():
     with pytest.raises(MissingDependencyError, match=r"hf download facebook/sam2.1-hiera-tiny"):
         sam2.load(None, "cpu")
-    with pytest.raises(MissingDependencyError, match=r"hf download IDEA-Research/grounding-dino-tiny"):
+    with pytest.raises(
+        MissingDependencyError, match=r"hf download IDEA-Research/grounding-dino-tiny"
+    ):
         grounding.find_boxes(np.zeros((32, 32, 3), np.uint8), "a red car")
 
 

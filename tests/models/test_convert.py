@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from holdfast.models.export import export
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -14,6 +13,7 @@ from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.cli.app import app
 from holdfast.models import registry
 from holdfast.models.convert import convert
+from holdfast.models.export import export
 
 NAME = "shapeworld-t2v"
 PARTS = {
@@ -110,7 +110,10 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"weight": Evil()}, r"needs code to be unpickled \(print\), and code in a file is never run"),
+        (
+            {"weight": Evil()},
+            r"needs code to be unpickled \(print\), and code in a file is never run",
+        ),
         ({"epoch": 3}, "holds no table of tensors"),
         ([torch.zeros(2)], "holds no table of tensors"),
         (b"PK\x03\x04 nothing", "is damaged"),
@@ -142,7 +145,9 @@ def test_what_is_no_diffusers_folder_and_what_is_not_here(tmp_path):
         list(convert(str(tmp_path)))
     with pytest.raises(UserError, match="neither a folder nor a hub id"):
         list(convert("no/such/place"))
-    with pytest.raises(MissingDependencyError, match=r"hf download cerspense/zeroscope_v2_576w --include"):
+    with pytest.raises(
+        MissingDependencyError, match=r"hf download cerspense/zeroscope_v2_576w --include"
+    ):
         list(convert("cerspense/zeroscope_v2_576w"))
 
 
@@ -155,7 +160,9 @@ def test_a_download_of_pickles_alone_is_converted_in_the_hubs_cache(folder, tmp_
     (place / "refs" / "main").write_text("1" * 40)
     (place / "snapshots").mkdir()
     snapshot = folder.rename(place / "snapshots" / ("1" * 40))
-    with pytest.raises(MissingDependencyError, match=rf"\.bin files, .*: holdfast convert {snapshot}"):
+    with pytest.raises(
+        MissingDependencyError, match=rf"\.bin files, .*: holdfast convert {snapshot}"
+    ):
         registry.describe_backbone("zeroscope")
     assert call("cerspense/zeroscope_v2_576w").exit_code == 0
     assert registry.describe_backbone("zeroscope").name == "zeroscope"

@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from holdfast.models.checkpoint import Checkpoint
 
 from holdfast import methods
 from holdfast.base.errors import MissingDependencyError
 from holdfast.models import checkpoint, downloads, hub, published, registry, weight_files
 from holdfast.models import loading as _parts
+from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.svd import adapter as svd
 from holdfast.models.unet import adapter as unet
 from holdfast.models.wan import adapter as wan
@@ -20,7 +20,7 @@ from holdfast.models.wan.spec import read_boundary
 from holdfast.pipeline.planning import make_plan
 from holdfast.pipeline.task import EditTask
 
-from . import configurations, hub_cache
+from .. import configurations, hub_cache
 
 PUBLISHED = [name for name, spec in registry.specs().items() if spec.download_gb]
 KNOWN = sorted(hub_cache.known_backbones())
@@ -80,7 +80,10 @@ def test_it_is_found_by_its_hub_id_and_known_before_it_is_loaded(name, cache):
 @pytest.mark.parametrize("name", [n for n in KNOWN if "wan" not in n])
 def test_what_works_over_stable_diffusions_latents_says_so(name, cache):
     """SD 1.5's file has no scaling_factor: its class's default is the others' value."""
-    assert registry.describe_backbone(name).latent_space == {"latent_channels": 4, "scaling_factor": 0.18215}
+    assert registry.describe_backbone(name).latent_space == {
+        "latent_channels": 4,
+        "scaling_factor": 0.18215,
+    }
     assert "scaling_factor" not in weight_files.read_json(cache["sd1.5"] / "vae" / "config.json")
 
 
@@ -111,7 +114,9 @@ def test_every_configuration_is_within_the_limits_and_its_parts_agree(name, cach
         assert width == network.get("text_dim", network.get("cross_attention_dim"))
 
     if "wan" in name:
-        wan._check_widths(Checkpoint(cache[name]), [part for part in parts if part.startswith("transformer")])
+        wan._check_widths(
+            Checkpoint(cache[name]), [part for part in parts if part.startswith("transformer")]
+        )
     if name == "svd-xt":
         assert svd._vae_class(Checkpoint(cache[name])) == "AutoencoderKLTemporalDecoder"
 
@@ -142,7 +147,9 @@ def test_a_schedulers_own_defaults_stand_for_what_its_file_leaves_out(cache):
 
 
 def test_wans_shift_and_boundary(cache):
-    shifts = {n: Checkpoint(cache[n]).config("scheduler")["flow_shift"] for n in KNOWN if "wan" in n}
+    shifts = {
+        n: Checkpoint(cache[n]).config("scheduler")["flow_shift"] for n in KNOWN if "wan" in n
+    }
     assert shifts == {"wan2.1-1.3b": 3.0, "wan2.1-14b": 3.0, "wan2.2-5b": 5.0, "wan2.2-14b": 3.0}
     assert read_boundary("wan2.2-14b", Checkpoint(cache["wan2.2-14b"])) == 0.875
 
@@ -174,7 +181,12 @@ def test_assd_with_its_defaults_is_guided_by_stable_diffusion_on_modelscope(cach
 
 def test_a_first_frame_is_made_by_stable_diffusion(cache):
     task = EditTask("clip.mp4", "", **PROMPTS, method="i2vedit", backbone="svd-xt")
-    assert make_plan(task, registry.describe_backbone("svd-xt"), 16, (576, 1024)).first_frame_model.name == "sd1.5"
+    assert (
+        make_plan(
+            task, registry.describe_backbone("svd-xt"), 16, (576, 1024)
+        ).first_frame_model.name
+        == "sd1.5"
+    )
 
 
 def classes(name):
@@ -271,14 +283,21 @@ def test_a_download_of_the_named_files_alone_counts_as_complete(cache, monkeypat
 def test_a_revision_and_a_snapshots_folder_are_weights_too(cache):
     hub_id, folder = card_of("sd1.5").weights, cache["sd1.5"]
     named = f"{hub_id}@{folder.name}"
-    assert registry.describe_backbone("sd1.5", named).latent_space == registry.describe_backbone("sd1.5").latent_space
+    assert (
+        registry.describe_backbone("sd1.5", named).latent_space
+        == registry.describe_backbone("sd1.5").latent_space
+    )
     for weights in (named, str(folder), f"{folder}/"):
         found = registry.identify("sd1.5", weights)
         assert (found["hub_id"], found["revision"]) == (hub_id, folder.name)
-    with pytest.raises(MissingDependencyError, match=f"hf download {hub_id} --revision older --include"):
+    with pytest.raises(
+        MissingDependencyError, match=f"hf download {hub_id} --revision older --include"
+    ):
         registry.describe_backbone("sd1.5", f"{hub_id}@older")
 
 
 def test_zeroscope_says_that_its_files_have_to_be_converted(cache):
-    with pytest.raises(MissingDependencyError, match=r"unet and vae are \.bin files.* && holdfast convert cer"):
+    with pytest.raises(
+        MissingDependencyError, match=r"unet and vae are \.bin files.* && holdfast convert cer"
+    ):
         registry.describe_backbone("zeroscope")

@@ -20,11 +20,13 @@ from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.maths import guided_velocity
 
-from . import tiny
-from .methods.test_contract import Case
+from .. import tiny
+from ..methods.test_contract import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
-CARD = BackboneSpec("tiny", 0, fps=8, train_pixels=64 * 96, train_frames=13, capabilities=spec.CAPABILITIES)
+CARD = BackboneSpec(
+    "tiny", 0, fps=8, train_pixels=64 * 96, train_frames=13, capabilities=spec.CAPABILITIES
+)
 BOUNDARY = 0.875
 ABOVE, BELOW = 0.9, 0.8
 
@@ -160,7 +162,10 @@ def test_published_configurations_on_the_meta_device(name):
     side = {"wan2.2-5b": 16, "wan2.2-14b": 8}[name]
     assert made.clip_format.stride == (4, side, side)
     assert made.clip_format.size_multiple == (2 * side, 2 * side)
-    assert made.clip_format.count_latent_frames(made.clip_format.train_frames) == {"wan2.2-5b": 31, "wan2.2-14b": 21}[name]
+    assert (
+        made.clip_format.count_latent_frames(made.clip_format.train_frames)
+        == {"wan2.2-5b": 31, "wan2.2-14b": 21}[name]
+    )
     assert made.attention_hooks.count_layers("cross", "joint") == sizes["layers"]
     z = torch.empty(1, sizes["channels"], 3, 8, 8, device="meta")
     text = torch.empty(1, 512, 4096, device="meta")
@@ -274,7 +279,9 @@ def test_one_door_leads_to_both_denoisers():
         with feature_hooks.use_rule(alone, lambda site, x: torch.zeros_like(x)):
             zeroed[sigma] = alone.velocity(z, sigma, condition, **told)
     processors = [block.attn1.processor for n in networks for block in n.blocks]
-    with attention.use_rule(made, silent):  # put in force before any is in use, and kept over a change
+    with attention.use_rule(
+        made, silent
+    ):  # put in force before any is in use, and kept over a change
         for sigma in (ABOVE, BELOW, BELOW, ABOVE):
             assert torch.equal(call(sigma), silenced[sigma])
     with feature_hooks.use_rule(made, lambda site, x: torch.zeros_like(x)):
@@ -296,8 +303,12 @@ def test_what_is_recorded_of_one_denoiser_is_met_again_in_the_other():
             made.velocity(z, sigma, condition, branch="src+")
         found[sigma] = (list(attended), list(put_out))
     assert found[ABOVE] == found[BELOW]
-    assert {site.path for site in found[BELOW][0]} == {site.path for site in made.attention_hooks.layers}
-    assert {site.path for site in found[BELOW][1]} == {site.path for site in made.feature_hooks.layers}
+    assert {site.path for site in found[BELOW][0]} == {
+        site.path for site in made.attention_hooks.layers
+    }
+    assert {site.path for site in found[BELOW][1]} == {
+        site.path for site in made.feature_hooks.layers
+    }
 
 
 def test_one_denoiser_is_on_the_device_at_a_time(monkeypatch):
@@ -381,7 +392,9 @@ CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("method", ["flowedit", "flowanchor"])
 def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, method, strength, both):
     made = load(folder)
-    made.clip_format = dataclasses.replace(made.clip_format, train_pixels=32 * 48)  # the clip as it is
+    made.clip_format = dataclasses.replace(
+        made.clip_format, train_pixels=32 * 48
+    )  # the clip as it is
     task = EditTask(
         input="",
         output="",

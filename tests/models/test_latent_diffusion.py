@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from holdfast.models.export import export
 
 from holdfast.base.errors import MissingDependencyError
 from holdfast.models import registry
@@ -13,7 +12,7 @@ from holdfast.models.export import export
 from holdfast.models.unet import adapter
 from holdfast.models.unet.adapter import LatentDiffusion, NoiseSchedule
 
-from . import published, tiny
+from .. import published, tiny
 
 CONFIG = {
     "beta_start": 0.00085,
@@ -62,9 +61,15 @@ def test_an_euler_step_of_the_field_is_the_ddim_step(prediction):
 def test_levels_and_timesteps_are_inverses_and_whole_cuts():
     schedule = NoiseSchedule.from_config(CONFIG)
     for timestep in (0.0, 0.5, 17.25, 998.9, 999.0):
-        assert schedule.timestep_at(schedule.sigma_at(timestep)) == pytest.approx(timestep, abs=1e-6)
-    assert schedule.snap_timestep(schedule.sigma_at(17.9)) == pytest.approx(schedule.sigma_at(17), abs=1e-9)
-    assert schedule.snap_timestep(schedule.sigma_at(17)) == pytest.approx(schedule.sigma_at(17), abs=1e-9)
+        assert schedule.timestep_at(schedule.sigma_at(timestep)) == pytest.approx(
+            timestep, abs=1e-6
+        )
+    assert schedule.snap_timestep(schedule.sigma_at(17.9)) == pytest.approx(
+        schedule.sigma_at(17), abs=1e-9
+    )
+    assert schedule.snap_timestep(schedule.sigma_at(17)) == pytest.approx(
+        schedule.sigma_at(17), abs=1e-9
+    )
     assert (schedule.timestep_at(0.0), schedule.timestep_at(1.0)) == (0.0, 999.0)
     levels = schedule.sigmas(50, None, "own")
     assert levels == sorted(levels, reverse=True)
@@ -147,9 +152,7 @@ def test_words_are_found_between_the_two_marks(backbone):
 
 
 def test_a_clip_that_does_not_fit_is_refused(backbone):
-    with pytest.raises(
-        ValueError, match="height 24 does not fit this model: use a multiple of 16"
-    ):
+    with pytest.raises(ValueError, match="height 24 does not fit this model: use a multiple of 16"):
         backbone.encode(torch.zeros(1, 3, 24, 32))
     assert LatentDiffusion().clip_format.size_multiple == (64, 64)
 
@@ -192,7 +195,10 @@ def test_published_image_models_on_the_meta_device(name):
     from holdfast.models.stable_diffusion import spec
 
     backbone = LatentDiffusion(unet, vae, spec=spec.SPECS[name], name=name)
-    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == ((1, 8, 8), (64, 64))
+    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == (
+        (1, 8, 8),
+        (64, 64),
+    )
     assert backbone.attention_hooks.count_layers("cross", "spatial") == 16
 
 
@@ -234,7 +240,10 @@ def test_a_folder_of_the_family_is_planned_before_it_is_loaded_and_then_loads(tm
     made.prompts.tokenizer.save_pretrained(tmp_path / "tokenizer")
     DDIMScheduler(**CONFIG).save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "TextToVideoSDPipeline"}))
-    assert registry.describe_backbone("modelscope", str(tmp_path)).clip_format.size_multiple == (16, 16)
+    assert registry.describe_backbone("modelscope", str(tmp_path)).clip_format.size_multiple == (
+        16,
+        16,
+    )
     loaded = registry.load_backbone("modelscope", str(tmp_path), "cpu")
     z = torch.randn(1, 4, 3, 4, 4)
     velocities = [

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from holdfast.models.export import export
 from PIL import Image
 
 from holdfast.base.errors import MissingDependencyError
@@ -18,7 +17,7 @@ from holdfast.models.svd import spec
 from holdfast.models.svd.adapter import ImageConditioning, StableVideo
 from holdfast.sampling import inversion
 
-from . import published, tiny
+from .. import published, tiny
 
 EULER = {
     "beta_start": 0.00085,
@@ -105,7 +104,9 @@ def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_n
     assert plain[-1] == 0
     assert spec.edm_from_sigma(plain[0]) == pytest.approx(700)
     assert spec.edm_from_sigma(plain[-2]) == pytest.approx(0.002)
-    assert [spec.edm_from_sigma(s) for s in moved] == pytest.approx([0.5 * spec.edm_from_sigma(s) for s in plain])
+    assert [spec.edm_from_sigma(s) for s in moved] == pytest.approx(
+        [0.5 * spec.edm_from_sigma(s) for s in plain]
+    )
     assert backbone.sigmas(10, shift=9.0)[0] == plain[0]
     assert backbone.snap_timestep(0.123) == 0.123
     with pytest.raises(ValueError, match="no noise schedule 'euler': use one of own"):
@@ -154,7 +155,9 @@ def test_noise_goes_where_a_prompt_says_and_other_numbers_are_told(backbone):
     assert torch.equal(told.latents, pixels.latents)  # the noise is no part of the numbers
     known = torch.ones(1, *pixels.latents.shape[1:2], 1, *pixels.latents.shape[2:])
     clean = backbone.condition(Prompt(image=image, latent=known)).positive.latents
-    noisy = backbone.condition(Prompt(image=image, latent=known, noise_target="latent")).positive.latents
+    noisy = backbone.condition(
+        Prompt(image=image, latent=known, noise_target="latent")
+    ).positive.latents
     assert clean.std() == 0
     assert torch.allclose(noisy - clean, shift, atol=1e-5)
 
@@ -218,8 +221,15 @@ def test_the_published_model_on_the_meta_device(name):
     assert sum(p.numel() for p in vae.parameters()) == 97_742_847
     unet.to("meta")  # the mixing factors are made by a constructor that knows no default device
     backbone = StableVideo(unet, vae, spec=spec.SPECS[name], name=name)
-    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == ((1, 8, 8), (64, 64))
-    assert backbone.attention_hooks.count_layers("self", "spatial") == backbone.attention_hooks.count_layers("self", "temporal") == 16
+    assert (backbone.clip_format.stride, backbone.clip_format.size_multiple) == (
+        (1, 8, 8),
+        (64, 64),
+    )
+    assert (
+        backbone.attention_hooks.count_layers("self", "spatial")
+        == backbone.attention_hooks.count_layers("self", "temporal")
+        == 16
+    )
     z, ids = torch.empty(1, 4, 3, 16, 16, device="meta"), torch.empty(1, 3, device="meta")
     half = ImageConditioning(torch.empty(1, 1, 1024, device="meta"), z[:, :, 0], ids)
     assert backbone.velocity(z, 0.5, Conditioning(half, half), branch="tgt+").shape == z.shape
@@ -320,7 +330,9 @@ def test_inversion_is_the_textbook_loop_in_the_models_own_terms(backbone):
             s, s_next = spec.edm_from_sigma(sigma), spec.edm_from_sigma(sigma_next)
             given = torch.cat((x.transpose(1, 2) / math.sqrt(s * s + 1), picture), 2)
             told = torch.tensor([0.25 * math.log(s)])
-            v = unet(given, told, seen.embedding, added_time_ids=seen.time_ids).sample.transpose(1, 2)
+            v = unet(given, told, seen.embedding, added_time_ids=seen.time_ids).sample.transpose(
+                1, 2
+            )
             clean = -s / math.sqrt(s * s + 1) * v + x / (s * s + 1)
             x = x + (s_next - s) * (x - clean) / s
     assert len(steps) == 6

@@ -11,7 +11,7 @@ from holdfast.models.base import Prompt
 from holdfast.pipeline import planning
 from holdfast.pipeline.task import EditTask
 
-from . import tiny
+from .. import tiny
 
 
 @pytest.fixture(scope="module", params=["wan", "sd", "t2v", "svd"])

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from holdfast.models.checkpoint import Checkpoint
 
 from holdfast.base.notices import Notice
 from holdfast.media import video
 from holdfast.models import calibration, registry
 from holdfast.models.calibration import Calibration
+from holdfast.models.checkpoint import Checkpoint
 from holdfast.pipeline import agreement, run, summary
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.rendering import render
@@ -181,7 +181,10 @@ def test_decibels_in_the_file_say_of_what_they_are_and_what_is_promised():
     file["luma_psnr_outside"] = 47.0
     assert "less than the 50" in summary.summary_lines(held)[0]
     file["samples_equal_outside"] = True
-    assert "outside the mask every sample of the file equals the source" in summary.summary_lines(held)[0]
+    assert (
+        "outside the mask every sample of the file equals the source"
+        in summary.summary_lines(held)[0]
+    )
 
 
 def test_an_edit_that_the_model_does_not_see_is_followed_by_what_to_try():

@@ -47,7 +47,9 @@ def test_each_frame_has_its_threshold_and_outside_a_mask_the_source_stays():
     found = blending.blend_attention(q, k, v, q0, k0, bounds)
     for frame in range(B):
         one = slice(frame, frame + 1)
-        alone = blending.blend_attention(q[one], k[one], v[one], q0[one], k0[one], float(bounds[frame]))
+        alone = blending.blend_attention(
+            q[one], k[one], v[one], q0[one], k0[one], float(bounds[frame])
+        )
         assert torch.allclose(found[one], alone, atol=1e-6)
     within = torch.zeros(B, N)
     within[:, :4] = 1
@@ -96,9 +98,14 @@ def test_the_coarser_half_of_the_levels():
 
 def test_the_released_second_stage_leaves_out_the_last_layer_of_the_way_up():
     scales = {"down.4": 4, "down.5": 4, "mid": 8, "up.0": 4, "up.1": 4, "up.2": 4, "up.3": 2}
-    sites = [Layer(path, "", 0, "self", "temporal", cells_per_token=scale) for path, scale in scales.items()]
+    sites = [
+        Layer(path, "", 0, "self", "temporal", cells_per_token=scale)
+        for path, scale in scales.items()
+    ]
     beside = [Layer("up.2s", "", 0, "self", "spatial", cells_per_token=4)]
     left_out = blending.last_coarse_path(sites + beside, 4)
-    chosen = [s.path for s in sites if blending.uses_source_attention(s, 15, 25, (0.5, 0.8), 4, left_out)]
+    chosen = [
+        s.path for s in sites if blending.uses_source_attention(s, 15, 25, (0.5, 0.8), 4, left_out)
+    ]
     assert chosen == ["down.4", "down.5", "mid", "up.0", "up.1"]
     assert all(blending.uses_source_attention(s, 11, 25, (0.5, 0.8), 4, left_out) for s in sites)

@@ -99,7 +99,10 @@ def test_every_familys_parts_are_looked_at_before_anything_is_loaded(name, copie
         write(config, layers_per_block=10**5, num_layers=10**5, num_res_blocks=10**5)
         refused(name, folder, "_?layers(_per_block)? is|num_res_blocks is")
         config.write_text(text)
-    assert registry.load_backbone(name, str(folder), "cpu").clip_format == registry.describe_backbone(name).clip_format
+    assert (
+        registry.load_backbone(name, str(folder), "cpu").clip_format
+        == registry.describe_backbone(name).clip_format
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,11 @@ def test_a_hundred_thousand_layers_are_never_made():
     from diffusers import UNet2DConditionModel
 
     made = []
-    with pytest.raises(loading.TooManyParametersError), loading._limit_parameters(100), torch.device("meta"):
+    with (
+        pytest.raises(loading.TooManyParametersError),
+        loading._limit_parameters(100),
+        torch.device("meta"),
+    ):
         made.append(UNet2DConditionModel(layers_per_block=10**5))
     assert not made
     torch.nn.Linear(2, 2)  # the watch has ended
@@ -289,7 +296,9 @@ def test_only_headers_are_read(copied):
     file = copied() / "unet"
     found = weight_files.tensor_shapes(file)
     assert found == {name: tuple(t.shape) for name, t in load_file(file / WEIGHTS).items()}
-    assert weight_files.count_numbers(found) == sum(t.numel() for t in load_file(file / WEIGHTS).values())
+    assert weight_files.count_numbers(found) == sum(
+        t.numel() for t in load_file(file / WEIGHTS).values()
+    )
 
 
 def test_the_command_says_one_line_and_doctor_goes_on(copied, make_clip, tmp_path, monkeypatch):

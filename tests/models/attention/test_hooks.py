@@ -11,7 +11,7 @@ from holdfast.models.attention.hooks import Layer, token_rows_columns
 from holdfast.models.base import Prompt
 from holdfast.sampling import windows
 
-from .. import tiny
+from ... import tiny
 
 FRAMES, SIZE = 3, (5, 6)  # an odd side: halving rounds up
 
@@ -108,7 +108,9 @@ def test_map_puts_each_token_where_it_is_and_tokens_takes_it_back(axis):
 def test_a_mask_covers_the_tokens_that_it_touches_in_the_frames_of_the_site():
     mask = torch.zeros(1, 1, 5, 4, 4)
     mask[0, 0, 3, 1, 2] = 1
-    site = Layer("", "down", 0, "cross", "spatial", token_grid=(2, 2, 2), frames=(1, 3), cells_per_token=2)
+    site = Layer(
+        "", "down", 0, "cross", "spatial", token_grid=(2, 2, 2), frames=(1, 3), cells_per_token=2
+    )
     assert site.tokens_in_mask(mask).tolist() == [[False] * 4, [False, True, False, False]]
 
 
@@ -121,7 +123,10 @@ def test_recording_and_declining_leave_every_bit(network, call):
     stock = call()
     with attention.record(network), feature_hooks.record(network):
         assert torch.equal(call(), stock)
-    with attention.use_rule(network, lambda *_: None), feature_hooks.use_rule(network, lambda *_: None):
+    with (
+        attention.use_rule(network, lambda *_: None),
+        feature_hooks.use_rule(network, lambda *_: None),
+    ):
         assert torch.equal(call(), stock)
 
 
@@ -135,7 +140,9 @@ def test_attention_made_again_from_q_k_and_v_is_the_same(network, call):
 
 
 def test_what_is_kept_is_what_was_asked_to_keep(network, call):
-    with attention.record(network, attention.is_cross, lambda site, q, k, v: tuple(q.shape)) as found:
+    with attention.record(
+        network, attention.is_cross, lambda site, q, k, v: tuple(q.shape)
+    ) as found:
         call()
     assert found
     assert all(site.kind == "cross" and isinstance(kept, tuple) for site, kept in found.items())
@@ -208,7 +215,9 @@ def test_residual_blocks_put_out_clips_that_can_be_replaced(network, call):
     kept = {site.path: x for site, x in found.items()}
     with feature_hooks.use_rule(network, lambda site, x: kept[site.path]):
         assert torch.allclose(call(), stock, atol=1e-6)  # its own outputs again
-    with feature_hooks.use_rule(network, lambda site, x: torch.zeros_like(x), lambda s: s.index == 0):
+    with feature_hooks.use_rule(
+        network, lambda site, x: torch.zeros_like(x), lambda s: s.index == 0
+    ):
         assert not torch.allclose(call(), stock, atol=1e-4)
     assert torch.equal(call(), stock)
 

@@ -10,7 +10,7 @@ from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.models import hub, loading, registry, weight_files
 from holdfast.models.export import export
 
-from . import hub_cache
+from .. import hub_cache
 
 NAME = "shapeworld-t2v"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -230,7 +230,9 @@ def test_a_downloaded_lora_is_no_download_that_was_stopped(tmp_path, monkeypatch
     (place / "refs" / "main").write_text("2" * 40)
     refused("some/lora", str(snapshot), "its style.safetensors is a LoRA")
     (snapshot / "style.safetensors").unlink()
-    with pytest.raises(MissingDependencyError, match=r"is not complete .*finds nothing: hf download some/lora\)"):
+    with pytest.raises(
+        MissingDependencyError, match=r"is not complete .*finds nothing: hf download some/lora\)"
+    ):
         registry.describe_backbone(NAME, "some/lora")
 
 

@@ -182,7 +182,9 @@ def test_a_clip_that_does_not_fit_is_refused_with_what_would(tiny_wan, frames, s
 
 
 def test_missing_weights_say_how_large_and_how_to_get_them():
-    with pytest.raises(MissingDependencyError, match=r"28\.9 GB.*hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+    with pytest.raises(
+        MissingDependencyError, match=r"28\.9 GB.*hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    ):
         load_backbone("wan2.1-1.3b")
 
 
@@ -230,7 +232,9 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
 
     from holdfast.sampling.maths import guided_velocity
 
-    pipe = WanPipeline.from_pretrained(registry.find_weights("shapeworld-wan").folder, torch_dtype=torch.float32)
+    pipe = WanPipeline.from_pretrained(
+        registry.find_weights("shapeworld-wan").folder, torch_dtype=torch.float32
+    )
     pipe.set_progress_bar_config(disable=True)
     steps, shift = 6, 2.0
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)

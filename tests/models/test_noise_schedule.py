@@ -35,7 +35,9 @@ def test_every_whole_timestep_comes_back_from_the_level_that_is_made_of_it(confi
     levels = schedule.sigmas(1000, None, "ddim")[:-1]
     told = [schedule.timestep_at(schedule.snap_timestep(sigma)) for sigma in levels]
     assert told == [min(t + 1, 999) for t in reversed(range(1000))]
-    told = [schedule.timestep_at(schedule.snap_timestep(s)) for s in schedule.sigmas(50, None, "ddim")]
+    told = [
+        schedule.timestep_at(schedule.snap_timestep(s)) for s in schedule.sigmas(50, None, "ddim")
+    ]
     assert told == [*range(981, 0, -20), 0]
 
 
@@ -50,7 +52,9 @@ def test_an_offset_that_is_left_to_its_default_is_the_pipelines(said):
 def test_cutting_a_shifted_level_cuts_its_timestep_once(steps):
     schedule = NoiseSchedule.from_config(SD)
     levels = schedule.sigmas(steps, 2.0, "own")
-    assert schedule.timestep_at(levels[0]) == 999  # the first is the model's noisiest, not just below
+    assert (
+        schedule.timestep_at(levels[0]) == 999
+    )  # the first is the model's noisiest, not just below
     for sigma in levels:
         cut = schedule.snap_timestep(sigma)
         assert schedule.timestep_at(cut) == math.floor(schedule.timestep_at(sigma))
@@ -75,9 +79,13 @@ def exact_levels(steps, shift, grid):
 @pytest.mark.parametrize("shift", [1, 3, 5])
 def test_a_level_of_wan_that_is_a_whole_thousandth_is_not_cut_to_the_one_below(grid, shift):
     backbone = Wan(shift=float(shift))
-    assert [round(1000 * backbone.snap_timestep(k / 1000)) for k in range(1001)] == list(range(1001))
+    assert [round(1000 * backbone.snap_timestep(k / 1000)) for k in range(1001)] == list(
+        range(1001)
+    )
     for steps in (3, 10, 100, 333, 999, 1000):
-        told = [1000 * backbone.snap_timestep(sigma) for sigma in backbone.sigmas(steps, schedule=grid)]
+        told = [
+            1000 * backbone.snap_timestep(sigma) for sigma in backbone.sigmas(steps, schedule=grid)
+        ]
         wanted = [math.floor(1000 * sigma) for sigma in exact_levels(steps, shift, grid)]
         assert [round(t) for t in told] == wanted, steps
         assert told == pytest.approx(wanted, abs=1e-9)
@@ -105,7 +113,9 @@ def test_timesteps_are_spaced_as_the_scheduler_says(spacing, steps):
     told = [schedule.timestep_at(sigma) for sigma in schedule.sigmas(steps, None, "own")[:-1]]
     assert told == np.minimum(scheduler.timesteps.numpy(), 999).tolist()
     if spacing != "leading":
-        assert schedule.sigmas(steps, None, "ddim") == NoiseSchedule.from_config(SD).sigmas(steps, None, "own")
+        assert schedule.sigmas(steps, None, "ddim") == NoiseSchedule.from_config(SD).sigmas(
+            steps, None, "own"
+        )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +142,9 @@ def test_a_model_of_v_sees_pure_noise_and_one_of_noise_stops_at_the_level_below(
     assert levels[0] == 1.0
     z, found = torch.randn(2, 1, 2, 3, 4, 4, dtype=torch.float64)
     assert torch.equal(schedule.velocity(lambda x, t: found, z, 1.0), z + found)
-    noise = NoiseSchedule.from_config(ZERO_SNR | {"prediction_type": "epsilon", "timestep_spacing": "trailing"})
+    noise = NoiseSchedule.from_config(
+        ZERO_SNR | {"prediction_type": "epsilon", "timestep_spacing": "trailing"}
+    )
     assert noise.timestep_at(1.0) == noise.timestep_at(noise.sigmas(10, 2.0, "own")[0]) == 998
     assert all(sigma < 1 for sigma in noise.sigmas(1000, None, "own"))
 
@@ -144,8 +156,12 @@ def test_what_a_file_leaves_out_is_its_classes_default():
     assert schedule.timestep_at(schedule.sigmas(25, None, "own")[0]) == 999
     pndm = NoiseSchedule.from_config(SD | {"_class_name": "PNDMScheduler", "thresholding": True})
     assert (pndm.prediction, pndm.spacing) == ("epsilon", "leading")
-    assert NoiseSchedule.from_config({"_class_name": "DDIMScheduler"}).sigma_at(999) == pytest.approx(
-        NoiseSchedule.from_config({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}).sigma_at(999)
+    assert NoiseSchedule.from_config({"_class_name": "DDIMScheduler"}).sigma_at(
+        999
+    ) == pytest.approx(
+        NoiseSchedule.from_config(
+            {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+        ).sigma_at(999)
     )
 
 
@@ -158,14 +174,24 @@ def test_what_edits_do_not_apply_is_announced():
     flow = {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"}
     flow |= {"use_flow_sigmas": True, "flow_shift": 3.0}
     with pytest.warns(Notice, match="use_dynamic_shifting=True, shift_terminal=0.1"):
-        scheduler_settings.read_flow_shift(flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1})
+        scheduler_settings.read_flow_shift(
+            flow | {"use_dynamic_shifting": True, "shift_terminal": 0.1}
+        )
 
 
 @pytest.mark.parametrize(
     ("read", "config", "words"),
     [
-        (NoiseSchedule.from_config, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "holds no betas"),
-        (NoiseSchedule.from_config, SD | {"trained_betas": [0.1, 2.0]}, "scheduler's trained_betas"),
+        (
+            NoiseSchedule.from_config,
+            {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+            "holds no betas",
+        ),
+        (
+            NoiseSchedule.from_config,
+            SD | {"trained_betas": [0.1, 2.0]},
+            "scheduler's trained_betas",
+        ),
         (NoiseSchedule.from_config, SD | {"timestep_spacing": "even"}, "timestep_spacing 'even'"),
         (
             NoiseSchedule.from_config,

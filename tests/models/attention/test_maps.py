@@ -50,7 +50,9 @@ class Looking:
     shape = (2, 4, 8)
 
     def __init__(self):
-        self.attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")])
+        self.attention_hooks = LayerHooks(
+            lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")]
+        )
         self.branches = []
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):

@@ -143,7 +143,7 @@ def test_the_manifest_says_which_files_every_model_was_loaded_from(folder, tmp_p
 def test_the_manifest_names_the_guides_files_and_none_of_a_model_that_was_built(
     tmp_path, make_clip
 ):
-    from . import tiny
+    from .. import tiny
 
     built = tiny.wan()
     clip = str(make_clip())
