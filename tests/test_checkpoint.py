@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.base import intervals
 from holdfast.media import masks
 from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
@@ -14,41 +15,63 @@ from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from holdfast.shapeworld.truth import actor_mask, judge
 
-pytestmark = pytest.mark.slow
+nightly = pytest.mark.nightly
+SCENES = 30  # a figure: an interval of 30 rates of 85 % is about 25 points wide
 
 
+def assert_reached(values, figure: float, is_rate: bool = False) -> None:
+    """Fail where the values are significantly below a figure of docs/shapeworld.md: their 95 % interval ends below."""
+    found = intervals.estimate(values, is_rate)
+    assert found is not None
+    assert found.high >= figure, found
+
+
+def test_the_model_edits_at_all(shapeworld):
+    """What every run of the suite checks of the quality: two backdrops change to what they should."""
+    rows = [
+        evaluate.score_edit(shapeworld, seed, "backdrop", "single", "flowedit", {})
+        for seed in range(2)
+    ]
+    assert all(row["success"] for row in rows)
+    assert all(row["gain"] > 5 for row in rows)  # dB closer to the truth than the source
+
+
+@nightly
 def test_the_vae_reconstructs(shapeworld):
-    figures = [evaluate.reconstruction_psnr(shapeworld, seed, "single") for seed in range(12)]
-    assert np.mean(figures) > 31  # dB
+    figures = [evaluate.reconstruction_psnr(shapeworld, seed, "single") for seed in range(SCENES)]
+    assert_reached(figures, 32.4)  # dB
+    assert np.mean(figures) > 31
 
 
+@nightly
 @pytest.mark.parametrize(
     ("kind", "success", "gain"),
-    [("colour", 0.8, 3.0), ("backdrop", 0.9, 15.0), ("shape", 0.7, 3.0)],
+    [("colour", 0.87, 5.4), ("backdrop", 1.0, 18.1), ("shape", 0.82, 4.1)],
 )
 def test_edits_succeed(kind, success, gain, shapeworld):
     rows = [
         evaluate.score_edit(shapeworld, seed, kind, "single", "flowedit", {})
-        for seed in range(10)
+        for seed in range(SCENES)
     ]
-    assert np.mean([row["success"] for row in rows]) >= success
-    assert np.mean([row["gain"] for row in rows]) > gain  # dB closer to the truth than the source
+    assert_reached([row["success"] for row in rows], success, is_rate=True)
+    assert_reached([row["gain"] for row in rows], gain)
 
 
+@nightly
 def test_of_two_actors_the_named_one_is_recoloured(shapeworld):
     rows = [
         evaluate.score_edit(shapeworld, seed, "colour", "several", "flowedit", {})
-        for seed in evaluate.seeds_with_two_actors(0, 8)
+        for seed in evaluate.seeds_with_two_actors(0, SCENES)
     ]
-    assert np.mean([row["success"] for row in rows]) >= 0.75
-    assert np.mean([row["gain"] for row in rows]) > 2.5
+    assert_reached([row["success"] for row in rows], 0.82, is_rate=True)
+    assert_reached([row["gain"] for row in rows], 2.5)
 
 
+@nightly
 def test_generated_clips_show_their_captions(shapeworld):
-    rows = [evaluate.score_caption(shapeworld, seed, 1) for seed in range(6)]
-    least = {"colour": 0.6, "shape": 0.6, "direction": 0.8}
-    for name, share in least.items():
-        assert np.mean([row[name] for row in rows]) >= share, name
+    rows = [evaluate.score_caption(shapeworld, seed, 1) for seed in range(SCENES)]
+    for name, share in {"colour": 0.97, "shape": 0.92, "direction": 1.0, "caption": 0.91}.items():
+        assert_reached([row[name] for row in rows], share, is_rate=True)
 
 
 def scribbled(inside):
@@ -72,6 +95,7 @@ ROUGH = {
 }
 
 
+@nightly
 @pytest.mark.parametrize("kind", ROUGH)
 def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
     """FlowAnchor recolours one of two actors under masks that are wrong by tens of per cent; judged as delivered,
@@ -92,7 +116,9 @@ def test_an_edit_comes_out_with_a_rough_mask(kind, shapeworld):
             target_prompt=edit.target.caption(),
             method="flowanchor",
         )
-        edited = in_memory.edit_frames(in_memory.plan_job(task, shapeworld, source, rough), shapeworld)
+        edited = in_memory.edit_frames(
+            in_memory.plan_job(task, shapeworld, source, rough), shapeworld
+        )
         delivered = torch.where(torch.from_numpy(rough)[:, None], edited, source)
         wins.append(judge(edit, delivered)["success"])
     assert np.mean(wrong) > 0.1

@@ -45,7 +45,7 @@ BRANCHES = {
     "uniedit": ["src+", "src-", "tgt+"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
 }
-STEPS = 4
+STEPS = 3
 STAGES = {
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
@@ -66,7 +66,11 @@ def backbone(families):
 
 def pairs():
     """Every method over every family that carries it."""
-    known = {"wan": wan.CAPABILITIES, "sd": stable_diffusion.CAPABILITIES, "t2v": modelscope.CAPABILITIES}
+    known = {
+        "wan": wan.CAPABILITIES,
+        "sd": stable_diffusion.CAPABILITIES,
+        "t2v": modelscope.CAPABILITIES,
+    }
     known["svd"] = svd.CAPABILITIES
     for family, carries in known.items():
         for name in methods.list_compatible(carries):
@@ -128,10 +132,11 @@ def test_equal_prompts_and_guidance_return_the_source_bit_for_bit(case):
 
 def test_the_seed_decides_and_nothing_else(case):
     torch.manual_seed(1)
-    first = last(case.steps(seed=1))
+    config = case.config(steps=2, tune=2)
+    first = last(case.steps(config, seed=1))
     torch.manual_seed(2)
-    assert torch.equal(first, last(case.steps(seed=1)))
-    assert torch.equal(first, last(case.steps(seed=2))) == (case.name in FIXED)
+    assert torch.equal(first, last(case.steps(config, seed=1)))
+    assert torch.equal(first, last(case.steps(config, seed=2))) == (case.name in FIXED)
     assert not torch.equal(first, case.source)
 
 
@@ -153,10 +158,11 @@ def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_pa
 
 def test_an_empty_mask_returns_the_source_and_a_full_one_changes_nothing(case):
     mask = torch.ones(1, 1, *case.source.shape[2:])
-    kept = list(case.steps(mask=0 * mask))
+    config = case.config(steps=2, tune=2)
+    kept = list(case.steps(config, mask=0 * mask))
     assert not kept or torch.equal(kept[-1].z, case.source)  # a method may find nothing to do
     if case.name not in STEERED:
-        assert torch.equal(last(case.steps(mask=mask)), last(case.steps()))
+        assert torch.equal(last(case.steps(config, mask=mask)), last(case.steps(config)))
 
 
 def test_flowedit_last_steps_keep_to_the_mask_and_resume(backbone):
@@ -183,7 +189,11 @@ class Watched:
     def __init__(self, inner):
         self.inner, self.branches, self.told, self.frames = inner, [], [], []
         self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
-        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
+        self.attention_hooks, self.feature_hooks, self.network = (
+            inner.attention_hooks,
+            inner.feature_hooks,
+            inner.network,
+        )
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         self.branches.append(branch)
@@ -208,7 +218,7 @@ def test_timesteps_are_whole_or_exact_as_asked(case):
     whole_grid = all(abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in levels)
     for timesteps in ("whole", "exact"):
         watched = Watched(case.backbone)
-        last(case.steps(case.config(timesteps=timesteps, steps=7), field=watched))
+        last(case.steps(case.config(timesteps=timesteps, steps=7, tune=1, n_avg=1), field=watched))
         cut = [abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in watched.told]
         if timesteps == "whole" or not whole_grid:
             assert all(cut) == (timesteps == "whole"), timesteps
@@ -218,14 +228,20 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     long = Case(case.name, case.backbone, frames=13)
     one, two = (windows.plan_windows(case.backbone.clip_format, 13, w) for w in (13, 9))
     assert (one.count, two.count) == (1, 2)
-    plain = last(long.steps())
-    assert torch.equal(last(long.steps(field=windows.apply_windows(case.backbone, one))), plain)
+    config = long.config(steps=2, tune=2, n_avg=1)
+    plain = last(long.steps(config))
+    assert torch.equal(
+        last(long.steps(config, field=windows.apply_windows(case.backbone, one))), plain
+    )
     watched = Watched(case.backbone)
     mask = torch.ones(1, 1, *long.source.shape[2:])
-    split = last(long.steps(field=windows.apply_windows(watched, two), mask=mask))
+    split = last(long.steps(config, field=windows.apply_windows(watched, two), mask=mask))
     assert set(watched.frames) == {tuple(range(*span)) for span in two.spans}
     assert split.isfinite().all()
-    if {"joint_attention", "temporal_attention"} & case.backbone.capabilities:  # frames see each other
+    if {
+        "joint_attention",
+        "temporal_attention",
+    } & case.backbone.capabilities:  # frames see each other
         assert not torch.equal(split, plain)
 
 
@@ -247,8 +263,9 @@ SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 5
 def test_odd_clips(case, frames, size):
     """One frame, shorter than a group, not 4n+1, landscape, portrait, no legal size."""
     odd = Case(case.name, case.backbone, frames, size)
+    config = odd.config(steps=2, tune=1, n_avg=1)
     plan = fitting.choose_fit(case.backbone.clip_format, frames, size)
-    back = torch.stack(list(plan.to_clip(case.backbone.decode(last(odd.steps())))))
+    back = torch.stack(list(plan.to_clip(case.backbone.decode(last(odd.steps(config))))))
     assert back.shape == (frames, 3, *size)
     assert back.isfinite().all()
     assert 0 <= back.min() <= back.max() <= 1
