@@ -1,7 +1,6 @@
 """The command line as a user meets it: exit codes, one message each, JSON alone on standard output, stop and resume."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -17,7 +16,9 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app
 from holdfast.media import video
+from tests import processes
 
+pytestmark = pytest.mark.xdist_group("processes")
 PROMPTS = [
     "--source-prompt",
     "a plain red ball moves right over a lake",
@@ -126,11 +127,10 @@ def test_other_failures_are_not_hidden(make_clip, tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
-import os, signal, sys
+import os, signal
 from holdfast.cli import app as cli
 from holdfast.models.wan.adapter import Wan
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 real, calls = Wan.velocity, []
 
 def counted(*arguments, **options):
@@ -163,25 +163,13 @@ def test_ctrl_c_saves_prints_the_resume_command_and_that_goes_on(make_clip, tmp_
         "lossless",
     ]
     assert call("edit", source, "-o", whole, *arguments).exit_code == 0
-    program = [
-        sys.executable,
-        "-c",
-        INTERRUPTED,
-        "edit",
-        str(source),
-        "-o",
-        str(stopped),
-        *arguments,
-    ]
-    # as many threads as this process has (conftest.py): sums over more of them round otherwise
-    alike = {"capture_output": True, "text": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    process = subprocess.run(program, **alike)
-    assert process.returncode == 130, process.stderr
-    assert "stopped after step 2 of 6" in process.stderr
+    process = processes.run("edit", source, "-o", stopped, *arguments, code=INTERRUPTED)
+    assert process.code == 130, process.err
+    assert "stopped after step 2 of 6" in process.err
     assert not stopped.exists()
-    command = shlex.split(process.stderr.split("resume with: ")[1])
-    resumed = subprocess.run([sys.executable, "-m", "holdfast.cli", *command[1:]], **alike)
-    assert resumed.returncode == 0, resumed.stderr
+    command = shlex.split(process.err.split("resume with: ")[1])
+    resumed = processes.run(*command[1:])
+    assert resumed.code == 0, resumed.err
     one, other = (np.stack(list(video.read(video.probe(p)))) for p in (stopped, whole))
     assert np.array_equal(one, other)
     assert json.loads(Path(f"{stopped}.json").read_text())["evaluations"] == 4 * 4
@@ -422,7 +410,7 @@ def test_frame_writes_the_frame_to_edit(make_clip, tmp_path):
     for wrong, words in (
         (("--at", 5), "does not exist: choose from 0 to 4"),
         (("-o", tmp_path / "first.mp4"), "does not have the suffix of an image"),
-        (("-o", tmp_path / "none" / "first.png"), "cannot be written"),
+        (("-o", tmp_path / "none" / "first.png"), "does not exist: create it first"),
     ):
         refused = call("frame", clip, *wrong)
         assert refused.exit_code == 2

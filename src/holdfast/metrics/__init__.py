@@ -4,12 +4,15 @@ holdfast.metrics.compare runs them.
 """
 
 import importlib
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 
 from ..base.names import choose, list_modules
 
-names = partial(list_modules, __name__)
+
+def names() -> list[str]:
+    """List the names of all metrics."""
+    return [name for name in list_modules(__name__) if name != "compare"]  # compare runs them
 
 
 def module(name: str) -> ModuleType:

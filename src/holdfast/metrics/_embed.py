@@ -26,7 +26,7 @@ def _loaded(kind: str, processor: str, place: str, option: str) -> tuple:
     except (OSError, MissingDependencyError) as error:
         raise MissingDependencyError(
             f"{option} needs {place}, which is not on this machine; get it with: "
-            f"{hub.download_command(place, hub.WHOLE_MODEL)} (or set the metrics' option {option} to a folder)"
+            f"{hub.download_command(place, hub.TRANSFORMERS_FILES)} (or set the metrics' option {option} to a folder)"
         ) from error
 
 

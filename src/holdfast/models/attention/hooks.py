@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ...base.lazy import functional, torch
+from ...base.lazy import disable_compiler, functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,14 +76,6 @@ class Layer:
         return torch.tensor([first + t for t in tokens], device=device, dtype=torch.long)
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def keep_eager(function: F) -> F:
-    """Keep a function out of a compiled network, which pauses there: a rule is ordinary Python."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]  # its stub is a union
-
-
 LayerFilter = Callable[[Layer], bool]
 # Return the layer's output, or None to leave it. Attention: (layer, q, k, v) -> B heads N d.
 Rule: TypeAlias = "Callable[..., Tensor | None]"
@@ -121,7 +113,7 @@ class LayerHooks:
         assert self.call is not None, "the network runs outside use_call"
         return self.call
 
-    @keep_eager
+    @disable_compiler
     def locate(
         self, layer: Layer, rows: int, columns: int, text_span: tuple[int, int] = (0, 0)
     ) -> Layer:
@@ -136,12 +128,12 @@ class LayerHooks:
             text_span=text_span,
         )
 
-    @keep_eager
+    @disable_compiler
     def has_rule(self, layer: Layer) -> bool:
         """Return whether any rule is active at a layer."""
         return any(where(layer) for where, _ in self.rules)
 
-    @keep_eager
+    @disable_compiler
     def run_rules(self, layer: Layer, *tensors: Tensor) -> Tensor | None:
         """Return the output of the latest rule that gives one, or None."""
         for where, rule in reversed(self.rules):
