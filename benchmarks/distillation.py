@@ -286,7 +286,7 @@ def cost(backbone: Backbone, settings: dict) -> None:
             name,
             job.plan.config.steps,
             event.evaluations,
-            event.beside,
+            event.image_model_evaluations,
             f"{seconds:.1f}",
             f"{1 - spent / seconds:.1%}",
         )

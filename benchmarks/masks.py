@@ -20,7 +20,7 @@ from tables import head, interval, line
 
 from holdfast.media import marks, video
 from holdfast.media.propagation import propagate
-from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED
+from holdfast.shapeworld.scenes import FIRST_TUNING_SEED
 from holdfast.shapeworld.rendering import render_with_coverage
 from holdfast.shapeworld.scenes import RATE, SCENE_SETS, sample_scene
 

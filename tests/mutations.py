@@ -1346,7 +1346,7 @@ def main() -> int:
     chosen = [m for m in MUTATIONS if options.only in m.file]
     with ThreadPoolExecutor(options.jobs) as pool:
         outcomes = []
-        for mutation, outcome in zip(chosen, pool.to_grid(caught, chosen), strict=True):
+        for mutation, outcome in zip(chosen, pool.map(caught, chosen), strict=True):
             said = {True: "caught", False: "SURVIVES", None: "NOT THERE"}[outcome]
             print(f"{said:<10} {mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
             outcomes.append(outcome)

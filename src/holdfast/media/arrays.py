@@ -240,7 +240,7 @@ def _digest(array: ndarray) -> str:
 
 
 def _reset_times(path: Path) -> Path:
-    """Set a file's times to zero: progress is found by its files' names, sizes and times (EditTask.key)."""
+    """Set a file's times to zero: progress is found by its files' names, sizes and times (EditTask.latent_key)."""
     os.utime(path, (0, 0))
     return path
 

@@ -1,7 +1,7 @@
 """Segment an object with GrabCut (Rother et al., SIGGRAPH 2004) by OpenCV, in the neighbourhood of a rough mask.
 
-A trimap says what is known beforehand, uint8 H W with OpenCV's four values: INSIDE and OUTSIDE are certain,
-PROBABLY_INSIDE and PROBABLY_OUTSIDE are a first guess.
+A trimap is a first segmentation, uint8 H W with OpenCV's four values: INSIDE and OUTSIDE are certain,
+PROBABLY_INSIDE and PROBABLY_OUTSIDE are a guess.
 """
 
 import cv2
@@ -30,18 +30,18 @@ def segment(frame: ndarray, trimap: ndarray, rounds: int = 5) -> ndarray:
     if near is None:
         return trimap == INSIDE
     mask = np.zeros(trimap.shape, bool)
-    crop, known = np.ascontiguousarray(frame[near]), np.ascontiguousarray(trimap[near])
-    scale = _working_scale(breadth(known != OUTSIDE))
+    crop, local_trimap = np.ascontiguousarray(frame[near]), np.ascontiguousarray(trimap[near])
+    scale = _working_scale(breadth(local_trimap != OUTSIDE))
     if scale == 1:
-        mask[near] = _run_grabcut(crop, known, rounds)
+        mask[near] = _run_grabcut(crop, local_trimap, rounds)
         return mask
-    size = _scaled_size(known, scale)
+    size = _scaled_size(local_trimap, scale)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scaled = cv2.resize(crop, size, interpolation=interpolation)
-    scaled_trimap = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
+    scaled_trimap = cv2.resize(local_trimap, size, interpolation=cv2.INTER_NEAREST)
     rough = _run_grabcut(scaled, scaled_trimap, rounds).astype(np.float32)
-    share = cv2.resize(rough, known.shape[::-1], interpolation=cv2.INTER_AREA)
-    mask[near] = refine(crop, share >= 0.5, max(1.0, 1 / scale), known)
+    share = cv2.resize(rough, local_trimap.shape[::-1], interpolation=cv2.INTER_AREA)
+    mask[near] = refine(crop, share >= 0.5, max(1.0, 1 / scale), local_trimap)
     return mask
 
 
@@ -56,17 +56,17 @@ def refine(frame: ndarray, mask: ndarray, reach: float, trimap: ndarray | None =
 
     Pixels of which a trimap is certain keep its value.
     """
-    known = np.where(mask, np.uint8(PROBABLY_INSIDE), np.uint8(PROBABLY_OUTSIDE))
-    known[erode(mask, reach)] = INSIDE
-    known[~dilate(mask, reach)] = OUTSIDE
+    narrow = np.where(mask, np.uint8(PROBABLY_INSIDE), np.uint8(PROBABLY_OUTSIDE))
+    narrow[erode(mask, reach)] = INSIDE
+    narrow[~dilate(mask, reach)] = OUTSIDE
     if trimap is not None:
         is_certain = (trimap == INSIDE) | (trimap == OUTSIDE)
-        known[is_certain] = trimap[is_certain]
-    near = margin_slices(known != OUTSIDE)
+        narrow[is_certain] = trimap[is_certain]
+    near = margin_slices(narrow != OUTSIDE)
     if near is None:
-        return known == INSIDE
+        return narrow == INSIDE
     refined = np.zeros(mask.shape, bool)
-    refined[near] = _run_grabcut(np.ascontiguousarray(frame[near]), known[near], 2)
+    refined[near] = _run_grabcut(np.ascontiguousarray(frame[near]), narrow[near], 2)
     return refined
 
 

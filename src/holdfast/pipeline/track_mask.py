@@ -106,7 +106,7 @@ def check_paths(
 def make_mask(task: MaskTask, on_progress: ProgressCallback) -> Manifest:
     """Make a mask from marks, write it, and return its manifest.
 
-    Raise UserError for bad input, and Missing if weights are not there.
+    Raise UserError for bad input, and MissingDependencyError if weights are not there.
     """
     target = check_paths(task.input, task.output, task.preview, task.frames, _brush_files(task))
     marks = collect_marks(task, target.clip)

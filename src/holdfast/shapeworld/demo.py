@@ -14,10 +14,9 @@ from ..pipeline import run
 from ..pipeline.events import ProgressCallback
 from ..pipeline.task import EditTask
 from .rendering import render
-from .scenes import SceneEdit
+from .scenes import RATE, SceneEdit
 from .truth import actor_mask, judge
 
-RATE = 8
 NEARLY_LOSSLESS_CRF = 1  # crf 0 needs a profile that few players support
 ZOOM = 4  # enlargement of the side-by-side clip and the strip
 

@@ -31,6 +31,7 @@ from ..sampling.maths import GuidanceScale
 from .caption_check import check_caption, is_object_added
 from .rendering import SIZE, render
 from .scenes import (
+    FIRST_TUNING_SEED,
     FRAMES,
     SCENE_SETS,
     SceneEdit,
@@ -41,7 +42,6 @@ from .scenes import (
 )
 from .truth import judge, psnr
 
-FIRST_TUNING_SEED = 500_000
 Measurement = dict[str, float | bool]
 INVERSION_STEPS, INVERSION_SIGMA = 50, 0.85  # chosen on 24 tuning scenes
 
@@ -175,12 +175,12 @@ def summarise(rows: list[dict]) -> dict[str, float | list[float]]:
     """
     result: dict[str, float | list[float]] = {}
     for name, first in rows[0].items():
-        found = estimate([float(row[name]) for row in rows], isinstance(first, bool))
-        if found is None:
+        mean = estimate([float(row[name]) for row in rows], isinstance(first, bool))
+        if mean is None:
             continue
-        result[name] = round(found.mean, 4)
-        if found.has_interval:
-            result[f"{name} 95 %"] = [round(found.low, 4), round(found.high, 4)]
+        result[name] = round(mean.mean, 4)
+        if mean.has_interval:
+            result[f"{name} 95 %"] = [round(mean.low, 4), round(mean.high, 4)]
     return result
 
 

@@ -111,7 +111,7 @@ def motion_label_loss(
 def clean_frame_loss(unet: nn.Module, z: Tensor, words: Tensor, at: list[int]) -> Tensor:
     """Return `noise_loss` at the highest timestep of all frames but one, which has no noise. z: n c f h w.
 
-    at: the clean frame of each clip. The other frames are noise alone, x = s noise; seen as noised from the clean z,
+    at: the clean frame of each clip. The other frames are noise alone, x = s noise; as noised from the clean z,
     their noise is (x - a z) / s.
     """
     table = signal_and_noise()

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..scenes import Scene, sample_scene
+from ..scenes import FIRST_TUNING_SEED, Scene, sample_scene
 from .loop import draw_training_scenes, render_clips, save_atomically
 from .text import IGNORED, attribute_labels, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FIRST_TUNING_SEED = (
-    500_000  # larger held-out seeds choose settings; smaller ones are only for reported results
-)
 PROBES = 48  # scenes that binding is measured on
 
 
@@ -30,7 +27,7 @@ class Pool:
     scenes: list[Scene]
     ids: Tensor  # n LENGTH
     mask: Tensor
-    labels: Tensor  # n LENGTH attributes: what the text encoder should tell
+    labels: Tensor  # n LENGTH attributes: what the text encoder learns to predict
 
     def with_actor_count(self, count: int) -> "Pool":
         """Return the clips with this number of actors."""

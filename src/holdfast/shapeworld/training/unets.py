@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..scenes import PANS, SPEEDS, Scene
+from ..scenes import PANS, RATE, SPEEDS, Scene
 from .autoencoders import encode_posterior
 from .clip_encoders import WIDTH, pixel_values, text_states, train_text_encoder
 from .image_vae import LATENT_CHANNELS, train_vae
@@ -44,7 +44,7 @@ BETAS = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
 }
-RATE, MOTION_BUCKET = 8, 127  # frames per second; the motion bucket of a scene whose actors "move"
+MOTION_BUCKET = 127  # of a scene whose actors "move"
 
 
 @dataclass(frozen=True)
