@@ -69,6 +69,8 @@ Number = float
 Shift = Annotated[float, Range(0.01, 1000)] | None
 # A number, or two: from the first frame to the last, evenly spaced ("1:3" as text).
 Guidance = float | tuple[float, float]
+# native: the one that the model's authors use
+ScheduleName = Literal["native", "wan", "euler", "ddim", "karras"]
 LevelGrid = Literal["own", "wan", "euler", "ddim", "karras"]  # own: that of the model's authors
 Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
 
