@@ -12,19 +12,20 @@ from PIL import Image
 
 from holdfast.media import video
 from holdfast.pipeline import run as editing
+from tests import processes
 
+pytestmark = pytest.mark.xdist_group("processes")
 HERE = Path(__file__).parent.parent / "examples"
 NOTEBOOK = json.loads((HERE / "first-edit.ipynb").read_text())
 
 
 @pytest.mark.slow
 def test_the_script_edits_a_clip_and_says_what_was_kept(tmp_path):
-    command = [sys.executable, HERE / "edit.py", "-o", tmp_path / "made", "--steps", "6"]
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # as conftest has it: other tests run beside it
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
-    assert done.returncode == 0, done.stderr
-    assert "outside the mask: 100% of the pixels are the source's" in done.stdout
-    assert "kept: outside the mask" in done.stdout
+    code, options = (HERE / "edit.py").read_text(), ("-o", tmp_path / "made", "--steps", "6")
+    done = processes.run(*options, code=code, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert "outside the mask: 100% of the pixels are the source's" in done.out
+    assert "kept: outside the mask" in done.out
     assert video.probe(tmp_path / "made" / "edited.mp4").frames == 13
     with Image.open(tmp_path / "made" / "strip.png") as strip:
         assert strip.size == (110 + 5 * (192 + 6), 2 * (192 + 6))

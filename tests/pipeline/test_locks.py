@@ -10,19 +10,19 @@ import pytest
 
 from holdfast.base.errors import MissingDependencyError
 from holdfast.pipeline import run
-from holdfast.pipeline.locks import lock_output
 from holdfast.pipeline.events import Progress
+from holdfast.pipeline.locks import lock_output
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
 from ..test_cli import call
 
 HOLDING = """
-import sys, time
+import sys
 from holdfast.pipeline.locks import lock_output
 with lock_output(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 COUNTING = """
 import sys
@@ -53,7 +53,9 @@ def left(task: EditTask) -> list[str]:
 
 
 def begun(code: str, path: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_another_process_is_refused_before_weights_are_loaded_until_it_is_killed(task, tiny_wan):
@@ -87,7 +89,7 @@ def test_no_two_processes_hold_one_result_while_claims_come_and_go(tmp_path):
     processes = [begun(COUNTING, str(counter)) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     for process in processes:
-        process.stdout.close()
+        process.communicate()
     assert counter.read_text() == "300"
     assert [p.name for p in tmp_path.iterdir()] == ["counter"]
 
@@ -107,7 +109,7 @@ def test_between_edit_and_save_the_result_is_not_anothers(task, tiny_wan):
     other = begun(HOLDING, task.output)
     assert other.stdout.readline() == ""
     assert other.wait() == 1
-    other.stdout.close()
+    other.communicate()
     result.writer.progress.remove()
     del result
     gc.collect()
@@ -138,7 +140,9 @@ def test_what_fails_leaves_neither_claim_nor_folder(task, tiny_wan, monkeypatch)
     assert not Path(task.output).parent.exists()
     result = run.edit(task, tiny_wan)
     with monkeypatch.context() as patched:
-        patched.setattr(run.Writer, "_write_clip", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patched.setattr(
+            run.Writer, "_write_clip", lambda *_: (_ for _ in ()).throw(OSError("full"))
+        )
         with pytest.raises(OSError, match="full"):
             result.save()
     assert left(task) == ["out.mp4.latents.safetensors"]

@@ -14,13 +14,13 @@ from holdfast.media import video
 from holdfast.pipeline import output_paths
 
 HOLDING = """
-import sys, time
+import sys
 from pathlib import Path
 from holdfast.base.files import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "part").write_bytes(b"much")
     print(folder, flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -97,7 +97,10 @@ def test_only_what_a_killed_run_left_of_this_output_is_removed(tmp_path):
 
     def begun(path: Path) -> tuple[subprocess.Popen, Path]:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", HOLDING, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         return process, Path(process.stdout.readline().strip())
 
