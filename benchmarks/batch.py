@@ -103,7 +103,7 @@ def written(file: Path, found: list[dict]) -> Path:
 def alone(file: Path, folder: Path, backbone) -> Pace:
     """One after the other, in this process."""
     begin = time.perf_counter()
-    found = rows.read(file, folder)
+    found = rows.read_jobs(file, folder)
     for job in found:
         jobs.run_job(job.task, backbone)
     seconds = time.perf_counter() - begin

@@ -47,15 +47,15 @@ def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tm
             calls[prompt.text] += 1
             return super().condition(prompt)
 
-    ways = contact_sheet.asked("flowedit,sdedit", "0.5,1", "0:2")
-    record = contact_sheet.sheet(task(clip, tmp_path), ways, tmp_path / "out", Counted(model))
+    ways = contact_sheet.parse_sweep("flowedit,sdedit", "0.5,1", "0:2")
+    record = contact_sheet.make_sheet(task(clip, tmp_path), ways, tmp_path / "out", Counted(model))
     assert len(record["clips"]) == 8
     assert calls["clip"] == 1
     # with the words that drive the edit, and without: for the judgement
     assert max(calls["a red ball"], calls["a blue ball"]) <= 2
     name = "sdedit strength 0.5 seed 1"
-    alone = contact_sheet.task_of(
-        task(clip, tmp_path), contact_sheet.Way("sdedit", 0.5, 1), tmp_path / "alone"
+    alone = contact_sheet.make_task(
+        task(clip, tmp_path), contact_sheet.SheetEntry("sdedit", 0.5, 1), tmp_path / "alone"
     )
     run.edit(alone, model).save()
     paths = (record["clips"][name]["output"], alone.output)
@@ -64,18 +64,20 @@ def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tm
     assert json.loads((tmp_path / "out" / "sheet.json").read_text())["preferred"]
     with Image.open(tmp_path / "out" / "sheet.png") as picture:
         width, height = picture.size
-    assert width == 2 * (contact_sheet.CELL + 2 * contact_sheet.EDGE)
+    assert width == 2 * (contact_sheet.CELL_WIDTH + 2 * contact_sheet.BORDER)
     assert height == 5 * (
-        160 + contact_sheet.TEXT + 2 * contact_sheet.EDGE
+        160 + contact_sheet.TEXT_HEIGHT + 2 * contact_sheet.BORDER
     )  # the source, and four rows
 
 
 def figures(**rows):
-    return {n: dict(zip(contact_sheet.BETTER, values, strict=True)) for n, values in rows.items()}
+    return {
+        n: dict(zip(contact_sheet.DIRECTIONS, values, strict=True)) for n, values in rows.items()
+    }
 
 
 def test_the_least_mean_rank_wins_and_a_clip_that_goes_half_of_the_way_does_not():
-    found = contact_sheet.preferred(
+    found = contact_sheet.choose_preferred(
         figures(half=(0.2, 99.0, 0.0), good=(0.3, 30.0, 1.0), wild=(0.4, 10.0, 9.0))
     )
     assert found["preferred"] == "good"  # ranks 1 0 0 of the two that agree well
@@ -84,39 +86,39 @@ def test_the_least_mean_rank_wins_and_a_clip_that_goes_half_of_the_way_does_not(
 
 
 def test_where_none_comes_nearer_to_the_target_that_is_said():
-    found = contact_sheet.preferred(figures(a=(-0.1, 20.0, 1.0), b=(-0.2, 10.0, 2.0)))
+    found = contact_sheet.choose_preferred(figures(a=(-0.1, 20.0, 1.0), b=(-0.2, 10.0, 2.0)))
     assert found["preferred"] == "a"
     assert "more strength may help" in found["why"]
-    unsteered = contact_sheet.preferred(figures(a=(None, 20.0, 1.0), b=(None, 10.0, 2.0)))
-    assert "nothing here tells" in unsteered["why"]
-    assert contact_sheet.preferred(figures(a=(0.1, 1.0, 1.0)))["preferred"] is None
+    unsteered = contact_sheet.choose_preferred(figures(a=(None, 20.0, 1.0), b=(None, 10.0, 2.0)))
+    assert "no measure shows" in unsteered["why"]
+    assert contact_sheet.choose_preferred(figures(a=(0.1, 1.0, 1.0)))["preferred"] is None
 
 
 def test_a_measure_of_one_frame_alone_is_left_out():
-    found = contact_sheet.preferred(figures(a=(0.2, 20.0, None), b=(0.1, 30.0, None)))
-    assert found["why"].startswith("least mean rank of agreement, kept,")
+    found = contact_sheet.choose_preferred(figures(a=(0.2, 20.0, None), b=(0.1, 30.0, None)))
+    assert found["why"].startswith("best overall by agreement, kept (")
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         (("flowedt", "", "0"), "did you mean flowedit"),
-        (("flowedit,flowedit", "", "0"), "--method takes different values"),
+        (("flowedit,flowedit", "", "0"), "use different values, separated by commas"),
         (("flowedit", "2", "0"), "strength"),
-        (("flowedit", "", "4:4"), "--seed 4:4 is no seed"),
+        (("flowedit", "", "4:4"), "--seed 4:4 contains no seed"),
         (("flowedit", "", "a:b"), "use a whole number"),
         (("flowedit", "", "0:999"), "at most 100 clips"),
     ],
 )
 def test_what_a_sheet_does_not_take(asked, said):
     with pytest.raises(ValueError, match=said):
-        contact_sheet.asked(*asked)
+        contact_sheet.parse_sweep(*asked)
 
 
 def test_seeds_and_strengths_as_one_types_them():
-    found = contact_sheet.asked("FlowEdit", "", "2,0")
-    assert found == contact_sheet.Asked(("flowedit",), (None,), (2, 0))
-    assert contact_sheet.asked("sdedit", "0.5, 0.7", ":3").seeds == (0, 1, 2)
+    found = contact_sheet.parse_sweep("FlowEdit", "", "2,0")
+    assert found == contact_sheet.Sweep(("flowedit",), (None,), (2, 0))
+    assert contact_sheet.parse_sweep("sdedit", "0.5, 0.7", ":3").seeds == (0, 1, 2)
 
 
 def test_the_model_takes_its_own_target_for_the_target():

@@ -38,7 +38,7 @@ def work(tmp_path_factory, shapeworld):
         row = {"input": f"{seed}.mkv", "backbone": "shapeworld-wan", "settings": {"steps": STEPS}}
         lines.append(json.dumps(row | told))
     (folder / "jobs.jsonl").write_text("\n".join(lines))
-    for job in rows.read(folder / "jobs.jsonl", folder / "single"):
+    for job in rows.read_jobs(folder / "jobs.jsonl", folder / "single"):
         run.edit(job.task, shapeworld, judge_result=False).save()
     return folder
 
@@ -58,7 +58,7 @@ def marks(paths: list[Path]) -> list[tuple[int, int]]:
 
 def test_a_driver_a_worker_and_a_node_die_and_nothing_is_lost_or_done_twice(work):
     out = work / "out"
-    tasks = [job.task for job in rows.read(work / "jobs.jsonl", out)]
+    tasks = [job.task for job in rows.read_jobs(work / "jobs.jsonl", out)]
     with nodes.cluster() as cluster:
         options = ("--workers", "2", "--ray", cluster.address)
         driver = nodes.Driver(work / "jobs.jsonl", out, *options)
@@ -108,13 +108,13 @@ def test_ctrl_c_on_this_machine_saves_what_is_under_way_and_the_same_command_goe
     longer = json.loads(second) | {"settings": {"steps": 300}}
     file.write_text("\n".join([first, "{bad", json.dumps(longer)]))
     driver = nodes.Driver(file, out, "--workers", "1")
-    task = rows.read(file, out)[2].task
+    task = rows.read_jobs(file, out)[2].task
     driver.once(lambda found: found and found[2]["status"] == "running")
     started = nodes.below(driver.process.pid)
     os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
     code, printed, said = driver.ended()
     assert (code, printed) == (130, "")
-    assert "line 2 failed: the row is no JSON" in said
+    assert "line 2 failed: invalid JSON" in said
     assert f"the same command goes on: holdfast batch {file}" in said
     found = driver.rows()
     assert [row["status"] for row in found] == ["done", "failed", "stopped"]

@@ -7,9 +7,9 @@ import pytest
 
 from holdfast import __version__
 from holdfast.base.errors import UserError
-from holdfast.batch import crew
-from holdfast.batch.crew import Crew, Dead
+from holdfast.batch import worker_pool
 from holdfast.batch.record import Job, Outcome
+from holdfast.batch.worker_pool import WorkerDeath, WorkerPool
 from holdfast.pipeline.task import EditTask
 
 
@@ -59,12 +59,12 @@ class Actor:
         self.calls.append(call)
         if self.state == "dead":
             call.end(RayError("the actor died"))
-        elif self.state in ("well", "fading") and name == "ready":
+        elif self.state in ("well", "fading") and name == "describe":
             seen = {"version": self.version, "seen": self.seen}
             call.end({**seen, "node": "there", "pid": 1})
         elif self.state == "fading":
             call.end(RayError("the actor died"))
-        elif self.state == "well" and name == "pulse":
+        elif self.state == "well" and name == "ping":
             call.end()
         return call
 
@@ -115,24 +115,24 @@ def job(line: int = 1) -> Job:
 @pytest.fixture
 def hired(monkeypatch):
     """hired(actor, ..., timeout=) is a crew of those, its Ray and its clock."""
-    monkeypatch.setattr(crew.time, "sleep", lambda _: None)
+    monkeypatch.setattr(worker_pool.time, "sleep", lambda _: None)
 
     def make(*actors: Actor, size: int | None = None, timeout: float | None = None):
         ray, clock = Ray(*actors), Clock()
         worker = {"threads": 1, "gpus": 0.0}
-        made = Crew(ray, size or len(actors), worker, ("/out", "run"), timeout, clock)
-        made.fill(made.size)
+        made = WorkerPool(ray, size or len(actors), worker, ("/out", "run"), timeout, clock)
+        made.scale_up(made.size)
         return made, ray, clock
 
     return make
 
 
-def look(made: Crew, clock: Clock, seconds: float = 0.0) -> list:
+def look(made: WorkerPool, clock: Clock, seconds: float = 0.0) -> list:
     """What has settled after so many seconds, with a look every five."""
-    found = made.settled(0)
+    found = made.wait_any(0)
     for _ in range(int(seconds // 5)):
         clock.now += 5
-        found += made.settled(0)
+        found += made.wait_any(0)
     return found
 
 
@@ -141,7 +141,7 @@ def test_a_job_begins_once_its_worker_has_shown_that_it_lives(hired):
     assert look(made, clock) == []
     (hand,) = made.idle()
     given = job()
-    made.give(hand, given)
+    made.assign(hand, given)
     assert (given.attempts, actor.count("run")) == (0, 0)
     look(made, clock)
     assert (given.attempts, given.status, given.node) == (1, "running", "there")
@@ -157,13 +157,13 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_attempt(hired):
     (hand,) = made.idle()
     first.state = "dead"
     given = job()
-    made.give(hand, given)
+    made.assign(hand, given)
     ((_, lost, outcome),) = look(made, clock)
-    assert (lost, outcome.begun, given.attempts) == (given, False, 0)
+    assert (lost, outcome.had_begun, given.attempts) == (given, False, 0)
     assert ray.killed == [first]
-    made.fill(1)
+    made.scale_up(1)
     look(made, clock)
-    made.give(made.idle()[0], given)
+    made.assign(made.idle()[0], given)
     look(made, clock)
     assert given.attempts == 1
 
@@ -174,37 +174,37 @@ def test_a_worker_that_dies_idle_is_replaced_before_it_is_given_anything(hired):
     first.state = "dead"
     assert look(made, clock, 10) == []
     assert ray.killed == [first]
-    assert made.hands == []
+    assert made.workers == []
 
 
 def test_a_worker_whose_heart_stops_is_replaced_and_its_job_tried_again(hired):
     made, ray, clock = hired(first := Actor())
     look(made, clock)
-    made.give(made.idle()[0], given := job())
+    made.assign(made.idle()[0], given := job())
     look(made, clock)
     first.state = "silent"
-    assert look(made, clock, crew.SILENT_FOR - 10) == []
+    assert look(made, clock, worker_pool.SILENCE_LIMIT - 10) == []
     ((_, lost, outcome),) = look(made, clock, 20)
     assert lost == given
-    assert isinstance(outcome, Dead)
-    assert outcome.begun
-    assert outcome.sentence.startswith("nothing was heard from it for 1")
+    assert isinstance(outcome, WorkerDeath)
+    assert outcome.had_begun
+    assert outcome.sentence.startswith("the worker did not answer for 1")
     assert ray.killed == [first]
 
 
 def test_a_long_step_of_a_worker_that_answers_is_waited_for(hired):
     made, ray, clock = hired(actor := Actor())
     look(made, clock)
-    made.give(made.idle()[0], job())
-    assert look(made, clock, 20 * crew.SILENT_FOR) == []
+    made.assign(made.idle()[0], job())
+    assert look(made, clock, 20 * worker_pool.SILENCE_LIMIT) == []
     assert ray.killed == []
-    assert actor.count("pulse") > 100
+    assert actor.count("ping") > 100
 
 
 def test_a_driver_that_stood_still_does_not_take_that_for_silence(hired):
     made, ray, clock = hired(actor := Actor())
     look(made, clock)
-    made.give(made.idle()[0], job())
+    made.assign(made.idle()[0], job())
     look(made, clock)
     actor.state = "silent"
     look(made, clock, 10)
@@ -216,7 +216,7 @@ def test_a_driver_that_stood_still_does_not_take_that_for_silence(hired):
 def test_a_job_over_its_time_is_asked_to_save_and_fails_with_a_sentence(hired):
     made, ray, clock = hired(actor := Actor(), timeout=30)
     look(made, clock)
-    made.give(made.idle()[0], given := job())
+    made.assign(made.idle()[0], given := job())
     look(made, clock)
     assert look(made, clock, 25) == []
     assert actor.count("cancel") == 0
@@ -229,7 +229,7 @@ def test_a_job_over_its_time_is_asked_to_save_and_fails_with_a_sentence(hired):
     assert outcome.sentence.startswith("it took longer than the timeout of 30 s: its latents are")
     assert made.idle()  # with its backbone still warm
     assert ray.killed == []
-    made.give(made.idle()[0], job(2))
+    made.assign(made.idle()[0], job(2))
     look(made, clock)
     actor.last("run").end(Outcome("stopped"))  # the next one is not late
     assert look(made, clock)[0][2].status == "stopped"
@@ -238,9 +238,9 @@ def test_a_job_over_its_time_is_asked_to_save_and_fails_with_a_sentence(hired):
 def test_a_job_that_hangs_is_ended_with_its_worker(hired):
     made, ray, clock = hired(actor := Actor(), timeout=30)
     look(made, clock)
-    made.give(made.idle()[0], job())
+    made.assign(made.idle()[0], job())
     look(made, clock)
-    ((_, _, outcome),) = look(made, clock, 30 + crew.GRACE + 5)
+    ((_, _, outcome),) = look(made, clock, 30 + worker_pool.TIMEOUT_GRACE + 5)
     assert outcome.status == "failed"
     assert "no step ended within 60 s more" in outcome.sentence
     assert ray.killed == [actor]
@@ -250,7 +250,7 @@ def test_stopping_waits_for_a_step_of_any_length_and_not_for_a_dead_worker(hired
     made, _, clock = hired(slow := Actor(), gone := Actor())
     look(made, clock)
     for line, hand in enumerate(made.idle(), 1):
-        made.give(hand, job(line))
+        made.assign(hand, job(line))
     look(made, clock)
     gone.state = "silent"
     looks = iter(range(1000))
@@ -262,10 +262,10 @@ def test_stopping_waits_for_a_step_of_any_length_and_not_for_a_dead_worker(hired
         return Ray.wait(made.ray, calls, **how)
 
     monkeypatch.setattr(made.ray, "wait", sleep_through)
-    with pytest.warns(UserWarning, match="2 under way will be saved at the end of a step"):
+    with pytest.warns(UserWarning, match="2 running jobs will be saved at the end of a step"):
         found = {ended.line: outcome for _, ended, outcome in made.stop()}
     assert found[1].status == "stopped"
-    assert "nothing was heard" in found[2].sentence
+    assert "did not answer" in found[2].sentence
     assert clock.now > 1000  # far longer than any wait of ours
     assert slow.count("stop") == 1
 
@@ -273,7 +273,7 @@ def test_stopping_waits_for_a_step_of_any_length_and_not_for_a_dead_worker(hired
 def test_a_slow_file_system_is_waited_for_with_a_word(hired):
     made, ray, clock = hired(actor := Actor(seen=False))
     look(made, clock)
-    with pytest.warns(UserWarning, match="there does not see /out yet; it has 120 s to do so"):
+    with pytest.warns(UserWarning, match="there does not see /out yet; waiting for up to 120 s"):
         look(made, clock, 60)
     assert made.idle() == []
     actor.seen = True
@@ -286,50 +286,54 @@ def test_a_worker_that_never_sees_the_folder_does_not_end_the_batch(hired):
     made, ray, clock = hired(Actor(), bad := Actor(seen=False))
     with (
         pytest.warns(UserWarning, match="yet"),
-        pytest.warns(UserWarning, match="The batch runs on with 1 of its workers"),
+        pytest.warns(UserWarning, match="The batch continues with 1 of its workers"),
     ):
-        look(made, clock, crew.SEEN_WITHIN + 5)
+        look(made, clock, worker_pool.FOLDER_TIMEOUT + 5)
     assert ray.killed == [bad]
-    made.fill(2)
-    assert len(made.hands) == 1  # not another one on that machine
+    made.scale_up(2)
+    assert len(made.workers) == 1  # not another one on that machine
     alone, _, clock = hired(Actor(seen=False))
     with (
         pytest.warns(UserWarning, match="yet"),
-        pytest.raises(UserError, match=r"there does not see /out after 1.. s: clips"),
+        pytest.raises(UserError, match=r"there does not see /out after 1.. s: put clips"),
     ):
-        look(alone, clock, crew.SEEN_WITHIN + 5)
+        look(alone, clock, worker_pool.FOLDER_TIMEOUT + 5)
 
 
 def test_a_worker_of_another_version_is_left_out_and_alone_it_ends_the_batch(hired):
     made, _, clock = hired(Actor(), Actor(version="0.0.0"))
     with pytest.warns(UserWarning, match=r"has holdfast 0\.0\.0"):
         look(made, clock)
-    assert len(made.hands) == 1
+    assert len(made.workers) == 1
     alone, _, clock = hired(Actor(version="0.0.0"))
-    with pytest.raises(UserError, match="install the same on every machine"):
+    with pytest.raises(UserError, match="install the same version on every machine"):
         look(alone, clock)
 
 
 def test_workers_that_do_not_start_are_given_up(hired):
-    made, _, clock = hired(*(Actor(state="dead") for _ in range(crew.STARTS)), size=1)
-    for _ in range(crew.STARTS - 1):
+    made, _, clock = hired(
+        *(Actor(state="dead") for _ in range(worker_pool.MAX_FAILED_STARTS)), size=1
+    )
+    for _ in range(worker_pool.MAX_FAILED_STARTS - 1):
         look(made, clock)
-        made.fill(1)
-    with pytest.raises(UserError, match=r"no worker starts \(the actor died\)"):
+        made.scale_up(1)
+    with pytest.raises(UserError, match=r"workers failed to start \(the actor died\)"):
         look(made, clock)
 
 
 def test_workers_that_die_before_any_job_begins_are_given_up(hired):
-    made, _, clock = hired(*(Actor(state="fading") for _ in range(crew.STARTS)), size=1)
+    made, _, clock = hired(
+        *(Actor(state="fading") for _ in range(worker_pool.MAX_FAILED_STARTS)), size=1
+    )
 
     def hire_and_lose():
-        made.fill(1)
+        made.scale_up(1)
         look(made, clock)
         look(made, clock, 10)
 
-    for _ in range(crew.STARTS - 1):
+    for _ in range(worker_pool.MAX_FAILED_STARTS - 1):
         hire_and_lose()
-    with pytest.raises(UserError, match="no worker starts"):
+    with pytest.raises(UserError, match="workers failed to start"):
         hire_and_lose()
 
 
@@ -337,15 +341,15 @@ def test_what_ray_says_of_a_job_is_understood(hired):
     made, ray, clock = hired(actor := Actor())
     look(made, clock)
     (hand,) = made.idle()
-    made.give(hand, job())
+    made.assign(hand, job())
     look(made, clock)
     actor.last("run").end(TaskError(KeyError("bug")))
     ((_, _, outcome),) = look(made, clock)
     assert outcome.sentence == "KeyError: 'bug'"
     assert "remote traceback" in outcome.traceback
-    made.give(hand, job())
+    made.assign(hand, job())
     look(made, clock)
     actor.last("run").end(OutOfMemory("killed"))
     ((_, _, outcome),) = look(made, clock)
-    assert outcome == Dead("killed", memory=True)
+    assert outcome == WorkerDeath("killed", out_of_memory=True)
     assert ray.killed == [actor]

@@ -25,7 +25,7 @@ def read(tmp_path):
         file.parent.mkdir(exist_ok=True)
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         file.write_text("\n".join(texts), "utf-8", errors="surrogateescape")
-        return rows.read(file, tmp_path / "out", anywhere)
+        return rows.read_jobs(file, tmp_path / "out", anywhere)
 
     return make
 
@@ -77,19 +77,19 @@ def test_inputs_are_named_from_the_rows_folder_and_outputs_from_the_batchs(read,
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{bad", "the row is no JSON: Expecting property name"),
-        ("[1]", "a row is one object"),
-        ("\udcff", "the row is no JSON"),
-        ("[" * 100000, "the row is no JSON"),
+        ("{bad", "invalid JSON: Expecting property name"),
+        ("[1]", "the row is not a JSON object"),
+        ("\udcff", "invalid JSON"),
+        ("[" * 100000, "invalid JSON"),
         ({"input": "a.mp4", "targt": "x"}, "unknown field 'targt'"),
         ({"target_prompt": "x"}, "input is missing"),
         ({"input": 3}, "input is 3: use text"),
         (row(output=3), "output is 3: use text"),
         (row(seed="x"), "use a whole number"),
-        (row(id="a/b"), "id is a plain name for a file, not 'a/b'"),
-        (row(id=True), "id is a plain name"),
-        (row(id=".x"), "id is a plain name"),
-        (row(output="http://host/x.mp4"), "looks like an address does"),
+        (row(id="a/b"), "id is 'a/b': use a file name"),
+        (row(id=True), "id is True"),
+        (row(id=".x"), "id is '.x'"),
+        (row(output="http://host/x.mp4"), "looks like an address"),
         (row(keyframes=["x"], mask=" "), "mask is empty"),
     ],
 )
@@ -118,10 +118,10 @@ def test_rows_that_would_replace_each_others_files_are_all_refused(read, tmp_pat
     )
     told = problems(jobs)
     assert set(told) == {1, 2, 3, 4, 5, 7, 8}
-    assert "line 2 writes" in told[1]
-    assert "line 1 writes" in told[2]
-    assert "line 4 writes" in told[3]
-    assert "made from what line 6 makes" in told[5]
+    assert "line 2 also writes" in told[1]
+    assert "line 1 also writes" in told[2]
+    assert "line 4 also writes" in told[3]
+    assert "it reads the output of line 6" in told[5]
     assert "the batch's own files" in told[7]
     assert "the batch's own files" in told[8]
 
@@ -144,10 +144,10 @@ def test_a_row_does_not_write_outside_the_batchs_folder_unless_that_is_allowed(r
 
 
 def test_a_file_without_rows_is_refused(read, tmp_path):
-    with pytest.raises(ValueError, match="holds no row; a row is a line such as"):
+    with pytest.raises(ValueError, match="contains no jobs: a job is a line such as"):
         read("# nothing", "")
     with pytest.raises(FileNotFoundError):
-        rows.read(tmp_path / "none.jsonl", tmp_path)
+        rows.read_jobs(tmp_path / "none.jsonl", tmp_path)
 
 
 def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_clip, tmp_path):
@@ -165,11 +165,11 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
         row(str(clip), id="f", mask="m.png"),
     )
     for job in jobs:
-        rows.check(job, elsewhere=False)
+        rows.check(job, is_cluster=False)
     assert set(problems(jobs)) == {2, 5, 6, 8}  # for next to nothing: no clip is read
     for job in jobs:
-        if job.status == "waiting" and (outcome := rows.probe(job.task, elsewhere=False)):
-            job.end(outcome)
+        if job.status == "waiting" and (outcome := rows.probe(job.task, is_cluster=False)):
+            job.finish(outcome)
     told = problems(jobs)
     assert {job.line: job.code for job in jobs if job.code} == {
         2: 2, 3: 2, 4: 2, 5: 2, 6: 3, 7: 2, 8: 2,
@@ -181,8 +181,8 @@ def test_what_can_be_told_without_weights_is_told_before_any_work(read, make_cli
     assert "hf download" in told[6]
     assert not out.exists()  # whether a place can be written was tried, and nothing left there
     (far,) = (job for job in read(row(str(clip), backbone="wan2.1-14b")))
-    rows.check(far, elsewhere=True)
-    assert rows.probe(far.task, elsewhere=True) is None
+    rows.check(far, is_cluster=True)
+    assert rows.probe(far.task, is_cluster=True) is None
     assert far.status == "waiting"  # another machine may have its weights
 
 
@@ -200,10 +200,10 @@ def test_a_job_that_is_done_is_skipped_until_its_row_or_its_clip_changes(
     )
     (changed,) = read(row(str(clip), settings={"steps": 2}, seed=1))
     for one in (again, other, changed):
-        rows.check(one, elsewhere=False)
+        rows.check(one, is_cluster=False)
     assert [one.status for one in (again, other, changed)] == ["skipped", "waiting", "waiting"]
     shutil.copy(make_clip("other.mp4", frames=5), clip)
     (again,) = read(row(str(clip), settings={"steps": 2}))
-    rows.check(again, elsewhere=False)
+    rows.check(again, is_cluster=False)
     assert again.status == "waiting"
     assert Path(again.output).exists()

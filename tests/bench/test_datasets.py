@@ -100,7 +100,7 @@ def test_five_in_its_published_layout(five, tmp_path):
             lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("[" * 100_000),
             "nested too deeply",
         ),
-        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{}"), "is no list"),
+        (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("{}"), "is not a list"),
         (lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text("[5]"), "is missing"),
         (
             lambda root: (root / "edit_prompt" / "edit3_FiVE.json").write_text(
@@ -146,10 +146,10 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
         ('{"clip": "jeep.mp4", "source": "a"}', "line 1: target is missing"),
         (
             '{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}',
-            "no key promt; there are: name, clip",
+            "no key promt: the keys are: name, clip",
         ),
-        ('{"clip": "no.mp4", "source": "a", "target": "b"}', "there is no .*no.mp4"),
-        ('["jeep.mp4"]', "an object of texts"),
+        ('{"clip": "no.mp4", "source": "a", "target": "b"}', "no.mp4 does not exist"),
+        ('["jeep.mp4"]', "not a JSON object of texts"),
         ("", "has no cases"),
     ],
 )

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from holdfast.bench import datasets, pages, runner, study, tables
-from holdfast.bench.report import report
-from holdfast.metrics.base import Tools
+from holdfast.bench import datasets, pages, plan, runner, study, tally
+from holdfast.bench.report import write_report
+from holdfast.bench.results import Results
+from holdfast.metrics.base import MetricModels
 from tests.bench import toy
 from tests.browser import needs_browser
 from tests.patience import BROWSER, PATIENCE
@@ -16,15 +17,17 @@ from tests.patience import BROWSER, PATIENCE
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    rows = runner.rows(["flowedit", "sdedit+mask"], ["shapeworld-wan"], {"steps": ["1", "2"]})
+    rows = plan.make_variants(
+        ["flowedit", "sdedit+mask"], ["shapeworld-wan"], {"steps": ["1", "2"]}
+    )
     cases = tuple(datasets.load("shapeworld:single/colour,shape", folder / "data", 2))
-    made = runner.Bench(
-        runner.Contest("shapeworld:single/colour,shape", rows, cases),
+    made = runner.Benchmark(
+        plan.BenchmarkPlan("shapeworld:single/colour,shape", rows, cases),
         folder,
-        Tools(),
+        MetricModels(),
         ["truth", "masked_psnr"],
     )
-    made.begin("holdfast bench run <shapeworld>")
+    made.initialize("holdfast bench run <shapeworld>")
     with pytest.MonkeyPatch.context() as patch:
         toy.install(patch)
         made.run()
@@ -54,7 +57,7 @@ def wait_until(page, condition):
 
 @needs_browser
 def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
-    path = report(results, baseline="flowedit steps=2", gallery=2)["report.html"]
+    path = write_report(results, baseline="flowedit steps=2", gallery=2)["report.html"]
     page, asked, wrong = open_page(browser, path)
     head = page.locator("#table th[scope=row]", has_text="truth_psnr@all")
     labels = page.locator("#table thead th:not(:first-child)").all_inner_texts()
@@ -86,14 +89,14 @@ def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
 
 @needs_browser
 def test_the_report_fits_a_phone(results, browser):
-    page, _, wrong = open_page(browser, report(results)["report.html"], width=390)
+    page, _, wrong = open_page(browser, write_report(results)["report.html"], width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert wrong == []
 
 
 @needs_browser
 def test_a_study_is_blind_saves_its_answers_and_they_are_tallied(results, browser, tmp_path):
-    paths = study.study(results, trials=6)
+    paths = study.write_study(results, trials=6)
     text = paths["study.html"].read_text()
     assert "flowedit" not in text
     assert "sdedit" not in text
@@ -114,18 +117,18 @@ def test_a_study_is_blind_saves_its_answers_and_they_are_tallied(results, browse
         if i < len(key["trials"]) - 1:
             page.click("#next")
     page.reload()
-    assert "still here" in page.locator("#said").inner_text()
+    assert "still here" in page.locator("#message").inner_text()
     assert page.locator("#next").is_disabled()  # at the last one, as before
     with page.expect_download() as download:
         page.click("#save")
     answers = tmp_path / "answers.json"
     download.value.save_as(answers)
-    assert "Thank you" in page.locator("#said").inner_text()
+    assert "Thank you" in page.locator("#message").inner_text()
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
     assert wrong == []
-    cast = study.votes(paths["study-key.json"], [answers])
+    cast = tally.read_votes(paths["study-key.json"], [answers])
     assert len(cast) == 18
-    ranked = study.tally(cast)
+    ranked = tally.tally(cast)
     assert set(ranked) == {"all", *study.QUESTIONS}
     assert next(iter(ranked["all"])).startswith("flowedit")
     page.on("dialog", lambda dialog: dialog.accept())
@@ -145,17 +148,17 @@ def test_a_page_that_would_grow_too_large_leaves_clips_out_and_says_so(results, 
     with pytest.warns(
         UserWarning, match=r"\d of 6 trials are left out: with them the page would be"
     ):
-        paths = study.study(results, trials=6)
+        paths = study.write_study(results, trials=6)
     key = json.loads(paths["study-key.json"].read_text())["trials"]
     shown = paths["study.html"].read_text().count("<section")
     assert shown == len(key) < 6
     with pytest.warns(UserWarning, match="the gallery shows 1 of 2 clips"):
-        report(results, gallery=2)
-    assert pages.clip_bytes(1) > pages.clip_bytes(90) > pages.PAGE_BYTES // 200
+        write_report(results, gallery=2)
+    assert pages.max_clip_bytes(1) > pages.max_clip_bytes(90) > pages.PAGE_BYTES // 200
 
 
 def test_a_study_asks_every_pair_as_often_and_shuffles_the_sides(results):
-    paths = study.study(results, trials=12)
+    paths = study.write_study(results, trials=12)
     trials = json.loads(paths["study-key.json"].read_text())["trials"]
     pairs = [frozenset((t["left"], t["right"])) for t in trials]
     assert {pairs.count(p) for p in pairs} == {2}
@@ -172,25 +175,25 @@ def test_a_page_that_cannot_be_finished_leaves_what_was_there(tmp_path):
 
 
 def test_csv_and_markdown_hold_the_same_means_as_the_cells(results):
-    report(results, gallery=0)
-    found = tables.Results(results)
-    row = found.rows[1]
-    by_hand = sum(r["figures"]["truth_psnr@all"] for r in found.of(row)) / 2
+    write_report(results, gallery=0)
+    found = Results(results)
+    row = found.variants[1]
+    by_hand = sum(r["figures"]["truth_psnr@all"] for r in found.records_for(row)) / 2
     assert (
         f"{row.label},truth_psnr@all,higher,{by_hand:.4f}"[:-1]
         in (results / "table.csv").read_text()
     )
     assert f"{by_hand:.3g}"[:2] in (results / "table.md").read_text()
     assert len((results / "cells.csv").read_text().splitlines()) == 9
-    ours, theirs = (found.values(r, "truth_psnr@all") for r in (row, found.rows[0]))
-    paired = found.difference(row, found.rows[0], "truth_psnr@all")
+    ours, theirs = (found.values(r, "truth_psnr@all") for r in (row, found.variants[0]))
+    paired = found.difference(row, found.variants[0], "truth_psnr@all")
     assert paired.mean == pytest.approx(sum(ours[c] - theirs[c] for c in ours) / 2)
 
 
 def test_what_a_report_cannot_show_is_said(results, tmp_path):
     with pytest.raises(ValueError, match="holds no benchmark"):
-        report(tmp_path)
-    with pytest.raises(ValueError, match="no one row is called 'flowedit'"):
-        report(results, baseline="flowedit")  # two rows begin like that
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match="no unique variant matches 'flowedit'"):
+        write_report(results, baseline="flowedit")  # two rows begin like that
     with pytest.raises(ValueError, match="truth_psnr@all"):
-        report(results, quality="truth_psnr@al")
+        write_report(results, quality="truth_psnr@al")

@@ -12,9 +12,10 @@ import pytest
 
 from holdfast import methods
 from holdfast.base.errors import UserError
-from holdfast.bench import datasets, runner, tables
-from holdfast.bench.report import report
-from holdfast.metrics.base import Tools
+from holdfast.bench import datasets, plan, records, runner, tables
+from holdfast.bench.report import write_report
+from holdfast.bench.results import COSTS, Results
+from holdfast.metrics.base import MetricModels
 from tests.bench import toy
 
 METRICS = toy.METRICS
@@ -37,10 +38,12 @@ def bench(
     metrics=METRICS,
     seed=0,
 ):
-    rows = runner.rows(list(methods), ["shapeworld-wan"], {"steps": ["2"]} | (sweep or {}))
+    rows = plan.make_variants(list(methods), ["shapeworld-wan"], {"steps": ["2"]} | (sweep or {}))
     cases = tuple(datasets.load(dataset, folder / "data", limit))
-    made = runner.Bench(runner.Contest(dataset, rows, cases, seed), folder, Tools(), metrics)
-    made.begin("the command")
+    made = runner.Benchmark(
+        plan.BenchmarkPlan(dataset, rows, cases, seed), folder, MetricModels(), metrics
+    )
+    made.initialize("the command")
     return made
 
 
@@ -63,8 +66,8 @@ def test_cells_are_done_once_and_a_larger_plan_adds_only_what_is_new(tmp_path):
     counts = bench(tmp_path, ["flowedit", "sdedit"], limit=3).run()
     assert (counts["edited"], counts["done before"]) == (4, 2)
     assert all(p.stat().st_mtime_ns == t for p, t in times.items())
-    results = tables.Results(tmp_path)
-    assert [results.counts(r) for r in results.rows] == [
+    results = Results(tmp_path)
+    assert [results.counts(r) for r in results.variants] == [
         {"done": 3, "failed": 0, "not done": 0}
     ] * 2
 
@@ -89,15 +92,15 @@ def test_the_mask_is_seen_only_by_rows_that_say_so(tmp_path):
         tmp_path, ["flowedit", "flowedit+mask"], limit=1, dataset="shapeworld:several/colour"
     )
     made.run()
-    results = tables.Results(tmp_path)
-    blind, seeing = results.rows
+    results = Results(tmp_path)
+    blind, seeing = results.variants
     assert (blind.sees_mask, seeing.sees_mask) == (False, True)
     assert (
         results.estimate(seeing, "psnr_outside@true").mean == 100
     )  # composite, then a lossless file
     assert results.estimate(blind, "psnr_outside@true").mean < 60
     manifest = json.loads(
-        (runner.cell_folder(tmp_path, blind, made.contest.cases[0]) / "edited.mkv.json").read_text()
+        (records.cell_folder(tmp_path, blind, made.plan.cases[0]) / "edited.mkv.json").read_text()
     )
     assert manifest["task"]["mask"] is None
 
@@ -112,24 +115,26 @@ def jobs(folder, make_clip, masks):
 
 def test_a_row_of_masks_leaves_out_what_has_none_or_is_refused(make_clip, tmp_path):
     methods = ["flowedit", "flowedit+mask"]
-    with pytest.raises(ValueError, match=r"has no masks: leave \+mask out"):
+    with pytest.raises(ValueError, match=r"has no masks: remove \+mask from"):
         bench(tmp_path / "a", methods, dataset=jobs(tmp_path, make_clip, ["", ""]))
     named = jobs(tmp_path, make_clip, ["8,8,16,16", ""])
-    with pytest.warns(UserWarning, match=r"1 of 2 clips have no mask: rows of \+mask leave them"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 clips have no mask: variants with \+mask skip them"
+    ):
         made = bench(tmp_path / "b", methods, dataset=named, metrics=["masked_psnr"])
     assert made.run()["edited"] == 3
-    results = tables.Results(tmp_path / "b")
-    blind, seeing = results.rows
+    results = Results(tmp_path / "b")
+    blind, seeing = results.variants
     assert results.counts(blind) == {"done": 2, "failed": 0, "not done": 0}
     assert results.counts(seeing) == {"done": 1, "failed": 0, "not done": 0}
     assert [case.mask for case in results.cases] == ["8,8,16,16", None]  # a box stays one
-    figures = [name for name in results.figures if name.startswith("psnr_outside")]
+    figures = [name for name in results.metric_names if name.startswith("psnr_outside")]
     assert figures
     assert all(results.estimate(row, figures[0]).n == 1 for row in (blind, seeing))
 
 
 def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
-    rows = runner.rows(
+    rows = plan.make_variants(
         ["flowedit", "sdedit"], ["shapeworld-wan"], {"steps": ["2", "3"], "n_avg": ["1", "2"]}
     )
     assert [r.label for r in rows] == [
@@ -143,8 +148,8 @@ def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
 
 
 def test_rows_that_a_backbone_cannot_run_are_left_out_with_a_note():
-    with pytest.warns(UserWarning, match="left out, because the backbone cannot run it: ") as said:
-        rows = runner.rows(methods.names(), ["shapeworld-wan", "shapeworld-svd"], {})
+    with pytest.warns(UserWarning, match="skipped, because the backbone cannot run it: ") as said:
+        rows = plan.make_variants(methods.names(), ["shapeworld-wan", "shapeworld-svd"], {})
     (text,) = [str(warning.message) for warning in said]
     assert "i2vedit on shapeworld-wan (it lacks image" in text
     assert "flowanchor on shapeworld-svd (it lacks text attention)" in text
@@ -152,16 +157,16 @@ def test_rows_that_a_backbone_cannot_run_are_left_out_with_a_note():
     assert ("i2vedit", "shapeworld-svd") in found
     assert ("i2vedit", "shapeworld-wan") not in found
     with pytest.raises(UserError, match="nothing can be run: i2vedit on shapeworld-wan"):
-        runner.rows(["i2vedit"], ["shapeworld-wan"], {})
+        plan.make_variants(["i2vedit"], ["shapeworld-wan"], {})
 
 
 def test_flowanchor_without_a_mask_says_what_it_leaves_out():
-    blind, seeing = runner.rows(["flowanchor", "flowanchor+mask"], ["shapeworld-wan"], {})
+    blind, seeing = plan.make_variants(["flowanchor", "flowanchor+mask"], ["shapeworld-wan"], {})
     assert blind.label == "flowanchor, no SAR on shapeworld-wan"
     assert seeing.label == "flowanchor+mask on shapeworld-wan"
     assert blind.key == "flowanchor on shapeworld-wan"  # of its folder: older ones are found
     assert {"flowanchor", "flowanchor on shapeworld-wan"} < blind.names()
-    assert runner.Row("gone", "x").label == "gone on x"
+    assert plan.Variant("gone", "x").label == "gone on x"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +181,7 @@ def test_flowanchor_without_a_mask_says_what_it_leaves_out():
 )
 def test_what_cannot_run_is_refused_before_any_work(methods, sweep, message):
     with pytest.raises(ValueError, match=message):
-        runner.rows(methods, ["shapeworld-wan"], sweep)
+        plan.make_variants(methods, ["shapeworld-wan"], sweep)
 
 
 def test_another_benchmark_in_the_same_folder_is_refused(tmp_path):
@@ -193,7 +198,7 @@ def test_a_case_that_changed_under_its_name_is_refused(make_clip, tmp_path):
         )
         if target == "a red ball":
             bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"))
-    with pytest.raises(ValueError, match="0001-a are not what they were"):
+    with pytest.raises(ValueError, match="0001-a have changed since"):
         bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"))
 
 
@@ -212,12 +217,12 @@ def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(
     counts = made.run()
     assert (counts["edited"], counts["failed"]) == (1, 1)
     assert made.run()["failed before"] == 1
-    report(out)
+    write_report(out)
     assert "bad.mp4 is not a video" in (out / "report.html").read_text()
     assert "1 / 1 / 0" in (out / "table.md").read_text()
     make_clip("bad.mp4")
     assert made.run(retry=True)["edited"] == 1
-    assert tables.Results(out).failures() == []
+    assert Results(out).failures() == []
 
 
 def test_an_edit_that_could_not_be_measured_is_not_made_again(make_clip, tmp_path):
@@ -241,8 +246,8 @@ def test_an_edit_that_could_not_be_measured_is_not_made_again(make_clip, tmp_pat
 
 def test_what_a_killed_edit_left_behind_is_swept_away_before_it_is_made_again(tmp_path):
     made = bench(tmp_path, limit=1)
-    [(row, case)] = made.contest.cells()
-    place = runner.cell_folder(tmp_path, row, case)
+    [(row, case)] = made.plan.cells()
+    place = records.cell_folder(tmp_path, row, case)
     (place / ".edited.half").mkdir(parents=True)
     (place / "edited.mkv.latents.safetensors").write_bytes(b"of a killed run")
     assert made.run()["edited"] == 1
@@ -250,22 +255,22 @@ def test_what_a_killed_edit_left_behind_is_swept_away_before_it_is_made_again(tm
 
 
 def test_a_backbone_that_cannot_be_loaded_fails_its_cells_and_not_the_run(tmp_path):
-    rows = runner.rows(["sdedit"], ["wan2.1-1.3b", "shapeworld-wan"], {"steps": ["1"]})
+    rows = plan.make_variants(["sdedit"], ["wan2.1-1.3b", "shapeworld-wan"], {"steps": ["1"]})
     cases = tuple(datasets.load("shapeworld", tmp_path / "data", 1))
-    made = runner.Bench(runner.Contest("shapeworld", rows, cases), tmp_path, Tools(), METRICS)
-    made.begin("the command")
+    made = runner.Benchmark(
+        plan.BenchmarkPlan("shapeworld", rows, cases), tmp_path, MetricModels(), METRICS
+    )
+    made.initialize("the command")
     counts = made.run()
     assert (counts["edited"], counts["failed"]) == (1, 1)
-    assert (
-        "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in tables.Results(tmp_path).failures()[0][2]
-    )
+    assert "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in Results(tmp_path).failures()[0][2]
 
 
 def test_a_folder_can_be_moved_and_named_in_another_way(tmp_path, monkeypatch):
     bench(tmp_path / "a", limit=1).run()
     (tmp_path / "a").rename(tmp_path / "b")
     monkeypatch.chdir(tmp_path)
-    assert report(Path("b"), gallery=1)["report.html"].exists()
+    assert write_report(Path("b"), gallery=1)["report.html"].exists()
     assert "there is no file" not in Path("b/report.html").read_text()
     assert bench(tmp_path / "b", limit=1).run()["done before"] == 1
 
@@ -273,11 +278,11 @@ def test_a_folder_can_be_moved_and_named_in_another_way(tmp_path, monkeypatch):
 def test_a_figure_that_is_not_a_number_is_left_out_of_the_mean_and_counted(tmp_path):
     made = bench(tmp_path, limit=2, dataset="shapeworld:single/backdrop,colour")
     made.run()
-    results = tables.Results(tmp_path)
+    results = Results(tmp_path)
     assert (
-        results.estimate(results.rows[0], "psnr_outside@true").n == 1
+        results.estimate(results.variants[0], "psnr_outside@true").n == 1
     )  # a backdrop has no outside
-    assert "(n=1, few)" in tables.markdown(results)
+    assert "(n=1, few)" in tables.format_markdown(results)
 
 
 def test_killed_at_random_five_times_the_tables_are_those_of_an_undisturbed_run(tmp_path):
@@ -296,7 +301,7 @@ def test_killed_at_random_five_times_the_tables_are_those_of_an_undisturbed_run(
         assert counts["edited"] == 24 - killed_at  # what was done was not done again
         assert counts["done before"] == killed_at
         assert bool(kills) == (0 < killed_at < 24)
-        report(tmp_path / name, gallery=0)
+        write_report(tmp_path / name, gallery=0)
     for file in ("cells.csv", "table.csv", "table.md"):
         texts = [without_costs(tmp_path / name / file) for name in ("undisturbed", "killed")]
         assert texts[0] == texts[1]
@@ -338,5 +343,5 @@ def without_costs(path: Path) -> list:
             if not line.startswith(("| `seconds`", "| `peak_memory_mb`", "Command"))
         ]
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    kept = [r for r in rows if r.get("figure") not in tables.COSTS]
-    return [{k: v for k, v in r.items() if k not in tables.COSTS} for r in kept]
+    kept = [r for r in rows if r.get("figure") not in COSTS]
+    return [{k: v for k, v in r.items() if k not in COSTS} for r in kept]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from holdfast.bench import study
+from holdfast.bench import tally
 
 
 def cast(wins, question="alignment", person="a"):
@@ -15,35 +15,35 @@ def cast(wins, question="alignment", person="a"):
     for (x, y), (first, second) in wins.items():
         for n in range(first + second):
             choice = "left" if n < first else "right"
-            made.append(study.Vote(question, x, y, choice, person, f"{x}{y}{n}"))
+            made.append(tally.Vote(question, x, y, choice, person, f"{x}{y}{n}"))
     return made
 
 
 def test_two_methods_have_the_log_odds_between_them():
-    table = study.wins(cast({("x", "y"): (30, 10)}), ["x", "y"])
-    assert np.diff(study.bradley_terry(table, prior=0))[0] == pytest.approx(-math.log(3))
-    assert list(study.rate(table)) == [0.75, 0.25]
+    table = tally.win_table(cast({("x", "y"): (30, 10)}), ["x", "y"])
+    assert np.diff(tally.bradley_terry(table, prior=0))[0] == pytest.approx(-math.log(3))
+    assert list(tally.win_rates(table)) == [0.75, 0.25]
 
 
 def test_strengths_that_made_the_counts_are_found():
     strengths = np.log([4.0, 2.0, 1.0])
     chance = 1 / (1 + np.exp(strengths[None] - strengths[:, None]))
     table = 600 * chance * (1 - np.eye(3))
-    found = study.bradley_terry(table, prior=0)
+    found = tally.bradley_terry(table, prior=0)
     assert found - found.mean() == pytest.approx(strengths - strengths.mean(), abs=1e-6)
 
 
 def test_neither_counts_half_for_both_and_who_never_lost_is_finite():
-    table = study.wins([study.Vote("q", "x", "y", "neither", "a")], ["x", "y"])
+    table = tally.win_table([tally.Vote("q", "x", "y", "neither", "a")], ["x", "y"])
     assert table.tolist() == [[0, 0.5], [0.5, 0]]
-    always = study.bradley_terry(study.wins(cast({("x", "y"): (5, 0)}), ["x", "y"]))
+    always = tally.bradley_terry(tally.win_table(cast({("x", "y"): (5, 0)}), ["x", "y"]))
     assert np.isfinite(always).all()
     assert always[0] > always[1]
 
 
 def test_many_people_who_agree_do_not_make_few_clips_certain():
     agreed = [v for p in range(30) for v in cast({("x", "y"): (3, 1)}, person=str(p))]
-    ranked = study.tally(agreed)["alignment"]
+    ranked = tally.tally(agreed)["alignment"]
     assert list(ranked) == ["x", "y"]
     found = ranked["x"]["win_rate"]
     assert found.mean == 0.75
@@ -55,21 +55,21 @@ def test_the_interval_is_as_wide_as_people_and_clips_make_it():
     """Independent answers of 30 people about 30 clips: about as wide as the binomial's, and no narrower."""
     rng = np.random.default_rng(0)
     votes = [
-        study.Vote("q", "x", "y", "left" if rng.random() < 0.6 else "right", str(p), str(c))
+        tally.Vote("q", "x", "y", "left" if rng.random() < 0.6 else "right", str(p), str(c))
         for p in range(30)
         for c in range(30)
     ]
-    found = study.tally(votes)["q"]["x"]["win_rate"]
+    found = tally.tally(votes)["q"]["x"]["win_rate"]
     width = found.high - found.low
     assert 2 * 1.96 * np.sqrt(0.24 / 900) * 0.9 < width < 2 * 1.96 * np.sqrt(0.24 / 900) * 2
-    alone = study.tally(cast({("x", "y"): (18, 6)}))["alignment"]["x"]["win_rate"]
+    alone = tally.tally(cast({("x", "y"): (18, 6)}))["alignment"]["x"]["win_rate"]
     assert alone.low < 0.75 < alone.high
-    assert study.breadth(votes) == (30, 30)
+    assert tally.count_people_and_clips(votes) == (30, 30)
 
 
 def test_where_all_agree_a_rate_is_as_sure_as_there_are_clips_and_a_strength_has_no_interval():
     votes = [v for p in "abc" for v in cast({("x", "y"): (5, 0)}, person=p)]
-    found = study.tally(votes)["alignment"]["x"]
+    found = tally.tally(votes)["alignment"]["x"]
     assert found["win_rate"].high == 1
     assert found["win_rate"].low == pytest.approx(0.4385, abs=1e-3)  # Wilson, 3 of 3
     assert not found["strength"].has_interval
@@ -119,7 +119,7 @@ def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
         answers if isinstance(answers, str) else json.dumps(answers)
     )
     with pytest.raises(ValueError, match=message):
-        study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
+        tally.read_votes(tmp_path / "key.json", [tmp_path / "answers.json"])
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_key_that_lacks_something_is_refused(change, tmp_path):
     answer = {"trial": 0, "question": "alignment", "choice": "left"}
     answers = {"study": key["study"], "answers": [answer]}
     (tmp_path / "answers.json").write_text(json.dumps(answers))
-    with pytest.raises(ValueError, match=r"key\.json is no key of a study"):
-        study.votes(tmp_path / "key.json", [tmp_path / "answers.json"])
+    with pytest.raises(ValueError, match=r"key\.json is not the key of a study"):
+        tally.read_votes(tmp_path / "key.json", [tmp_path / "answers.json"])
 
 
 def test_who_saved_twice_is_counted_once_with_the_later_file(tmp_path):
@@ -155,4 +155,4 @@ def test_who_saved_twice_is_counted_once_with_the_later_file(tmp_path):
         files.append(tmp_path / f"{i}.json")
         answer = {"trial": 0, "question": "alignment", "choice": choice}
         files[-1].write_text(json.dumps({"study": "s", "person": person, "answers": [answer]}))
-    assert [v.choice for v in study.votes(tmp_path / "key.json", files)] == ["right", "left"]
+    assert [v.choice for v in tally.read_votes(tmp_path / "key.json", files)] == ["right", "left"]

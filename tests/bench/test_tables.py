@@ -5,15 +5,16 @@ import io
 import warnings
 
 from holdfast.base.files import write_json
-from holdfast.bench import plots, runner, tables
+from holdfast.bench import plan, plots, records, tables
 from holdfast.bench.datasets.base import Case
+from holdfast.bench.results import Results
 
 
 def made_of(folder, figures, others=None):
     """Results of rows and cases; figures: of each (row, case), None where it failed, none where it is not done.
     others: what else their records hold.
     """
-    rows = [runner.Row(name, "x") for name in dict.fromkeys(row for row, _ in figures)]
+    rows = [plan.Variant(name, "x") for name in dict.fromkeys(row for row, _ in figures)]
     names = dict.fromkeys(case for _, case in figures)
     cases = [Case(name, "c.mp4", "s", "t") for name in names]
     folder.mkdir(exist_ok=True)
@@ -30,7 +31,7 @@ def made_of(folder, figures, others=None):
         for case in cases:
             if (row.method, case.name) not in figures:
                 continue
-            place = runner.cell_folder(folder, row, case)
+            place = records.cell_folder(folder, row, case)
             place.mkdir(parents=True)
             found = figures[row.method, case.name]
             record = {
@@ -42,7 +43,7 @@ def made_of(folder, figures, others=None):
             record |= {"error": None if found else "why"}
             record |= (others or {}).get((row.method, case.name), {})
             write_json(place / "cell.json", record)
-    return tables.Results(folder)
+    return Results(folder)
 
 
 def over_cases(**rows):
@@ -63,9 +64,9 @@ def test_all_rows_that_are_not_significantly_worse_are_marked(tmp_path):
     near = [value + shift for value, shift in zip(base, (0.1, -0.3, 0.2, -0.1) * 2, strict=True)]
     far = [value - 2 + 0.1 * (i % 2) for i, value in enumerate(base)]
     results = made_of(tmp_path, over_cases(top=base, near=near, far=far))
-    assert results.best(FIGURE) == {"top on x", "near on x"}
+    assert results.find_best(FIGURE) == {"top on x", "near on x"}
     # Alone the intervals overlap: what tells `far` apart is the difference clip by clip.
-    top, far = results.rows[0], results.rows[2]
+    top, far = results.variants[0], results.variants[2]
     assert results.estimate(far, FIGURE).high > results.estimate(top, FIGURE).low
     assert results.difference(top, far, FIGURE).low > 0
 
@@ -77,17 +78,17 @@ def test_rows_are_compared_over_the_clips_that_they_share(tmp_path):
         masked=[29, 30.1, 31, 32.1, 29, 30.1, None, None],
     )
     results = made_of(tmp_path, rows)
-    every, masked = results.rows
+    every, masked = results.variants
     assert results.estimate(masked, FIGURE).mean > results.estimate(every, FIGURE).mean
-    assert results.best(FIGURE) == {"all on x"}
+    assert results.find_best(FIGURE) == {"all on x"}
     assert "(6)" in results.best_note
-    assert "**" in tables.markdown(results)
+    assert "**" in tables.format_markdown(results)
 
 
 def test_a_row_with_few_clips_does_not_leave_the_others_without_any(tmp_path):
     rows = over_cases(good=[30, 31, 32, 33], bad=[20, 21, 22.1, 23], begun=[None, None, None, 50])
     results = made_of(tmp_path, rows)
-    assert results.best(FIGURE) == {"good on x"}
+    assert results.find_best(FIGURE) == {"good on x"}
 
 
 def test_the_best_is_the_lowest_where_less_is_better_and_one_clip_compares_nothing(tmp_path):
@@ -97,17 +98,17 @@ def test_the_best_is_the_lowest_where_less_is_better_and_one_clip_compares_nothi
         for case, shift in (("first", 0), ("second", 0.01), ("third", 0.005))
     }
     results = made_of(tmp_path / "a", cells)
-    assert results.best("lpips@full") == {"b on x"}
-    assert results.best("edit_success@any_edit") == {"a on x", "b on x"}
+    assert results.find_best("lpips@full") == {"b on x"}
+    assert results.find_best("edit_success@any_edit") == {"a on x", "b on x"}
     alone = made_of(tmp_path / "b", {key: cells[key] for key in (("a", "first"), ("b", "first"))})
-    assert alone.best("lpips@full") == set()
+    assert alone.find_best("lpips@full") == set()
 
 
 def test_a_rate_is_in_per_cent_and_few_clips_are_said(tmp_path):
     cells = {("a", f"c{i}"): {"edit_success@any_edit": float(i > 0)} for i in range(10)}
-    text = tables.markdown(made_of(tmp_path, cells))
+    text = tables.format_markdown(made_of(tmp_path, cells))
     assert "90 % [60, 98] (n=10, few)" in text
-    assert "Under n = 20" in text
+    assert "With n below 20" in text
 
 
 def test_costs_of_another_machine_are_left_out_and_said(tmp_path):
@@ -117,13 +118,16 @@ def test_costs_of_another_machine_are_left_out_and_said(tmp_path):
     on_cpu = here | {"device": "cpu", "seconds": 100.0}
     others = dict.fromkeys(cells, here) | {("a", "c0"): there, ("b", "c1"): on_cpu}
     results = made_of(tmp_path, cells, others)
-    a, b = results.rows
+    a, b = results.variants
     assert (results.estimate(a, "seconds").mean, results.estimate(a, "seconds").n) == (10, 2)
     assert results.estimate(b, "seconds").mean == 10
     assert results.difference(a, b, "seconds").n == 1  # the clip that both have done there
     assert results.estimate(a, FIGURE).n == 3  # figures do not depend on the machine
-    text = tables.markdown(results)
-    assert "are of 4 cells made on one, cuda:0; those of 1 on two, cuda:0 and 1 on one, cpu" in text
+    text = tables.format_markdown(results)
+    assert (
+        "are over 4 cells that ran on one, cuda:0; those of 1 on two, cuda:0 and 1 on one, cpu"
+        in text
+    )
     alike = made_of(tmp_path / "alike", cells, dict.fromkeys(cells, here))
     assert alike.costs_note == ""
 
@@ -135,7 +139,7 @@ def test_csv_text_that_looks_like_a_formula_is_quoted_and_numbers_stay(tmp_path)
     cells = {("a", f"c{i}"): {"truth_gain_db": -1.5} for i in range(len(ODD))}
     others = {key: {"kind": text, "group": text} for key, text in zip(cells, ODD, strict=True)}
     results = made_of(tmp_path, cells, others)
-    lines = list(csv.reader(io.StringIO(tables.cells_csv(results), newline="")))
+    lines = list(csv.reader(io.StringIO(tables.format_cells_csv(results), newline="")))
     texts = [cell for line in lines for cell in line]
     assert not [t for t in texts if t.startswith(tables.FORMULA) and t != "-1.5"]
     assert "-1.5" in texts
@@ -157,15 +161,15 @@ def test_names_of_any_text_leave_markdown_and_plots_whole(tmp_path):
         for key, kind in zip(cells, odd, strict=True)
     }
     results = made_of(tmp_path, cells, others)
-    results.about["commands"] = ["run `x` | y"]
-    lines = tables.markdown(results).splitlines()
+    results.info["commands"] = ["run `x` | y"]
+    lines = tables.format_markdown(results).splitlines()
     table = [line for line in lines if line.startswith("|")]
     bars = {line.replace("\\|", "").count("|") for line in table}
     assert bars == {3}
     assert "Command: `` run `x` | y ``." in "\n".join(lines)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = plots.figures(results, "x@$_{$")
+        drawn = plots.make_plots(results, "x@$_{$")
     assert "$x_{$ cheap" in drawn["Quality by kind of edit"]
     assert "\x1b" not in drawn["Quality by kind of edit"]
 
@@ -181,7 +185,7 @@ def test_a_failed_cell_has_no_figures(tmp_path):
     one = {"truth_psnr@all": 30.0}
     cells = {("a", "first"): one, ("a", "second"): None, ("b", "first"): one, ("b", "second"): one}
     results = made_of(tmp_path, cells)
-    row = results.rows[0]
+    row = results.variants[0]
     assert results.values(row, "truth_psnr@all") == {"first": 30.0}
     assert results.counts(row) == {"done": 1, "failed": 1, "not done": 0}
     assert results.failures() == [("a on x", "second", "why")]

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from holdfast.base.files import write_json
-from holdfast.bench import datasets, runner
+from holdfast.bench import datasets, plan, runner
 from holdfast.media import video
-from holdfast.metrics.base import Tools
+from holdfast.metrics.base import MetricModels
 from holdfast.models import registry
-from holdfast.pipeline import run as editing
+from holdfast.pipeline import run as pipeline_run
 
 # Of the brightness that stays, less 0.05 a step.
 SHARE = {"flowedit": 0.5, "sdedit": 0.8}
@@ -19,7 +19,7 @@ METRICS = ["truth", "masked_psnr"]
 
 
 class Result:
-    """A finished edit, as `editing.edit` returns it."""
+    """A finished edit, as `pipeline.run.edit` returns it."""
 
     def __init__(self, task):
         self.task = task
@@ -40,7 +40,7 @@ class Result:
         write_json(Path(self.task.output + ".json"), self.manifest)
 
 
-def edit(task, backbone, judged):
+def edit(task, backbone, judge_result):
     assert backbone.name == task.backbone
     return Result(task)
 
@@ -50,21 +50,23 @@ def load_backbone(name, *_):
 
 
 def install(monkeypatch) -> None:
-    monkeypatch.setattr(run, "edit", edit)
+    monkeypatch.setattr(pipeline_run, "edit", edit)
     monkeypatch.setattr(registry, "load_backbone", load_backbone)
 
 
 def bench(folder, limit):
-    rows = tuple(runner.Row(method, "shapeworld-wan") for method in SHARE)
+    variants = tuple(plan.Variant(method, "shapeworld-wan") for method in SHARE)
     cases = tuple(datasets.load("shapeworld", folder / "data", limit))
-    made = runner.Bench(runner.Contest("shapeworld", rows, cases), folder, Tools(), METRICS)
-    made.begin("the command")
+    made = runner.Benchmark(
+        plan.BenchmarkPlan("shapeworld", variants, cases), folder, MetricModels(), METRICS
+    )
+    made.initialize("the command")
     return made
 
 
 def run(folder: Path, limit: int) -> None:
     """A whole run with the toy, for a process of its own."""
-    editing.edit = edit
+    pipeline_run.edit = edit
     registry.load_backbone = load_backbone
     counts = bench(folder, limit).run()
     (folder / "counts.json").write_text(json.dumps(counts))

@@ -12,9 +12,9 @@ import torch
 
 from holdfast import metrics
 from holdfast.base.errors import MissingDependencyError
-from holdfast.cli.bench import measuring as measuring_of
-from holdfast.metrics import _batches, _libraries, compare
-from holdfast.metrics.base import Options, Subject, Tools
+from holdfast.cli.bench import choose_metrics
+from holdfast.metrics import _batching, _packages, compare, motion_fidelity
+from holdfast.metrics.base import Metric, MetricModels, MetricOptions, PairInfo
 from holdfast.models.vision import raft
 from tests.media.test_optical_flow import constant, shifted, texture
 
@@ -45,12 +45,12 @@ def moving(frames=5, x=2, y=0):
 
 
 def run(source, edited, only, mask=None, truth=None, tools=None, **known):
-    subject = Subject(
-        source[0].shape[:2], masked=mask is not None, truthful=truth is not None, **known
+    subject = PairInfo(
+        source[0].shape[:2], has_mask=mask is not None, has_truth=truth is not None, **known
     )
     count = len(source)
     moments = zip(source, edited, mask or [None] * count, truth or [None] * count, strict=True)
-    figures, left_out = compare.measure(subject, tools or Tools(), moments, [only])
+    figures, left_out = compare.compare_frames(subject, tools or MetricModels(), moments, [only])
     assert not left_out
     return figures
 
@@ -63,17 +63,19 @@ def half(frames, share=0.5):
 
 def test_every_metric_says_which_way_is_better_and_what_it_needs():
     for name in metrics.names():
-        module = metrics.module(name)
-        assert set(module.BETTER.values()) <= {"higher", "lower"}
-        assert isinstance(module.EVERY_FRAME, bool)
-        assert issubclass(module.Measure, metrics.module("warp_error").Metric)
-        assert set(module.NEEDS) <= {
+        facts = metrics.find(name)
+        assert facts.directions
+        assert set(facts.directions.values()) <= {"higher", "lower"}
+        assert facts.rates <= facts.directions.keys()
+        assert isinstance(facts.every_frame, bool)
+        assert issubclass(facts.metric, Metric)
+        assert facts.requires <= {
             "mask",
             "truth",
             "judge",
-            "source_text",
-            "target_text",
-            "local_text",
+            "source_prompt",
+            "target_prompt",
+            "object_prompt",
         }
 
 
@@ -93,17 +95,17 @@ def test_a_clip_against_itself():
 
 def test_warp_error_is_zero_for_an_integer_shift_along_its_exact_flow():
     clip = moving(x=3, y=-2)
-    tools = Tools(flow=exact(3, -2))
+    tools = MetricModels(flow=exact(3, -2))
     assert run(clip, clip, "warp_error", tools=tools)["warp_error_x1000@source,squared/known"] == 0
 
 
 def test_warp_error_of_flicker_is_its_mean_square():
     clip = [np.full((64, 80, 3), 0.5 + 0.1 * (t % 2), np.float32) for t in range(5)]
-    tools = Tools(flow=still)
+    tools = MetricModels(flow=still)
     assert run(clip, clip, "warp_error", tools=tools)[
         "warp_error_x1000@source,squared/still"
     ] == pytest.approx(10, rel=1e-4)
-    tools = Tools(Options(warp_norm="absolute", warp_flow="edited"), still)
+    tools = MetricModels(MetricOptions(warp_norm="absolute", warp_flow="edited"), still)
     assert run(clip, clip, "warp_error", tools=tools)[
         "warp_error_x1000@edited,absolute/still"
     ] == pytest.approx(100, rel=1e-4)
@@ -140,7 +142,7 @@ def test_a_full_mask_has_no_outside():
 
 
 def test_tracks_that_stand_still_are_faithful_to_still_ones_only():
-    tools = Tools(flow=still)
+    tools = MetricModels(flow=still)
     clip = moving()
     assert (
         run(clip, clip, "motion_fidelity", tools=tools)["motion_fidelity@both/still-16x16-tracks"]
@@ -151,19 +153,18 @@ def test_tracks_that_stand_still_are_faithful_to_still_ones_only():
     def either(first, second):
         return still(first, second) if np.array_equal(first, second) else constant(2, 0)
 
-    found = run(clip, frozen, "motion_fidelity", tools=Tools(flow=either))
+    found = run(clip, frozen, "motion_fidelity", tools=MetricModels(flow=either))
     assert found["motion_fidelity@both/either-16x16-tracks"] == 0
 
 
 def test_both_ways_is_the_mean_of_the_best_of_each_track_and_of_each_other_one():
     right, left, still = (np.float32([[2, 0]]), np.float32([[-2, 0]]), np.float32([[0, 0]]))
     edited, source = [np.concatenate([right, right])], [np.concatenate([right, left, still])]
-    fidelity = metrics.module("motion_fidelity")
-    c = fidelity.similarity(edited, source)
+    c = motion_fidelity.similarity(edited, source)
     assert c.tolist() == [[1, -1, 0], [1, -1, 0]]
-    measure = fidelity.Measure(Subject((64, 80)), Tools())
+    measure = motion_fidelity.MotionFidelity(PairInfo((64, 80)), MetricModels())
     measure.edited.steps, measure.source.steps = edited, source
-    assert list(measure.figures().values()) == [
+    assert list(measure.values().values()) == [
         0.5,
         1.0,
     ]  # half of 1, and of the mean of 1, -1 and 0
@@ -183,9 +184,9 @@ def test_opposite_motion_is_minus_one():
     def by_sign(first, second):
         return constant(2, 0) if np.array_equal(shifted(first, 2, 0), second) else constant(-2, 0)
 
-    found = run(forward, backward, "motion_fidelity", tools=Tools(flow=by_sign))
+    found = run(forward, backward, "motion_fidelity", tools=MetricModels(flow=by_sign))
     assert found["motion_fidelity@both/by_sign-16x16-tracks"] == pytest.approx(-1)
-    found = run(forward, backward, "flow_error", tools=Tools(flow=by_sign))
+    found = run(forward, backward, "flow_error", tools=MetricModels(flow=by_sign))
     assert found["flow_epe@pixels/by_sign"] == pytest.approx(4)
     assert found["flow_epe@diagonal/by_sign"] == pytest.approx(4 / math.hypot(64, 80))
 
@@ -198,7 +199,7 @@ def test_one_frame_has_no_motion_and_that_is_not_a_number():
 
 def test_no_frame_is_refused():
     with pytest.raises(ValueError, match="no frame"):
-        compare.measure(Subject((8, 8)), Tools(), [], ["flow_error"])
+        compare.compare_frames(PairInfo((8, 8)), MetricModels(), [], ["flow_error"])
 
 
 def test_truth_inside_and_outside_of_what_it_changes():
@@ -289,23 +290,27 @@ def networks(tmp_path_factory):
         ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False
     ).save_pretrained(root / "structure")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "structure")
-    return Options(
+    return MetricOptions(
         clip=str(root / "clip"), dino=str(root / "dino"), structure=str(root / "structure")
     )
 
 
 def test_clip_figures_on_a_real_clip_at_random_weights(networks):
-    tools = Tools(networks)
+    tools = MetricModels(networks)
     clip = [texture(seed=t) for t in range(4)]
-    texts = {"source_text": "a blue ball", "target_text": "a red ball", "local_text": "red"}
+
+    def embed(image):
+        return tools.clip.embed(image).value
+
+    texts = {"source_prompt": "a blue ball", "target_prompt": "a red ball", "object_prompt": "red"}
     found = run(clip, clip, "text_alignment", half(clip), tools=tools, **texts)
     assert set(found) == {"clip_t/clip", "clip_frame_accuracy/clip", "local_clip_t@box,centre/clip"}
-    by_hand = np.mean([100 * tools.clip.image(f) @ tools.clip.text("a red ball") for f in clip])
+    by_hand = np.mean([100 * embed(f) @ tools.clip.embed_text("a red ball") for f in clip])
     assert found["clip_t/clip"] == pytest.approx(by_hand, rel=1e-5)
-    crops = np.mean([100 * tools.clip.image(f[:, :40]) @ tools.clip.text("red") for f in clip])
+    crops = np.mean([100 * embed(f[:, :40]) @ tools.clip.embed_text("red") for f in clip])
     assert found["local_clip_t@box,centre/clip"] == pytest.approx(crops, rel=1e-5, abs=1e-5)
     consistent = run(clip, clip, "frame_consistency", tools=tools)
-    e = np.stack([tools.clip.image(f) for f in clip])
+    e = np.stack([embed(f) for f in clip])
     assert consistent["clip_f@consecutive/clip"] == pytest.approx(
         np.mean([e[i] @ e[i + 1] for i in range(3)]), rel=1e-5
     )
@@ -318,7 +323,7 @@ def test_clip_figures_on_a_real_clip_at_random_weights(networks):
 
 
 def test_dino_figures_on_real_transformers_at_random_weights(networks):
-    tools = Tools(networks)
+    tools = MetricModels(networks)
     clip, other = [texture(seed=t) for t in range(3)], [texture(seed=9 + t) for t in range(3)]
     assert run(clip, clip, "local_dino", half(clip), tools=tools)[
         "local_dino@cls,box,centre/dino"
@@ -350,13 +355,13 @@ def test_frames_that_go_through_a_network_together_have_the_numbers_of_single_on
     """20 frames: a batch of 16 and one of 4; boxes of two sizes."""
     clip, edited = ([texture(seed=s + t) for t in range(20)] for s in (0, 50))
     mask = [half(clip, 0.3 if t % 3 else 0.7)[0] for t in range(20)]
-    texts = {"source_text": "a blue ball", "target_text": "a red ball", "local_text": "red"}
+    texts = {"source_prompt": "a blue ball", "target_prompt": "a red ball", "object_prompt": "red"}
     names = ("text_alignment", "frame_consistency", "local_dino", "structure_distance")
     found = []
     for most in (16, 1):
-        monkeypatch.setattr(_batches, "MOST", most)
+        monkeypatch.setattr(_batching, "MAX_FRAMES", most)
         sizes: list[int] = []
-        tools = Tools(networks, device="cpu")
+        tools = MetricModels(networks, device="cpu")
         for network in (tools.clip.model.vision_model, tools.dino.model, tools.structure.model):
             network.register_forward_hook(
                 lambda _module, _inputs, output, out=sizes: out.append(len(output[0]))
@@ -381,7 +386,7 @@ def test_a_batch_holds_fewer_of_large_frames(monkeypatch):
         seen.append(len(frames))
         return range(len(frames))
 
-    queue = _batches.Queue(sizes)
+    queue = _batching.BatchQueue(sizes)
     later = [queue.put(torch.zeros(1, 3, 1080, 1920)) for _ in range(3)]
     later.append(queue.put(torch.zeros(1, 3, 8, 8)))
     assert [one.value for one in later] == [0, 1, 0, 0]
@@ -421,10 +426,10 @@ def torchvision(monkeypatch, tmp_path):
 
 
 def test_flow_by_raft_is_asked_for_by_an_option_and_named(torchvision, tmp_path, monkeypatch):
-    tools, only = measuring_of("flow_error,warp_error", ["flow=raft"])
+    tools, only = choose_metrics("flow_error,warp_error", ["flow=raft"])
     clip = moving()
-    figures, left_out = compare.measure(
-        Subject(clip[0].shape[:2]),
+    figures, left_out = compare.compare_frames(
+        PairInfo(clip[0].shape[:2]),
         tools,
         zip(clip, clip, [None] * 5, [None] * 5, strict=True),
         only,
@@ -433,7 +438,7 @@ def test_flow_by_raft_is_asked_for_by_an_option_and_named(torchvision, tmp_path,
     assert all("20 MB" in reason and "curl" in reason for reason in left_out.values())
     weights = tmp_path / "checkpoints" / raft.WEIGHTS
     torch.save(torchvision().state_dict(), weights)
-    tools, _ = measuring_of("all", ["flow=raft"])
+    tools, _ = choose_metrics("all", ["flow=raft"])
     frozen = [clip[0]] * 5
     found = run(frozen, frozen, "warp_error", tools=tools)
     assert found["warp_error_x1000@source,squared/raft"] == 0
@@ -446,10 +451,10 @@ def test_lpips_downloads_nothing(torchvision, tmp_path, monkeypatch):
     with pytest.raises(
         MissingDependencyError, match=r"curl -L --create-dirs -o .*alexnet-owt-7be5be79\.pth https"
     ):
-        _libraries.perceptual("alex")
+        _packages.load_lpips("alex")
     (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
     url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-    assert _libraries.weights(url, "lpips").is_file()
+    assert _packages.find_weights(url, "lpips").is_file()
 
 
 def test_lpips_of_frames_together_is_that_of_single_ones(monkeypatch):
@@ -462,10 +467,10 @@ def test_lpips_of_frames_together_is_that_of_single_ones(monkeypatch):
 
     metric = types.SimpleNamespace(net=distance)
     metric.to = lambda device: metric
-    monkeypatch.setattr("holdfast.metrics.lpips.perceptual", lambda name: metric)
+    monkeypatch.setattr("holdfast.metrics.lpips.load_lpips", lambda name: metric)
     clip = moving(frames=20)
     edited = [frame * (1 - t / 40) for t, frame in enumerate(clip)]
-    found = run(clip, edited, "lpips", tools=Tools(device="cpu"))
+    found = run(clip, edited, "lpips", tools=MetricModels(device="cpu"))
     by_hand = np.mean([np.square(a - b).mean() for a, b in zip(clip, edited, strict=True)])
     assert found["lpips@full/alex"] == pytest.approx(by_hand, rel=1e-5)
     assert sizes == [16, 4]
@@ -474,16 +479,16 @@ def test_lpips_of_frames_together_is_that_of_single_ones(monkeypatch):
 def test_stride_looks_at_every_nth_frame_and_says_so(networks):
     clip = moving(frames=5)
     edited = [f * (0.9 if t % 2 else 1) for t, f in enumerate(clip)]
-    tools = Tools(Options(stride=2))
+    tools = MetricModels(MetricOptions(stride=2))
     found = run(clip, edited, "masked_psnr", half(clip), tools=tools)
     assert found["psnr_outside@true every 2 frames"] == 100
 
 
 def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_computed():
     clip = moving()
-    figures, left_out = compare.measure(
-        Subject((64, 80), target_text="a red ball"),
-        Tools(),
+    figures, left_out = compare.compare_frames(
+        PairInfo((64, 80), target_prompt="a red ball"),
+        MetricModels(),
         zip(clip, clip, [None] * 5, [None] * 5, strict=True),
     )
     assert "warp_error_x1000@source,squared/dis" in figures
@@ -492,14 +497,14 @@ def test_what_misses_its_weights_is_left_out_with_the_command_and_the_rest_is_co
     assert "torchvision" in left_out["lpips"]
     assert all(math.isfinite(v) for v in figures.values())
     with pytest.raises(MissingDependencyError, match="dino-vitb8"):
-        Tools().structure  # noqa: B018
+        MetricModels().structure  # noqa: B018
 
 
 def test_an_unknown_metric_names_the_nearest():
     with pytest.raises(ValueError, match="warp_error"):
-        metrics.module("warp_eror")
-    assert metrics.better("warp_error_x1000@exact,squared") == "lower"
-    assert metrics.better("something") == ""
+        metrics.find("warp_eror")
+    assert metrics.direction("warp_error_x1000@exact,squared") == "lower"
+    assert metrics.direction("something") == ""
 
 
 @pytest.mark.parametrize(
@@ -515,7 +520,7 @@ def test_an_unknown_metric_names_the_nearest():
 )
 def test_options_that_there_are_not_are_refused(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} is"):
-        Options(**option)
+        MetricOptions(**option)
 
 
 def test_files_of_another_size_and_length_are_compared_with_a_warning(make_clip):
@@ -525,8 +530,8 @@ def test_files_of_another_size_and_length_are_compared_with_a_warning(make_clip)
     )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        figures, left_out = compare.compare(
-            compare.Pair(str(source), str(edited)), Tools(), ["ssim", "truth"]
+        figures, left_out = compare.compare_files(
+            compare.ClipPair(str(source), str(edited)), MetricModels(), ["ssim", "truth"]
         )
     assert [str(w.message) for w in told] == [
         "the edited clip has 4 frames, the source 6; the first 4 are compared",

@@ -792,14 +792,14 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
 
 
 def test_the_manifest_says_what_was_delivered_and_the_metrics_agree(task, tiny_wan, tmp_path):
-    from holdfast.metrics.base import Tools
-    from holdfast.metrics.compare import Pair, compare
+    from holdfast.metrics.base import MetricModels
+    from holdfast.metrics.compare import ClipPair, compare_files
 
     mask = half_mask(tmp_path)
     made = task(mask=mask)
     path = run.edit(made, tiny_wan).save()
     delivered = json.loads(Path(f"{path}.json").read_text())["delivered"]
-    figures, _ = compare(Pair(made.input, str(path), mask), Tools(), ["masked_psnr"])
+    figures, _ = compare_files(ClipPair(made.input, str(path), mask), MetricModels(), ["masked_psnr"])
     assert delivered["psnr_outside"] == pytest.approx(figures["psnr_outside@true"], abs=0.002)
     assert delivered["max_abs_outside"] == pytest.approx(figures["max_abs_outside"], abs=1e-5)
     assert 45 < delivered["luma_psnr_outside"] < 100

@@ -1,1 +1,1 @@
-"""Many edits: rows of a file, each done once by workers that hold one warm backbone, here or on a Ray cluster."""
+"""Many edits: each row of a file is done once by workers that hold one loaded backbone, here or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Rows are read in threads while workers load and work: a thousand clips to decode hold up none of them."""
+"""Probe rows in threads while workers load and work, so that decoding a thousand clips delays none of them."""
 
 import os
 from collections.abc import Iterator
@@ -7,35 +7,35 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from . import rows
 from .record import Job, Outcome
 
-THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # decoding has threads of its own
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # decoding uses threads of its own
 
 
 class Probes:
     """Probe every job, in the order of the rows."""
 
-    def __init__(self, jobs: list[Job], elsewhere: bool):
+    def __init__(self, jobs: list[Job], is_cluster: bool):
         self.pool = ThreadPoolExecutor(THREADS, "probe")
-        self.open: dict[Future, Job] = {
-            self.pool.submit(rows.probe, job.task, elsewhere): job for job in jobs
+        self.open: dict[Future[Outcome | None], Job] = {
+            self.pool.submit(rows.probe, job.edit_task, is_cluster): job for job in jobs
         }
-        self.bad: list[tuple[Job, Outcome]] = []
+        self.failed: list[tuple[Job, Outcome]] = []
 
-    def await_good(self) -> None:
-        """Return once a row is found good, or all are probed: before that no worker is worth its start."""
+    def wait_for_valid_row(self) -> None:
+        """Return once one row is valid or all are probed: until then no worker needs to start."""
         while self.open and not self._collect(None):
             pass
 
-    def failures(self) -> Iterator[tuple[Job, Outcome]]:
-        """Each row that was found bad since the last look."""
+    def take_failures(self) -> Iterator[tuple[Job, Outcome]]:
+        """Yield each row that was found invalid since the last call."""
         self._collect(0)
-        found, self.bad = self.bad, []
-        yield from found
+        failed, self.failed = self.failed, []
+        yield from failed
 
     def _collect(self, seconds: float | None) -> bool:
-        """Take what is finished, after waiting so long for any (None: as long as it takes); whether one was good."""
+        """Wait up to `seconds` for a finished probe (None: no limit), and collect. Return whether a row is valid."""
         finished, _ = wait(self.open, seconds, FIRST_COMPLETED)
         results = [(self.open.pop(future), future.result()) for future in finished]
-        self.bad += [(job, outcome) for job, outcome in results if outcome]
+        self.failed += [(job, outcome) for job, outcome in results if outcome]
         return any(outcome is None for _, outcome in results)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What became of every row of a batch, in memory and as DIR/batch.json."""
+"""The state of every row of a batch, in memory and as DIR/batch.json."""
 
 import time
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import Any
 from ..base.files import write_json
 from ..pipeline.task import EditTask
 
-NAME = "batch.json"
-SHOWN = (
+RECORD_NAME = "batch.json"
+ROW_KEYS = (
     "line",
     "output",
     "status",
@@ -23,14 +23,14 @@ SHOWN = (
     "attempts",
     "traceback",
 )
-OPEN = ("waiting", "running", "stopped")  # nothing came of it yet
-WRITE_EVERY = 0.5  # seconds between two writings of a running batch, at least
-SHARE = 0.02  # of the time that writing may take, at most
+OPEN_STATUSES = ("waiting", "running", "stopped")  # rows without an outcome
+WRITE_INTERVAL = 0.5  # seconds between two writes of a running batch, at least
+WRITE_SHARE = 0.02  # of the time that writing may take, at most
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one attempt of a job, as its worker says it."""
+    """The outcome of one attempt at a job, as its worker reports it."""
 
     status: str  # done, stopped, failed
     seconds: float | None = None
@@ -41,91 +41,98 @@ class Outcome:
 
 @dataclass
 class Job:
-    """A row and what became of it."""
+    """A row and its state."""
 
     line: int  # of the file, from 1
-    task: EditTask | None = None  # None: the row is none
-    status: str = "waiting"  # waiting, running, done, skipped (was done before), failed, stopped
+    task: EditTask | None = None  # None: the row is invalid
+    status: str = (
+        "waiting"  # waiting, running, done, skipped (done by an earlier run), failed, stopped
+    )
     sentence: str = ""  # why it failed
     code: int = 0  # as the exit codes of `holdfast edit`
-    seconds: float | None = None  # on the worker, with loading and writing
-    node: str | None = None  # the machine, and the process on it, of the last attempt
+    seconds: float | None = None  # on the worker, loading and writing included
+    node: str | None = None  # machine and process of the last attempt
     pid: int | None = None
     attempts: int = 0
     traceback: str = ""  # of a bug
+
+    @property
+    def edit_task(self) -> EditTask:
+        assert self.task is not None, "an invalid row has no task"
+        return self.task
 
     @property
     def output(self) -> str | None:
         return self.task.output if self.task else None
 
     @property
-    def kind(self) -> tuple:
-        """What a worker has to load for it."""
-        task = self.task
+    def backbone_key(self) -> tuple:
+        """What a worker has to load for the job; equal for jobs that share a loaded backbone."""
+        task = self.edit_task
         return task.backbone, task.weights, task.image_model, task.device, task.dtype
 
     def fail(self, sentence: object, code: int, traceback: str = "") -> None:
         self.status, self.code, self.traceback = "failed", code, traceback
         self.sentence = " ".join(str(sentence).split())
 
-    def end(self, outcome: Outcome) -> None:
-        """Write down what came of it."""
+    def finish(self, outcome: Outcome) -> None:
+        """Store the outcome of an attempt."""
         if outcome.status == "failed":
             self.fail(outcome.sentence, outcome.code, outcome.traceback)
         else:
             self.status, self.seconds = outcome.status, outcome.seconds
 
-    def described(self) -> dict:
-        return {name: getattr(self, name) for name in SHOWN}
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ROW_KEYS}
 
 
 def exit_code(jobs: Iterable[Job]) -> int:
-    """0 where every row is done; the code that all failed rows share; 1 where they differ."""
+    """Return 0 if every row is done, the code that all failed rows share, or 1 if their codes differ."""
     codes = {job.code for job in jobs if job.status == "failed"}
     return 0 if not codes else codes.pop() if len(codes) == 1 else 1
 
 
 @dataclass
-class Record:
+class BatchRecord:
     """DIR/batch.json while a batch runs."""
 
     folder: Path
     jobs: list[Job]
-    about: dict[str, Any]  # how it is run
-    began: float = field(default_factory=time.time)
-    next: float = 0.0  # not to be written again before
+    info: dict[str, Any]  # file, run token and settings of the batch
+    start: float = field(default_factory=time.time)
+    next_write: float = 0.0  # on the monotonic clock
 
-    def counts(self) -> Counter:
+    def count_by_status(self) -> Counter[str]:
         return Counter(job.status for job in self.jobs)
 
-    def finished(self) -> int:
-        return sum(job.status not in OPEN for job in self.jobs)
+    def count_finished(self) -> int:
+        return sum(job.status not in OPEN_STATUSES for job in self.jobs)
 
-    def data(self) -> dict:
-        counts = self.counts()
-        kinds = ("done", "skipped", "failed")
+    def to_dict(self) -> dict[str, Any]:
+        counts = self.count_by_status()
+        statuses = ("done", "skipped", "failed")
         return {
-            **self.about,
-            "seconds": round(time.time() - self.began, 1),
+            **self.info,
+            "seconds": round(time.time() - self.start, 1),
             "count": len(self.jobs),
-            **{kind: counts[kind] for kind in kinds},
-            "open": sum(counts[kind] for kind in OPEN),
-            "rows": [job.described() for job in self.jobs],
+            **{status: counts[status] for status in statuses},
+            "open": sum(counts[status] for status in OPEN_STATUSES),
+            "rows": [job.to_dict() for job in self.jobs],
         }
 
     def write(self) -> None:
         begin = time.monotonic()
-        write_json(self.folder / NAME, self.data())
+        write_json(self.folder / RECORD_NAME, self.to_dict())
         end = time.monotonic()
-        self.next = end + max(WRITE_EVERY, (end - begin) / SHARE)
+        self.next_write = end + max(WRITE_INTERVAL, (end - begin) / WRITE_SHARE)
 
-    def write_now_and_then(self) -> None:
-        if time.monotonic() > self.next:
+    def write_if_due(self) -> None:
+        if time.monotonic() > self.next_write:
             self.write()
 
 
-def left(finished: int, count: int, seconds: float) -> str:
-    """The time that is left, as long as each took until now: " 4 min left"; empty before the first is finished."""
+def remaining_text(finished: int, count: int, seconds: float) -> str:
+    """Return the remaining time at the pace so far, ", 4 min left"; empty before the first job is finished."""
     if not finished or finished >= count:
         return ""
     rest = (count - finished) * seconds / finished

@@ -1,4 +1,4 @@
-"""The rows of a batch: an EditTask a line, as JSON. What is wrong with one is said before any work is begun."""
+"""The rows of a batch: one EditTask a line, as JSON. Invalid rows are reported before any work starts."""
 
 import json
 import os
@@ -10,7 +10,15 @@ from typing import Any
 
 from .. import methods
 from ..base.errors import MissingDependencyError, UserError
-from ..base.exit_codes import BAD_INPUT, FAILED, OUT_OF_MEMORY, MISSING, PATH_ERRORS, NO_MEMORY, format_os_error
+from ..base.exit_codes import (
+    BAD_INPUT,
+    FAILED,
+    MISSING,
+    NO_MEMORY,
+    OUT_OF_MEMORY,
+    PATH_ERRORS,
+    format_os_error,
+)
 from ..base.memory import is_out_of_memory
 from ..base.notices import collect_notices
 from ..base.old_names import rename_fields
@@ -19,25 +27,25 @@ from ..pipeline import jobs as single
 from ..pipeline.output_paths import all_paths, check_output_path, parse_output
 from ..pipeline.task import EditTask
 from ..pipeline.validation import check_files_exist, input_files
-from .record import NAME, Job, Outcome
+from .record import RECORD_NAME, Job, Outcome
 
 BOM = b"\xef\xbb\xbf"
 EXAMPLE = '{"input": "jeep.mp4", "source_prompt": "a silver jeep", "target_prompt": "a red jeep"}'
 
 
-def read(file: Path, folder: Path, anywhere: bool = False) -> list[Job]:
-    """A job for every line that is neither empty nor begins with `#`. One that is no EditTask has failed already.
+def read_jobs(file: Path, folder: Path, anywhere: bool = False) -> list[Job]:
+    """Return a job for every line that is neither empty nor starts with `#`. Jobs of invalid rows have failed.
 
-    file: its rows name their files from its own folder. folder: where their outputs go. anywhere: outputs may also lie
-    outside it. Raises ValueError where no line is a row, OSError where the file cannot be read.
+    file: relative paths in its rows start at its folder. folder: for outputs. anywhere: outputs may also lie outside
+    it. Raise UserError if no line is a row, OSError if the file cannot be read.
     """
-    found = [_job(line, raw, file.parent.absolute(), folder) for line, raw in _lines(file)]
-    if not found:
-        raise UserError(f"{file} holds no row; a row is a line such as {EXAMPLE}")
+    jobs = [_make_job(line, raw, file.parent.absolute(), folder) for line, raw in _lines(file)]
+    if not jobs:
+        raise UserError(f"{file} contains no jobs", f"a job is a line such as {EXAMPLE}")
     if not anywhere:
-        _refuse_outside(found, folder)
-    _refuse_shared(found, (folder / NAME, file))
-    return found
+        _refuse_outside(jobs, folder)
+    _refuse_conflicts(jobs, (folder / RECORD_NAME, file))
+    return jobs
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -46,143 +54,154 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
             yield line, raw
 
 
-def _job(line: int, raw: bytes, base: Path, folder: Path) -> Job:
+def _make_job(line: int, raw: bytes, base: Path, folder: Path) -> Job:
     job = Job(line)
     try:
-        job.task = EditTask.from_dict(_placed(_row(raw), base, folder))
+        job.task = EditTask.from_dict(_resolve_paths(_parse_row(raw), base, folder))
     except ValueError as error:
         job.fail(error, BAD_INPUT)
     return job
 
 
-def _row(raw: bytes) -> dict[str, Any]:
+def _parse_row(raw: bytes) -> dict[str, Any]:
     try:
         row = json.loads(raw.decode())
     except json.JSONDecodeError as error:
-        raise UserError(f"the row is no JSON: {error.msg} at column {error.colno}") from error
+        raise UserError(f"invalid JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the row is no JSON: {error}") from error
+        raise UserError(f"invalid JSON: {error}") from error
     if not isinstance(row, dict):
-        raise UserError(f"a row is one object, such as {EXAMPLE}")
+        raise UserError("the row is not a JSON object", f"write one such as {EXAMPLE}")
     return row
 
 
-def _placed(row: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
-    """The same with whole paths. What is no text is left for EditTask to refuse."""
+def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
+    """Return the row with full paths. Values that are not text are left for EditTask to refuse."""
     row, name = rename_fields(row), row.get("id")
     row.pop("id", None)
     for key in ("input", "first_frame", "mask", "weights"):
         if isinstance(row.get(key), str):
-            row[key] = _whole(row[key], base, key)
+            row[key] = _resolve(row[key], base, key)
     if isinstance(row.get("image_model"), str):
-        row["image_model"] = _pair(row["image_model"], base, "weights")
+        row["image_model"] = _resolve_pair(row["image_model"], base, "weights")
     if isinstance(row.get("keyframes"), list):
-        pairs = row["keyframes"]
-        row["keyframes"] = [_pair(p, base, "input") if isinstance(p, str) else p for p in pairs]
+        row["keyframes"] = [
+            _resolve_pair(pair, base, "input") if isinstance(pair, str) else pair
+            for pair in row["keyframes"]
+        ]
     if isinstance(row.get("output", ""), str) and isinstance(row.get("input"), str):
-        row["output"] = str(Path(folder.absolute(), parse_output(row.get("output") or _named(name, row))))
+        output = parse_output(row.get("output") or _default_output(name, row))
+        row["output"] = str(Path(folder.absolute(), output))
     return row
 
 
-def _whole(text: str, base: Path, key: str) -> str:
-    """A path from the rows' folder; a mask may be words or a box, and weights a hub id."""
-    place = base / text
-    spoken = key == "mask" and (text == "auto" or "," in text)
-    if not text.strip() or ((spoken or key == "weights") and not place.exists()):
+def _resolve(text: str, base: Path, key: str) -> str:
+    """Return a path relative to the rows' folder. A mask may be a word or a box, and weights a hub id."""
+    path = base / text
+    may_be_name = key == "weights" or (key == "mask" and (text == "auto" or "," in text))
+    if not text.strip() or (may_be_name and not path.exists()):
         return text
-    return str(place)
+    return str(path)
 
 
-def _pair(text: str, base: Path, key: str) -> str:
-    """Likewise of the second half of NAME=PATH."""
+def _resolve_pair(text: str, base: Path, key: str) -> str:
+    """Resolve the path in NAME=PATH."""
     name, mark, path = text.partition("=")
-    return name + mark + (_whole(path, base, key) if path else "")
+    return name + mark + (_resolve(path, base, key) if path else "")
 
 
-def _named(name: Any, row: dict[str, Any]) -> str:
-    """The file of a row without an output: by its id, else by its clip."""
+def _default_output(name: Any, row: dict[str, Any]) -> str:
+    """Return the output of a row that names none: by its id, else by its clip."""
     if name is None:
         return f"{Path(row['input']).stem}.mp4"
-    plain = isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip()
-    if not plain or Path(str(name)).name != str(name) or str(name).startswith("."):
-        raise UserError(f"id is a plain name for a file, not {name!r}")
+    is_text = isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip()
+    if not is_text or Path(str(name)).name != str(name) or str(name).startswith("."):
+        raise UserError(f"id is {name!r}", "use a file name without a folder and an ending")
     return f"{name}.mp4"
 
 
-def _refuse_outside(found: list[Job], folder: Path) -> None:
-    """Fail rows whose output lies outside the batch's folder: a file of rows may come from another person."""
+def _refuse_outside(jobs: list[Job], folder: Path) -> None:
+    """Fail rows whose output lies outside the batch's folder: the rows may come from another person."""
     root = Path(os.path.realpath(folder))
-    for job in found:
-        if job.task and not Path(os.path.realpath(job.output)).is_relative_to(root):
+    for job in jobs:
+        if job.output and not Path(os.path.realpath(job.output)).is_relative_to(root):
             cause = f"output {job.output} lies outside {folder}"
-            job.fail(
-                UserError(cause, "name it from there, or allow it by --outputs-anywhere"), BAD_INPUT
-            )
+            remedy = "use a path inside it, or allow others with --outputs-anywhere"
+            job.fail(UserError(cause, remedy), BAD_INPUT)
 
 
-def _refuse_shared(found: list[Job], kept: Iterable[Path]) -> None:
-    """Fail rows that would replace each other's files, or the batch's own: results would go by the order."""
-    makers: dict[str, list[Job]] = defaultdict(list)
-    ready = [job for job in found if job.task and job.status != "failed"]
-    for job in ready:
-        makers[os.path.realpath(job.output)].append(job)
-    kept = {os.path.realpath(path) for path in kept}
-    for job in ready:
-        others = [other.line for other in makers[os.path.realpath(job.output)] if other is not job]
-        read = (other for name in input_files(job.task) for other in makers[os.path.realpath(name)])
-        first = [other.line for other in read if other is not job]
-        if others:
-            lines = ", ".join(map(str, others))
-            job.fail(f"line {lines} writes {job.output} too: give each row an id", BAD_INPUT)
-        elif first:
-            job.fail(f"it is made from what line {first[0]} makes: run it afterwards", BAD_INPUT)
-        elif kept & {os.path.realpath(path) for path in all_paths(Path(job.output))}:
-            job.fail(f"{job.output} would replace the batch's own files", BAD_INPUT)
+def _refuse_conflicts(jobs: list[Job], reserved: Iterable[Path]) -> None:
+    """Fail rows that would overwrite each other's files or the batch's own: results would depend on the order."""
+    writers: dict[str, list[Job]] = defaultdict(list)
+    valid = [job for job in jobs if job.task and job.status != "failed"]
+    for job in valid:
+        writers[os.path.realpath(job.edit_task.output)].append(job)
+    reserved_paths = {os.path.realpath(path) for path in reserved}
+    for job in valid:
+        conflict = _find_conflict(job, writers, reserved_paths)
+        if conflict:
+            job.fail(conflict, BAD_INPUT)
 
 
-def check(job: Job, elsewhere: bool) -> None:
-    """Skip a job that is done, and fail one that cannot be, as far as that costs next to nothing: no clip is read.
-
-    elsewhere: other machines do the work; weights that are not on this one may be on them.
-    """
-    try:
-        if single.finished_manifest(job.task):
-            job.status = "skipped"
-            return
-        check_files_exist(job.task)
-        check_output_path(job.task.output, input_files(job.task))
-        methods.load(job.task.method)
-        registry.describe_backbone(job.task.backbone, job.task.weights)
-    except Exception as error:  # one row's bug is not the others'
-        if not (elsewhere and isinstance(error, MissingDependencyError)):
-            job.end(failure(error))
-
-
-def probe(task: EditTask, elsewhere: bool) -> Outcome | None:
-    """Read a task's files, and find all that is wrong with it before weights are loaded. None where nothing is."""
-    from ..pipeline import run
-
-    with collect_notices():  # the edit says it again, in its manifest
-        try:
-            run.open_session(task, None)
-        except Exception as error:  # one row's bug is not the others'
-            if not (elsewhere and isinstance(error, MissingDependencyError)):
-                return failure(error)
+def _find_conflict(job: Job, writers: dict[str, list[Job]], reserved: set[str]) -> UserError | None:
+    task = job.edit_task
+    others = [other.line for other in writers[os.path.realpath(task.output)] if other is not job]
+    if others:
+        lines = ", ".join(map(str, others))
+        return UserError(f"line {lines} also writes {task.output}", "give each row an id")
+    inputs = (other for name in input_files(task) for other in writers[os.path.realpath(name)])
+    makers = [other.line for other in inputs if other is not job]
+    if makers:
+        return UserError(f"it reads the output of line {makers[0]}", "run it in a later batch")
+    if reserved & {os.path.realpath(path) for path in all_paths(Path(task.output))}:
+        return UserError(f"{task.output} would overwrite the batch's own files", "rename it")
     return None
 
 
-def failure(error: BaseException) -> Outcome:
-    """An error as what came of a job: a sentence and an exit code as the command line has them; a bug with its
-    traceback.
+def check(job: Job, is_cluster: bool) -> None:
+    """Skip a job that is done, and fail one that cannot work, without reading its clip.
+
+    is_cluster: other machines do the work; weights that are missing here may be there.
     """
-    sentence, code = why(error)
-    is_bug = not (isinstance(error, (MissingDependencyError, UserError, OSError)) or is_out_of_memory(error))
+    task = job.edit_task
+    try:
+        if single.finished_manifest(task):
+            job.status = "skipped"
+            return
+        check_files_exist(task)
+        check_output_path(task.output, input_files(task))
+        methods.load(task.method)
+        registry.describe_backbone(task.backbone, task.weights)
+    except Exception as error:  # a bug in one row must not end the batch
+        if not (is_cluster and isinstance(error, MissingDependencyError)):
+            job.finish(failed_outcome(error))
+
+
+def probe(task: EditTask, is_cluster: bool) -> Outcome | None:
+    """Read a task's files and validate it without loading weights. Return the failure, or None if it is valid."""
+    from ..pipeline import run
+
+    with collect_notices():  # the edit repeats the notices in its manifest
+        try:
+            run.open_session(task, None)
+        except Exception as error:  # a bug in one row must not end the batch
+            if not (is_cluster and isinstance(error, MissingDependencyError)):
+                return failed_outcome(error)
+    return None
+
+
+def failed_outcome(error: BaseException) -> Outcome:
+    """Return the outcome of a failed job, with the command line's sentence and exit code, and a bug's traceback."""
+    sentence, code = describe_error(error)
+    is_bug = not (
+        isinstance(error, (MissingDependencyError, UserError, OSError)) or is_out_of_memory(error)
+    )
     trace = "".join(traceback.format_exception(error)) if is_bug else ""
     return Outcome("failed", sentence=sentence, code=code, traceback=trace)
 
 
-def why(error: BaseException) -> tuple[str, int]:
-    """What to say of an error, and its exit code, as the command line has them."""
+def describe_error(error: BaseException) -> tuple[str, int]:
+    """Return the sentence and the exit code that the command line has for an error."""
     if isinstance(error, MissingDependencyError):
         return str(error), MISSING
     if isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""Run a batch: every row once, whatever dies on the way."""
+"""Run a batch: every row exactly once, also if workers crash."""
 
 import contextlib
 import uuid
@@ -6,170 +6,182 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import UserError
-from ..base.exit_codes import FAILED, OUT_OF_MEMORY, NO_MEMORY
+from ..base.exit_codes import FAILED, NO_MEMORY, OUT_OF_MEMORY
 from ..base.notices import warn_user
 from ..pipeline.locks import lock_output
 from . import rows
-from .crew import TICK, Crew, Dead, Hand
 from .probes import Probes
-from .record import NAME, Job, Outcome, Record
-from .session import session
+from .record import RECORD_NAME, BatchRecord, Job, Outcome
+from .session import connect_ray
+from .worker_pool import POLL_INTERVAL, WorkerDeath, WorkerHandle, WorkerPool
 
-Told = Callable[[Record], None]
+ProgressCallback = Callable[[BatchRecord], None]
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a batch is run. None of it changes a result, but for `threads` on some models."""
+class BatchOptions:
+    """How to run a batch. No option changes a result, except `threads` on some models."""
 
     workers: int | None = None  # None: one for every GPU, or one
-    ray: str | None = None  # the cluster's address; None: this machine alone
-    retries: int = 2  # of a job whose worker died, or ran out of memory
-    threads: int | None = None  # of torch, in each worker; None: as many as a single run here has
-    gpus: float = 1.0  # of a GPU, for each worker, where there are any
-    timeout: float | None = (
-        None  # seconds that a job may take, with loading; None: as long as it takes
-    )
+    ray: str | None = None  # the cluster's address; None: this machine only
+    retries: int = 2  # of a job whose worker died or ran out of memory
+    threads: int | None = None  # torch threads of each worker; None: as many as a single run has
+    gpus: float = 1.0  # GPUs for each worker, if there are any
+    timeout: float | None = None  # seconds that a job may take, loading included; None: no limit
     anywhere: bool = False  # outputs may lie outside the batch's folder
 
 
-def run(file: Path, folder: Path, options: Options, told: Told = lambda record: None) -> Record:
-    """Do all rows of a file that are not done. Returns what became of each; DIR/batch.json holds the same.
+def run_batch(
+    file: Path,
+    folder: Path,
+    options: BatchOptions,
+    on_progress: ProgressCallback = lambda record: None,
+) -> BatchRecord:
+    """Do all rows of a file that are not done. Return the state of each; DIR/batch.json holds the same.
 
-    told: called with the record as it goes. Raises ValueError for a file without rows, a folder that another batch
-    works in, or workers that cannot start; Missing without Ray. Ctrl-C saves what is under way, and is raised.
+    on_progress: called with the record as it changes. Raise UserError for a file without rows, a folder that another
+    batch uses, or workers that cannot start; MissingDependencyError without Ray. Ctrl-C saves running jobs, and is
+    raised again.
     """
-    jobs = rows.read(file, folder, options.anywhere)
+    jobs = rows.read_jobs(file, folder, options.anywhere)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; results go into a folder")
+        raise UserError(f"{folder} is a file", "choose a folder for the results")
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"jobs": str(file.absolute()), "run": uuid.uuid4().hex}
-    record = Record(folder, jobs, about)
-    with lock_output(folder / NAME), _recorded(record):
+    record = BatchRecord(folder, jobs, {"jobs": str(file.absolute()), "run": uuid.uuid4().hex})
+    with lock_output(folder / RECORD_NAME), _write_finally(record):
         for job in jobs:
             if job.status == "waiting":
-                rows.check(job, elsewhere=options.ray is not None)
-        told(record)
-        if record.counts()["waiting"]:
-            _work(record, options, told)
+                rows.check(job, is_cluster=options.ray is not None)
+        on_progress(record)
+        if record.count_by_status()["waiting"]:
+            _do_waiting(record, options, on_progress)
     return record
 
 
 @contextlib.contextmanager
-def _recorded(record: Record) -> Iterator[None]:
-    """Whatever happens: DIR/batch.json says what was done until then."""
+def _write_finally(record: BatchRecord) -> Iterator[None]:
+    """Write DIR/batch.json when the block ends, also after an error."""
     try:
         yield
     finally:
         record.write()
 
 
-def _work(record: Record, options: Options, told: Told) -> None:
+def _do_waiting(record: BatchRecord, options: BatchOptions, on_progress: ProgressCallback) -> None:
     waiting = [job for job in record.jobs if job.status == "waiting"]
     with contextlib.closing(Probes(waiting, options.ray is not None)) as probes:
-        probes.await_good()
-        _drop_bad(waiting, probes)
-        told(record)
+        probes.wait_for_valid_row()
+        _drop_invalid(waiting, probes)
+        on_progress(record)
         if not waiting:
             return
-        with session(options.ray, options.workers) as ray:
-            crew = _crew(ray, record, options, waiting)
-            record.write()  # before any worker looks for it
+        with connect_ray(options.ray, options.workers) as ray:
+            pool = _make_pool(ray, record, options, waiting)
+            record.write()  # before a worker looks for it
             try:
-                _exhaust(waiting, crew, probes, Progress(record, options.retries, told))
-            finally:  # Ctrl-C, for one
-                _stop(crew, record)
+                _run_jobs(waiting, pool, probes, Progress(record, options.retries, on_progress))
+            finally:  # also after Ctrl-C
+                _stop(pool, record)
 
 
-def _drop_bad(waiting: list[Job], probes: Probes) -> None:
-    """Fail rows that were found bad and that no worker has yet."""
-    for job, outcome in probes.failures():
+def _drop_invalid(waiting: list[Job], probes: Probes) -> None:
+    """Fail the rows that were found invalid and that no worker has yet."""
+    for job, outcome in probes.take_failures():
         if job in waiting:
             waiting.remove(job)
-            job.end(outcome)
+            job.finish(outcome)
 
 
-def _stop(crew: Crew, record: Record) -> None:
+def _stop(pool: WorkerPool, record: BatchRecord) -> None:
     try:
-        for _, job, outcome in crew.stop():
+        for _, job, outcome in pool.stop():
             if isinstance(outcome, Outcome):
-                job.end(outcome)
+                job.finish(outcome)
     finally:
         for job in record.jobs:
             job.status = "stopped" if job.status == "running" else job.status
 
 
-def _crew(ray, record: Record, options: Options, waiting: list[Job]) -> Crew:
+def _make_pool(
+    ray: Any, record: BatchRecord, options: BatchOptions, waiting: list[Job]
+) -> WorkerPool:
     import torch
 
-    there = ray.cluster_resources()
-    wanted = any(job.task.device != "cpu" for job in waiting)
-    gpus = options.gpus if there.get("GPU") and wanted else 0.0
-    room = int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 0))
-    size = options.workers or (max(1, room) if gpus else 1)
-    if size > room:
-        warn_user(f"there is room for {room} of {size} workers; the others wait")
-    if options.gpus != Options.gpus and not gpus:
+    resources = ray.cluster_resources()
+    may_use_gpu = any(job.edit_task.device != "cpu" for job in waiting)
+    gpus = options.gpus if resources.get("GPU") and may_use_gpu else 0.0
+    capacity = int(resources["GPU"] / gpus) if gpus else int(resources.get("CPU", 0))
+    size = options.workers or (max(1, capacity) if gpus else 1)
+    if size > capacity:
+        warn_user(f"only {capacity} of {size} workers fit; the rest will be queued")
+    if options.gpus != BatchOptions.gpus and not gpus:
         warn_user("no GPU is used, so --gpus has no effect")
     threads = options.threads or torch.get_num_threads()
     worker = {"threads": threads, "gpus": gpus}
-    record.about |= {"workers": size, **worker, "timeout": options.timeout}
-    meeting = (str(record.folder.absolute()), record.about["run"])
-    return Crew(ray, size, worker, meeting, options.timeout)
+    record.info |= {"workers": size, **worker, "timeout": options.timeout}
+    rendezvous = (str(record.folder.absolute()), record.info["run"])
+    return WorkerPool(ray, size, worker, rendezvous, options.timeout)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running batch writes down what it does, and how often it tries."""
+    """The record of a running batch, how often a job is retried, and who is informed."""
 
-    record: Record
+    record: BatchRecord
     retries: int
-    told: Told
+    on_progress: ProgressCallback
 
-    def say(self) -> None:
-        self.record.write_now_and_then()
-        self.told(self.record)
+    def update(self) -> None:
+        self.record.write_if_due()
+        self.on_progress(self.record)
 
 
-def _exhaust(waiting: list[Job], crew: Crew, probes: Probes, progress: Progress) -> None:
-    while waiting or crew.busy():
-        _drop_bad(waiting, probes)
-        crew.fill(len(waiting) + len(crew.busy()))
-        for hand in crew.idle()[: len(waiting)]:
-            job = chosen(waiting, hand, Counter(other.kind for other in crew.busy()))
+def _run_jobs(waiting: list[Job], pool: WorkerPool, probes: Probes, progress: Progress) -> None:
+    while waiting or pool.busy():
+        _drop_invalid(waiting, probes)
+        pool.scale_up(len(waiting) + len(pool.busy()))
+        for worker in pool.idle()[: len(waiting)]:
+            in_use = Counter(other.backbone_key for other in pool.busy())
+            job = choose_job(waiting, worker, in_use)
             waiting.remove(job)
-            crew.give(hand, job)
-        for hand, job, outcome in crew.settled(TICK):
-            if _again(job, outcome, progress.retries):
+            pool.assign(worker, job)
+        for worker, job, outcome in pool.wait_any(POLL_INTERVAL):
+            if _needs_retry(job, outcome, progress.retries):
                 waiting.insert(0, job)
-            if isinstance(outcome, Outcome) and outcome.code == NO_MEMORY and hand in crew.hands:
-                crew.dismiss(hand)  # a fresh process has all its memory again
-        progress.say()
+            is_full = isinstance(outcome, Outcome) and outcome.code == NO_MEMORY
+            if is_full and worker in pool.workers:
+                pool.remove(worker)  # a new process has all of its memory
+        progress.update()
 
 
-def chosen(waiting: list[Job], hand: Hand, taken: Counter) -> Job:
-    """The first job that the worker's backbone fits; else of the kind that has most jobs for the workers on it."""
-    kinds = Counter(job.kind for job in waiting)
-    kind = hand.kind
-    if kind not in kinds:
-        kind = max(kinds, key=lambda kind: kinds[kind] / (1 + taken[kind]))
-    return next(job for job in waiting if job.kind == kind)
+def choose_job(waiting: list[Job], worker: WorkerHandle, in_use: Counter) -> Job:
+    """Choose the first job for the worker's loaded backbone, else one for the backbone with most jobs a worker.
+
+    in_use: workers by backbone key.
+    """
+    counts = Counter(job.backbone_key for job in waiting)
+    chosen = worker.backbone_key
+    if chosen not in counts:
+        chosen = max(counts, key=lambda key: counts[key] / (1 + in_use[key]))
+    return next(job for job in waiting if job.backbone_key == chosen)
 
 
-def _again(job: Job, outcome: Outcome | Dead, retries: int) -> bool:
-    """Write down what came of a job; whether it is to be tried again."""
-    if isinstance(outcome, Dead) and not outcome.begun:
+def _needs_retry(job: Job, outcome: Outcome | WorkerDeath, retries: int) -> bool:
+    """Store the outcome of an attempt. Return whether the job is to be retried."""
+    if isinstance(outcome, WorkerDeath) and not outcome.had_begun:
         job.status = "waiting"
         return True
-    memory = outcome.memory if isinstance(outcome, Dead) else outcome.code == NO_MEMORY
-    if not (isinstance(outcome, Dead) or memory):
-        job.end(outcome)
+    is_dead = isinstance(outcome, WorkerDeath)
+    out_of_memory = outcome.out_of_memory if is_dead else outcome.code == NO_MEMORY
+    if not (is_dead or out_of_memory):
+        job.finish(outcome)
         return False
     if job.attempts <= retries:
         job.status = "waiting"
         return True
     died = f"its worker died {job.attempts} times: {outcome.sentence}"
-    job.fail(OUT_OF_MEMORY if memory else died, NO_MEMORY if memory else FAILED)
+    job.fail(OUT_OF_MEMORY if out_of_memory else died, NO_MEMORY if out_of_memory else FAILED)
     return False

@@ -1,4 +1,4 @@
-"""Ray: a session on this machine or in a cluster."""
+"""Connections to Ray: a session on this machine, or a cluster."""
 
 import contextlib
 import logging
@@ -12,11 +12,11 @@ from typing import Any
 
 from ..base.errors import MissingDependencyError, UserError
 
-OBJECTS = 80 * 2**20  # bytes that Ray sets aside for results, of which ours are a number each
-REACHED_WITHIN = 10.0  # seconds
-# Read by Ray when it is imported and when it starts: nothing is reported to its makers, its lines about dead workers
-# do not go to our standard output, and a worker without a GPU of its own sees what the machine has.
-QUIET = {
+OBJECT_STORE_BYTES = 80 * 2**20  # Ray's store for results; ours are a few numbers each
+CONNECT_TIMEOUT = 10.0  # seconds
+# Ray reads these when it is imported and when it starts: it sends no usage statistics, prints no messages about dead
+# workers to our standard output, and does not hide the GPUs from a worker that reserves none.
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -25,54 +25,60 @@ QUIET = {
 
 
 @contextlib.contextmanager
-def session(address: str | None, workers: int | None) -> Iterator[Any]:
-    """The module ray, connected. address: of a cluster to which this machine belongs; None starts one for this run, on
-    this machine alone, that ends with it. Raises Missing without the package, ValueError where no cluster answers.
+def connect_ray(address: str | None, workers: int | None) -> Iterator[Any]:
+    """Connect to Ray for the block and yield its module.
+
+    address: of a cluster that this machine belongs to; None starts a session on this machine that ends with the block.
+    Raise MissingDependencyError without the package, UserError if no cluster answers.
     """
     if address and address.startswith("ray://"):
         raise UserError(
-            f"{address} is for Ray's client; run this on a machine of the cluster, with --ray auto"
+            f"{address} is an address for Ray's client",
+            "run this on a machine of the cluster, with --ray auto",
         )
-    fresh = {} if address else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with _environment(QUIET | fresh), _same_signals():
-        ray = _imported()
-        how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with _set_environment(ENVIRONMENT | ({} if address else token)), _preserve_sigterm():
+        ray = _import_ray()
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address:
-            _connect(ray, address, how)
+            _join_cluster(ray, address, options)
         else:
-            how |= {"include_dashboard": False, "object_store_memory": OBJECTS}
-            ray.init("local", num_cpus=max(workers or 1, os.cpu_count() or 1), **how)
+            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            ray.init("local", num_cpus=max(workers or 1, os.cpu_count() or 1), **options)
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _imported():
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("batch needs ray; get it with: pip install 'holdfast[batch]'") from error
+        raise MissingDependencyError(
+            "batch needs ray; get it with: pip install 'holdfast[batch]'"
+        ) from error
     return ray
 
 
-def _connect(ray, address: str, how: dict[str, Any]) -> None:
+def _join_cluster(ray: Any, address: str, options: dict[str, Any]) -> None:
     try:
         if address != "auto":
             host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), REACHED_WITHIN).close()  # Ray asks for ever
-        ray.init(address, **how)
+            # Ray itself would retry for ever.
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
+        ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        said = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"no Ray cluster can be joined at {address} ({said}); "
-            "start one with: ray start --head, and run this on one of its machines"
+            f"no Ray cluster can be joined at {address} ({reason})",
+            "start one with: ray start --head, and run this on one of its machines",
         ) from error
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """These variables for the block; what the user has set stays."""
+def _set_environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the block. Variables that the user has set are unchanged."""
     new = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -83,12 +89,12 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it is to stop a batch as Ctrl-C does."""
-    ours = threading.current_thread() is threading.main_thread()  # the only one that may say
+def _preserve_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces: the signal must stop a batch as Ctrl-C does."""
+    is_main_thread = threading.current_thread() is threading.main_thread()  # others must not set it
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if ours and before is not None:
+        if is_main_thread and before is not None:
             signal.signal(signal.SIGTERM, before)

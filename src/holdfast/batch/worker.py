@@ -1,4 +1,4 @@
-"""A worker: a process that holds one warm backbone and does one job after the other. Nothing of Ray is in it."""
+"""A worker: a process that holds one loaded backbone and does one job after another. It knows nothing of Ray."""
 
 import gc
 import json
@@ -10,90 +10,92 @@ from pathlib import Path
 from typing import Any
 
 from ..base.notices import Notice
-from .record import NAME, Outcome
+from .record import RECORD_NAME, Outcome
 
 
-class Stopped(KeyboardInterrupt):
-    """Whoever started the batch stops it: the job saves its latents."""
+class JobInterrupt(KeyboardInterrupt):
+    """The driver stops the job, which then saves its latents."""
 
 
 class Worker:
-    """At most one `run` at a time; the others may come meanwhile, from another thread."""
+    """At most one `run` at a time. The other methods may be called meanwhile, from another thread."""
 
     def __init__(self, threads: int):
         self.threads = threads
-        self.loaded: tuple | None = None  # what the backbone is
-        self.backbone = None
-        self.output: str | None = None  # of the job that is under way
+        self.loaded: tuple | None = None  # identity of the backbone
+        self.backbone: Any = None
+        self.output: str | None = None  # of the running job
         self.cancelled: str | None = None
         self.stopping = False
 
-    def ready(self, folder: str, run: str) -> dict[str, Any]:
-        """Which Holdfast is here, and whether the batch's folder is the one that the driver writes to."""
+    def describe(self, folder: str, run: str) -> dict[str, Any]:
+        """Return this worker's version and process, and whether it sees the folder that the driver writes to.
+
+        run: the token that batch.json in this folder must contain.
+        """
         from .. import __version__
 
-        seen = _sees(Path(folder) / NAME, run)
         return {
             "version": __version__,
-            "seen": seen,
+            "seen": _has_token(Path(folder) / RECORD_NAME, run),
             "node": platform.node(),
             "pid": os.getpid(),
         }
 
-    def pulse(self) -> None:
-        """Answer: that is all that is asked."""
+    def ping(self) -> None:
+        """Show that the worker lives."""
 
-    def run(self, task: dict[str, Any], kind: tuple) -> Outcome:
-        """Do a job. Whatever goes wrong in it is its own failure: the worker lives on for the next."""
+    def run(self, task: dict[str, Any], backbone_key: tuple) -> Outcome:
+        """Do a job. An error fails this job only: the worker continues with the next one."""
         import torch
 
         from ..pipeline import jobs
         from ..pipeline.task import EditTask
         from . import rows
 
-        # Of this thread: how many there are changes the last bits of some models' numbers.
+        # Per thread: the number of threads changes the last bits of some models' values.
         torch.set_num_threads(self.threads)
         begin, self.output = time.perf_counter(), task["output"]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Notice)  # the manifest holds them
-                jobs.run_job(EditTask.from_dict(task), self._warm(kind), self._report)
+                warnings.simplefilter("ignore", Notice)  # the manifest contains them
+                jobs.run_job(EditTask.from_dict(task), self._load(backbone_key), self._report)
         except KeyboardInterrupt:
             return Outcome("stopped")
-        except Exception as error:  # the one place where a job's bug ends
-            return rows.failure(error)
+        except Exception as error:  # a bug in one job must not end the worker
+            return rows.failed_outcome(error)
         finally:
             self.output = None
         return Outcome("done", round(time.perf_counter() - begin, 3))
 
     def stop(self) -> None:
-        """End the job under way, and any other, at its next step, with its latents saved."""
+        """End the running job and any later one at its next step, with its latents saved."""
         self.stopping = True
 
     def cancel(self, output: str) -> None:
-        """End the job of this output alone."""
+        """End only the job with this output, at its next step."""
         self.cancelled = output
 
-    def _report(self, *_) -> None:
+    def _report(self, *_: object) -> None:
         if self.stopping or self.cancelled == self.output:
-            raise Stopped
+            raise JobInterrupt
 
-    def _warm(self, kind: tuple):
-        """The one warm backbone: the last one goes before another is loaded."""
+    def _load(self, backbone_key: tuple) -> Any:
+        """Return the backbone of a job. Another one is released before this one is loaded."""
         from ..models import registry
 
-        name, weights, _, device, dtype = kind
-        asked = (name, weights, device, dtype)
-        wanted = (registry.weights_identity(name, weights), *asked)
+        name, weights, _, device, dtype = backbone_key
+        arguments = (name, weights, device, dtype)
+        wanted = (registry.weights_identity(name, weights), *arguments)
         if self.loaded != wanted:
             self.loaded = self.backbone = None
             gc.collect()
-            self.backbone = registry.load_backbone(*asked)
+            self.backbone = registry.load_backbone(*arguments)
             self.loaded = wanted
         return self.backbone
 
 
-def _sees(file: Path, run: str) -> bool:
+def _has_token(file: Path, run: str) -> bool:
     try:
         return json.loads(file.read_text()).get("run") == run
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG: quality against cost, quality against clip length, and by kind of edit."""
+"""The report's plots, as SVG: quality against cost, and quality by clip length, kind of edit and set of clips."""
 
 import io
 import unicodedata
@@ -6,25 +6,30 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..base.errors import MissingDependencyError
 from ..base.intervals import Estimate, estimate
 from ..metrics import is_rate
-from .tables import Results, arrow
+from .results import Results
+from .tables import direction_arrow
 
 
-def figures(results: Results, quality: str) -> dict[str, str]:
-    """Title to SVG text; a plot that has nothing to compare is left out."""
-    made = {
-        "Quality against cost": _drawn(lambda axes: _cost(axes, results, quality)),
-        "Quality by clip length": _drawn(lambda axes: _lines(axes, results, quality, "frames")),
-        "Quality by kind of edit": _drawn(lambda axes: _columns(axes, results, quality, "kind")),
-        "Quality by set of clips": _drawn(lambda axes: _columns(axes, results, quality, "group")),
+def make_plots(results: Results, quality: str) -> dict[str, str]:
+    """Return SVG text by title. A plot that has nothing to compare is left out."""
+    plots = {
+        "Quality against cost": _render(lambda axes: _plot_cost(axes, results, quality)),
+        "Quality by clip length": _render(lambda axes: _plot_lines(axes, results, quality)),
+        "Quality by kind of edit": _render(lambda axes: _plot_bars(axes, results, quality, "kind")),
+        "Quality by set of clips": _render(
+            lambda axes: _plot_bars(axes, results, quality, "group")
+        ),
     }
-    return {title: svg for title, svg in made.items() if svg}
+    return {title: svg for title, svg in plots.items() if svg}
 
 
-def _drawn(draw: Callable) -> str | None:
+def _render(draw: Callable[[Any], bool]) -> str | None:
+    """Render a plot as SVG. Return None if `draw` has nothing to show."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -38,48 +43,54 @@ def _drawn(draw: Callable) -> str | None:
         "svg.hashsalt": "holdfast",
         "font.family": "sans-serif",
         "font.size": 9,
-        "text.parse_math": False,  # a $ in a name is a $
+        "text.parse_math": False,  # a $ in a name is not a formula
     }
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # The browser draws the text, with fonts of its own.
+        # The browser draws the text with its own fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        picture = Figure(figsize=(5.2, 3.4), layout="constrained")
-        axes = picture.add_subplot()
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         if not draw(axes):
             return None
         out = io.StringIO()
-        picture.savefig(
+        figure.savefig(
             out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
         return out.getvalue()
 
 
-def _cost(axes, results: Results, quality: str) -> bool:
-    drawn = 0
-    for row in results.rows:
-        seconds = results.estimate(row, "seconds")
-        value = results.estimate(row, quality)
+def _plot_cost(axes: Any, results: Results, quality: str) -> bool:
+    count = 0
+    for variant in results.variants:
+        seconds = results.estimate(variant, "seconds")
+        value = results.estimate(variant, quality)
         if seconds and value:
-            style = {"fmt": "o", "capsize": 3, "color": _colour(drawn)}
-            label = _short(row.label, results)
-            axes.errorbar(seconds.mean, value.mean, yerr=_bars([value]), label=label, **style)
-            drawn += 1
+            style = {"fmt": "o", "capsize": 3, "color": _colour(count)}
+            label = _short_label(variant.label, results)
+            axes.errorbar(seconds.mean, value.mean, yerr=_error_bars([value]), label=label, **style)
+            count += 1
     axes.set_xlabel("seconds a clip ↓")
-    axes.set_ylabel(plain_label(quality) + arrow(quality))
-    _legend(axes, drawn)
-    return drawn > 0
+    _finish(axes, quality, count)
+    return count > 0
+
+
+def _finish(axes: Any, quality: str, count: int) -> None:
+    """Label the vertical axis, and add a legend for `count` variants."""
+    axes.set_ylabel(plain_label(quality) + direction_arrow(quality))
+    if count:
+        axes.legend(fontsize=7, frameon=False, loc="best")
 
 
 def plain_label(text: object) -> str:
-    """Text that SVG may hold: no control characters, on one line."""
+    """Return text that SVG may contain: no control characters, on one line."""
     plain = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
     return " ".join(plain.split())
 
 
-def _bars(values: list[Estimate]) -> list[list[float]]:
-    """How far intervals reach below and above their means."""
+def _error_bars(values: list[Estimate]) -> list[list[float]]:
+    """Return how far intervals reach below and above their means."""
     below = [value.mean - value.low for value in values]
     above = [value.high - value.mean for value in values]
     return [below, above]
@@ -89,71 +100,69 @@ def _colour(index: int) -> str:
     return f"C{index % 10}"
 
 
-def _legend(axes, count: int) -> None:
-    if count:
-        axes.legend(fontsize=7, frameon=False, loc="best")
-
-
-def _short(label: str, results: Results) -> str:
-    """Without the backbone, where there is but one."""
-    if len({row.backbone for row in results.rows}) > 1:
+def _short_label(label: str, results: Results) -> str:
+    """Return a label without its backbone if all variants share one."""
+    if len({variant.backbone for variant in results.variants}) > 1:
         return plain_label(label)
     return plain_label(label.rpartition(" on ")[0])
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """A figure by what its clips have in common."""
+    """Estimates of a metric by a property of the clips."""
 
-    keys: list  # in the order in which they come up
-    found: dict[str, dict]  # row label: key: Estimate
+    keys: list  # in order of appearance
+    estimates: dict[str, dict[Any, Estimate]]  # by variant label and key
 
 
-def _grouped(results: Results, quality: str, key: str) -> _Groups:
+def _group_by(results: Results, quality: str, key: str) -> _Groups:
     keys: dict = {}
-    found: dict[str, dict] = {}
-    for row in results.rows:
+    estimates: dict[str, dict[Any, Estimate]] = {}
+    for variant in results.variants:
         groups = defaultdict(list)
-        values = results.values(row, quality)
-        for record in results.of(row):
+        values = results.values(variant, quality)
+        for record in results.records_for(variant):
             if record["case"] in values:
                 groups[record[key]].append(values[record["case"]])
         keys |= dict.fromkeys(groups)
-        found[row.label] = {k: estimate(v, is_rate(quality)) for k, v in groups.items()}
-    return _Groups(list(keys), found)
+        both = ((k, estimate(group, is_rate(quality))) for k, group in groups.items())
+        estimates[variant.label] = {k: value for k, value in both if value}
+    return _Groups(list(keys), estimates)
 
 
-def _lines(axes, results: Results, quality: str, key: str) -> bool:
-    groups = _grouped(results, quality, key)
+def _plot_lines(axes: Any, results: Results, quality: str) -> bool:
+    groups = _group_by(results, quality, "frames")
     if len(groups.keys) < 2:
         return False
-    for i, (label, found) in enumerate(groups.found.items()):
-        x = sorted(found)
-        values = [found[k] for k in x]
+    for i, (label, estimates) in enumerate(groups.estimates.items()):
+        x = sorted(estimates)
+        values = [estimates[k] for k in x]
         means = [value.mean for value in values]
         style = {"fmt": "o-", "capsize": 3, "color": _colour(i)}
-        axes.errorbar(x, means, yerr=_bars(values), label=_short(label, results), **style)
+        axes.errorbar(
+            x, means, yerr=_error_bars(values), label=_short_label(label, results), **style
+        )
     axes.set_xlabel("frames")
-    axes.set_ylabel(plain_label(quality) + arrow(quality))
-    _legend(axes, len(groups.found))
+    _finish(axes, quality, len(groups.estimates))
     return True
 
 
-def _columns(axes, results: Results, quality: str, key: str) -> bool:
-    groups = _grouped(results, quality, key)
+def _plot_bars(axes: Any, results: Results, quality: str, key: str) -> bool:
+    groups = _group_by(results, quality, key)
     if len(groups.keys) < 2:
         return False
-    count = len(groups.found)
+    count = len(groups.estimates)
     width = 0.8 / count
-    for i, (label, found) in enumerate(groups.found.items()):
+    for i, (label, estimates) in enumerate(groups.estimates.items()):
         shift = (i - (count - 1) / 2) * width
-        x = [place + shift for place, k in enumerate(groups.keys) if k in found]
-        values = [found[k] for k in groups.keys if k in found]
+        x = [index + shift for index, k in enumerate(groups.keys) if k in estimates]
+        values = [estimates[k] for k in groups.keys if k in estimates]
         means = [value.mean for value in values]
         style = {"capsize": 2, "color": _colour(i)}
-        axes.bar(x, means, width, yerr=_bars(values), label=_short(label, results), **style)
+        axes.bar(
+            x, means, width, yerr=_error_bars(values), label=_short_label(label, results), **style
+        )
     names = [plain_label(k) or "(none)" for k in groups.keys]
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel(plain_label(quality) + arrow(quality))
-    _legend(axes, count)
+    _finish(axes, quality, count)
     return True

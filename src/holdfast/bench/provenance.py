@@ -1,4 +1,4 @@
-"""Where a measurement comes from: the commit of the sources, and the machine. For tables that others are to trust."""
+"""Where a measurement comes from: the commit of the sources, and the machine. Tables state both."""
 
 import os
 import platform
@@ -8,28 +8,28 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parent.parent  # src/holdfast of a checkout
+SOURCES = Path(__file__).resolve().parents[1]  # src/holdfast of a checkout
 
 
 def commit(sources: Path = SOURCES) -> str | None:
-    """The commit of a checkout of Holdfast, with -dirty where its sources differ from it. None for any other copy.
+    """Return the commit of a checkout of Holdfast, with -dirty if its sources differ from it; None for any other copy.
 
-    An installed copy may lie in another repository (a virtual environment, a vendored folder): its commit is not
+    An installed copy may lie inside another repository (a virtual environment, a vendored folder), whose commit is not
     ours.
     """
     root = sources.parent.parent
-    if sources.parent.name != "src" or not _is_ours(root):
+    if sources.parent.name != "src" or not _is_holdfast(root):
         return None
-    top = _git(root, "rev-parse", "--show-toplevel")
-    tracked = _git(root, "ls-files", "--", str(sources / "__init__.py"))
+    top = _run_git(root, "rev-parse", "--show-toplevel")
+    tracked = _run_git(root, "ls-files", "--", str(sources / "__init__.py"))
     if not (top and tracked and Path(top).resolve() == root):
         return None
-    name = _git(root, "describe", "--always")
-    changed = _git(root, "status", "--porcelain", "--", "src")
-    return f"{name}-dirty" if name and changed else name or None
+    name = _run_git(root, "describe", "--always")
+    changes = _run_git(root, "status", "--porcelain", "--", "src")
+    return f"{name}-dirty" if name and changes else name or None
 
 
-def _is_ours(root: Path) -> bool:
+def _is_holdfast(root: Path) -> bool:
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text())
     except (OSError, ValueError):
@@ -37,18 +37,20 @@ def _is_ours(root: Path) -> bool:
     return project.get("project", {}).get("name") == "holdfast"
 
 
-def _git(root: Path, *words: str) -> str:
-    """What git says; empty where there is none or it fails. Variables that point git elsewhere are left out."""
+def _run_git(root: Path, *arguments: str) -> str:
+    """Return git's output; empty if git is missing or fails. Environment variables that redirect git are removed."""
     git = shutil.which("git")
     if not git:
         return ""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    said = subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True, env=plain)
-    return said.stdout.strip() if said.returncode == 0 else ""
+    environment = {k: value for k, value in os.environ.items() if not k.startswith("GIT_")}
+    result = subprocess.run(
+        [git, "-C", str(root), *arguments], capture_output=True, text=True, env=environment
+    )
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def machine() -> str:
-    """The kind of machine, as a reader of tables wants it: two kinds do not have comparable costs."""
+    """Return the kind of machine as tables name it. Costs on different kinds are not comparable."""
     import torch
 
     if torch.cuda.is_available():
@@ -58,7 +60,8 @@ def machine() -> str:
 
 def _processor() -> str:
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        cpu_info = Path("/proc/cpuinfo").read_text()
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.machine()
+        return platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", cpu_info, re.M)
+    return match[1].strip() if match else platform.machine()

@@ -1,60 +1,90 @@
-"""What a benchmark's folder holds as JSON, checked when it is read: a file may be damaged, or another program's."""
+"""The JSON files of a benchmark's folder, validated when they are read: a file may be damaged, or another program's."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from .datasets.base import FILES, Case, file_name, is_box
+from .plan import Variant
 
-TEXT, MAYBE, NUMBER = (str,), (str, type(None)), (int, float, type(None))
-ROW = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [[TEXT]]}
-CASE = {"name": TEXT, "clip": TEXT, "source": TEXT, "target": TEXT, "kind": TEXT, "group": TEXT}
-CASE |= {"mask": MAYBE, "local": TEXT, "truth": MAYBE, "scene": (list, type(None))}
-BENCH = {"dataset": TEXT, "seed": (int,), "weights": MAYBE, "dtype": TEXT, "commands": [TEXT]}
-BENCH |= {"rules": {"mask": TEXT, "not a number": TEXT}, "rows": [ROW], "cases": [CASE]}
-FIGURES, REASONS = {...: NUMBER}, {...: TEXT}
-# what a cell that was not edited has not is not asked of one
-CELL = {"row": TEXT, "case": TEXT, "kind": TEXT, "group": TEXT, "error": MAYBE}
-CELL |= {"figures": FIGURES, "left_out": REASONS}
-OPEN = {
+# A shape is a tuple of types, a list of one shape, or a dict of shapes by key; the key `...` stands for every key.
+TEXT, OPTIONAL_TEXT, NUMBER = (str,), (str, type(None)), (int, float, type(None))
+VARIANT = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [[TEXT]]}
+CASE: dict[Any, Any] = {
+    "name": TEXT,
+    "clip": TEXT,
+    "source": TEXT,
+    "target": TEXT,
+    "kind": TEXT,
+    "group": TEXT,
+    "mask": OPTIONAL_TEXT,
+    "local": TEXT,
+    "truth": OPTIONAL_TEXT,
+    "scene": (list, type(None)),
+}
+BENCHMARK: dict[Any, Any] = {
+    "dataset": TEXT,
+    "seed": (int,),
+    "weights": OPTIONAL_TEXT,
+    "dtype": TEXT,
+    "commands": [TEXT],
+    "rules": {"mask": TEXT, "not a number": TEXT},
+    "rows": [VARIANT],
+    "cases": [CASE],
+}
+CELL: dict[Any, Any] = {
+    "row": TEXT,
+    "case": TEXT,
+    "kind": TEXT,
+    "group": TEXT,
+    "error": OPTIONAL_TEXT,
+    "figures": {...: NUMBER},
+    "left_out": {...: TEXT},
+}
+# A cell whose edit failed lacks these.
+CELL_OPTIONAL: dict[str, tuple] = {
     "seconds": NUMBER,
     "peak_memory_mb": NUMBER,
-    "commit": MAYBE,
-    "machine": MAYBE,
-    "device": MAYBE,
+    "commit": OPTIONAL_TEXT,
+    "machine": OPTIONAL_TEXT,
+    "device": OPTIONAL_TEXT,
+    "holdfast": OPTIONAL_TEXT,
+    "evaluations": NUMBER,
+    "guide_evaluations": NUMBER,
 }
-OPEN |= {"holdfast": MAYBE, "evaluations": NUMBER, "guide_evaluations": NUMBER}
 
 
-def bench(folder: Path) -> dict | None:
-    """bench.json of a folder; None where there is none. Raises ValueError."""
-    return _read(folder / "bench.json", BENCH)
+def read_benchmark(folder: Path) -> dict[str, Any] | None:
+    """Read bench.json of a folder. Return None if there is none; raise UserError if it is damaged."""
+    return _read(folder / "bench.json", BENCHMARK)
 
 
-def cell(folder: Path) -> dict | None:
-    """cell.json of a folder; None where there is none. Raises ValueError."""
+def read_cell(folder: Path) -> dict[str, Any] | None:
+    """Read cell.json of a folder. Return None if there is none; raise UserError if it is damaged."""
     return _read(folder / "cell.json", CELL)
 
 
-def _read(file: Path, shape: dict) -> dict | None:
+def _read(file: Path, shape: dict) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        found = json.loads(file.read_text())
-        _check(found, shape, "it")
+        record = json.loads(file.read_text())
+        _check(record, shape, "the record")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged: {error}; take it away, and run it again") from error
-    return found
+        raise UserError(f"{file} is damaged ({error})", "delete it and run again") from error
+    return record
 
 
 def _check(value: Any, shape: Any, where: str) -> None:
-    """shape: kinds of a value, a list of one shape, or shapes by key; `...` stands for every key."""
+    """Raise UserError if a value does not have a shape."""
     if isinstance(shape, tuple):
         if not isinstance(value, shape) or (isinstance(value, bool) and bool not in shape):
-            raise UserError(f"{where} is not as a benchmark writes it")
+            raise UserError(f"{where} is not a valid part of a benchmark's record")
         return
     if not isinstance(value, type(shape)):
-        raise UserError(f"{where} is not as a benchmark writes it")
+        raise UserError(f"{where} is not a valid part of a benchmark's record")
     if isinstance(shape, list):
         for item in value:
             _check(item, shape[0], where)
@@ -62,11 +92,49 @@ def _check(value: Any, shape: Any, where: str) -> None:
         for key, item in value.items():
             _check(item, shape[...], f"{where}, {key}")
     else:
-        for key in shape:
-            if key not in value:
-                raise UserError(f"{where} lacks {key}")
-            _check(value[key], shape[key], key)
-        for key in value.keys() - shape.keys():
-            if shape is not CELL:
-                raise UserError(f"{where} has a {key}")
-            _check(value[key], OPEN.get(key, (object,)), key)
+        _check_keys(value, shape, where)
+
+
+def _check_keys(value: dict, shape: dict, where: str) -> None:
+    for key in shape:
+        if key not in value:
+            raise UserError(f"{where} lacks {key}")
+        _check(value[key], shape[key], key)
+    for key in value.keys() - shape.keys():
+        if shape is not CELL:
+            raise UserError(f"{where} has an unknown key {key}")
+        _check(value[key], CELL_OPTIONAL.get(key, (object,)), key)
+
+
+def cell_folder(folder: Path, variant: Variant, case: Case) -> Path:
+    """Return the folder of a cell below a benchmark's folder."""
+    return folder / "cells" / file_name(variant.key) / case.name
+
+
+def case_to_json(case: Case, folder: Path) -> dict[str, Any]:
+    """Return a case as bench.json stores it: files below the folder by their relative path, others by the full path."""
+    data = json.loads(json.dumps(dataclasses.asdict(case)))
+    root = folder.resolve()
+    for key in _file_keys(data):
+        if data[key]:
+            path = Path(data[key]).resolve()
+            data[key] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return data
+
+
+def _file_keys(data: dict[str, Any]) -> list[str]:
+    """Return the keys of a case that hold files: a mask may be a box."""
+    has_box = data["mask"] and is_box(data["mask"])
+    return [key for key in FILES if not (key == "mask" and has_box)]
+
+
+def case_from_json(data: dict[str, Any], folder: Path) -> Case:
+    """Return a case that bench.json stores; see `case_to_json`."""
+    files = {key: str(folder / data[key]) for key in _file_keys(data) if data[key]}
+    scene = tuple(data["scene"]) if data["scene"] else None
+    return Case(**data | files | {"scene": scene})
+
+
+def variant_from_json(data: dict[str, Any]) -> Variant:
+    settings = tuple((key, value) for key, value in data["settings"])
+    return Variant(data["method"], data["backbone"], data["sees_mask"], settings)

@@ -7,159 +7,171 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
+from ..base.names import choose
 from ..base.notices import warn_user
 from ..media.previews import preview_data_url
 from . import plots, tables
 from .datasets.base import Case
-from .pages import PAGE_BYTES, clip_bytes, filled, frames_of, picture, sized, write_text
-from .runner import Row, cell_folder
+from .pages import (
+    PAGE_BYTES,
+    max_clip_bytes,
+    open_clip,
+    render_template,
+    resize_frames,
+    svg_data_url,
+    write_text,
+)
+from .plan import Variant
+from .records import cell_folder
+from .results import Results, is_finished
 
-# The first there is goes into the plots.
+# The plots show the first of these that was measured.
 QUALITIES = ("truth_psnr@all", "local_clip_t", "clip_t", "psnr_outside@true", "ssim@full")
-GAIN = 4  # the difference is shown this much stronger
+GAIN = 4  # amplification of the difference in the gallery
 
 
-def report(
+def write_report(
     folder: Path, baseline: str | None = None, quality: str | None = None, gallery: int = 12
 ) -> dict[str, Path]:
-    """Write report.html, table.csv, cells.csv and table.md into a benchmark's folder; their paths by name.
+    """Write report.html, table.csv, cells.csv and table.md into a benchmark's folder. Return their paths by name.
 
-    Raises ValueError where the folder holds no benchmark or nothing is done yet.
+    Raise UserError if the folder holds no benchmark or no cell has run.
     """
-    results = tables.Results(folder)
+    results = Results(folder)
     if not results.records:
-        last = results.about["commands"][-1]
-        raise UserError(f"nothing is done in {folder} yet; go on with: {last}")
-    against = results.row(baseline)
-    shown = _quality(results, quality)
-    write_text(folder / "table.csv", tables.table_csv(results, against))
-    write_text(folder / "cells.csv", tables.cells_csv(results))
-    write_text(folder / "table.md", tables.markdown(results))
-    drawn = plots.figures(results, shown)
-    values = {
-        "made": results.made,
-        "about": results.about,
-        "clips": len(results.cases),
-        "figures": [(figure, tables.arrow(figure)) for figure in results.figures],
-        "rows": [_line(results, row, against) for row in results.rows],
-        "baseline": against.label,
-        "plots": [(title, picture(svg)) for title, svg in drawn.items()],
-        "gallery": list(_gallery(results, gallery)),
-        "failures": results.failures(),
-        "left_out": results.missing_metrics(),
-        "notes": [
-            note
-            for note in (
-                tables.INTERVAL_RULE,
-                results.best_note,
-                results.few_note,
-                results.costs_note,
-            )
-            if note
-        ],
-        "gain": GAIN,
+        last = results.info["commands"][-1]
+        raise UserError(f"no cell in {folder} has run yet", f"continue with: {last}")
+    compared_with = results.find_variant(baseline)
+    metric = _choose_quality(results, quality)
+    write_text(folder / "table.csv", tables.format_table_csv(results, compared_with))
+    write_text(folder / "cells.csv", tables.format_cells_csv(results))
+    write_text(folder / "table.md", tables.format_markdown(results))
+    page = _page_values(results, compared_with, metric) | {
+        "gallery": list(_gallery(results, gallery))
     }
-    write_text(folder / "report.html", filled("report.html", values))
+    write_text(folder / "report.html", render_template("report.html", page))
     return {name: folder / name for name in ("report.html", "table.csv", "cells.csv", "table.md")}
 
 
-def _quality(results: tables.Results, wanted: str | None) -> str:
-    from ..base.names import choose
-
-    if wanted:
-        return choose(wanted, results.figures, "figure")
-    for quality in QUALITIES:
-        for figure in results.figures:
-            if figure.startswith(quality):
-                return figure
-    return results.figures[0]
-
-
-def _line(results: tables.Results, row: Row, baseline: Row) -> dict:
+def _page_values(results: Results, baseline: Variant, quality: str) -> dict:
+    """Return the values of the page's template, without the gallery."""
+    plots_by_title = plots.make_plots(results, quality)
+    notes = (
+        tables.INTERVAL_RULE,
+        results.best_note,
+        results.small_sample_note,
+        results.costs_note,
+    )
     return {
-        "label": row.label,
-        "mask": "seen" if row.sees_mask else "unseen",
-        "cells": {f: _cell(results, row, baseline, f) for f in results.figures},
-        **results.counts(row),
+        "provenance": results.provenance_text,
+        "info": results.info,
+        "clips": len(results.cases),
+        "metrics": [(name, tables.direction_arrow(name)) for name in results.metric_names],
+        "variants": [_column(results, variant, baseline) for variant in results.variants],
+        "baseline": baseline.label,
+        "plots": [(title, svg_data_url(svg)) for title, svg in plots_by_title.items()],
+        "failures": results.failures(),
+        "skipped": results.missing_metrics(),
+        "notes": [text for text in notes if text],
     }
 
 
-def _cell(results: tables.Results, row: Row, baseline: Row, figure: str) -> dict:
-    shown = {"mean": "–", "sort": "", "interval": "", "difference": ""}
-    estimated = results.estimate(row, figure)
-    if estimated:
-        mean, low, high = estimated.texts()
-        shown["mean"] = mean + (" %" if estimated.is_rate else "")
-        shown["sort"] = repr(estimated.mean)
-        few = ", few" if estimated.is_of_few else ""
-        ends = f"{low} to {high}, " if estimated.has_interval else ""
-        shown["interval"] = f"{ends}n={estimated.n}{few}"
-    paired = None if row == baseline else results.difference(row, baseline, figure)
-    if paired:
-        shown["difference"] = paired.interval_text(signed=True)
-    return shown | {"best": row.label in results.best(figure)}
+def _choose_quality(results: Results, wanted: str | None) -> str:
+    if wanted:
+        return choose(wanted, results.metric_names, "metric")
+    for quality in QUALITIES:
+        for metric in results.metric_names:
+            if metric.startswith(quality):
+                return metric
+    return results.metric_names[0]
 
 
-def _gallery(results: tables.Results, count: int) -> Iterator[dict]:
-    """Evenly chosen cases, each with a clip for every row that is done, as far as the page has room."""
-    chosen, size = _evenly(results.finished_cases(), count), 0
-    most = clip_bytes(len(chosen) * len(results.rows))
-    for index, case in enumerate(chosen):
-        items = list(_items(results, case, most))
+def _column(results: Results, variant: Variant, baseline: Variant) -> dict:
+    return {
+        "label": variant.label,
+        "mask": "seen" if variant.sees_mask else "unseen",
+        "cells": {name: _cell(results, variant, baseline, name) for name in results.metric_names},
+        **results.counts(variant),
+    }
+
+
+def _cell(results: Results, variant: Variant, baseline: Variant, metric: str) -> dict:
+    cell: dict = {"mean": "–", "sort": "", "interval": "", "difference": ""}
+    estimate = results.estimate(variant, metric)
+    if estimate:
+        mean, low, high = estimate.format_parts()
+        cell["mean"] = mean + (" %" if estimate.is_rate else "")
+        cell["sort"] = repr(estimate.mean)
+        few = ", few" if estimate.is_small_sample else ""
+        ends = f"{low} to {high}, " if estimate.has_interval else ""
+        cell["interval"] = f"{ends}n={estimate.n}{few}"
+    difference = None if variant == baseline else results.difference(variant, baseline, metric)
+    if difference:
+        cell["difference"] = difference.interval_text(signed=True)
+    return cell | {"best": variant.label in results.find_best(metric)}
+
+
+def _gallery(results: Results, count: int) -> Iterator[dict]:
+    """Yield evenly spaced cases, with a clip for every finished variant, as far as the page has room."""
+    cases, size = _sample_evenly(results.finished_cases(), count), 0
+    max_bytes = max_clip_bytes(len(cases) * len(results.variants))
+    for index, case in enumerate(cases):
+        items = list(_gallery_items(results, case, max_bytes))
         size += sum(len(item["clip"]) for item in items)
         if index and size > PAGE_BYTES:
             warn_user(
-                f"the gallery shows {index} of {len(chosen)} clips: with more the page would be larger "
+                f"the gallery shows {index} of {len(cases)} clips: with more the page would be larger "
                 f"than {PAGE_BYTES // 2**20} MB"
             )
             return
-        yield {"case": case, "parts": ", ".join(_parts(case)), "items": items}
+        yield {"case": case, "parts": ", ".join(_strip_parts(case)), "items": items}
 
 
-def _items(results: tables.Results, case: Case, most: int) -> Iterator[dict]:
-    for row in results.rows:
-        edited = cell_folder(results.folder, row, case) / "edited.mkv"
-        if tables.done(results.record(row, case)) and edited.exists():
-            yield _shown(case, row, edited, most)
+def _gallery_items(results: Results, case: Case, max_bytes: int) -> Iterator[dict]:
+    for variant in results.variants:
+        edited = cell_folder(results.folder, variant, case) / "edited.mkv"
+        if is_finished(results.record(variant, case)) and edited.exists():
+            yield _gallery_item(case, variant, edited, max_bytes)
 
 
-def _evenly(cases: list[Case], count: int) -> list[Case]:
+def _sample_evenly(cases: list[Case], count: int) -> list[Case]:
     if not cases:
         return []
-    places = np.linspace(0, len(cases) - 1, min(count, len(cases)))
-    return [cases[i] for i in sorted(set(places.round().astype(int)))]
+    indices = np.linspace(0, len(cases) - 1, min(count, len(cases)))
+    return [cases[i] for i in sorted(set(indices.round().astype(int)))]
 
 
-def _parts(case: Case) -> list[str]:
-    """What stands beside what in a strip, from the left."""
+def _strip_parts(case: Case) -> list[str]:
+    """Return what a strip shows, from left to right."""
     if case.truth:
         return ["source", "edited", "truth", f"{GAIN} x |edited - truth|"]
     return ["source", "edited", f"{GAIN} x |edited - source|"]
 
 
-def _shown(case: Case, row: Row, edited: Path, most: int) -> dict:
-    """A row's clip, or why it cannot be shown: a source that was moved does not stop the report."""
+def _gallery_item(case: Case, variant: Variant, edited: Path, max_bytes: int) -> dict:
+    """Return a variant's clip, or the reason why it cannot be shown: a moved source must not stop the report."""
     try:
-        return {"label": row.label, "clip": _strip(case, edited, most), "reason": ""}
+        return {"label": variant.label, "clip": _make_strip(case, edited, max_bytes), "reason": ""}
     except (ValueError, OSError) as error:
-        return {"label": row.label, "clip": "", "reason": str(error)}
+        return {"label": variant.label, "clip": "", "reason": str(error)}
 
 
-def _strip(case: Case, edited: Path, most: int) -> str:
-    """The clips of `_parts` as one."""
-    clip, source = frames_of(case.clip)
+def _make_strip(case: Case, edited: Path, max_bytes: int) -> str:
+    """Join the clips of `_strip_parts` into one, as a data URL."""
+    clip, source = open_clip(case.clip)
 
     def frames(path: str | Path) -> Iterator[ndarray]:
-        return sized(frames_of(path)[1], clip.size)
+        return resize_frames(open_clip(path)[1], clip.size)
 
     clips = [source, frames(edited)]
     if case.truth:
         clips.append(frames(case.truth))
     clips.append(_difference(frames(edited), frames(case.truth or case.clip)))
-    return preview_data_url(clips, clip.size, float(clip.rate), most)
+    return preview_data_url(clips, clip.size, float(clip.rate), max_bytes)
 
 
 def _difference(first: Iterator[ndarray], second: Iterator[ndarray]) -> Iterator[ndarray]:
-    for a, b in zip(first, second, strict=False):  # the shorter one says how long
+    """Yield GAIN x |first - second|, H W 3 with 8 bits, until the shorter one ends."""
+    for a, b in zip(first, second, strict=False):
         difference = np.abs(a.astype(np.int16) - b)
         yield (GAIN * difference).clip(0, 255).astype(np.uint8)

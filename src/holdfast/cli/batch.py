@@ -11,7 +11,7 @@ import typer
 from .console import Report, print_line, report_errors, rerun_command, screen, show_progress
 
 if TYPE_CHECKING:
-    from ..batch.record import Job, Record
+    from ..batch.record import BatchRecord, Job
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
 JOBS = "The jobs: an edit a line, as JSON with the fields of holdfast edit (see: holdfast schema). # begins a comment."
@@ -42,22 +42,22 @@ def batch(
     with report_errors():
         from ..base.files import as_json
         from ..batch.record import exit_code
-        from ..batch.run import Options, run
+        from ..batch.run import BatchOptions, run_batch
 
-        options = Options(workers, ray, retries, threads, gpus, timeout, anywhere)
+        options = BatchOptions(workers, ray, retries, threads, gpus, timeout, anywhere)
         with show_progress(quiet=json or not screen.is_terminal) as bars:
-            record = _run(lambda: run(jobs, output, options, BatchProgress(bars, json)))
+            record = _run(lambda: run_batch(jobs, output, options, BatchProgress(bars, json)))
         if json:
-            print(as_json(record.data()))
+            print(as_json(record.to_dict()))
         else:
-            counts = format_counts(record.counts())
+            counts = format_counts(record.count_by_status())
             print_line(f"{counts} of {len(record.jobs)}; details in {output}/batch.json")
         code = exit_code(record.jobs)
     if code:
         raise typer.Exit(code)
 
 
-def _run(work: Callable[[], "Record"]) -> "Record":
+def _run(work: Callable[[], "BatchRecord"]) -> "BatchRecord":
     """Run a batch. Print how to continue where the user stops it."""
     try:
         return work()
@@ -76,31 +76,31 @@ class BatchProgress:
         self.failures: set[int] = set()
         self.line = ""
 
-    def __call__(self, record: "Record") -> None:
+    def __call__(self, record: "BatchRecord") -> None:
         if self.quiet:
             return
-        counts, total = record.counts(), len(record.jobs)
+        counts, total = record.count_by_status(), len(record.jobs)
         if self.done_before is None:
-            self.done_before = record.finished()
+            self.done_before = record.count_finished()
             if counts["skipped"]:
                 print_line(f"{counts['skipped']} of {total} were done before")
         self._print_failures(record)
-        done, count = record.finished() - self.done_before, total - self.done_before
+        done, count = record.count_finished() - self.done_before, total - self.done_before
         self.bars("jobs", done, count)
         is_due = time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES
         if is_due and not screen.is_terminal:
             self._print_counts(counts, done, count)
 
-    def _print_failures(self, record: "Record") -> None:
+    def _print_failures(self, record: "BatchRecord") -> None:
         for job in record.jobs:
             if job.status == "failed" and job.line not in self.failures:
                 self.failures.add(job.line)
                 print_line(describe_failure(job))
 
     def _print_counts(self, counts: Counter, done: int, count: int) -> None:
-        from ..batch.record import left
+        from ..batch.record import remaining_text
 
-        rest = left(done, count, time.monotonic() - self.start)
+        rest = remaining_text(done, count, time.monotonic() - self.start)
         line = f"{format_counts(counts)} of {counts.total()}{rest}"
         if line != self.line:
             print_line(line)

@@ -20,7 +20,7 @@ from .console import (
 from .metrics import choose_metrics
 
 if TYPE_CHECKING:
-    from ..bench.runner import Bench
+    from ..bench.runner import Benchmark
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -58,28 +58,30 @@ def run_bench(
     weights: Annotated[str | None, typer.Option(help=WEIGHTS)] = None,
 ) -> None:
     """Edit every clip of a data set with every method, and measure the results. A stopped run continues."""
-    from ..bench import datasets, runner
+    from ..bench import datasets
+    from ..bench.plan import BenchmarkPlan, make_variants
+    from ..bench.runner import Benchmark
 
     with report_errors():
-        rows = runner.rows(_methods(methods), _names(backbones), _sweep(settings))
-        tools, only = choose_metrics(metrics, measure_set)
+        variants = make_variants(_methods(methods), _names(backbones), _sweep(settings))
+        models, metric_names = choose_metrics(metrics, measure_set)
         cases = datasets.load(dataset, output / "data", limit)
-        contest = runner.Contest(dataset, rows, tuple(cases), seed, weights)
-        made = runner.Bench(contest, output, tools, only)
-        made.begin(rerun_command())
-        counts = _run(made, retry, measure_again)
-        summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        plan = BenchmarkPlan(dataset, variants, tuple(cases), seed, weights)
+        benchmark = Benchmark(plan, output, models, metric_names)
+        benchmark.initialize(rerun_command())
+        counts = _run(benchmark, retry, measure_again)
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         print_line(summary or "nothing to do")
         if counts["failed"] or counts["failed before"]:
             print_line("the report lists failed edits and their reasons; --retry runs them again")
         print_line(f"see the results with: holdfast bench report {shlex.quote(str(output))}")
 
 
-def _run(made: "Bench", retry: bool, again: bool) -> dict[str, int]:
+def _run(benchmark: "Benchmark", retry: bool, again: bool) -> dict[str, int]:
     """Run a benchmark. Print how to continue where the user stops it."""
     try:
         with show_progress(quiet=False) as report:
-            return made.run(report, retry, again)
+            return benchmark.run(report, retry, again)
     except KeyboardInterrupt:
         print_line(f"stopped; continue with: {rerun_command()}")
         raise
@@ -112,10 +114,10 @@ def report(
     gallery: Annotated[int, typer.Option(help="Number of clips on the page.", min=0)] = 12,
 ) -> None:
     """Write one page that opens from disk (report.html), and table.csv, cells.csv and table.md next to it."""
-    from ..bench.report import report as make
+    from ..bench.report import write_report
 
     with report_errors():
-        for path in make(folder, baseline, quality, gallery).values():
+        for path in write_report(folder, baseline, quality, gallery).values():
             print_wrote(path)
 
 
@@ -129,10 +131,10 @@ def study(
     seed: Annotated[int, typer.Option(help="Seed of the choice and the order.")] = 0,
 ) -> None:
     """Write a page that asks people which of two results is better, without naming the methods. Keep the key file."""
-    from ..bench.study import study as make
+    from ..bench.study import write_study
 
     with report_errors():
-        paths = make(folder, _names(methods) if methods else None, trials, seed)
+        paths = write_study(folder, _names(methods) if methods else None, trials, seed)
         page, key = paths["study.html"], paths["study-key.json"]
         print_wrote(f"{page} (to send out) and {key} (to keep)")
 
@@ -145,21 +147,21 @@ def tally(
 ) -> None:
     """Compute win rates and a Bradley-Terry ranking from answers, with intervals."""
     from ..base.files import as_json
-    from ..base.intervals import FEW
-    from ..bench import study as studies
+    from ..base.intervals import SMALL_SAMPLE
+    from ..bench import tally as tallies
 
     with report_errors():
-        cast = studies.votes(key, answers)
-        found = studies.tally(cast)
-        people, clips = studies.breadth(cast)
-        if min(people, clips) < FEW:
+        votes = tallies.read_votes(key, answers)
+        results = tallies.tally(votes)
+        people, clips = tallies.count_people_and_clips(votes)
+        if min(people, clips) < SMALL_SAMPLE:
             print_line(
-                f"{people} people and {clips} clips: below {FEW} of either, intervals are only rough"
+                f"{people} people and {clips} clips: below {SMALL_SAMPLE} of either, intervals are only rough"
             )
         if json:
-            print(as_json(_to_data(found)))
+            print(as_json(_to_data(results)))
             return
-        for question, ranked in found.items():
+        for question, ranked in results.items():
             print_ranking(question, ranked)
 
 

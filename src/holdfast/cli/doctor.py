@@ -113,12 +113,12 @@ def _weights() -> dict[str, str]:
 
 def _networks() -> dict[str, str]:
     """The networks that metrics take by default, and how to get them."""
-    from ..metrics.base import Options
+    from ..metrics.base import MetricOptions
     from ..models import hub
 
     found = {}
     for option in ("clip", "dino", "structure"):
-        name = getattr(Options(), option)
+        name = getattr(MetricOptions(), option)
         folder = hub.find_cached(name)
         get = hub.download_command(name, hub.TRANSFORMERS_FILES)
         absent = f"{name} is not on this machine; get it with: {get}"

@@ -1,5 +1,6 @@
 """`holdfast list`: methods, backbones, metrics, data sets, and the settings of a method."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -122,9 +123,13 @@ def _metric_rows() -> dict:
 
     rows = {}
     for name in metrics.names():
-        module = metrics.module(name)
-        needs, figures = sorted(module.NEEDS), list(module.BETTER)
-        rows[name] = {"figures": figures, "needs": needs, "about": _first_line(module)}
+        info = metrics.find(name)
+        about = _first_line(sys.modules[info.metric.__module__])
+        rows[name] = {
+            "figures": list(info.directions),
+            "needs": sorted(info.requires),
+            "about": about,
+        }
     return rows
 
 

@@ -7,7 +7,7 @@ import typer
 from .console import parse_pairs, print_line, print_table, report_errors
 
 if TYPE_CHECKING:
-    from ..metrics.base import Tools
+    from ..metrics.base import MetricModels
 
 MASK = "Where the edit was allowed to show: white is inside."
 TRUTH = "The true result, where it is known."
@@ -36,30 +36,30 @@ def measure(
     """Measure an edited clip against its source. The name of a metric says which variant it is."""
     with report_errors():
         from ..base.files import as_json
-        from ..metrics import better
-        from ..metrics.compare import Pair, compare
+        from ..metrics import direction
+        from ..metrics.compare import ClipPair, compare_files
 
-        tools, chosen = choose_metrics(only, settings)
-        pair = Pair(source, edited, mask, truth, source_prompt, target_prompt, object_prompt)
-        figures, left_out = compare(pair, tools, chosen)
+        models, chosen = choose_metrics(only, settings)
+        pair = ClipPair(source, edited, mask, truth, source_prompt, target_prompt, object_prompt)
+        figures, left_out = compare_files(pair, models, chosen)
         if json:
             print(as_json({"figures": figures, "left_out": left_out}))
             return
-        rows = [(name, f"{value:.4g}", better(name)) for name, value in figures.items()]
+        rows = [(name, f"{value:.4g}", direction(name)) for name, value in figures.items()]
         print_table(("metric", "value", "better"), rows)
         for name, reason in left_out.items():
             print_line(f"skipped: {name}: {reason}")
 
 
-def choose_metrics(only: str, options: list[str]) -> tuple["Tools", list[str] | None]:
+def choose_metrics(only: str, options: list[str]) -> tuple["MetricModels", list[str] | None]:
     """Return the models of the metrics, and the names of the metrics; None for all. Raise UserError for a wrong one."""
     from ..base import names
     from ..base.schema import configure
     from ..metrics import names as metric_names
-    from ..metrics.base import Options, Tools
+    from ..metrics.base import MetricModels, MetricOptions
 
-    chosen, _ = configure(Options, {}, None, parse_pairs(options), "option of the metrics")
+    chosen, _ = configure(MetricOptions, {}, None, parse_pairs(options), "option of the metrics")
     if only == "all":
-        return Tools(chosen), None
+        return MetricModels(chosen), None
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    return Tools(chosen), [names.choose(name, metric_names(), "metric") for name in wanted]
+    return MetricModels(chosen), [names.choose(name, metric_names(), "metric") for name in wanted]

@@ -26,11 +26,10 @@ def sheet(**values: Any) -> None:
     as_json = values.pop("json")
     with report_errors():
         from ..base.files import as_json as to_json
-        from ..bench.contact_sheet import asked
-        from ..bench.contact_sheet import sheet as make
+        from ..bench.contact_sheet import make_sheet, parse_sweep
 
         folder = Path(values.pop("output"))
-        sweep = asked(values.pop("method"), values.pop("strength"), values.pop("seed"))
+        sweep = parse_sweep(values.pop("method"), values.pop("strength"), values.pop("seed"))
         settings, words = parse_pairs(values.pop("settings")), tuple(values.pop("words"))
         # The task holds what all edits have in common; the sweep names the method of each.
         common = {"method": sweep.methods[0], "settings": settings, "words": words}
@@ -38,7 +37,7 @@ def sheet(**values: Any) -> None:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file", "choose another --output")
         with show_progress(quiet=as_json) as report:
-            record = make(task, sweep, folder, report=report)
+            record = make_sheet(task, sweep, folder, report=report)
         if as_json:
             print(to_json(record))
         else:

@@ -1,48 +1,62 @@
-"""Metrics: one file each. Every figure's name carries its variant: `name@variant/network`.
+"""Metrics, one file each. The name of every value carries its variant and network: `name@variant/network`.
 
-holdfast.metrics.compare runs them.
+`compare.py` runs them over a pair of clips.
 """
 
 import importlib
 from functools import cache
+<<<<<<< HEAD
+from typing import Literal
+=======
 from types import ModuleType
+>>>>>>> main
 
 from ..base.names import choose, list_modules
+from .base import Direction, MetricInfo
 
+<<<<<<< HEAD
+NOT_METRICS = {"base", "compare"}
+=======
 
 def names() -> list[str]:
     """List the names of all metrics."""
     return [name for name in list_modules(__name__) if name != "compare"]  # compare runs them
+>>>>>>> main
 
 
-def module(name: str) -> ModuleType:
-    """The module of a metric. Raises ValueError with the nearest names."""
-    return importlib.import_module(f"{__name__}.{choose(name, names(), 'metric')}")
+def names() -> list[str]:
+    """Return the names of all metrics, which are the names of their modules."""
+    return [name for name in list_modules(__name__) if name not in NOT_METRICS]
 
 
-def better(figure: str) -> str:
-    """Whether a figure is better "higher" or "lower"; "" where that is not known. By its `bare` name."""
-    return _directions().get(bare(figure), "")
+def find(name: str) -> MetricInfo:
+    """Return the METRIC of a metric's module. Raise UserError with the nearest names if there is no such metric."""
+    return importlib.import_module(f"{__name__}.{choose(name, names(), 'metric')}").METRIC
 
 
-def is_rate(figure: str) -> bool:
-    """Whether a figure is 0 or 1 for each clip, so that its mean is a rate. By its `bare` name."""
-    return bare(figure) in _rates()
+def direction(value_name: str) -> Direction | Literal[""]:
+    """Return whether a "higher" or a "lower" value is better; "" if that is unknown."""
+    return _directions().get(base_name(value_name), "")
 
 
-def bare(figure: str) -> str:
-    """A figure's name without its variant and network."""
-    return figure.split("@")[0].split("/")[0]
+def is_rate(value_name: str) -> bool:
+    """Return whether a value is 0 or 1 for every clip, so that its mean is a rate."""
+    return base_name(value_name) in _rates()
+
+
+def base_name(value_name: str) -> str:
+    """Return the name of a value without its variant and network."""
+    return value_name.split("@")[0].split("/")[0]
 
 
 @cache
-def _directions() -> dict[str, str]:
-    found = {"seconds": "lower", "peak_memory_mb": "lower"}
+def _directions() -> dict[str, Direction]:
+    directions: dict[str, Direction] = {"seconds": "lower", "peak_memory_mb": "lower"}
     for name in names():
-        found |= module(name).BETTER
-    return found
+        directions |= find(name).directions
+    return directions
 
 
 @cache
-def _rates() -> set[str]:
-    return set().union(*(getattr(module(name), "RATES", ()) for name in names()))
+def _rates() -> frozenset[str]:
+    return frozenset().union(*(find(name).rates for name in names()))

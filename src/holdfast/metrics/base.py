@@ -1,40 +1,42 @@
-"""What a metric is, and what it is given: one frame after another of a source and an edited clip."""
+"""The contract of a metric, and its input: the frames of a source and an edited clip, one pair after another."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy import ndarray
 
 from ..base.errors import UserError
 from ..media.optical_flow import FlowFunction, dis, sharp_dis
-from ._batches import Later
-from ._embed import Clip, Dino
+from ._batching import Deferred
+from ._embedders import ClipEmbedder, DinoEmbedder
 
-CAP = 100.0  # dB: where a frame is equal its PSNR counts as this, so that a mean over frames and clips exists
-# Who knows the truth of a clip in another way than as a file: all edited frames, H W 3 float32, to figures by name.
+MAX_PSNR_DB = 100.0  # equal frames count as this, so that means over frames and clips are finite
+
+# Compares all edited frames (H W 3 float32) with a scene that is known as a program: values by name.
 Judge = Callable[[list[ndarray]], dict[str, float]]
+Direction = Literal["higher", "lower"]
+Requirement = Literal["mask", "truth", "judge", "source_prompt", "target_prompt", "object_prompt"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What changes a metric's number. Each value in use is part of the figure's name."""
+class MetricOptions:
+    """Options that change a metric's value. The option that was used is part of the value's name."""
 
     clip: str = "openai/clip-vit-large-patch14"  # folder or hub id of a CLIPModel
     dino: str = "facebook/dinov2-base"  # folder or hub id of a Dinov2Model, for local_dino
     structure: str = "facebook/dino-vitb8"  # folder or hub id of a ViTModel, for structure_distance
     lpips: str = "alex"  # alex, vgg or squeeze
-    flow: str = (
-        "dis"  # dis and sharp_dis (OpenCV's), or raft (torchvision's), as most papers have it
-    )
-    warp_flow: str = "source"  # whose flow warp_error follows: source or edited
+    flow: str = "dis"  # dis or sharp_dis (OpenCV), or raft (torchvision), which most papers use
+    warp_flow: str = "source"  # the clip whose flow warp_error follows: source or edited
     warp_norm: str = "squared"  # squared or absolute
     tracks: int = 16  # motion_fidelity follows tracks x tracks points
-    stride: int = 1  # metrics of single frames look at every stride-th (FiVE-Bench: 8)
+    stride: int = 1  # metrics of single frames use every stride-th frame (FiVE-Bench: 8)
 
     def __post_init__(self):
         choices = {
@@ -43,55 +45,55 @@ class Options:
             "warp_flow": ("source", "edited"),
             "warp_norm": ("squared", "absolute"),
         }
-        for name, known in choices.items():
+        for name, allowed in choices.items():
             value = getattr(self, name)
-            if value not in known:
-                raise UserError(f"{name} is {' or '.join(known)}, not {value!r}")
+            if value not in allowed:
+                raise UserError(f"{name} is {value!r}", f"use {' or '.join(allowed)}")
         if not 1 <= self.tracks <= 64:
-            raise UserError(f"tracks is between 1 and 64 points a side, not {self.tracks}")
+            raise UserError(f"tracks is {self.tracks}", "use 1 to 64 points a side")
         if self.stride < 1:
-            raise UserError(f"stride is 1 or more, not {self.stride}")
+            raise UserError(f"stride is {self.stride}", "use 1 or more")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is compared, besides the frames. Empty texts are not known."""
+class PairInfo:
+    """What is known of a pair of clips besides its frames. An empty prompt is unknown."""
 
     size: tuple[int, int]  # height, width
-    source_text: str = ""
-    target_text: str = ""
-    local_text: str = ""  # only the edited thing: "a red jeep"
-    masked: bool = False  # whether frames come with a mask
-    truthful: bool = False  # whether frames come with the true result
+    source_prompt: str = ""
+    target_prompt: str = ""
+    object_prompt: str = ""  # describes the edited object alone: "a red jeep"
+    has_mask: bool = False  # every frame comes with a mask
+    has_truth: bool = False  # every frame comes with the true result
     judge: Judge | None = None
 
-    def known(self) -> set[str]:
-        """What of a metric's NEEDS there is."""
-        has = {
-            "source_text": self.source_text,
-            "target_text": self.target_text,
-            "local_text": self.local_text,
+    def available_inputs(self) -> set[str]:
+        """Return the requirements of metrics that this pair meets."""
+        values = {
+            "source_prompt": self.source_prompt,
+            "target_prompt": self.target_prompt,
+            "object_prompt": self.object_prompt,
             "judge": self.judge,
-            "mask": self.masked,
-            "truth": self.truthful,
+            "mask": self.has_mask,
+            "truth": self.has_truth,
         }
-        return {name for name, value in has.items() if value}
+        return {name for name, value in values.items() if value}
 
 
-class Tools:
-    """The networks and the flow that metrics share, each loaded when one first asks for it.
+class MetricModels:
+    """The networks and the flow that metrics share, each loaded on first use.
 
-    flow: a function of two frames in place of the one that the options name. device: where networks run; None: on the
-    GPU where there is one. Raises Missing.
+    flow: a function of two frames that replaces the flow of the options. device: where networks run; None: on the GPU
+    if there is one. Attributes raise MissingDependencyError if weights or a package are missing.
     """
 
     def __init__(
         self,
-        options: Options | None = None,
+        options: MetricOptions | None = None,
         flow: FlowFunction | None = None,
         device: str | None = None,
     ):
-        self.options = options or Options()
+        self.options = options or MetricOptions()
         self._flow, self._device = flow, device
 
     @cached_property
@@ -102,111 +104,142 @@ class Tools:
 
     @cached_property
     def flow(self) -> FlowFunction:
-        known = self._flow or {"dis": dis, "sharp_dis": sharp_dis}.get(self.options.flow)
-        if known:
-            return known
+        flow = self._flow or {"dis": dis, "sharp_dis": sharp_dis}.get(self.options.flow)
+        if flow:
+            return flow
         from ..models.vision.raft import load_raft
 
         return load_raft(device=self.device)
 
-    @cached_property
-    def clip(self) -> Clip:
-        return Clip(self.options.clip, self.device)
+    @property
+    def flow_name(self) -> str:
+        return getattr(self.flow, "__name__", type(self.flow).__name__)
 
     @cached_property
-    def dino(self) -> Dino:
-        return Dino(self.options.dino, "dino", self.device)
+    def clip(self) -> ClipEmbedder:
+        return ClipEmbedder(self.options.clip, self.device)
 
     @cached_property
-    def structure(self) -> Dino:
-        return Dino(self.options.structure, "structure", self.device)
+    def dino(self) -> DinoEmbedder:
+        return DinoEmbedder(self.options.dino, "dino", self.device)
+
+    @cached_property
+    def structure(self) -> DinoEmbedder:
+        return DinoEmbedder(self.options.structure, "structure", self.device)
 
 
-def short(place: str) -> str:
-    """How a network is named in a figure: the last part of its folder or hub id."""
-    return Path(place).name
+def short_name(location: str) -> str:
+    """Return the name of a network in a value's name: the last part of its folder or hub id."""
+    return Path(location).name
 
 
-class Moment:
-    """One frame of both clips and the one before it. What several metrics need is worked out once.
+class FramePair:
+    """One frame of both clips and the pair before it. Results that several metrics need are computed once.
 
     source, edited, truth: H W 3 float32 in [0, 1]; mask: H W boolean, True inside.
     """
 
-    def __init__(self, index: int, source: ndarray, edited: ndarray, tools: Tools):
+    def __init__(self, index: int, source: ndarray, edited: ndarray, models: MetricModels):
         self.index = index
         self.source = source
         self.edited = edited
-        self.tools = tools
-        self.mask: ndarray | None = None
-        self.truth: ndarray | None = None
-        self.previous: Moment | None = None
+        self.models = models
+        self.optional_mask: ndarray | None = None
+        self.optional_truth: ndarray | None = None
+        self.previous: FramePair | None = None
+
+    @property
+    def mask(self) -> ndarray:
+        assert self.optional_mask is not None, "a metric without `mask` in its requirements uses it"
+        return self.optional_mask
+
+    @property
+    def truth(self) -> ndarray:
+        assert self.optional_truth is not None, (
+            "a metric without `truth` in its requirements uses it"
+        )
+        return self.optional_truth
+
+    @property
+    def _before(self) -> "FramePair":
+        assert self.previous is not None, "the first frame has no flow from a previous one"
+        return self.previous
 
     @cached_property
-    def embedding(self) -> Later:
-        """CLIP's unit embedding of the edited frame."""
-        return self.tools.clip.embed(self.edited)
+    def embedding(self) -> Deferred[ndarray]:
+        """CLIP's unit embedding of the edited frame, d."""
+        return self.models.clip.embed(self.edited)
 
     @cached_property
     def source_flow(self) -> ndarray:
-        """From the previous frame of the source to this one."""
-        return self.tools.flow(self.previous.source, self.source)
+        """Flow from the previous frame of the source to this one, H W 2 in pixels."""
+        return self.models.flow(self._before.source, self.source)
 
     @cached_property
     def source_flow_back(self) -> ndarray:
-        return self.tools.flow(self.source, self.previous.source)
+        return self.models.flow(self.source, self._before.source)
 
     @cached_property
     def edited_flow(self) -> ndarray:
-        return self.tools.flow(self.previous.edited, self.edited)
+        return self.models.flow(self._before.edited, self.edited)
 
     @cached_property
     def edited_flow_back(self) -> ndarray:
-        return self.tools.flow(self.edited, self.previous.edited)
+        return self.models.flow(self.edited, self._before.edited)
 
     @cached_property
-    def box(self) -> tuple[slice, slice] | None:
-        """Rows and columns of the mask's bounding box; None where it is empty."""
+    def mask_box(self) -> tuple[slice, slice] | None:
+        """Rows and columns of the mask's bounding box; None if the mask is empty."""
         rows = np.flatnonzero(self.mask.any(1))
         columns = np.flatnonzero(self.mask.any(0))
         if not len(rows):
             return None
-        return _from_first_to_last(rows), _from_first_to_last(columns)
+        return _span(rows), _span(columns)
 
 
-def _from_first_to_last(places: ndarray) -> slice:
-    return slice(int(places[0]), int(places[-1]) + 1)
+def _span(indices: ndarray) -> slice:
+    """Return the slice from the first to the last of sorted indices."""
+    return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
 class Metric(ABC):
-    """Takes frames in order; then says its figures, each with its variant in its name: `name@variant/network`.
+    """Accumulates pairs of frames in order, then returns its values by name: `name@variant/network`.
 
-    A module of a metric has NEEDS (of "mask", "truth", "judge", "source_text", "target_text", "local_text"), BETTER
-    ("higher" or "lower", by the figure's first name), EVERY_FRAME (False: `stride` may skip frames) and its final class
-    `Measure`. A figure that cannot be formed (one frame has no next one, a full mask has no outside) is NaN.
+    A value that is undefined for a clip is NaN: one frame has no next one, a full mask has no outside.
     """
 
     @abstractmethod
-    def __init__(self, subject: Subject, tools: Tools): ...
+    def __init__(self, info: PairInfo, models: MetricModels): ...
 
     @abstractmethod
-    def add(self, moment: Moment) -> None: ...
+    def add(self, pair: FramePair) -> None: ...
 
     @abstractmethod
-    def figures(self) -> dict[str, float]: ...
+    def values(self) -> dict[str, float]: ...
 
 
-def mean(values: list[float]) -> float:
-    """The mean of the values that exist; NaN where none does."""
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
+@dataclass(frozen=True)
+class MetricInfo:
+    """The facts about a metric: every metric's module has one, as METRIC."""
+
+    metric: type[Metric]
+    directions: Mapping[str, Direction]  # by base name: which values are better
+    requires: frozenset[Requirement] = frozenset()
+    rates: frozenset[str] = frozenset()  # base names of values that are 0 or 1 for a clip
+    every_frame: bool = True  # False: the option `stride` may skip frames
 
 
-def psnr(square: float) -> float:
-    """PSNR of a mean squared error of values in [0, 1]: -10 log10(square); infinite where nothing differs."""
-    return math.inf if square == 0 else -10 * float(np.log10(square))
+def nanmean(values: list[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    defined = [v for v in values if not math.isnan(v)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
-def capped(square: float) -> float:
-    """PSNR of a mean squared error, at most CAP."""
-    return CAP if square <= 10 ** (-CAP / 10) else psnr(square)
+def psnr(squared_error: float) -> float:
+    """Return the PSNR of a mean squared error of values in [0, 1]: -10 log10(error); infinite for 0."""
+    return math.inf if squared_error == 0 else -10 * float(np.log10(squared_error))
+
+
+def capped_psnr(squared_error: float) -> float:
+    """Return the PSNR of a mean squared error, at most MAX_PSNR_DB."""
+    return MAX_PSNR_DB if squared_error <= 10 ** (-MAX_PSNR_DB / 10) else psnr(squared_error)

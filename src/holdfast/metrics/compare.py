@@ -1,4 +1,4 @@
-"""Run metrics over two clips in one pass: frames of one size and length, a mask, a true result."""
+"""Run metrics over two clips in one pass: from files, or from frames of one size and length."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,73 +11,78 @@ from .. import metrics
 from ..base.errors import MissingDependencyError, UserError
 from ..base.notices import warn_user
 from ..media import masks, video
-from .base import Judge, Metric, Moment, Subject, Tools
+from .base import FramePair, Judge, Metric, MetricModels, PairInfo
 
-Figures = dict[str, float]  # by name
-Reasons = dict[str, str]  # why a metric was left out, by its name
+MetricValues = dict[str, float]  # by name
+SkipReasons = dict[str, str]  # metric: why it was skipped
+Frames = tuple[ndarray, ndarray, ndarray | None, ndarray | None]  # source, edited, mask, truth
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A source file, an edited one and what is known about them. Empty: not known."""
+class ClipPair:
+    """The files of a source and an edited clip, and what is known about them. Empty: unknown."""
 
     source: str
     edited: str
     mask: str | None = None
     truth: str | None = None
-    source_text: str = ""
-    target_text: str = ""
-    local_text: str = ""
+    source_prompt: str = ""
+    target_prompt: str = ""
+    object_prompt: str = ""
     judge: Judge | None = None
 
 
-def compare(pair: Pair, tools: Tools, only: list[str] | None = None) -> tuple[Figures, Reasons]:
-    """Figures of a pair of files, and what was left out and why. See `measure`.
+def compare_files(
+    pair: ClipPair, models: MetricModels, names: Iterable[str] | None = None
+) -> tuple[MetricValues, SkipReasons]:
+    """Measure a pair of files. Return the values and the reasons for skipped metrics. See `compare_frames`.
 
-    An edited or true clip of another size is resized to the source's; of another length, only the frames that all have
-    count: both with a note. Raises ValueError for files that cannot be read.
+    An edited or true clip of another size is resized to the source's; if lengths differ, only the first frames that
+    all clips have are compared. A notice reports both. Raise UserError for files that cannot be read.
     """
     source = video.probe(pair.source)
     edited = video.probe(pair.edited)
     truth = video.probe(pair.truth) if pair.truth else None
-    _tell_of_differences(source, edited, truth)
+    _note_differences(source, edited, truth)
     mask = (
-        masks.open_mask(pair.mask, source, range(source.frames), allow_any=True) if pair.mask else None
+        masks.open_mask(pair.mask, source, range(source.frames), allow_any=True)
+        if pair.mask
+        else None
     )
     width, height = source.size
-    subject = Subject(
+    info = PairInfo(
         size=(height, width),
-        source_text=pair.source_text,
-        target_text=pair.target_text,
-        local_text=pair.local_text,
-        masked=mask is not None,
-        truthful=truth is not None,
+        source_prompt=pair.source_prompt,
+        target_prompt=pair.target_prompt,
+        object_prompt=pair.object_prompt,
+        has_mask=mask is not None,
+        has_truth=truth is not None,
         judge=pair.judge,
     )
-    frames = zip(  # the shortest one says how many
-        _sized(source, source.size),
-        _sized(edited, source.size),
+    frames = zip(  # ends with the shortest
+        _read_frames(source, source.size),
+        _read_frames(edited, source.size),
         mask.frames() if mask else repeat(None),
-        _sized(truth, source.size) if truth else repeat(None),
+        _read_frames(truth, source.size) if truth else repeat(None),
         strict=False,
     )
-    return measure(subject, tools, frames, only)
+    return compare_frames(info, models, frames, names)
 
 
-def _tell_of_differences(source: video.Clip, edited: video.Clip, truth: video.Clip | None) -> None:
+def _note_differences(source: video.Clip, edited: video.Clip, truth: video.Clip | None) -> None:
     others = {"edited": edited}
     if truth:
         others["true"] = truth
     length = min(source.frames, *(clip.frames for clip in others.values()))
-    for what, clip in others.items():
+    for role, clip in others.items():
         if clip.frames != source.frames:
             warn_user(
-                f"the {what} clip has {clip.frames} frames, the source {source.frames}; "
+                f"the {role} clip has {clip.frames} frames, the source {source.frames}; "
                 f"the first {length} are compared"
             )
         if clip.size != source.size:
             sizes = f"{_size_text(clip)}, the source {_size_text(source)}"
-            warn_user(f"the {what} clip is {sizes}; it is resized")
+            warn_user(f"the {role} clip is {sizes}; it is resized")
 
 
 def _size_text(clip: video.Clip) -> str:
@@ -85,8 +90,8 @@ def _size_text(clip: video.Clip) -> str:
     return f"{width}x{height}"
 
 
-def _sized(clip: video.Clip, size: tuple[int, int]) -> Iterator[ndarray]:
-    """Frames as H W 3 float32 in [0, 1] of a width and height."""
+def _read_frames(clip: video.Clip, size: tuple[int, int]) -> Iterator[ndarray]:
+    """Yield the frames as H W 3 float32 in [0, 1], resized to a width and height."""
     import cv2
 
     for frame in video.read(clip):
@@ -96,66 +101,69 @@ def _sized(clip: video.Clip, size: tuple[int, int]) -> Iterator[ndarray]:
         yield array
 
 
-def measure(
-    subject: Subject, tools: Tools, moments: Iterable[tuple], only: Iterable[str] | None = None
-) -> tuple[Figures, Reasons]:
-    """Figures of one pair of clips, in one pass, and what was left out and why.
+def compare_frames(
+    info: PairInfo,
+    models: MetricModels,
+    frames: Iterable[Frames],
+    names: Iterable[str] | None = None,
+) -> tuple[MetricValues, SkipReasons]:
+    """Measure the frames of a pair of clips in one pass. Return the values and the reasons for skipped metrics.
 
-    moments: (source, edited, mask or None, truth or None) a frame, arrays H W 3 float32 in [0, 1] and H W boolean.
-    only: names of metrics (default: all that the subject allows). A metric that misses its weights, a package or an
-    input is left out with its reason. Raises ValueError where there is no frame.
+    frames: (source, edited, mask or None, truth or None) a frame, arrays H W 3 float32 in [0, 1] and H W boolean.
+    names: of metrics (default: all). A metric whose weights, package or input is missing is skipped. Raise UserError
+    if there is no frame.
     """
-    chosen, left_out = _ready(subject, tools, only)
-    moment = None
-    for moment in _moments(moments, tools):
-        for one in chosen:
-            if moment.index % one.stride == 0:
-                one.metric.add(moment)
-    if moment is None:
+    selected, skipped = _prepare(info, models, names)
+    pair = None
+    for pair in _pairs(frames, models):
+        for one in selected:
+            if pair.index % one.stride == 0:
+                one.metric.add(pair)
+    if pair is None:
         raise UserError("there is no frame to measure")
-    figures: Figures = {}
-    for one in chosen:
-        every = f" every {one.stride} frames" if one.stride > 1 else ""
-        for name, value in one.metric.figures().items():
-            figures[name + every] = value
-    return figures, left_out
+    values: MetricValues = {}
+    for one in selected:
+        suffix = f" every {one.stride} frames" if one.stride > 1 else ""
+        for name, value in one.metric.values().items():
+            values[name + suffix] = value
+    return values, skipped
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """A metric that looks at every stride-th frame."""
+class _Selected:
+    """A metric that uses every stride-th frame."""
 
     metric: Metric
     stride: int
 
 
-def _ready(
-    subject: Subject, tools: Tools, only: Iterable[str] | None
-) -> tuple[list[_Chosen], Reasons]:
-    chosen: list[_Chosen] = []
-    left_out: Reasons = {}
-    for name in metrics.names() if only is None else only:
-        module = metrics.module(name)
-        absent = module.NEEDS - subject.known()
-        if absent:
-            left_out[name] = f"needs {' and '.join(sorted(absent))}"
+def _prepare(
+    info: PairInfo, models: MetricModels, names: Iterable[str] | None
+) -> tuple[list[_Selected], SkipReasons]:
+    selected: list[_Selected] = []
+    skipped: SkipReasons = {}
+    for name in metrics.names() if names is None else names:
+        facts = metrics.find(name)
+        missing = facts.requires - info.available_inputs()
+        if missing:
+            skipped[name] = f"needs {' and '.join(sorted(missing))}"
             continue
-        stride = 1 if module.EVERY_FRAME else tools.options.stride
+        stride = 1 if facts.every_frame else models.options.stride
         try:
-            chosen.append(_Chosen(module.Measure(subject, tools), stride))
+            selected.append(_Selected(facts.metric(info, models), stride))
         except MissingDependencyError as error:
-            left_out[name] = str(error)
-    return chosen, left_out
+            skipped[name] = str(error)
+    return selected, skipped
 
 
-def _moments(items: Iterable[tuple], tools: Tools) -> Iterator[Moment]:
-    last = None
-    for index, (source, edited, mask, truth) in enumerate(items):
-        moment = Moment(index, source, edited, tools)
-        moment.mask = mask
-        moment.truth = truth
-        moment.previous = last
-        if last is not None:
-            last.previous = None  # or every frame of the clip would be kept
-        yield moment
-        last = moment
+def _pairs(frames: Iterable[Frames], models: MetricModels) -> Iterator[FramePair]:
+    previous = None
+    for index, (source, edited, mask, truth) in enumerate(frames):
+        pair = FramePair(index, source, edited, models)
+        pair.optional_mask = mask
+        pair.optional_truth = truth
+        pair.previous = previous
+        if previous is not None:
+            previous.previous = None  # or every frame of the clip would stay in memory
+        yield pair
+        previous = pair

@@ -1,31 +1,30 @@
-"""End-point error of flow: mean over pixels and steps of |F_source - F_edited|, in pixels and by the diagonal."""
+"""Optical flow error: mean over pixels and steps of |F_source - F_edited|, in pixels and relative to the diagonal."""
 
 import math
 
 import numpy as np
 
-from .base import Metric, Moment, Subject, Tools, mean
-
-NEEDS: set[str] = set()
-BETTER = {"flow_epe": "lower"}
-EVERY_FRAME = True
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        self.diagonal = math.hypot(*subject.size)
-        self.name = tools.flow.__name__
-        self.values: list[float] = []
+class FlowError(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        self.diagonal = math.hypot(*info.size)
+        self.flow_name = models.flow_name
+        self.errors: list[float] = []
 
-    def add(self, moment: Moment) -> None:
-        if moment.previous is not None:
-            difference = moment.source_flow - moment.edited_flow
+    def add(self, pair: FramePair) -> None:
+        if pair.previous is not None:
+            difference = pair.source_flow - pair.edited_flow
             distance = np.linalg.norm(difference, axis=-1)
-            self.values.append(float(distance.mean()))
+            self.errors.append(float(distance.mean()))
 
-    def figures(self) -> dict[str, float]:
-        pixels = mean(self.values)
+    def values(self) -> dict[str, float]:
+        pixels = nanmean(self.errors)
         return {
-            f"flow_epe@pixels/{self.name}": pixels,
-            f"flow_epe@diagonal/{self.name}": pixels / self.diagonal,
+            f"flow_epe@pixels/{self.flow_name}": pixels,
+            f"flow_epe@diagonal/{self.flow_name}": pixels / self.diagonal,
         }
+
+
+METRIC = MetricInfo(FlowError, directions={"flow_epe": "lower"})

@@ -1,36 +1,39 @@
-"""CLIP-F: cosine of edited frames' CLIP embeddings: of neighbours (most papers) and of all pairs (LOVEU-TGVE)."""
+"""CLIP-F: mean cosine of the CLIP embeddings of edited frames.
+
+consecutive: of neighbouring frames (most papers). all_pairs: of all pairs of frames (LOVEU-TGVE).
+"""
 
 import math
 
 import numpy as np
+from numpy import ndarray
 
-from ._batches import Later
-from .base import Metric, Moment, Subject, Tools, short
-
-NEEDS: set[str] = set()
-BETTER = {"clip_f": "higher"}
-EVERY_FRAME = True
+from ._batching import Deferred
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, short_name
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        tools.clip  # noqa: B018  missing weights are told before the first frame
-        self.name = short(tools.options.clip)
-        self.embeddings: list[Later] = []
+class FrameConsistency(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        models.clip  # noqa: B018  report missing weights before the first frame
+        self.network = short_name(models.options.clip)
+        self.embeddings: list[Deferred[ndarray]] = []
 
-    def add(self, moment: Moment) -> None:
-        self.embeddings.append(moment.embedding)
+    def add(self, pair: FramePair) -> None:
+        self.embeddings.append(pair.embedding)
 
-    def figures(self) -> dict[str, float]:
-        neighbours = pairs = math.nan
+    def values(self) -> dict[str, float]:
+        consecutive = all_pairs = math.nan
         count = len(self.embeddings)
         if count > 1:
-            e = np.stack([later.value for later in self.embeddings])  # f d
+            e = np.stack([embedding.value for embedding in self.embeddings])  # f d
             cosines = e @ e.T
-            neighbours = float(np.diag(cosines, 1).mean())
-            of_others = cosines.sum() - np.trace(cosines)
-            pairs = float(of_others / (count * (count - 1)))
+            consecutive = float(np.diag(cosines, 1).mean())
+            off_diagonal = cosines.sum() - np.trace(cosines)
+            all_pairs = float(off_diagonal / (count * (count - 1)))
         return {
-            f"clip_f@consecutive/{self.name}": neighbours,
-            f"clip_f@all_pairs/{self.name}": pairs,
+            f"clip_f@consecutive/{self.network}": consecutive,
+            f"clip_f@all_pairs/{self.network}": all_pairs,
         }
+
+
+METRIC = MetricInfo(FrameConsistency, directions={"clip_f": "higher"})

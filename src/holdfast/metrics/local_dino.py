@@ -1,25 +1,31 @@
-"""L.DINO (FlowAnchor, arXiv:2604.22586, C.2): DINO class tokens' cosine, of the mask's box in source and edit."""
+"""L.DINO (FlowAnchor, arXiv:2604.22586, C.2): cosine of DINO class tokens of the mask's box, source against edited."""
 
-from ._batches import Later
-from .base import Metric, Moment, Subject, Tools, mean, short
+from numpy import ndarray
 
-NEEDS = {"mask"}
-BETTER = {"local_dino": "higher"}
-EVERY_FRAME = False
+from ._batching import Deferred
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean, short_name
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        self.dino = tools.dino
-        self.name = short(tools.options.dino)
-        self.pairs: list[tuple[Later, Later]] = []
+class LocalDino(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        self.dino = models.dino
+        self.network = short_name(models.options.dino)
+        self.tokens: list[tuple[Deferred[ndarray], Deferred[ndarray]]] = []
 
-    def add(self, moment: Moment) -> None:
-        if moment.box:
-            source = self.dino.class_token(moment.source[moment.box])
-            edited = self.dino.class_token(moment.edited[moment.box])
-            self.pairs.append((source, edited))
+    def add(self, pair: FramePair) -> None:
+        if pair.mask_box:
+            source = self.dino.class_token(pair.source[pair.mask_box])
+            edited = self.dino.class_token(pair.edited[pair.mask_box])
+            self.tokens.append((source, edited))
 
-    def figures(self) -> dict[str, float]:
-        values = [float(source.value @ edited.value) for source, edited in self.pairs]
-        return {f"local_dino@cls,box{self.dino.view}/{self.name}": mean(values)}
+    def values(self) -> dict[str, float]:
+        cosines = [float(source.value @ edited.value) for source, edited in self.tokens]
+        return {f"local_dino@cls,box{self.dino.crop_suffix}/{self.network}": nanmean(cosines)}
+
+
+METRIC = MetricInfo(
+    LocalDino,
+    directions={"local_dino": "higher"},
+    requires=frozenset({"mask"}),
+    every_frame=False,
+)

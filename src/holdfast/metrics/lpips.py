@@ -1,27 +1,32 @@
 """LPIPS (Zhang et al., arXiv:1801.03924) of edited against source frames, by torchmetrics."""
 
-from ._batches import Later, Queue
-from ._libraries import batch, perceptual
-from .base import Metric, Moment, Subject, Tools, mean
+from typing import TYPE_CHECKING
 
-NEEDS: set[str] = set()
-BETTER = {"lpips": "lower"}
-EVERY_FRAME = False
+from ._batching import BatchQueue, Deferred
+from ._packages import load_lpips, to_batch
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        self.name, self.device = tools.options.lpips, tools.device
-        self.net = perceptual(self.name).to(self.device)
-        self.queue = Queue(self._distances)
-        self.values: list[Later] = []
+class Lpips(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        self.network, self.device = models.options.lpips, models.device
+        self.lpips = load_lpips(self.network).to(self.device)
+        self.queue: BatchQueue[float] = BatchQueue(self._distances)
+        self.distances: list[Deferred[float]] = []
 
-    def add(self, moment: Moment) -> None:
-        self.values.append(self.queue.put(batch(moment.edited), batch(moment.source)))
+    def add(self, pair: FramePair) -> None:
+        self.distances.append(self.queue.put(to_batch(pair.edited), to_batch(pair.source)))
 
-    def _distances(self, edited, source) -> list[float]:
-        pair = edited.to(self.device), source.to(self.device)
-        return self.net.net(*pair, normalize=True).flatten().tolist()
+    def _distances(self, edited: "Tensor", source: "Tensor") -> list[float]:
+        batches = edited.to(self.device), source.to(self.device)
+        return self.lpips.net(*batches, normalize=True).flatten().tolist()
 
-    def figures(self) -> dict[str, float]:
-        return {f"lpips@full/{self.name}": mean([later.value for later in self.values])}
+    def values(self) -> dict[str, float]:
+        distances = [distance.value for distance in self.distances]
+        return {f"lpips@full/{self.network}": nanmean(distances)}
+
+
+METRIC = MetricInfo(Lpips, directions={"lpips": "lower"}, every_frame=False)

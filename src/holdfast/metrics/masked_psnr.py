@@ -1,42 +1,45 @@
-"""M.PSNR: how much of the source is kept outside the mask, mean over frames.
+"""M.PSNR: how well the source is preserved outside the mask, mean over frames.
 
-true: 10 log10(1 / mean squared error over outside pixels). zero_filled: both frames blacked out inside, error over the
-whole frame, as FiVE-Bench and PnPInversion do: higher by -10 log10(share outside), for comparison with their tables
-only. max_abs_outside: the largest difference there, of 1.
+true: 10 log10(1 / mean squared error over the pixels outside). zero_filled: both frames are black inside, and the error
+is taken over the whole frame, as FiVE-Bench and PnPInversion do; it is higher by -10 log10(share outside), and is there
+only for comparison with their tables. max_abs_outside: the largest difference outside, of 1.
 """
 
 import math
 
 import numpy as np
 
-from .base import Metric, Moment, Subject, Tools, capped, mean
-
-NEEDS = {"mask"}
-BETTER = {"psnr_outside": "higher", "max_abs_outside": "lower"}
-EVERY_FRAME = False
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, capped_psnr, nanmean
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
+class MaskedPsnr(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
         self.true: list[float] = []
-        self.filled: list[float] = []
-        self.worst = math.nan  # where there is no outside
+        self.zero_filled: list[float] = []
+        self.largest = math.nan  # if the mask has no outside
 
-    def add(self, moment: Moment) -> None:
-        outside = ~moment.mask
+    def add(self, pair: FramePair) -> None:
+        outside = ~pair.mask
         if not outside.any():
             return
-        difference = moment.source[outside] - moment.edited[outside]
-        square = difference**2
-        self.true.append(capped(float(square.mean())))
-        self.filled.append(capped(float(square.sum()) / moment.source.size))
-        self.worst = max(
-            float(np.abs(difference).max()), 0 if math.isnan(self.worst) else self.worst
-        )
+        difference = pair.source[outside] - pair.edited[outside]
+        squares = difference**2
+        self.true.append(capped_psnr(float(squares.mean())))
+        self.zero_filled.append(capped_psnr(float(squares.sum()) / pair.source.size))
+        before = 0 if math.isnan(self.largest) else self.largest
+        self.largest = max(float(np.abs(difference).max()), before)
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         return {
-            "psnr_outside@true": mean(self.true),
-            "psnr_outside@zero_filled": mean(self.filled),
-            "max_abs_outside": self.worst,
+            "psnr_outside@true": nanmean(self.true),
+            "psnr_outside@zero_filled": nanmean(self.zero_filled),
+            "max_abs_outside": self.largest,
         }
+
+
+METRIC = MetricInfo(
+    MaskedPsnr,
+    directions={"psnr_outside": "higher", "max_abs_outside": "lower"},
+    requires=frozenset({"mask"}),
+    every_frame=False,
+)

@@ -1,41 +1,42 @@
 """DINO structure distance (Splice, arXiv:2201.00424), x1000: mean squared difference of the keys' self-similarity.
 
-S_ij = cos(k_i, k_j), of the source's keys and of the edited frame's.
+S_ij = cos(k_i, k_j) of the last layer's keys, for the source frame and for the edited frame.
 """
 
 from numpy import ndarray
 
-from ._batches import MOST, Later
-from .base import Metric, Moment, Subject, Tools, mean, short
-
-NEEDS: set[str] = set()
-BETTER = {"structure_distance_x1000": "lower"}
-EVERY_FRAME = False
+from ._batching import MAX_FRAMES, Deferred
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean, short_name
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        self.dino = tools.structure
-        self.name = short(tools.options.structure)
-        self.pairs: list[tuple[Later, Later]] = []
-        self.values: list[float] = []
+class StructureDistance(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        self.dino = models.structure
+        self.network = short_name(models.options.structure)
+        self.keys: list[tuple[Deferred[ndarray], Deferred[ndarray]]] = []
+        self.distances: list[float] = []
 
-    def add(self, moment: Moment) -> None:
-        self.pairs.append((self.dino.keys(moment.source), self.dino.keys(moment.edited)))
-        if 2 * len(self.pairs) >= MOST:
+    def add(self, pair: FramePair) -> None:
+        self.keys.append((self.dino.keys(pair.source), self.dino.keys(pair.edited)))
+        if 2 * len(self.keys) >= MAX_FRAMES:
             self._reduce()
 
     def _reduce(self) -> None:
-        """Keys are large: those of a batch are not kept beyond it."""
-        for source, edited in self.pairs:
-            difference = _similarity(source.value) - _similarity(edited.value)
-            self.values.append(1000 * float((difference**2).mean()))
-        self.pairs = []
+        """Reduce the collected keys to distances. Keys are large, so they are dropped with their batch."""
+        for source, edited in self.keys:
+            difference = _self_similarity(source.value) - _self_similarity(edited.value)
+            self.distances.append(1000 * float((difference**2).mean()))
+        self.keys = []
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         self._reduce()
-        return {f"structure_distance_x1000@keys/{self.name}": mean(self.values)}
+        return {f"structure_distance_x1000@keys/{self.network}": nanmean(self.distances)}
 
 
-def _similarity(keys: ndarray) -> ndarray:
+def _self_similarity(keys: ndarray) -> ndarray:
     return keys @ keys.T  # N N
+
+
+METRIC = MetricInfo(
+    StructureDistance, directions={"structure_distance_x1000": "lower"}, every_frame=False
+)

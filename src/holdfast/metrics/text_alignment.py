@@ -1,43 +1,51 @@
-"""CLIP-T: how well edited frames fit the target prompt, and the edited region the edit's words alone (100 x cosine).
+"""CLIP-T: how well edited frames match the target prompt, and the edited region the object's prompt (100 x cosine).
 
-local_clip_t: the mask's bounding box, cropped, against the local phrase (FlowAnchor, arXiv:2604.22586, C.2).
-clip_frame_accuracy: share of frames that fit the target prompt better than the source prompt (FateZero,
+local_clip_t: the mask's bounding box, cropped, against the object prompt (FlowAnchor, arXiv:2604.22586, C.2).
+clip_frame_accuracy: share of frames that match the target prompt better than the source prompt (FateZero,
 arXiv:2303.09535).
 """
 
-from ._batches import Later
-from .base import Metric, Moment, Subject, Tools, mean, short
+from numpy import ndarray
 
-NEEDS = {"target_text"}
-BETTER = {"clip_t": "higher", "local_clip_t": "higher", "clip_frame_accuracy": "higher"}
-EVERY_FRAME = False
+from ._batching import Deferred
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean, short_name
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        self.clip = tools.clip
-        self.name = short(tools.options.clip)
-        texts = {"target": subject.target_text, "source": subject.source_text}
-        if subject.masked:
-            texts["local"] = subject.local_text
-        self.texts = {key: self.clip.text(text) for key, text in texts.items() if text}
-        self.whole: list[Later] = []
-        self.local: list[Later] = []
+class TextAlignment(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        self.clip = models.clip
+        self.network = short_name(models.options.clip)
+        prompts = {"target": info.target_prompt, "source": info.source_prompt}
+        if info.has_mask:
+            prompts["object"] = info.object_prompt
+        self.texts = {key: self.clip.embed_text(text) for key, text in prompts.items() if text}
+        self.frames: list[Deferred[ndarray]] = []
+        self.crops: list[Deferred[ndarray]] = []
 
-    def add(self, moment: Moment) -> None:
-        self.whole.append(moment.embedding)
-        if "local" in self.texts and moment.box:
-            self.local.append(self.clip.embed(moment.edited[moment.box]))
+    def add(self, pair: FramePair) -> None:
+        self.frames.append(pair.embedding)
+        if "object" in self.texts and pair.mask_box:
+            self.crops.append(self.clip.embed(pair.edited[pair.mask_box]))
 
-    def figures(self) -> dict[str, float]:
-        frames = [later.value for later in self.whole]
-        towards = [float(frame @ self.texts["target"]) for frame in frames]
-        found = {f"clip_t/{self.name}": mean([100 * value for value in towards])}
+    def values(self) -> dict[str, float]:
+        to_target = self._cosines(self.frames, "target")
+        values = {f"clip_t/{self.network}": nanmean([100 * cosine for cosine in to_target])}
         if "source" in self.texts:
-            back = [float(frame @ self.texts["source"]) for frame in frames]
-            won = [float(a > b) for a, b in zip(towards, back, strict=True)]
-            found[f"clip_frame_accuracy/{self.name}"] = mean(won)
-        if "local" in self.texts:
-            crops = [100 * float(later.value @ self.texts["local"]) for later in self.local]
-            found[f"local_clip_t@box{self.clip.view}/{self.name}"] = mean(crops)
-        return found
+            to_source = self._cosines(self.frames, "source")
+            wins = [float(a > b) for a, b in zip(to_target, to_source, strict=True)]
+            values[f"clip_frame_accuracy/{self.network}"] = nanmean(wins)
+        if "object" in self.texts:
+            crops = [100 * cosine for cosine in self._cosines(self.crops, "object")]
+            values[f"local_clip_t@box{self.clip.crop_suffix}/{self.network}"] = nanmean(crops)
+        return values
+
+    def _cosines(self, images: list[Deferred[ndarray]], text: str) -> list[float]:
+        return [float(image.value @ self.texts[text]) for image in images]
+
+
+METRIC = MetricInfo(
+    TextAlignment,
+    directions={"clip_t": "higher", "local_clip_t": "higher", "clip_frame_accuracy": "higher"},
+    requires=frozenset({"target_prompt"}),
+    every_frame=False,
+)

@@ -1,7 +1,9 @@
-"""Warp-Err (Lai et al., arXiv:1808.00449), x1000: E = mean_t sum_p N_t |O_t - W(O_t+1, F_t)|^2 / sum_p N_t, a channel.
+"""Warp-Err (Lai et al., arXiv:1808.00449), x1000, a channel.
 
-N_t: pixels that can be followed (motion.visible). F_t: flow of the source by default (`warp_flow`);
-`warp_norm=absolute` leaves out the square.
+E = mean_t sum_p N_t |O_t - W(O_t+1, F_t)|^2 / sum_p N_t
+
+N_t: pixels that can be followed (motion.visible). F_t: flow of the source by default (option `warp_flow`).
+`warp_norm=absolute` omits the square.
 """
 
 import math
@@ -10,43 +12,45 @@ import numpy as np
 from numpy import ndarray
 
 from ..media.optical_flow import visibility, warp
-from .base import Metric, Moment, Subject, Tools, mean
-
-NEEDS: set[str] = set()
-BETTER = {"warp_error_x1000": "lower"}
-EVERY_FRAME = True
+from .base import FramePair, Metric, MetricInfo, MetricModels, PairInfo, nanmean
 
 
-class Measure(Metric):
-    def __init__(self, subject: Subject, tools: Tools):
-        options = tools.options
+class WarpError(Metric):
+    def __init__(self, info: PairInfo, models: MetricModels):
+        options = models.options
         self.follows_source = options.warp_flow == "source"
         self.squared = options.warp_norm == "squared"
-        variant = f"{options.warp_flow},{options.warp_norm}/{tools.flow.__name__}"
-        self.name = f"warp_error_x1000@{variant}"
-        self.values: list[float] = []
+        variant = f"{options.warp_flow},{options.warp_norm}/{models.flow_name}"
+        self.value_name = f"warp_error_x1000@{variant}"
+        self.errors: list[float] = []
 
-    def add(self, moment: Moment) -> None:
-        if moment.previous is None:
+    def add(self, pair: FramePair) -> None:
+        if pair.previous is None:
             return
         if self.follows_source:
-            forward, backward = moment.source_flow, moment.source_flow_back
+            forward, backward = pair.source_flow, pair.source_flow_back
         else:
-            forward, backward = moment.edited_flow, moment.edited_flow_back
-        seen = visibility(forward, backward)
-        value = error(moment.previous.edited, moment.edited, forward, seen, self.squared)
-        self.values.append(1000 * value)
+            forward, backward = pair.edited_flow, pair.edited_flow_back
+        followed = visibility(forward, backward)
+        error = warp_error(pair.previous.edited, pair.edited, forward, followed, self.squared)
+        self.errors.append(1000 * error)
 
-    def figures(self) -> dict[str, float]:
-        return {self.name: mean(self.values)}
+    def values(self) -> dict[str, float]:
+        return {self.value_name: nanmean(self.errors)}
 
 
-def error(
-    first: ndarray, second: ndarray, flow: ndarray, seen: ndarray, squared: bool = True
+def warp_error(
+    first: ndarray, second: ndarray, flow: ndarray, followed: ndarray, squared: bool = True
 ) -> float:
-    """Mean over the pixels seen of the difference between a frame and the next one, warped back; NaN where none is."""
-    if not seen.any():
+    """Return the mean difference of a frame to the next one warped back, over the followed pixels; NaN without any.
+
+    first, second: H W 3; flow: H W 2 from first to second; followed: H W boolean.
+    """
+    if not followed.any():
         return math.nan
-    difference = (first - warp(second, flow))[seen]
+    difference = (first - warp(second, flow))[followed]
     sizes = difference**2 if squared else np.abs(difference)
     return float(sizes.mean())
+
+
+METRIC = MetricInfo(WarpError, directions={"warp_error_x1000": "lower"})

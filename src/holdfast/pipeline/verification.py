@@ -9,7 +9,7 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 
 from ..media import images, samples, video
-from ..metrics.base import CAP, capped, mean
+from ..metrics.base import MAX_PSNR_DB, capped_psnr, nanmean
 
 FileMetrics = dict[str, float | bool | None]
 
@@ -81,13 +81,13 @@ class OutsideMetrics:
 
     def add_equal(self) -> None:
         """Add a frame whose samples are equal: then its RGB is equal too, and comparing that costs more."""
-        self.psnr.append(CAP)
-        self.luma_psnr.append(CAP)
+        self.psnr.append(MAX_PSNR_DB)
+        self.luma_psnr.append(MAX_PSNR_DB)
 
     def add(self, pair: list[ndarray], outside: ndarray) -> None:
         """Add the RGB of a frame. pair: source and written, H W 3; outside: H W boolean."""
         square, largest = _measure_difference(*pair, outside)
-        self.psnr.append(capped(square / 3))
+        self.psnr.append(capped_psnr(square / 3))
         self.max_difference = max(self.max_difference, largest)
 
     def add_samples(self, source: av.VideoFrame, written: av.VideoFrame, alpha: ndarray) -> None:
@@ -100,16 +100,16 @@ class OutsideMetrics:
                 square, largest = _measure_difference(before, after, outside, peak)
                 self.is_equal &= largest == 0
                 if number == 0:
-                    self.luma_psnr.append(capped(square))
+                    self.luma_psnr.append(capped_psnr(square))
 
     def to_dict(self) -> FileMetrics:
         """Return the metrics of all frames, under the names of the manifest."""
         has_rgb = bool(self.psnr)
         has_samples = has_rgb and self.is_comparable
         return {
-            "psnr_outside": round(mean(self.psnr), 3) if has_rgb else None,
+            "psnr_outside": round(nanmean(self.psnr), 3) if has_rgb else None,
             "max_abs_outside": self.max_difference if has_rgb else None,
-            "luma_psnr_outside": round(mean(self.luma_psnr), 3)
+            "luma_psnr_outside": round(nanmean(self.luma_psnr), 3)
             if has_samples and self.luma_psnr
             else None,
             "samples_equal_outside": self.is_equal if has_samples else None,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..media.optical_flow import ends_in_frame, warp
 from ..metrics import base
-from ..metrics.warp_error import error as warp_error
+from ..metrics.warp_error import warp_error
 from .rendering import SIZE, exact_flow, render, render_with_coverage
 from .scenes import EDIT_KINDS, PANS, Scene, SceneEdit, list_edits
 
@@ -117,7 +117,7 @@ def exact_warp_error(scene: Scene, frames: list[ndarray]) -> float:
     for t, step in enumerate(forward):  # actors: f k H W
         visible = _trackable_pixels(actors[t], actors[t + 1], step)
         values.append(1000 * warp_error(frames[t], frames[t + 1], step, visible))
-    return base.mean(values)
+    return base.nanmean(values)
 
 
 def _trackable_pixels(first: ndarray, second: ndarray, forward: ndarray) -> ndarray:

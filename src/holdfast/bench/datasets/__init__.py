@@ -1,4 +1,4 @@
-"""Datasets: one file each, holding `cases`. A dataset is named NAME or NAME:WHAT."""
+"""Datasets, one file each, with a function `cases`. A dataset is named NAME or NAME:SELECTION."""
 
 import importlib
 from functools import partial
@@ -13,24 +13,24 @@ names = partial(list_modules, __name__)
 
 
 def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
-    """The cases that "name:what" means. folder: where a dataset that makes its clips may keep them.
+    """Return the cases of "name:selection". folder: where a dataset that renders its clips may store them.
 
-    Raises ValueError for an unknown dataset, for files that are not there, and where there is no case.
+    Raise UserError for an unknown dataset, for missing files, and if there is no case.
     """
-    name, _, what = dataset.partition(":")
-    if not what and Path(dataset).suffix == ".jsonl":
-        name, what = "folder", dataset
+    name, _, selection = dataset.partition(":")
+    if not selection and Path(dataset).suffix == ".jsonl":
+        name, selection = "folder", dataset
     module = importlib.import_module(f"{__name__}.{choose(name, names(), 'dataset')}")
     if limit is not None and limit < 1:
-        raise UserError(f"--limit is 1 or more, not {limit}")
-    cases = module.cases(what, folder, limit)[:limit]
+        raise UserError(f"--limit is {limit}", "use 1 or more")
+    cases = module.cases(selection, folder, limit)[:limit]
     if not cases:
         raise UserError(f"the dataset {dataset} has no cases")
     return cases
 
 
-def judge(case: Case) -> Judge | None:
-    """Who knows the truth of a case as a program; None where nobody does."""
+def make_case_judge(case: Case) -> Judge | None:
+    """Return the judge of a case whose scene is known as a program; None for any other case."""
     if case.scene is None:
         return None
     from ...shapeworld.scenes import sample_edit

@@ -1,62 +1,64 @@
-"""What a user has: `folder:FILE.jsonl` (or just FILE.jsonl), one edit a line, paths from the file's own folder.
+"""A user's own edits: `folder:FILE.jsonl` (or FILE.jsonl), one edit a line, paths relative to the file's folder.
 
 {"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep"}
-clip, source and target must be there; name, kind, group, mask (a file or a box x,y,w,h), local and truth may.
+clip, source and target are required; name, kind, group, mask (a file or a box x,y,w,h), local and truth are optional.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ...base.errors import UserError
 from ...base.files import parse_json
-from .base import FILES, Case, existing, file_name, is_box
+from .base import FILES, Case, file_name, is_box, require_path
 
-MUST = ("clip", "source", "target")
+REQUIRED = ("clip", "source", "target")
 
 
-def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
-    path = Path(what)
+def cases(selection: str, folder: Path, limit: int | None) -> list[Case]:
+    path = Path(selection)
     if not path.is_file():
-        raise UserError(f"there is no file {what}; give folder:FILE.jsonl")
+        raise UserError(f"there is no file {selection}", "give folder:FILE.jsonl")
     found: dict[int, Case] = {}
     for line, text in enumerate(path.read_text().splitlines(), 1):
         if text.strip():
-            found[line] = _case(path, line, text)
-    seen: dict[str, int] = {}
+            found[line] = _make_case(path, line, text)
+    lines: dict[str, int] = {}
     for line, case in found.items():
-        if case.name in seen:
+        if case.name in lines:
             raise UserError(
-                f"{path}, line {line}: the name {case.name} is also that of line {seen[case.name]}"
+                f"{path}, line {line}: the name {case.name} is also that of line {lines[case.name]}"
             )
-        seen[case.name] = line
+        lines[case.name] = line
     return list(found.values())
 
 
-def _case(path: Path, line: int, text: str) -> Case:
+def _make_case(path: Path, line: int, text: str) -> Case:
     where = f"{path}, line {line}"
-    record = _record(text, where)
+    record = _parse_record(text, where)
     for key in FILES:
         if record.get(key) and not (key == "mask" and is_box(record[key])):
-            record[key] = existing(path.parent / record[key], where)
+            record[key] = require_path(path.parent / record[key], where)
     name = record.pop("name", "") or f"{line:04d}-{Path(record['clip']).stem}"
     return Case(file_name(name), **record)
 
 
-def _record(text: str, where: str) -> dict[str, str]:
-    """A line as keys and texts. Raises ValueError for what is no case."""
+def _parse_record(text: str, where: str) -> dict[str, Any]:
+    """Return a line as texts by key. Raise UserError if it is not a case."""
     try:
         record = parse_json(text)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
     if not isinstance(record, dict) or any(not isinstance(v, str) for v in record.values()):
-        raise UserError(f"{where} must be an object of texts")
+        raise UserError(f"{where} is not a JSON object of texts")
     unknown = set(record) - set(known)
     if unknown:
         raise UserError(
-            f"{where}: there is no key {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
+            f"{where}: there is no key {', '.join(sorted(unknown))}",
+            f"the keys are: {', '.join(known)}",
         )
-    absent = [k for k in MUST if not record.get(k)]
+    absent = [k for k in REQUIRED if not record.get(k)]
     if absent:
         raise UserError(f"{where}: {', '.join(absent)} is missing")
     return record

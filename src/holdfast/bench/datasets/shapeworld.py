@@ -1,53 +1,54 @@
 """Held-out scenes with exact truth: `shapeworld`, `shapeworld:SETS` or `shapeworld:SETS/KINDS`, separated by commas.
 
-SETS are single, several, crossing, fast, long (default single); KINDS are the six edits (default all). Case i is seed
-i, which no training draws; sets take turns, and with each round of them the kinds.
+SETS are single, several, crossing, fast, long (default single); KINDS are the six edits (default all). Case i has seed
+i, which no training draws. Sets alternate from case to case, and kinds from round to round of the sets.
 """
 
 from pathlib import Path
 
 from torch import Tensor
 
+from ...base.names import choose
 from ...media import images, video
 from ...shapeworld.rendering import render
 from ...shapeworld.scenes import EDIT_KINDS, RATE, SCENE_SETS, SceneEdit, sample_edit
 from ...shapeworld.truth import actor_mask
 from .base import Case
 
-USUAL = 24  # cases where no --limit is given
+DEFAULT_COUNT = 24  # cases without --limit
 
 
-def cases(what: str, folder: Path, limit: int | None) -> list[Case]:
-    sets, _, kinds = what.partition("/")
-    chosen_sets = _known(sets, SCENE_SETS, "set of scenes") or ["single"]
-    chosen_kinds = _known(kinds, EDIT_KINDS, "kind of edit") or list(EDIT_KINDS)
+def cases(selection: str, folder: Path, limit: int | None) -> list[Case]:
+    sets, _, kinds = selection.partition("/")
+    chosen_sets = _parse_names(sets, SCENE_SETS, "set of scenes") or ["single"]
+    chosen_kinds = _parse_names(kinds, EDIT_KINDS, "kind of edit") or list(EDIT_KINDS)
     found: list[Case] = []
     seed = 0
-    while len(found) < (limit or USUAL):
-        rounds, turn = divmod(len(found), len(chosen_sets))
+    while len(found) < (limit or DEFAULT_COUNT):
+        rounds, position = divmod(len(found), len(chosen_sets))
         kind = chosen_kinds[rounds % len(chosen_kinds)]
-        case = _case(seed, kind, chosen_sets[turn], folder)
+        case = _make_case(seed, kind, chosen_sets[position], folder)
         if case:
             found.append(case)
         seed += 1
     return found
 
 
-def _known(names: str, known: tuple[str, ...], what: str) -> list[str]:
-    return [names.choose(name, known, what) for name in names.split(",") if name]
+def _parse_names(text: str, known: tuple[str, ...], role: str) -> list[str]:
+    return [choose(name, known, role) for name in text.split(",") if name]
 
 
-def _case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
-    """None where there is no room to add an actor; the next seed takes its place."""
+def _make_case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
+    """Return a case, or None if the scene has no room for another actor; the next seed is used instead."""
     try:
         edit = sample_edit(seed, kind, name)
     except ValueError:
         return None
     if kind == "remove" and name in ("single", "fast"):
-        name = "several"  # sample_edit takes it from there
+        name = "several"  # sample_edit draws it from there
     title = f"{name}-{kind}-{seed:04d}"
     place = folder / title
-    if not (place / "mask.mkv").exists():  # written last, and each whole or not at all
+    if not (place / "mask.mkv").exists():  # written last, completely or not at all
         _write_clips(edit, place)
     return Case(
         name=title,
@@ -56,9 +57,9 @@ def _case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
         target=edit.target.caption(),
         kind=kind,
         group=name,
-        # A backdrop is everywhere.
+        # a backdrop covers the whole frame
         mask=None if edit.actor is None else str(place / "mask.mkv"),
-        local=_phrase(edit),
+        local=_object_prompt(edit),
         truth=str(place / "truth.mkv"),
         scene=(seed, kind, name),
     )
@@ -77,8 +78,8 @@ def _write_clip(path: Path, clip: Tensor) -> None:
     video.write_frames(path, frames, RATE, "lossless")
 
 
-def _phrase(edit: SceneEdit) -> str:
-    """The words of the edited thing in the target; none where it is removed."""
+def _object_prompt(edit: SceneEdit) -> str:
+    """Return a prompt for the edited object in the target; empty if it is removed."""
     if edit.actor is None:
         return f"a {edit.target.backdrop}"
     if edit.kind == "remove":

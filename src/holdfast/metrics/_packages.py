@@ -1,21 +1,29 @@
-"""Optional packages of the metrics, imported when one is asked for, and frames as they take them."""
+"""Optional packages of the metrics, imported on first use, and frames in the form that they take."""
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from numpy import ndarray
 
 from ..base.errors import MissingDependencyError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def batch(frame: ndarray):
-    """H W 3 to a tensor 1 3 H W."""
+# LPIPS network: the class of its weights in torchvision
+NETWORKS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+
+
+def to_batch(frame: ndarray) -> "Tensor":
+    """Convert a frame H W 3 to a tensor 1 3 H W."""
     import torch
 
     return torch.from_numpy(frame).permute(2, 0, 1)[None]
 
 
-def torchmetrics():
+def import_torchmetrics() -> Any:
+    """Import torchmetrics. Raise MissingDependencyError if it is not installed."""
     try:
         import torchmetrics
         import torchmetrics.functional.image
@@ -26,13 +34,11 @@ def torchmetrics():
     return torchmetrics
 
 
-NETWORKS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+def load_lpips(net: str) -> Any:
+    """Load torchmetrics' LPIPS with a network of torchvision, without a download.
 
-
-def perceptual(net: str):
-    """LPIPS of torchmetrics. Nothing is downloaded: torchvision would fetch its network without being asked.
-
-    Raises Missing where torchvision, which holds the network, or the network's weights are not here.
+    Raise MissingDependencyError if torchvision or the network's weights are missing: torchvision itself would
+    download the weights without asking.
     """
     try:
         import torchvision
@@ -42,18 +48,18 @@ def perceptual(net: str):
             "lpips needs torchvision; get it with: pip install 'holdfast[bench]' torchvision"
         ) from error
     url = getattr(torchvision.models, NETWORKS[net]).DEFAULT.url
-    weights(url, f"lpips needs the weights of torchvision's {net}")
+    find_weights(url, f"lpips needs the weights of torchvision's {net}")
     return LearnedPerceptualImagePatchSimilarity(net, normalize=True)
 
 
-def weights(url: str, needs: str) -> Path:
-    """Where torch hub keeps a file. Raises Missing with the command that brings it."""
+def find_weights(url: str, requirement: str) -> Path:
+    """Return where torch hub stores a file. Raise MissingDependencyError with the download command if it is missing."""
     import torch
 
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not file.is_file():
         raise MissingDependencyError(
-            f"{needs}, which are not at {file}; "
+            f"{requirement}, which are not at {file}; "
             f"get them with: curl -L --create-dirs -o {shlex.quote(str(file))} {url}"
         )
     return file

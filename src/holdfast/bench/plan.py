@@ -1,0 +1,175 @@
+"""The plan of a benchmark: variants (method, settings, backbone, with or without the mask) and cases.
+
+Whether a method may see the benchmark's mask is part of its name: `flowedit` does not see it, `flowedit+mask` does. The
+metrics use the mask in both cases.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import methods
+from ..base.errors import UserError
+from ..base.names import choose
+from ..base.notices import warn_user
+from ..base.schema import configure
+from ..models import registry
+from ..pipeline.task import EditTask
+from .datasets.base import Case
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared: a method with its settings on a backbone, with or without sight of the mask."""
+
+    method: str
+    backbone: str
+    sees_mask: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name in tables. A method that omits a part of itself without a mask says so."""
+        omission = "" if self.sees_mask else _omission_without_mask(self.method)
+        return self._name(f", {omission}" if omission else "")
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return self._name("")
+
+    def names(self) -> set[str]:
+        """Return the names that a user may type: with or without the backbone."""
+        full = {self.label, self.key}
+        return full | {name.removesuffix(f" on {self.backbone}") for name in full}
+
+    def _name(self, omission: str) -> str:
+        mask = "+mask" if self.sees_mask else omission
+        settings = "".join(f" {key}={value}" for key, value in self.settings)
+        return f"{self.method}{mask}{settings} on {self.backbone}"
+
+
+@functools.cache
+def _omission_without_mask(method: str) -> str:
+    """Return the part that a method omits if it sees no mask; empty for a method that is no longer installed."""
+    known = method in methods.names()
+    return getattr(methods.load(method), "UNMASKED", "") if known else ""
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """All cells of a benchmark: every variant with every case."""
+
+    dataset: str
+    variants: tuple[Variant, ...]
+    cases: tuple[Case, ...]
+    seed: int = 0
+    weights: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def cells(self) -> Iterator[tuple[Variant, Case]]:
+        """Iterate over the cells by backbone, so that each is loaded once."""
+        backbones = [variant.backbone for variant in self.variants]
+        variants = sorted(self.variants, key=lambda variant: backbones.index(variant.backbone))
+        return (cell for cell in itertools.product(variants, self.cases) if applies(*cell))
+
+    def check_masks(self) -> None:
+        """Raise UserError if variants see the mask but no case has one; note how many cases have none."""
+        without_mask = sum(case.mask is None for case in self.cases)
+        if not any(variant.sees_mask for variant in self.variants):
+            return
+        if without_mask == len(self.cases):
+            raise UserError(f"{self.dataset} has no masks", "remove +mask from the methods")
+        if without_mask:
+            warn_user(
+                f"{without_mask} of {len(self.cases)} clips have no mask: variants with +mask skip them"
+            )
+
+    def task(self, variant: Variant, case: Case, output: Path) -> EditTask:
+        """Return the edit of a cell, with a lossless output."""
+        return EditTask(
+            input=case.clip,
+            output=str(output),
+            source_prompt=case.source,
+            target_prompt=case.target,
+            method=variant.method,
+            backbone=variant.backbone,
+            weights=self.weights,
+            mask=case.mask if variant.sees_mask else None,
+            settings=dict(variant.settings),
+            seed=self.seed,
+            device=self.device,
+            dtype=self.dtype,
+            codec="ffv1",
+        )
+
+
+def applies(variant: Variant, case: Case) -> bool:
+    """Return whether a variant runs on a case: a variant with +mask needs the case's mask."""
+    return case.mask is not None or not variant.sees_mask
+
+
+def make_variants(
+    method_names: list[str], backbones: list[str], sweep: dict[str, list[str]]
+) -> tuple[Variant, ...]:
+    """Combine every method with every backbone and every combination of the settings that the method has.
+
+    method_names: with +mask if the method may see the mask. sweep: values by setting; a method without a setting
+    ignores it. A backbone that lacks a method's requirement is skipped with a notice. Raise UserError for unknown
+    names, for a setting that no method has, and if no variant remains.
+    """
+    known = registry.backbones()
+    backbones = [choose(name, known, "backbone") for name in backbones]
+    variants: list[Variant] = []
+    missing: dict[str, str] = {}
+    for method in method_names:
+        name, sees_mask = _parse_method(method)
+        able = [backbone for backbone in backbones if _can_run(name, backbone, missing)]
+        for settings in _combinations(methods.load(name).Config, sweep):
+            variants += [Variant(name, backbone, sees_mask, settings) for backbone in able]
+    _note_missing(missing, bool(variants))
+    used = {key for variant in variants for key, _ in variant.settings}
+    if set(sweep) - used:
+        unused = ", ".join(sorted(set(sweep) - used))
+        raise UserError(f"none of these methods has a setting {unused}")
+    return tuple(dict.fromkeys(variants))
+
+
+def _can_run(method: str, backbone: str, missing: dict[str, str]) -> bool:
+    """Return whether a backbone meets a method's requirements; if not, add what is missing to `missing`."""
+    requirements = methods.load(method).NEEDS
+    absent = requirements - registry.specs()[backbone].capabilities
+    if absent:
+        missing[f"{method} on {backbone}"] = " and ".join(sorted(absent)).replace("_", " ")
+    return not absent
+
+
+def _note_missing(missing: dict[str, str], any_variant: bool) -> None:
+    if not missing:
+        return
+    reasons = "; ".join(f"{name} (it lacks {absent})" for name, absent in missing.items())
+    if not any_variant:
+        raise UserError(f"nothing can be run: {reasons}", "see: holdfast list pairs")
+    warn_user(f"skipped, because the backbone cannot run it: {reasons}")
+
+
+def _parse_method(text: str) -> tuple[str, bool]:
+    """Return a method's name, and whether it may see the mask."""
+    name, plus, suffix = text.partition("+")
+    if plus and suffix != "mask":
+        raise UserError(f"{text}: only +mask can follow a method's name")
+    return choose(name, methods.names(), "method"), bool(plus)
+
+
+def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple[str, str], ...]]:
+    """Return every combination of the sweep's settings that a method has. Raise UserError for invalid values."""
+    names = {f.name for f in dataclasses.fields(config)}
+    choices = [[(key, value) for value in sweep[key]] for key in sweep if key in names]
+    combinations = list(itertools.product(*choices))
+    for settings in combinations:
+        configure(config, {}, None, dict(settings))
+    return combinations
