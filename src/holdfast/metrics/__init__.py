@@ -5,23 +5,12 @@
 
 import importlib
 from functools import cache
-<<<<<<< HEAD
 from typing import Literal
-=======
-from types import ModuleType
->>>>>>> main
 
 from ..base.names import choose, list_modules
 from .base import Direction, MetricInfo
 
-<<<<<<< HEAD
 NOT_METRICS = {"base", "compare"}
-=======
-
-def names() -> list[str]:
-    """List the names of all metrics."""
-    return [name for name in list_modules(__name__) if name != "compare"]  # compare runs them
->>>>>>> main
 
 
 def names() -> list[str]:
