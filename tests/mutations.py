@@ -267,7 +267,7 @@ MUTATIONS = [
         ("return float(nearest) if", "return found if"),
         ("(2 if ends_pure else 1)", "1"),
         ("(root - root[-1])", "root"),
-        ('self.spacing if grid == "own"', '"leading" if grid == "own"'),
+        ('self.spacing if schedule == "own"', '"leading" if schedule == "own"'),
     ),
     *of(
         "methods/flowedit.py",
