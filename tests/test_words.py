@@ -63,7 +63,7 @@ def test_named_words_and_phrases():
         (1,), (1, 2)
     )  # where the named words stand in the source, not what else changed
     with pytest.raises(
-        ValueError, match="'cube' is not in the target prompt; its words are: a, ball"
+        ValueError, match="'cube' is not in the target prompt: choose from its words: a, ball"
     ):
         prompt_diff.compare_prompts("a", "a ball", ["cube"])
     with pytest.raises(ValueError, match="not in the target"):

@@ -613,7 +613,7 @@ def test_an_automatic_mask_fades_out_over_half_a_cell_unless_a_width_is_given(ta
 
 def test_words_that_are_not_in_the_target_are_refused_with_those_that_are(task, tiny_wan):
     with pytest.raises(
-        ValueError, match="'cube' is not in the target prompt; its words are: a, blue, ball"
+        ValueError, match="'cube' is not in the target prompt: choose from its words: a, blue, ball"
     ):
         run.edit(task(source_prompt="a red ball", target_prompt="a blue ball", words=("cube",)), tiny_wan)
 

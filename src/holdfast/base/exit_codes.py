@@ -1,10 +1,10 @@
-"""Exit codes, and errors and durations in words, for every front end."""
+"""Exit codes, and errors and durations as text, for every front end."""
 
 import errno
 import os
 
 FAILED, BAD_INPUT, MISSING, NO_MEMORY, CANCELLED = 1, 2, 3, 4, 130
-# What the system says of a name that a user gave; anything else (a full disk, say) came while the work was done.
+# System errors about a path that the user named. Others (a full disk) happen during the work.
 PATH_ERRORS = {
     errno.ENOENT,
     errno.EACCES,
@@ -16,27 +16,25 @@ PATH_ERRORS = {
     errno.EROFS,
     errno.ENXIO,
 }
-OUT_OF_MEMORY = (
-    "out of memory; fewer --frames, a smaller model, or --dtype bfloat16 would need less"
-)
+OUT_OF_MEMORY = "out of memory: use fewer --frames, a smaller model, or --dtype bfloat16"
 
 
 def format_os_error(error: OSError) -> str:
-    """What the system says, as a sentence that begins with the file."""
-    cure = "; free some" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    """Return a system error as a sentence that begins with the file."""
+    remedy = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     if not (error.filename and error.strerror):
-        return f"{error.strerror or error}{cure}"
-    return f"{os.fsdecode(error.filename)}: {error.strerror}{cure}"
+        return f"{error.strerror or error}{remedy}"
+    return f"{os.fsdecode(error.filename)}: {error.strerror}{remedy}"
 
 
 def sanitize(message: object) -> str:
-    """One line whatever a file is called: control characters would move the cursor, or worse."""
+    """Return a message in one line, without control characters, which could move the cursor."""
     text = " ".join(str(message).splitlines())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def format_duration(seconds: float) -> str:
-    """As people say it."""
+    """Return a duration as text, such as "45 s" or "10 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: published under their name when they are finished; JSON; the store of latents."""
+"""Files that are complete or absent: written under a temporary name, and renamed at the end. JSON and tensors."""
 
 import contextlib
 import errno
@@ -17,24 +17,24 @@ from .errors import UserError
 
 try:
     import fcntl
-except (
-    ImportError
-):  # Windows: nothing says there whether a folder is still in use, so nothing is tidied up
+except ImportError:  # Windows does not tell whether a folder is in use, so stale folders stay
     fcntl = None
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCRATCH = ".holdfast"  # ends the name of a folder that only a running command uses
-REPLACED = "old"  # in such a folder: a folder of frames that is about to be replaced
+SCRATCH = ".holdfast"  # suffix of the folders of running commands
+REPLACED = "old"  # in such a folder: a folder of frames that is being replaced
 
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to make it in, gone when the block ends. Until then it is locked: a killed run's is not,
-    which is how the next one knows it (`tidy`). An OSError within names `path`.
+    """Make a folder next to `path` in which to write it, and remove the folder at the end of the block.
+
+    The folder is locked until then. The folder of a killed run is not, so that the next run finds it
+    (`remove_stale_scratch`). An OSError in the block names `path`.
     """
-    # A whole path, so that no part of it can look to FFmpeg like a protocol ("take:2.mp4").
+    # An absolute path, so that FFmpeg takes no part of it for a protocol ("take:2.mp4").
     folder = Path(tempfile.mkdtemp(SCRATCH, f".{path.name}.", path.parent.absolute()))
     lock = _lock(folder)
     try:
@@ -48,7 +48,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     finally:
         try:
             shutil.rmtree(folder, ignore_errors=True)
-        except KeyboardInterrupt:  # not a reason to leave half of it
+        except KeyboardInterrupt:  # do not leave half of it
             shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
@@ -57,14 +57,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """An open descriptor that holds the folder's lock as long as this process lives; None where it is not to be had."""
+    """Return an open descriptor that holds a folder's lock while this process lives; None if it cannot be locked."""
     if fcntl is None:
         return None
     lock = None
     try:
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody else's, or a file system without locks
+    except OSError:  # locked by another process, or a file system without locks
         if lock is not None:
             os.close(lock)
         return None
@@ -72,7 +72,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_stale_scratch(paths: Iterable[Path]) -> None:
-    """Remove what killed runs left of their work on these files: folders of `scratch` that nobody holds."""
+    """Remove the unlocked scratch folders that killed runs left next to these files."""
     for path in paths:
         ours = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(SCRATCH)}")
         for folder in _folders(path.parent):
@@ -93,9 +93,8 @@ def _remove_unused(folder: Path, path: Path) -> None:
         return
     try:
         if (folder / REPLACED).exists() and not path.exists():
-            (folder / REPLACED).rename(
-                path
-            )  # the run was killed between taking it away and putting the new one there
+            # the run was killed after it moved the old folder away and before the new one was in place
+            (folder / REPLACED).rename(path)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
@@ -103,14 +102,14 @@ def _remove_unused(folder: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Where to write a file that has its name only once the block has ended without an error."""
+    """Yield the path under which to write a file. It gets its name when the block ends without an error."""
     with scratch_folder(path) as folder:
         yield folder / path.name
         publish(folder / path.name, path)
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give a finished file its name, once it is on the disk: existence means complete, after a power cut too."""
+    """Give a finished file its name, after it is on the disk: a file that exists is complete, whatever happens."""
     if part.is_file():
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -118,12 +117,12 @@ def publish(part: Path, path: Path) -> None:
 
 
 def as_json(data: dict) -> str:
-    """JSON that every reader takes: an infinite figure becomes "inf"."""
+    """Return data as JSON that every reader accepts: an infinite number becomes "inf"."""
     return json.dumps(_finite(data), indent=2)
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says. Raises ValueError for what is none, or is nested too deeply to be read."""
+    """Return the data of a JSON text. Raise ValueError for invalid JSON, UserError for too many nested levels."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -146,10 +145,10 @@ def write_json(path: Path, data: dict) -> None:
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all, with a digest of what it holds. Raises OSError where it cannot be
+    """Write a safetensors file, complete or not at all, with a digest of its content. Raise OSError if it cannot be
     written.
     """
-    # A state may be the latent itself, and safetensors refuses two names for one memory.
+    # A state may be the latent itself, and safetensors refuses two tensors that share memory.
     tensors = {name: value.contiguous().clone().cpu() for name, value in tensors.items()}
     metadata = dict(metadata) | {"digest": _digest(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +156,7 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
-    """Write tensors, each with memory of its own, whole or not at all. Raises OSError where they cannot be written."""
+    """Write tensors that share no memory, complete or not at all. Raise OSError if they cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -165,39 +164,37 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
         with atomic_write(path) as part:
             save_file(dict(tensors), part, dict(metadata))
     except SafetensorError as error:
-        said = re.search(r"os error (\d+)", str(error))
-        number = int(said[1]) if said else errno.EIO
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The tensors of a safetensors file and what it says of itself. Raises ValueError where it cannot be read, or does
-    not hold what was saved.
+    """Return the tensors and the metadata of a safetensors file. Raise UserError for a file that cannot be read or is
+    damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it to start over") from error
-    if "digest" in about and about["digest"] != _digest(tensors, about):
-        raise UserError(
-            f"{path} is damaged: it does not hold what was saved; delete it to start over"
-        )
-    return tensors, about
+        raise UserError(f"{path} cannot be read ({error})", "delete it to start over") from error
+    if "digest" in metadata and metadata["digest"] != _digest(tensors, metadata):
+        raise UserError(f"{path} is damaged: its content has changed", "delete it to start over")
+    return tensors, metadata
 
 
-def _digest(tensors: "Mapping[str, Tensor]", about: Mapping[str, str]) -> str:
-    """A hash of all numbers, and of what is said of them but for whose they are."""
+def _digest(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
+    """Return a hash of all tensors and their metadata, except the key."""
     import torch
 
-    found = hashlib.blake2b(digest_size=16)
-    said = {name: text for name, text in about.items() if name not in ("key", "digest")}
-    found.update(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    described = {name: text for name, text in metadata.items() if name not in ("key", "digest")}
+    digest.update(json.dumps(described, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         content: Any = value.reshape(-1).view(torch.uint8).numpy()  # hashed without a copy
-        found.update(content)
-    return found.hexdigest()
+        digest.update(content)
+    return digest.hexdigest()

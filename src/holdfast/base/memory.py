@@ -1,4 +1,4 @@
-"""Memory: whether it ran out, which libraries say in many ways and which is never bad input; how much work held."""
+"""Memory: errors of memory that ran out, and the peak memory of some work."""
 
 import sys
 import threading
@@ -16,23 +16,21 @@ _SAID = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of Python, numpy, OpenCV, and torch on a GPU and on a CPU."""
+    """Return whether an error of Python, NumPy, OpenCV or torch means that memory ran out."""
     return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
 
 
 class PeakMemory:
-    """Measure the most memory that this process holds while work is done: `with peak: ...`, as often as needed.
+    """Measure the peak memory of this process during some work: `with peak: ...`, as often as needed.
 
-    In RAM, and on each GPU as far as torch lends it. Where the system cannot forget an earlier peak (it is not Linux,
-    or a container forbids it), a peak below that one is unknown. Measurements may nest and overlap.
+    It covers RAM, and on each GPU the memory that torch allocates. If the system cannot reset an earlier peak (it is
+    not Linux, or a container forbids it), a lower peak is unknown. Measurements may nest and overlap.
     """
 
     def __init__(self) -> None:
         self._most: dict[str, int] = {}  # bytes, by device
-        self._begun: dict[
-            str, int
-        ] = {}  # the high-water mark that was there already, where it stays
-        self._bound = 0  # bytes of RAM that an interval of unknown peak stayed below
+        self._begun: dict[str, int] = {}  # the peak before the work, if it cannot be reset
+        self._bound = 0  # upper bound of RAM in bytes while the peak was unknown
 
     def __enter__(self) -> "PeakMemory":
         with _lock:
@@ -56,7 +54,7 @@ class PeakMemory:
         return round(most / 2**20, 1)
 
     def _take(self, marks: dict[str, int]) -> None:
-        """Look at the high-water marks since the last look."""
+        """Update the peaks from the high-water marks since the last update."""
         for name, mark in marks.items():
             if mark > self._begun.get(name, 0):
                 self._most[name] = max(mark, self._most.get(name, 0))
@@ -69,7 +67,7 @@ _lock = threading.Lock()
 
 
 def _read_all() -> None:
-    """Have every measurement look: a mark is of the whole process, and the next one to begin resets it."""
+    """Update every measurement. A mark belongs to the whole process, and the next measurement resets it."""
     if _running:
         marks = {"cpu": _ram_mark()} | _gpu_marks()
         for one in _running:
@@ -77,7 +75,7 @@ def _read_all() -> None:
 
 
 def _forget() -> int | None:
-    """Reset the high-water marks. Return that of RAM where the system cannot reset it."""
+    """Reset the high-water marks. Return the mark of RAM if the system cannot reset it."""
     for index in range(_gpus()):
         sys.modules["torch"].cuda.reset_peak_memory_stats(index)
     try:
@@ -88,7 +86,7 @@ def _forget() -> int | None:
 
 
 def _gpus() -> int:
-    """How many GPUs torch may have lent memory of: none before it is asked for the first time."""
+    """Return the number of GPUs on which torch may have allocated memory: 0 before its first use of them."""
     if "torch" not in sys.modules:
         return 0
     cuda = sys.modules["torch"].cuda
@@ -105,9 +103,8 @@ def _ram_mark() -> int:
         import psutil
 
         return psutil.Process().memory_info().peak_wset
-    if (
-        _STATUS.exists()
-    ):  # its mark can be reset; the one of getrusage is that of the parent before exec, if larger
+    # This mark can be reset. The mark of getrusage is the parent's before exec, if that is larger.
+    if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])

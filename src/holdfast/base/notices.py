@@ -1,4 +1,4 @@
-"""Notes: what a user should know of a run and would not see in its result. They are shown, and kept in the manifest."""
+"""Notices: what a user should know about a run and cannot see in its result. The manifest keeps them."""
 
 import contextlib
 import warnings
@@ -7,14 +7,14 @@ from contextvars import ContextVar
 
 
 class Notice(UserWarning):
-    """A warning of Holdfast's own, meant for a user and not for a developer."""
+    """A warning for the user, not for developers."""
 
 
 _collecting: ContextVar[list[str] | None] = ContextVar("collecting", default=None)
 
 
 def warn_user(text: str) -> None:
-    """Tell the user: in an edit as one of its events, and so in its manifest; elsewhere as a warning."""
+    """Give the user a notice: an event of the running edit, which its manifest keeps; outside an edit, a warning."""
     collected = _collecting.get()
     if collected is None:
         warnings.warn(text, Notice, stacklevel=3)
@@ -24,7 +24,7 @@ def warn_user(text: str) -> None:
 
 @contextlib.contextmanager
 def collect_notices() -> Iterator[list[str]]:
-    """What is noted within the block, in place of warnings."""
+    """Collect the notices of a block instead of showing warnings."""
     texts: list[str] = []
     token = _collecting.set(texts)
     try:
@@ -34,9 +34,9 @@ def collect_notices() -> Iterator[list[str]]:
 
 
 def with_notices(events: Generator, wrap: Callable[[str], object]) -> Generator:
-    """The same events; what each of them gave note of comes before it, as `wrap(text)`, also before an error.
+    """Yield the same events, and the notices of each one before it, as `wrap(text)`; also before an error.
 
-    Notes are collected only while the events themselves run, and by each thread for itself.
+    Notices are collected only while the events themselves run, and separately in each thread.
     """
     try:
         while True:
@@ -47,7 +47,7 @@ def with_notices(events: Generator, wrap: Callable[[str], object]) -> Generator:
                 event = next(events)
             except StopIteration:
                 ended = True
-            except BaseException as error:  # also Ctrl-C: what was noted until then is told first
+            except BaseException as error:  # also Ctrl-C: the notices until then come first
                 failure = error
             finally:
                 _collecting.reset(token)

@@ -1,8 +1,8 @@
-"""Which words drive an edit: those of the target prompt that the source prompt has not, and those of the source that
-go.
+"""The difference between two prompts: the words that drive an edit.
 
-A word is what stands between spaces and punctuation, and of scripts without spaces each character (`prompts.py`).
-Words are told by their index, which is what a backbone maps to its tokens.
+They are the words of the target prompt that the source prompt does not have, and the words of the source prompt that
+the target prompt drops. A word stands between spaces and punctuation; in scripts without spaces, each character is a
+word (`prompts.py`). Words are identified by their index, which a backbone maps to its tokens.
 """
 
 import difflib
@@ -14,37 +14,36 @@ from .errors import UserError
 from .notices import warn_user
 from .prompts import fold, locate_words
 
-NO_WORD = (
-    "--mask auto follows the words that drive the edit, and there are none: name some with --words"
-)
-LONG = 400  # words: more are not compared each with each, which takes minutes
+NO_WORD = "no word drives the edit, and --mask auto needs one: name some with --words"
+LONG = 400  # words; a full comparison of longer prompts takes minutes
 _ARTICLES = {"a", "an", "the"}
 
 
 @dataclass(frozen=True)
 class Change:
-    """Indices of the words that change: `source` go, `target` come."""
+    """Indices of the words that change: those dropped from the source prompt, those new in the target prompt."""
 
     source: tuple[int, ...]
     target: tuple[int, ...]
 
 
 def written_words(text: str) -> list[str]:
-    """A prompt's words as they are written."""
+    """Return the words of a prompt as they are written."""
     return [text[first:end] for first, end in locate_words(text)]
 
 
 def folded_words(text: str) -> list[str]:
-    """A prompt's words as they are compared."""
+    """Return the words of a prompt in the form for comparison."""
     return [fold(word) for word in written_words(text)]
 
 
 def compare_prompts(source: str, target: str, named: Sequence[str] = ()) -> Change:
-    """Compare two prompts. An article counts only where nothing else changes.
+    """Compare two prompts, and return the words that change. An article counts only if nothing else changes.
 
-    named: words or phrases of the target that drive the edit, in place of those that differ; in the source then what
-    stood in their place does. Of a word that occurs twice the occurrence that differs is meant; where the comparison
-    cannot tell, all are, with a note. Raises ValueError for a named word that the target has not.
+    named: words or phrases of the target prompt that drive the edit, instead of the words that differ. In the source
+    prompt, the words in their place count then. If a word occurs several times, the occurrence that differs counts; if
+    the comparison cannot decide, all of them do, with a notice. Raise UserError for a named word that the target prompt
+    does not have.
     """
     before, after = folded_words(source), folded_words(target)
     runs = _align_words(before, after)
@@ -64,7 +63,7 @@ def compare_prompts(source: str, target: str, named: Sequence[str] = ()) -> Chan
 
 @dataclass(frozen=True)
 class Run:
-    """Words of two prompts that stand in the same place: the same words, or some in place of others."""
+    """Words of two prompts in the same place: equal words, or words that replace others."""
 
     before: range
     after: range
@@ -79,7 +78,7 @@ def _align_words(before: list[str], after: list[str]) -> list[Run]:
 
 
 def _align_ends(before: list[str], after: list[str]) -> list[Run]:
-    """What two texts begin and end with alike, and what lies between: in linear time."""
+    """Align the equal beginnings and ends of two texts, and the part between them, in linear time."""
     least = min(len(before), len(after))
     same = [a == b for a, b in zip(before, after, strict=False)]
     head = same.index(False) if False in same else least
@@ -102,7 +101,7 @@ def _shift_run(run: Run, by: int) -> Run:
 
 
 def _in_place_of(meant: set[int], runs: list[Run]) -> set[int]:
-    """The source's words where some of the target's stand now."""
+    """Return the source words in the place of some target words."""
     stood = set()
     for run in runs:
         here = meant.intersection(run.after)
@@ -114,13 +113,13 @@ def _in_place_of(meant: set[int], runs: list[Run]) -> set[int]:
 
 
 def _drop_function_words(indices: set[int], words: list[str]) -> tuple[int, ...]:
-    """Without articles, where anything else is left."""
+    """Return indices without those of articles, unless only articles remain."""
     ordered = sorted(indices)
     return tuple(i for i in ordered if words[i] not in _ARTICLES) or tuple(ordered)
 
 
 def warn_about_change(change: Change, source: str) -> Change:
-    """The change; notes where no word of the target drives the edit."""
+    """Return the change. Warn the user if no word of the target prompt drives the edit."""
     if not change.target:
         written = written_words(source)
         lost = " ".join(written[i] for i in change.source)
@@ -130,33 +129,33 @@ def warn_about_change(change: Change, source: str) -> Change:
 
 
 def _find_phrase(phrase: str, words: list[str], new: set[int]) -> list[int]:
-    """Where a phrase stands among the target's words: where it is new, if it is anywhere."""
+    """Return the indices of a phrase in the target prompt: of its new occurrences, or of all if none is new."""
     wanted = folded_words(phrase)
     if len(wanted) > LONG:
-        raise UserError(
-            f"--words takes a word or a phrase of at most {LONG} words, not {len(wanted)}"
-        )
+        raise UserError(f"a phrase of --words has {len(wanted)} words", f"use at most {LONG} words")
     last = len(words) - len(wanted)
     starts = [i for i in range(last + 1) if wanted and words[i : i + len(wanted)] == wanted]
     if not starts:
         known = ", ".join(dict.fromkeys(words))
-        raise UserError(f"{phrase!r} is not in the target prompt; its words are: {known}")
+        raise UserError(
+            f"{phrase!r} is not in the target prompt", f"choose from its words: {known}"
+        )
     ordered, size = sorted(new), len(wanted)
     meant = [i for i in starts if bisect_left(ordered, i) < bisect_left(ordered, i + size)]
     meant = meant or starts
     if len(meant) > 1:
         warn_user(
-            f"{phrase!r} occurs {len(meant)} times in the target prompt; all of them are meant"
+            f"{phrase!r} occurs {len(meant)} times in the target prompt: all occurrences count"
         )
     found, end = [], 0
     for i in meant:
-        found.extend(range(max(i, end), i + size))  # a phrase may begin within itself
+        found.extend(range(max(i, end), i + size))  # occurrences may overlap
         end = i + size
     return found
 
 
 def token_positions(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, ...]:
-    """Positions of all sub-word tokens of some words of a text, by the tokenizer's own offsets."""
+    """Return the positions of all tokens of some words of a text, by the tokenizer's offsets."""
     spans = locate_words(text)
     chosen = sorted(spans[i] for i in indices if i < len(spans))
     starts = [start for start, _ in chosen]
@@ -164,7 +163,7 @@ def token_positions(tokenizer, text: str, indices: Sequence[int]) -> tuple[int, 
     found = []
     for position, (first, end) in enumerate(offsets):
         real = end > first and text[first:end].strip()
-        before = bisect_left(starts, end)  # how many begin before the token ends
+        before = bisect_left(starts, end)  # number of words that begin before the token ends
         if real and before and first < chosen[before - 1][1]:
             found.append(position)
     return tuple(found)
