@@ -213,7 +213,7 @@ def test_a_run_that_another_page_removed(desk, clip):
         ({"source_prompt": ""}, "steered by words"),
         ({"mask": "5,5,900,900"}, "not inside the 24x16 frame"),
         ({"window": 1}, "window"),
-        ({"frames": "9:12"}, "no frame"),
+        ({"frames": "9:12"}, "outside the clip"),
         ({"method": "flowedt"}, "no method"),
     ],
 )

@@ -349,7 +349,7 @@ def lock_folder(root: Path) -> contextlib.ExitStack:
 
 
 def validate(task: EditTask) -> None:
-    """Raise UserError or Missing for a task that cannot work, before it is queued."""
+    """Raise UserError or MissingDependencyError for a task that cannot work, before it is queued."""
     from ..models.devices import pick_device
     from ..pipeline.run import open_session
 

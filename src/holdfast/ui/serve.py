@@ -45,7 +45,7 @@ def serve(
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Serve the page within the block. Yield its URL and a function that waits until the page should end.
 
-    Raise Missing where Gradio is not installed, UserError for a folder or a port that cannot be used.
+    Raise MissingDependencyError where Gradio is not installed, UserError for a folder or a port that cannot be used.
     """
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(contextlib.closing(open_socket(address)))
