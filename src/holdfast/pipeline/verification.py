@@ -12,6 +12,7 @@ from ..media import images, samples, video
 from ..metrics.base import MAX_PSNR_DB, capped_psnr, nanmean
 
 FileMetrics = dict[str, float | bool | None]
+StoredFrame = av.VideoFrame | ndarray
 
 
 def measure_file(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> FileMetrics:
@@ -29,24 +30,32 @@ def measure_file(source: video.Clip, path: Path, alphas: Iterable[ndarray]) -> F
     for one, other, alpha in zip(
         video.read_stored(source), video.read_stored(written), alphas, strict=True
     ):
-        if metrics.is_comparable and _formats_differ(one, other):
-            one = repack.reformat(one, format=other.format.name)  # packed: its planes are needed
-        if metrics.is_comparable and not alpha.any() and have_equal_samples(one, other):
-            metrics.add_equal()
-        elif (alpha == 0).any():
+        planar = None
+        if metrics.is_comparable:
+            one, other = planar = _make_planar(one, other, repack)
+            if not alpha.any() and have_equal_samples(*planar):
+                metrics.add_equal()
+                continue
+        if (alpha == 0).any():
             rgb = [video.to_rgb(f, *to) for f, to in zip((one, other), converters, strict=True)]
             if rgb[0].dtype != rgb[1].dtype:  # the file has fewer bits than its source
                 rgb = [images.to_16_bit(frame) for frame in rgb]
-            metrics.add(rgb, alpha == 0)
-            if metrics.is_comparable:
-                metrics.add_samples(one, other, source.orientation.undo(alpha))
+            metrics.add(rgb[0], rgb[1], alpha == 0)
+            if planar:
+                metrics.add_samples(*planar, source.orientation.undo(alpha))
     return metrics.to_dict()
 
 
-def _formats_differ(one: av.VideoFrame, other: av.VideoFrame) -> bool:
-    return samples.strip_range_prefix(one.format.name) != samples.strip_range_prefix(
-        other.format.name
-    )
+def _make_planar(
+    source: StoredFrame, written: StoredFrame, repack: VideoReformatter
+) -> tuple[av.VideoFrame, av.VideoFrame]:
+    """Return two frames of comparable clips with the same planes: a packed source is converted to the file's format."""
+    assert isinstance(source, av.VideoFrame)
+    assert isinstance(written, av.VideoFrame)
+    formats = {samples.strip_range_prefix(frame.format.name) for frame in (source, written)}
+    if len(formats) > 1:
+        source = repack.reformat(source, format=written.format.name)
+    return source, written
 
 
 def have_comparable_samples(source: video.Clip, written: video.Clip) -> bool:
@@ -64,7 +73,7 @@ def have_comparable_samples(source: video.Clip, written: video.Clip) -> bool:
 def have_equal_samples(one: av.VideoFrame, other: av.VideoFrame) -> bool:
     """Return whether all planes of two frames are equal."""
     pairs = ((samples.plane_array(f, n) for f in (one, other)) for n in range(len(one.planes)))
-    return all(np.array_equal(*pair) for pair in pairs)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 class OutsideMetrics:
@@ -84,9 +93,9 @@ class OutsideMetrics:
         self.psnr.append(MAX_PSNR_DB)
         self.luma_psnr.append(MAX_PSNR_DB)
 
-    def add(self, pair: list[ndarray], outside: ndarray) -> None:
-        """Add the RGB of a frame. pair: source and written, H W 3; outside: H W boolean."""
-        square, largest = _measure_difference(*pair, outside)
+    def add(self, source: ndarray, written: ndarray, outside: ndarray) -> None:
+        """Add the RGB of a frame, H W 3. outside: H W boolean."""
+        square, largest = _measure_difference(source, written, outside)
         self.psnr.append(capped_psnr(square / 3))
         self.max_difference = max(self.max_difference, largest)
 
