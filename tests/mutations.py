@@ -24,7 +24,7 @@ EDITING, WAN = "tests/pipeline/test_run.py", "tests/models/test_wan.py"
 PLACES, CLAIMS = "tests/pipeline/test_output_paths.py", "tests/pipeline/test_locks.py"
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
-    "tests/test_files.py",
+    "tests/pipeline/test_progress.py",
     "tests/test_settings.py",
 )
 WORDS, DIFFUSION, WINDOWS = (
@@ -1192,8 +1192,8 @@ MUTATIONS = [
         ("(1 + self.presence) / 2, hidden)", "(1 + self.presence) / 2, 0)"),
         ("presence = warp(self.presence, object_flow)", "presence = self.presence"),
         (
-            "self.background_memory = warp(self.background_memory, background_flow)",
-            "_ = warp(self.background_memory, background_flow)",
+            "self.object_memory = warp(self.object_memory, object_flow)\n        self.background_memory =",
+            "_ =",
         ),
     ),
     *of(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ..base.errors import UserError
+from ..base.errors import InputNotFoundError, UserError
 from ..base.notices import warn_user
 from . import images, masks, video
 from .frame_access import read_frame
@@ -128,7 +128,7 @@ def read_brush(path: str | Path, size: tuple[int, int]) -> ndarray:
     """Read a painted picture as boolean H W at the clip's size (width, height): bright pixels are painted."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(
+        raise InputNotFoundError(
             f"there is no file {path}, and it is neither a box nor points",
             "give a picture file, a box x,y,width,height or points x,y",
         )

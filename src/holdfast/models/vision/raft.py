@@ -29,7 +29,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
         )
     except ImportError as error:
         raise MissingDependencyError(
-            "raft needs torchvision; get it with: pip install 'holdfast[raft]'"
+            "raft needs torchvision; in a checkout of Holdfast, install it with: pip install -e '.[raft]'"
         ) from error
     model = raft_large(weights=None, progress=False)
     model.load_state_dict(torch.load(weights_file(weights), map_location="cpu", weights_only=True))
