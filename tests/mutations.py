@@ -25,10 +25,10 @@ PLACES, CLAIMS = "tests/pipeline/test_output_paths.py", "tests/pipeline/test_loc
 MASKS, FILES, SETTINGS = (
     "tests/media/test_masks.py",
     "tests/pipeline/test_progress.py",
-    "tests/test_settings.py",
+    "tests/base/test_schema.py",
 )
 WORDS, DIFFUSION, WINDOWS = (
-    "tests/test_words.py",
+    "tests/base/test_prompt_diff.py",
     "tests/test_diffusion.py",
     "tests/test_windows.py",
 )
@@ -49,7 +49,7 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 DEFAULTS, WALK, NOTES = (
     "tests/methods/test_defaults.py",
     "tests/pipeline/test_loop.py",
-    "tests/test_notes.py",
+    "tests/base/test_notices.py",
 )
 LATENT = "tests/models/test_latent_diffusion.py"
 LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
@@ -142,7 +142,7 @@ MUTATIONS = [
     ),
     *of(
         "prompts.py",
-        "tests/test_prompts.py",
+        "tests/base/test_prompts.py",
         (".casefold()", ""),
         ('"NFKC", plain', '"NFC", plain'),
         ("|a(?=i*[wn])", ""),
@@ -185,7 +185,7 @@ MUTATIONS = [
     ),
     *of(
         "console.py",
-        "tests/test_console.py",
+        "tests/cli/test_console.py",
         ("spent / (done - self.first) * (count - done)", "spent / done * count"),
         ("now - self.told >= EVERY", "now - self.told >= 0"),
     ),
@@ -1227,7 +1227,7 @@ MUTATIONS = [
     ),
     *of(
         "pipeline/track_mask.py",
-        "tests/commands/test_mask.py",
+        "tests/cli/test_mask.py",
         ("and tracked[-1][1] < LOST_SHARE * marked_share", ""),
         ("stop = min(", "stop = max("),
         ("if preview_path == path", "if False"),

@@ -15,7 +15,7 @@ from holdfast.pipeline.locks import lock_output
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
-from ..test_cli import call
+from ..cli.test_app import call
 
 HOLDING = """
 import sys

@@ -6,7 +6,7 @@ import torch
 from holdfast.base.errors import UserError
 from holdfast.base.files import load_tensors, save_tensors
 from holdfast.pipeline.progress import PROGRESS_VERSION, AdapterFile, SavedProgress
-from holdfast.sampling.field import Step
+from holdfast.sampling.field import Step, initial_state, remaining_steps
 
 STEP = Step("edit", 2, 4, torch.ones(1, 4, 2, 3, 3), {"last": torch.zeros(2)})
 
@@ -34,7 +34,10 @@ def test_a_saved_step_comes_back_with_what_was_made_before_it(progress):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ({"version": "0.1.0"}, "is progress of Holdfast 0.1.0, .*: delete it, or run without --res"),
+        (
+            {"version": "0.1.0"},
+            "is progress of Holdfast 0.1.0, .*: delete it, or run without --res",
+        ),
         ({"progress_version": "999"}, "is progress of version 999, which this version of Holdfast"),
         ({}, "does not say which version saved it: delete it to start over"),
     ],
@@ -68,3 +71,22 @@ def test_adapters_are_used_for_their_key_alone_and_damaged_ones_are_ignored(tmp_
     file.save({"layer.down": torch.tensor([torch.nan])})
     with pytest.warns(UserWarning, match="is damaged: the clip's motion is learnt again"):
         assert file.load() is None
+
+
+@pytest.mark.parametrize("position", [{}, {"stage": "edit", "index": "x", "count": "2"}])
+def test_progress_that_does_not_say_where_it_stopped_is_refused(position, progress):
+    metadata = {"key": "key", "progress_version": PROGRESS_VERSION}
+    save_tensors(progress.path, {"z": torch.zeros(1)}, metadata | position)
+    with pytest.raises(UserError, match="does not say where"):
+        progress.load()
+
+
+def test_the_remaining_steps_of_a_stage():
+    z = torch.zeros(1)
+    assert remaining_steps(None, "edit", 3, 9) == range(3, 9)
+    assert remaining_steps(Step("edit", 5, 9, z), "edit", 3, 9) == range(5, 9)
+    assert remaining_steps(Step("invert", 5, 9, z), "invert", 0, 9) == range(5, 9)
+    assert remaining_steps(Step("invert", 5, 9, z), "edit", 0, 9) == range(9)
+    assert remaining_steps(Step("edit", 5, 9, z), "invert", 0, 9) == range(0)
+    assert initial_state(None, z) == (z, {})
+    assert initial_state(Step("edit", 1, 2, z + 1, {"a": z}), z) == (z + 1, {"a": z})

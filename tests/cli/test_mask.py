@@ -10,7 +10,7 @@ from holdfast.media import masks, video
 from holdfast.pipeline import track_mask
 
 from ..media.test_propagation import SIDE, overlap, passing, written
-from ..test_cli import call
+from .test_app import call
 
 BOX = f"3,15,{SIDE + 2},{SIDE + 2}"
 
