@@ -86,7 +86,7 @@ def test_footage_that_the_vae_shows_worse_than_its_training_scenes_warns(asked, 
     assert made.manifest["agreement"]["words"] == ""  # it was never measured on such a clip
     with pytest.warns(Notice, match="has never read 'cube'"):
         strange = run.edit(asked(True, target_prompt="a blue cube"), shapeworld)
-    assert strange.manifest["agreement"]["hint"] == "never measured on such a clip or such words"
+    assert strange.manifest["agreement"]["hint"] == "not measured on clips or words of this kind"
     assert any("25.6 dB or more" in text for text in made.manifest["notes"])
 
 
@@ -106,7 +106,7 @@ def test_a_judgement_is_in_the_manifest_with_what_it_cost_and_changes_no_bit(ask
 @pytest.mark.filterwarnings("ignore:shapeworld-wan has never read:holdfast.base.notices.Notice")
 def test_prompts_that_a_model_reads_alike_are_said_and_what_the_question_cost(asked, shapeworld):
     alike = asked(True, source_prompt="a 红 ball", target_prompt="a 蓝 ball")
-    with pytest.warns(Notice, match="reads both prompts alike"):
+    with pytest.warns(Notice, match="reads both prompts as the same"):
         made = run.edit(alike, shapeworld)
     assert made.manifest["agreement"] is None
     assert made.manifest["agreement_evaluations"] == agreement.EVALUATIONS
@@ -127,14 +127,17 @@ def test_a_model_that_words_do_not_steer_is_not_asked():
 @pytest.mark.parametrize(
     ("score", "said"),
     [
-        (0.8, "clearly (right for 48 of 50 held-out scenes called so, by flowedit without a mask)"),
+        (
+            0.8,
+            "clearly (right for 48 of 50 held-out scenes with this verdict, by flowedit without a mask)",
+        ),
         (
             0.2,
-            "weakly (11 of 20 held-out scenes called so had succeeded, by flowedit without a mask)",
+            "weakly (11 of 20 held-out scenes with this verdict had succeeded, by flowedit without a mask)",
         ),
         (
             0.1,
-            "not (a weak hint: right for 24 of 30 held-out scenes called so, by flowedit without a mask)",
+            "not (a weak hint: right for 24 of 30 held-out scenes with this verdict, by flowedit without a mask)",
         ),
     ],
 )

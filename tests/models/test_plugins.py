@@ -150,7 +150,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
     assert not torch.allclose(results[0], tiny_wan.encode(clip), atol=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:no image model is known")
+@pytest.mark.filterwarnings("ignore:no image model over the latents")
 @pytest.mark.filterwarnings("ignore:the attention of this model cannot be reached")
 def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, make_clip, tmp_path):
     assert registry.describe_backbone("grey").clip_format.length_rule == "any"
@@ -178,7 +178,7 @@ def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, m
         }  # a descent's iterations are its own
         assert steps == (chosen if descends else {"value": 3, "from": "suits this backbone"})
     with pytest.raises(
-        ValueError, match="flowanchor needs text_attention, which grey does not carry"
+        ValueError, match="flowanchor does not run on grey, which has no text_attention"
     ):
         holdfast.edit(clip, "a", "b", method="flowanchor", backbone="grey")
 
