@@ -218,7 +218,7 @@ def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(
     assert (counts["edited"], counts["failed"]) == (1, 1)
     assert made.run()["failed before"] == 1
     write_report(out)
-    assert "bad.mp4 is not a video" in (out / "report.html").read_text()
+    assert "bad.mp4 is not a readable video" in (out / "report.html").read_text()
     assert "1 / 1 / 0" in (out / "table.md").read_text()
     make_clip("bad.mp4")
     assert made.run(retry=True)["edited"] == 1

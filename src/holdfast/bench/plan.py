@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .. import methods
 from ..base.errors import UserError
@@ -68,8 +69,8 @@ class BenchmarkPlan:
     cases: tuple[Case, ...]
     seed: int = 0
     weights: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
 
     def cells(self) -> Iterator[tuple[Variant, Case]]:
         """Iterate over the cells by backbone, so that each is loaded once."""

@@ -38,7 +38,7 @@ def _render(draw: Callable[[Any], bool]) -> str | None:
             "the report's plots need matplotlib; get it with: pip install 'holdfast[bench]'"
         ) from error
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "holdfast",
         "font.family": "sans-serif",

@@ -130,9 +130,10 @@ def _file_keys(data: dict[str, Any]) -> list[str]:
 
 def case_from_json(data: dict[str, Any], folder: Path) -> Case:
     """Return a case that bench.json stores; see `case_to_json`."""
-    files = {key: str(folder / data[key]) for key in _file_keys(data) if data[key]}
-    scene = tuple(data["scene"]) if data["scene"] else None
-    return Case(**data | files | {"scene": scene})
+    fields: dict[str, Any] = dict(data)
+    fields |= {key: str(folder / data[key]) for key in _file_keys(data) if data[key]}
+    fields["scene"] = tuple(data["scene"]) if data["scene"] else None
+    return Case(**fields)
 
 
 def variant_from_json(data: dict[str, Any]) -> Variant:

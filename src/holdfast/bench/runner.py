@@ -97,7 +97,7 @@ class Benchmark:
         retry: run failed cells again; again: measure finished cells again (for example once CLIP is installed).
         """
         outcomes = ("edited", "measured again", "done before", "failed", "failed before")
-        counts = dict.fromkeys(outcomes, 0)
+        counts: dict[str, int] = dict.fromkeys(outcomes, 0)
         open_cells = []
         for variant, case in self.plan.cells():
             record = records.read_cell(cell_folder(self.folder, variant, case))

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy import ndarray
 
@@ -34,14 +34,14 @@ def import_torchmetrics() -> Any:
     return torchmetrics
 
 
-def load_lpips(net: str) -> Any:
+def load_lpips(net: Literal["alex", "vgg", "squeeze"]) -> Any:
     """Load torchmetrics' LPIPS with a network of torchvision, without a download.
 
     Raise MissingDependencyError if torchvision or the network's weights are missing: torchvision itself would
     download the weights without asking.
     """
     try:
-        import torchvision
+        import torchvision  # pyright: ignore[reportMissingImports]  # optional
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError as error:
         raise MissingDependencyError(

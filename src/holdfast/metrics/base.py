@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy import ndarray
+from pydantic import Field
 
-from ..base.errors import UserError
+from ..base.schema import Range, settings_class
 from ..media.optical_flow import FlowFunction, dis, sharp_dis
 from ._batching import Deferred
 from ._embedders import ClipEmbedder, DinoEmbedder
@@ -21,38 +22,43 @@ MAX_PSNR_DB = 100.0  # equal frames count as this, so that means over frames and
 # Compares all edited frames (H W 3 float32) with a scene that is known as a program: values by name.
 Judge = Callable[[list[ndarray]], dict[str, float]]
 Direction = Literal["higher", "lower"]
+LpipsNetwork = Literal["alex", "vgg", "squeeze"]
 Requirement = Literal["mask", "truth", "judge", "source_prompt", "target_prompt", "object_prompt"]
 
 
-@dataclass(frozen=True)
+@settings_class
 class MetricOptions:
     """Options that change a metric's value. The option that was used is part of the value's name."""
 
-    clip: str = "openai/clip-vit-large-patch14"  # folder or hub id of a CLIPModel
-    dino: str = "facebook/dinov2-base"  # folder or hub id of a Dinov2Model, for local_dino
-    structure: str = "facebook/dino-vitb8"  # folder or hub id of a ViTModel, for structure_distance
-    lpips: str = "alex"  # alex, vgg or squeeze
-    flow: str = "dis"  # dis or sharp_dis (OpenCV), or raft (torchvision), which most papers use
-    warp_flow: str = "source"  # the clip whose flow warp_error follows: source or edited
-    warp_norm: str = "squared"  # squared or absolute
-    tracks: int = 16  # motion_fidelity follows tracks x tracks points
-    stride: int = 1  # metrics of single frames use every stride-th frame (FiVE-Bench: 8)
-
-    def __post_init__(self):
-        choices = {
-            "flow": ("dis", "sharp_dis", "raft"),
-            "lpips": ("alex", "vgg", "squeeze"),
-            "warp_flow": ("source", "edited"),
-            "warp_norm": ("squared", "absolute"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UserError(f"{name} is {value!r}", f"use {' or '.join(allowed)}")
-        if not 1 <= self.tracks <= 64:
-            raise UserError(f"tracks is {self.tracks}", "use 1 to 64 points a side")
-        if self.stride < 1:
-            raise UserError(f"stride is {self.stride}", "use 1 or more")
+    clip: str = Field(
+        default="openai/clip-vit-large-patch14", description="folder or hub id of a CLIPModel"
+    )
+    dino: str = Field(
+        default="facebook/dinov2-base",
+        description="folder or hub id of a Dinov2Model, for local_dino",
+    )
+    structure: str = Field(
+        default="facebook/dino-vitb8",
+        description="folder or hub id of a ViTModel, for structure_distance",
+    )
+    lpips: LpipsNetwork = Field(default="alex", description="network of lpips")
+    flow: Literal["dis", "sharp_dis", "raft"] = Field(
+        default="dis",
+        description="optical flow: OpenCV's DIS, a sharper DIS, or torchvision's RAFT, which most papers use",
+    )
+    warp_flow: Literal["source", "edited"] = Field(
+        default="source", description="the clip whose flow warp_error follows"
+    )
+    warp_norm: Literal["squared", "absolute"] = Field(
+        default="squared", description="how warp_error measures a difference"
+    )
+    tracks: Annotated[int, Range(1, 64)] = Field(
+        default=16, description="motion_fidelity follows tracks x tracks points"
+    )
+    stride: Annotated[int, Range(1)] = Field(
+        default=1,
+        description="metrics of single frames use every stride-th frame (FiVE-Bench: 8)",
+    )
 
 
 @dataclass(frozen=True)

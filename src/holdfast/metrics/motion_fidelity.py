@@ -65,7 +65,7 @@ def similarity(a: list[ndarray], b: list[ndarray]) -> ndarray:
 
 
 def _is_lost(step: ndarray) -> ndarray:
-    return np.isnan(step).any(1)
+    return np.asarray(np.isnan(step).any(1))
 
 
 def _cosine(x: ndarray, y: ndarray) -> ndarray:
