@@ -12,7 +12,9 @@ from holdfast.base.errors import UserError
 from holdfast.cli.app import app
 from holdfast.media import images, video
 from holdfast.models import registry
-from holdfast.pipeline import in_memory, agreement, estimate, loop, run, validation
+from holdfast.models.base import BackboneWrapper
+from holdfast.pipeline import agreement, estimate, in_memory, loop, run, validation
+from holdfast.pipeline.dry_run import DryRunBackbone
 from holdfast.pipeline.task import EditTask
 
 from .. import tiny
@@ -41,11 +43,10 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     inside = [np.ones((16, 16), bool)] * frames
     job = in_memory.plan_job(task, model, clip, inside, shown)
     assert job.plan.windows.count == (1 if frames == 5 else 2)
-    idle = estimate.Idle(model)
-    for event in loop.run_loop(job, idle):  # noqa: B007
-        pass
+    idle = DryRunBackbone(model)
+    event = in_memory.finish_loop(job, idle)
     count = estimate.count_evaluations(job.plan)
-    assert count == (event.evaluations, idle.learning, event.beside)
+    assert count == (event.evaluations, idle.gradient_evaluations, event.image_model_evaluations)
     assert count.with_gradient == settings.get("tune", 0) * job.plan.windows.count
     assert bool(count.image_model) == (method == "assd")
 
@@ -72,7 +73,7 @@ def task(tmp_path):
 def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task, monkeypatch):
     model, asked = tiny.wan(), []
 
-    class Timed(estimate.BackboneWrapper):
+    class Timed(BackboneWrapper):
         def velocity(self, z, *rest, **named):
             asked.append(tuple(z.shape[2:]))
             return super().velocity(z, *rest, **named)
@@ -86,7 +87,7 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     assert len(set(asked)) == 1
     assert asked[0][0] == model.clip_format.count_latent_frames(latent.model_frames)
     assert said.memory_mb > 0
-    assert "with the model loaded as it is" in estimate.estimate_lines(said)[-2]
+    assert "with the model already loaded" in estimate.estimate_lines(said)[-2]
     loading = dataclasses.replace(said, seconds=30.0, load_seconds=12.0)
     assert "about 42 s, 12 s of it to load the model" in estimate.estimate_lines(loading)[-2]
 
@@ -109,23 +110,23 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     assert said.gradient_evaluations == 3
     assert said.seconds == (said.evaluations - 3) * 2.0 + 3 * 8.0
     assert gradients[5].abs().sum() > 0
-    assert "3 of them to learn from" in estimate.estimate_lines(said)[-2]
+    assert "3 of them with a gradient" in estimate.estimate_lines(said)[-2]
 
 
 def test_equal_prompts_cost_nothing(task):
     said = estimate.estimate_edit(dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan())
     assert (said.evaluations, said.seconds) == (0, None)
-    assert said.preserved == "everything: nothing is to change"
+    assert said.preserved == "everything: the edit changes nothing"
 
 
 def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
     words = ["--source-prompt", task.source_prompt, "--target-prompt", task.target_prompt, "--backbone", task.backbone]
     arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
-    said = CliRunner().invoke(app.app, arguments)
+    said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
     assert "5 of 5 frames, 24x16" in said.output
     assert "every pixel outside the mask" in said.output
-    found = json.loads(CliRunner().invoke(app.app, [*arguments, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]
 
@@ -138,7 +139,7 @@ def test_only_what_the_file_keeps_is_promised(task, tmp_path):
         to = dataclasses.replace(masked, output=str(tmp_path / name), codec=codec)
         assert estimate.describe_preserved(to, clip).endswith(said)
     looked_for = estimate.describe_preserved(dataclasses.replace(task, mask="auto"), clip)
-    assert "of the pixels none is promised" in looked_for
+    assert "no pixel is promised" in looked_for
     assert "sound" not in looked_for
 
 
@@ -148,7 +149,7 @@ def test_a_found_mask_that_is_empty_or_full_stops_before_the_walk(inside, words,
     clip = torch.rand(5, 3, 16, 16)
     task = EditTask("", "", "a red ball", "a blue ball", mask="auto", backbone="shapeworld-wan")
     monkeypatch.setattr(
-        loop.maps, "find_auto_mask", lambda field, given: torch.full(given.source.shape[2:], inside)
+        loop.maps, "find_auto_mask", lambda field, latent, *_: torch.full(latent.shape[2:], inside)
     )
     with pytest.raises(UserError, match=f"the mask auto {words}"):
         in_memory.edit_latent(in_memory.plan_job(task, model, clip), model)

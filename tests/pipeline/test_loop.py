@@ -141,7 +141,7 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
     assert torch.allclose(seen[1], 1 - fitted, atol=1e-5)
     with pytest.raises(ValueError, match="give the edited one by --first-frame"):
         in_memory.plan_job(EditTask(**asked), backbone, clip)
-    with pytest.raises(ValueError, match="steered by words; it does not take --first-frame"):
+    with pytest.raises(ValueError, match="is conditioned on text and takes no first frame"):
         in_memory.plan_job(EditTask(**asked, first_frame="x.png"), tiny.wan(), clip)
     with pytest.raises(ValueError, match="give --source-prompt and --target-prompt"):
         in_memory.plan_job(EditTask(**asked, source_prompt="a"), tiny.wan(), clip)
@@ -175,11 +175,11 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
             EditTask(**asked, **told, method="flowedit"), backbone, clip
         )  # its card names none
     task = EditTask(**asked, **told, method="flowedit", image_model="shapeworld-svd")
-    with pytest.raises(ValueError, match="shapeworld-svd cannot be told by words"):
+    with pytest.raises(ValueError, match="shapeworld-svd is not conditioned on text alone"):
         in_memory.plan_job(task, backbone, clip)
     monkeypatch.setattr(backbone, "image_model", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
-    with pytest.warns(UserWarning, match="no prompts are given, so no image model guides"):
+    with pytest.warns(UserWarning, match="no prompts are given, so assd runs without an image model"):
         assert in_memory.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
     task = EditTask(**asked, method="flowedit", first_frame="x.png", image_model="shapeworld-sd")
     with pytest.warns(UserWarning, match="--image-model has no effect"):

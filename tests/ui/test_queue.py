@@ -210,11 +210,11 @@ def test_a_run_that_another_page_removed(desk, clip):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source_prompt": ""}, "steered by words"),
+        ({"source_prompt": ""}, "is conditioned on text"),
         ({"mask": "5,5,900,900"}, "not inside the 24x16 frame"),
         ({"window": 1}, "window"),
         ({"frames": "9:12"}, "outside the clip"),
-        ({"method": "flowedt"}, "no method"),
+        ({"method": "flowedt"}, "unknown method"),
     ],
 )
 def test_what_can_never_run_is_not_queued(desk, clip, changes, said):

@@ -1,6 +1,5 @@
 """`holdfast edit`: one edit of a clip. Its flags are made from EditTask."""
 
-import dataclasses
 import time
 from typing import Any
 
@@ -53,7 +52,7 @@ def check_task(task: EditTask, as_json: bool) -> None:
     backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     cost = estimate.estimate_edit(task, validated, backbone, time.perf_counter() - begin)
     if as_json:
-        print(to_json(dataclasses.asdict(cost)))
+        print(to_json(cost.to_dict()))
         return
     for line in estimate.estimate_lines(cost):
         print_line(line)

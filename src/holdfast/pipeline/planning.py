@@ -1,27 +1,35 @@
-"""Every automatic choice of an edit, with its reason, made before anything is loaded."""
+"""Plan an edit: make every automatic choice, each with its reason, before a model is loaded."""
 
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import methods
-from ..base import prompt_diff
 from ..base.errors import UserError
 from ..base.notices import warn_user
+from ..base.prompt_diff import NO_WORD, Change, compare_prompts, warn_about_change, written_words
 from ..base.prompts import clean_prompt
 from ..base.schema import configure
-from ..media import fitting
+from ..media.clip_format import ClipFormat
+from ..media.fitting import Fit, choose_fit
 from ..models import registry
-from ..sampling import segments, windows
+from ..models.registry import BackboneInfo
+from ..sampling.segments import plan_segments
+from ..sampling.windows import Windows, plan_windows
 from . import unused_options
 from .task import EditTask
+
+if TYPE_CHECKING:
+    from ..models.base import Backbone
+
+ModelInfo: TypeAlias = "Backbone | BackboneInfo"  # a backbone, loaded or not
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The second model of an edit; none where there is no name."""
+    """A second model of an edit, and why it was chosen; without a name, there is none."""
 
     reason: str
     name: str | None = None
@@ -30,24 +38,27 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an edit is done."""
+    """How an edit is done.
+
+    config: the method's settings; setting_sources: where each of their values comes from. change: the words that the
+    edit changes. native_schedule: the name of the backbone's own noise schedule. image_model: helps the method.
+    first_frame_model: makes the edited first frame from the prompts, where none is given.
+    """
 
     task: EditTask
     method: ModuleType
-    config: Any  # the method's Config
-    setting_sources: dict[str, str]  # where each of its values comes from
-    change: prompt_diff.Change
-    fit: fitting.Fit
-    windows: windows.Windows
-    image_model: "ModelChoice"  # guides the edit beside the backbone
-    native_schedule: str  # what the backbone's own grid of levels is called
-    first_frame_model: "ModelChoice"  # makes the wanted first frame from the prompts, where none is given
+    config: Any
+    setting_sources: dict[str, str]
+    change: Change
+    fit: Fit
+    windows: Windows
+    image_model: ModelChoice
+    native_schedule: str
+    first_frame_model: ModelChoice
 
-    def describe(self) -> dict:
-        """The choices and their reasons, as the manifest has them."""
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return the choices and their reasons, as in the manifest."""
         task = self.task
-        prompts = ((task.source_prompt, self.change.source), (task.target_prompt, self.change.target))
-        driving = [_words_at(text, indices) for text, indices in prompts]
         return {
             "fit": dataclasses.asdict(self.fit),
             "windows": {
@@ -56,8 +67,8 @@ class Plan:
                 "reason": self.windows.reason,
             },
             "words": {
-                "source": driving[0],
-                "target": driving[1],
+                "source": _words_at(task.source_prompt, self.change.source),
+                "target": _words_at(task.target_prompt, self.change.target),
                 "reason": "named" if task.words else "where the two prompts differ",
             },
             "guide": dataclasses.asdict(self.image_model),
@@ -68,150 +79,193 @@ class Plan:
             },
         }
 
-    def settings(self) -> dict:
-        """The method's settings and where each comes from."""
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the method's settings, each with its value and where that comes from."""
         values = dataclasses.asdict(self.config)
-        found = {k: {"value": v, "from": self.setting_sources[k]} for k, v in values.items()}
+        sources = self.setting_sources
+        settings = {name: {"value": v, "from": sources[name]} for name, v in values.items()}
         if self.native_schedule and values.get("grid") == "own":
-            found["grid"]["is"] = self.native_schedule
-        return found
+            settings["grid"]["is"] = self.native_schedule
+        return settings
 
 
 def _words_at(text: str, indices: tuple[int, ...]) -> str:
-    written = prompt_diff.written_words(clean_prompt(text))
-    return " ".join(written[i] for i in indices)
+    words = written_words(clean_prompt(text))
+    return " ".join(words[i] for i in indices)
 
 
 def make_plan(
-    task: EditTask, info, frames: int, size: tuple[int, int], keyframes: Iterable[int] = ()
+    task: EditTask,
+    info: ModelInfo,
+    frames: int,
+    size: tuple[int, int],
+    keyframes: Iterable[int] = (),
 ) -> Plan:
-    """Choose for a clip of so many frames of a size (height, width).
+    """Plan the edit of a clip of so many frames of a size (height, width).
 
-    about: the backbone, loaded or not (registry.describe_backbone). keys: where key frames are given besides the first. Raises
-    ValueError for what does not fit together.
+    info: the backbone, loaded or not. keyframes: the indices of the edited frames after the first. Raises UserError
+    where the task, the method and the backbone do not fit together.
     """
     method = methods.load(task.method)
     check_capabilities(method.NEEDS, info, task.method)
     check_conditioning(task, info)
     if task.mask == "auto" and "text_attention" not in info.capabilities:
         raise UserError(
-            f"--mask auto follows words, which {info.name} does not look at: "
-            "give --mask a file or a box x,y,w,h"
+            f"mask auto needs text attention, which {info.name} does not have",
+            "give --mask a file or a box x,y,w,h",
         )
-    cfg, origin = configure(method.Config, info.recommended, task.strength, task.settings)
-    unused_options.warn_unused_settings(task, method, cfg, origin)
+    config, sources = configure(method.Config, info.recommended, task.strength, task.settings)
+    unused_options.warn_unused_settings(task, method, config, sources)
+    schedule = check_schedule(config, sources, info)
+    fit = choose_fit(info.clip_format, frames, size)
+    windows = split_clip(task, method, config, info.clip_format, fit.model_frames, keyframes)
+    change = find_edit_words(task, method)
+    image_model = choose_image_model(task, method, config, info)
+    unused_options.warn_unused_prompts(task, info, image_model.name)
+    first_frame_model = choose_first_frame_model(task, info)
+    choices = (image_model, schedule, first_frame_model)
+    return Plan(task, method, config, sources, change, fit, windows, *choices)
+
+
+def check_schedule(config: Any, sources: dict[str, str], info: ModelInfo) -> str:
+    """Return the name of the backbone's own noise schedule; empty where it is not known.
+
+    Raises UserError where the method's settings ask for a schedule that the backbone does not have.
+    """
     known = info.clip_format.schedules
-    if known and "grid" in origin and cfg.grid not in known:
+    if not known:
+        return ""
+    if "grid" in sources and config.grid not in known:
         raise UserError(
-            f"{info.name} has no grid of levels called {cfg.grid!r}; there are: {', '.join(known)}"
+            f"{info.name} has no noise schedule {config.grid!r}", f"use {', '.join(known)}"
         )
-    fitted = fitting.choose_fit(info.clip_format, frames, size)
-    spans = split_clip(task, method, cfg, info.clip_format, fitted.model_frames, keyframes)
-    change, guide = find_edit_words(task, method), choose_image_model(task, method, cfg, info)
-    unused_options.warn_unused_prompts(task, info, guide.name)
-    own = known[1] if known else ""
-    return Plan(task, method, cfg, origin, change, fitted, spans, guide, own, choose_first_frame_model(task, info))
+    return known[1]
 
 
 def split_clip(
-    task: EditTask, method: ModuleType, cfg: Any, grid, frames: int, keys: Iterable[int]
-) -> windows.Windows:
-    """The spans that a clip is edited in: windows, or where the method says so clips one after another."""
+    task: EditTask,
+    method: ModuleType,
+    config: Any,
+    clip_format: ClipFormat,
+    frames: int,
+    keyframes: Iterable[int],
+) -> Windows:
+    """Split a clip into windows, or for some methods into segments that are edited one after another."""
     if getattr(method, "LONG", "windows") == "clips":
-        spans = segments.plan_segments(grid, frames, task.window, keys)
-        if spans.count == 1:
-            return spans
-        return dataclasses.replace(spans, reason=f"{spans.reason}; {method.longer(cfg)}")
+        segments = plan_segments(clip_format, frames, task.window, keyframes)
+        if segments.count == 1:
+            return segments
+        how = method.longer(config)
+        return dataclasses.replace(segments, reason=f"{segments.reason}; {how}")
     if task.keyframes:
-        raise UserError(f"{task.method} does not take --keyframe: it knows no frame but the first")
-    return windows.plan_windows(grid, frames, task.window)
+        raise UserError(f"{task.method} uses no edited frame but the first", "remove --keyframe")
+    return plan_windows(clip_format, frames, task.window)
 
 
-def choose_image_model(task: EditTask, method: ModuleType, cfg: Any, about) -> ModelChoice:
-    """Which model guides the edit beside the backbone: only where the method's settings want one.
+def choose_image_model(
+    task: EditTask, method: ModuleType, config: Any, info: ModelInfo
+) -> ModelChoice:
+    """Choose the image model that helps the method, where its settings use one.
 
-    Raises ValueError for one over other latents, Missing where it is not on this machine.
+    Raises UserError for a model over other latents, MissingDependencyError where its weights are missing.
     """
-    wants = getattr(method, "wants_guide", None)
-    if wants is None or not wants(cfg):
-        if task.image_model and choose_first_frame_model(task, about).name is None:
-            warn_user(f"{task.method} uses no second model here; --image-model has no effect")
+    uses_image_model = getattr(method, "wants_guide", None)
+    if uses_image_model is None or not uses_image_model(config):
+        if task.image_model and choose_first_frame_model(task, info).name is None:
+            warn_user(f"--image-model has no effect: {task.method} uses no image model here")
         return ModelChoice(f"{task.method} uses none with these settings")
     if not (task.source_prompt.strip() and task.target_prompt.strip()):
-        warn_user(f"no prompts are given, so no image model guides: {task.method} goes without")
+        warn_user(f"no prompts are given, so {task.method} runs without an image model")
         return ModelChoice("no prompts are given")
-    found = _choose_helper(task, about)
-    if found.name is None:
-        warn_user(f"{found.reason}: {task.method} goes without")
-        return found
-    other = registry.describe_backbone(found.name, found.weights)
-    if other.latent_space != about.latent_space or other.clip_format.stride != about.clip_format.stride:
-        raise UserError(f"{other.name} does not work over the latents of {about.name}")
-    return found
+    choice = _choose_helper(task, info)
+    if choice.name is None:
+        warn_user(f"{choice.reason}, so {task.method} runs without one")
+        return choice
+    helper = registry.describe_backbone(choice.name, choice.weights)
+    has_same_cells = helper.clip_format.stride == info.clip_format.stride
+    if helper.latent_space != info.latent_space or not has_same_cells:
+        raise UserError(
+            f"{helper.name} has other latents than {info.name}", "choose another --image-model"
+        )
+    return choice
 
 
-def choose_first_frame_model(task: EditTask, about) -> ModelChoice:
-    """Which image model makes the wanted first frame: only for a backbone that is steered by one, where none is
-    given. Raises ValueError where no model is known to do it.
+def choose_first_frame_model(task: EditTask, info: ModelInfo) -> ModelChoice:
+    """Choose the image model that makes the edited first frame, for an image-to-video backbone where none is given.
+
+    Raises UserError where no image model is known.
     """
-    if "image" not in about.capabilities or "text" in about.capabilities:
-        return ModelChoice(f"{about.name} is steered by words")
+    if "image" not in info.capabilities or "text" in info.capabilities:
+        return ModelChoice(f"{info.name} is conditioned on text")
     if task.first_frame or task.changes_nothing:
         return ModelChoice("given" if task.first_frame else "the prompts are equal")
-    found = _choose_helper(task, about)
-    if found.name is None:
-        raise UserError(f"{found.reason}: give the edited first frame by --first-frame")
-    return found
+    choice = _choose_helper(task, info)
+    if choice.name is None:
+        raise UserError(choice.reason, "give the edited first frame by --first-frame")
+    return choice
 
 
-def _choose_helper(task: EditTask, about) -> ModelChoice:
-    """The model beside the backbone that the task names, or that works over the same latents."""
-    name, _, weights = (task.image_model or about.image_model).partition("=")
+def _choose_helper(task: EditTask, info: ModelInfo) -> ModelChoice:
+    """Choose the image model that the task names, or the backbone's own, which has the same latents."""
+    name, _, weights = (task.image_model or info.image_model).partition("=")
     if not name:
-        return ModelChoice(f"no image model is known over the latents of {about.name}")
-    other = registry.describe_backbone(name, weights or None)
-    name = other.name
-    if "text" not in other.capabilities or "image" in other.capabilities:
-        raise UserError(f"{name} cannot be told by words what to do: give another --image-model")
-    return ModelChoice("given" if task.image_model else "over the same latents", name, weights or None)
+        return ModelChoice(f"no image model over the latents of {info.name} is known")
+    helper = registry.describe_backbone(name, weights or None)
+    if "text" not in helper.capabilities or "image" in helper.capabilities:
+        raise UserError(
+            f"{helper.name} is not conditioned on text alone", "choose another --image-model"
+        )
+    reason = "given" if task.image_model else "over the same latents"
+    return ModelChoice(reason, helper.name, weights or None)
 
 
-def find_edit_words(task: EditTask, method: ModuleType) -> prompt_diff.Change:
-    """Which words change; with a note where they have no effect, or where none drives an edit that needs one."""
+def find_edit_words(task: EditTask, method: ModuleType) -> Change:
+    """Find the words that the edit changes.
+
+    Warns where they have no effect, and where the method needs a word and there is none. Raises UserError for an
+    automatic mask without a word.
+    """
     named = [clean_prompt(word) for word in task.words]
     source = clean_prompt(task.source_prompt)
-    change = prompt_diff.compare_prompts(source, clean_prompt(task.target_prompt), named)
-    if task.mask == "auto" and not task.changes_nothing and not (change.source or change.target):
-        raise UserError(prompt_diff.NO_WORD)
-    looks = "text_attention" in method.NEEDS
-    if looks and not task.changes_nothing:
-        return prompt_diff.warn_about_change(change, source)
-    if task.words and not looks and task.mask != "auto":
-        warn_user(f"words have no effect on {task.method}, which does not look at attention")
+    change = compare_prompts(source, clean_prompt(task.target_prompt), named)
+    is_auto = task.mask == "auto"
+    if is_auto and not task.changes_nothing and not (change.source or change.target):
+        raise UserError(NO_WORD)
+    reads_attention = "text_attention" in method.NEEDS
+    if reads_attention and not task.changes_nothing:
+        return warn_about_change(change, source)
+    if task.words and not reads_attention and not is_auto:
+        warn_user(f"words have no effect on {task.method}, which reads no attention")
     return change
 
 
-def check_conditioning(task: EditTask, about) -> None:
-    """Raises ValueError where a task does not say what it wants in the way that the backbone can be told."""
-    words, image = "text" in about.capabilities, "image" in about.capabilities
-    told = task.source_prompt.strip() and task.target_prompt.strip()
-    if image and not words and not (task.first_frame or told):
+def check_conditioning(task: EditTask, info: ModelInfo) -> None:
+    """Raise UserError where a task lacks what the backbone is conditioned on: prompts, or an edited first frame."""
+    reads_text, reads_image = "text" in info.capabilities, "image" in info.capabilities
+    has_prompts = task.source_prompt.strip() and task.target_prompt.strip()
+    if reads_image and not reads_text and not (task.first_frame or has_prompts):
         raise UserError(
-            f"{about.name} is steered by its first frame: give the edited one by --first-frame, "
-            "or --source-prompt and --target-prompt, from which an image model makes it"
+            f"{info.name} is conditioned on its first frame, and there is none",
+            "give the edited one by --first-frame, or --source-prompt and --target-prompt, from which an image model "
+            "makes it",
         )
-    if task.first_frame and not image:
-        raise UserError(f"{about.name} is steered by words; it does not take --first-frame")
-    if words and not image and not told:
-        raise UserError(f"{about.name} is steered by words: give --source-prompt and --target-prompt")
-
-
-def check_capabilities(needs: set[str], about, what: str) -> None:
-    """Raises ValueError where a backbone does not carry what a method needs, with the methods that it does carry."""
-    missing = needs - about.capabilities
-    if missing:
-        fitting = ", ".join(methods.list_compatible(about.capabilities)) or "none"
+    if task.first_frame and not reads_image:
         raise UserError(
-            f"{what} needs {', '.join(sorted(missing))}, which {about.name} does not carry; "
-            f"it carries: {fitting}"
+            f"{info.name} is conditioned on text and takes no first frame", "remove --first-frame"
+        )
+    if reads_text and not reads_image and not has_prompts:
+        raise UserError(
+            f"{info.name} is conditioned on text, and a prompt is missing",
+            "give --source-prompt and --target-prompt",
+        )
+
+
+def check_capabilities(requires: Iterable[str], info: ModelInfo, method: str) -> None:
+    """Raise UserError where a backbone lacks what a method requires, and name the methods that run on it."""
+    missing = set(requires) - info.capabilities
+    if missing:
+        compatible = ", ".join(methods.list_compatible(info.capabilities)) or "none"
+        raise UserError(
+            f"{method} does not run on {info.name}, which has no {', '.join(sorted(missing))}",
+            f"methods that do: {compatible}",
         )
