@@ -1,4 +1,4 @@
-"""Clips, masks and images in memory: whatever they come as, the same frames bit for bit, or one sentence that helps."""
+"""Clips, masks and images in memory: every form gives the same frames bit for bit, or one helpful sentence."""
 
 from fractions import Fraction
 
@@ -66,12 +66,21 @@ WRONG = {
     "no frames": (X((0, 8, 9, 3), np.uint8), "is empty: 0x8x9x3"),
     "no pixels": (X((4, 0, 9, 3), np.uint8), "is empty: 4x0x9x3"),
     "empty list": ([], "is an empty list"),
-    "sizes": ([X((8, 9, 3), np.uint8), X((8, 8, 3), np.uint8)], "frame 1 of the clip is 8x8 .* first one 9x8"),
-    "depths": ([X((8, 9, 3), np.uint8), X((8, 9, 3), np.uint16)], "frame 1 of the clip is 9x8 in uint16"),
+    "sizes": (
+        [X((8, 9, 3), np.uint8), X((8, 8, 3), np.uint8)],
+        "frame 1 of the clip is 8x8 .* first one 9x8",
+    ),
+    "depths": (
+        [X((8, 9, 3), np.uint8), X((8, 9, 3), np.uint16)],
+        "frame 1 of the clip is 9x8 in uint16",
+    ),
     "one picture": (Image.new("RGB", (9, 8)), r"the clip is PIL.Image.Image: give a path, "),
     "names": (["a.png"], "frame 0 of the clip is str: give a path, a PIL image"),
     "nothing": (None, "the clip is NoneType: give a path, an array f H W 3, "),
-    "glass": ([Image.new("RGBA", (9, 8), (0, 0, 0, 9))], r'has transparency: remove it with image.convert\("RGB"\)'),
+    "glass": (
+        [Image.new("RGBA", (9, 8), (0, 0, 0, 9))],
+        r'has transparency: remove it with image.convert\("RGB"\)',
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The edited first frame: any size of the clip's aspect; what is no frame of the clip is refused or remarked on."""
+"""The edited first frame: any size of the clip's aspect ratio; another picture is refused or gives a notice."""
 
 import numpy as np
 import pytest

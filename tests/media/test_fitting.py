@@ -1,4 +1,4 @@
-"""The plan between a clip's size and length and the model's, and back."""
+"""Conversion between a clip's size and length and the model's, and back."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Masks of any size, length and colour mode; the latent grid; the exact composite."""
+"""Masks of any size, length and colour mode; latent cells; the exact composite."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Flow, warping, visibility and tracks on motions that are known."""
+"""Flow, warping, visibility and tracks on known motions."""
 
 import numpy as np
 import pytest
@@ -112,7 +112,9 @@ def test_visible_follows_what_returns_and_nothing_else():
     seen = optical_flow.visibility(forward, backward)
     assert seen[:, :-2].all()
     assert not seen[:, -2:].any()  # moved out of the frame
-    assert not optical_flow.visibility(forward, constant(2, 0)).any()  # a flow that does not come back
+    assert not optical_flow.visibility(
+        forward, constant(2, 0)
+    ).any()  # a flow that does not come back
 
 
 def test_motion_boundaries_are_not_followed():

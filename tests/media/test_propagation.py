@@ -1,4 +1,4 @@
-"""Marks become masks, and masks go through a clip: both ways, past what crosses, pulled back by further marks."""
+"""Marks become masks; masks are propagated both ways, past crossings, and corrected by further marks."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from holdfast.media import marks as anchors
 from holdfast.media.marks import Marks
 from holdfast.media.two_layer_tracker import TwoLayerTracker
 
-SIZE, SIDE = (72, 48), 14  # of the frame, and of the thing
+SIZE, SIDE = (72, 48), 14  # of the frame, and of the object
 
 
 def texture(seed: int, low: int, high: int, size=SIZE) -> np.ndarray:
@@ -23,7 +23,7 @@ def texture(seed: int, low: int, high: int, size=SIZE) -> np.ndarray:
 
 
 def passing(frames=14, step=3, wall=False) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A reddish square that goes right over a greenish ground, with a wall it passes behind: frames, exact masks."""
+    """Frames and exact masks of a reddish square that moves right over a greenish ground, and behind a wall."""
     ground, thing = texture(0, 40, 120), texture(1, 60, 200)[:SIDE, :SIDE]
     ground[..., 1] += 100
     thing[..., 0] = 220
@@ -85,7 +85,7 @@ def test_what_something_moving_hides_is_remembered_and_goes_on_with_the_rest():
     assert hidden.sum() > 80
     assert layers.presence[hidden].mean() > 0.5
     shown = passing(7)[0][6].astype(np.float32) / 255
-    # The passing thing's own colour is 0.3 and more away from what it hides.
+    # The colour of the passing object differs by 0.3 and more from what it hides.
     assert np.median(np.abs(layers.object_memory - shown)[hidden]) < 0.06
     assert np.median(np.abs(np.float32((30, 40, 200)) / 255 - shown)[hidden]) > 0.3
 
@@ -117,14 +117,16 @@ def test_on_a_marked_frame_the_mark_itself_and_from_there_on_it_is_followed(tmp_
     frames, exact = passing()
     clip = written(frames, tmp_path)
     wrong = np.zeros(SIZE[::-1], bool)
-    wrong[38:46, 50:70] = True  # ground, which stays where it is
+    wrong[38:46, 50:70] = True  # the ground, which does not move
     lost = list(propagation.propagate(clip, {0: wrong}))
     assert overlap(lost[-1], exact[-1]) < 0.1
     mended = list(propagation.propagate(clip, {0: wrong, 8: exact[8]}))
     assert np.array_equal(mended[0], wrong)
     assert np.array_equal(mended[8], exact[8])
     assert overlap(mended[-1], exact[-1]) > 0.85
-    assert overlap(mended[7], exact[7]) > 0.7  # nearer the second mark, which is carried back
+    assert (
+        overlap(mended[7], exact[7]) > 0.7
+    )  # nearer to the second mark, which is tracked backwards
     assert overlap(mended[1], wrong) > 0.7
 
 
@@ -170,12 +172,12 @@ def test_a_large_clip_is_followed_small_and_tightened_to_its_own_edges(tmp_path)
     import cv2
 
     frames, exact = passing(2)
-    size = (72 * 21, 48 * 21)  # nearly four times what it is followed at
+    size = (72 * 21, 48 * 21)  # nearly four times the size of tracking
     large = [cv2.resize(f, size, interpolation=cv2.INTER_NEAREST) for f in frames]
     inside = [cv2.resize(e.astype(np.uint8), size, interpolation=0) > 0 for e in exact]
     found = list(propagation.propagate(written(large, tmp_path), {0: inside[0]}))
     assert found[1].shape == size[::-1]
-    assert overlap(found[1], inside[1]) > 0.999  # 0.99 where it is only enlarged
+    assert overlap(found[1], inside[1]) > 0.999  # 0.99 if it is only enlarged
 
 
 def test_a_thing_that_left_is_found_again_where_it_comes_in():
@@ -192,7 +194,7 @@ def test_a_thing_that_left_is_found_again_where_it_comes_in():
 def test_points_grow_over_the_colour_they_lie_on_and_those_beside_hold_it_back():
     frame = texture(0, 40, 60)
     frame[10:30, 10:30] = (220, 40, 30)
-    frame[10:30, 40:60] = (220, 40, 30)  # alike, but not what is meant
+    frame[10:30, 40:60] = (220, 40, 30)  # the same colour, but not marked
     exact = np.zeros(SIZE[::-1], bool)
     exact[10:30, 10:30] = True
     assert overlap(anchors.segment_marks(frame, Marks(points=((20, 20),))), exact) > 0.9
@@ -207,7 +209,9 @@ def test_paint_is_tightened_unless_it_is_exact():
     frames, exact = passing(1)
     rough = grabcut.dilate(exact[0], 2)
     assert overlap(anchors.segment_marks(frames[0], Marks(brush=rough)), exact[0]) > 0.9
-    assert np.array_equal(anchors.segment_marks(frames[0], Marks(brush=rough, is_exact=True)), rough)
+    assert np.array_equal(
+        anchors.segment_marks(frames[0], Marks(brush=rough, is_exact=True)), rough
+    )
 
 
 def test_a_box_leaves_out_what_is_like_its_surroundings():
@@ -225,7 +229,12 @@ def test_a_box_leaves_out_what_is_like_its_surroundings():
         ("1,2,30,20", "", 0, Marks(boxes=((1, 2, 30, 20),))),
         ("2=1,2,30,20", "box", 2, Marks(boxes=((1, 2, 30, 20),))),
         ("1,2", "", 0, Marks(points=((1, 2),))),
-        ("1 = 5,6 !7,8;9,9", "points", 1, Marks(points=((5, 6), (9, 9)), negative_points=((7, 8),))),
+        (
+            "1 = 5,6 !7,8;9,9",
+            "points",
+            1,
+            Marks(points=((5, 6), (9, 9)), negative_points=((7, 8),)),
+        ),
     ],
 )
 def test_what_is_typed(text, kind, frame, marks, tmp_path):

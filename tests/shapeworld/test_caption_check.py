@@ -1,4 +1,4 @@
-"""Judging by nearest re-rendering: it accepts the truth, refuses each wrong attribute, and finds actors by itself."""
+"""The nearest rendering: it accepts the truth, refuses each wrong attribute, and locates the actors itself."""
 
 from dataclasses import replace
 
@@ -39,6 +39,10 @@ def test_what_is_added_may_stand_anywhere_but_must_be_what_was_asked_for():
         actors = (*edit.source.actors, replace(actor, **changes))
         return render([replace(edit.target, actors=actors)])[0]
 
-    assert caption_check.is_object_added(edit, shown(x=actor.x + 0.1, y=actor.y - 0.05, size=actor.size + 0.02))
+    assert caption_check.is_object_added(
+        edit, shown(x=actor.x + 0.1, y=actor.y - 0.05, size=actor.size + 0.02)
+    )
     assert not caption_check.is_object_added(edit, render([edit.source])[0])
-    assert not caption_check.is_object_added(edit, shown(shape="star" if actor.shape != "star" else "ball"))
+    assert not caption_check.is_object_added(
+        edit, shown(shape="star" if actor.shape != "star" else "ball")
+    )

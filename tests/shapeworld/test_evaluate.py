@@ -1,4 +1,4 @@
-"""Which scenes an evaluation takes, and what one who knows the world would reach."""
+"""Which scenes an evaluation uses, and the best result that is possible."""
 
 import pytest
 
@@ -38,8 +38,12 @@ def test_where_an_actor_begins_tells_what_is_left_of_its_direction():
 def test_who_must_guess_the_direction_is_nearer_as_often_as_the_guess_is_right():
     scene = sample_scene(0)
     assert len(scenes.possible_directions(scene.actors[0])) == 2
-    assert evaluate.continuation_chance(None, 0) == {"nearer": 0.5}  # the other way is further than the still
-    told = next(s for s in range(100) if len(scenes.possible_directions(sample_scene(s).actors[0])) == 1)
+    assert evaluate.continuation_chance(None, 0) == {
+        "nearer": 0.5
+    }  # the other way is further than the still
+    told = next(
+        s for s in range(100) if len(scenes.possible_directions(sample_scene(s).actors[0])) == 1
+    )
     assert evaluate.continuation_chance(None, told) == {"nearer": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""The synthetic world: seeded, exact, and every edit changes just what it names."""
+"""The synthetic world: seeded, exact, and every edit changes only what it names."""
 
 import dataclasses
 import itertools
@@ -117,7 +117,9 @@ def test_every_pixel_of_an_actor_is_nearest_to_it():
         there = visible[k] > 0.99
         assert there.sum() > 1000
         assert (found[there] == k).float().mean() > 0.95  # outlines may overlap by a little
-    assert torch.equal(nearest_actor(scene, [7], (8, 8))[0], nearest_actor(scene, range(13), (8, 8))[7])
+    assert torch.equal(
+        nearest_actor(scene, [7], (8, 8))[0], nearest_actor(scene, range(13), (8, 8))[7]
+    )
 
 
 @pytest.mark.parametrize("pan", ["", "left", "right"])
@@ -174,7 +176,9 @@ def test_lost_is_what_a_thing_moves_onto(step):
 
 
 def test_what_leaves_the_frame_is_lost():
-    _, lost = exact_displacement(Scene("lake", (), "right"), 2, 1, (200, 200))  # all goes left by 3 pixels
+    _, lost = exact_displacement(
+        Scene("lake", (), "right"), 2, 1, (200, 200)
+    )  # all goes left by 3 pixels
     assert lost[0, :, :3].all()
     assert not lost[0, :, 3:].any()
 
@@ -241,7 +245,9 @@ def test_training_scenes_are_not_held_out(monkeypatch):
     from holdfast.shapeworld.training import loop
 
     drawn = []
-    monkeypatch.setattr(loop, "sample_scene", lambda seed, name: drawn.append(seed) or sample_scene(seed, name))
+    monkeypatch.setattr(
+        loop, "sample_scene", lambda seed, name: drawn.append(seed) or sample_scene(seed, name)
+    )
     loop.draw_training_scenes(50, "vae/0")
     assert min(drawn) >= scenes.FIRST_TRAINING_SEED
     assert len(set(drawn)) == len(drawn) >= 50

@@ -1,4 +1,4 @@
-"""Training at toy length: stages resume to the same weights, and what is written loads in its own pipeline class."""
+"""Training at toy length: stages resume to the same weights, and checkpoints load in their pipeline class."""
 
 import copy
 import json
@@ -65,7 +65,7 @@ def toy(monkeypatch):
 
 
 def dying(monkeypatch, at: int) -> None:
-    """The optimiser stops the run once, at its step number `at`."""
+    """Interrupt the optimiser once, at its step number `at`."""
     original, calls = loop.Optimiser.step, []
 
     def step(self, *arguments):
@@ -78,7 +78,7 @@ def dying(monkeypatch, at: int) -> None:
 
 
 def same(a, b) -> None:
-    """Equal steps and equal averages in two stages' files."""
+    """Check that the saved progress of two stages has equal steps and equal averages."""
     a, b = (torch.load(file, weights_only=True) for file in (a, b))
     assert a["done"]
     assert b["done"]
@@ -133,7 +133,7 @@ def test_a_polished_vae_keeps_its_latents(toy, tmp_path, monkeypatch):
 
 
 def changed(start, goal) -> set[str]:
-    """The networks in which two checkpoints differ."""
+    """Return the networks in which two checkpoints differ."""
     files = [file.relative_to(start) for file in start.glob("*/*.safetensors")]
     assert files
     return {f.parts[0] for f in files if (start / f).read_bytes() != (goal / f).read_bytes()}

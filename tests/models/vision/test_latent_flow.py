@@ -1,4 +1,4 @@
-"""Flow on a latent grid: vectors, times, sides; and what may be said of RAFT without running it."""
+"""Flow between latent frames: vectors, times, sides; and the parts of RAFT that need no weights."""
 
 import sys
 
@@ -125,7 +125,7 @@ def test_raft_names_the_command_that_brings_its_weights(monkeypatch, tmp_path):
 
 
 def test_what_raft_is_given():
-    """Not a test of RAFT, which needs torchvision and weights: of its input alone."""
+    """Test only the input of RAFT: the network needs torchvision and weights."""
     frame = texture(60, 83)
     given = raft.prepare(frame, 3)
     assert given.shape == (1, 3, 184, 256)

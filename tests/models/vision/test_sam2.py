@@ -1,4 +1,4 @@
-"""SAM 2 through transformers: a folder as published, its prompts, its way through a clip; and what is refused."""
+"""SAM 2 through transformers: a published folder, its prompts, tracking through a clip; and refused folders."""
 
 import numpy as np
 import pytest
