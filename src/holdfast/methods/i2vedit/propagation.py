@@ -120,7 +120,7 @@ def cut_segment(given: EditInputs, span: tuple[int, int], whole: Tensor, cfg: Co
 
 def target_conditioning(image: Tensor, given: EditInputs, cfg: Config, latent: Tensor | None = None) -> Any:
     """The condition of the target's calls; as released, its noise goes into the latent."""
-    noise = {"noise": "latent"} if cfg.variant == "released" else {}
+    noise = {"noise_target": "latent"} if cfg.variant == "released" else {}
     return given.pixels.condition(Prompt(image=image, latent=latent, **noise))
 
 
