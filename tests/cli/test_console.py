@@ -40,7 +40,8 @@ def test_json_gets_no_progress(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UserError("a is 1", "give 2"), BAD_INPUT), (MissingDependencyError("no"), MISSING)]
+    ("error", "code"),
+    [(UserError("a is 1", "give 2"), BAD_INPUT), (MissingDependencyError("no"), MISSING)],
 )
 def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
     with pytest.raises(typer.Exit) as ended, console.report_errors():

@@ -149,11 +149,16 @@ def test_sam2_from_a_folder(clip, tmp_path):
 def test_a_mask_that_cannot_be_meant_is_said_with_the_frame_and_the_cure(shares, marks, words):
     import re
 
-    assert any(re.search(words, text) for text in track_mask.mask_warnings(shares, range(10, 14), marks))
+    assert any(
+        re.search(words, text) for text in track_mask.mask_warnings(shares, range(10, 14), marks)
+    )
 
 
 def test_what_is_hidden_for_a_while_or_marked_again_is_not_lost():
     assert track_mask.mask_warnings([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2}) == []
     assert track_mask.mask_warnings([0.2, 0.01, 0.2, 0.2], range(4), {0: 0.2, 2: 0.2}) != []
     assert track_mask.mask_warnings([0.2, 0.2, 0.02, 0.02], range(4), {0: 0.2, 2: 0.02}) == []
-    assert track_mask.mask_warnings([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01}) == []
+    assert (
+        track_mask.mask_warnings([0.2, 0.01, 0.01, 0.01], range(4), {0: 0.2, 1: 0.01, 3: 0.01})
+        == []
+    )

@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_type_hints
 
 import av
 import numpy as np
@@ -18,11 +19,12 @@ from typer.testing import CliRunner
 
 import holdfast
 from holdfast.base.notices import Notice
-from holdfast.base.schema import list_settings
+from holdfast.base.schema import list_settings, plain_type
 from holdfast.cli.app import app
 from holdfast.media import images, previews, video
-from holdfast.pipeline import notebook, run
+from holdfast.pipeline import run
 from holdfast.pipeline.events import NoticeIssued, Progress
+from holdfast.pipeline.signature import EditOptions
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -347,3 +349,37 @@ def test_by_path_from_memory_and_on_the_command_line_it_is_the_same_edit(mask, t
     assert np.array_equal(by_path.array(), typed)
     assert np.array_equal(from_memory.array(), typed)
     assert not np.array_equal(typed, CLIP)
+
+
+def test_python_users_get_the_errors_they_expect(tiny_wan, tmp_path):
+    named = TEXTS | {"backbone": tiny_wan}
+    with pytest.raises(FileNotFoundError, match="absent"):
+        holdfast.edit("absent.mp4", **named)
+    with pytest.raises(TypeError, match="no argument 'stength': did you mean strength"):
+        holdfast.edit(CLIP, **named, rate=8, stength=0.5)
+    assert issubclass(holdfast.UserError, ValueError)
+
+
+def test_errors_name_arguments_instead_of_flags(tiny_wan):
+    with pytest.raises(holdfast.UserError, match="keyframes=") as error:
+        holdfast.edit(CLIP, **TEXTS, backbone=tiny_wan, rate=8, keyframes=("x",))
+    assert "--" not in str(error.value)
+
+
+def test_names_of_the_last_release_are_read_with_a_notice(tiny_wan):
+    old = {"source": "a plain red ball", "target": "a plain blue ball"}
+    with pytest.warns(Notice) as notices:
+        made = holdfast.edit(CLIP, **old, **QUICK, backbone=tiny_wan, rate=8)
+    assert any("source is now called source_prompt" in str(one.message) for one in notices)
+    assert made.task.source_prompt == "a plain red ball"
+    with pytest.warns(Notice, match="events is now called edit_events"):
+        assert holdfast.events is holdfast.edit_events
+
+
+def test_the_typed_options_are_the_fields_of_a_task():
+    """What a type checker and an IDE know of `edit` is what it takes."""
+    others = set(list_settings(EditTask)) - {"input", "source_prompt", "target_prompt"}
+    assert set(EditOptions.__annotations__) == others | {"resume", "rate", "progress"}
+    for name, setting in list_settings(EditTask).items():
+        if setting.choices:
+            assert plain_type(setting) == get_type_hints(EditOptions)[name]

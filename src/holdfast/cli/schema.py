@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..base.schema import json_schema
 from .console import report_errors
 
 WHAT = "edit (a row of a batch has the same fields), manifest, or a method for its settings."
@@ -14,10 +15,22 @@ def print_schema(what: Annotated[str, typer.Argument(help=WHAT)] = "edit") -> No
     """Print the JSON Schema of an edit task, a method's settings or a manifest."""
     from .. import methods
     from ..base import names
-    from ..base.schema import json_schema
-    from ..pipeline.task import EditTask
 
     with report_errors():
-        name = names.choose(what, ["edit", *methods.names()], "schema")
-        cls = EditTask if name == "edit" else methods.load(name).Config
-        print(json.dumps(json_schema(cls), indent=2))
+        name = names.choose(what, ["edit", "manifest", *methods.names()], "schema")
+        print(json.dumps(json_schema(find_class(name)), indent=2))
+
+
+def find_class(name: str) -> type:
+    """Return the class of a schema's name."""
+    if name == "edit":
+        from ..pipeline.task import EditTask
+
+        return EditTask
+    if name == "manifest":
+        from ..pipeline.manifest import Manifest
+
+        return Manifest
+    from .. import methods
+
+    return methods.load(name).Config
