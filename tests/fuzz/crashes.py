@@ -29,6 +29,7 @@ COMMAND = """
 from holdfast.cli import app
 from holdfast.pipeline import run
 
+assert run.SAVE_SECONDS > 0
 run.SAVE_SECONDS = 0.0
 app.main()
 """

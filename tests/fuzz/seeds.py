@@ -122,7 +122,7 @@ RESUMED |= {"backbone": "shapeworld-wan", "settings": {"steps": "2"}}
 HALF = f"""
 from holdfast.pipeline import run, task
 from holdfast.sampling import field
-running = run.events(task.EditTask(**{RESUMED!r}))
+running = run.edit_events(task.EditTask(**{RESUMED!r}))
 next(event for event in running if isinstance(event, field.Step))
 running.close()
 """
