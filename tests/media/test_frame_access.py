@@ -98,7 +98,7 @@ def test_folders_and_pictures(tmp_path):
     same_as_sequential(tmp_path / "folder")
 
 
-def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_decode_until(
+def test_only_the_wanted_frame_is_converted_and_none_before_its_keyframe_is_decoded(
     tmp_path, monkeypatch
 ):
     clip = video.probe(write(tmp_path / "b.mp4", "libx264", X264))

@@ -35,7 +35,11 @@ def clip(tmp_path):
     return str(tmp_path / "clip.mkv")
 
 
-FIELDS = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
 
 
 @pytest.mark.parametrize("method", names.list_modules("holdfast.methods"))

@@ -13,7 +13,11 @@ from holdfast.ui.page import Page
 from holdfast.ui.queue import Limits, Run, RunQueue
 from holdfast.ui.runs import STOPPED
 
-FIELDS = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
 HTML = '<img src=x onerror="alert(1)">'
 HOSTILE = ("![](http://x.example/a.png)", HTML, "<script>alert(1)</script>", "**b** [a](http://x)")
 
@@ -135,11 +139,16 @@ def test_flags_are_labels_and_uploads_have_their_names(tmp_path):
 
 def test_a_command_with_flags_is_for_whoever_runs_the_page():
     said = describe_error(
-        MissingDependencyError("the weights a/b are not here; get them with: hf download a/b --include x")
+        MissingDependencyError(
+            "the weights a/b are not here; get them with: hf download a/b --include x"
+        )
     )
     assert said.startswith("the weights a/b are not here; ")
     assert "--" not in said
-    assert describe_error(MissingDependencyError("get it with: pip install x")) == "get it with: pip install x"
+    assert (
+        describe_error(MissingDependencyError("get it with: pip install x"))
+        == "get it with: pip install x"
+    )
     assert "--dtype" in describe_error(MemoryError())  # translated where it is shown
     assert "--" not in MessageFormatter(form_task.Path("/x")).to_html(describe_error(MemoryError()))
     assert describe_error(UserError("a", "b")) == "a: b"

@@ -1,6 +1,5 @@
 """A page that other machines reach opens no file outside its folder, whatever field names it."""
 
-
 import numpy as np
 import pytest
 
@@ -12,7 +11,11 @@ from holdfast.ui import form_task, path_checks
 from holdfast.ui.form_task import FormValues
 from holdfast.ui.queue import Limits, RunQueue
 
-FIELDS = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
+FIELDS = {
+    "source_prompt": "a red ball",
+    "target_prompt": "a blue ball",
+    "backbone": "shapeworld-wan",
+}
 SETTINGS = list_settings(EditTask)
 TEXTS = [s.name for s in SETTINGS.values() if s.kind in ("string", "array", "object")]
 CHOSEN = {name for name, setting in SETTINGS.items() if setting.choices}
@@ -84,7 +87,11 @@ def test_an_uploaded_file_may_be_named(name, desk, clip):
 
 
 def test_words_of_the_fields_may_be_said(desk):
-    said = {"mask": "auto", "image_model": "shapeworld-sd", "source_prompt": "a cat... and/or a dog: 1=2 [x](y)"}
+    said = {
+        "mask": "auto",
+        "image_model": "shapeworld-sd",
+        "source_prompt": "a cat... and/or a dog: 1=2 [x](y)",
+    }
     said |= {"frames": "3:7", "background": "#ff8800", "settings": {"grid": "euler"}}
     for values in (said, {"mask": " 1,2,3,4"}):
         path_checks.check_inside_folder(values, desk.root)

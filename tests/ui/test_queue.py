@@ -1,4 +1,4 @@
-"""The desk behind the page: one run at a time, what was stopped goes on to the same result, and a restart finds all."""
+"""The run queue: one run at a time, a stopped run resumes to the same result, and a restart finds all runs."""
 
 import json
 import shutil

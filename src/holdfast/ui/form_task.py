@@ -199,7 +199,9 @@ def find_auto_mask(task: EditTask, queue: RunQueue) -> Iterator[ndarray]:
     try:
         backbone = queue.backbone(task)
         shown = replace(task, allow_any_mask=True)
-        return track_mask.find_auto_mask(editing.open_session(shown, backbone), backbone, _ignore_progress)
+        return track_mask.find_auto_mask(
+            editing.open_session(shown, backbone), backbone, _ignore_progress
+        )
     finally:
         queue.model_lock.release()
 

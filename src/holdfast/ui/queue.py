@@ -276,7 +276,9 @@ class RunQueue:
         clip = validation.validate(run.task).clip
         run.update_progress("load", 0, 1)
         backbone = self.backbone(run.task)
-        events = editing.edit_events(run.task, backbone, resume=saved_progress(run.task).can_resume())
+        events = editing.edit_events(
+            run.task, backbone, resume=saved_progress(run.task).can_resume()
+        )
         result = None
         with contextlib.closing(events):
             for event in events:

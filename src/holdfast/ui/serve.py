@@ -87,7 +87,9 @@ def _make_app(queue: RunQueue, limits: Limits) -> "FastAPI":
         from fastapi import FastAPI
         from gradio.themes import Default
     except ImportError as error:
-        raise MissingDependencyError("the page needs Gradio; get it with: pip install -e '.[ui]'") from error
+        raise MissingDependencyError(
+            "the page needs Gradio; get it with: pip install -e '.[ui]'"
+        ) from error
     from .page import CSS, Page
 
     return gr.mount_gradio_app(

@@ -91,7 +91,11 @@ def render_queue(queue: RunQueue, formatter: MessageFormatter) -> str:
 
 def run_title(run: Run) -> str:
     """Return a run's prompts, or its name where it has no target prompt. This is text, not HTML."""
-    return f"{run.task.source_prompt} → {run.task.target_prompt}" if run.task.target_prompt else run.name
+    return (
+        f"{run.task.source_prompt} → {run.task.target_prompt}"
+        if run.task.target_prompt
+        else run.name
+    )
 
 
 def render_title(run: Run, formatter: MessageFormatter) -> str:
@@ -117,7 +121,9 @@ def render_summary(run: Run, formatter: MessageFormatter) -> str:
     if manifest is None:
         return ""
     notes = [f"note: {text}" for text in manifest["notes"]]
-    return formatter.list_html([*(line.strip() for line in summary.summary_lines(manifest)), *notes])
+    return formatter.list_html(
+        [*(line.strip() for line in summary.summary_lines(manifest)), *notes]
+    )
 
 
 def render_usage(usage: Usage, limit: float) -> str:
