@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tables import head, line
+from tables import print_header, print_row
 
 from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.intervals import estimate_rate
 from holdfast.models.base import Backbone, Prompt
 from holdfast.models.registry import find_weights, load_backbone
-from holdfast.pipeline import in_memory, agreement
+from holdfast.pipeline import agreement, in_memory
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.calibrate import update_calibration
 from holdfast.shapeworld.caption_check import is_object_added
@@ -56,7 +56,11 @@ def cases(start: int, count: int) -> list[Case]:
     columns = []
     for name, (kind, scenes) in MIX.items():
         two = name == "recolour one of two"
-        seeds = seeds_with_two_actors(start, each) if two else seeds_with_edit(start, each, kind, scenes)
+        seeds = (
+            seeds_with_two_actors(start, each)
+            if two
+            else seeds_with_edit(start, each, kind, scenes)
+        )
         columns.append([Case(name, seed) for seed in seeds])
     return list(itertools.chain.from_iterable(zip(*columns, strict=True)))[:count]
 
@@ -182,7 +186,7 @@ def show(held: list[dict], made: dict) -> None:
     print(
         f"{len(held)} held-out scenes, {rate} succeeded; AUC {auc(held):.2f} [{low:.2f}, {high:.2f}]"
     )
-    head("the word", "score", "scenes called so", "of them the edit had succeeded")
+    print_header("the word", "score", "scenes called so", "of them the edit had succeeded")
     ranges = {
         agreement.CLEARLY: f"{made[agreement.CLEARLY]['from']} or more",
         agreement.WEAKLY: "between",
@@ -190,15 +194,15 @@ def show(held: list[dict], made: dict) -> None:
     }
     for word, entry in made.items():
         done, count = entry["succeeded"], entry["scenes"]
-        line(
+        print_row(
             word, ranges[word], count, estimate_rate(done, count).interval_text() if count else "-"
         )
-    head("kind", "succeeded", *made)
+    print_header("kind", "succeeded", *made)
     for name in MIX:
         kind = [row for row in held if row["case"] == name]
         words = [called(row["score"], thresholds_of(made)) for row in kind]
         succeeded = sum(row["success"] for row in kind)
-        line(name, f"{succeeded} of {len(kind)}", *(words.count(word) for word in made))
+        print_row(name, f"{succeeded} of {len(kind)}", *(words.count(word) for word in made))
 
 
 def thresholds_of(made: dict) -> dict[str, float]:

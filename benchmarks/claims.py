@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tables import differences, head, intervals, line
+from tables import format_differences, format_intervals, print_header, print_row
 from torch import Tensor
 
 from holdfast.models.base import Backbone
@@ -108,17 +108,17 @@ Measuring = Callable[..., list[dict]]  # (measure, first seed, scenes, *argument
 
 
 def places(measuring: Measuring, start: int, count: int, others: int) -> None:
-    head("method", "scenes", *FIGURES.values())
+    print_header("method", "scenes", *FIGURES.values())
     found = {}
     for rows, scenes in ((MAIN, count), (OTHERS, others)):
         for row in rows:
             found[row.name] = measuring(measured, start, scenes, row)
-            line(row.name, scenes, *intervals(found[row.name], FIGURES))
-    head("FlowAnchor less", "scenes", *FIGURES.values())
+            print_row(row.name, scenes, *format_intervals(found[row.name], FIGURES))
+    print_header("FlowAnchor less", "scenes", *FIGURES.values())
     for name, rows in found.items():
         if name != "FlowAnchor":
             own = found["FlowAnchor"][: len(rows)]
-            line(name, len(rows), *differences(own, rows, FIGURES))
+            print_row(name, len(rows), *format_differences(own, rows, FIGURES))
 
 
 class Listening:
@@ -180,19 +180,21 @@ OUTCOMES = (
 
 
 def lengths(measuring: Measuring, start: int, count: int) -> None:
-    head("frames", "scenes", *KNOWN, *OUTCOMES)
+    print_header("frames", "scenes", *KNOWN, *OUTCOMES)
     for frames in LENGTHS:
         rows = measuring(at_length, start, count, frames)
         known = (f"{rows[0][name]:.3g}" for name in KNOWN)
-        line(frames, count, *known, *intervals(rows, OUTCOMES))
+        print_row(frames, count, *known, *format_intervals(rows, OUTCOMES))
 
 
 def choices(measuring: Measuring, count: int) -> None:
-    head("setting", *FIGURES.values())
+    print_header("setting", *FIGURES.values())
     for settings in OPEN:
         row = Row("", "flowanchor", True, settings)
         name = ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "defaults"
-        line(name, *intervals(measuring(measured, FIRST_TUNING_SEED, count, row), FIGURES))
+        print_row(
+            name, *format_intervals(measuring(measured, FIRST_TUNING_SEED, count, row), FIGURES)
+        )
 
 
 def main() -> None:
@@ -204,14 +206,19 @@ def main() -> None:
     parser.add_argument("--lengths-count", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=["places", "lengths", "open"])
     parser.add_argument(
-        "--start", type=int, default=0, help=f"first seed; from {FIRST_TUNING_SEED} on to choose settings"
+        "--start",
+        type=int,
+        default=0,
+        help=f"first seed; from {FIRST_TUNING_SEED} on to choose settings",
     )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     model = ModelChoice("shapeworld-wan")
 
     def measuring(measure: Callable, start: int, count: int, *arguments: object) -> list[dict]:
-        return measure_seeds(measure, model, range(start, start + count), arguments, options.workers)
+        return measure_seeds(
+            measure, model, range(start, start + count), arguments, options.workers
+        )
 
     if "places" in options.only:
         places(measuring, options.start, options.count, options.others)

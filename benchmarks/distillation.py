@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from tables import differences, head, intervals, line
+from tables import format_differences, format_intervals, print_header, print_row
 from torch import Tensor
 
 from holdfast import methods
@@ -151,24 +151,27 @@ def table(measuring_rows: Callable, settings: dict, only: list[str]) -> None:
     asked = [(row.method, {**settings, **row.settings}) for row in chosen]
     scenes = measuring_rows(asked)
     found = {row.name: [scene[n] for scene in scenes] for n, row in enumerate(chosen)}
-    head("", "scenes", *FIGURES.values())
+    print_header("", "scenes", *FIGURES.values())
     for row in chosen:
-        line(row.name, len(found[row.name]), *intervals(found[row.name], FIGURES))
-    head("what a part changes, scene by scene", *FIGURES.values())
+        print_row(row.name, len(found[row.name]), *format_intervals(found[row.name], FIGURES))
+    print_header("what a part changes, scene by scene", *FIGURES.values())
     for row in chosen:
         if row.over in found:
-            line(row.name, *differences(found[row.name], found[row.over], FIGURES))
+            print_row(row.name, *format_differences(found[row.name], found[row.over], FIGURES))
     for name in SETS:
-        head(f"{name} alone", *FIGURES.values())
+        print_header(f"{name} alone", *FIGURES.values())
         alone = {key: rows[SETS.index(name) :: len(SETS)] for key, rows in found.items()}
         for row in chosen:
-            line(row.name, *intervals(alone[row.name], FIGURES))
+            print_row(row.name, *format_intervals(alone[row.name], FIGURES))
         for other in (
             "+ sliding window",
             "+ adaptive mask",
         ):  # the fixed window, and as ASSD has it
             if {ALONG, other} <= alone.keys():
-                line(f"{ALONG}, less {other}", *differences(alone[ALONG], alone[other], FIGURES))
+                print_row(
+                    f"{ALONG}, less {other}",
+                    *format_differences(alone[ALONG], alone[other], FIGURES),
+                )
 
 
 CURVE = (10, 25, 50, 100, 200)
@@ -190,9 +193,9 @@ def preferred(backbone: str, method: str, settings: dict):
 
 def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
     for name in methods:
-        head(f"{name}, iterations", *FIGURES.values())
+        print_header(f"{name}, iterations", *FIGURES.values())
         for steps in CURVE:
-            line(steps, *intervals(measuring(name, settings, steps), FIGURES))
+            print_row(steps, *format_intervals(measuring(name, settings, steps), FIGURES))
 
 
 SEARCHED = {
@@ -219,14 +222,14 @@ def search(measuring: Measuring, settings: dict, methods: list[str], backbone: s
     """One setting at a time; each line is the difference to the defaults, scene by scene."""
     for name in methods:
         cfg = preferred(backbone, name, settings)
-        head(f"{name}, setting", "value", *FIGURES.values())
+        print_header(f"{name}, setting", "value", *FIGURES.values())
         base = measuring(name, settings)
-        line("the defaults", "", *intervals(base, FIGURES))
+        print_row("the defaults", "", *format_intervals(base, FIGURES))
         for setting, values in SEARCHED[name].items():
             for value in values:
                 if value != getattr(cfg, setting):
                     rows = measuring(name, {**settings, setting: value})
-                    line(setting, value, *differences(rows, base, FIGURES))
+                    print_row(setting, value, *format_differences(rows, base, FIGURES))
 
 
 def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
@@ -241,16 +244,16 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
 
 
 def still(model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict) -> None:
-    head("equal prompts", "scenes", "latents moved, of their size")
+    print_header("equal prompts", "scenes", "latents moved, of their size")
     for name in options.methods:
         chosen = shortened(options.backbone, name, settings, options.steps)
         rows = measure_seeds(stirred, model, seeds, (name, chosen), options.workers)
-        line(name, len(rows), *intervals(rows, ["moved"]))
+        print_row(name, len(rows), *format_intervals(rows, ["moved"]))
 
 
 def cost(backbone: Backbone, settings: dict) -> None:
     """Of one clip, in one run: how often the networks are asked, and what is not theirs."""
-    head(
+    print_header(
         "method", "iterations", "evaluations", "of the image model", "seconds", "not the networks'"
     )
     edit = edit_of(FIRST_TUNING_SEED)
@@ -282,7 +285,7 @@ def cost(backbone: Backbone, settings: dict) -> None:
             seconds = time.perf_counter() - begin
         finally:
             type(backbone).velocity = real
-        line(
+        print_row(
             name,
             job.plan.config.steps,
             event.evaluations,

@@ -13,7 +13,7 @@ import time
 
 import psutil
 import torch
-from tables import differences, head, interval, intervals, line
+from tables import format_differences, format_interval, format_intervals, print_header, print_row
 from torch import Tensor
 
 from holdfast.media.optical_flow import sharp_dis
@@ -85,7 +85,10 @@ def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
 
 def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
     """Figures of each of several clips in a row."""
-    result, edit = in_memory.edit_frames(job(backbone, seed, settings, clips), backbone), edit_of(seed)
+    result, edit = (
+        in_memory.edit_frames(job(backbone, seed, settings, clips), backbone),
+        edit_of(seed),
+    )
     each = (len(result) - 1) // clips
     found = []
     for n in range(clips):
@@ -96,40 +99,40 @@ def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) ->
 
 
 def drift(measuring, clips: int) -> None:
-    head("", "clip", *FIGURES.values())
+    print_header("", "clip", *FIGURES.values())
     found = {on: measuring({"interval": on}, clips) for on in (True, False)}
     names = {True: "later clips look at the first", False: "they do not"}
     for on, rows in found.items():
         for n in range(clips):
-            line(names[on], n + 1, *intervals([row[n] for row in rows], FIGURES))
-    head("looking at the first, scene by scene", *FIGURES.values())
+            print_row(names[on], n + 1, *format_intervals([row[n] for row in rows], FIGURES))
+    print_header("looking at the first, scene by scene", *FIGURES.values())
     for n in range(1, clips):
         pair = ([row[n] for row in found[on]] for on in (True, False))
-        line(f"clip {n + 1}", *differences(*pair, FIGURES))
+        print_row(f"clip {n + 1}", *format_differences(*pair, FIGURES))
 
 
 def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
     """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
-    head("clip", "process, MB", "kept between steps, MB")
+    print_header("clip", "process, MB", "kept between steps, MB")
     for step in loop.run_loop(job(backbone, 0, settings, clips), backbone):
         if not isinstance(step, Step) or step.stage != "edit":
             continue
         if step.index % (step.count // clips) == 0:
             kept = sum(tensor.nbytes for tensor in step.state.values()) / 1e6
             process = psutil.Process().memory_info().rss / 1e6
-            line(step.index * clips // step.count, f"{process:.0f}", f"{kept:.2f}")
+            print_row(step.index * clips // step.count, f"{process:.0f}", f"{kept:.2f}")
 
 
 def table(measuring, rows: dict[str, dict], against: str) -> None:
-    head("", "scenes", *FIGURES.values())
+    print_header("", "scenes", *FIGURES.values())
     found = {}
     for name, settings in rows.items():
         found[name] = measuring(settings)
-        line(name, len(found[name]), *intervals(found[name], FIGURES))
-    head(f"against {against}, scene by scene", *FIGURES.values())
+        print_row(name, len(found[name]), *format_intervals(found[name], FIGURES))
+    print_header(f"against {against}, scene by scene", *FIGURES.values())
     for name in rows:
         if name != against:
-            line(name, *differences(found[name], found[against], FIGURES))
+            print_row(name, *format_differences(found[name], found[against], FIGURES))
 
 
 def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
@@ -149,14 +152,16 @@ def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple
 
 @torch.no_grad()
 def inversions(backbone: Backbone, count: int) -> None:
-    head("steps", "scenes", "root mean square of what comes back less the source's latents")
+    print_header("steps", "scenes", "root mean square of what comes back less the source's latents")
     for steps in (10, 25, 50):
         values = []
         for seed in range(count):
             source, _, z = inverted(backbone, render([edit_of(seed).source])[0], steps, 0.0)
             values.append((z - source).square().mean().sqrt().item())
-        line(steps, count, interval(values))
-    head("perturbation", "scenes", "deviation", "excess kurtosis", "correlation of neighbours")
+        print_row(steps, count, format_interval(values))
+    print_header(
+        "perturbation", "scenes", "deviation", "excess kurtosis", "correlation of neighbours"
+    )
     for sarp in (0.0, 0.005):
         rows = []
         for seed in range(count):
@@ -167,18 +172,18 @@ def inversions(backbone: Backbone, count: int) -> None:
             beside = (flat[..., 1:] * flat[..., :-1]).mean() / flat.square().mean()
             kurtosis = (flat / flat.std()).pow(4).mean() - 3
             rows.append((flat.std().item(), kurtosis.item(), beside.item()))
-        line(sarp, count, *(interval(column) for column in zip(*rows, strict=True)))
+        print_row(sarp, count, *(format_interval(column) for column in zip(*rows, strict=True)))
 
 
 def stages(backbone: Backbone, settings: dict) -> None:
-    head("stage", "seconds")
+    print_header("stage", "seconds")
     begun, spent = time.perf_counter(), {}
     for event in loop.run_loop(job(backbone, 0, settings), backbone):
         now = time.perf_counter()
         spent[event.stage] = spent.get(event.stage, 0.0) + now - begun
         begun = now
     for name, seconds in spent.items():
-        line(name, f"{seconds:.1f}")
+        print_row(name, f"{seconds:.1f}")
     print(f"\n{event.evaluations} evaluations, those of tuning with their gradients included")
 
 
@@ -197,7 +202,9 @@ def main() -> None:
     model = ModelChoice(options.backbone, options.weights)
 
     def measuring(chosen: dict) -> list[dict]:
-        return measure_seeds(measured, model, range(options.scenes), (settings | chosen,), options.workers)
+        return measure_seeds(
+            measured, model, range(options.scenes), (settings | chosen,), options.workers
+        )
 
     def measuring_clips(chosen: dict, clips: int) -> list[list[dict]]:
         asked = (settings | chosen, clips)

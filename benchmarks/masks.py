@@ -1,11 +1,11 @@
-"""How well a mask by hand is carried, against scenes whose masks are exact: `python benchmarks/masks.py`.
+"""Compare propagated masks with the exact masks of scenes: `python benchmarks/masks.py`.
 
-The thing's true bounding box on frame 0 is all that is given; figures are overlap (intersection over union) with the
-exact mask: on frame 0, over all frames, and on the last one (25 frames) of the scenes where the thing is still in the
-frame, all of them and those where a quarter or more of it is; and the share of these scenes where it is 0.9 or more.
-Second box: one more on frame 16, likewise. A pixel is the thing's where half of it or more is; "any share" counts every
-pixel that it touches (`truth.actor_mask`). Scenes are held out, --tuning takes others. Means with 95 % intervals over
-scenes, in Markdown.
+Input is the object's true bounding box on frame 0. Metrics are the overlap (intersection over union) with the exact
+mask on frame 0, over all frames, and on the last one (of 25). The last frame counts only in scenes where the object is
+still visible; a second column counts only those where at least a quarter of it is. The share of these scenes with an
+overlap of 0.9 or more is printed too. "Second box": a true bounding box on frame 16 is added. A pixel belongs to the
+object if the object covers at least half of it; "any share" counts every pixel that it touches
+(`truth.actor_mask`). Scenes are held out; --tuning uses others. Prints Markdown: means with 95 % intervals over scenes.
 """
 
 import argparse
@@ -16,80 +16,80 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy import ndarray
-from tables import head, interval, line
+from tables import format_interval, print_header, print_row
 
 from holdfast.media import marks, video
 from holdfast.media.propagation import propagate
-from holdfast.shapeworld.scenes import FIRST_TUNING_SEED
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED
 from holdfast.shapeworld.rendering import render_with_coverage
 from holdfast.shapeworld.scenes import RATE, SCENE_SETS, sample_scene
 
-FRAMES, AGAIN = 25, 16
-LEAST = 0.02  # of its area on frame 0: less of a thing is not judged
-# a sliver at the frame's edge is a few pixels, of which one more or less counts much
-QUARTER = 0.25
-FIGURES = ("first", "mean", "last", "good", "large", "large_good", "mean_again", "large_again")
-FIGURES += ("mean_any", "seconds")
-NAMES = (
-    "frame 0",
-    "all frames",
-    "frame 24",
-    "of these, 0.9 or more",
-    "frame 24, a quarter or more left",
-    "of these, 0.9 or more",
-    "all, second box",
-    "frame 24, a quarter or more left, second box",
-    "all frames, any share",
-    "seconds a frame",
-)
+FRAMES, SECOND_BOX = 25, 16
+MIN_SHARE = 0.02  # of its area on frame 0: a smaller rest of an object is not counted
+# A sliver at the frame's edge has few pixels, so that a single one changes the overlap.
+LARGE_SHARE = 0.25
+METRICS = {
+    "first": "frame 0",
+    "mean": "all frames",
+    "last": "frame 24",
+    "good": "of these, 0.9 or more",
+    "large": "frame 24, a quarter or more left",
+    "large_good": "of these, 0.9 or more",
+    "mean_second_box": "all, second box",
+    "large_second_box": "frame 24, a quarter or more left, second box",
+    "mean_any_share": "all frames, any share",
+    "seconds": "seconds a frame",
+}
 
 
-def scene(seed: int, name: str, size: int, folder: Path) -> tuple[video.Clip, ndarray]:
-    """A scene as a clip without loss, and how much of each pixel is the marked thing's, f H W."""
-    drawn = sample_scene(seed, name)
-    picture, shares = render_with_coverage([drawn], FRAMES, (size, size))
+def write_scene(seed: int, name: str, size: int, folder: Path) -> tuple[video.Clip, ndarray]:
+    """Write a scene as a lossless clip. Return it, and the object's share of each pixel, f H W."""
+    scene = sample_scene(seed, name)
+    picture, shares = render_with_coverage([scene], FRAMES, (size, size))
     frames = [(255 * frame).round().byte().numpy() for frame in picture[0].permute(0, 2, 3, 1)]
     path = folder / "scene.mkv"
     video.write_frames(path, frames, RATE, "lossless-rgb")
-    return video.probe(path), shares[0, seed % len(drawn.actors)].numpy()
+    return video.probe(path), shares[0, seed % len(scene.actors)].numpy()
 
 
-def overlap(found: ndarray, exact: ndarray) -> float:
-    either = (found | exact).sum()
-    return float((found & exact).sum() / either) if either else 1.0
+def overlap(mask: ndarray, exact: ndarray) -> float:
+    """Return the intersection over union of two masks; 1 if both are empty."""
+    union = (mask | exact).sum()
+    return float((mask & exact).sum() / union) if union else 1.0
 
 
-def boxed(clip: video.Clip, shares: ndarray, frame: int) -> ndarray:
-    """The mask that the thing's bounding box on a frame gives."""
+def box_mask(clip: video.Clip, shares: ndarray, frame: int) -> ndarray:
+    """Return the mask that the object's bounding box on a frame gives."""
     box = cv2.boundingRect((shares[frame] > 0).astype(np.uint8))
     return marks.make_anchor(f"{frame}=" + ",".join(map(str, box)), clip)[1]
 
 
-def figures(seed: int, name: str, size: int) -> dict[str, float]:
+def measure(seed: int, name: str, size: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        clip, shares = scene(seed, name, size, Path(folder))
+        clip, shares = write_scene(seed, name, size, Path(folder))
         exact = shares >= 0.5
-        marked = {0: boxed(clip, shares, 0)}
-        began = time.perf_counter()
-        found = list(propagate(clip, marked))
-        seconds = (time.perf_counter() - began) / FRAMES
-        there = exact.sum((1, 2)) > LEAST * exact[0].sum()
-        seen = [n for n in range(FRAMES) if there[n]]
+        boxes = {0: box_mask(clip, shares, 0)}
+        begin = time.perf_counter()
+        masks = list(propagate(clip, boxes))
+        seconds = (time.perf_counter() - begin) / FRAMES
+        is_visible = exact.sum((1, 2)) > MIN_SHARE * exact[0].sum()
+        visible = [n for n in range(FRAMES) if is_visible[n]]
         row = {
-            "first": overlap(found[0], exact[0]),
-            "mean": np.mean([overlap(found[n], exact[n]) for n in seen]),
-            "mean_any": np.mean([overlap(found[n], shares[n] > 0) for n in seen]),
-            "last": overlap(found[-1], exact[-1]) if there[-1] else np.nan,
+            "first": overlap(masks[0], exact[0]),
+            "mean": np.mean([overlap(masks[n], exact[n]) for n in visible]),
+            "mean_any_share": np.mean([overlap(masks[n], shares[n] > 0) for n in visible]),
+            "last": overlap(masks[-1], exact[-1]) if is_visible[-1] else np.nan,
             "seconds": seconds,
         }
-        quarter = exact[-1].sum() >= QUARTER * exact[0].sum()
-        row["good"] = bool(row["last"] >= 0.9) if there[-1] else np.nan
-        row["large"], row["large_good"] = (row[f] if quarter else np.nan for f in ("last", "good"))
-        if there[AGAIN]:
-            marked[AGAIN] = boxed(clip, shares, AGAIN)
-            found = list(propagate(clip, marked))
-        row["mean_again"] = np.mean([overlap(found[n], exact[n]) for n in seen])
-        row["large_again"] = overlap(found[-1], exact[-1]) if quarter else np.nan
+        is_large = exact[-1].sum() >= LARGE_SHARE * exact[0].sum()
+        row["good"] = bool(row["last"] >= 0.9) if is_visible[-1] else np.nan
+        row["large"] = row["last"] if is_large else np.nan
+        row["large_good"] = row["good"] if is_large else np.nan
+        if is_visible[SECOND_BOX]:
+            boxes[SECOND_BOX] = box_mask(clip, shares, SECOND_BOX)
+            masks = list(propagate(clip, boxes))
+        row["mean_second_box"] = np.mean([overlap(masks[n], exact[n]) for n in visible])
+        row["large_second_box"] = overlap(masks[-1], exact[-1]) if is_large else np.nan
         return row
 
 
@@ -97,19 +97,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="scenes of each set")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
-    parser.add_argument("--sets", default=",".join(SCENE_SETS), help="with commas")
-    parser.add_argument("--tuning", action="store_true", help="other scenes than the ones reported")
+    parser.add_argument("--sets", default=",".join(SCENE_SETS), help="separated by commas")
+    parser.add_argument("--tuning", action="store_true", help="other scenes than the reported ones")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     start = FIRST_TUNING_SEED if options.tuning else 0
-    head(f"{options.size} x {options.size}, {options.count} scenes", *NAMES)
-    every: list[dict] = []
+    print_header(f"{options.size} x {options.size}, {options.count} scenes", *METRICS.values())
+    all_rows: list[dict] = []
     for name in options.sets.split(","):
         seeds = range(start, start + options.count)
-        rows = [figures(seed, name, options.size) for seed in seeds]
-        line(name, *(interval([row[figure] for row in rows]) for figure in FIGURES))
-        every += rows
-    line("all", *(interval([row[figure] for row in every]) for figure in FIGURES))
+        rows = [measure(seed, name, options.size) for seed in seeds]
+        print_row(name, *(format_interval([row[metric] for row in rows]) for metric in METRICS))
+        all_rows += rows
+    print_row("all", *(format_interval([row[metric] for row in all_rows]) for metric in METRICS))
 
 
 if __name__ == "__main__":

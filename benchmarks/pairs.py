@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from distillation import shortened
-from tables import head, line
+from tables import print_header, print_row
 
 from holdfast import methods
 from holdfast.models import registry
@@ -47,7 +47,9 @@ def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
     first = target[0] if "image" in backbone.capabilities else None
     began = time.process_time()
-    result = in_memory.edit_frames(in_memory.plan_job(task, backbone, source, mask, first), backbone)
+    result = in_memory.edit_frames(
+        in_memory.plan_job(task, backbone, source, mask, first), backbone
+    )
     figures = judge(edit, result)
     gain = figures["psnr"] - figures["psnr_source"]
     success = float(figures["success"])
@@ -71,16 +73,18 @@ def main() -> None:
         for seed in range(options.count):  # scene by scene, so that every pair has something soon
             for method, name in asked:
                 if (method, name, seed) not in known:
-                    known[method, name, seed] = measured(load_cached(ModelChoice(name)), seed, method)
+                    known[method, name, seed] = measured(
+                        load_cached(ModelChoice(name)), seed, method
+                    )
                     row = [method, name, seed, known[method, name, seed]]
                     print(json.dumps(row), file=file, flush=True)
-    head("", *(f"`{name}`" for name in options.backbones))
+    print_header("", *(f"`{name}`" for name in options.backbones))
     for method in options.methods:
         cells = []
         for name in options.backbones:
             rows = [known[method, name, s] for s in range(options.count) if (method, name) in asked]
             cells.append(cell(rows))
-        line(f"`{method}`", *cells)
+        print_row(f"`{method}`", *cells)
 
 
 def cell(rows: list[dict[str, float]]) -> str:

@@ -105,7 +105,10 @@ def main() -> None:
     mask = torch.zeros(1, 1, *shape, device=options.device)
     mask[..., 15:45, 26:78] = 1  # a quarter of the frame
     condition = Conditioning(text, text, LENGTH, WORDS)
-    anchor, words = RefinementRule(mask, condition, Config()), torch.tensor(WORDS, device=options.device)
+    anchor, words = (
+        RefinementRule(mask, condition, Config()),
+        torch.tensor(WORDS, device=options.device),
+    )
 
     def ours(site, q, k, v):
         return anchor(site, q, k, v)

@@ -1,4 +1,4 @@
-"""What it costs to move the page's sliders: CPU seconds for a frame of a long clip with few keyframes.
+"""Measure the cost of the page's sliders: CPU seconds for one frame of a long clip with few keyframes.
 
 python benchmarks/slider.py --frames 2000 --size 1920x1080 --group 250
 """
@@ -35,49 +35,41 @@ def write_clip(path: Path, frames: int, size: tuple[int, int], group: int) -> No
         out.mux(stream.encode())
 
 
-def measure(clip: video.Clip, proxies: Proxies, looks: int) -> tuple[float, float]:
-    """Return the median and the longest CPU time of a look at a random frame, in seconds."""
-    draw, spent = random.Random(0), []
-    for _ in range(looks):
-        number, begun = draw.randrange(clip.frames), time.process_time()
-        proxies.read(clip, number)
-        spent.append(time.process_time() - begun)
-    return statistics.median(spent), max(spent)
+def measure(clip: video.Clip, proxies: Proxies, reads: int) -> str:
+    """Return the median and the longest CPU time to read a random frame, as text."""
+    rng, seconds = random.Random(0), []
+    for _ in range(reads):
+        index, begin = rng.randrange(clip.frames), time.process_time()
+        proxies.read(clip, index)
+        seconds.append(time.process_time() - begin)
+    return f"median {statistics.median(seconds):.3f} s, at most {max(seconds):.3f} s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--size", default="1920x1080")
-    parser.add_argument("--group", type=int, default=250)
-    parser.add_argument("--looks", type=int, default=15)
-    parser.add_argument("--clip", type=Path, help="a clip of your own, in place of a made one")
-    asked = parser.parse_args()
+    parser.add_argument("--group", type=int, default=250, help="frames from keyframe to keyframe")
+    parser.add_argument("--looks", type=int, default=15, help="random frames")
+    parser.add_argument("--clip", type=Path, help="your own clip instead of a synthetic one")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = asked.clip or Path(folder) / "clip.mp4"
-        if not asked.clip:
-            size = tuple(int(side) for side in asked.size.split("x"))
-            write_clip(path, asked.frames, size, asked.group)
-            time.sleep(2.1)  # a file that was just written is probed again
-        begun = time.process_time()
+        path = options.clip or Path(folder) / "clip.mp4"
+        if not options.clip:
+            width, height = (int(side) for side in options.size.split("x"))
+            write_clip(path, options.frames, (width, height), options.group)
+            time.sleep(2.1)  # a file that was written a moment ago is probed a second time
+        begin = time.process_time()
         clip = video.probe(path)
-        print(f"probe, once: {time.process_time() - begun:.2f} s CPU, {clip.frames} frames")
+        print(f"probe, once: {time.process_time() - begin:.2f} s CPU, {clip.frames} frames")
         proxies = Proxies(Path(folder))
-        proxies.started.add(proxies._path(clip))  # none yet: from the keyframe
-        print(
-            "from the keyframe: median {:.3f} s, at most {:.3f} s".format(
-                *measure(clip, proxies, asked.looks)
-            )
-        )
-        begun = time.process_time()
+        proxies.started.add(proxies._path(clip))  # pretend that the proxy is being made
+        print(f"from the keyframe: {measure(clip, proxies, options.looks)}")
+        begin = time.process_time()
         proxies._make(clip, proxies._path(clip))
-        size = proxies._path(clip).stat().st_size / 1e6
-        print(f"proxy, once: {time.process_time() - begun:.2f} s CPU, {size:.0f} MB")
-        print(
-            "from the proxy: median {:.3f} s, at most {:.3f} s".format(
-                *measure(clip, proxies, asked.looks)
-            )
-        )
+        megabytes = proxies._path(clip).stat().st_size / 1e6
+        print(f"proxy, once: {time.process_time() - begin:.2f} s CPU, {megabytes:.0f} MB")
+        print(f"from the proxy: {measure(clip, proxies, options.looks)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks print: Markdown tables of means with 95 % intervals."""
+"""Print Markdown tables of means with 95 % intervals, for the benchmarks."""
 
 import math
 from collections.abc import Iterable
@@ -6,34 +6,35 @@ from collections.abc import Iterable
 from holdfast.base.intervals import estimate, estimate_difference
 
 
-def line(*cells: object) -> None:
+def print_row(*cells: object) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def head(*columns: str) -> None:
+def print_header(*columns: str) -> None:
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
 
 
-def interval(values: Iterable[float], signed: bool = False) -> str:
-    """The mean with its 95 % interval; of True and False a rate. What is not finite counts for nothing."""
-    values = [value for value in values if math.isfinite(value)]
-    found = estimate(values, bool(values) and all(isinstance(value, bool) for value in values))
-    return found.text(signed) if found else "–"
+def format_interval(values: Iterable[float], signed: bool = False) -> str:
+    """Format the mean of the finite values with its 95 % interval; for booleans the rate."""
+    finite = [value for value in values if math.isfinite(value)]
+    is_rate = bool(finite) and all(isinstance(value, bool) for value in finite)
+    result = estimate(finite, is_rate)
+    return result.text(signed) if result else "–"
 
 
-def intervals(rows: list[dict], figures: Iterable[str]) -> list[str]:
-    return [interval([row[figure] for row in rows]) for figure in figures]
+def format_intervals(scenes: list[dict], metrics: Iterable[str]) -> list[str]:
+    return [format_interval([scene[metric] for scene in scenes]) for metric in metrics]
 
 
-def differences(rows: list[dict], others: list[dict], figures: Iterable[str]) -> list[str]:
-    """Of each scene's two figures."""
+def format_differences(scenes: list[dict], others: list[dict], metrics: Iterable[str]) -> list[str]:
+    """Format the paired differences of each metric, scene by scene."""
     return [
-        difference([(a[figure], b[figure]) for a, b in zip(rows, others, strict=True)])
-        for figure in figures
+        _format_difference([(a[metric], b[metric]) for a, b in zip(scenes, others, strict=True)])
+        for metric in metrics
     ]
 
 
-def difference(pairs: list[tuple[float, float]]) -> str:
+def _format_difference(pairs: list[tuple[float, float]]) -> str:
     is_rate = all(isinstance(value, bool) for pair in pairs for value in pair)
-    found = estimate_difference([a - b for a, b in pairs], is_rate)
-    return found.text(signed=True) if found else "–"
+    result = estimate_difference([a - b for a, b in pairs], is_rate)
+    return result.text(signed=True) if result else "–"
