@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-import holdfast as kf
+import holdfast
 from holdfast.media import previews
 from holdfast.pipeline import summary
 from holdfast.shapeworld.rendering import render
@@ -36,7 +36,7 @@ def main() -> None:
 
     clip, mask, source, target = scene()
     print(f"{source}\n-> {target}")
-    result = kf.edit(
+    result = holdfast.edit(
         clip,
         source_prompt=source,
         target_prompt=target,
