@@ -50,7 +50,7 @@ class Case:
         return sample_edit(self.seed, *MIX[self.name])
 
 
-def cases(start: int, count: int) -> list[Case]:
+def list_cases(start: int, count: int) -> list[Case]:
     """The first `count` cases, each kind in turn."""
     each = -(-count // len(MIX))
     columns = []
@@ -66,7 +66,7 @@ def cases(start: int, count: int) -> list[Case]:
 
 
 @torch.no_grad()
-def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
+def run_case(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     """Edit a case. Return whether that succeeded, and its latents."""
     edit = case.edit()
     frames = render([edit.source])[0]
@@ -82,19 +82,19 @@ def run(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     return row, {"before": backbone.encode(job.frames()), "after": z}
 
 
-def make(folder: Path, backbone: Backbone, chosen: list[Case]) -> None:
+def make_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> None:
     """Edit what is not edited yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = {(row["case"], row["seed"]) for row in rows(folder)}
+    known = {(row["case"], row["seed"]) for row in read_rows(folder)}
     left = [case for case in chosen if (case.name, case.seed) not in known]
     for case in left:
-        row, latents = run(case, backbone)
+        row, latents = run_case(case, backbone)
         save_tensors(latents_path(folder, case), latents, {})
         with (folder / "edits.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def rows(folder: Path) -> list[dict]:
+def read_rows(folder: Path) -> list[dict]:
     path = folder / "edits.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -104,11 +104,11 @@ def latents_path(folder: Path, case: Case) -> Path:
 
 
 @torch.no_grad()
-def scored(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[dict]:
+def score_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[dict]:
     """Return the rows of the chosen cases, each with the score of its latent."""
     wanted = {(case.name, case.seed) for case in chosen}
     found = []
-    for row in rows(folder):
+    for row in read_rows(folder):
         case = Case(row["case"], row["seed"])
         if (case.name, case.seed) not in wanted:
             continue
@@ -122,36 +122,36 @@ def scored(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[dict]:
     return found
 
 
-def thresholds(tuning: list[dict]) -> dict[str, float]:
+def choose_thresholds(tuning: list[dict]) -> dict[str, float]:
     """Choose both thresholds: the lowest score from which on 95 % had succeeded, and the highest below which 90 %
     had failed. Scores are rounded to two decimals.
     """
     values = sorted({round(row["score"], 2) for row in tuning})
-    clearly = [t for t in values if share(tuning, lambda s, t=t: s >= t) >= 0.95]
-    failing = [t for t in values if share(tuning, lambda s, t=t: s < t) <= 0.1]
+    clearly = [t for t in values if success_share(tuning, lambda s, t=t: s >= t) >= 0.95]
+    failing = [t for t in values if success_share(tuning, lambda s, t=t: s < t) <= 0.1]
     return {"from": min(clearly), "below": max(failing, default=values[0])}
 
 
-def share(found: list[dict], called: Callable[[float], bool]) -> float:
+def success_share(found: list[dict], verdict_of: Callable[[float], bool]) -> float:
     """How many of the scenes with such a score succeeded, as a share; 1 where there is none."""
-    seen = [row["success"] for row in found if called(row["score"])]
+    seen = [row["success"] for row in found if verdict_of(row["score"])]
     return sum(seen) / len(seen) if seen else 1.0
 
 
-def counted(held: list[dict], chosen: dict[str, float]) -> dict:
+def count_by_verdict(held_out: list[dict], chosen: dict[str, float]) -> dict:
     """What the calibration file has: thresholds, and of the held-out scenes called by each word how many succeeded."""
-    made = {
+    calibration = {
         agreement.CLEARLY: {"from": chosen["from"]},
         agreement.WEAKLY: {},
         agreement.NOT: {"below": chosen["below"]},
     }
-    for word, entry in made.items():
-        seen = [row["success"] for row in held if called(row["score"], chosen) == word]
+    for word, entry in calibration.items():
+        seen = [row["success"] for row in held_out if verdict_of(row["score"], chosen) == word]
         entry |= {"scenes": len(seen), "succeeded": sum(seen)}
-    return made
+    return calibration
 
 
-def called(score: float, chosen: dict[str, float]) -> str:
+def verdict_of(score: float, chosen: dict[str, float]) -> str:
     if score >= chosen["from"]:
         return agreement.CLEARLY
     return agreement.NOT if score < chosen["below"] else agreement.WEAKLY
@@ -180,33 +180,33 @@ def auc_interval(found: list[dict], draws: int = 2000) -> tuple[float, float]:
     return ends[0].item(), ends[1].item()
 
 
-def show(held: list[dict], made: dict) -> None:
-    low, high = auc_interval(held)
-    rate = estimate_rate(sum(row["success"] for row in held), len(held)).interval_text()
+def print_report(held_out: list[dict], calibration: dict) -> None:
+    low, high = auc_interval(held_out)
+    rate = estimate_rate(sum(row["success"] for row in held_out), len(held_out)).interval_text()
     print(
-        f"{len(held)} held-out scenes, {rate} succeeded; AUC {auc(held):.2f} [{low:.2f}, {high:.2f}]"
+        f"{len(held_out)} held-out scenes, {rate} succeeded; AUC {auc(held_out):.2f} [{low:.2f}, {high:.2f}]"
     )
     print_header("the word", "score", "scenes called so", "of them the edit had succeeded")
     ranges = {
-        agreement.CLEARLY: f"{made[agreement.CLEARLY]['from']} or more",
+        agreement.CLEARLY: f"{calibration[agreement.CLEARLY]['from']} or more",
         agreement.WEAKLY: "between",
-        agreement.NOT: f"below {made[agreement.NOT]['below']}",
+        agreement.NOT: f"below {calibration[agreement.NOT]['below']}",
     }
-    for word, entry in made.items():
+    for word, entry in calibration.items():
         done, count = entry["succeeded"], entry["scenes"]
         print_row(
             word, ranges[word], count, estimate_rate(done, count).interval_text() if count else "-"
         )
-    print_header("kind", "succeeded", *made)
+    print_header("kind", "succeeded", *calibration)
     for name in MIX:
-        kind = [row for row in held if row["case"] == name]
-        words = [called(row["score"], thresholds_of(made)) for row in kind]
+        kind = [row for row in held_out if row["case"] == name]
+        words = [verdict_of(row["score"], read_thresholds(calibration)) for row in kind]
         succeeded = sum(row["success"] for row in kind)
-        print_row(name, f"{succeeded} of {len(kind)}", *(words.count(word) for word in made))
+        print_row(name, f"{succeeded} of {len(kind)}", *(words.count(word) for word in calibration))
 
 
-def thresholds_of(made: dict) -> dict[str, float]:
-    return {"from": made[agreement.CLEARLY]["from"], "below": made[agreement.NOT]["below"]}
+def read_thresholds(calibration: dict) -> dict[str, float]:
+    return {"from": calibration[agreement.CLEARLY]["from"], "below": calibration[agreement.NOT]["below"]}
 
 
 def main() -> None:
@@ -224,14 +224,14 @@ def main() -> None:
         ("tuning", FIRST_TUNING_SEED, options.tuning),
         ("held-out", 0, options.count),
     ):
-        chosen = cases(start, count)
-        make(options.out / name, backbone, chosen)
-        found[name] = scored(options.out / name, backbone, chosen)
-    made = counted(found["held-out"], thresholds(found["tuning"]))
+        chosen = list_cases(start, count)
+        make_edits(options.out / name, backbone, chosen)
+        found[name] = score_edits(options.out / name, backbone, chosen)
+    calibration = count_by_verdict(found["held-out"], choose_thresholds(found["tuning"]))
     print(f"AUC on the {len(found['tuning'])} tuning scenes: {auc(found['tuning']):.2f}")
-    show(found["held-out"], made)
+    print_report(found["held-out"], calibration)
     if options.write:
-        update_calibration(find_weights(options.backbone), {"agreement": made})
+        update_calibration(find_weights(options.backbone), {"agreement": calibration})
 
 
 if __name__ == "__main__":

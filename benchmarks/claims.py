@@ -28,7 +28,7 @@ from holdfast.shapeworld.truth import actor_mask, judge
 
 KINDS = ("colour", "shape", "material")
 LENGTHS = (1, 5, 13, 25, 49, 73)  # trained at 13 frames most of the time, at 25 at the most
-FIGURES = {
+METRICS = {
     "psnr": "error against truth, dB",
     "psnr_inside": "inside",
     "psnr_outside": "outside",
@@ -40,7 +40,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A method as the tables name it."""
 
     name: str
@@ -50,15 +50,15 @@ class Row:
 
 
 MAIN = (
-    Row("FlowEdit", "flowedit"),
-    Row("Wan-Edit + mask", "wanedit", True),
-    Row("FlowAnchor", "flowanchor", True),
+    Variant("FlowEdit", "flowedit"),
+    Variant("Wan-Edit + mask", "wanedit", True),
+    Variant("FlowAnchor", "flowanchor", True),
 )
 OTHERS = (
-    Row("FlowDirector, 2 noises", "flowdirector", False, {"n_avg": 2, "worse": 1}),
-    Row("without TTM", "flowanchor", True, {"beta_text": 0.0}),
-    Row("without STM", "flowanchor", True, {"beta_video": 0.0}),
-    Row("without AMM", "flowanchor", True, {"gamma": 0.0}),
+    Variant("FlowDirector, 2 noises", "flowdirector", False, {"n_avg": 2, "worse": 1}),
+    Variant("without TTM", "flowanchor", True, {"beta_text": 0.0}),
+    Variant("without STM", "flowanchor", True, {"beta_video": 0.0}),
+    Variant("without AMM", "flowanchor", True, {"gamma": 0.0}),
 )
 OPEN = (
     {},
@@ -71,23 +71,23 @@ OPEN = (
 )
 
 
-def job(backbone: Backbone, edit: SceneEdit, row: Row, seed: int) -> loop.LoopJob:
+def make_job(backbone: Backbone, edit: SceneEdit, variant: Variant, seed: int) -> loop.LoopJob:
     frames = edit.source.frames
     task = EditTask(
         input="",
         output="",
         source_prompt=edit.source.caption(),
         target_prompt=edit.target.caption(),
-        method=row.method,
-        settings=row.settings,
+        method=variant.method,
+        settings=variant.settings,
         seed=seed,
         window=0,
     )
-    mask = actor_mask(edit, frames).bool().numpy() if row.sees_mask else None
+    mask = actor_mask(edit, frames).bool().numpy() if variant.sees_mask else None
     return in_memory.plan_job(task, backbone, render([edit.source], frames)[0], mask)
 
 
-def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
+def measure_delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
     """The error after the composite of pixels that an edit with a mask ends with; equal frames count as 100 dB."""
     if sees_mask:
         mask = actor_mask(edit, len(result))[:, None]
@@ -98,30 +98,30 @@ def delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, flo
     return {"delivered": figures["psnr"], "delivered_outside": outside}
 
 
-def measured(backbone: Backbone, seed: int, row: Row) -> dict:
+def measure_edit(backbone: Backbone, seed: int, variant: Variant) -> dict:
     edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
-    result = in_memory.edit_frames(job(backbone, edit, row, seed), backbone)
-    return judge(edit, result) | delivered(edit, result, row.sees_mask)
+    result = in_memory.edit_frames(make_job(backbone, edit, variant, seed), backbone)
+    return judge(edit, result) | measure_delivered(edit, result, variant.sees_mask)
 
 
-Measuring = Callable[..., list[dict]]  # (measure, first seed, scenes, *arguments)
+MeasureScenes = Callable[..., list[dict]]  # (measure, first seed, scenes, *arguments)
 
 
-def places(measuring: Measuring, start: int, count: int, others: int) -> None:
-    print_header("method", "scenes", *FIGURES.values())
+def print_places(measure_scenes: MeasureScenes, start: int, count: int, others: int) -> None:
+    print_header("method", "scenes", *METRICS.values())
     found = {}
     for rows, scenes in ((MAIN, count), (OTHERS, others)):
-        for row in rows:
-            found[row.name] = measuring(measured, start, scenes, row)
-            print_row(row.name, scenes, *format_intervals(found[row.name], FIGURES))
-    print_header("FlowAnchor less", "scenes", *FIGURES.values())
+        for variant in rows:
+            found[variant.name] = measure_scenes(measure_edit, start, scenes, variant)
+            print_row(variant.name, scenes, *format_intervals(found[variant.name], METRICS))
+    print_header("FlowAnchor less", "scenes", *METRICS.values())
     for name, rows in found.items():
         if name != "FlowAnchor":
             own = found["FlowAnchor"][: len(rows)]
-            print_row(name, len(rows), *format_differences(own, rows, FIGURES))
+            print_row(name, len(rows), *format_differences(own, rows, METRICS))
 
 
-class Listening:
+class SignalMeter:
     """A backbone that adds up the magnitude of what FlowAnchor's difference of guided velocities comes to."""
 
     def __init__(self, inner: Backbone, guidance: dict[str, float]):
@@ -149,18 +149,18 @@ class Listening:
         return negative + scale * (positive - negative)
 
 
-def resized(edit: SceneEdit, frames: int) -> SceneEdit:
+def set_length(edit: SceneEdit, frames: int) -> SceneEdit:
     source, target = (dataclasses.replace(s, frames=frames) for s in (edit.source, edit.target))
     return dataclasses.replace(edit, source=source, target=target)
 
 
-def at_length(backbone: Backbone, seed: int, frames: int) -> dict:
+def measure_length(backbone: Backbone, seed: int, frames: int) -> dict:
     """Of one scene at a length: the signal, and what comes of it with and without AMM."""
-    edit, found = resized(sample_edit(seed, "colour"), frames), {}
+    edit, found = set_length(sample_edit(seed, "colour"), frames), {}
     for name, gamma in (("", 1.0), (" without AMM", 0.0)):
-        made = job(backbone, edit, Row("", "flowanchor", True, {"gamma": gamma}), seed)
+        made = make_job(backbone, edit, Variant("", "flowanchor", True, {"gamma": gamma}), seed)
         cfg = made.plan.config
-        field = Listening(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
+        field = SignalMeter(backbone, {"src": cfg.source_guidance, "tgt": cfg.target_guidance})
         figures = judge(edit, in_memory.edit_frames(made, field))
         found |= {f"success{name}": figures["success"], f"PSNR to truth{name}": figures["psnr"]}
         found["signal"] = sum(field.sizes) / len(field.sizes)  # the last one's: before AMM
@@ -179,21 +179,21 @@ OUTCOMES = (
 )
 
 
-def lengths(measuring: Measuring, start: int, count: int) -> None:
+def print_lengths(measure_scenes: MeasureScenes, start: int, count: int) -> None:
     print_header("frames", "scenes", *KNOWN, *OUTCOMES)
     for frames in LENGTHS:
-        rows = measuring(at_length, start, count, frames)
+        rows = measure_scenes(measure_length, start, count, frames)
         known = (f"{rows[0][name]:.3g}" for name in KNOWN)
         print_row(frames, count, *known, *format_intervals(rows, OUTCOMES))
 
 
-def choices(measuring: Measuring, count: int) -> None:
-    print_header("setting", *FIGURES.values())
+def print_choices(measure_scenes: MeasureScenes, count: int) -> None:
+    print_header("setting", *METRICS.values())
     for settings in OPEN:
-        row = Row("", "flowanchor", True, settings)
+        variant = Variant("", "flowanchor", True, settings)
         name = ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "defaults"
         print_row(
-            name, *format_intervals(measuring(measured, FIRST_TUNING_SEED, count, row), FIGURES)
+            name, *format_intervals(measure_scenes(measure_edit, FIRST_TUNING_SEED, count, variant), METRICS)
         )
 
 
@@ -215,17 +215,17 @@ def main() -> None:
     options = parser.parse_args()
     model = ModelChoice("shapeworld-wan")
 
-    def measuring(measure: Callable, start: int, count: int, *arguments: object) -> list[dict]:
+    def measure_scenes(measure: Callable, start: int, count: int, *arguments: object) -> list[dict]:
         return measure_seeds(
             measure, model, range(start, start + count), arguments, options.workers
         )
 
     if "places" in options.only:
-        places(measuring, options.start, options.count, options.others)
+        print_places(measure_scenes, options.start, options.count, options.others)
     if "open" in options.only:
-        choices(measuring, options.others)
+        print_choices(measure_scenes, options.others)
     if "lengths" in options.only:
-        lengths(measuring, options.start, options.lengths_count)
+        print_lengths(measure_scenes, options.start, options.lengths_count)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import exact_warp_error, judge
 
 SETS, KINDS = ("several", "crossing", "fast"), ("colour", "shape", "material")
-FIGURES = {
+METRICS = {
     "psnr": "error against truth, dB",
     "psnr_inside": "inside the edit",
     "psnr_outside": "outside",
@@ -47,7 +47,7 @@ NONE = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A line of the table: a method with some of its parts on. over: the row that it adds one to."""
 
     name: str
@@ -56,19 +56,19 @@ class Row:
     over: str = ""
 
 
-def parts(name: str, method: str, off: dict, added: dict[str, tuple[str, ...]]) -> list[Row]:
+def part_variants(name: str, method: str, off: dict, added: dict[str, tuple[str, ...]]) -> list[Variant]:
     """Rows that switch a method's parts on one after the other: the settings named take their defaults."""
     rows, left, last = [], dict(off), name
     for what, settings in added.items():
         left = {k: v for k, v in left.items() if k not in settings}
-        rows.append(Row(what, method, dict(left), last))
+        rows.append(Variant(what, method, dict(left), last))
         last = what
     return rows
 
 
-ROWS = [
-    Row("DDS", "dds"),
-    *parts(
+VARIANTS = [
+    Variant("DDS", "dds"),
+    *part_variants(
         "DDS",
         "assd",
         OFF,
@@ -79,7 +79,7 @@ ROWS = [
             "+ joint guidance (ASSD)": ("joint",),
         },
     ),
-    *parts(
+    *part_variants(
         "DDS",
         "flowdistill",
         NONE,
@@ -92,7 +92,7 @@ ROWS = [
 ]
 
 
-def edit_of(seed: int) -> SceneEdit:
+def make_edit(seed: int) -> SceneEdit:
     """Sets in turn, and within each the kinds in turn."""
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
@@ -102,8 +102,8 @@ def sharpness(clip: Tensor) -> float:
     return sum(clip.diff(dim=d).abs().mean().item() for d in (-1, -2))
 
 
-def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
-    edit = edit_of(seed)
+def measure_edit(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
+    edit = make_edit(seed)
     result = run_edit(backbone, edit, method, settings, seed)
     truth = render([edit.target])[0]
     between = (result.diff(dim=0) - truth.diff(dim=0)).square().mean().item()
@@ -115,18 +115,18 @@ def measured(backbone: Backbone, seed: int, method: str, settings: dict) -> dict
     }
 
 
-def measured_rows(backbone: Backbone, seed: int, asked: list[tuple[str, dict]]) -> list[dict]:
+def measure_variants(backbone: Backbone, seed: int, asked: list[tuple[str, dict]]) -> list[dict]:
     """Of one scene, all rows: what a field says of the source is the same in each, iteration by iteration."""
-    known = remembering(backbone)
+    known = cache_source_velocities(backbone)
     plain = [settings.get("fusion", 0.8) == 0 or name != "assd" for name, settings in asked]
     return [
         # fusion looks into the source's calls
-        measured(known if bare else backbone, seed, name, settings)
+        measure_edit(known if bare else backbone, seed, name, settings)
         for (name, settings), bare in zip(asked, plain, strict=True)
     ]
 
 
-def remembering(backbone: Backbone) -> Backbone:
+def cache_source_velocities(backbone: Backbone) -> Backbone:
     """The same, but a call of the source's that was made before is not made again."""
     known, made = copy.copy(backbone), {}
 
@@ -143,26 +143,26 @@ def remembering(backbone: Backbone) -> Backbone:
     return known
 
 
-Measuring = Callable[..., list[dict]]  # (method, settings[, iterations])
+MeasureScenes = Callable[..., list[dict]]  # (method, settings[, iterations])
 
 
-def table(measuring_rows: Callable, settings: dict, only: list[str]) -> None:
-    chosen = [row for row in ROWS if not only or any(word in row.name for word in only)]
+def print_table(measure_scene_variants: Callable, settings: dict, only: list[str]) -> None:
+    chosen = [row for row in VARIANTS if not only or any(word in row.name for word in only)]
     asked = [(row.method, {**settings, **row.settings}) for row in chosen]
-    scenes = measuring_rows(asked)
+    scenes = measure_scene_variants(asked)
     found = {row.name: [scene[n] for scene in scenes] for n, row in enumerate(chosen)}
-    print_header("", "scenes", *FIGURES.values())
+    print_header("", "scenes", *METRICS.values())
     for row in chosen:
-        print_row(row.name, len(found[row.name]), *format_intervals(found[row.name], FIGURES))
-    print_header("what a part changes, scene by scene", *FIGURES.values())
+        print_row(row.name, len(found[row.name]), *format_intervals(found[row.name], METRICS))
+    print_header("what a part changes, scene by scene", *METRICS.values())
     for row in chosen:
         if row.over in found:
-            print_row(row.name, *format_differences(found[row.name], found[row.over], FIGURES))
+            print_row(row.name, *format_differences(found[row.name], found[row.over], METRICS))
     for name in SETS:
-        print_header(f"{name} alone", *FIGURES.values())
+        print_header(f"{name} alone", *METRICS.values())
         alone = {key: rows[SETS.index(name) :: len(SETS)] for key, rows in found.items()}
         for row in chosen:
-            print_row(row.name, *format_intervals(alone[row.name], FIGURES))
+            print_row(row.name, *format_intervals(alone[row.name], METRICS))
         for other in (
             "+ sliding window",
             "+ adaptive mask",
@@ -170,35 +170,35 @@ def table(measuring_rows: Callable, settings: dict, only: list[str]) -> None:
             if {ALONG, other} <= alone.keys():
                 print_row(
                     f"{ALONG}, less {other}",
-                    *format_differences(alone[ALONG], alone[other], FIGURES),
+                    *format_differences(alone[ALONG], alone[other], METRICS),
                 )
 
 
 CURVE = (10, 25, 50, 100, 200)
 
 
-def shortened(backbone: str, method: str, settings: dict, steps: int | None) -> dict:
+def scale_to_iterations(backbone: str, method: str, settings: dict, steps: int | None) -> dict:
     """Settings for so many iterations, at a rate that makes them go as far as the ones that it is meant for."""
     if steps is None:
         return settings
-    cfg = preferred(backbone, method, settings)
+    cfg = configure_method(backbone, method, settings)
     return {**settings, "steps": steps, "rate": cfg.rate * cfg.steps / steps}
 
 
-def preferred(backbone: str, method: str, settings: dict):
+def configure_method(backbone: str, method: str, settings: dict):
     """The method's Config as an edit by this backbone has it."""
     config = methods.load(method).Config
     return configure(config, registry.describe_backbone(backbone).recommended, None, settings)[0]
 
 
-def curve(measuring: Measuring, settings: dict, methods: list[str]) -> None:
+def print_curve(measure_scenes: MeasureScenes, settings: dict, methods: list[str]) -> None:
     for name in methods:
-        print_header(f"{name}, iterations", *FIGURES.values())
+        print_header(f"{name}, iterations", *METRICS.values())
         for steps in CURVE:
-            print_row(steps, *format_intervals(measuring(name, settings, steps), FIGURES))
+            print_row(steps, *format_intervals(measure_scenes(name, settings, steps), METRICS))
 
 
-SEARCHED = {
+SEARCH_VALUES = {
     "dds": {"guidance": (1.5, 2.0, 3.0, 4.0), "low": (50, 200), "high": (700, 949)},
     "assd": {
         "window": (0.0, 0.08, 0.165),
@@ -218,23 +218,23 @@ SEARCHED = {
 }
 
 
-def search(measuring: Measuring, settings: dict, methods: list[str], backbone: str) -> None:
+def print_search(measure_scenes: MeasureScenes, settings: dict, methods: list[str], backbone: str) -> None:
     """One setting at a time; each line is the difference to the defaults, scene by scene."""
     for name in methods:
-        cfg = preferred(backbone, name, settings)
-        print_header(f"{name}, setting", "value", *FIGURES.values())
-        base = measuring(name, settings)
-        print_row("the defaults", "", *format_intervals(base, FIGURES))
-        for setting, values in SEARCHED[name].items():
+        cfg = configure_method(backbone, name, settings)
+        print_header(f"{name}, setting", "value", *METRICS.values())
+        base = measure_scenes(name, settings)
+        print_row("the defaults", "", *format_intervals(base, METRICS))
+        for setting, values in SEARCH_VALUES[name].items():
             for value in values:
                 if value != getattr(cfg, setting):
-                    rows = measuring(name, {**settings, setting: value})
-                    print_row(setting, value, *format_differences(rows, base, FIGURES))
+                    rows = measure_scenes(name, {**settings, setting: value})
+                    print_row(setting, value, *format_differences(rows, base, METRICS))
 
 
-def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
+def measure_drift(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     """How far equal prompts move a clip, besides the VAE: latents' root mean square, against their own."""
-    scene = edit_of(seed).source
+    scene = make_edit(seed).source
     asked = {"method": method, "settings": settings, "seed": seed}
     task = EditTask("", "", source_prompt=scene.caption(), target_prompt=scene.caption(), **asked)
     (frames,) = render([scene])
@@ -243,20 +243,20 @@ def stirred(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
 
-def still(model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict) -> None:
+def print_drift(model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict) -> None:
     print_header("equal prompts", "scenes", "latents moved, of their size")
     for name in options.methods:
-        chosen = shortened(options.backbone, name, settings, options.steps)
-        rows = measure_seeds(stirred, model, seeds, (name, chosen), options.workers)
+        chosen = scale_to_iterations(options.backbone, name, settings, options.steps)
+        rows = measure_seeds(measure_drift, model, seeds, (name, chosen), options.workers)
         print_row(name, len(rows), *format_intervals(rows, ["moved"]))
 
 
-def cost(backbone: Backbone, settings: dict) -> None:
+def print_cost(backbone: Backbone, settings: dict) -> None:
     """Of one clip, in one run: how often the networks are asked, and what is not theirs."""
     print_header(
         "method", "iterations", "evaluations", "of the image model", "seconds", "not the networks'"
     )
-    edit = edit_of(FIRST_TUNING_SEED)
+    edit = make_edit(FIRST_TUNING_SEED)
     for name in ("dds", "assd", "flowdistill"):
         spent = 0.0
         real = type(backbone).velocity
@@ -314,24 +314,24 @@ def main() -> None:
     start -= start % len(SETS)
     seeds = range(start, start + options.scenes)
 
-    def measuring(method: str, chosen: dict, steps: int | None = options.steps) -> list[dict]:
-        chosen = shortened(options.backbone, method, chosen, steps)
-        return measure_seeds(measured, model, seeds, (method, chosen), options.workers)
+    def measure_scenes(method: str, chosen: dict, steps: int | None = options.steps) -> list[dict]:
+        chosen = scale_to_iterations(options.backbone, method, chosen, steps)
+        return measure_seeds(measure_edit, model, seeds, (method, chosen), options.workers)
 
-    def measuring_rows(asked: list[tuple[str, dict]]) -> list[list[dict]]:
-        rows = [(n, shortened(options.backbone, n, chosen, options.steps)) for n, chosen in asked]
-        return measure_seeds(measured_rows, model, seeds, (rows,), options.workers)
+    def measure_scene_variants(asked: list[tuple[str, dict]]) -> list[list[dict]]:
+        rows = [(n, scale_to_iterations(options.backbone, n, chosen, options.steps)) for n, chosen in asked]
+        return measure_seeds(measure_variants, model, seeds, (rows,), options.workers)
 
     if options.what == "cost":
-        cost(registry.load_backbone(*(options.backbone, options.weights)), settings)
+        print_cost(registry.load_backbone(*(options.backbone, options.weights)), settings)
     elif options.what == "still":
-        still(model, seeds, options, settings)
+        print_drift(model, seeds, options, settings)
     elif options.what == "table":
-        table(measuring_rows, settings, options.only)
+        print_table(measure_scene_variants, settings, options.only)
     elif options.what == "curve":
-        curve(measuring, settings, options.methods)
+        print_curve(measure_scenes, settings, options.methods)
     else:
-        search(measuring, settings, options.methods, options.backbone)
+        print_search(measure_scenes, settings, options.methods, options.backbone)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from holdfast.shapeworld.scenes import Scene, SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
 
 KINDS, SETS = ("colour", "shape", "material"), ("single", "several")
-FIGURES = {
+METRICS = {
     "psnr": "error against truth, dB",
     "psnr_inside": "inside the edit",
     "psnr_outside": "outside",
@@ -40,7 +40,7 @@ FIGURES = {
     "success": "success",
 }
 OFF = {"matching": False, "motion": "none"}
-ROWS = {
+VARIANTS = {
     "neither": {"tune": 0} | OFF,
     "matching": {"tune": 0},
     "tuning": OFF,
@@ -48,22 +48,22 @@ ROWS = {
 }
 
 
-def edit_of(seed: int) -> SceneEdit:
+def make_edit(seed: int) -> SceneEdit:
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
-def job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.LoopJob:
-    source, target = (to_and_fro(c, clips) for c in render(list(sides(edit_of(seed)))))
+def make_job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.LoopJob:
+    source, target = (play_back_and_forth(c, clips) for c in render(list(scenes_of(make_edit(seed)))))
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
     asked["window"] = (len(source) - 1) // clips + 1
     return in_memory.plan_job(EditTask("", "", **asked), backbone, source, first_frame=target[0])
 
 
-def sides(edit: SceneEdit) -> tuple[Scene, Scene]:
+def scenes_of(edit: SceneEdit) -> tuple[Scene, Scene]:
     return edit.source, edit.target
 
 
-def to_and_fro(clip: Tensor, times: int) -> Tensor:
+def play_back_and_forth(clip: Tensor, times: int) -> Tensor:
     """A clip, then backwards, and so on: each part begins with the frame that the one before ended with."""
     parts = [clip.flip(0)[1:] if n % 2 else clip[1:] for n in range(times)]
     return torch.cat((clip[:1], *parts))
@@ -77,17 +77,17 @@ def motion_error(result: Tensor, edit: SceneEdit) -> float:
     return (torch.stack(found) - exact).norm(dim=-1).mean().item()
 
 
-def measured(backbone: Backbone, seed: int, settings: dict) -> dict:
-    result = in_memory.edit_frames(job(backbone, seed, settings), backbone)
-    edit = edit_of(seed)
+def measure_edit(backbone: Backbone, seed: int, settings: dict) -> dict:
+    result = in_memory.edit_frames(make_job(backbone, seed, settings), backbone)
+    edit = make_edit(seed)
     return judge(edit, result) | {"motion": motion_error(result, edit)}
 
 
-def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
+def measure_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
     """Figures of each of several clips in a row."""
     result, edit = (
-        in_memory.edit_frames(job(backbone, seed, settings, clips), backbone),
-        edit_of(seed),
+        in_memory.edit_frames(make_job(backbone, seed, settings, clips), backbone),
+        make_edit(seed),
     )
     each = (len(result) - 1) // clips
     found = []
@@ -98,23 +98,23 @@ def measured_clips(backbone: Backbone, seed: int, settings: dict, clips: int) ->
     return found
 
 
-def drift(measuring, clips: int) -> None:
-    print_header("", "clip", *FIGURES.values())
-    found = {on: measuring({"interval": on}, clips) for on in (True, False)}
+def print_drift(measure_scenes, clips: int) -> None:
+    print_header("", "clip", *METRICS.values())
+    found = {on: measure_scenes({"interval": on}, clips) for on in (True, False)}
     names = {True: "later clips look at the first", False: "they do not"}
     for on, rows in found.items():
         for n in range(clips):
-            print_row(names[on], n + 1, *format_intervals([row[n] for row in rows], FIGURES))
-    print_header("looking at the first, scene by scene", *FIGURES.values())
+            print_row(names[on], n + 1, *format_intervals([row[n] for row in rows], METRICS))
+    print_header("looking at the first, scene by scene", *METRICS.values())
     for n in range(1, clips):
         pair = ([row[n] for row in found[on]] for on in (True, False))
-        print_row(f"clip {n + 1}", *format_differences(*pair, FIGURES))
+        print_row(f"clip {n + 1}", *format_differences(*pair, METRICS))
 
 
-def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
+def print_memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
     """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
     print_header("clip", "process, MB", "kept between steps, MB")
-    for step in loop.run_loop(job(backbone, 0, settings, clips), backbone):
+    for step in loop.run_loop(make_job(backbone, 0, settings, clips), backbone):
         if not isinstance(step, Step) or step.stage != "edit":
             continue
         if step.index % (step.count // clips) == 0:
@@ -123,19 +123,19 @@ def memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
             print_row(step.index * clips // step.count, f"{process:.0f}", f"{kept:.2f}")
 
 
-def table(measuring, rows: dict[str, dict], against: str) -> None:
-    print_header("", "scenes", *FIGURES.values())
+def print_table(measure_scenes, rows: dict[str, dict], against: str) -> None:
+    print_header("", "scenes", *METRICS.values())
     found = {}
     for name, settings in rows.items():
-        found[name] = measuring(settings)
-        print_row(name, len(found[name]), *format_intervals(found[name], FIGURES))
-    print_header(f"against {against}, scene by scene", *FIGURES.values())
+        found[name] = measure_scenes(settings)
+        print_row(name, len(found[name]), *format_intervals(found[name], METRICS))
+    print_header(f"against {against}, scene by scene", *METRICS.values())
     for name in rows:
         if name != against:
-            print_row(name, *format_differences(found[name], found[against], FIGURES))
+            print_row(name, *format_differences(found[name], found[against], METRICS))
 
 
-def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
+def invert_and_denoise(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
     """A clip's latent, the one inverted to the noisy end as noise of unit size, and the one that comes back."""
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
@@ -151,12 +151,12 @@ def inverted(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple
 
 
 @torch.no_grad()
-def inversions(backbone: Backbone, count: int) -> None:
+def print_inversions(backbone: Backbone, count: int) -> None:
     print_header("steps", "scenes", "root mean square of what comes back less the source's latents")
     for steps in (10, 25, 50):
         values = []
         for seed in range(count):
-            source, _, z = inverted(backbone, render([edit_of(seed).source])[0], steps, 0.0)
+            source, _, z = invert_and_denoise(backbone, render([make_edit(seed).source])[0], steps, 0.0)
             values.append((z - source).square().mean().sqrt().item())
         print_row(steps, count, format_interval(values))
     print_header(
@@ -165,9 +165,9 @@ def inversions(backbone: Backbone, count: int) -> None:
     for sarp in (0.0, 0.005):
         rows = []
         for seed in range(count):
-            clip = render([edit_of(seed).source])[0]
+            clip = render([make_edit(seed).source])[0]
             clip[:, :, :32] = 0.2  # the upper half is exactly flat
-            *_, noisy, _ = inverted(backbone, clip, 25, sarp)
+            *_, noisy, _ = invert_and_denoise(backbone, clip, 25, sarp)
             flat = noisy[:, :, :, :4]
             beside = (flat[..., 1:] * flat[..., :-1]).mean() / flat.square().mean()
             kurtosis = (flat / flat.std()).pow(4).mean() - 3
@@ -175,10 +175,10 @@ def inversions(backbone: Backbone, count: int) -> None:
         print_row(sarp, count, *(format_interval(column) for column in zip(*rows, strict=True)))
 
 
-def stages(backbone: Backbone, settings: dict) -> None:
+def print_stages(backbone: Backbone, settings: dict) -> None:
     print_header("stage", "seconds")
     begun, spent = time.perf_counter(), {}
-    for event in loop.run_loop(job(backbone, 0, settings), backbone):
+    for event in loop.run_loop(make_job(backbone, 0, settings), backbone):
         now = time.perf_counter()
         spent[event.stage] = spent.get(event.stage, 0.0) + now - begun
         begun = now
@@ -201,29 +201,29 @@ def main() -> None:
     settings = dict(pair.split("=", 1) for pair in options.set)
     model = ModelChoice(options.backbone, options.weights)
 
-    def measuring(chosen: dict) -> list[dict]:
+    def measure_scenes(chosen: dict) -> list[dict]:
         return measure_seeds(
-            measured, model, range(options.scenes), (settings | chosen,), options.workers
+            measure_edit, model, range(options.scenes), (settings | chosen,), options.workers
         )
 
-    def measuring_clips(chosen: dict, clips: int) -> list[list[dict]]:
+    def measure_scene_clips(chosen: dict, clips: int) -> list[list[dict]]:
         asked = (settings | chosen, clips)
-        return measure_seeds(measured_clips, model, range(options.scenes), asked, options.workers)
+        return measure_seeds(measure_clips, model, range(options.scenes), asked, options.workers)
 
     if options.what == "table":
-        table(measuring, ROWS, "both")
+        print_table(measure_scenes, VARIANTS, "both")
     elif options.what == "tuning":
-        table(measuring, {str(n): {"tune": n} for n in (0, 50, 100, 250)}, "0")
+        print_table(measure_scenes, {str(n): {"tune": n} for n in (0, 50, 100, 250)}, "0")
     elif options.what == "clips":
-        drift(measuring_clips, 3)
+        print_drift(measure_scene_clips, 3)
     else:
         backbone = registry.load_backbone(model.name, model.weights)
         if options.what == "inversion":
-            inversions(backbone, options.scenes)
+            print_inversions(backbone, options.scenes)
         elif options.what == "memory":
-            memory(backbone, settings)
+            print_memory(backbone, settings)
         else:
-            stages(backbone, settings)
+            print_stages(backbone, settings)
 
 
 if __name__ == "__main__":

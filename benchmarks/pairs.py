@@ -14,7 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
-from distillation import shortened
+from distillation import scale_to_iterations
 from tables import print_header, print_row
 
 from holdfast import methods
@@ -32,17 +32,17 @@ MASKED = ("wanedit", "flowanchor")
 DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 
-def runs(method: str, name: str) -> bool:
+def can_run(method: str, name: str) -> bool:
     """Whether the model carries what the method needs."""
     return registry.specs()[name].capabilities >= methods.load(method).NEEDS
 
 
-def measured(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
+def measure(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
     edit = sample_edit(seed, "colour", "single")
     source, target = render([edit.source, edit.target])
     words = {"source_prompt": edit.source.caption(), "target_prompt": edit.target.caption()}
     few = ITERATIONS if method in DISTILLING else None
-    settings = shortened(backbone.name, method, {}, few)
+    settings = scale_to_iterations(backbone.name, method, {}, few)
     task = EditTask("", "", method=method, seed=seed, settings=settings, **words)
     mask = actor_mask(edit, len(source)).bool().numpy() if method in MASKED else None
     first = target[0] if "image" in backbone.capabilities else None
@@ -63,31 +63,31 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="*", default=MODELS)
     parser.add_argument("--methods", nargs="*", default=methods.names())
     options = parser.parse_args()
-    known = {}
+    results = {}
     if options.rows.exists():
         for text in options.rows.read_text().splitlines():
             *key, figures = json.loads(text)
-            known[tuple(key)] = figures
-    asked = [(m, b) for b in options.backbones for m in options.methods if runs(m, b)]
+            results[tuple(key)] = figures
+    pairs = [(m, b) for b in options.backbones for m in options.methods if can_run(m, b)]
     with options.rows.open("a") as file:
         for seed in range(options.count):  # scene by scene, so that every pair has something soon
-            for method, name in asked:
-                if (method, name, seed) not in known:
-                    known[method, name, seed] = measured(
+            for method, name in pairs:
+                if (method, name, seed) not in results:
+                    results[method, name, seed] = measure(
                         load_cached(ModelChoice(name)), seed, method
                     )
-                    row = [method, name, seed, known[method, name, seed]]
+                    row = [method, name, seed, results[method, name, seed]]
                     print(json.dumps(row), file=file, flush=True)
     print_header("", *(f"`{name}`" for name in options.backbones))
     for method in options.methods:
         cells = []
         for name in options.backbones:
-            rows = [known[method, name, s] for s in range(options.count) if (method, name) in asked]
-            cells.append(cell(rows))
+            rows = [results[method, name, s] for s in range(options.count) if (method, name) in pairs]
+            cells.append(format_cell(rows))
         print_row(f"`{method}`", *cells)
 
 
-def cell(rows: list[dict[str, float]]) -> str:
+def format_cell(rows: list[dict[str, float]]) -> str:
     if not rows:
         return "–"
     share = sum(row["success"] for row in rows)

@@ -24,7 +24,7 @@ from holdfast.models.wan.adapter import Wan
 TEXT, WORDS, LENGTH = 512, (4, 5), 24  # tokens: padded, of the edit, of the prompt
 
 
-def network(device: str, dtype: torch.dtype, layers: int) -> Wan:
+def build_network(device: str, dtype: torch.dtype, layers: int) -> Wan:
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def network(device: str, dtype: torch.dtype, layers: int) -> Wan:
     return Wan(transformer if dtype == torch.float32 else transformer.to(dtype))
 
 
-def naive(
+def refine_naively(
     q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: LogitRefinement
 ) -> Tensor:
     """Equations 6 to 9 as they stand, on the whole map."""
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    backbone = network(options.device, dtype, options.layers)
+    backbone = build_network(options.device, dtype, options.layers)
     shape = ((options.frames - 1) // 4 + 1, 60, 104)
     z = torch.randn(1, 16, *shape, device=options.device)
     text = torch.randn(1, TEXT, 4096, device=options.device)
@@ -114,7 +114,7 @@ def main() -> None:
         return anchor(site, q, k, v)
 
     def whole(site, q, k, v):
-        return naive(q, k, v, site.tokens_in_mask(mask)[0], words, LogitRefinement(0.3, 0.3, TEXT))
+        return refine_naively(q, k, v, site.tokens_in_mask(mask)[0], words, LogitRefinement(0.3, 0.3, TEXT))
 
     def cross(site):
         return site.kind == "cross"
@@ -150,10 +150,10 @@ def main() -> None:
     print(
         f"largest difference of ours to naive: {(results['ours'] - results['naive']).abs().max().item():.1e}"
     )
-    attended(mask, words, options)
+    time_attention(mask, words, options)
 
 
-def attended(mask: Tensor, words: Tensor, options) -> None:
+def time_attention(mask: Tensor, words: Tensor, options) -> None:
     """The cross-attention operation alone, where the difference shows."""
     tokens = mask.shape[2] * 30 * 52
     dtype = getattr(torch, options.dtype)
@@ -164,7 +164,7 @@ def attended(mask: Tensor, words: Tensor, options) -> None:
     kinds = {
         "plain": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
         "ours": lambda: refine_attention(q, k, v, inside, words, how),
-        "naive": lambda: naive(q, k, v, inside, words, how),
+        "naive": lambda: refine_naively(q, k, v, inside, words, how),
     }
     print(f"\ncross-attention alone\n{'':<8} {'seconds':>9} {'peak MB':>9}")
     for name, run in kinds.items():
