@@ -1,9 +1,9 @@
-"""How far a model's own judgement of an edit can be trusted: `python benchmarks/agreement.py --out FOLDER`.
+"""Measure how far a model's own judgement of an edit can be trusted: `python benchmarks/agreement.py --out FOLDER`.
 
-Edits scenes of the synthetic world (each kind of edit in turn, flowedit's defaults), keeps for each whether the exact
-result says that it succeeded, and asks the model about the edited latent. The thresholds of the words "clearly" and
-"not" are chosen on tuning scenes; other, held-out scenes say how often each word is right. A second call resumes where
-the first stopped. `--write` puts the thresholds and what was counted into the model's calibration.json.
+Edit scenes of the synthetic world (each kind of edit in turn, with flowedit's defaults), record whether the exact result
+says that the edit succeeded, and compute the model's score of the edited latent. The thresholds of "clearly" and "not"
+are chosen on tuning scenes; held-out scenes show how often each verdict is right. A second run resumes the first.
+`--write` puts the thresholds and the counts into the model's calibration.json.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
 
-# What is edited in turn: the kind, and the set that its scenes are drawn from.
+# The edits in turn: kind of edit, and set of scenes.
 MIX = {
     "recolour": ("colour", "single"),
     "backdrop": ("backdrop", "single"),
@@ -51,7 +51,7 @@ class Case:
 
 
 def list_cases(start: int, count: int) -> list[Case]:
-    """The first `count` cases, each kind in turn."""
+    """Return the first `count` cases, each kind in turn."""
     each = -(-count // len(MIX))
     columns = []
     for name, (kind, scenes) in MIX.items():
@@ -67,7 +67,7 @@ def list_cases(start: int, count: int) -> list[Case]:
 
 @torch.no_grad()
 def run_case(case: Case, backbone: Backbone) -> tuple[dict, dict]:
-    """Edit a case. Return whether that succeeded, and its latents."""
+    """Edit a case. Return whether the edit succeeded, and its latents."""
     edit = case.edit()
     frames = render([edit.source])[0]
     task = EditTask("", "", edit.source.caption(), edit.target.caption(), backbone=backbone.name)
@@ -75,7 +75,7 @@ def run_case(case: Case, backbone: Backbone) -> tuple[dict, dict]:
     z = in_memory.edit_latent(job, backbone)
     result = torch.stack(list(job.plan.fit.to_clip(backbone.decode(z))))
     figures = judge(edit, result)
-    # Words do not say where an added actor goes.
+    # The prompt does not say where an added actor goes.
     success = is_object_added(edit, result) if edit.kind == "add" else figures["success"]
     row = {"case": case.name, "seed": case.seed, "success": bool(success)}
     row |= {"psnr": figures["psnr"], "psnr_source": figures["psnr_source"]}
@@ -83,7 +83,7 @@ def run_case(case: Case, backbone: Backbone) -> tuple[dict, dict]:
 
 
 def make_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> None:
-    """Edit what is not edited yet."""
+    """Edit the cases that have no result yet."""
     folder.mkdir(parents=True, exist_ok=True)
     known = {(row["case"], row["seed"]) for row in read_rows(folder)}
     left = [case for case in chosen if (case.name, case.seed) not in known]
@@ -123,8 +123,9 @@ def score_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[di
 
 
 def choose_thresholds(tuning: list[dict]) -> dict[str, float]:
-    """Choose both thresholds: the lowest score from which on 95 % had succeeded, and the highest below which 90 %
-    had failed. Scores are rounded to two decimals.
+    """Choose both thresholds: the lowest score at and above which 95 % succeeded, and the highest below which 90 % failed.
+
+    Scores are rounded to two decimals.
     """
     values = sorted({round(row["score"], 2) for row in tuning})
     clearly = [t for t in values if success_share(tuning, lambda s, t=t: s >= t) >= 0.95]
@@ -133,13 +134,13 @@ def choose_thresholds(tuning: list[dict]) -> dict[str, float]:
 
 
 def success_share(found: list[dict], verdict_of: Callable[[float], bool]) -> float:
-    """How many of the scenes with such a score succeeded, as a share; 1 where there is none."""
+    """Return the share of the scenes with such a score that succeeded; 1 if there are none."""
     seen = [row["success"] for row in found if verdict_of(row["score"])]
     return sum(seen) / len(seen) if seen else 1.0
 
 
 def count_by_verdict(held_out: list[dict], chosen: dict[str, float]) -> dict:
-    """What the calibration file has: thresholds, and of the held-out scenes called by each word how many succeeded."""
+    """Return the calibration: the thresholds, and how many held-out scenes of each verdict succeeded."""
     calibration = {
         agreement.CLEARLY: {"from": chosen["from"]},
         agreement.WEAKLY: {},
@@ -158,7 +159,7 @@ def verdict_of(score: float, chosen: dict[str, float]) -> str:
 
 
 def auc(found: list[dict]) -> float:
-    """How often a scene that succeeded has a higher score than one that failed."""
+    """Return the AUC: how often a scene that succeeded scores higher than one that failed."""
     good = torch.tensor([row["score"] for row in found if row["success"]])
     bad = torch.tensor([row["score"] for row in found if not row["success"]])
     apart = good[:, None] - bad
@@ -166,7 +167,7 @@ def auc(found: list[dict]) -> float:
 
 
 def auc_interval(found: list[dict], draws: int = 2000) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of the AUC: successes and failures are each drawn again."""
+    """Return the ends of the AUC's 95 % interval, by resampling successes and failures independently."""
     groups = [[r for r in found if r["success"] == kind] for kind in (True, False)]
     generator = torch.Generator().manual_seed(0)
     values = []
@@ -186,7 +187,7 @@ def print_report(held_out: list[dict], calibration: dict) -> None:
     print(
         f"{len(held_out)} held-out scenes, {rate} succeeded; AUC {auc(held_out):.2f} [{low:.2f}, {high:.2f}]"
     )
-    print_header("the word", "score", "scenes called so", "of them the edit had succeeded")
+    print_header("verdict", "score", "scenes", "of these, the edit succeeded")
     ranges = {
         agreement.CLEARLY: f"{calibration[agreement.CLEARLY]['from']} or more",
         agreement.WEAKLY: "between",
@@ -206,16 +207,19 @@ def print_report(held_out: list[dict], calibration: dict) -> None:
 
 
 def read_thresholds(calibration: dict) -> dict[str, float]:
-    return {"from": calibration[agreement.CLEARLY]["from"], "below": calibration[agreement.NOT]["below"]}
+    return {
+        "from": calibration[agreement.CLEARLY]["from"],
+        "below": calibration[agreement.NOT]["below"],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="a folder for what was edited")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the edits")
     parser.add_argument("--backbone", default="shapeworld-wan")
     parser.add_argument("--count", type=int, default=105, help="held-out scenes")
     parser.add_argument("--tuning", type=int, default=140, help="tuning scenes")
-    parser.add_argument("--write", action="store_true", help="into calibration.json")
+    parser.add_argument("--write", action="store_true", help="update calibration.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     backbone = load_backbone(options.backbone)

@@ -1,11 +1,11 @@
-"""FlowAnchor's two claims on held-out scenes with exact truth: `python benchmarks/claims.py`, or a part with --only.
+"""Test FlowAnchor's two claims on held-out scenes with exact truth: `python benchmarks/claims.py [--only PART...]`.
 
-places: scenes of two or three actors, of which one is edited (colour, shape, material in turn). Per method: error
-against the true edited clip, inside and outside what the true edit changes, share of the change that falls outside,
-success: as the model leaves the clip; and the error once more as it is delivered, where a mask holds the source's
-pixels outside; then differences between methods, scene by scene. Wan-Edit + mask and FlowAnchor are given the edited
-actor's mask. lengths: scenes of one actor from 1 latent frame on. Mean magnitude of the edit's signal and success with
-and without AMM. open: what the paper leaves open, each choice against the default, on scenes that are not reported.
+places: scenes of two or three actors, one of which is edited (colour, shape, material in turn). Per method: error
+against the true edited clip, inside and outside the region that the true edit changes; share of the change that falls
+outside; success of the model's own output; and the error of the delivered clip, in which a mask restores the source's
+pixels outside. Then paired differences between methods. Wan-Edit + mask and FlowAnchor get the edited actor's mask.
+lengths: scenes of one actor from 1 latent frame on: mean magnitude of the edit's signal, and success with and without
+AMM. open: the choices that the paper leaves open, each against the default, on tuning scenes.
 Prints Markdown: means with their 95 % intervals.
 """
 
@@ -41,7 +41,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as the tables name it."""
+    """A method and its name in the tables."""
 
     name: str
     method: str
@@ -88,7 +88,7 @@ def make_job(backbone: Backbone, edit: SceneEdit, variant: Variant, seed: int) -
 
 
 def measure_delivered(edit: SceneEdit, result: Tensor, sees_mask: bool) -> dict[str, float]:
-    """The error after the composite of pixels that an edit with a mask ends with; equal frames count as 100 dB."""
+    """Return the error after pixels outside the mask are restored, as an edit with a mask does; at most 100 dB."""
     if sees_mask:
         mask = actor_mask(edit, len(result))[:, None]
         source = render([edit.source], len(result))[0]
@@ -122,7 +122,7 @@ def print_places(measure_scenes: MeasureScenes, start: int, count: int, others: 
 
 
 class SignalMeter:
-    """A backbone that adds up the magnitude of what FlowAnchor's difference of guided velocities comes to."""
+    """A backbone that records the mean magnitude of FlowAnchor's difference of guided velocities."""
 
     def __init__(self, inner: Backbone, guidance: dict[str, float]):
         self.inner, self.guidance = inner, guidance
@@ -155,7 +155,7 @@ def set_length(edit: SceneEdit, frames: int) -> SceneEdit:
 
 
 def measure_length(backbone: Backbone, seed: int, frames: int) -> dict:
-    """Of one scene at a length: the signal, and what comes of it with and without AMM."""
+    """Measure one scene at a length: the signal, and the result with and without AMM."""
     edit, found = set_length(sample_edit(seed, "colour"), frames), {}
     for name, gamma in (("", 1.0), (" without AMM", 0.0)):
         made = make_job(backbone, edit, Variant("", "flowanchor", True, {"gamma": gamma}), seed)
@@ -193,7 +193,10 @@ def print_choices(measure_scenes: MeasureScenes, count: int) -> None:
         variant = Variant("", "flowanchor", True, settings)
         name = ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "defaults"
         print_row(
-            name, *format_intervals(measure_scenes(measure_edit, FIRST_TUNING_SEED, count, variant), METRICS)
+            name,
+            *format_intervals(
+                measure_scenes(measure_edit, FIRST_TUNING_SEED, count, variant), METRICS
+            ),
         )
 
 

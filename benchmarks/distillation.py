@@ -1,11 +1,11 @@
-"""Score distillation part by part on held-out scenes with exact truth: `python benchmarks/distillation.py`.
+"""Measure score distillation part by part on held-out scenes with exact truth: `python benchmarks/distillation.py PART`.
 
-table: DDS, then ASSD's parts one by one, then the flow-smoothed descent's; scenes of two or three actors, of actors
-that cross, and of one that is fast, in equal parts; one attribute of one actor is edited. Figures against the true
-edited clip, means with 95 % intervals, and paired differences of each row to the row that it adds a part to. curve:
-the same figures after fewer iterations. search: a setting at a time, on scenes that are not reported, as differences to
-the defaults. still: how far equal prompts move a clip. cost: network
-evaluations and the share of the time that everything else takes. Prints Markdown.
+table: DDS, then the parts of ASSD one by one, then those of the flow-smoothed descent. A third each of the scenes has
+two or three actors, crossing actors, and one fast actor; one attribute of one actor is edited. Metrics against the true
+edited clip, means with 95 % intervals, and paired differences of each line to the line that it adds a part to. curve:
+the same metrics after fewer iterations. search: one setting at a time, on tuning scenes, as differences to the
+defaults. still: how far equal prompts move a clip. cost: network evaluations, and the share of the time spent on
+everything else. Prints Markdown.
 """
 
 import argparse
@@ -48,7 +48,7 @@ NONE = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
 
 @dataclass(frozen=True)
 class Variant:
-    """A line of the table: a method with some of its parts on. over: the row that it adds one to."""
+    """A line of the table: a method with some of its parts. over: the line that it adds a part to."""
 
     name: str
     method: str
@@ -56,8 +56,10 @@ class Variant:
     over: str = ""
 
 
-def part_variants(name: str, method: str, off: dict, added: dict[str, tuple[str, ...]]) -> list[Variant]:
-    """Rows that switch a method's parts on one after the other: the settings named take their defaults."""
+def part_variants(
+    name: str, method: str, off: dict, added: dict[str, tuple[str, ...]]
+) -> list[Variant]:
+    """Return variants that enable a method's parts one after another: their settings take the defaults."""
     rows, left, last = [], dict(off), name
     for what, settings in added.items():
         left = {k: v for k, v in left.items() if k not in settings}
@@ -93,12 +95,12 @@ VARIANTS = [
 
 
 def make_edit(seed: int) -> SceneEdit:
-    """Sets in turn, and within each the kinds in turn."""
+    """Return a scene's edit: sets alternate, and within each the kinds."""
     return sample_edit(seed, KINDS[seed // len(SETS) % len(KINDS)], SETS[seed % len(SETS)])
 
 
 def sharpness(clip: Tensor) -> float:
-    """Mean size of the difference to the next row and column."""
+    """Return the mean absolute difference to the next row and column."""
     return sum(clip.diff(dim=d).abs().mean().item() for d in (-1, -2))
 
 
@@ -116,7 +118,7 @@ def measure_edit(backbone: Backbone, seed: int, method: str, settings: dict) -> 
 
 
 def measure_variants(backbone: Backbone, seed: int, asked: list[tuple[str, dict]]) -> list[dict]:
-    """Of one scene, all rows: what a field says of the source is the same in each, iteration by iteration."""
+    """Measure all variants on one scene. They share the source's velocities, iteration by iteration."""
     known = cache_source_velocities(backbone)
     plain = [settings.get("fusion", 0.8) == 0 or name != "assd" for name, settings in asked]
     return [
@@ -127,7 +129,7 @@ def measure_variants(backbone: Backbone, seed: int, asked: list[tuple[str, dict]
 
 
 def cache_source_velocities(backbone: Backbone) -> Backbone:
-    """The same, but a call of the source's that was made before is not made again."""
+    """Return a backbone that evaluates each velocity of the source once."""
     known, made = copy.copy(backbone), {}
 
     def velocity(z, sigma, condition, *, branch, frames=None):
@@ -178,7 +180,7 @@ CURVE = (10, 25, 50, 100, 200)
 
 
 def scale_to_iterations(backbone: str, method: str, settings: dict, steps: int | None) -> dict:
-    """Settings for so many iterations, at a rate that makes them go as far as the ones that it is meant for."""
+    """Return settings for a number of iterations, with the rate scaled so that the total step length is unchanged."""
     if steps is None:
         return settings
     cfg = configure_method(backbone, method, settings)
@@ -186,7 +188,7 @@ def scale_to_iterations(backbone: str, method: str, settings: dict, steps: int |
 
 
 def configure_method(backbone: str, method: str, settings: dict):
-    """The method's Config as an edit by this backbone has it."""
+    """Return the method's Config with the settings that the backbone recommends."""
     config = methods.load(method).Config
     return configure(config, registry.describe_backbone(backbone).recommended, None, settings)[0]
 
@@ -218,8 +220,10 @@ SEARCH_VALUES = {
 }
 
 
-def print_search(measure_scenes: MeasureScenes, settings: dict, methods: list[str], backbone: str) -> None:
-    """One setting at a time; each line is the difference to the defaults, scene by scene."""
+def print_search(
+    measure_scenes: MeasureScenes, settings: dict, methods: list[str], backbone: str
+) -> None:
+    """Print the paired differences to the defaults, one setting at a time."""
     for name in methods:
         cfg = configure_method(backbone, name, settings)
         print_header(f"{name}, setting", "value", *METRICS.values())
@@ -233,7 +237,7 @@ def print_search(measure_scenes: MeasureScenes, settings: dict, methods: list[st
 
 
 def measure_drift(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
-    """How far equal prompts move a clip, besides the VAE: latents' root mean square, against their own."""
+    """Return how far equal prompts move a clip's latents, relative to their norm."""
     scene = make_edit(seed).source
     asked = {"method": method, "settings": settings, "seed": seed}
     task = EditTask("", "", source_prompt=scene.caption(), target_prompt=scene.caption(), **asked)
@@ -243,7 +247,9 @@ def measure_drift(backbone: Backbone, seed: int, method: str, settings: dict) ->
     return {"moved": (done.z - clean).norm().item() / clean.norm().item()}
 
 
-def print_drift(model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict) -> None:
+def print_drift(
+    model: ModelChoice, seeds: range, options: argparse.Namespace, settings: dict
+) -> None:
     print_header("equal prompts", "scenes", "latents moved, of their size")
     for name in options.methods:
         chosen = scale_to_iterations(options.backbone, name, settings, options.steps)
@@ -252,7 +258,7 @@ def print_drift(model: ModelChoice, seeds: range, options: argparse.Namespace, s
 
 
 def print_cost(backbone: Backbone, settings: dict) -> None:
-    """Of one clip, in one run: how often the networks are asked, and what is not theirs."""
+    """Print, for one clip and one run, the network evaluations and the time outside the networks."""
     print_header(
         "method", "iterations", "evaluations", "of the image model", "seconds", "not the networks'"
     )
@@ -319,7 +325,10 @@ def main() -> None:
         return measure_seeds(measure_edit, model, seeds, (method, chosen), options.workers)
 
     def measure_scene_variants(asked: list[tuple[str, dict]]) -> list[list[dict]]:
-        rows = [(n, scale_to_iterations(options.backbone, n, chosen, options.steps)) for n, chosen in asked]
+        rows = [
+            (n, scale_to_iterations(options.backbone, n, chosen, options.steps))
+            for n, chosen in asked
+        ]
         return measure_seeds(measure_variants, model, seeds, (rows,), options.workers)
 
     if options.what == "cost":

@@ -1,10 +1,11 @@
-"""I2VEdit part by part on held-out scenes with exact truth: `python benchmarks/i2vedit.py`.
+"""Measure I2VEdit part by part on held-out scenes with exact truth: `python benchmarks/i2vedit.py PART`.
 
-table: no tuning and no matching, each alone, both; the first frame is the true edited one. Figures against the true
-edited clip, and motion: the mean distance in pixels of the result's optical flow from the exact one. tuning: the same
-after 0, 50, 100 and 250 iterations. inversion: how far the source's latents are when they are inverted and denoised
-again, over 10, 25 and 50 steps, and how Gaussian the inverted ones are with and without the perturbation of flat
-areas, on clips with a constant backdrop. stages: seconds and evaluations of one clip. Prints Markdown.
+table: neither tuning nor matching, each alone, and both; the first frame is the true edited one. Metrics against the
+true edited clip, and motion: the mean distance in pixels of the result's optical flow from the exact one. tuning: the
+same after 0, 50, 100 and 250 iterations. inversion: how far inverted and denoised latents are from the source's, over
+10, 25 and 50 steps; and how Gaussian the inverted latents are with and without the perturbation of flat areas, on clips
+with a constant backdrop. stages: seconds and evaluations of one clip. clips: metrics of three segments in a row, with
+and without attention to the first. memory: memory at the end of each of ten segments. Prints Markdown.
 """
 
 import argparse
@@ -53,7 +54,9 @@ def make_edit(seed: int) -> SceneEdit:
 
 
 def make_job(backbone: Backbone, seed: int, settings: dict, clips: int = 1) -> loop.LoopJob:
-    source, target = (play_back_and_forth(c, clips) for c in render(list(scenes_of(make_edit(seed)))))
+    source, target = (
+        play_back_and_forth(c, clips) for c in render(list(scenes_of(make_edit(seed))))
+    )
     asked = {"method": "i2vedit", "settings": settings, "first_frame": "given", "seed": seed}
     asked["window"] = (len(source) - 1) // clips + 1
     return in_memory.plan_job(EditTask("", "", **asked), backbone, source, first_frame=target[0])
@@ -64,13 +67,13 @@ def scenes_of(edit: SceneEdit) -> tuple[Scene, Scene]:
 
 
 def play_back_and_forth(clip: Tensor, times: int) -> Tensor:
-    """A clip, then backwards, and so on: each part begins with the frame that the one before ended with."""
+    """Play a clip forwards and backwards in turn. Each part starts with the last frame of the one before."""
     parts = [clip.flip(0)[1:] if n % 2 else clip[1:] for n in range(times)]
     return torch.cat((clip[:1], *parts))
 
 
 def motion_error(result: Tensor, edit: SceneEdit) -> float:
-    """Mean distance in pixels of the flow of a clip f 3 H W from the exact one of the true edited clip."""
+    """Return the mean distance in pixels of the flow of a clip, f 3 H W, from that of the true edited clip."""
     frames = [frame.permute(1, 2, 0).contiguous().numpy() for frame in result]
     exact = exact_flow(edit.target, len(frames), tuple(result.shape[-2:])).permute(0, 2, 3, 1)
     found = [torch.from_numpy(sharp_dis(*pair)) for pair in itertools.pairwise(frames)]
@@ -84,7 +87,7 @@ def measure_edit(backbone: Backbone, seed: int, settings: dict) -> dict:
 
 
 def measure_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
-    """Figures of each of several clips in a row."""
+    """Measure each of several segments in a row."""
     result, edit = (
         in_memory.edit_frames(make_job(backbone, seed, settings, clips), backbone),
         make_edit(seed),
@@ -112,7 +115,7 @@ def print_drift(measure_scenes, clips: int) -> None:
 
 
 def print_memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
-    """Of the whole process, and of what an edit keeps from one step to the next, at the end of each clip."""
+    """Print the memory of the process, and of the state between steps, at the end of each segment."""
     print_header("clip", "process, MB", "kept between steps, MB")
     for step in loop.run_loop(make_job(backbone, 0, settings, clips), backbone):
         if not isinstance(step, Step) or step.stage != "edit":
@@ -135,8 +138,10 @@ def print_table(measure_scenes, rows: dict[str, dict], against: str) -> None:
             print_row(name, *format_differences(found[name], found[against], METRICS))
 
 
-def invert_and_denoise(backbone: Backbone, clip: Tensor, steps: int, sarp: float) -> tuple[Tensor, ...]:
-    """A clip's latent, the one inverted to the noisy end as noise of unit size, and the one that comes back."""
+def invert_and_denoise(
+    backbone: Backbone, clip: Tensor, steps: int, sarp: float
+) -> tuple[Tensor, ...]:
+    """Return a clip's latent, its inversion scaled to unit noise, and the latent denoised from it."""
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
     given = EditInputs(source, src, src, pixels=Pixels(lambda: clip, *ways))
@@ -156,7 +161,9 @@ def print_inversions(backbone: Backbone, count: int) -> None:
     for steps in (10, 25, 50):
         values = []
         for seed in range(count):
-            source, _, z = invert_and_denoise(backbone, render([make_edit(seed).source])[0], steps, 0.0)
+            source, _, z = invert_and_denoise(
+                backbone, render([make_edit(seed).source])[0], steps, 0.0
+            )
             values.append((z - source).square().mean().sqrt().item())
         print_row(steps, count, format_interval(values))
     print_header(

@@ -1,7 +1,7 @@
-"""What a step costs besides its network evaluations: `python benchmarks/overhead.py`.
+"""Measure the overhead of a step beyond its network evaluations: `python benchmarks/overhead.py`.
 
-Runs each method once through the driver, saving included, with every evaluation timed, and prints in that one run the
-seconds of the bare evaluations and of everything else. Target: everything else under 2 %.
+Run each method once, saving included, and time every evaluation. Print the seconds of the evaluations alone and of
+everything else in the same run. Target: everything else under 2 %.
 """
 
 import tempfile

@@ -1,11 +1,10 @@
-"""How each method does on each embedded model: `python benchmarks/pairs.py --rows FILE`.
+"""Measure each method on each embedded model: `python benchmarks/pairs.py --rows FILE`.
 
-One actor of a held-out scene is recoloured, with each method's own settings as the backbone prefers them. Wan-Edit and
-FlowAnchor, which are about a mask, are given the actor's; a model that goes on from an image is given the true edited
-first frame. Methods that distil a score take 50 iterations, at a rate that makes them go as far as in all of theirs.
-Success is of the clip as the model leaves it. What is measured is kept in FILE, line by line, and a run that was
-stopped goes on from there. Prints Markdown: successes of so many scenes, with the mean gain in dB towards the truth
-over the unedited source.
+One actor of a held-out scene is recoloured, with the settings that the backbone recommends for each method. Wan-Edit and
+FlowAnchor, which need a mask, get the actor's; an image-to-video model gets the true edited first frame. Score
+distillation runs 50 iterations, with the rate scaled so that the total step length is unchanged. Success is that of the
+model's own output. Results are appended to FILE, and a stopped run resumes. Prints Markdown: successes, and the mean
+gain in dB towards the truth over the unedited source.
 """
 
 import argparse
@@ -33,7 +32,7 @@ DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 
 def can_run(method: str, name: str) -> bool:
-    """Whether the model carries what the method needs."""
+    """Return whether a model has the capabilities that a method requires."""
     return registry.specs()[name].capabilities >= methods.load(method).NEEDS
 
 
@@ -59,7 +58,7 @@ def measure(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20, help="scenes, from seed 0 on")
-    parser.add_argument("--rows", type=Path, required=True, help="where figures are kept")
+    parser.add_argument("--rows", type=Path, required=True, help="file for the results")
     parser.add_argument("--backbones", nargs="*", default=MODELS)
     parser.add_argument("--methods", nargs="*", default=methods.names())
     options = parser.parse_args()
@@ -82,7 +81,9 @@ def main() -> None:
     for method in options.methods:
         cells = []
         for name in options.backbones:
-            rows = [results[method, name, s] for s in range(options.count) if (method, name) in pairs]
+            rows = [
+                results[method, name, s] for s in range(options.count) if (method, name) in pairs
+            ]
             cells.append(format_cell(rows))
         print_row(f"`{method}`", *cells)
 

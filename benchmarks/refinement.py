@@ -1,10 +1,9 @@
-"""What FlowAnchor's refinement costs: `python benchmarks/refinement.py [--device cuda] [--dtype bfloat16] [--frames
-41]`.
+"""Measure the cost of FlowAnchor's refinement: `python benchmarks/refinement.py [--device cuda] [--frames 41] ...`.
 
 One transformer layer of Wan2.1-1.3B at random weights, at the tokens of a clip of 832x480 (41 frames: 17160): a plain
-call, one with our closed form, one with a naive refinement that builds the map of all heads. Prints, in one run,
-seconds and peak memory beyond what was held before. A step is four such calls in each of 30 layers, and one of the
-four is refined: its overhead is a quarter of the call's.
+call, one with our closed form, and one with a naive refinement that builds the map of all heads. Prints seconds and
+peak memory of the call, in one run. A step makes four such calls in each of 30 layers, and one of the four is refined:
+the overhead of a step is a quarter of the call's.
 """
 
 import argparse
@@ -42,7 +41,7 @@ def build_network(device: str, dtype: torch.dtype, layers: int) -> Wan:
 def refine_naively(
     q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, how: LogitRefinement
 ) -> Tensor:
-    """Equations 6 to 9 as they stand, on the whole map."""
+    """Apply equations 6 to 9 literally, on the whole map."""
     a = (q.float() @ k.float().mT) * q.shape[-1] ** -0.5  # b h N L
     top, bottom = a.amax(-1, keepdim=True), a.amin(-1, keepdim=True)
     columns = torch.zeros(k.shape[2], dtype=torch.bool, device=k.device)
@@ -57,7 +56,7 @@ def refine_naively(
 
 
 class Peak:
-    """The most memory held inside the block, beyond what was held at its begin, in MB."""
+    """Peak memory within the block above that at its start, in MB."""
 
     def __init__(self, device: str):
         self.device = device
@@ -114,7 +113,9 @@ def main() -> None:
         return anchor(site, q, k, v)
 
     def whole(site, q, k, v):
-        return refine_naively(q, k, v, site.tokens_in_mask(mask)[0], words, LogitRefinement(0.3, 0.3, TEXT))
+        return refine_naively(
+            q, k, v, site.tokens_in_mask(mask)[0], words, LogitRefinement(0.3, 0.3, TEXT)
+        )
 
     def cross(site):
         return site.kind == "cross"
@@ -154,7 +155,7 @@ def main() -> None:
 
 
 def time_attention(mask: Tensor, words: Tensor, options) -> None:
-    """The cross-attention operation alone, where the difference shows."""
+    """Time the cross-attention operation alone, where the difference is largest."""
     tokens = mask.shape[2] * 30 * 52
     dtype = getattr(torch, options.dtype)
     q = torch.randn(1, 12, tokens, 128, device=options.device, dtype=dtype)
