@@ -1,7 +1,7 @@
 """Measure how far a model's own judgement of an edit can be trusted: `python benchmarks/agreement.py --out FOLDER`.
 
-Edit scenes of the synthetic world (each kind of edit in turn, with flowedit's defaults), record whether the exact result
-says that the edit succeeded, and compute the model's score of the edited latent. The thresholds of "clearly" and "not"
+Edit scenes of the synthetic world (each kind of edit in turn, with flowedit's defaults), record whether the exact
+result says that the edit succeeded, and compute the model's score of the edited latent. The thresholds of "clearly" and "not"
 are chosen on tuning scenes; held-out scenes show how often each verdict is right. A second run resumes the first.
 `--write` puts the thresholds and the counts into the model's calibration.json.
 """
@@ -123,7 +123,7 @@ def score_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[di
 
 
 def choose_thresholds(tuning: list[dict]) -> dict[str, float]:
-    """Choose both thresholds: the lowest score at and above which 95 % succeeded, and the highest below which 90 % failed.
+    """Choose both thresholds: the lowest score from which 95 % succeeded, and the highest below which 90 % failed.
 
     Scores are rounded to two decimals.
     """

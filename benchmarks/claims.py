@@ -137,11 +137,11 @@ class SignalMeter:
         self.last[branch] = velocity
         ends = "src+" if self.guidance["src"] == 1 else "src-"  # FlowAnchor asks the source last
         if branch == ends:
-            difference = self._guided("tgt") - self._guided("src")
+            difference = self._guided_velocity("tgt") - self._guided_velocity("src")
             self.sizes.append(difference.abs().mean().item())
         return velocity
 
-    def _guided(self, side: str) -> Tensor:
+    def _guided_velocity(self, side: str) -> Tensor:
         positive, scale = self.last[f"{side}+"], self.guidance[side]
         if scale == 1:
             return positive

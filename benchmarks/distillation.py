@@ -1,4 +1,4 @@
-"""Measure score distillation part by part on held-out scenes with exact truth: `python benchmarks/distillation.py PART`.
+"""Measure score distillation by its parts on held-out scenes with exact truth: `python benchmarks/distillation.py PART`.
 
 table: DDS, then the parts of ASSD one by one, then those of the flow-smoothed descent. A third each of the scenes has
 two or three actors, crossing actors, and one fast actor; one attribute of one actor is edited. Metrics against the true
@@ -267,14 +267,14 @@ def print_cost(backbone: Backbone, settings: dict) -> None:
         spent = 0.0
         real = type(backbone).velocity
 
-        def timed(self, *args, real=real, **kwargs):
+        def velocity_with_timer(self, *args, real=real, **kwargs):
             nonlocal spent
             begin = time.perf_counter()
             result = real(self, *args, **kwargs)
             spent += time.perf_counter() - begin
             return result
 
-        type(backbone).velocity = timed
+        type(backbone).velocity = velocity_with_timer
         try:
             task = EditTask(
                 input="",

@@ -1,7 +1,7 @@
 """Measure each method on each embedded model: `python benchmarks/pairs.py --rows FILE`.
 
-One actor of a held-out scene is recoloured, with the settings that the backbone recommends for each method. Wan-Edit and
-FlowAnchor, which need a mask, get the actor's; an image-to-video model gets the true edited first frame. Score
+One actor of a held-out scene is recoloured, with the settings that the backbone recommends for each method. Wan-Edit
+and FlowAnchor, which need a mask, get the actor's; an image-to-video model gets the true edited first frame. Score
 distillation runs 50 iterations, with the rate scaled so that the total step length is unchanged. Success is that of the
 model's own output. Results are appended to FILE, and a stopped run resumes. Prints Markdown: successes, and the mean
 gain in dB towards the truth over the unedited source.
