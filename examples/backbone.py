@@ -70,7 +70,7 @@ class ToyColours(Backbone):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """Return evenly spaced noise levels from 1 to 0, moved towards noise by the shift."""

@@ -8,12 +8,13 @@ import torch
 
 from holdfast.models.base import Prompt
 from holdfast.models.svd import spec
+from holdfast.sampling import adapters as low_rank
 from holdfast.sampling import tuning
-from holdfast.sampling.maths import add_noise, keyed_noise
+from holdfast.sampling.noise import add_noise, keyed_noise
 
 from . import tiny
 
-FIT = tuning.TuningOptions(steps=4, rate=5e-3, seed=0)
+FIT = tuning.TuningOptions(steps=4, learning_rate=5e-3, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,10 @@ def test_levels_span_the_models_range_and_half_are_noisier_than_the_signal_shift
 def test_what_is_tuned_by_the_papers_words_and_as_released(backbone):
     network, sites = backbone.network, backbone.attention_hooks.layers
     blocks = {s.path.rpartition(".")[0] for s in sites if s.axis == "temporal"}
-    own = tuning.find_layers(network, sites, "attention")
+    own = low_rank.find_layers(network, sites, "attention")
     assert len(own) == 4 * len(blocks)
     assert all(".temporal_transformer_blocks.0.attn1." in path for path in own)
-    every = tuning.find_layers(network, sites, "published")
+    every = low_rank.find_layers(network, sites, "published")
     assert len(every) == 10 * len(blocks)  # 12 less the two without effect
     assert not any(path.endswith(("attn2.to_q", "attn2.to_k")) for path in every)
 
@@ -97,9 +98,9 @@ def velocities(field, clip):
 
 def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_trace(backbone, clip):
     stock, names = velocities(backbone, clip), list(backbone.network.state_dict())
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
-    with tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
-        field = tuning.Tuned(backbone, adapters)
+    paths = low_rank.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
+    with low_rank.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
+        field = low_rank.enable_for_target(backbone.field, adapters)
         for ours, theirs in zip(velocities(field, clip), stock, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-6)
         for _, state in tuning.tune_adapters(field, adapters, clip, FIT, {}):  # noqa: B007
@@ -119,8 +120,8 @@ def test_adapters_begin_without_effect_act_in_target_calls_alone_and_leave_no_tr
 
 def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
     clean, condition = clip
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
-    fit = tuning.TuningOptions(steps=40, rate=5e-3, seed=0)
+    paths = low_rank.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
+    fit = tuning.TuningOptions(steps=40, learning_rate=5e-3, seed=0)
 
     def loss(field):
         levels = [tuning.sigma_at(s) for s in (0.2, 0.4, 0.6)]
@@ -128,8 +129,8 @@ def test_fitting_lowers_the_loss_of_the_clip(backbone, clip):
         with torch.no_grad():
             return sum(float(tuning.v_loss(field, clean, eps, s, condition)) for s in levels)
 
-    with tuning.mount_adapters(backbone.network, paths, 4, seed=0) as adapters:
-        field = tuning.Tuned(backbone, adapters)
+    with low_rank.mount_adapters(backbone.network, paths, 4, seed=0) as adapters:
+        field = low_rank.enable_for_target(backbone.field, adapters)
         before = loss(field)
         for _ in tuning.tune_adapters(field, adapters, clip, fit, {}):
             pass
@@ -141,14 +142,16 @@ def test_adapters_are_fitted_in_float32_whatever_the_network_is_in(clip):
     half = tiny.stable_video()
     half.network.to(torch.bfloat16)
     half.dtype = torch.bfloat16
-    paths = tuning.find_layers(half.network, half.attention_hooks.layers, "attention")
-    with tuning.mount_adapters(half.network, paths, 8, seed=0) as adapters:
+    paths = low_rank.find_layers(half.network, half.attention_hooks.layers, "attention")
+    with low_rank.mount_adapters(half.network, paths, 8, seed=0) as adapters:
         before = adapters.tensors()
         downs = torch.cat([t.flatten() for n, t in before.items() if n.endswith(".down")])
         assert downs.dtype == torch.float32
         assert downs.std().item() == pytest.approx(1 / 8, rel=0.1)
-        fit = tuning.TuningOptions(steps=8, rate=5e-4, seed=0)
-        for _ in tuning.tune_adapters(tuning.Tuned(half, adapters), adapters, clip, fit, {}):
+        fit = tuning.TuningOptions(steps=8, learning_rate=5e-4, seed=0)
+        for _ in tuning.tune_adapters(
+            low_rank.enable_for_target(half.field, adapters), adapters, clip, fit, {}
+        ):
             pass
         after = adapters.tensors()
         moved = [
@@ -162,14 +165,14 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
     from peft import LoraConfig, inject_adapter_in_model
 
     made = tiny.stable_video()
-    stock = tuning.find_layers(made.network, made.attention_hooks.layers, which)
+    stock = low_rank.find_layers(made.network, made.attention_hooks.layers, which)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
     inject_adapter_in_model(config, made.network, adapter_name="style")
     before, told = velocities(made, clip), copy.deepcopy(made.network.state_dict())
-    paths = tuning.find_layers(made.network, made.attention_hooks.layers, which)
+    paths = low_rank.find_layers(made.network, made.attention_hooks.layers, which)
     assert paths == stock
-    with tuning.mount_adapters(made.network, paths, 2, seed=0) as adapters:
-        field = tuning.Tuned(made, adapters)
+    with low_rank.mount_adapters(made.network, paths, 2, seed=0) as adapters:
+        field = low_rank.enable_for_target(made.field, adapters)
         for ours, theirs in zip(velocities(field, clip), before, strict=True):
             assert torch.equal(ours, theirs)  # the style acts in all calls
         for _ in tuning.tune_adapters(field, adapters, clip, FIT, {}):
@@ -186,17 +189,17 @@ def test_a_users_own_lora_is_tuned_around_and_left_as_it_was(clip, which):
 
 
 def test_mounting_draws_nothing_from_the_callers_generator(backbone):
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
+    paths = low_rank.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
     before = torch.get_rng_state()
-    with tuning.mount_adapters(backbone.network, paths, 2, seed=0):
+    with low_rank.mount_adapters(backbone.network, paths, 2, seed=0):
         pass
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("how", ["lacks one", "another shape"])
 def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
-    paths = tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
-    with tuning.mount_adapters(backbone.network, paths, 2, 0) as adapters:
+    paths = low_rank.find_layers(backbone.network, backbone.attention_hooks.layers, "published")
+    with low_rank.mount_adapters(backbone.network, paths, 2, 0) as adapters:
         tensors = adapters.tensors()
         name = list(tensors)[-1]
         if how == "lacks one":

@@ -6,6 +6,8 @@ import torch
 from holdfast.models.base import ClipFormat
 from holdfast.sampling import windows
 
+from .methods.analytic import as_field
+
 GRID = ClipFormat(
     (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, size_multiple=(8, 8), frame_step=4
 )  # trained on 7 latent frames
@@ -15,10 +17,10 @@ GRID = ClipFormat(
 def test_windows_cover_the_clip_evenly_and_overlap(frames):
     plan = windows.plan_windows(GRID, frames)
     latent = (frames - 1) // 4 + 1
-    assert plan.spans[0][0] == 0
-    assert plan.spans[-1][1] == latent
-    assert all(b - a == 7 for a, b in plan.spans)
-    assert all(b[0] <= a[1] - 1 for a, b in zip(plan.spans, plan.spans[1:], strict=False))
+    assert plan.ranges[0][0] == 0
+    assert plan.ranges[-1][1] == latent
+    assert all(b - a == 7 for a, b in plan.ranges)
+    assert all(b[0] <= a[1] - 1 for a, b in zip(plan.ranges, plan.ranges[1:], strict=False))
     assert f"{latent} latent frames are more than the 7" in plan.reason
 
 
@@ -32,9 +34,9 @@ def test_one_window_says_why(frames, wanted):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="--window is 5 or more"):
+    with pytest.raises(ValueError, match="choose a window of 5 frames or more"):
         windows.plan_windows(GRID, 49, 3)
-    with pytest.raises(ValueError, match="--window is 5 or more"):
+    with pytest.raises(ValueError, match="choose a window of 5 frames or more"):
         windows.plan_windows(GRID, 49, -5)
     with pytest.raises(ValueError, match="at most 1021 frames"):
         windows.plan_windows(GRID, 2001, 0)
@@ -46,7 +48,7 @@ class Pointwise:
     attention_hooks = feature_hooks = network = None
     seen = 0
 
-    def sigmas(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, schedule="native", shape=None):
         return [1 - i / steps for i in range(steps + 1)]
 
     def snap_timestep(self, sigma):
@@ -60,7 +62,7 @@ class Pointwise:
 def test_windows_of_a_field_that_looks_at_single_frames_change_nothing():
     z = torch.randn(1, 2, 31, 3, 3)
     field = Pointwise()
-    split = windows.apply_windows(field, windows.plan_windows(GRID, 121))
+    split = windows.apply_windows(as_field(field), windows.plan_windows(GRID, 121))
     expected = torch.sin(z) * 0.5
     assert torch.allclose(split.velocity(z, 0.5, None, branch="src+"), expected, atol=1e-6)
     assert field.seen == 7
@@ -78,6 +80,10 @@ def test_an_overlap_fades_from_one_window_to_the_next():
 
     spans = windows.Windows(((0, 4), (2, 6)), "")
     z = torch.zeros(1, 1, 6, 1, 1)
-    velocity = windows.apply_windows(Named(), spans).velocity(z, 0.5, None, branch="src+").flatten()
+    velocity = (
+        windows.apply_windows(as_field(Named()), spans)
+        .velocity(z, 0.5, None, branch="src+")
+        .flatten()
+    )
     # frame 2 is the third of the first window (weight 2) and the first of the second (weight 1)
     assert velocity.tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, 2, 2])

@@ -2,12 +2,29 @@
 and a common deviation.
 """
 
+import functools
+
 import torch
 
 from holdfast.models.base import Conditioning
-from holdfast.sampling.maths import shift_sigmas
+from holdfast.sampling.field import VelocityField, evaluate_in_turn
+from holdfast.sampling.schedules import shift_sigmas
 
 DEVIATION = 0.7
+
+
+def as_field(model):
+    """The velocity field of a model that has a velocity, sigmas and hooks; a field is one already."""
+    if isinstance(model, VelocityField):
+        return model
+    return VelocityField(
+        functools.partial(evaluate_in_turn, model.velocity),
+        model.sigmas,
+        model.snap_timestep,
+        model.attention_hooks,
+        model.feature_hooks,
+        model.network,
+    )
 
 
 class Gaussian:
@@ -18,7 +35,7 @@ class Gaussian:
     def __init__(self):
         self.branches, self.told = [], []
 
-    def sigmas(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, schedule="native", shape=None):
         even = torch.linspace(0.999, 0, steps + 1, dtype=torch.float64)
         return shift_sigmas(even, shift or 1.0).tolist()
 

@@ -15,13 +15,13 @@ from holdfast.models.modelscope import spec as modelscope
 from holdfast.models.stable_diffusion import spec as stable_diffusion
 from holdfast.models.svd import spec as svd
 from holdfast.models.wan import spec as wan
-from holdfast.pipeline.loop import Metered
+from holdfast.pipeline.metering import EvaluationMeter
 from holdfast.pipeline.progress import SavedProgress
 from holdfast.sampling import windows
 from holdfast.sampling.field import EditInputs, Pixels
 
 from .. import tiny
-from .analytic import last
+from .analytic import as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 RESAMPLES = {
@@ -101,17 +101,19 @@ class Case:
 
     @property
     def source(self):
-        return self.given.source
+        return self.given.latent
 
     def config(self, **settings):
         known = {f.name for f in dataclasses.fields(self.method.Config)}
-        wanted = {"steps": STEPS, "strength": 1.0, "grid": "own", "n_avg": 2, "worse": 1}
-        wanted |= {"tune": STEPS, "rank": 2} | settings
+        wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 2, "n_worst": 1}
+        wanted |= {"tuning_steps": STEPS, "rank": 2} | settings
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, cfg=None, field=None, start=None, **given):
         about = dataclasses.replace(self.given, **given)
-        return self.method.edit(field or self.backbone, about, cfg or self.config(), start)
+        return self.method.edit(
+            as_field(field or self.backbone), about, cfg or self.config(), start
+        )
 
     def part(self):
         """A mask of the first two columns."""
@@ -125,14 +127,14 @@ def test_equal_prompts_and_guidance_return_the_source_bit_for_bit(case):
         assert list(case.steps(case.config(strength=0.0))) == []
         return
     # a part that moves the reference alone, or looks at the clip alone, is off
-    parts = {"window": 0.0, "consistency": 0.0}
+    parts = {"smoothing": 0.0, "consistency": 0.0}
     cfg = case.config(source_guidance=3.0, target_guidance=3.0, **parts)
-    assert torch.equal(last(case.steps(cfg, tgt=case.given.src)), case.source)
+    assert torch.equal(last(case.steps(cfg, target=case.given.source)), case.source)
 
 
 def test_the_seed_decides_and_nothing_else(case):
     torch.manual_seed(1)
-    config = case.config(steps=2, tune=2)
+    config = case.config(steps=2, tuning_steps=2)
     first = last(case.steps(config, seed=1))
     torch.manual_seed(2)
     assert torch.equal(first, last(case.steps(config, seed=1)))
@@ -158,7 +160,7 @@ def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_pa
 
 def test_an_empty_mask_returns_the_source_and_a_full_one_changes_nothing(case):
     mask = torch.ones(1, 1, *case.source.shape[2:])
-    config = case.config(steps=2, tune=2)
+    config = case.config(steps=2, tuning_steps=2)
     kept = list(case.steps(config, mask=0 * mask))
     assert not kept or torch.equal(kept[-1].z, case.source)  # a method may find nothing to do
     if case.name not in STEERED:
@@ -204,12 +206,12 @@ class Watched:
 
 def test_all_branches_are_seen_by_their_names(case):
     watched = Watched(case.backbone)
-    field = Metered(watched)
-    last(case.steps(field=field))
+    meter = EvaluationMeter()
+    last(case.steps(field=meter.wrap(as_field(watched))))
     expected = BRANCHES.get(case.name, ["src+", "src-", "tgt+", "tgt-"])
     assert sorted(set(watched.branches)) == expected
     if case.name not in INVERTS:
-        assert field.evaluations == len(expected) * STEPS * getattr(case.config(), "n_avg", 1)
+        assert meter.evaluations == len(expected) * STEPS * getattr(case.config(), "n_avg", 1)
 
 
 def test_timesteps_are_whole_or_exact_as_asked(case):
@@ -218,7 +220,11 @@ def test_timesteps_are_whole_or_exact_as_asked(case):
     whole_grid = all(abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in levels)
     for timesteps in ("whole", "exact"):
         watched = Watched(case.backbone)
-        last(case.steps(case.config(timesteps=timesteps, steps=7, tune=1, n_avg=1), field=watched))
+        last(
+            case.steps(
+                case.config(timesteps=timesteps, steps=7, tuning_steps=1, n_avg=1), field=watched
+            )
+        )
         cut = [abs(case.backbone.snap_timestep(s) - s) < 1e-9 for s in watched.told]
         if timesteps == "whole" or not whole_grid:
             assert all(cut) == (timesteps == "whole"), timesteps
@@ -228,15 +234,15 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     long = Case(case.name, case.backbone, frames=13)
     one, two = (windows.plan_windows(case.backbone.clip_format, 13, w) for w in (13, 9))
     assert (one.count, two.count) == (1, 2)
-    config = long.config(steps=2, tune=2, n_avg=1)
+    config = long.config(steps=2, tuning_steps=2, n_avg=1)
     plain = last(long.steps(config))
     assert torch.equal(
-        last(long.steps(config, field=windows.apply_windows(case.backbone, one))), plain
+        last(long.steps(config, field=windows.apply_windows(case.backbone.field, one))), plain
     )
     watched = Watched(case.backbone)
     mask = torch.ones(1, 1, *long.source.shape[2:])
-    split = last(long.steps(config, field=windows.apply_windows(watched, two), mask=mask))
-    assert set(watched.frames) == {tuple(range(*span)) for span in two.spans}
+    split = last(long.steps(config, field=windows.apply_windows(as_field(watched), two), mask=mask))
+    assert set(watched.frames) == {tuple(range(*span)) for span in two.ranges}
     assert split.isfinite().all()
     if {
         "joint_attention",
@@ -250,8 +256,8 @@ def test_a_walk_of_one_or_two_steps_is_sound_and_one_of_none_does_nothing(steps,
     """Inversions walk from a level below the lowest, solvers look back: there must be one to look at."""
     for strength in (0.0, 0.01):
         assert list(case.steps(case.config(steps=steps, strength=strength))) == []
-    for conditions in ({}, {"tgt": case.given.src}):
-        edited = last(case.steps(case.config(steps=steps, tune=1), **conditions))
+    for conditions in ({}, {"target": case.given.source}):
+        edited = last(case.steps(case.config(steps=steps, tuning_steps=1), **conditions))
         assert edited.isfinite().all()
         assert edited.abs().max() < 1000
 
@@ -263,7 +269,7 @@ SHAPES = [(1, (32, 32)), (2, (32, 32)), (6, (32, 64)), (5, (64, 32)), (3, (30, 5
 def test_odd_clips(case, frames, size):
     """One frame, shorter than a group, not 4n+1, landscape, portrait, no legal size."""
     odd = Case(case.name, case.backbone, frames, size)
-    config = odd.config(steps=2, tune=1, n_avg=1)
+    config = odd.config(steps=2, tuning_steps=1, n_avg=1)
     plan = fitting.choose_fit(case.backbone.clip_format, frames, size)
     back = torch.stack(list(plan.to_clip(case.backbone.decode(last(odd.steps(config))))))
     assert back.shape == (frames, 3, *size)

@@ -5,26 +5,26 @@ import torch
 
 from holdfast import methods
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
-from holdfast.sampling.field import EditInputs, opened
+from holdfast.sampling.field import EditInputs, begin
 
-from .analytic import Gaussian, about
+from .analytic import Gaussian, about, as_field
 
-# steps, strength, grid, timesteps: of each method's authors, as docs/ says.
+# steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
-    "assd": (200, 1.0, "own", "whole"),
-    "dds": (200, 1.0, "own", "whole"),
-    "dfvedit": (50, 0.98, "own", "exact"),
-    "flowalign": (33, 1.0, "own", "exact"),
-    "flowanchor": (25, 0.92, "own", "whole"),
-    "flowdirector": (50, 0.8, "own", "whole"),
-    "flowdistill": (200, 1.0, "own", "whole"),
-    "flowedit": (50, 0.66, "own", "exact"),
-    "i2vedit": (25, 1.0, "own", "exact"),
-    "rfsolver": (25, 1.0, "own", "exact"),
-    "sdedit": (50, 0.7, "own", "whole"),
-    "sds": (200, 1.0, "own", "whole"),
+    "assd": (200, 1.0, "native", "whole"),
+    "dds": (200, 1.0, "native", "whole"),
+    "dfvedit": (50, 0.98, "native", "exact"),
+    "flowalign": (33, 1.0, "native", "exact"),
+    "flowanchor": (25, 0.92, "native", "whole"),
+    "flowdirector": (50, 0.8, "native", "whole"),
+    "flowdistill": (200, 1.0, "native", "whole"),
+    "flowedit": (50, 0.66, "native", "exact"),
+    "i2vedit": (25, 1.0, "native", "exact"),
+    "rfsolver": (25, 1.0, "native", "exact"),
+    "sdedit": (50, 0.7, "native", "whole"),
+    "sds": (200, 1.0, "native", "whole"),
     "uniedit": (25, 0.8, "euler", "exact"),
-    "wanedit": (50, 0.82, "own", "whole"),
+    "wanedit": (50, 0.82, "native", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 GIVEN = EditInputs(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
@@ -37,25 +37,25 @@ pytestmark = [
 @pytest.mark.parametrize("name", methods.names())
 def test_the_published_values(name):
     cfg = methods.load(name).Config()
-    assert (cfg.steps, cfg.strength, cfg.grid, cfg.timesteps) == PUBLISHED[name]
+    assert (cfg.steps, cfg.strength, cfg.schedule, cfg.timesteps) == PUBLISHED[name]
 
 
 class Asked(Gaussian):
-    def sigmas(self, steps, shift=None, grid="own", shape=None):
-        self.asked = (steps, shift, grid, tuple(shape))
+    def sigmas(self, steps, shift=None, schedule="native", shape=None):
+        self.asked = (steps, shift, schedule, tuple(shape))
         return super().sigmas(steps, shift)
 
 
 @pytest.mark.parametrize("name", methods.names())
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
-    """Steps, shift, grid and the latent's shape all reach the field."""
+    """Steps, shift, schedule and the latent's shape all reach the field."""
     field, module = Asked(), methods.load(name)
-    known = {"steps": 3, "strength": 0.7, "shift": 2.5, "grid": "wan", "inject": 0, "n_avg": 1}
+    known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
-    known |= {"fusion": 0.0, "flow": 0.0, "tune": 0, "sarp": 0.0, "matching": False}
+    known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
-    for _ in module.edit(field, GIVEN, cfg):
+    for _ in module.edit(as_field(field), GIVEN, cfg):
         pass
     walks = not issubclass(
         module.Config, DistillationConfig
@@ -69,10 +69,10 @@ WALKED = [(50, 0.66, 17), (25, 0.92, 2), (4, 0.3, 3)]
 @pytest.mark.parametrize(("steps", "strength", "first"), WALKED)
 def test_strength_is_the_rounded_share_of_the_levels_that_is_walked(steps, strength, first):
     cfg = methods.load("flowedit").Config(steps=steps, strength=strength)
-    assert opened(Gaussian(), GIVEN, cfg)[2] == first
+    assert begin(as_field(Gaussian()), GIVEN, cfg).first_step == first
 
 
 def test_uniedit_inverts_the_whole_levels_within_its_share():
     cfg = methods.load("uniedit").Config(steps=15, strength=0.58)  # 8.7: eight levels, not nine
-    steps = list(methods.load("uniedit").edit(Gaussian(), GIVEN, cfg))
+    steps = list(methods.load("uniedit").edit(as_field(Gaussian()), GIVEN, cfg))
     assert steps[0].count == 8

@@ -13,11 +13,13 @@ from holdfast.models import attention
 from holdfast.models.base import Prompt
 from holdfast.models.unet.adapter import NoiseSchedule
 from holdfast.models.vision.latent_flow import latent_flow
-from holdfast.sampling import maths
 from holdfast.sampling.field import EditInputs, ImageModel, Pixels
+from holdfast.sampling.guidance import guided_velocity
+from holdfast.sampling.masking import contrast_map
+from holdfast.sampling.noise import add_noise, keyed_integer, keyed_noise, predict_noise
 
 from .. import tiny
-from .analytic import DEVIATION, Gaussian, about, last
+from .analytic import DEVIATION, Gaussian, about, as_field, last
 
 SHAPE = (1, 2, 5, 3, 3)
 SOURCE = torch.randn(*SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -28,11 +30,13 @@ PLAIN = {"guidance": 1.0, "timesteps": "exact"}
 
 def run(name, given=GIVEN, field=None, **settings):
     module = methods.load(name)
-    return last(module.edit(field or Gaussian(), given, module.Config(**PLAIN, **settings)))
+    return last(
+        module.edit(as_field(field or Gaussian()), given, module.Config(**PLAIN, **settings))
+    )
 
 
 def level(cfg, i):
-    t = maths.keyed_integer(0, i, cfg.low, cfg.high)
+    t = keyed_integer(0, i, cfg.sigma_min, cfg.sigma_max)
     return Gaussian().sigmas(1000)[1000 - t]
 
 
@@ -46,15 +50,15 @@ def test_noise_predicted_through_the_velocity_is_what_a_noise_model_said():
     z, said = torch.randn(SHAPE, dtype=torch.float64), torch.randn(SHAPE, dtype=torch.float64)
     for sigma in (0.1, 0.5, 0.9):
         velocity = schedule.velocity(lambda x, t: said, z, sigma)
-        assert torch.allclose(maths.predict_noise(z, sigma, velocity), said)
+        assert torch.allclose(predict_noise(z, sigma, velocity), said)
 
 
 def test_levels_are_drawn_evenly_over_their_range_and_by_the_seed():
-    drawn = [maths.keyed_integer(0, i, 50, 949) for i in range(4000)]
+    drawn = [keyed_integer(0, i, 50, 949) for i in range(4000)]
     assert (min(drawn), max(drawn)) == (50, 948)
     assert sum(drawn) / len(drawn) == pytest.approx(499, abs=15)
-    assert drawn[:9] == [maths.keyed_integer(0, i, 50, 949) for i in range(9)]
-    assert drawn[:9] != [maths.keyed_integer(1, i, 50, 949) for i in range(9)]
+    assert drawn[:9] == [keyed_integer(0, i, 50, 949) for i in range(9)]
+    assert drawn[:9] != [keyed_integer(1, i, 50, 949) for i in range(9)]
 
 
 def test_dds_follows_its_equation_and_settles_at_the_difference_of_the_means():
@@ -67,22 +71,22 @@ def test_dds_follows_its_equation_and_settles_at_the_difference_of_the_means():
 
 
 def test_the_step_of_the_released_code_is_scaled_by_the_number_of_cells():
-    plain, scaled = (run("dds", steps=1, scale=s) - SOURCE for s in ("plain", "pixels"))
+    plain, scaled = (run("dds", steps=1, gradient_scale=s) - SOURCE for s in ("plain", "pixels"))
     assert torch.allclose(scaled, plain * 2000 / 9)
 
 
 def test_strength_is_the_share_of_the_iterations_that_are_done():
     module = methods.load("dds")
     cfg = module.Config(**PLAIN, steps=8, strength=0.5)
-    assert [s.index for s in module.edit(Gaussian(), GIVEN, cfg)] == [5, 6, 7, 8]
-    with pytest.raises(ValueError, match="low is below high = 100"):
-        module.Config(low=100, high=100)
+    assert [s.index for s in module.edit(as_field(Gaussian()), GIVEN, cfg)] == [5, 6, 7, 8]
+    with pytest.raises(ValueError, match="choose sigma_min below sigma_max"):
+        module.Config(sigma_min=100, sigma_max=100)
 
 
 def test_sds_keeps_what_dds_subtracts():
     cfg = methods.load("sds").Config(**PLAIN, steps=1)
-    sigma, eps = level(cfg, 0), maths.keyed_noise(SOURCE, 0, 0)
-    noisy = maths.add_noise(SOURCE, sigma, eps)
+    sigma, eps = level(cfg, 0), keyed_noise(SOURCE, 0, 0)
+    noisy = add_noise(SOURCE, sigma, eps)
     variance = (1 - sigma) ** 2 * DEVIATION**2 + sigma**2
     seen = sigma * (noisy - (1 - sigma) * TGT) / variance
     assert torch.allclose(run("sds", steps=1), SOURCE - 0.1 * (seen - eps))
@@ -100,25 +104,25 @@ def test_a_sliding_window_weighs_a_frame_and_its_neighbours_and_at_the_ends_what
 
 def test_the_adaptive_mask_in_both_readings():
     change = torch.tensor([0.1, -0.9, 0.86, 0.5]).view(1, 1, 4, 1, 1)
-    text, printed = (assd.Config(mask=m, tau=0.05) for m in ("text", "printed"))
-    assert assd.find_edited(change, text).flatten().tolist() == [False, True, True, False]
-    assert assd.find_edited(change, printed).flatten().tolist() == [True, False, False, True]
-    assert assd.find_edited(change, assd.Config(mask="off")).all()
+    text, printed = (assd.Config(smoothing_mask=m, tau=0.05) for m in ("text", "printed"))
+    assert assd.smoothing_mask(change, text).flatten().tolist() == [False, True, True, False]
+    assert assd.smoothing_mask(change, printed).flatten().tolist() == [True, False, False, True]
+    assert assd.smoothing_mask(change, assd.Config(smoothing_mask="off")).all()
 
 
 @pytest.mark.parametrize("target", ["prediction", "residual"])
 @pytest.mark.parametrize("mask", ["text", "off"])
 def test_the_reference_is_smoothed_where_the_mask_says(target, mask):
     wanted, known, eps = torch.randn(3, *SHAPE).unbind()
-    cfg = assd.Config(smooth_target=target, mask=mask, tau=0.3)
+    cfg = assd.Config(smooth_target=target, smoothing_mask=mask, tau=0.3)
     smooth = assd.smooth_over_time(known, 0.165)
     if target == "residual":
         smooth = assd.smooth_over_time(known - eps, 0.165) + eps
-    where = assd.find_edited(wanted - known, cfg)
+    where = assd.smoothing_mask(wanted - known, cfg)
     found = assd.reference(wanted, known, eps, cfg)
     assert torch.allclose(found[where], smooth[where])
     assert torch.equal(found[~where], known[~where])
-    assert torch.equal(assd.reference(wanted, known, eps, assd.Config(window=0.0)), known)
+    assert torch.equal(assd.reference(wanted, known, eps, assd.Config(smoothing=0.0)), known)
 
 
 def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
@@ -131,9 +135,15 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
             looked.append(z)
             return super().velocity(z, sigma, condition, branch=branch, frames=frames)
 
-    guide = ImageModel(Watched(), about(SRC), about(3 * TGT))
-    given = dataclasses.replace(GIVEN, guide=guide)
-    off = {"fusion": 0.0, "window": 0.0, "joint_guidance": 1.0, "stride": 2, "steps": 1}
+    guide = ImageModel(as_field(Watched()), about(SRC), about(3 * TGT))
+    given = dataclasses.replace(GIVEN, image_model=guide)
+    off = {
+        "fusion": 0.0,
+        "smoothing": 0.0,
+        "joint_guidance": 1.0,
+        "key_frame_stride": 2,
+        "steps": 1,
+    }
     cfg = assd.Config(**PLAIN, **off, joint=0.5)
     alone, both = (run("assd", given, joint=j, **off) for j in (0.0, 0.5))
     assert torch.allclose(alone, run("dds", steps=1))
@@ -142,9 +152,9 @@ def test_the_image_model_speaks_on_key_frames_at_the_same_level_and_noise():
     expected[:, :, ::2] = 0.1 * 0.5 * slope(sigma) * (3 * TGT - SRC)[:, :, ::2]
     assert torch.allclose(both - alone, expected)
     assert seen == [(sigma, (0, 2, 4))] * 2
-    noisy = maths.add_noise(SOURCE, sigma, maths.keyed_noise(SOURCE, 0, 0))[:, :, ::2]
+    noisy = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, 0))[:, :, ::2]
     assert all(torch.equal(z, noisy) for z in looked)
-    assert not assd.wants_guide(dataclasses.replace(cfg, joint=0.0))
+    assert not assd.METHOD.uses_image_model(dataclasses.replace(cfg, joint=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +165,11 @@ def clip_model():
 def velocities(backbone, cfg, source, target):
     """Of the target, while the source's attention is fused into it; and as the network alone has it."""
     src, tgt = (backbone.condition(Prompt(text)) for text in ("a red ball", "a blue ball"))
-    with assd.record_source(backbone, cfg) as seen:
-        maths.guided_velocity(backbone, source, 0.6, src, "src", 3.0)
-    with assd.fuse_source(backbone, cfg, seen):
-        fused = maths.guided_velocity(backbone, target, 0.6, tgt, "tgt", 3.0)
-    return fused, maths.guided_velocity(backbone, target, 0.6, tgt, "tgt", 3.0)
+    with assd.record_source(backbone.field, cfg) as seen:
+        guided_velocity(backbone.field, source, 0.6, src, "src", 3.0)
+    with assd.fuse_source(backbone.field, cfg, seen):
+        fused = guided_velocity(backbone.field, target, 0.6, tgt, "tgt", 3.0)
+    return fused, guided_velocity(backbone.field, target, 0.6, tgt, "tgt", 3.0)
 
 
 def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
@@ -172,20 +182,22 @@ def test_fusion_of_no_weight_is_stock_attention_bit_for_bit(clip_model):
 def test_fusion_of_equal_latents_and_prompts_is_stock_attention_bit_for_bit(clip_model):
     z = torch.randn(1, 4, 3, 4, 4)
     condition = clip_model.condition(Prompt("a red ball"))
-    stock = maths.guided_velocity(clip_model, z, 0.6, condition, "tgt", 3.0)
+    stock = guided_velocity(clip_model.field, z, 0.6, condition, "tgt", 3.0)
     for weight in (0.3, 1.0):
         cfg = assd.Config(fusion=weight)
-        with assd.record_source(clip_model, cfg) as seen:
-            maths.guided_velocity(clip_model, z, 0.6, condition, "src", 3.0)
-        with assd.fuse_source(clip_model, cfg, seen):
-            fused = maths.guided_velocity(clip_model, z, 0.6, condition, "tgt", 3.0)
+        with assd.record_source(clip_model.field, cfg) as seen:
+            guided_velocity(clip_model.field, z, 0.6, condition, "src", 3.0)
+        with assd.fuse_source(clip_model.field, cfg, seen):
+            fused = guided_velocity(clip_model.field, z, 0.6, condition, "tgt", 3.0)
         assert torch.equal(fused, stock)
 
 
 def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_model):
     """Against explicit maps of what the layer is given in both branches."""
-    (path,) = assd.find_last_layers(clip_model, 1)
-    spatial = [s for s in clip_model.attention_hooks.layers if s.kind == "self" and s.axis == "spatial"]
+    (path,) = assd.find_last_layers(clip_model.field, 1)
+    spatial = [
+        s for s in clip_model.attention_hooks.layers if s.kind == "self" and s.axis == "spatial"
+    ]
     assert path == spatial[-1].path
     assert path.startswith("up_blocks")
     source, target = torch.randn(2, 1, 4, 3, 4, 4).unbind()
@@ -200,7 +212,9 @@ def test_fusion_mixes_the_two_attentions_of_the_last_layers_over_space(clip_mode
         (q @ keys.transpose(-1, -2) * scale).softmax(-1) @ values
         for keys, values in ((k, v), (k_known, v_known))
     )
-    with assd.fuse_source(clip_model, assd.Config(fused=1), {there: (k_known, v_known)}):
+    with assd.fuse_source(
+        clip_model.field, assd.Config(fused_layers=1), {there: (k_known, v_known)}
+    ):
         ((_, rule),) = clip_model.attention_hooks.rules
         assert torch.allclose(rule(here, q, k, v), 0.2 * own + 0.8 * reference, atol=1e-5)
 
@@ -244,34 +258,37 @@ def test_the_consistency_gradient_is_the_slope_of_its_loss():
     assert (flowdistill.consistency_gradient(clean) * direction).sum() / 4 == pytest.approx(
         float(numeric), rel=1e-5
     )
-    assert not flowdistill.consistency_gradient(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max() > 1e-12
+    assert (
+        not flowdistill.consistency_gradient(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max()
+        > 1e-12
+    )
 
 
 def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
     pixels = Pixels(None, None, None, None, (1, 8, 8))
     given = dataclasses.replace(GIVEN, pixels=pixels)
-    off = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
+    off = {"flow": 0.0, "preservation": 0.0, "consistency": 0.0}
     assert torch.equal(run("flowdistill", given, steps=4, **off), run("dds", steps=4))
     z = run("dds", steps=1)
     cfg = flowdistill.Config(**PLAIN, steps=2)
-    eps = maths.keyed_noise(SOURCE, 0, 1)
+    eps = keyed_noise(SOURCE, 0, 1)
 
     def seen(clean, mean, sigma):
-        noisy = maths.add_noise(clean, sigma, eps)
+        noisy = add_noise(clean, sigma, eps)
         residual = noisy - (1 - sigma) * mean
         return sigma * residual / ((1 - sigma) ** 2 * DEVIATION**2 + sigma**2)
 
     sigma = level(cfg, 1)
     wanted = seen(z, TGT, sigma)
     change = wanted - seen(SOURCE, SRC, sigma)
-    before = maths.contrast_map(slope(level(cfg, 0)) * (SRC - TGT), "abs")
-    where = 0.9 * before + 0.1 * maths.contrast_map(change, "abs")
-    keeping = run("flowdistill", given, steps=2, **off | {"keep": 0.3})
+    before = contrast_map(slope(level(cfg, 0)) * (SRC - TGT), "abs")
+    where = 0.9 * before + 0.1 * contrast_map(change, "abs")
+    keeping = run("flowdistill", given, steps=2, **off | {"preservation": 0.3})
     # the first iteration starts at the source, where there is nothing to keep
     expected = z - 0.1 * (change + 0.3 * 2 * (1 - where) * (z - SOURCE))
     assert torch.allclose(keeping, expected, atol=1e-9)
     steady = run("flowdistill", given, steps=2, strength=0.5, **off | {"consistency": 0.3})
     wanted = seen(SOURCE, TGT, sigma)
-    clean = (maths.add_noise(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
+    clean = (add_noise(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
     step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.consistency_gradient(clean)
     assert torch.allclose(steady, SOURCE - 0.1 * step, atol=1e-9)

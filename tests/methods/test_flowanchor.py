@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from holdfast import methods
-from holdfast.methods import flowanchor
 from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
+from holdfast.models.attention import refinement
 from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Conditioning, Prompt
 
@@ -32,7 +32,7 @@ def test_gamma_zero_and_one_frame_leave_the_signal(case):
     flowedit = methods.load("flowedit")
     guidance = {"source_guidance": 2.0, "target_guidance": 4.0}
     cfg = flowedit.Config(steps=4, strength=1.0, timesteps="whole", **guidance)
-    plain = last(flowedit.edit(case.backbone, case.given, cfg))
+    plain = last(flowedit.edit(case.backbone.field, case.given, cfg))
     assert torch.equal(last(case.steps(case.config(gamma=0.0, **guidance))), plain)
     one = Case("flowanchor", case.backbone, frames=1)
     loud, silent = (last(one.steps(one.config(gamma=g))) for g in (5.0, 0.0))
@@ -43,7 +43,7 @@ def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypa
     sites = []
     monkeypatch.setattr(RefinementRule, "__call__", lambda self, site, q, k, v: sites.append(site))
     levels = case.backbone.sigmas(4)
-    for by, count in (("level", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
+    for by, count in (("sigma", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
         sites.clear()
         last(case.steps(case.config(tau_by=by), mask=case.part()))
         layers = len(case.backbone.transformer.blocks)
@@ -58,9 +58,11 @@ def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
         seen.append(inside)
         return torch.zeros_like(q)
 
-    monkeypatch.setattr(flowanchor, "refine_attention", look)
+    monkeypatch.setattr(refinement, "refine_attention", look)
     next(case.steps(mask=case.part()))
-    f, h, w = (n // p for n, p in zip(case.source.shape[2:], case.backbone.clip_format.patch, strict=True))
+    f, h, w = (
+        n // p for n, p in zip(case.source.shape[2:], case.backbone.clip_format.patch, strict=True)
+    )
     covered = seen[0].view(f, h, w)
     patch = case.backbone.clip_format.patch[2]
     assert covered[..., : 2 // patch].all()
@@ -75,7 +77,7 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
         seen.append((target, how))
         return q
 
-    monkeypatch.setattr(flowanchor, "refine_attention", look)
+    monkeypatch.setattr(refinement, "refine_attention", look)
     site = Layer("a", "block", 0, "cross", "joint", (1, 2, 2), (0,), text_span=(3, 8))
     q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 8, 2)
     condition = Conditioning(None, None, token_count=2, edit_tokens=(1,))
@@ -107,7 +109,9 @@ def test_it_is_the_same_whatever_the_batch_runs_over(axis):
 
     def laid(x, axis):  # 1 heads N d -> B heads n d
         heads = [
-            site(axis).to_tokens(x[:, i, :, j].view(1, 1, f, h, w)) for i in range(2) for j in range(8)
+            site(axis).to_tokens(x[:, i, :, j].view(1, 1, f, h, w))
+            for i in range(2)
+            for j in range(8)
         ]
         return torch.stack(heads, -1).unflatten(-1, (2, 8)).transpose(1, 2)
 
@@ -130,7 +134,9 @@ def test_the_refinement_runs_in_bfloat16(tiny_wan):
     mask[..., :3] = 1
     results = []
     for backbone in (tiny_wan, half):
-        with attention.use_rule(backbone, RefinementRule(mask, condition, Config()), RefinementRule.where):
+        with attention.use_rule(
+            backbone, RefinementRule(mask, condition, Config()), RefinementRule.where
+        ):
             results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
     assert torch.allclose(*results, atol=0.05)
 

@@ -7,23 +7,24 @@ import torch
 
 from holdfast.media.clip_format import ClipFormat
 from holdfast.methods import i2vedit
-from holdfast.methods.i2vedit import attention as _matched
-from holdfast.methods.i2vedit import propagation
+from holdfast.methods.i2vedit import attention as i2vedit_attention
+from holdfast.methods.i2vedit import conditions, long_clip, segment
 from holdfast.models import attention
 from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Prompt
 from holdfast.pipeline import planning
-from holdfast.pipeline.loop import Watched
+from holdfast.pipeline.metering import LivePreview
 from holdfast.pipeline.progress import SavedProgress
 from holdfast.pipeline.task import EditTask
-from holdfast.sampling import segments
+from holdfast.sampling import adapters as adapters_of
+from holdfast.sampling import inversion, segments
 from holdfast.sampling.field import EditInputs, Pixels
 
 from .. import tiny
 from .analytic import last
 
 SPANS = ((0, 3), (2, 5))
-QUICK = i2vedit.Config(steps=3, tune=0, sarp=0.0)
+QUICK = i2vedit.Config(steps=3, tuning_steps=0, sarp=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def given(backbone):
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
     src, tgt = (backbone.condition(Prompt(image=x)) for x in (frames[0], 1 - frames[0]))
     pixels = Pixels(lambda: frames, *ways)
-    return EditInputs(backbone.encode(frames), src, tgt, pixels=pixels, spans=SPANS)
+    return EditInputs(backbone.encode(frames), src, tgt, pixels=pixels, segments=SPANS)
 
 
 @pytest.fixture(autouse=True)
@@ -48,19 +49,19 @@ def no_graph():
 
 def test_clips_share_a_frame_and_the_last_may_be_short():
     grid = ClipFormat((1, 8, 8), (1, 1, 1), 8, 64 * 64, train_frames=14, max_frames=999)
-    assert segments.plan_segments(grid, 14).spans == ((0, 14),)
-    assert segments.plan_segments(grid, 15).spans == ((0, 14), (13, 15))
-    assert segments.plan_segments(grid, 40).spans == ((0, 14), (13, 27), (26, 40))
-    assert segments.plan_segments(grid, 40, 21).spans == ((0, 21), (20, 40))
+    assert segments.plan_segments(grid, 14).ranges == ((0, 14),)
+    assert segments.plan_segments(grid, 15).ranges == ((0, 14), (13, 15))
+    assert segments.plan_segments(grid, 40).ranges == ((0, 14), (13, 27), (26, 40))
+    assert segments.plan_segments(grid, 40, 21).ranges == ((0, 21), (20, 40))
     assert segments.plan_segments(grid, 40, 0).count == 1
-    with pytest.raises(ValueError, match="--window is 2 or more"):
+    with pytest.raises(ValueError, match="choose a window of 2 frames or more"):
         segments.plan_segments(grid, 40, 1)
 
 
 def test_one_clip_is_what_it_is_without_clips(backbone, given):
-    alone = dataclasses.replace(given, spans=())
-    whole = dataclasses.replace(given, spans=((0, 5),))
-    a, b = (last(i2vedit.edit(backbone, g, QUICK)) for g in (alone, whole))
+    alone = dataclasses.replace(given, segments=())
+    whole = dataclasses.replace(given, segments=((0, 5),))
+    a, b = (last(i2vedit.edit(backbone.field, g, QUICK)) for g in (alone, whole))
     assert torch.equal(a, b)
 
 
@@ -68,39 +69,41 @@ def test_the_second_clip_begins_with_the_last_latent_of_the_first_and_is_its_own
     backbone, given, monkeypatch
 ):
     """Its image latent is that very latent, not one that went through pixels; its own version of the frame goes."""
-    cfg = dataclasses.replace(QUICK, interval=False)
+    cfg = dataclasses.replace(QUICK, attend_first_segment=False)
     told = []
     condition = backbone.condition
     monkeypatch.setattr(backbone, "condition", lambda p: told.append(p) or condition(p))
     ways = dataclasses.replace(given.pixels, condition=backbone.condition)
-    z = last(i2vedit.edit(backbone, dataclasses.replace(given, pixels=ways), cfg))
-    first = propagation.cut_segment(given, SPANS[0], given.source, QUICK)
-    assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone, first, cfg)))
+    z = last(i2vedit.edit(backbone.field, dataclasses.replace(given, pixels=ways), cfg))
+    first = long_clip.cut_segment(given, SPANS[0], given.latent, QUICK)
+    assert torch.equal(z[:, :, :3], last(i2vedit.edit(backbone.field, first, cfg)))
     (handed,) = [p for p in told if p.latent is not None]
     assert torch.equal(handed.latent, z[:, :, 2:3])
     made = condition(handed)
     scale = backbone.parts["vae"].config.scaling_factor
     assert torch.allclose(made.positive.latents, z[:, :, 2] / scale)
-    second = propagation.cut_segment(given, SPANS[1], z, QUICK)
-    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg))[:, :, 1:])
+    second = long_clip.cut_segment(given, SPANS[1], z, QUICK)
+    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone.field, second, cfg))[:, :, 1:])
 
 
 def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkeypatch):
     """Keys and values over time are twice as long, in inversion and in both of the target's calls."""
     lengths = []
-    real = _matched.attended
+    real = i2vedit_attention.scaled_dot_product_attention
 
     def spied(q, k, v):
         lengths.append((q.shape[2], k.shape[2]))
         return real(q, k, v)
 
-    monkeypatch.setattr(_matched, "attended", spied)
+    monkeypatch.setattr(i2vedit_attention, "scaled_dot_product_attention", spied)
     cfg = dataclasses.replace(QUICK, matching=False, motion="none")
-    with_first = last(i2vedit.edit(backbone, given, cfg))
+    with_first = last(i2vedit.edit(backbone.field, given, cfg))
     layers = backbone.attention_hooks.count_layers("self", "temporal")
     # 3 inversions; at 3 edit steps both target calls of the second clip
     assert lengths == [(3, 6)] * (layers * (3 + 2 * 3))
-    without = last(i2vedit.edit(backbone, given, dataclasses.replace(cfg, interval=False)))
+    without = last(
+        i2vedit.edit(backbone.field, given, dataclasses.replace(cfg, attend_first_segment=False))
+    )
     assert torch.equal(with_first[:, :, :3], without[:, :, :3])
     assert not torch.allclose(with_first[:, :, 3:], without[:, :, 3:], atol=1e-4)
 
@@ -108,19 +111,21 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
 def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
     """Run again, the first clip's layers hold what they held when it was edited."""
     cfg, seen = dataclasses.replace(QUICK, steps=3), {}
-    first = propagation.cut_segment(given, SPANS[0], given.source, QUICK)
+    first = long_clip.cut_segment(given, SPANS[0], given.latent, QUICK)
     kept = {}
-    with attention.record(backbone, propagation.is_temporal_self, lambda site, q, k, v: k) as found:
-        for step in propagation.edit_segment(backbone, first, cfg, None):
-            kept |= propagation.first_segment_state(step, cfg)
+    with attention.record(
+        backbone, i2vedit_attention.is_temporal_self, lambda site, q, k, v: k
+    ) as found:
+        for step in segment.edit_segment(backbone.field, first, cfg, None):
+            kept |= long_clip.first_segment_state(step, cfg)
             seen[step.stage, step.index] = dict(found)
             found.clear()
-    known = propagation._first(given, SPANS[0], kept, cfg)
+    known = long_clip.load_first_segment(given, SPANS[0], kept, cfg)
     levels = backbone.sigmas(3)
-    rising = propagation.inversion.inversion_sigmas(levels)
-    field = propagation.FieldPair(backbone, backbone, None)
+    rising = inversion.inversion_sigmas(levels)
+    field = segment.FieldPair(backbone.field, backbone.field, None)
     for j in range(3):
-        there = propagation.run_first_segment_edit(field, known, rising, levels, cfg, j)
+        there = segment.attend_in_edit(field, known, rising, levels, cfg, j)
         then = seen["edit", j + 1]
         for site, k in then.items():
             assert torch.allclose(there[site.path, site.branch][1], k, atol=1e-5), (j, site.path)
@@ -129,8 +134,8 @@ def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given)
 
 @pytest.mark.parametrize("tune", [0, 2])
 def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, tmp_path):
-    cfg = i2vedit.Config(steps=2, tune=tune, rank=2)
-    whole = list(i2vedit.edit(backbone, given, cfg))
+    cfg = i2vedit.Config(steps=2, tuning_steps=tune, rank=2)
+    whole = list(i2vedit.edit(backbone.field, given, cfg))
     per_clip = [("tune", tune)] * bool(tune) + [("invert", 2), ("edit", 2)]
     expected = []
     for n in range(2):
@@ -141,37 +146,44 @@ def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, 
     for at, step in enumerate(whole):
         store.save(step)
         saved, _ = store.load()
-        rest = list(i2vedit.edit(backbone, given, cfg, saved))
+        rest = list(i2vedit.edit(backbone.field, given, cfg, saved))
         assert len(rest) == len(whole) - 1 - at
         assert torch.equal((rest or [saved])[-1].z, whole[-1].z), at
 
 
 def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
-    mask = torch.zeros(1, 1, *given.source.shape[2:])
+    mask = torch.zeros(1, 1, *given.latent.shape[2:])
     mask[..., :2] = 1
-    z = last(i2vedit.edit(backbone, dataclasses.replace(given, mask=mask), QUICK))
+    z = last(i2vedit.edit(backbone.field, dataclasses.replace(given, mask=mask), QUICK))
     outside = mask.expand_as(z) == 0
-    assert torch.equal(z[outside], given.source[outside])
-    assert not torch.allclose(z[~outside], given.source[~outside], atol=1e-3)
+    assert torch.equal(z[outside], given.latent[outside])
+    assert not torch.allclose(z[~outside], given.latent[~outside], atol=1e-3)
 
 
 def test_a_key_frame_begins_a_clip_of_its_own(backbone, given):
     grid = ClipFormat((1, 8, 8), (1, 1, 1), 8, 64 * 64, train_frames=14, max_frames=999)
-    assert segments.plan_segments(grid, 5, None, (3,)).spans == ((0, 3), (3, 5))
-    assert segments.plan_segments(grid, 40, None, (20,)).spans == ((0, 14), (13, 20), (20, 34), (33, 40))
-    cfg = dataclasses.replace(QUICK, interval=False)
+    assert segments.plan_segments(grid, 5, None, (3,)).ranges == ((0, 3), (3, 5))
+    assert segments.plan_segments(grid, 40, None, (20,)).ranges == (
+        (0, 14),
+        (13, 20),
+        (20, 34),
+        (33, 40),
+    )
+    cfg = dataclasses.replace(QUICK, attend_first_segment=False)
     key = torch.full((3, 32, 32), 0.5)
-    keyed = dataclasses.replace(given, spans=((0, 3), (3, 5)), keys={3: key})
-    z = last(i2vedit.edit(backbone, keyed, cfg))
-    second = propagation.cut_segment(keyed, (3, 5), z, cfg)
+    keyed = dataclasses.replace(given, segments=((0, 3), (3, 5)), keyframes={3: key})
+    z = last(i2vedit.edit(backbone.field, keyed, cfg))
+    second = long_clip.cut_segment(keyed, (3, 5), z, cfg)
     told = backbone.condition(Prompt(image=key)).positive
-    assert all(torch.equal(a, b) for a, b in zip(second.tgt.positive, told, strict=True))
-    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone, second, cfg)))
+    assert all(torch.equal(a, b) for a, b in zip(second.target.positive, told, strict=True))
+    assert torch.equal(z[:, :, 3:], last(i2vedit.edit(backbone.field, second, cfg)))
 
 
 def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_both_clips_keys():
     """Against explicit maps: softmax(Q0 [K0 first; K0]^T) [V first; V] in the early steps, the edit's own after."""
-    site = Layer("x", "down", 0, "self", "temporal", token_grid=(3, 2, 2), frames=(0, 1, 2), branch="tgt+")
+    site = Layer(
+        "x", "down", 0, "self", "temporal", token_grid=(3, 2, 2), frames=(0, 1, 2), branch="tgt+"
+    )
     generator = torch.Generator().manual_seed(0)
     q, k, v, q0, k0, v0 = torch.randn(6, 4, 2, 3, 8, generator=generator).unbind()
     first, source = torch.randn(2, 3, 4, 2, 3, 8, generator=generator).unbind()
@@ -183,26 +195,26 @@ def test_the_sources_attention_over_time_stands_in_with_the_edits_values_and_bot
         return (q @ k.mT / 8**0.5).softmax(-1) @ v
 
     about = EditInputs(None, None, None)
-    rule = _matched.matching_rule(seen, there, about, cfg, 4)
+    rule = i2vedit_attention.matching_rule(seen, there, about, cfg, 4)
     values = torch.cat((first[2], v), 2)
     expected = naive(q0, torch.cat((source[1], k0), 2), values)
     assert torch.allclose(rule(site, q, k, v), expected, atol=1e-5)
-    late = _matched.matching_rule(seen, there, about, cfg, 9)
+    late = i2vedit_attention.matching_rule(seen, there, about, cfg, 9)
     expected = naive(q, torch.cat((first[1], k), 2), values)
     assert torch.allclose(late(site, q, k, v), expected, atol=1e-5)
-    alone = _matched.matching_rule(seen, {}, about, cfg, 4)
+    alone = i2vedit_attention.matching_rule(seen, {}, about, cfg, 4)
     assert torch.allclose(alone(site, q, k, v), naive(q0, k0, v), atol=1e-5)
-    assert _matched.matching_rule(seen, {}, about, cfg, 9)(site, q, k, v) is None
+    assert i2vedit_attention.matching_rule(seen, {}, about, cfg, 9)(site, q, k, v) is None
 
 
 def test_the_first_clip_is_run_again_with_its_own_adapters(backbone, given):
-    paths = propagation.tuning.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
-    with propagation.tuning.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
+    paths = adapters_of.find_layers(backbone.network, backbone.attention_hooks.layers, "attention")
+    with adapters_of.mount_adapters(backbone.network, paths, 2, seed=0) as adapters:
         own, other = adapters.tensors(), {}
         for name, value in own.items():
             other[name] = torch.ones_like(value)
-        field = propagation.FieldPair(backbone, backbone, adapters)
-        with field.with_adapters(other, own):
+        field = segment.FieldPair(backbone.field, backbone.field, adapters)
+        with field.swap_adapters(other, own):
             assert all(torch.equal(a, other[n]) for n, a in adapters.tensors().items())
         assert all(torch.equal(a, own[n]) for n, a in adapters.tensors().items())
 
@@ -225,9 +237,11 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     ways = dataclasses.replace(
         given.pixels, condition=condition, encode=encode, frames=lambda: flat
     )
-    about = dataclasses.replace(given, pixels=ways, shown=1 - flat[0])
-    cfg = i2vedit.Config(steps=2, tune=1, rank=2, sarp=0.005, interval=False, variant="released")
-    last(i2vedit.edit(backbone, about, cfg))
+    about = dataclasses.replace(given, pixels=ways, first_frame=1 - flat[0])
+    cfg = i2vedit.Config(
+        steps=2, tuning_steps=1, rank=2, sarp=0.005, attend_first_segment=False, variant="released"
+    )
+    last(i2vedit.edit(backbone.field, about, cfg))
     edit, tune, invert = asked[:3]
     assert (edit.noise_target, edit.time_ids) == ("latent", None)
     assert torch.equal(edit.image, 1 - flat[0])
@@ -236,7 +250,9 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert (invert.noise_target, invert.time_ids) == ("pixels", (8, 127, 0.02))
     assert torch.equal((invert.image * 255).round() / 255, invert.image)
     first = torch.stack(flat[:1])
-    own, clips = (propagation.perturb_flat_areas(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0))
+    own, clips = (
+        conditions.perturb_flat_areas(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0)
+    )
     assert torch.equal(invert.image, own.floor() / 255)
     assert not torch.equal(invert.image, clips.floor() / 255)
     assert encoded
@@ -248,7 +264,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
 
 def test_the_released_first_frame_has_noise_of_its_own():
     flat = torch.full((1, 3, 32, 32), 0.3)
-    clip, first = (propagation.perturb_flat_areas(flat, 0, draw, 0.005) for draw in (0, 1))
+    clip, first = (conditions.perturb_flat_areas(flat, 0, draw, 0.005) for draw in (0, 1))
     assert not torch.equal(clip, first)
     assert (clip - first).abs().max() < 0.02
 
@@ -258,22 +274,24 @@ def test_the_plan_says_how_later_clips_see_the_first():
     task = EditTask("", "", method="i2vedit")
 
     def reason(frames, interval):
-        cfg = i2vedit.Config(interval=interval)
+        cfg = i2vedit.Config(attend_first_segment=interval)
         return planning.split_clip(task, i2vedit, cfg, grid, frames, ()).reason
 
-    assert "twice their evaluations" in reason(20, True)
-    assert "do not look at the first" in reason(20, False)
-    assert "later clips" not in reason(14, True)
+    assert "doubles their evaluations" in reason(20, True)
+    assert "do not attend to the first" in reason(20, False)
+    assert "later segments" not in reason(14, True)
 
 
 def test_the_preview_of_a_long_clip_shows_its_parts_as_they_come(backbone, given):
     """From the second part on it showed the source: a part's calls are shorter than the clip."""
-    seen = Watched(backbone, given.source)
-    shown = [(step, seen.after(step)) for step in i2vedit.edit(seen, given, QUICK)]
-    assert all(clean.shape == given.source.shape for _, clean in shown)
+    seen = LivePreview(given.latent)
+    shown = [
+        (step, seen.after(step)) for step in i2vedit.edit(seen.wrap(backbone.field), given, QUICK)
+    ]
+    assert all(clean.shape == given.latent.shape for _, clean in shown)
     (begin, shown_first), (end, shown_last) = shown[0], shown[-1]
     assert begin.stage == "invert"
-    assert torch.equal(shown_first, given.source)
+    assert torch.equal(shown_first, given.latent)
     assert torch.equal(shown_last[:, :, :3], end.z[:, :, :3])  # of the part that is done
-    assert torch.equal(shown_last[:, :, 3:], seen.part[:, :, 1:])
-    assert not torch.allclose(shown_last[:, :, 3:], given.source[:, :, 3:], atol=1e-2)
+    assert torch.equal(shown_last[:, :, 3:], seen._segment[:, :, 1:])
+    assert not torch.allclose(shown_last[:, :, 3:], given.latent[:, :, 3:], atol=1e-2)

@@ -16,15 +16,22 @@ from holdfast.base import names
 from holdfast.models.attention import blending
 from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.models.svd.adapter import StableVideo
-from holdfast.sampling import maths
 from holdfast.sampling.field import EditInputs, Pixels
+from holdfast.sampling.masking import apply_mask, blend_by_mask
+from holdfast.sampling.schedules import flow_sigmas
+from holdfast.sampling.solvers import UniPC
 
-from .analytic import Gaussian, about, last
+from .analytic import Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
 METHODS = [name for name in names.list_modules("holdfast.methods") if name != "i2vedit"]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-EDGES = {"window": 0.5, "flow": 0.5, "low": 1, "high": 1000}  # the ends of what settings allow
+EDGES = {
+    "smoothing": 0.5,
+    "flow": 0.5,
+    "sigma_min": 1,
+    "sigma_max": 1000,
+}  # the ends of what settings allow
 
 
 @functools.cache
@@ -42,10 +49,10 @@ class On(Gaussian):
         super().__init__()
         self.kind = kind
 
-    def sigmas(self, steps, shift=None, grid="own", shape=None):
+    def sigmas(self, steps, shift=None, schedule="native", shape=None):
         if self.kind in ("wan", "euler"):
-            return maths.flow_sigmas(self.kind, steps, shift or 3.0, own="wan").tolist()
-        return source_of_levels(self.kind).sigmas(steps, shift, "own")
+            return flow_sigmas(self.kind, steps, shift or 3.0, native="wan").tolist()
+        return source_of_levels(self.kind).sigmas(steps, shift, "native")
 
     def snap_timestep(self, sigma):
         if self.kind in ("wan", "euler"):
@@ -64,7 +71,7 @@ def given(frames, mask=None):
 
 def config(method, **settings):
     known = {f.name for f in dataclasses.fields(method.Config)}
-    wanted = {"inject": 0, "n_avg": 2, "worse": 1, "joint": 0.0, "fusion": 0.0} | settings
+    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0} | settings
     return method.Config(**{name: value for name, value in wanted.items() if name in known})
 
 
@@ -75,8 +82,8 @@ def test_a_method_ends_in_numbers_from_pure_noise_down_and_from_the_lowest_level
     for steps, strength, frames in itertools.product((1, 3), (1.0, 1e-9), (1, 3)):
         cfg = config(method, steps=steps, strength=strength, **EDGES)
         about_it = given(frames)
-        z = about_it.source
-        for step in method.edit(On(kind), about_it, cfg):
+        z = about_it.latent
+        for step in method.edit(as_field(On(kind)), about_it, cfg):
             z = step.z
         assert z.isfinite().all(), (steps, strength, frames)
         assert z.abs().max() < 1e3, (steps, strength, frames)
@@ -88,11 +95,11 @@ def test_unipc_starts_from_pure_noise_as_from_just_below():
 
     torch.manual_seed(0)
     begin, answers = torch.randn(1, 3, 2, 4, 4).double(), torch.randn(6, 1, 3, 2, 4, 4).double()
-    levels = maths.flow_sigmas("euler", 6, 3.0, own="wan").tolist()
+    levels = flow_sigmas("euler", 6, 3.0, native="wan").tolist()
     assert levels[0] == 1
 
     def walked(levels):
-        z, solver = begin, maths.UniPC()
+        z, solver = begin, UniPC()
         for i in range(6):
             z, solver = solver.step(z, answers[i], levels[i], levels[i + 1], last=i == 5)
         return z
@@ -138,20 +145,22 @@ def test_infinity_outside_a_mask_leaves_the_source_there_and_the_edit_inside(nam
     mask[..., :2] = 1
     method = methods.load(name)
     # FlowDirector's published average picks the worse flows by all places, edited or not
-    cfg = config(method, steps=3, strength=1.0, window=0.165, averaging="released")
-    edited = last(method.edit(Broken(value), given(3, mask), cfg))
-    assert torch.equal(edited[..., 2:], given(3).source[..., 2:])
-    assert torch.equal(edited[..., :2], last(method.edit(On("wan"), given(3, mask), cfg))[..., :2])
+    cfg = config(method, steps=3, strength=1.0, smoothing=0.165, averaging="released")
+    edited = last(method.edit(as_field(Broken(value)), given(3, mask), cfg))
+    assert torch.equal(edited[..., 2:], given(3).latent[..., 2:])
+    assert torch.equal(
+        edited[..., :2], last(method.edit(as_field(On("wan")), given(3, mask), cfg))[..., :2]
+    )
 
 
 def test_no_number_inside_a_mask_stays_one_and_weights_between_mix():
     weight = torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0])
     a = torch.tensor([torch.inf, torch.nan, 4.0, 3.0, torch.nan])
     b = torch.tensor([1.0, 2.0, 8.0, torch.inf, 1.0])
-    mixed = maths.blend_by_mask(weight, a, b)
+    mixed = blend_by_mask(weight, a, b)
     assert mixed[:4].tolist() == [1, 2, 7, 3]
     assert mixed[4].isnan()
-    masked = maths.apply_mask(weight, a)
+    masked = apply_mask(weight, a)
     assert masked[:4].tolist() == [0, 0, 1, 3]
     assert masked[4].isnan()
 

@@ -11,11 +11,12 @@ from holdfast import methods
 from holdfast.models import attention
 from holdfast.models.attention.hooks import Layer, LayerHooks
 from holdfast.models.base import Prompt
-from holdfast.sampling import inversion
+from holdfast.sampling import inversion, solvers
 from holdfast.sampling.field import EditInputs
-from holdfast.sampling.maths import add_noise, guided_velocity, keyed_noise
+from holdfast.sampling.guidance import guided_velocity
+from holdfast.sampling.noise import add_noise, keyed_noise
 
-from .analytic import DEVIATION, Gaussian, about, last
+from .analytic import DEVIATION, Gaussian, about, as_field, last
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
@@ -30,7 +31,7 @@ GIVEN = EditInputs(SOURCE, about(SRC), about(TGT))
 
 def run(name, field=None, **settings):
     module = methods.load(name)
-    return last(module.edit(field or Gaussian(), GIVEN, module.Config(**settings)))
+    return last(module.edit(as_field(field or Gaussian()), GIVEN, module.Config(**settings)))
 
 
 @pytest.mark.parametrize("steps", [3, 20])
@@ -60,7 +61,9 @@ def test_flowedit_averages_over_noises_that_differ():
     field = Watched()
     run("flowedit", field, steps=4, strength=0.5, n_avg=3, source_guidance=1.0)
     levels = field.sigmas(4)
-    expected = [add_noise(SOURCE, levels[i], keyed_noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)]
+    expected = [
+        add_noise(SOURCE, levels[i], keyed_noise(SOURCE, 0, i, k)) for i in (2, 3) for k in range(3)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
@@ -73,8 +76,8 @@ def test_flowedit_from_the_middle_follows_its_equation():
 
     def slope(y, sigma):
         q = add_noise(SOURCE, sigma, torch.zeros_like(SOURCE))
-        ahead = field.velocity(q + y, sigma, GIVEN.tgt, branch="tgt+")
-        return ahead - field.velocity(q, sigma, GIVEN.src, branch="src+")
+        ahead = field.velocity(q + y, sigma, GIVEN.target, branch="tgt+")
+        return ahead - field.velocity(q, sigma, GIVEN.source, branch="src+")
 
     y, count = torch.zeros_like(SOURCE), 400
     for k in range(count):
@@ -157,9 +160,9 @@ def test_flowalign_follows_its_equation():
         sigma, sigma_next = levels[i], levels[i + 1]
         q = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, i))
         p = z + q - SOURCE
-        v_q = field.velocity(q, sigma, GIVEN.src, branch="src+")
-        towards = field.velocity(p, sigma, GIVEN.tgt, branch="tgt+")
-        away = field.velocity(p, sigma, GIVEN.src, branch="src+")
+        v_q = field.velocity(q, sigma, GIVEN.source, branch="src+")
+        towards = field.velocity(p, sigma, GIVEN.target, branch="tgt+")
+        away = field.velocity(p, sigma, GIVEN.source, branch="src+")
         v_p = away + w * (towards - away)
         pull = (q - sigma * v_q) - (p - sigma * v_p)
         z = z + (sigma_next - sigma) * (v_p - v_q) + zeta * pull
@@ -174,10 +177,10 @@ def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():
     for i in range(steps):
         eps = keyed_noise(SOURCE, 0, i)
         v_target = field.velocity(
-            add_noise(by_hand, levels[i], eps), levels[i], GIVEN.tgt, branch="tgt+"
+            add_noise(by_hand, levels[i], eps), levels[i], GIVEN.target, branch="tgt+"
         )
         v_source = field.velocity(
-            add_noise(SOURCE, levels[i], eps), levels[i], GIVEN.src, branch="src+"
+            add_noise(SOURCE, levels[i], eps), levels[i], GIVEN.source, branch="src+"
         )
         by_hand = by_hand + (levels[i + 1] - levels[i]) * (v_target - v_source)
     edited = run("dfvedit", steps=steps, strength=1.0, source_guidance=1.0, target_guidance=1.0)
@@ -223,7 +226,7 @@ def test_flowanchor_gain_by_length(frames, gain):
         source, *(about(torch.randn(source.shape, dtype=torch.float64)) for _ in range(2))
     )
     configs = [module.Config(steps=1, strength=1.0, gamma=g) for g in (1, 0)]
-    edited, plain = (last(module.edit(Gaussian(), given, cfg)) for cfg in configs)
+    edited, plain = (last(module.edit(as_field(Gaussian()), given, cfg)) for cfg in configs)
     assert ((edited - source) / (plain - source)).max().item() == pytest.approx(1 + gain, abs=1e-3)
 
 
@@ -263,12 +266,12 @@ def test_midpoint_is_of_second_order_and_uni_inversion_returns_exactly_along_its
     levels = list(reversed(field.sigmas(400)))[:301]
 
     def velocity(z, sigma):
-        return field.velocity(z, sigma, GIVEN.src, branch="src+")
+        return field.velocity(z, sigma, GIVEN.source, branch="src+")
 
     def climb(count):
         z = SOURCE
         for a, b in itertools.pairwise(levels[:: 300 // count]):
-            z = inversion.midpoint_step(velocity, z, a, b)
+            z = solvers.midpoint_step(velocity, z, a, b)
         return z
 
     exact = climb(300)
@@ -292,7 +295,9 @@ def test_rfsolver_transports_the_inverted_source():
 
 def run_with_door(name, **settings):
     class WithDoor(Gaussian):
-        attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("a", "block", 0, "self", "joint")])
+        attention_hooks = LayerHooks(
+            lambda door: lambda: None, [Layer("a", "block", 0, "self", "joint")]
+        )
 
     return run(name, WithDoor(), **settings)
 
@@ -302,8 +307,8 @@ def test_flowdirector_keeps_its_gate_where_the_edit_only_adds_words(tiny_wan):
     source = torch.randn(1, 4, 2, 4, 6)
     prompts = Prompt("a ball"), Prompt("a ball and a star", words=(4,))
     given = EditInputs(source, *map(tiny_wan.condition, prompts))
-    cfg = module.Config(steps=1, strength=1.0, n_avg=1, decay=50.0, smooth=1)
-    edited = last(module.edit(tiny_wan, given, cfg))
+    cfg = module.Config(steps=1, strength=1.0, n_avg=1, decay=50.0, pool_size=1)
+    edited = last(module.edit(as_field(tiny_wan), given, cfg))
     changed = ((edited - source).abs() > 1e-9).float().mean().item()
     assert 0 < changed < 1
 
@@ -320,24 +325,27 @@ def test_uniedit_follows_its_equation():
     def velocity(z, sigma, condition, branch):
         return field.velocity(z, sigma, condition, branch=branch)
 
-    z, v = SOURCE, velocity(SOURCE, 0.0, given.src, "src-")
+    z, v = SOURCE, velocity(SOURCE, 0.0, given.source, "src-")
     for a, b in itertools.pairwise(levels[:5]):
-        v = velocity(z + (b - a) * v, b, given.src, "src-")
+        v = velocity(z + (b - a) * v, b, given.source, "src-")
         z = z + (b - a) * v
     for a, b in itertools.pairwise(levels[:5][::-1]):
-        v_target, v_source = velocity(z, a, given.tgt, "tgt+"), velocity(z, a, given.src, "src+")
+        v_target, v_source = (
+            velocity(z, a, given.target, "tgt+"),
+            velocity(z, a, given.source, "src+"),
+        )
         g = v_target - v_source
         mean = g.mean(1, keepdim=True)
         m = (mean - mean.min()) / (mean.max() - mean.min())
         z = z + (b - a) * (omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
     module = methods.load("uniedit")
     cfg = module.Config(steps=steps, strength=4 / 6, omega=omega)
-    edited = last(module.edit(field, given, cfg))
+    edited = last(module.edit(as_field(field), given, cfg))
     assert torch.allclose(edited, z, atol=1e-9)
 
 
 def test_uniedit_says_by_the_sign_or_the_size_of_the_difference_where_it_is():
-    from holdfast.sampling.maths import contrast_map
+    from holdfast.sampling.masking import contrast_map
 
     difference = torch.tensor([-4.0, 0.0, 1.0]).view(1, 1, 1, 1, 3)
     assert contrast_map(difference, "signed").flatten().tolist() == pytest.approx([0, 0.8, 1])
@@ -351,9 +359,11 @@ def test_what_inverts_returns_to_the_source_for_equal_prompts_to_the_order_of_it
     module, errors = methods.load(name), []
     for steps in (8, 32):
         wanted = {"steps": steps, "strength": 0.5, "target_guidance": 1.0, "inject": 0}
-        wanted["source_prompt"] = True
+        wanted["invert_with_source"] = True
         cfg = module.Config(**{k: v for k, v in wanted.items() if hasattr(module.Config, k)})
-        errors.append((last(module.edit(Gaussian(), given, cfg)) - SOURCE).abs().max().item())
+        errors.append(
+            (last(module.edit(as_field(Gaussian()), given, cfg)) - SOURCE).abs().max().item()
+        )
     assert errors[1] < 0.5 * errors[0]
     assert errors[1] < 0.05
 
@@ -372,12 +382,12 @@ def test_the_cached_midpoint_is_of_second_order():
     levels = list(reversed(field.sigmas(400)))[:301]
 
     def velocity(z, sigma):
-        return field.velocity(z, sigma, GIVEN.src, branch="src+")
+        return field.velocity(z, sigma, GIVEN.source, branch="src+")
 
     def climb(count):
         z, kept = SOURCE, velocity(SOURCE, 0.0)
         for a, b in itertools.pairwise(levels[:: 300 // count]):
-            z, kept = inversion.cached_midpoint_step(velocity, z, kept, a, b)
+            z, kept = solvers.cached_midpoint_step(velocity, z, kept, a, b)
         return z
 
     exact = climb(300)
@@ -395,10 +405,10 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     top = tiny_wan.sigmas(1)[0]
 
     def velocity(z, sigma, side):
-        condition = given.src if side == "src" else given.tgt
+        condition = given.source if side == "src" else given.target
         return tiny_wan.velocity(z, sigma, condition, branch=f"{side}+")
 
-    inverted = inversion.midpoint_step(lambda z, s: velocity(z, s, "src"), source, 0.0, top)
+    inverted = solvers.midpoint_step(lambda z, s: velocity(z, s, "src"), source, 0.0, top)
     seen = {}
 
     def look(site, q, k, v):
@@ -413,9 +423,9 @@ def test_rfsolver_takes_the_sources_values_in_its_first_sampling_step(tiny_wan):
     with attention.use_rule(tiny_wan, look, selfish):
         velocity(inverted, top, "src")
     with attention.use_rule(tiny_wan, share, selfish):
-        expected = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
-    plain = inversion.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
-    edited = last(module.edit(tiny_wan, given, cfg))
+        expected = solvers.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+    plain = solvers.midpoint_step(lambda z, s: velocity(z, s, "tgt"), inverted, top, 0.0)
+    edited = last(module.edit(as_field(tiny_wan), given, cfg))
     assert torch.allclose(edited, expected, atol=1e-5)
     assert not torch.allclose(edited, plain, atol=1e-4)
 
@@ -425,7 +435,9 @@ class Looking(Gaussian):
 
     def __init__(self):
         super().__init__()
-        self.attention_hooks = LayerHooks(lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")])
+        self.attention_hooks = LayerHooks(
+            lambda door: lambda: None, [Layer("look", "block", 0, "cross", "joint")]
+        )
 
     def velocity(self, z, sigma, condition, *, branch, frames=None):
         f, h, w = z.shape[2:]
@@ -442,10 +454,12 @@ class Looking(Gaussian):
 
 def test_flowdirector_edits_where_the_words_attend_and_fades_outwards():
     source = torch.zeros(1, 1, 1, 4, 8, dtype=torch.float64)
-    words = [dataclasses.replace(about(torch.full_like(source, m)), edit_tokens=(1,)) for m in (0, 2)]
+    words = [
+        dataclasses.replace(about(torch.full_like(source, m)), edit_tokens=(1,)) for m in (0, 2)
+    ]
     module = methods.load("flowdirector")
-    cfg = module.Config(steps=1, strength=1.0, n_avg=1, smooth=1, decay=1.0)
-    row = last(module.edit(Looking(), EditInputs(source, *words), cfg))[0, 0, 0, 0]
+    cfg = module.Config(steps=1, strength=1.0, n_avg=1, pool_size=1, decay=1.0)
+    row = last(module.edit(as_field(Looking()), EditInputs(source, *words), cfg))[0, 0, 0, 0]
     inside = row[0].item()
     assert abs(inside) > 0.1
     expected = [inside * math.exp(-max(0, x - 3)) for x in range(8)]
@@ -475,11 +489,13 @@ def test_flowdirector_mixes_and_steps_at_whole_thousandths():
 def test_flowdirector_looks_at_the_layer_at_its_depth_and_smooths_by_its_side(tiny_wan):
     from holdfast.methods.flowdirector import find_layer, threshold_heat
 
-    assert find_layer(tiny_wan, 0.0) == "blocks.0.attn2"
-    assert find_layer(tiny_wan, 0.6) == find_layer(tiny_wan, 1.0) == "blocks.1.attn2"
+    assert find_layer(tiny_wan.field, 0.0) == "blocks.0.attn2"
+    assert find_layer(tiny_wan.field, 0.6) == find_layer(tiny_wan.field, 1.0) == "blocks.1.attn2"
     spot = torch.zeros(1, 1, 1, 60, 60)
     spot[..., 30, 30] = 1
-    assert threshold_heat(spot, (1, 60, 60), 11).sum() == 121  # the pooling's side, on a frame of 60
+    assert (
+        threshold_heat(spot, (1, 60, 60), 11).sum() == 121
+    )  # the pooling's side, on a frame of 60
     assert threshold_heat(spot, (1, 60, 60), 1).sum() == 1
 
 
@@ -490,24 +506,26 @@ def test_flowdirector_joins_what_is_seen_under_all_noises(monkeypatch):
     masks = iter([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     source = torch.zeros(1, 1, 1, 1, 4, dtype=torch.float64)
 
-    def attended(field, z, sigma, condition, side, cfg):
-        seen = torch.tensor(next(masks), dtype=torch.float64).view(1, 1, 1, 1, 4)
-        return torch.ones_like(z) * (side == "tgt"), seen
+    def evaluate_with_attention(field, sigma, points, config):
+        found = [torch.tensor(next(masks), dtype=torch.float64) for _ in points]
+        mask = torch.maximum(*found).view(1, 1, 1, 1, 4)
+        return [torch.ones_like(p.z) * (p.side == "tgt") for p in points], mask
 
-    monkeypatch.setattr(flowdirector, "velocity_and_attention", attended)
+    monkeypatch.setattr(flowdirector, "evaluate_with_attention", evaluate_with_attention)
     worded = dataclasses.replace(about(source), edit_tokens=(1,))
-    cfg = flowdirector.Config(steps=1, strength=1.0, n_avg=2, worse=1, decay=60.0)
-    edited = last(flowdirector.edit(Gaussian(), EditInputs(source, worded, worded), cfg))
+    cfg = flowdirector.Config(steps=1, strength=1.0, n_avg=2, n_worst=1, decay=60.0)
+    edited = last(flowdirector.edit(as_field(Gaussian()), EditInputs(source, worded, worded), cfg))
     assert (edited.flatten().abs() > 1e-6).tolist() == [True, False, True, True]
 
 
 def test_guidance_may_rise_over_the_frames():
     field = Gaussian()
     plain, half = (
-        guided_velocity(field, SOURCE, 0.5, GIVEN.tgt, "tgt", scale) for scale in (3.0, (1.0, 3.0))
+        guided_velocity(as_field(field), SOURCE, 0.5, GIVEN.target, "tgt", scale)
+        for scale in (3.0, (1.0, 3.0))
     )
     assert torch.allclose(half[:, :, 1], plain[:, :, 1])
-    alone = field.velocity(SOURCE, 0.5, GIVEN.tgt, branch="tgt+")
+    alone = field.velocity(SOURCE, 0.5, GIVEN.target, branch="tgt+")
     assert torch.allclose(half[:, :, 0], alone[:, :, 0])
 
 

@@ -38,7 +38,7 @@ def test_an_euler_step_of_the_field_is_the_ddim_step(prediction):
     """x = (a + s) z at both ends; in float64, at every step of the grid, the last one included."""
     ddim, steps = scheduler(prediction), 20
     schedule = NoiseSchedule.from_config(CONFIG | {"prediction_type": prediction})
-    levels = schedule.sigmas(steps, None, "own")
+    levels = schedule.sigmas(steps, None, "native")
     torch.manual_seed(0)
     z, told = torch.randn(1, 2, 3, 4, 4, dtype=torch.float64), []
     for i, t in enumerate(ddim.timesteps):
@@ -71,7 +71,7 @@ def test_levels_and_timesteps_are_inverses_and_whole_cuts():
         schedule.sigma_at(17), abs=1e-9
     )
     assert (schedule.timestep_at(0.0), schedule.timestep_at(1.0)) == (0.0, 999.0)
-    levels = schedule.sigmas(50, None, "own")
+    levels = schedule.sigmas(50, None, "native")
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == 0
     assert levels[0] < 1
@@ -81,11 +81,11 @@ def test_levels_and_timesteps_are_inverses_and_whole_cuts():
 @pytest.mark.parametrize("steps", [1, 25, 999])
 def test_shifted_levels_fall_from_the_noisiest_down(shift, steps):
     schedule = NoiseSchedule.from_config(CONFIG)
-    levels, top = schedule.sigmas(steps, shift, "own"), schedule.sigma_at(999)
+    levels, top = schedule.sigmas(steps, shift, "native"), schedule.sigma_at(999)
     assert len(levels) == steps + 1
     assert top * (1 + 1e-6) >= levels[0] > levels[-1] == 0
     assert all(above > below for above, below in itertools.pairwise(levels))
-    plain = schedule.sigmas(steps, None, "own")
+    plain = schedule.sigmas(steps, None, "native")
     for level, moved in zip(plain, levels, strict=True):
         wanted = shift * level / (1 + (shift - 1) * level)
         assert moved == pytest.approx(wanted) or wanted > top
@@ -100,7 +100,7 @@ def test_what_a_schedule_cannot_be_is_said():
             NoiseSchedule.from_config(wrong)
     schedule = NoiseSchedule.from_config(CONFIG)
     with pytest.raises(ValueError, match="steps is at most 1000"):
-        schedule.sigmas(1001, None, "own")
+        schedule.sigmas(1001, None, "native")
     with pytest.raises(ValueError, match="no noise schedule 'euler'"):
         schedule.sigmas(10, None, "euler")
     with pytest.raises(ValueError, match="pure noise"):
@@ -262,7 +262,7 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
     """From the same noise, guidance 4, ten DDIM steps that end at the clean picture: pixels agree."""
     from diffusers import DDIMScheduler, DiffusionPipeline
 
-    from holdfast.sampling.maths import guided_velocity
+    from holdfast.sampling.guidance import guided_velocity
 
     folder = export(name, tmp_path / name)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
@@ -286,6 +286,6 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
 
     z = noise * whole(levels[0])
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(backbone, z, sigma, condition, "tgt", 4.0)
+        z = z + (sigma_next - sigma) * guided_velocity(backbone.field, z, sigma, condition, "tgt", 4.0)
     ours = torch.cat(list(backbone.decode(z)))
     assert torch.allclose(ours, theirs, atol=2e-3)

@@ -51,7 +51,7 @@ def test_an_offset_that_is_left_to_its_default_is_the_pipelines(said):
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_cutting_a_shifted_level_cuts_its_timestep_once(steps):
     schedule = NoiseSchedule.from_config(SD)
-    levels = schedule.sigmas(steps, 2.0, "own")
+    levels = schedule.sigmas(steps, 2.0, "native")
     assert (
         schedule.timestep_at(levels[0]) == 999
     )  # the first is the model's noisiest, not just below
@@ -110,7 +110,7 @@ def test_timesteps_are_spaced_as_the_scheduler_says(spacing, steps):
     scheduler = diffusers_ddim(timestep_spacing=spacing)
     scheduler.set_timesteps(steps)
     schedule = NoiseSchedule.from_config(SD | {"timestep_spacing": spacing})
-    told = [schedule.timestep_at(sigma) for sigma in schedule.sigmas(steps, None, "own")[:-1]]
+    told = [schedule.timestep_at(sigma) for sigma in schedule.sigmas(steps, None, "native")[:-1]]
     assert told == np.minimum(scheduler.timesteps.numpy(), 999).tolist()
     if spacing != "leading":
         assert schedule.sigmas(steps, None, "ddim") == NoiseSchedule.from_config(SD).sigmas(
@@ -138,22 +138,22 @@ def test_the_noise_of_each_timestep_is_diffusers(config):
 def test_a_model_of_v_sees_pure_noise_and_one_of_noise_stops_at_the_level_below():
     """Lin et al., arXiv:2305.08891: at the last timestep a is 0, where v is -clean and noise tells nothing."""
     schedule = NoiseSchedule.from_config(ZERO_SNR | {"timestep_spacing": "trailing"})
-    levels = schedule.sigmas(10, None, "own")
+    levels = schedule.sigmas(10, None, "native")
     assert levels[0] == 1.0
     z, found = torch.randn(2, 1, 2, 3, 4, 4, dtype=torch.float64)
     assert torch.equal(schedule.velocity(lambda x, t: found, z, 1.0), z + found)
     noise = NoiseSchedule.from_config(
         ZERO_SNR | {"prediction_type": "epsilon", "timestep_spacing": "trailing"}
     )
-    assert noise.timestep_at(1.0) == noise.timestep_at(noise.sigmas(10, 2.0, "own")[0]) == 998
-    assert all(sigma < 1 for sigma in noise.sigmas(1000, None, "own"))
+    assert noise.timestep_at(1.0) == noise.timestep_at(noise.sigmas(10, 2.0, "native")[0]) == 998
+    assert all(sigma < 1 for sigma in noise.sigmas(1000, None, "native"))
 
 
 def test_what_a_file_leaves_out_is_its_classes_default():
     """Euler's own spacing is linspace; SD 1.5's PNDM predicts noise and takes no clip_sample at all."""
     euler = {k: v for k, v in SD.items() if k not in ("clip_sample", "set_alpha_to_one")}
     schedule = NoiseSchedule.from_config(euler | {"_class_name": "EulerDiscreteScheduler"})
-    assert schedule.timestep_at(schedule.sigmas(25, None, "own")[0]) == 999
+    assert schedule.timestep_at(schedule.sigmas(25, None, "native")[0]) == 999
     pndm = NoiseSchedule.from_config(SD | {"_class_name": "PNDMScheduler", "thresholding": True})
     assert (pndm.prediction, pndm.spacing) == ("epsilon", "leading")
     assert NoiseSchedule.from_config({"_class_name": "DDIMScheduler"}).sigma_at(

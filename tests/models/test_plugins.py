@@ -14,42 +14,42 @@ from holdfast.pipeline import in_memory, run
 from holdfast.pipeline.task import EditTask
 
 METHOD = '''
-"""FlowEdit once more, in another arrangement: the edit's displacement y = z - x is what is walked."""
+"""FlowEdit in another arrangement: the loop is over the edit's displacement y = z - x."""
 
 from dataclasses import dataclass
 
-from holdfast.sampling import maths as diffusion
-from holdfast.base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check
-from holdfast.sampling.field import Step, initial_state, opened, remaining_steps
+from holdfast.base.schema import Guidance, Share, setting
+from holdfast.methods.base import MethodInfo
+from holdfast.sampling.field import Step, begin, initial_state, remaining_steps
+from holdfast.sampling.guidance import GuidedPoint, guided_velocities
+from holdfast.sampling.noise import add_noise, keyed_noise
+from holdfast.sampling.settings import SamplingConfig
 
-NEEDS = {"text"}
+METHOD = MethodInfo(requires=frozenset({"text"}))
 
 
 @dataclass(frozen=True)
-class Config:
-    steps: Steps = 50
-    strength: Share = 0.66
-    source_guidance: Guidance = 3.5
-    target_guidance: Guidance = 13.5
-    shift: Shift = None
-    grid: LevelGrid = "own"
-    timesteps: Timesteps = "exact"
-
-    __post_init__ = check
+class Config(SamplingConfig):
+    strength: Share = setting(0.66, "share of the schedule that is run")
+    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
+    target_guidance: Guidance = setting(13.5, "guidance scale of the target prompt")
 
 
-def edit(field, given, cfg, start=None):
-    field, levels, first = opened(field, given, cfg)
-    x = given.source
-    z, _ = initial_state(start, x)
+def edit(field, inputs, config, resume=None):
+    sampler = begin(field, inputs, config)
+    sigmas, x = sampler.sigmas, inputs.latent
+    z, _ = initial_state(resume, x)
     y = z - x
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        q = diffusion.add_noise(x, sigma, diffusion.keyed_noise(x, given.seed, i))
-        v_q = diffusion.guided_velocity(field, q, sigma, given.src, "src", cfg.source_guidance)
-        v_p = diffusion.guided_velocity(field, q + y, sigma, given.tgt, "tgt", cfg.target_guidance)
-        y = y + (sigma_next - sigma) * given.inside(v_p - v_q)
-        yield Step("edit", i + 1, cfg.steps, x + y)
+    for i in remaining_steps(resume, "edit", sampler.first_step, config.steps):
+        q = add_noise(x, sigmas[i], keyed_noise(x, inputs.seed, i))
+        v_q, v_p = guided_velocities(
+            sampler.field,
+            sigmas[i],
+            GuidedPoint(q, inputs.source, "src", config.source_guidance),
+            GuidedPoint(q + y, inputs.target, "tgt", config.target_guidance),
+        )
+        y = y + (sigmas[i + 1] - sigmas[i]) * inputs.apply_mask(v_p - v_q)
+        yield Step("edit", i + 1, config.steps, x + y)
 '''
 
 BACKBONE = '''
@@ -64,7 +64,7 @@ from holdfast.models.base import Backbone, Conditioning
 from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.family import Family
 from holdfast.models.spec import BackboneSpec
-from holdfast.sampling.maths import flow_sigmas
+from holdfast.sampling.schedules import flow_sigmas
 
 SPEC = BackboneSpec("grey", 0, 8, 64 * 64, 13, frozenset({"text"}), recommended={"steps": 3})
 FORMAT = ClipFormat((1, 1, 1), (1, 1, 1), 8, 64 * 64, 13, 10**6)
@@ -103,8 +103,8 @@ class Grey(Backbone):
         for frame in z[0].transpose(0, 1):
             yield frame[None].clamp(0, 1)
 
-    def sigmas(self, steps, shift=None, schedule="own", shape=None):
-        return flow_sigmas(schedule, steps, shift or 1.0, own="wan").tolist()
+    def sigmas(self, steps, shift=None, schedule="native", shape=None):
+        return flow_sigmas(schedule, steps, shift or 1.0, native="wan").tolist()
 
     def snap_timestep(self, sigma):
         return int(1000 * sigma) / 1000
@@ -151,7 +151,7 @@ def test_a_method_plugs_in_as_one_file_and_is_flowedit(plugged, tiny_wan):
 
 
 @pytest.mark.filterwarnings("ignore:no image model over the latents")
-@pytest.mark.filterwarnings("ignore:the attention of this model cannot be reached")
+@pytest.mark.filterwarnings("ignore:this model has no attention hooks")
 def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, make_clip, tmp_path):
     assert registry.describe_backbone("grey").clip_format.length_rule == "any"
     assert "grey" in models.names()
@@ -171,7 +171,10 @@ def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, m
         result = run.edit(task)
         assert Path(result.save()).exists()
         assert result.preservation["changed_share"] > 0.5
-        steps, descends = result.manifest["settings"]["steps"], "rate" in result.plan.settings()
+        steps, descends = (
+            result.manifest["settings"]["steps"],
+            "learning_rate" in result.plan.settings(),
+        )
         chosen = {
             "value": 200,
             "from": "the method's default",

@@ -117,7 +117,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     """The embedding, the mode of the noised image unscaled, and the three numbers in the order of the training."""
     from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs
 
-    from holdfast.sampling import maths
+    from holdfast.sampling.noise import keyed_noise
 
     x = image()
     seen, nothing = (lambda c: (c.positive, c.negative))(backbone.condition(Prompt(image=x)))
@@ -127,7 +127,7 @@ def test_a_condition_is_what_the_pipeline_makes(backbone):
     pixels = processor(images=small, return_tensors="pt", **asked).pixel_values
     embedding = backbone.parts["image_encoder"](pixels).image_embeds
     assert torch.allclose(seen.embedding[0], embedding, atol=1e-5)
-    eps = maths.keyed_noise(x[None, :, None], 0, 0)[:, :, 0]
+    eps = keyed_noise(x[None, :, None], 0, 0)[:, :, 0]
     mode = backbone.parts["vae"].encode(x[None] * 2 - 1 + 0.02 * eps).latent_dist.mode()
     assert torch.allclose(seen.latents, mode, atol=1e-5)
     assert seen.time_ids.tolist() == [pytest.approx([7, 127, 0.02])]  # fps - 1, bucket, noise
@@ -243,7 +243,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     """Parts written as diffusers writes them, loaded by the pipeline and by --weights; guidance rises from 1 to 3."""
     from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline
 
-    from holdfast.sampling.maths import guided_velocity
+    from holdfast.sampling.guidance import guided_velocity
 
     folder, side = export("shapeworld-svd", tmp_path / "embedded"), 64
     if made == "tiny":
@@ -267,7 +267,7 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     s = spec.edm_from_sigma(levels[0])
     z = spec.latent_from_edm(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(loaded, z, sigma, ours, "tgt", (1.0, 3.0))
+        z = z + (sigma_next - sigma) * guided_velocity(loaded.field, z, sigma, ours, "tgt", (1.0, 3.0))
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
         registry.describe_backbone("wan2.1-1.3b", str(folder))

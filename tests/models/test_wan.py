@@ -230,7 +230,7 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
     """Loaded by from_pretrained; from the same noise, with guidance, on its Euler grid of levels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-    from holdfast.sampling.maths import guided_velocity
+    from holdfast.sampling.guidance import guided_velocity
 
     pipe = WanPipeline.from_pretrained(
         registry.find_weights("shapeworld-wan").folder, torch_dtype=torch.float32
@@ -249,5 +249,5 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
         noise,
     )
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(shapeworld, z, sigma, condition, "tgt", 3.0)
+        z = z + (sigma_next - sigma) * guided_velocity(shapeworld.field, z, sigma, condition, "tgt", 3.0)
     assert torch.allclose(torch.cat(list(shapeworld.decode(z))), theirs, atol=2e-3)

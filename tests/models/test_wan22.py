@@ -18,7 +18,7 @@ from holdfast.models.wan import adapter, spec
 from holdfast.models.wan.adapter import ExpertPair
 from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
-from holdfast.sampling.maths import guided_velocity
+from holdfast.sampling.guidance import guided_velocity
 
 from .. import tiny
 from ..methods.test_contract import Case
@@ -251,7 +251,7 @@ def test_both_sample_what_diffusers_own_pipeline_samples(member):
     z, condition = noise, made.condition(Prompt(text, negative))
     for i in range(steps):
         turns.add(made.experts.part_at(levels[i]))
-        velocity = guided_velocity(made, z, levels[i], condition, "tgt", 3.0)
+        velocity = guided_velocity(made.field, z, levels[i], condition, "tgt", 3.0)
         z = z + (levels[i + 1] - levels[i]) * velocity
     assert len(turns) == len(made.parts) - 2
     assert torch.allclose(z, theirs, atol=1e-4)

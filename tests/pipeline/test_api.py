@@ -126,7 +126,7 @@ def test_what_was_assumed_or_has_no_effect_is_told_and_in_the_manifest(make_clip
     ):
         made = holdfast.edit(CLIP, **TEXTS, **QUICK, backbone=tiny_wan, dtype="float32")
     assert (made.manifest["rate"], len(made.manifest["notes"])) == ("16", 2)
-    with pytest.warns(Notice, match="rate has no effect on a clip that is a file"):
+    with pytest.warns(Notice, match="rate has no effect: the clip is a file"):
         made = holdfast.edit(make_clip(), **TEXTS, **QUICK, backbone=tiny_wan, rate=8)
     assert (made.manifest["rate"], made.manifest["in_memory"]) == ("8", [])
 
@@ -313,7 +313,7 @@ def test_the_interface_is_there_without_torch():
 @pytest.mark.filterwarnings("ignore:.*differs nearly everywhere")
 def test_first_and_key_frames_may_be_in_memory(tmp_path):
     backbone, shown = tiny.stable_video(), np.stack([255 - frame for frame in CLIP[:5]])
-    settings = {"steps": 2, "tune": 0}
+    settings = {"steps": 2, "tuning_steps": 0}
     asked = {"method": "i2vedit", "backbone": backbone, "settings": settings, "rate": 8}
     for name, frame in (("a", shown[0]), ("b", shown[3])):
         Image.fromarray(frame).save(tmp_path / f"{name}.png")

@@ -25,7 +25,7 @@ CASES = {
     "rfsolver": ("shapeworld-wan", {"steps": 4}),  # inverts first
     "assd": ("shapeworld-t2v", {"steps": 3}),  # asks a second model too
     "sds": ("shapeworld-t2v", {"steps": 5}),
-    "i2vedit": ("shapeworld-svd", {"steps": 4, "tune": 2}),  # goes in clips, tunes in each
+    "i2vedit": ("shapeworld-svd", {"steps": 4, "tuning_steps": 2}),  # goes in clips, tunes in each
 }
 
 
@@ -97,7 +97,7 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     shown = tmp_path / "shown.png"
     images.write(shown, torch.zeros(3, 16, 24))
     told = {"source_prompt": "", "target_prompt": "", "backbone": "shapeworld-svd", "first_frame": str(shown)}
-    task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tune": 3}, **told)
+    task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tuning_steps": 3}, **told)
     gradients = []
 
     def timed(work):

@@ -16,9 +16,10 @@ from holdfast.models.base import BackboneWrapper, Conditioning, Prompt
 from holdfast.models.svd.adapter import StableVideo
 from holdfast.pipeline import events, in_memory, loop
 from holdfast.pipeline.helper_models import borrow_image_model
+from holdfast.pipeline.metering import EvaluationMeter
 from holdfast.pipeline.planning import ModelChoice
 from holdfast.pipeline.task import EditTask
-from holdfast.sampling.field import Step
+from holdfast.sampling.field import Step, VelocityField
 
 from .. import tiny
 
@@ -58,7 +59,7 @@ def test_the_automatic_mask_reaches_the_method(tiny_wan, given, monkeypatch):
     assert inside[..., :2].all()
     assert not inside[..., 3:].any()
     assert [e.stage for e in seen] == ["condition", "encode", "mask", "edit", "edit", "edit"]
-    z, source = seen[-1].z, given[0].source
+    z, source = seen[-1].z, given[0].latent
     outside = ~inside.expand_as(z)
     assert torch.equal(z[outside], source[outside])
 
@@ -76,12 +77,12 @@ def test_a_guide_the_seed_and_the_way_to_pixels_reach_the_method(tiny_wan, given
     made = dataclasses.replace(job(tiny_wan, seed=7), image_model=guide)
     in_memory.edit_latent(made, tiny_wan)
     (about,) = given
-    assert about.guide.field.inner is guide
+    assert about.image_model.field.attention_hooks is guide.attention_hooks
     wanted = guide.condition(Prompt("a plain blue ball"))
-    assert torch.equal(about.guide.tgt.positive, wanted.positive)
+    assert torch.equal(about.image_model.target.positive, wanted.positive)
     assert about.seed == 7
-    assert torch.equal(about.pixels.encode(about.pixels.frames()), about.source)
-    frames = torch.cat(list(about.pixels.decode(about.source)))
+    assert torch.equal(about.pixels.encode(about.pixels.frames()), about.latent)
+    frames = torch.cat(list(about.pixels.decode(about.latent)))
     assert frames.shape == CLIP.shape
 
 
@@ -253,18 +254,14 @@ def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(m
 
 
 def test_what_steered_a_call_is_known_by_itself_and_not_by_a_number_that_is_used_again():
-    class Silent:
-        attention_hooks = feature_hooks = network = sigmas = snap_timestep = None
-
-        def velocity(self, z, sigma, condition, *, branch, frames=None):
-            return z
-
-    metered = loop.Metered(Silent())
-    for _ in range(3):  # conditions that nobody keeps: their ids are free again at once
+    field = VelocityField(lambda sigma, evaluations, frames=None: [e.z for e in evaluations], list, float)
+    meter = EvaluationMeter()
+    metered = meter.wrap(field)
+    for _ in range(3):  # conditionings that are not stored: their ids are free again at once
         metered.velocity(torch.zeros(1), 0.5, Conditioning([], []), branch="src-")
-    assert not any(metered.is_steered_by([]) for _ in range(100))
+    assert not any(meter.was_used([]) for _ in range(100))
     known = Conditioning([], [])
     metered.velocity(torch.zeros(1), 0.5, known, branch="tgt-")
-    assert metered.is_steered_by(known.negative)
-    assert not metered.is_steered_by(known.positive)
-    assert metered.evaluations == 4
+    assert meter.was_used(known.negative)
+    assert not meter.was_used(known.positive)
+    assert meter.evaluations == 4

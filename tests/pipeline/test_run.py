@@ -114,8 +114,8 @@ def test_the_manifest_says_what_was_done(task, tiny_wan, tmp_path):
     assert manifest["evaluations"] == 2 * 4
     assert manifest["settings"]["steps"] == {"value": 2, "from": "given"}
     assert manifest["settings"]["n_avg"]["from"] == "the method's default"
-    grid = {"value": "own", "from": "the method's default", "is": "wan"}
-    assert manifest["settings"]["grid"] == grid
+    schedule = {"value": "native", "from": "the method's default", "is": "wan"}
+    assert manifest["settings"]["schedule"] == schedule
     assert "6 frames padded to 9" in manifest["plan"]["fit"]["reason"]
     stages = {"read", "load", "condition", "encode", "edit", "judge", "decode and write", "check"}
     assert set(manifest["seconds"]) == stages
@@ -386,14 +386,14 @@ def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(ta
     has = {"shapeworld-wan": "wan", "shapeworld-sd": "ddim", "shapeworld-svd": "karras"}
     for name, own in has.items():
         about = registry.describe_backbone(name)
-        assert {"own", own} <= set(about.clip_format.schedules)
-        made = task(make_clip(), backbone=name, settings={"grid": own})
+        assert {"native", own} <= set(about.clip_format.schedules)
+        made = task(make_clip(), backbone=name, settings={"schedule": own})
         if "text" not in about.capabilities:
             shown = {"first_frame": "none.png", "source_prompt": "", "target_prompt": ""}
             made = dataclasses.replace(made, method="sdedit", **shown)
         planning.make_plan(made, about, 5, (32, 48))
         other = "ddim" if own != "ddim" else "karras"
-        wrong = dataclasses.replace(made, settings={"grid": other})
+        wrong = dataclasses.replace(made, settings={"schedule": other})
         with pytest.raises(ValueError, match=f"{name} has no noise schedule '{other}': use own"):
             planning.make_plan(wrong, about, 5, (32, 48))
 
@@ -446,8 +446,8 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
     with pytest.raises(ValueError, match="holds other files"):
         run.edit(task(clip, output=str(tmp_path)), tiny_wan)
     for name, words in {
-        "a.xyz": "cannot write",
-        "a.png": "takes one frame",
+        "a.xyz": "has an unsupported suffix",
+        "a.png": "holds one frame",
         "a.webm": r"audio \(aac\)",
     }.items():
         with pytest.raises(ValueError, match=words):
@@ -632,13 +632,13 @@ def moved(make_clip, tmp_path, shade, **settings):
     from PIL import Image
 
     Image.fromarray(np.full((32, 48, 3), shade, np.uint8)).save(tmp_path / f"{shade}.png")
-    known = {"steps": 2, "tune": 3} | settings
+    known = {"steps": 2, "tuning_steps": 3} | settings
     return EditTask(
         input=str(make_clip(frames=5, size=(48, 32))),
         output=str(tmp_path / "out.mkv"),
         method="i2vedit",
         first_frame=str(tmp_path / f"{shade}.png"),
-        settings=known | ({"rank": 2} if known["tune"] else {}),
+        settings=known | ({"rank": 2} if known["tuning_steps"] else {}),
     )
 
 
@@ -764,7 +764,7 @@ def test_tampered_latents_are_refused_with_one_sentence_before_anything_is_loade
     for held, said in ways:
         save_file(held, file, said)
         with pytest.raises(
-            ValueError, match=r"out\.mp4\.latents\.safetensors .*; delete it to start"
+            ValueError, match=r"out\.mp4\.latents\.safetensors .*: delete it to start"
         ):
             next(run.edit_events(made, tiny_wan, resume=True))
     file.write_bytes(whole)
@@ -785,7 +785,7 @@ def test_key_frames_are_read_placed_and_refused_with_the_cure(make_clip, tmp_pat
         ({"keyframes": (f"0={image}",)}, "is not within frames 1 to 4"),
         ({"keyframes": (f"5={image}",)}, "is not within frames 1 to 4"),
         ({"keyframes": ("2=none.png",)}, "there is no file none.png"),
-        ({"keyframes": (f"2={image}",), "method": "flowedit", "settings": {}}, "does not take"),
+        ({"keyframes": (f"2={image}",), "method": "flowedit", "settings": {}}, "uses no edited frame but the first"),
     ):
         with pytest.raises(ValueError, match=words):
             run.edit(EditTask(**base | wrong), backbone)

@@ -57,14 +57,14 @@ def test_settings_that_need_another_one(method, settings, words, backbones):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rank": "4", "tune": "0"}, "rank"),
+        ({"rank": "4", "tuning_steps": "0"}, "rank"),
         ({"rank": "4"}, ""),
         ({"low": "0.1", "matching": "no"}, "low"),
     ],
 )
 def test_settings_of_what_is_carried_from_a_frame(settings, words, backbones):
     told = {"method": "i2vedit", "first_frame": "x.png"}
-    found = said(backbones["svd"], settings={"steps": "2", "tune": "1"} | settings, **told)
+    found = said(backbones["svd"], settings={"steps": "2", "tuning_steps": "1"} | settings, **told)
     assert (f"{words} has no effect while" in found) == bool(words)
 
 

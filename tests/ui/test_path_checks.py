@@ -92,7 +92,7 @@ def test_words_of_the_fields_may_be_said(desk):
         "image_model": "shapeworld-sd",
         "source_prompt": "a cat... and/or a dog: 1=2 [x](y)",
     }
-    said |= {"frames": "3:7", "background": "#ff8800", "settings": {"grid": "euler"}}
+    said |= {"frames": "3:7", "background": "#ff8800", "settings": {"schedule": "euler"}}
     for values in (said, {"mask": " 1,2,3,4"}):
         path_checks.check_inside_folder(values, desk.root)
 

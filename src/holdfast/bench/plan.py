@@ -57,7 +57,7 @@ class Variant:
 def _omission_without_mask(method: str) -> str:
     """Return the part that a method omits if it sees no mask; empty for a method that is no longer installed."""
     known = method in methods.names()
-    return getattr(methods.load(method), "UNMASKED", "") if known else ""
+    return methods.load(method).METHOD.unmasked_suffix if known else ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def make_variants(
 
 def _can_run(method: str, backbone: str, missing: dict[str, str]) -> bool:
     """Return whether a backbone meets a method's requirements; if not, add what is missing to `missing`."""
-    requirements = methods.load(method).NEEDS
+    requirements = methods.load(method).METHOD.requires
     absent = requirements - registry.specs()[backbone].capabilities
     if absent:
         missing[f"{method} on {backbone}"] = " and ".join(sorted(absent)).replace("_", " ")

@@ -83,7 +83,7 @@ def _method_rows() -> dict:
     rows = {}
     for name in methods.names():
         module = methods.load(name)
-        rows[name] = {"needs": sorted(module.NEEDS), "about": _first_line(module)}
+        rows[name] = {"needs": sorted(module.METHOD.requires), "about": _first_line(module)}
     return rows
 
 
@@ -110,7 +110,7 @@ def _pair_rows() -> dict:
 
     rows = {}
     for name in methods.names():
-        needs = methods.load(name).NEEDS
+        needs = methods.load(name).METHOD.requires
         rows[name] = {}
         for backbone, spec in registry.specs().items():
             missing = needs - spec.capabilities

@@ -1,15 +1,18 @@
-"""Delta denoising score, DDS (arXiv:2304.07090): descend along the target's predicted noise less the source's.
+"""Delta denoising score, DDS (arXiv:2304.07090): descend along the target's predicted noise minus the source's.
 
-z <- z - eta [eps^w(z_t, target) - eps^w(x_t, source)], one level t and one noise for both
+z <- z - eta [eps^w(z_t, target) - eps^w(x_t, source)], with one noise level t and one noise for both
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..sampling.distillation import DistillationConfig, draw_samples
+from ..sampling.distillation import CleanPoint, DistillationConfig, draw_samples
 from ..sampling.field import EditInputs, Step, VelocityField, initial_state
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
+METHOD = MethodInfo()
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,14 @@ class Config(DistillationConfig):
     """The authors' values."""
 
 
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    source = given.source
-    z, _ = initial_state(start, source)
-    for i, draw in draw_samples(field, given, cfg, start):
-        wanted = draw.noise(z, given.tgt, "tgt")
-        known = draw.noise(source, given.src, "src")
-        z = z - cfg.size(z) * given.inside(wanted - known)
-        yield Step("edit", i + 1, cfg.steps, z)
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    x = inputs.latent
+    z, _ = initial_state(resume, x)
+    for i, sample in draw_samples(field, inputs, config, resume):
+        eps_target, eps_source = sample.predict_noise(
+            CleanPoint(z, inputs.target, "tgt"), CleanPoint(x, inputs.source, "src")
+        )
+        z = z - config.step_size(z) * inputs.apply_mask(eps_target - eps_source)
+        yield Step("edit", i + 1, config.steps, z)

@@ -1,48 +1,67 @@
-"""DFVEdit (arXiv:2506.20967), conditional delta flow: both states are noised on their own, by one noise.
+"""DFVEdit (arXiv:2506.20967), conditional delta flow: the same noise is added to both clean states.
 
 z <- z + (sigma' - sigma) [V((1 - sigma) z + sigma eps, target) - V((1 - sigma) x + sigma eps, source)]
 
-FlowEdit's target state differs from this one by sigma (z - x). The released code's reinforcement of source embeddings
-and its mask, which never takes effect there, are left out.
+FlowEdit's target state differs from this one by sigma (z - x). Two parts of the released code are left out: its
+reinforcement of source embeddings, and its mask, which never takes effect there.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..base.schema import Guidance, ScheduleName, Share, Shift, setting
+from ..sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
+METHOD = MethodInfo()
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SamplingConfig):
     """The authors' values."""
 
-    steps: Steps = 50
-    strength: Share = setting(0.98, "the first of the 50 steps is skipped")
-    source_guidance: Guidance = 5.0
-    target_guidance: Guidance = 15.0
-    shift: Shift = setting(
-        None, "of the grid of levels; the authors' is 5; None: the backbone's own"
+    strength: Share = setting(
+        0.98, "share of the schedule that is run; it skips the first step of 50"
     )
-    grid: LevelGrid = setting("own", "of levels, by name; the authors' is euler")
-    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
+    source_guidance: Guidance = setting(5.0, "guidance scale of the source prompt")
+    target_guidance: Guidance = setting(15.0, "guidance scale of the target prompt")
+    shift: Shift = setting(
+        None, "shift of the noise schedule; the authors' is 5; none: the backbone's own"
+    )
+    schedule: ScheduleName = setting(
+        "native", "how the noise levels are spaced; the authors' is euler"
+    )
 
-    __post_init__ = check
 
-
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    source = given.source
-    z, _ = initial_state(start, source)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        eps = maths.keyed_noise(source, given.seed, i)
-        noisy_source = maths.add_noise(source, sigma, eps)
-        noisy_target = maths.add_noise(z, sigma, eps)
-        v_target = maths.guided_velocity(field, noisy_target, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided_velocity(field, noisy_source, sigma, given.src, "src", cfg.source_guidance)
-        z = z + (sigma_next - sigma) * given.inside(v_target - v_source)
-        yield Step("edit", i + 1, cfg.steps, z)
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    sigmas, first = sampler.sigmas, sampler.first_step
+    x = inputs.latent
+    z, _ = initial_state(resume, x)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        eps = keyed_noise(x, inputs.seed, i)
+        x_sigma = add_noise(x, sigma, eps)
+        z_sigma = add_noise(z, sigma, eps)
+        v_target, v_source = guided_velocities(
+            sampler.field,
+            sigma,
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
+        )
+        z = z + (sigma_next - sigma) * inputs.apply_mask(v_target - v_source)
+        yield Step("edit", i + 1, config.steps, z)

@@ -1,161 +1,197 @@
-"""FlowAnchor (arXiv:2604.22586): FlowEdit whose target is anchored, in space by refined cross-attention, in strength
-by its own signal.
+"""FlowAnchor (arXiv:2604.22586): FlowEdit with refined cross-attention and a signal whose magnitude is modulated.
 
-Each step: V_tgt with spatial-aware attention refinement (SAR, Eqs. 6-9) while sigma >= tau, V_src plain, dV = V_tgt -
-V_src, dV <- (1 + g C) dV with adaptive magnitude modulation (AMM, Eqs. 10-12), Euler. The mask steers attention; it
-cuts the signal only if asked to.
+dV = V(z + x_sigma - x, target) - V(x_sigma, source), with spatial-aware attention refinement (SAR, Eqs. 6-9) of the
+target's evaluations while sigma >= tau
+dV <- (1 + g C) dV, adaptive magnitude modulation (AMM, Eqs. 10-12)
+z <- z + (sigma' - sigma) dV
+The mask steers attention. It does not limit the change, unless `mask_velocity` is set.
 """
+
+from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from ..base.notices import warn_user
-from ..base.schema import (
-    Guidance,
-    LevelGrid,
-    Number,
-    Range,
-    Share,
-    Shift,
-    Steps,
-    Timesteps,
-    check,
-    setting,
+from ..base.schema import Guidance, Number, Range, Share, Steps, Timesteps, setting
+from ..sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
 )
-from ..models import attention
-from ..models.attention.refinement import LogitRefinement, refine_attention
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.masking import contrast_map
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS = {"text_attention"}
-UNMASKED = "no SAR"  # what tables of results add to its name where it sees no mask
-ONLY_WITH = dict.fromkeys(("base_frames", "contrast"), "gamma")  # settings that need another one
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.attention import Layer
+
+METHOD = MethodInfo(
+    requires=frozenset({"text_attention"}),
+    unused_unless={"base_frames": "gamma", "contrast": "gamma"},
+    unmasked_suffix="no SAR",
+)
+Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
 
 @dataclass(frozen=True)
-class Config:
-    """The paper's values where it speaks; where it is silent the comment says so, and docs/flowanchor.md what was
-    measured.
-    """
+class Config(SamplingConfig):
+    """The paper's values. Where it is silent the description says so, and docs/flowanchor.md what was measured."""
 
-    steps: Steps = setting(25, "T")
-    strength: Share = setting(0.92, "n_max / T: the first two of 25 are skipped")
-    beta_text: Share = setting(0.3, "b1, text-token modulation (TTM)")
-    beta_video: Share = setting(0.3, "b2, spatio-temporal modulation (STM)")
-    tau: Share = setting(0.6, "SAR while sigma (or the step) is at least this")
-    tau_by: Literal["level", "step"] = setting(
-        "level", "sigma >= tau, or steps left >= tau T. The paper's text allows both"
+    steps: Steps = setting(25, "T: number of steps of the noise schedule")
+    strength: Share = setting(
+        0.92, "n_max / T: the share of the schedule that is run; it skips the first two of 25 steps"
     )
-    gamma: Number = setting(1.0, "of AMM")
-    base_frames: Annotated[int, Range(2, 10000)] = setting(21, "F0, in latent frames")
+    beta_text: Share = setting(0.3, "b1: strength of text-token modulation (TTM)")
+    beta_video: Share = setting(0.3, "b2: strength of spatio-temporal modulation (STM)")
+    tau: Share = setting(
+        0.6, "tau: attention is refined while sigma (or the step) is at least this"
+    )
+    tau_by: Literal["sigma", "step"] = setting(
+        "sigma", "sigma >= tau, or steps left >= tau T; the paper's text allows both"
+    )
+    gamma: Number = setting(1.0, "gamma: strength of AMM")
+    base_frames: Annotated[int, Range(2, 10000)] = setting(
+        21, "F0: latent frames at which the gain of AMM is gamma"
+    )
     contrast: Literal["signed", "abs"] = setting(
-        "signed", "C from the signed mean over channels (the paper), or the mean magnitude"
+        "signed", "C from the signed mean over channels (the paper), or from the mean magnitude"
     )
     text_range: Literal["all", "prompt"] = setting(
-        "all", "row extremes over all text tokens, padding too, or over the prompt's. Silent"
+        "all", "row extremes over all text tokens with padding, or over those of the prompt; silent"
     )
     padding: Literal["other", "kept"] = setting(
-        "other", "padding is pushed down as other words are, or kept as it is. Silent"
+        "other", "padding is modulated as other words are, or kept unchanged; silent"
     )
     statistics: Literal["head", "mean"] = setting(
-        "head", "extremes of each head, or of the heads' mean. Silent"
+        "head", "extremes of each head, or of the heads' mean; silent"
     )
-    cut: bool = setting(
-        False, "also keep latents outside the mask at the source's, which the paper does not"
+    mask_velocity: bool = setting(
+        False, "also keep the latents outside the mask, which the paper does not"
     )
-    source_guidance: Guidance = setting(5.0, "silent; Wan-Edit's")
-    target_guidance: Guidance = setting(12.0, "silent; Wan-Edit's")
-    shift: Shift = setting(None, "silent; of the grid of levels; None: the backbone's own")
-    grid: LevelGrid = setting("own", "silent; of levels, by name")
-    timesteps: Timesteps = setting("whole", "silent; what the model is told. Wan-Edit's")
+    source_guidance: Guidance = setting(
+        5.0, "guidance scale of the source prompt; silent: Wan-Edit's"
+    )
+    target_guidance: Guidance = setting(
+        12.0, "guidance scale of the target prompt; silent: Wan-Edit's"
+    )
+    timesteps: Timesteps = setting(
+        "whole", "timesteps that the network is given; silent: Wan-Edit's"
+    )
 
-    __post_init__ = check
 
-
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    if given.mask is None:
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    if inputs.mask is None:
         warn_user("without a mask the target's attention is not refined; give one, or --mask auto")
-    elif not given.mask.any():
+    elif not inputs.mask.any():
         return  # nothing is to be edited
-    field, levels, first = opened(field, given, cfg)
-    source = given.source
-    # gF = gamma log F / log F0
-    gain = cfg.gamma * math.log(source.shape[2]) / math.log(cfg.base_frames)
-    refinement = prepare_refinement(field, given, cfg)
-    z, _ = initial_state(start, source)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        noisy = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, i))
-        coupled = noisy + (z - source)
-        early = sigma >= cfg.tau if cfg.tau_by == "level" else cfg.steps - i >= cfg.tau * cfg.steps
-        with refinement() if early else contextlib.nullcontext():
-            v_target = maths.guided_velocity(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided_velocity(field, noisy, sigma, given.src, "src", cfg.source_guidance)
-        change = modulate_magnitude(v_target - v_source, gain, cfg.contrast)
-        z = z + (sigma_next - sigma) * (given.inside(change) if cfg.cut else change)
-        yield Step("edit", i + 1, cfg.steps, z)
+    sampler = begin(field, inputs, config)
+    sigmas, first = sampler.sigmas, sampler.first_step
+    x = inputs.latent
+    gain = (
+        config.gamma * math.log(x.shape[2]) / math.log(config.base_frames)
+    )  # gamma log F / log F0
+    refine = prepare_refinement(field, inputs, config)
+    z, _ = initial_state(resume, x)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        x_sigma = add_noise(x, sigma, keyed_noise(x, inputs.seed, i))
+        z_sigma = x_sigma + (z - x)
+        with refine() if is_early(config, sigma, i) else contextlib.nullcontext():
+            v_target, v_source = guided_velocities(
+                sampler.field,
+                sigma,
+                GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+                GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
+            )
+        change = modulate_magnitude(v_target - v_source, gain, config.contrast)
+        change = inputs.apply_mask(change) if config.mask_velocity else change
+        z = z + (sigma_next - sigma) * change
+        yield Step("edit", i + 1, config.steps, z)
+
+
+def is_early(config: Config, sigma: float, i: int) -> bool:
+    """Return whether attention is refined at step i."""
+    if config.tau_by == "sigma":
+        return sigma >= config.tau
+    return config.steps - i >= config.tau * config.steps
 
 
 def modulate_magnitude(difference: Tensor, gain: float, contrast: str) -> Tensor:
-    """AMM (Eqs. 10-12, 23-29): (1 + gF C) dV, C = dV's mean over channels, scaled to [0, 1] over the sample.
-    difference: b c f h w.
+    """Return AMM of a difference of velocities b c f h w (Eqs. 10-12, 23-29): `(1 + gain C) dV`.
+
+    C is the mean of dV over channels, scaled to [0, 1] over the sample.
     """
-    return (1 + maths.contrast_map(difference, contrast, 1e-7, gain)) * difference
+    return (1 + contrast_map(difference, contrast, 1e-7, gain)) * difference
 
 
-def prepare_refinement(field: VelocityField, given: EditInputs, cfg: Config):
-    """What opens SAR for an evaluation: nothing where there is no mask, no word or no strength to it."""
-    refines = cfg.beta_text or cfg.beta_video
-    if given.mask is None or not given.tgt.edit_tokens or not refines:
+def prepare_refinement(field: VelocityField, inputs: EditInputs, config: Config) -> Refinement:
+    """Return a function that opens SAR for a step: without effect if there is no mask, word or strength."""
+    has_strength = config.beta_text or config.beta_video
+    if inputs.mask is None or not inputs.target.edit_tokens or not has_strength:
         return contextlib.nullcontext
-    rule = RefinementRule(given.mask, given.tgt, cfg)
-    return lambda: attention.use_rule(field, rule, RefinementRule.where)
+    from ..models import attention
+
+    rule = RefinementRule(inputs.mask, inputs.target, config)
+    return lambda: attention.use_rule(field, rule, RefinementRule.applies_to)
 
 
 class RefinementRule:
-    """SAR as an attention rule: of all cross-attention layers, in the target's conditional calls."""
+    """SAR as an attention rule: of all cross-attention layers, in the target's positive evaluations."""
 
-    def __init__(self, mask: Tensor, tgt, cfg: Config):
-        self.mask, self.tgt, self.cfg = mask, tgt, cfg
-        self.known: dict[tuple, Tensor] = {}  # a mask's tokens, by frames and grid
+    def __init__(self, mask: Tensor, target: Any, config: Config):
+        self.mask, self.target, self.config = mask, target, config
+        self._tokens: dict[tuple, Tensor] = {}  # the mask's tokens, by frames, token grid and axis
 
     @staticmethod
-    def where(site: attention.Layer) -> bool:
-        return site.kind == "cross" and site.branch == "tgt+"
+    def applies_to(layer: Layer) -> bool:
+        return layer.kind == "cross" and layer.branch == "tgt+"
 
-    def __call__(self, site: attention.Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        columns = site.key_positions(self.tgt.edit_tokens, q.device)
-        how = LogitRefinement(
-            self.cfg.beta_text,
-            self.cfg.beta_video,
-            key_end=site.text_span[1] if self.cfg.text_range == "all" else site.text_span[0] + self.tgt.token_count,
-            exempt_keys=self._kept(site, k),
-            statistics=self.cfg.statistics,
-            key_begin=site.text_span[0],
+    def __call__(self, layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from ..models.attention.refinement import LogitRefinement, refine_attention
+
+        begin, end = layer.text_span
+        options = LogitRefinement(
+            self.config.beta_text,
+            self.config.beta_video,
+            key_end=end if self.config.text_range == "all" else begin + self.target.token_count,
+            exempt_keys=self._exempt_keys(layer, k),
+            statistics=self.config.statistics,
+            key_begin=begin,
         )
-        # The equations' extremes of a column run over all frames: one clip, also where the frames are in the batch.
+        columns = layer.key_positions(self.target.edit_tokens, q.device)
+        # The equations' extremes of a column are over all frames: join the frames if they are in the batch.
         batch, heads, tokens, dim = q.shape
         joined = q.transpose(0, 1).reshape(1, heads, batch * tokens, dim)
-        inside = self._inside(site).flatten()
-        output = refine_attention(joined, k[:1], v[:1], inside, columns, how)
+        inside = self._tokens_in_mask(layer).flatten()
+        output = refine_attention(joined, k[:1], v[:1], inside, columns, options)
         return output.view(heads, batch, tokens, dim).transpose(0, 1)
 
-    def _inside(self, site: attention.Layer) -> Tensor:
-        """The site's tokens that the mask covers, B N boolean."""
-        key = (site.frames, site.token_grid, site.axis)
-        if key not in self.known:
-            self.known[key] = site.tokens_in_mask(self.mask)
-        return self.known[key]
+    def _tokens_in_mask(self, layer: Layer) -> Tensor:
+        """Return the layer's tokens that the mask covers, B N boolean."""
+        key = (layer.frames, layer.token_grid, layer.axis)
+        if key not in self._tokens:
+            self._tokens[key] = layer.tokens_in_mask(self.mask)
+        return self._tokens[key]
 
-    def _kept(self, site: attention.Layer, k: Tensor) -> Tensor | None:
-        """Keys that are left alone, L boolean: what is no text, and the padding if it is asked for."""
+    def _exempt_keys(self, layer: Layer, k: Tensor) -> Tensor | None:
+        """Return the keys that are not modulated, L boolean: those that are no text, and padding if it is kept."""
+        import torch
+
         position = torch.arange(k.shape[2], device=k.device)
-        end = site.text_span[0] + self.tgt.token_count if self.cfg.padding == "kept" else site.text_span[1]
-        kept = (position < site.text_span[0]) | (position >= end)
-        return kept if kept.any() else None
+        begin, end = layer.text_span
+        end = begin + self.target.token_count if self.config.padding == "kept" else end
+        exempt = (position < begin) | (position >= end)
+        return exempt if exempt.any() else None

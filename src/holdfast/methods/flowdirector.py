@@ -1,171 +1,213 @@
-"""FlowDirector (arXiv:2506.05046): FlowEdit gated by where both prompts' edit words attend, on an average of several
-noises.
+"""FlowDirector (arXiv:2506.05046): FlowEdit within the places where both prompts' edit words attend.
 
-dV_a = V(z + q_a - x, target) - V(q_a, source) for noises a;  V = mean_a dV_a, sharpened by `averaging`
-z <- z + (sigma' - sigma) V softened by the mask of cross-attention: 1 inside, exp(-decay distance) outside
+dV_a = V(z + x_a - x, target) - V(x_a, source), for several noises a
+V = mean_a dV_a, sharpened by differential averaging guidance
+z <- z + (sigma' - sigma) W V, with W from cross-attention: 1 inside its mask, exp(-decay distance) outside
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..base.errors import UserError
 from ..base.notices import warn_user
-from ..base.schema import (
-    Count,
-    Guidance,
-    LevelGrid,
-    Number,
-    Share,
-    Shift,
-    Steps,
-    Timesteps,
-    check,
-    setting,
+from ..base.schema import Count, Guidance, Number, Share, Shift, Steps, Timesteps, check, setting
+from ..sampling.field import (
+    EditInputs,
+    Side,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
 )
-from ..models import attention
-from ..models.attention import maps
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.masking import apply_mask
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS = {"text_attention"}
-ONLY_WITH = dict.fromkeys(("worse", "omega"), "averaging=published")  # settings that need another
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.attention import Layer
+
+METHOD = MethodInfo(
+    requires=frozenset({"text_attention"}),
+    unused_unless={"n_worst": "averaging=published", "omega": "averaging=published"},
+)
+Heat: TypeAlias = "dict[Layer, Tensor]"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SamplingConfig):
     """The values of the authors' script for Wan2.1 1.3B."""
 
-    steps: Steps = 50
-    strength: Share = setting(0.8, "n_max 40 of 50")
-    n_avg: Steps = setting(4, "noises a step")
+    strength: Share = setting(0.8, "n_max / T: the share of the schedule that is run; 40 of 50")
+    n_avg: Steps = setting(4, "number of noises per step")
     averaging: Literal["published", "released"] = setting(
-        "published", "away from the worse flows; or the code's form: exactly no correction"
+        "published", "away from the worst flows; or the code's form, which corrects exactly nothing"
     )
-    worse: Count = setting(2, "K, how many flows the worse average is of")
-    omega: Number = setting(2.75, "how far away from it")
-    depth: Share = setting(0.6, "the layer whose attention is read, as a share of all: 18 of 30")
-    smooth: Steps = setting(
+    n_worst: Count = setting(2, "K: number of flows in the worse average")
+    omega: Number = setting(2.75, "omega: distance from the worse average")
+    depth: Share = setting(
+        0.6, "layer whose attention is read, as a share of the depth: the 18th of 30"
+    )
+    pool_size: Steps = setting(
         11,
-        "side of the average pooling before the threshold, in latent cells of a 60 x "
-        "104 frame; scaled to the frame",
+        "side of the average pooling before the threshold, in latent cells of a 60 x 104 frame; "
+        "scaled to the frame",
     )
-    decay: Number = setting(0.25, "per latent cell outside the mask")
-    source_guidance: Guidance = 3.5
-    target_guidance: Guidance = 10.5
+    decay: Number = setting(0.25, "decay per latent cell outside the mask")
+    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
+    target_guidance: Guidance = setting(10.5, "guidance scale of the target prompt")
     shift: Shift = setting(
-        None, "of the grid of levels; the authors' is 12; None: the backbone's own"
+        None, "shift of the noise schedule; the authors' is 12; none: the backbone's own"
     )
-    grid: LevelGrid = setting("own", "of levels, by name")
     timesteps: Timesteps = setting(
         "whole",
-        "what the model is told; the authors' are whole, and so are the levels mixed "
-        "and stepped at",
+        "timesteps that the network is given; the authors' are whole numbers, and so are the noise "
+        "levels of the steps",
     )
 
     def __post_init__(self) -> None:
         check(self)
-        if self.averaging == "published" and self.n_avg > 1 and not 0 < self.worse < self.n_avg:
-            most = self.n_avg - 1
-            raise UserError(f"worse is between 1 and n_avg - 1 = {most}, not {self.worse}")
+        if self.averaging == "published" and self.n_avg > 1 and not 0 < self.n_worst < self.n_avg:
+            raise UserError(
+                f"n_worst is {self.n_worst}, and n_avg is {self.n_avg}",
+                f"choose n_worst between 1 and n_avg - 1 = {self.n_avg - 1}",
+            )
 
 
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    if cfg.timesteps == "whole":
-        levels = [field.snap_timestep(sigma) for sigma in levels]
-    source, src, tgt = given.source, given.src, given.tgt
-    gated = bool(src.edit_tokens or tgt.edit_tokens)
-    if not gated:
-        warn_user("no word drives the edit, so nothing says where it goes: the whole frame may change")
-    z, _ = initial_state(start, source)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        flows, seen = [], torch.zeros_like(source[:, :1])
-        for a in range(cfg.n_avg):
-            noisy = maths.add_noise(source, sigma, maths.keyed_noise(source, given.seed, i, a))
-            coupled = noisy + (z - source)
-            v_source, where_source = velocity_and_attention(field, noisy, sigma, src, "src", cfg)
-            v_target, where_target = velocity_and_attention(field, coupled, sigma, tgt, "tgt", cfg)
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    sigmas, first = sampler.sigmas, sampler.first_step
+    if config.timesteps == "whole":
+        sigmas = [field.snap_timestep(sigma) for sigma in sigmas]
+    x = inputs.latent
+    has_words = bool(inputs.source.edit_tokens or inputs.target.edit_tokens)
+    if not has_words:
+        warn_user(
+            "no word drives the edit, so nothing limits its place: the whole frame may change"
+        )
+    z, _ = initial_state(resume, x)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        flows, mask = [], x.new_zeros(x[:, :1].shape)
+        for a in range(config.n_avg):
+            x_sigma = add_noise(x, sigma, keyed_noise(x, inputs.seed, i, a))
+            z_sigma = x_sigma + (z - x)
+            points = (
+                GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
+                GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            )
+            (v_source, v_target), attended = evaluate_with_attention(
+                sampler.field, sigma, points, config
+            )
             flows.append(v_target - v_source)
-            seen = torch.maximum(seen, torch.maximum(where_source, where_target))
-        change = average_differentially(flows, cfg)
-        if gated:
-            change = maths.apply_mask(fade_outwards(seen, cfg.decay), change)
-        z = z + (sigma_next - sigma) * given.inside(change)
-        yield Step("edit", i + 1, cfg.steps, z)
+            mask = mask.maximum(attended)
+        change = average_differentially(flows, config)
+        if has_words:
+            change = apply_mask(fade_outwards(mask, config.decay), change)
+        z = z + (sigma_next - sigma) * inputs.apply_mask(change)
+        yield Step("edit", i + 1, config.steps, z)
 
 
-def velocity_and_attention(
-    field: VelocityField, z: Tensor, sigma: float, condition, side: str, cfg: Config
-) -> tuple[Tensor, Tensor]:
-    """The guided velocity, and where the condition's words attend in it: 1 1 f h w, 0 or 1 (all 0 without words)."""
-    guidance = {"src": cfg.source_guidance, "tgt": cfg.target_guidance}[side]
-    if (
-        not condition.edit_tokens
-    ):  # the other prompt's words alone say where; `edit` sees to it where there are none at all
-        velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
-        return velocity, torch.zeros_like(z[:, :1])
-    chosen = find_layer(field, cfg.depth)
+def evaluate_with_attention(
+    field: VelocityField, sigma: float, points: Sequence[GuidedPoint], config: Config
+) -> tuple[list[Tensor], Tensor]:
+    """Return the guided velocity of each point, and where the words of any of them attend: 1 1 f h w, 0 or 1."""
+    from ..models.attention import maps
 
-    def where(site: attention.Layer) -> bool:
-        return site.path == chosen and site.branch == f"{side}+"
+    with contextlib.ExitStack() as stack:
+        heats = [
+            stack.enter_context(record_heat(field, point.conditioning, point.side, config.depth))
+            for point in points
+            if point.conditioning.edit_tokens
+        ]
+        velocities = guided_velocities(field, sigma, *points)
+    z = points[0].z
+    mask = z.new_zeros(z[:, :1].shape)
+    for heat in heats:
+        whole = maps.merge_windows(heat)
+        mask = mask.maximum(threshold_heat(whole, z.shape[2:], config.pool_size))
+    return velocities, mask
 
-    with attention.record(field, where, maps.token_heatmap(condition.edit_tokens)) as found:
-        velocity = maths.guided_velocity(field, z, sigma, condition, side, guidance)
-    return velocity, threshold_heat(maps.merge_windows(found), z.shape[2:], cfg.smooth)
+
+def record_heat(
+    field: VelocityField, conditioning: Any, side: Side, depth: float
+) -> contextlib.AbstractContextManager[Heat]:
+    """Collect how much each place attends to the conditioning's words, in the positive evaluations of a side."""
+    from ..models import attention
+    from ..models.attention import maps
+
+    path = find_layer(field, depth)
+
+    def is_read(layer: Layer) -> bool:
+        return layer.path == path and layer.branch == f"{side}+"
+
+    return attention.record(field, is_read, maps.token_heatmap(conditioning.edit_tokens))
 
 
 def find_layer(field: VelocityField, depth: float) -> str:
-    """The path of the cross-attention at a share of the network's depth."""
-    layers = [
-        site.path for site in field.attention_hooks.layers if site.kind == "cross" and site.axis != "temporal"
-    ]
-    return layers[min(round(depth * len(layers)), len(layers) - 1)]
+    """Return the path of the cross-attention layer at a share of the network's depth."""
+    layers = field.get_attention_hooks().layers
+    paths = [layer.path for layer in layers if layer.kind == "cross" and layer.axis != "temporal"]
+    return paths[min(round(depth * len(paths)), len(paths) - 1)]
 
 
-def threshold_heat(heat: Tensor, shape: tuple[int, int, int], smooth: int) -> Tensor:
-    """Attention to a mask on latents: smoothed by average pooling, inside where above the mean of the map before
-    smoothing.
+def threshold_heat(heat: Tensor, size: Sequence[int], pool_size: int) -> Tensor:
+    """Return a map of attention, 1 1 f h w, as a mask of a latent's size f h w, 0 or 1.
+
+    The map is smoothed by average pooling. The threshold is the mean of the map before that.
     """
-    heat = functional.interpolate(heat, size=tuple(shape), mode="nearest")
-    side = max(1, round(smooth * min(shape[1:]) / 60) // 2 * 2 + 1)  # odd
+    from torch.nn import functional
+
+    heat = functional.interpolate(heat, size=tuple(size), mode="nearest")
+    side = max(1, round(pool_size * min(size[1:]) / 60) // 2 * 2 + 1)  # odd
     frames = heat[0].transpose(0, 1)  # f 1 h w
     pooled = functional.avg_pool2d(frames, side, stride=1, padding=side // 2)
     return (pooled.transpose(0, 1)[None] > heat.mean()).to(heat)
 
 
-def average_differentially(flows: list[Tensor], cfg: Config) -> Tensor:
-    """Differential averaging guidance: mean + omega (mean - worse), worse = mean of the K flows least like the mean.
+def average_differentially(flows: Sequence[Tensor], config: Config) -> Tensor:
+    """Return differential averaging guidance of flows b c f h w: mean + omega (mean - worse).
 
-    released: mean + (omega - 1) times the mean over all K-subsets of (mean - the subset's mean), which is zero by
-    algebra.
+    worse: the mean of the K flows that are least like the mean. The released form is mean + (omega - 1) times the mean
+    over all K-subsets of (mean - the subset's mean), which is zero by algebra.
     """
-    mean = torch.stack(flows).mean(0)
-    if cfg.averaging == "released" or len(flows) == 1:
+    import torch
+
+    mean = torch.stack(list(flows)).mean(0)
+    if config.averaging == "released" or len(flows) == 1:
         return mean
-    likeness = [_likeness(flow, mean) for flow in flows]
+    likeness = [_cosine_similarity(flow, mean) for flow in flows]
     order = sorted(range(len(flows)), key=likeness.__getitem__)
-    baseline = torch.stack([flows[i] for i in order[: cfg.worse]]).mean(0)
-    return mean + cfg.omega * (mean - baseline)
+    worse = torch.stack([flows[i] for i in order[: config.n_worst]]).mean(0)
+    return mean + config.omega * (mean - worse)
 
 
-def _likeness(flow: Tensor, mean: Tensor) -> float:
-    """Return the cosine similarity over the places where both are numbers: an order by no number would be any order."""
-    parts = (torch.nan_to_num(part.flatten(), 0, 0, 0) for part in (flow, mean))
+def _cosine_similarity(flow: Tensor, mean: Tensor) -> float:
+    """Return the cosine similarity, with 0 for what is not finite: NaN would make any order."""
+    from torch.nn import functional
+
+    parts = (part.flatten().nan_to_num(0, 0, 0) for part in (flow, mean))
     return functional.cosine_similarity(*parts, dim=0).item()
 
 
 def fade_outwards(mask: Tensor, decay: float) -> Tensor:
-    """1 inside, exp(-decay d) at a distance of d cells outside, each latent frame by itself. A frame without an inside
-    is 0: no edit.
+    """Return 1 inside a mask 1 1 f h w, and exp(-decay d) at a distance of d cells outside, per latent frame.
+
+    A frame where the mask is empty is 0: it is not edited.
     """
     import cv2
+    import numpy as np
+    import torch
 
     weights = []
     for frame in mask[0, 0].cpu().numpy():

@@ -4,58 +4,86 @@ z <- z + (sigma' - sigma) mean_k [ V(z + x_sigma - x, target) - V(x_sigma, sourc
 x_sigma = (1 - sigma) x + sigma eps_k
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..base.schema import Count, Guidance, Share, Steps, setting
+from ..sampling.field import (
+    EditInputs,
+    Sampler,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.guidance import GuidedPoint, guided_velocities, guided_velocity
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHOD = MethodInfo()
 
 
 @dataclass(frozen=True)
-class Config:
-    """The paper's values for its rectified-flow model with two-sided guidance."""
+class Config(SamplingConfig):
+    """The paper's values for its rectified-flow model with guidance of both prompts."""
 
-    steps: Steps = setting(50, "T")
+    steps: Steps = setting(50, "T: number of steps of the noise schedule")
     strength: Share = setting(
-        0.66,
-        "n_max / T: the share of the levels that are walked, from the noisy end but one; 33 of 50",
+        0.66, "n_max / T: the share of the schedule that is run, from its clean end; 33 steps of 50"
     )
-    n_min: Count = setting(0, "the last n_min steps sample with the target prompt alone")
-    n_avg: Steps = setting(1, "noises averaged per step")
-    source_guidance: Guidance = 3.5
-    target_guidance: Guidance = 13.5
-    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
-    grid: LevelGrid = setting("own", "of levels, by name")
-    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
-
-    __post_init__ = check
+    n_min: Count = setting(0, "n_min: the last steps, which sample with the target prompt alone")
+    n_avg: Steps = setting(1, "n_avg: noises that are averaged per step")
+    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
+    target_guidance: Guidance = setting(13.5, "guidance scale of the target prompt")
 
 
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    source, src, tgt = given.source, given.src, given.tgt
-    alone = max(first, cfg.steps - cfg.n_min)  # from here on the target prompt alone
-    eps_alone = maths.keyed_noise(source, given.seed, alone)
-    z, _ = initial_state(start, source)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        if i < alone:
-            difference = 0
-            for k in range(cfg.n_avg):
-                eps = maths.keyed_noise(source, given.seed, i, k)
-                noisy = maths.add_noise(source, sigma, eps)
-                coupled = noisy + (z - source)
-                v_source = maths.guided_velocity(field, noisy, sigma, src, "src", cfg.source_guidance)
-                v_target = maths.guided_velocity(field, coupled, sigma, tgt, "tgt", cfg.target_guidance)
-                difference = difference + (v_target - v_source) / cfg.n_avg
-            z = z + (sigma_next - sigma) * given.inside(difference)
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    field, sigmas, first = sampler.field, sampler.sigmas, sampler.first_step
+    x = inputs.latent
+    target_only = max(first, config.steps - config.n_min)  # the first step of plain sampling
+    eps = keyed_noise(x, inputs.seed, target_only)
+    z, _ = initial_state(resume, x)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        if i < target_only:
+            difference = mean_difference(sampler, inputs, config, z, i)
+            z = z + (sigma_next - sigma) * inputs.apply_mask(difference)
         else:
-            if i == alone:
-                z = maths.add_noise(source, sigma, eps_alone) + (z - source)
-            v_target = maths.guided_velocity(field, z, sigma, tgt, "tgt", cfg.target_guidance)
+            if i == target_only:
+                z = add_noise(x, sigma, eps) + (z - x)
+            v_target = guided_velocity(
+                field, z, sigma, inputs.target, "tgt", config.target_guidance
+            )
             z = z + (sigma_next - sigma) * v_target
-            z = given.held(z, maths.add_noise(source, sigma_next, eps_alone))
-        yield Step("edit", i + 1, cfg.steps, z)
+            z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
+        yield Step("edit", i + 1, config.steps, z)
+
+
+def mean_difference(
+    sampler: Sampler, inputs: EditInputs, config: Config, z: Tensor, i: int
+) -> Tensor:
+    """Return mean_k [ V(z + x_sigma - x, target) - V(x_sigma, source) ] at step i."""
+    x, sigma = inputs.latent, sampler.sigmas[i]
+    difference = x.new_zeros(x.shape)
+    for k in range(config.n_avg):
+        x_sigma = add_noise(x, sigma, keyed_noise(x, inputs.seed, i, k))
+        z_sigma = x_sigma + (z - x)
+        v_source, v_target = guided_velocities(
+            sampler.field,
+            sigma,
+            GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+        )
+        difference = difference + (v_target - v_source) / config.n_avg
+    return difference

@@ -1,121 +1,145 @@
-"""RF-Solver-Edit (Wang et al., arXiv:2411.04746): invert with a second-order solver, sample with the target prompt,
-share features.
+"""RF-Solver-Edit (Wang et al., arXiv:2411.04746): a second-order solver inverts, then samples with the target prompt.
 
-In the first `inject` sampling steps the self-attention of the later layers takes the values V of the source at the
-same level. They are not kept from the inversion: its latents at those few levels are, and the source is run there
-again; V is held for one step.
+In the first `inject` sampling steps the self-attention of the later layers takes the values V of the source at the same
+noise level. V is not stored during the inversion. Only the latents of those few levels are, and the source is evaluated
+there again; V is kept for one step.
 """
+
+from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-from torch.nn import functional
+from ..base.schema import Count, Guidance, Share, Shift, Steps, setting
+from ..sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.guidance import guided_velocity
+from ..sampling.inversion import drop_latent, load_latent, store_latent
+from ..sampling.settings import SamplingConfig
+from ..sampling.solvers import Velocity, cached_midpoint_step, midpoint_step
+from .base import MethodInfo
 
-from ..base.schema import Count, Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..models import attention
-from ..sampling import inversion, maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+if TYPE_CHECKING:
+    from torch import Tensor
 
-NEEDS = {"joint_attention"}
-ONLY_WITH = {"depth": "inject"}  # settings that need another one
-SEEDED = False  # nothing is drawn
+    from ..models.attention import Layer
+
+METHOD = MethodInfo(
+    requires=frozenset({"joint_attention"}),
+    unused_unless={"depth": "inject"},
+    draws_noise=False,
+)
 
 
 @dataclass(frozen=True)
-class Config:
-    """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40); on Wan the later layers'
-    self-attention.
+class Config(SamplingConfig):
+    """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40).
+
+    On Wan the values are shared in the self-attention of the later layers.
     """
 
-    steps: Steps = setting(25, "each way")
-    strength: Share = setting(1.0, "the share of the levels that is inverted and sampled again")
+    steps: Steps = setting(25, "number of steps in each direction")
+    strength: Share = setting(1.0, "share of the schedule that is inverted and sampled again")
     solver: Literal["midpoint", "cached"] = setting(
-        "midpoint", "two evaluations a step, or FireFlow's one (arXiv:2412.07517)"
+        "midpoint", "midpoint: two evaluations per step; cached: FireFlow's one (arXiv:2412.07517)"
     )
-    inject: Count = setting(2, "sampling steps that share V")
-    depth: Share = setting(0.5, "layers from this share of all on")
-    target_guidance: Guidance = setting(6.0, "their model's embedded guidance; silent for Wan")
+    inject: Count = setting(2, "number of sampling steps that share V")
+    depth: Share = setting(0.5, "layers from this share of the depth on share V")
+    target_guidance: Guidance = setting(
+        6.0, "guidance scale of the target prompt; their model's embedded guidance, silent for Wan"
+    )
     shift: Shift = setting(
-        None, "of the grid of levels; the authors' is 7; None: the backbone's own"
+        None, "shift of the noise schedule; the authors' is 7; none: the backbone's own"
     )
-    grid: LevelGrid = setting("own", "of levels, by name")
-    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
-
-    __post_init__ = check
 
 
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    source = given.source
-    up = levels[first:][::-1]  # from clean to noisy
-    count = len(up) - 1
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    field, x = sampler.field, inputs.latent
+    rising = sampler.sigmas[sampler.first_step :][::-1]  # from clean to noisy
+    count = len(rising) - 1
 
-    def inverting(x, sigma):
-        return field.velocity(x, sigma, given.src, branch="src+")
+    def v_source(z: Tensor, sigma: float) -> Tensor:
+        return field.velocity(z, sigma, inputs.source, branch="src+")
 
-    def sampling(x, sigma):
-        return maths.guided_velocity(field, x, sigma, given.tgt, "tgt", cfg.target_guidance)
+    def v_target(z: Tensor, sigma: float) -> Tensor:
+        return guided_velocity(field, z, sigma, inputs.target, "tgt", config.target_guidance)
 
-    z, state = initial_state(start, source)
-    for i in remaining_steps(start, "invert", 0, count):
-        z, state = solver_step(inverting, z, state, up[i], up[i + 1], cfg.solver)
-        if given.mask is not None or i + 1 > count - cfg.inject:
-            state = inversion.store_latent(state, i + 1, z)
+    z, state = initial_state(resume, x)
+    for i in remaining_steps(resume, "invert", 0, count):
+        z, state = solver_step(v_source, z, state, rising[i], rising[i + 1], config.solver)
+        if inputs.mask is not None or i + 1 > count - config.inject:
+            state = store_latent(state, i + 1, z)
         yield Step("invert", i + 1, count, z, state)
-    if start is None or start.stage == "invert":
-        # the other prompt's
+    if resume is None or resume.stage == "invert":
+        # the last velocity is that of the source prompt
         state = {name: value for name, value in state.items() if name != "last"}
-    for i in remaining_steps(start, "edit", 0, count):
-        level = count - i  # index in `up` of the level that this step leaves
-        inverted = inversion.load_latent(state, source, level) if i < cfg.inject else None
-        with share_source_values(field, inverted, up[level], given, cfg.depth):
-            z, state = solver_step(sampling, z, state, up[level], up[level - 1], cfg.solver)
-        if given.mask is not None:
-            z = given.held(z, inversion.load_latent(state, source, level - 1))
-        state = inversion.drop_latent(state, level)
+    for i in remaining_steps(resume, "edit", 0, count):
+        level = count - i  # index in `rising` of the noise level before this step
+        inverted = load_latent(state, x, level) if i < config.inject else None
+        with share_source_values(field, inverted, rising[level], inputs, config.depth):
+            z, state = solver_step(
+                v_target, z, state, rising[level], rising[level - 1], config.solver
+            )
+        if inputs.mask is not None:
+            z = inputs.blend_outside(z, load_latent(state, x, level - 1))
+        state = drop_latent(state, level)
         yield Step("edit", i + 1, count, z, state)
 
 
 def solver_step(
-    velocity: inversion.Velocity,
+    velocity: Velocity,
     z: Tensor,
-    state: dict,
+    state: dict[str, Tensor],
     sigma: float,
     sigma_next: float,
     solver: str,
-) -> tuple[Tensor, dict]:
-    """One step of the solver; what it carries to the next one is `last` of the state."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return z and the state after one step of the solver. `last` in the state is the velocity for the next step."""
     if solver == "midpoint":
-        return inversion.midpoint_step(velocity, z, sigma, sigma_next), state
+        return midpoint_step(velocity, z, sigma, sigma_next), state
     last = state["last"] if "last" in state else velocity(z, sigma)
-    z, last = inversion.cached_midpoint_step(velocity, z, last, sigma, sigma_next)
+    z, last = cached_midpoint_step(velocity, z, last, sigma, sigma_next)
     return z, state | {"last": last}
 
 
 @contextlib.contextmanager
 def share_source_values(
-    field: VelocityField, inverted: Tensor | None, sigma: float, given: EditInputs, depth: float
+    field: VelocityField, inverted: Tensor | None, sigma: float, inputs: EditInputs, depth: float
 ) -> Iterator[None]:
-    """Inside, later layers' self-attention takes the source's values, as found at an inverted latent; without one its
-    own.
+    """Let the self-attention of later layers take the source's values V, as found at an inverted latent.
+
+    inverted: 1 c f h w; None: the layers keep their own values.
     """
     if inverted is None:
         yield
         return
-    first_layer = round(depth * field.attention_hooks.count_layers("self", "joint"))  # depth 1: none
+    from torch.nn import functional
 
-    def where(site: attention.Layer) -> bool:
-        return site.kind == "self" and site.index >= first_layer
+    from ..models import attention
 
-    with attention.record(field, where, lambda site, q, k, v: v) as found:
-        field.velocity(inverted, sigma, given.src, branch="src+")
-    values = {(site.path, site.frames): v for site, v in found.items()}
+    # depth 1: no layer
+    first_layer = round(depth * field.get_attention_hooks().count_layers("self", "joint"))
 
-    def share(site: attention.Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(q, k, values[site.path, site.frames])
+    def is_later(layer: Layer) -> bool:
+        return layer.kind == "self" and layer.index >= first_layer
 
-    with attention.use_rule(field, share, where):
+    with attention.record(field, is_later, lambda layer, q, k, v: v) as found:
+        field.velocity(inverted, sigma, inputs.source, branch="src+")
+    values = {(layer.path, layer.frames): v for layer, v in found.items()}
+
+    def share(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, values[layer.path, layer.frames])
+
+    with attention.use_rule(field, share, is_later):
         yield

@@ -1,43 +1,57 @@
-"""SDEdit (Meng et al., arXiv:2108.01073): noise the source to a level, then sample from there
-with the target prompt.
+"""SDEdit (Meng et al., arXiv:2108.01073): add noise to the source up to a level, then sample with the target prompt.
+
+z <- (1 - sigma0) x + sigma0 eps
+z <- z + (sigma' - sigma) V(z, target)
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..base.schema import Guidance, Share, Timesteps, setting
+from ..sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.guidance import guided_velocity
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
+METHOD = MethodInfo()
 
 
 @dataclass(frozen=True)
-class Config:
-    steps: Steps = 50
+class Config(SamplingConfig):
     strength: Share = setting(
-        0.7,
-        "t0: the share of the levels that are sampled again; the paper uses 0.3 to 0.6 on images",
+        0.7, "t0: the share of the schedule that is sampled again; the paper: 0.3 to 0.6, on images"
     )
-    target_guidance: Guidance = 5.0
-    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
-    grid: LevelGrid = setting("own", "of levels, by name")
+    target_guidance: Guidance = setting(
+        5.0, "guidance scale of the target prompt; not in the paper"
+    )
     timesteps: Timesteps = setting(
-        "whole", "what the model is told; silent, so as Wan's own sampler tells it"
+        "whole", "timesteps that the network is given; not in the paper: as in Wan's own sampler"
     )
 
-    __post_init__ = check
 
-
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    source = given.source
-    eps = maths.keyed_noise(source, given.seed, 0)
-    begin = maths.add_noise(source, levels[first], eps) if first < cfg.steps else source
-    z, _ = initial_state(start, begin)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        v_target = maths.guided_velocity(field, z, sigma, given.tgt, "tgt", cfg.target_guidance)
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    sigmas, first = sampler.sigmas, sampler.first_step
+    x = inputs.latent
+    eps = keyed_noise(x, inputs.seed, 0)
+    z, _ = initial_state(resume, add_noise(x, sigmas[first], eps) if first < config.steps else x)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        v_target = guided_velocity(
+            sampler.field, z, sigma, inputs.target, "tgt", config.target_guidance
+        )
         z = z + (sigma_next - sigma) * v_target
-        z = given.held(z, maths.add_noise(source, sigma_next, eps))
-        yield Step("edit", i + 1, cfg.steps, z)
+        z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
+        yield Step("edit", i + 1, config.steps, z)

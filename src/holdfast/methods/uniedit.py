@@ -1,71 +1,92 @@
 """UniEdit-Flow (arXiv:2504.13109): Uni-Inv to a middle level, then Uni-Edit: both prompts on one state, no guidance.
 
-g = V(z, target) - V(z, source);  m = min-max over the clip of g's mean over channels
+g = V(z, target) - V(z, source);  m = g's mean over channels, scaled to [0, 1] over the clip
 z <- z + (sigma' - sigma) [ omega (1 + m) g + m V(z, target) + (1 - m) V(z, source) ]
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..base.schema import LevelGrid, Number, Share, Shift, Steps, Timesteps, check, setting
-from ..sampling import inversion, maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..base.schema import Number, ScheduleName, Share, Shift, Steps, setting
+from ..sampling.field import (
+    EditInputs,
+    Evaluation,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.inversion import drop_latent, load_latent, store_latent, uni_inv_step
+from ..sampling.masking import contrast_map
+from ..sampling.settings import SamplingConfig
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
-SEEDED = False  # nothing is drawn
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHOD = MethodInfo(draws_noise=False)
 
 
 @dataclass(frozen=True)
-class Config:
-    """The values of the authors' script for Wan; its defaults are 15 steps and alpha 0.6."""
+class Config(SamplingConfig):
+    """The values of the authors' script for Wan. Its defaults are 15 steps and alpha 0.6."""
 
-    steps: Steps = 25
-    strength: Share = setting(0.8, "alpha: the share of the levels that is inverted")
-    omega: Number = 5.0
+    steps: Steps = setting(25, "number of steps of the noise schedule")
+    strength: Share = setting(0.8, "alpha: the share of the schedule that is inverted")
+    omega: Number = setting(5.0, "omega: strength of the guidance along g")
     contrast: Literal["signed", "abs"] = setting(
-        "signed", "m from the signed mean (their code for video), or of magnitudes (for images)"
+        "signed",
+        "m from the signed mean of g (their code for video), or from magnitudes (for images)",
     )
-    source_prompt: bool = setting(
+    invert_with_source: bool = setting(
         False,
-        "invert with the source prompt, not with the negative one (empty unless given), "
-        "as the authors do",
+        "invert with the source prompt; the authors invert with the negative prompt, "
+        "which is empty by default",
     )
     shift: Shift = setting(
-        None, "of the grid of levels; the authors' is 3; None: the backbone's own"
+        None, "shift of the noise schedule; the authors' is 3; none: the backbone's own"
     )
-    grid: LevelGrid = setting("euler", "of levels, by name; the authors' is euler")
-    timesteps: Timesteps = setting("exact", "what the model is told; the authors' are exact")
+    schedule: ScheduleName = setting(
+        "euler", "how the noise levels are spaced; the authors' is euler"
+    )
 
-    __post_init__ = check
 
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    field, x = sampler.field, inputs.latent
+    count = int(config.strength * config.steps + 1e-9)
+    rising = sampler.sigmas[::-1][: count + 1]  # from clean to the middle
 
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, _ = opened(field, given, cfg)
-    count = int(cfg.strength * cfg.steps + 1e-9)
-    up = levels[::-1][: count + 1]  # from clean to the middle
-    branch = "src+" if cfg.source_prompt else "src-"
+    def velocity(z: Tensor, sigma: float) -> Tensor:
+        branch = "src+" if config.invert_with_source else "src-"
+        return field.velocity(z, sigma, inputs.source, branch=branch)
 
-    def inverting(x, sigma):
-        return field.velocity(x, sigma, given.src, branch=branch)
-
-    z, state = initial_state(start, given.source)
-    for i in remaining_steps(start, "invert", 0, count):
-        last = state["last"] if i else inverting(z, 0.0)
-        z, last = inversion.uni_inv_step(inverting, z, last, up[i], up[i + 1])
-        state = state if given.mask is None else inversion.store_latent(state, i + 1, z)
+    z, state = initial_state(resume, x)
+    for i in remaining_steps(resume, "invert", 0, count):
+        last = state["last"] if i else velocity(z, 0.0)
+        z, last = uni_inv_step(velocity, z, last, rising[i], rising[i + 1])
+        state = state if inputs.mask is None else store_latent(state, i + 1, z)
         state = state | {"last": last}
         yield Step("invert", i + 1, count, z, state)
     state = {name: value for name, value in state.items() if name != "last"}
-    for i in remaining_steps(start, "edit", 0, count):
-        level = count - i  # index in `up` of the level that this step leaves
-        sigma, sigma_next = up[level], up[level - 1]
-        v_target = field.velocity(z, sigma, given.tgt, branch="tgt+")
-        v_source = field.velocity(z, sigma, given.src, branch="src+")
+    for i in remaining_steps(resume, "edit", 0, count):
+        level = count - i  # index in `rising` of the noise level before this step
+        sigma, sigma_next = rising[level], rising[level - 1]
+        v_target, v_source = field.velocities(
+            sigma,
+            [Evaluation(z, inputs.target, "tgt+"), Evaluation(z, inputs.source, "src+")],
+        )
         g = v_target - v_source
-        m = maths.contrast_map(g, cfg.contrast)
-        z = z + (sigma_next - sigma) * (cfg.omega * (1 + m) * g + m * v_target + (1 - m) * v_source)
-        if given.mask is not None:
-            z = given.held(z, inversion.load_latent(state, given.source, level - 1))
-        state = inversion.drop_latent(state, level)
+        m = contrast_map(g, config.contrast)
+        guided = config.omega * (1 + m) * g + m * v_target + (1 - m) * v_source
+        z = z + (sigma_next - sigma) * guided
+        if inputs.mask is not None:
+            z = inputs.blend_outside(z, load_latent(state, x, level - 1))
+        state = drop_latent(state, level)
         yield Step("edit", i + 1, count, z, state)

@@ -1,52 +1,73 @@
 """Wan-Edit (FiVE-Bench, Li et al., arXiv:2503.13684): FlowEdit on Wan as its authors run it.
 
-Three differences from FlowEdit's Algorithm 1: the source is noised at the level of the previous timestep while the
-model is told the current one; the difference of velocities is integrated by UniPC, not by Euler; guidance is 5 and 12.
+It differs from FlowEdit's Algorithm 1 in three points. The noise added to the source is that of the previous timestep,
+while the network is given the current one. The difference of velocities is integrated by UniPC, not by Euler. Guidance
+is 5 and 12.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..base.schema import Guidance, LevelGrid, Share, Shift, Steps, Timesteps, check, setting
-from ..sampling import maths
-from ..sampling.field import EditInputs, Step, VelocityField, initial_state, opened, remaining_steps
+from ..base.schema import Guidance, Share, Shift, Timesteps, setting
+from ..sampling.field import (
+    EditInputs,
+    Step,
+    VelocityField,
+    begin,
+    initial_state,
+    remaining_steps,
+)
+from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.settings import SamplingConfig
+from ..sampling.solvers import UniPC
+from .base import MethodInfo
 
-NEEDS: set[str] = set()
+METHOD = MethodInfo()
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SamplingConfig):
     """The authors' values on Wan2.1."""
 
-    steps: Steps = 50
     strength: Share = setting(
-        0.82, "the first 9 of the 50 steps are skipped; a later release of theirs skips 15 to 17"
+        0.82,
+        "share of the schedule that is run; it skips the first 9 of 50 steps "
+        "(a later release skips 15 to 17)",
     )
-    source_guidance: Guidance = 5.0
-    target_guidance: Guidance = 12.0
+    source_guidance: Guidance = setting(5.0, "guidance scale of the source prompt")
+    target_guidance: Guidance = setting(12.0, "guidance scale of the target prompt")
     shift: Shift = setting(
-        None, "of the grid of levels; the authors' is 5; None: the backbone's own"
+        None, "shift of the noise schedule; the authors' is 5; none: the backbone's own"
     )
-    grid: LevelGrid = setting("own", "of levels, by name")
     timesteps: Timesteps = setting(
-        "whole", "what the model is told; the authors' are whole. Mixing is at whole ones always"
+        "whole",
+        "timesteps that the network is given; the authors' are whole numbers. "
+        "The noise that is added always has one",
     )
 
-    __post_init__ = check
 
-
-def edit(field: VelocityField, given: EditInputs, cfg: Config, start: Step | None = None) -> Iterator[Step]:
-    field, levels, first = opened(field, given, cfg)
-    source = given.source
-    z, state = initial_state(start, source)
-    solver = maths.UniPC.from_dict(state)
-    for i in remaining_steps(start, "edit", first, cfg.steps):
-        sigma, sigma_next = levels[i], levels[i + 1]
-        mixed = field.snap_timestep(levels[i - 1]) if i else 1.0
-        noisy = maths.add_noise(source, mixed, maths.keyed_noise(source, given.seed, i))
-        coupled = noisy + (z - source)
-        v_target = maths.guided_velocity(field, coupled, sigma, given.tgt, "tgt", cfg.target_guidance)
-        v_source = maths.guided_velocity(field, noisy, sigma, given.src, "src", cfg.source_guidance)
-        difference = given.inside(v_target - v_source)
-        z, solver = solver.step(z, difference, sigma, sigma_next, last=i == cfg.steps - 1)
-        yield Step("edit", i + 1, cfg.steps, z, solver.to_dict())
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    sampler = begin(field, inputs, config)
+    sigmas, first = sampler.sigmas, sampler.first_step
+    x = inputs.latent
+    z, state = initial_state(resume, x)
+    solver = UniPC.from_dict(state)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        sigma_mixed = field.snap_timestep(sigmas[i - 1]) if i else 1.0
+        x_sigma = add_noise(x, sigma_mixed, keyed_noise(x, inputs.seed, i))
+        z_sigma = x_sigma + (z - x)
+        v_target, v_source = guided_velocities(
+            sampler.field,
+            sigma,
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
+        )
+        difference = inputs.apply_mask(v_target - v_source)
+        z, solver = solver.step(z, difference, sigma, sigma_next, last=i == config.steps - 1)
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict())

@@ -14,6 +14,7 @@ from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
+from ..sampling.field import Evaluation, VelocityField, evaluate_in_turn
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
 from .spec import latent_space
@@ -66,7 +67,7 @@ class Conditioning:
 
 
 class Backbone(ABC):
-    """A conditioned velocity field over video latents, with its encoder and decoder. It is a VelocityField."""
+    """A conditioned velocity field over video latents, with its encoder and decoder. Its velocity field is `field`."""
 
     name: str
     clip_format: ClipFormat
@@ -108,7 +109,7 @@ class Backbone(ABC):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """Return `steps + 1` noise levels, from noisy to 0.
@@ -135,6 +136,24 @@ class Backbone(ABC):
         branch: "src+", "src-", "tgt+" or "tgt-", where - is the negative prompt. frames: indices of the clip's latent
         frames that z holds; None for all.
         """
+
+    def velocities(
+        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Return the velocity of each evaluation. By default they run one after another."""
+        return evaluate_in_turn(self.velocity, sigma, evaluations, frames)
+
+    @property
+    def field(self) -> VelocityField:
+        """The velocity field that methods receive."""
+        return VelocityField(
+            self.velocities,
+            self.sigmas,
+            self.snap_timestep,
+            self.attention_hooks,
+            self.feature_hooks,
+            self.network,
+        )
 
     def part(self, name: str) -> Any:
         """Return a part. Raise UserError if the backbone was built without it."""
@@ -246,7 +265,7 @@ class BackboneWrapper(Backbone):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         return self.inner.sigmas(steps, shift, schedule, shape)
@@ -263,4 +282,10 @@ class BackboneWrapper(Backbone):
         branch: str,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        (velocity,) = self.velocities(sigma, [Evaluation(z, condition, branch)], frames)
+        return velocity
+
+    def velocities(
+        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        return self.inner.velocities(sigma, evaluations, frames)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
-from ..sampling.maths import shift_sigmas
+from ..sampling.schedules import shift_sigmas
 from .scheduler_settings import check_betas, fill_defaults
 from .spec import NOISE_SCHEDULES, check_schedule
 
@@ -89,7 +89,7 @@ class NoiseSchedule:
     def sigmas(self, steps: int, shift: float | None, schedule: str) -> list[float]:
         """Return `steps + 1` noise levels, from noisy to 0.
 
-        schedule: "own" for the scheduler's own timesteps, or "ddim" for timesteps at equal distances from the first
+        schedule: "native" for the scheduler's own timesteps, or "ddim" for timesteps at equal distances from the first
         (which diffusers calls leading). Levels that a shift lifts above the model's noisiest one are spread evenly
         between that and the first level below: a solver of several steps divides by their distance.
         """
@@ -97,7 +97,7 @@ class NoiseSchedule:
         count = len(self.ratios)
         if steps > count:
             raise UserError(f"steps is at most {count} for this model, not {steps}")
-        spacing = self.spacing if schedule == "own" else "leading"
+        spacing = self.spacing if schedule == "native" else "leading"
         timesteps = np.minimum(self._timesteps(steps, spacing), self.last_timestep)
         levels = torch.tensor([*map(self.sigma_at, timesteps), 0.0], dtype=torch.float64)
         if shift is not None:

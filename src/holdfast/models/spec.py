@@ -7,10 +7,10 @@ from typing import Any
 from ..base.errors import UserError
 
 # Names of the noise schedules of models that predict noise. `noise_schedule.py` defines them.
-NOISE_SCHEDULES = ("own", "ddim")
+NOISE_SCHEDULES = ("native", "ddim")
 # Settings that `recommended` may name. The last three belong to score distillation.
-SHARED_SETTINGS = {"steps", "shift", "grid", "source_guidance", "target_guidance"}
-SHARED_SETTINGS |= {"guidance", "joint_guidance", "rate"}
+SHARED_SETTINGS = {"steps", "shift", "schedule", "source_guidance", "target_guidance"}
+SHARED_SETTINGS |= {"guidance", "joint_guidance", "learning_rate"}
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,17 @@ def score(
 
     frames: how many latent frames are scored, from the first.
     """
-    from ..sampling.maths import add_noise, keyed_noise
+    from ..sampling.field import Evaluation
+    from ..sampling.noise import add_noise, keyed_noise
 
     window = z[:, :, :frames]
     nearer = apart = 0.0
     for index, sigma in enumerate(SIGMAS):
         eps = keyed_noise(window, seed, NOISE_STEP + index)
         noisy, u = add_noise(window, sigma, eps), eps - window
-        v_src = field.velocity(noisy, sigma, source, branch="src+")
-        v_tgt = field.velocity(noisy, sigma, target, branch="tgt+")
+        v_src, v_tgt = field.velocities(
+            sigma, [Evaluation(noisy, source, "src+"), Evaluation(noisy, target, "tgt+")]
+        )
         nearer += (_sum_squares(v_src - u) - _sum_squares(v_tgt - u)).item()
         apart += _sum_squares(v_tgt - v_src).item()
     return nearer / apart if apart else None

@@ -26,7 +26,7 @@ from ..media import fitting, video
 from ..media.clip_format import ClipFormat
 from ..models import registry
 from ..models.base import Backbone, Conditioning, Prompt, reserve
-from ..sampling.maths import keyed_noise
+from ..sampling.noise import keyed_noise
 from . import agreement, in_memory, loop
 from .dry_run import DryRunBackbone
 from .planning import Plan
@@ -318,7 +318,7 @@ def _measure_evaluations(estimate: Estimate, plan: Plan, frame: Tensor, backbone
     clip_format = backbone.clip_format
     latent, encode_seconds = _time_call(lambda: backbone.encode([frame] * clip_format.frame_offset))
     _, decode_seconds = _time_call(lambda: list(backbone.decode(latent)))
-    frames = max(end - begin for begin, end in plan.windows.spans)
+    frames = max(end - begin for begin, end in plan.windows.ranges)
     z = keyed_noise(latent.expand(-1, -1, frames, -1, -1), 0, 0)
     prompt = Prompt(plan.task.target_prompt, plan.task.negative, image=frame)
     evaluate = functools.partial(_evaluate, backbone, z, backbone.condition(prompt))

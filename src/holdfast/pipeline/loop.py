@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +21,18 @@ from ..media.clip_format import ClipFormat
 from ..media.reading import Clip
 from ..models import calibration
 from ..models.attention import maps
-from ..models.base import Backbone, Conditioning, Prompt, reserve
+from ..models.base import Backbone, Prompt, reserve
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
 from . import agreement
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
+from .metering import EvaluationMeter, LivePreview
 from .planning import ModelChoice, Plan
 from .task import EditTask
 
-MAX_ABS = 1e6  # of a latent, whose values are about 1: more, no VAE decodes, and a float cannot square
+MAX_ABS = (
+    1e6  # of a latent, whose values are about 1: more, no VAE decodes, and a float cannot square
+)
 AUTO_FEATHER = 0.5  # latent cells over which an edit fades out around an automatic mask
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W a frame, from the first at each call
 
@@ -104,64 +106,6 @@ def mask_shape(task: EditTask) -> masks.MaskShape:
     return masks.MaskShape(task.invert_mask, task.outline, task.grow or 0, task.feather or 0)
 
 
-class Metered:
-    """A velocity field that counts its evaluations."""
-
-    def __init__(self, inner: VelocityField):
-        self.inner, self.evaluations = inner, 0
-        self.halves: list[Any] = []  # of conditions, that steered a call
-        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
-        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
-
-    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        result = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
-        self.evaluations += 1
-        half = condition.for_branch(branch) if isinstance(condition, Conditioning) else None
-        if half is not None and not self.is_steered_by(half):
-            self.halves.append(half)
-        return result
-
-    def is_steered_by(self, half: Any) -> bool:
-        """Whether a half of a condition steered a call: the object itself, which is kept, for an id may be used again
-        once it is gone."""
-        return any(known is half for known in self.halves)
-
-
-class Watched:
-    """A velocity field that keeps how the wanted clip looks from its last calls: `clean`, 1 c f h w.
-
-    Of a method that goes through a long clip part by part, the calls see one part: `part`, which its steps place.
-    """
-
-    def __init__(self, inner: VelocityField, source: Tensor):
-        self.inner, self.clean, self.part = inner, source, source
-        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
-        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
-
-    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
-        if branch == "tgt+":
-            clean = self.part = (z[:1] - sigma * velocity[:1]).detach().to(self.clean)
-            if clean.shape == self.clean.shape:
-                self.clean = clean
-            elif frames is not None:
-                self.clean = self.clean.index_copy(
-                    2, torch.as_tensor(frames, device=clean.device), clean
-                )
-        return velocity
-
-    def after(self, step: Step) -> Tensor:
-        """Return how the whole clip looks after a step: where it is of a part, that part amid what is done."""
-        if step.span is None:
-            return self.clean
-        begin, end = step.span
-        if step.stage != "edit":
-            return step.z
-        return torch.cat(
-            (step.z[:, :, :begin], self.part[:, :, begin - end :], step.z[:, :, end:]), 2
-        )
-
-
 @torch.no_grad()
 def run_loop(job: LoopJob, backbone: Backbone) -> Generator[Event, None, None]:
     """Run a job and yield its events, EditFinished last.
@@ -175,27 +119,28 @@ def run_loop(job: LoopJob, backbone: Backbone) -> Generator[Event, None, None]:
 def _run_method(
     job: LoopJob, backbone: Backbone, stack: contextlib.ExitStack
 ) -> Generator[Event, None, None]:
-    plan, metered = job.plan, Metered(backbone)
-    is_segmented = getattr(plan.method, "LONG", "windows") == "clips"
-    field = metered if is_segmented else windows.apply_windows(metered, plan.windows)
+    plan, meter, image_meter = job.plan, EvaluationMeter(), EvaluationMeter()
+    field = meter.wrap(backbone.field)
+    if plan.method.METHOD.long_clips == "windows":
+        field = windows.apply_windows(field, plan.windows)
     inputs = yield from _make_inputs(job, backbone)
     is_in_domain = yield from _compare_with_training(job, backbone, inputs)
-    inputs = yield from _add_image_model(job, backbone, inputs, stack)
+    inputs = yield from _add_image_model(job, backbone, inputs, stack, image_meter)
     inputs = yield from _add_mask(job, backbone, inputs, field)
     start = None
     if job.resume:
-        check_progress_fits(job.resume, inputs.source)
-        start = move_step(job.resume, inputs.source)
-    step, watched = None, Watched(field, inputs.source)
-    for step in plan.method.edit(watched, inputs, plan.config, start):
+        check_progress_fits(job.resume, inputs.latent)
+        start = move_step(job.resume, inputs.latent)
+    step, preview = None, LivePreview(inputs.latent)
+    for step in plan.method.edit(preview.wrap(field), inputs, plan.config, start):
         check_finite(step.z, f"the latent after step {step.index} of {step.count}")
-        yield replace(step, clean=watched.after(step))
-    _warn_unused_negative(job, inputs, metered, backbone)
+        yield replace(step, preview=preview.after(step))
+    _warn_unused_negative(job, inputs, meter, image_meter, backbone)
     last = step or start
     finished = EditFinished(
-        inputs.source if last is None else last.z,
-        metered.evaluations,
-        inputs.guide.field.evaluations if inputs.guide else 0,
+        inputs.latent if last is None else last.z,
+        meter.evaluations,
+        image_meter.evaluations,
         is_edited=last is not None,
         is_in_domain=is_in_domain,
     )
@@ -215,8 +160,12 @@ def _make_inputs(job: LoopJob, backbone: Backbone) -> Generator[Event, None, Edi
         painted = job.helpers.paint_first_frame(job, backbone)
         target_frame = painted.frame
         yield painted
-    source = backbone.condition(Prompt(task.source_prompt, task.negative, change.source, source_frame))
-    target = backbone.condition(Prompt(task.target_prompt, task.negative, change.target, target_frame))
+    source = backbone.condition(
+        Prompt(task.source_prompt, task.negative, change.source, source_frame)
+    )
+    target = backbone.condition(
+        Prompt(task.target_prompt, task.negative, change.target, target_frame)
+    )
     yield Progress("condition", 1, 1)
     latent = backbone.encode(job.frames()) if job.source_latent is None else job.source_latent
     check_finite(latent, "the encoded clip")
@@ -235,9 +184,9 @@ def _make_inputs(job: LoopJob, backbone: Backbone) -> Generator[Event, None, Edi
             backbone.clip_format.stride,
         ),
         adapters=_move_tensors(job.adapters, latent),
-        shown=target_frame,
-        keys=job.keyframes,
-        spans=job.plan.windows.spans,
+        first_frame=target_frame,
+        keyframes=job.keyframes,
+        segments=job.plan.windows.ranges,
     )
 
 
@@ -247,13 +196,17 @@ def _compare_with_training(
     """Return whether the prompts and the clip are of the kind that the model was trained and calibrated on."""
     is_in_domain = not calibration.unknown_words(backbone, job.plan.task.prompts)
     if job.checks_footage and backbone.calibration.vae_psnr is not None:
-        is_in_domain &= calibration.check_footage(backbone, job.frames(), inputs.source)
+        is_in_domain &= calibration.check_footage(backbone, job.frames(), inputs.latent)
         yield Progress("compare with training", 1, 1)
     return is_in_domain
 
 
 def _add_image_model(
-    job: LoopJob, backbone: Backbone, inputs: EditInputs, stack: contextlib.ExitStack
+    job: LoopJob,
+    backbone: Backbone,
+    inputs: EditInputs,
+    stack: contextlib.ExitStack,
+    meter: EvaluationMeter,
 ) -> Generator[Event, None, EditInputs]:
     model = job.image_model
     if model is None and job.helpers is not None:
@@ -262,8 +215,11 @@ def _add_image_model(
     if model is None:
         return inputs
     task = job.plan.task
-    source, target = (model.condition(Prompt(t, task.negative)) for t in (task.source_prompt, task.target_prompt))
-    inputs = replace(inputs, guide=ImageModel(Metered(model), source, target))
+    source, target = (
+        model.condition(Prompt(t, task.negative)) for t in (task.source_prompt, task.target_prompt)
+    )
+    image_model = ImageModel(meter.wrap(model.field), source, target)
+    inputs = replace(inputs, image_model=image_model)
     yield Progress("guide", 1, 1)
     return inputs
 
@@ -276,47 +232,55 @@ def _add_mask(
         cells = job.cells
         if cells is None:
             cells = maps.find_auto_mask(
-                field, inputs.source, inputs.src, inputs.tgt, inputs.seed
+                field, inputs.latent, inputs.source, inputs.target, inputs.seed
             )
         yield AutoMaskFound(cells)
         frames = job.make_auto_mask(cells)
     if frames is None:
         return inputs
-    alpha = masks.to_latent(frames(), backbone.clip_format, inputs.source.shape[2:])
-    return replace(inputs, mask=alpha.to(inputs.source))
+    alpha = masks.to_latent(frames(), backbone.clip_format, inputs.latent.shape[2:])
+    return replace(inputs, mask=alpha.to(inputs.latent))
 
 
 def score_result(
     job: LoopJob, inputs: EditInputs, backbone: Backbone, finished: EditFinished
 ) -> EditFinished:
     """Add the model's score of the result; with a notice where the model does not distinguish the prompts."""
-    begin, end = job.plan.windows.spans[0]
+    begin, end = job.plan.windows.ranges[0]
     task = job.plan.task
     score = agreement.score(
-        backbone, finished.z, inputs.src, inputs.tgt, end - begin, task.seed
+        backbone.field, finished.z, inputs.source, inputs.target, end - begin, task.seed
     )
     if score is None:
-        warn_user(f"{backbone.name} reads both prompts as the same, so it cannot follow their difference")
+        warn_user(
+            f"{backbone.name} reads both prompts as the same, so it cannot follow their difference"
+        )
     return replace(finished, agreement=score, judge_evaluations=agreement.EVALUATIONS)
 
 
 def _warn_unused_negative(
-    job: LoopJob, inputs: EditInputs, metered: Metered, backbone: Backbone
+    job: LoopJob,
+    inputs: EditInputs,
+    meter: EvaluationMeter,
+    image_meter: EvaluationMeter,
+    backbone: Backbone,
 ) -> None:
     """Warn where the negative prompt conditioned no evaluation, of the backbone or of another model."""
     task = job.plan.task
-    if not task.negative.strip() or not metered.evaluations or job.paints_first_frame:
+    if not task.negative.strip() or not meter.evaluations or job.paints_first_frame:
         return
     # Of a model that reads no text, the negative is no prompt.
-    used = [(inputs, metered)] if "text" in backbone.capabilities else []
-    if inputs.guide:
-        used.append((inputs.guide, inputs.guide.field))
-    halves = [
-        (field, conditioning.negative)
-        for owner, field in used
-        for conditioning in (owner.src, owner.tgt)
+    owners: list[tuple[EditInputs | ImageModel, EvaluationMeter]] = []
+    if "text" in backbone.capabilities:
+        owners.append((inputs, meter))
+    if inputs.image_model:
+        owners.append((inputs.image_model, image_meter))
+    used = [
+        user.was_used(conditioning.negative)
+        for owner, user in owners
+        for conditioning in (owner.source, owner.target)
     ]
-    if not any(field.is_steered_by(negative) for field, negative in halves):
+    if not any(used):
         warn_user(
             f"the negative prompt has no effect: {task.method} made no evaluation that it conditions"
         )

@@ -63,7 +63,7 @@ class Plan:
             "fit": dataclasses.asdict(self.fit),
             "windows": {
                 "count": self.windows.count,
-                "spans": self.windows.spans,
+                "spans": self.windows.ranges,
                 "reason": self.windows.reason,
             },
             "words": {
@@ -84,8 +84,8 @@ class Plan:
         values = dataclasses.asdict(self.config)
         sources = self.setting_sources
         settings = {name: {"value": v, "from": sources[name]} for name, v in values.items()}
-        if self.native_schedule and values.get("grid") == "own":
-            settings["grid"]["is"] = self.native_schedule
+        if self.native_schedule and values.get("schedule") == "native":
+            settings["schedule"]["is"] = self.native_schedule
         return settings
 
 
@@ -107,7 +107,7 @@ def make_plan(
     where the task, the method and the backbone do not fit together.
     """
     method = methods.load(task.method)
-    check_capabilities(method.NEEDS, info, task.method)
+    check_capabilities(method.METHOD.requires, info, task.method)
     check_conditioning(task, info)
     if task.mask == "auto" and "text_attention" not in info.capabilities:
         raise UserError(
@@ -116,7 +116,7 @@ def make_plan(
         )
     config, sources = configure(method.Config, info.recommended, task.strength, task.settings)
     unused_options.warn_unused_settings(task, method, config, sources)
-    schedule = check_schedule(config, sources, info)
+    schedule = check_schedule(config, info)
     fit = choose_fit(info.clip_format, frames, size)
     windows = split_clip(task, method, config, info.clip_format, fit.model_frames, keyframes)
     change = find_edit_words(task, method)
@@ -127,7 +127,7 @@ def make_plan(
     return Plan(task, method, config, sources, change, fit, windows, *choices)
 
 
-def check_schedule(config: Any, sources: dict[str, str], info: ModelInfo) -> str:
+def check_schedule(config: Any, info: ModelInfo) -> str:
     """Return the name of the backbone's own noise schedule; empty where it is not known.
 
     Raises UserError where the method's settings ask for a schedule that the backbone does not have.
@@ -135,9 +135,9 @@ def check_schedule(config: Any, sources: dict[str, str], info: ModelInfo) -> str
     known = info.clip_format.schedules
     if not known:
         return ""
-    if "grid" in sources and config.grid not in known:
+    if config.schedule not in known:
         raise UserError(
-            f"{info.name} has no noise schedule {config.grid!r}", f"use {', '.join(known)}"
+            f"{info.name} has no noise schedule {config.schedule!r}", f"use {', '.join(known)}"
         )
     return known[1]
 
@@ -151,11 +151,11 @@ def split_clip(
     keyframes: Iterable[int],
 ) -> Windows:
     """Split a clip into windows, or for some methods into segments that are edited one after another."""
-    if getattr(method, "LONG", "windows") == "clips":
+    if method.METHOD.long_clips == "segments":
         segments = plan_segments(clip_format, frames, task.window, keyframes)
         if segments.count == 1:
             return segments
-        how = method.longer(config)
+        how = method.METHOD.describe_segments(config)
         return dataclasses.replace(segments, reason=f"{segments.reason}; {how}")
     if task.keyframes:
         raise UserError(f"{task.method} uses no edited frame but the first", "remove --keyframe")
@@ -169,8 +169,7 @@ def choose_image_model(
 
     Raises UserError for a model over other latents, MissingDependencyError where its weights are missing.
     """
-    uses_image_model = getattr(method, "wants_guide", None)
-    if uses_image_model is None or not uses_image_model(config):
+    if not method.METHOD.uses_image_model(config):
         if task.image_model and choose_first_frame_model(task, info).name is None:
             warn_user(f"--image-model has no effect: {task.method} uses no image model here")
         return ModelChoice(f"{task.method} uses none with these settings")
@@ -231,7 +230,7 @@ def find_edit_words(task: EditTask, method: ModuleType) -> Change:
     is_auto = task.mask == "auto"
     if is_auto and not task.changes_nothing and not (change.source or change.target):
         raise UserError(NO_WORD)
-    reads_attention = "text_attention" in method.NEEDS
+    reads_attention = "text_attention" in method.METHOD.requires
     if reads_attention and not task.changes_nothing:
         return warn_about_change(change, source)
     if task.words and not reads_attention and not is_auto:

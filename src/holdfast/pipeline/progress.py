@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
 from ..base.notices import warn_user
-from .output_paths import adapters_path, latents_path, parse_output
+from .output_paths import latents_path, parse_output
 from .task import EditTask
 
 if TYPE_CHECKING:

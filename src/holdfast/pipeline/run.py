@@ -14,9 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..base.files import remove_stale_scratch, atomic_write
+from ..base.files import atomic_write, remove_stale_scratch
 from ..base.memory import PeakMemory
-from ..base.notices import Notice, with_notices, warn_user
+from ..base.notices import Notice, warn_user, with_notices
 from ..media import first_frame, images, masks, video
 from ..media.clip_format import ClipFormat
 from ..media.images import to_tensor
@@ -157,7 +157,7 @@ class EditSession:
 
     def adapter_file(self) -> AdapterFile | None:
         """Return where the adapters that the method trains on this clip are saved; None where it trains none."""
-        names = getattr(self.plan.method, "FITTED", ())
+        names = self.plan.method.METHOD.fits_adapters
         if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.config, name) for name in names}
@@ -338,8 +338,8 @@ def _run_and_save(
                 session.report_first_frame(event)
             if isinstance(event, Step):
                 step = event
-                if adapter_file and event.fitted:  # of one segment after another
-                    all_adapters |= {name: value.cpu() for name, value in event.fitted.items()}
+                if adapter_file and event.adapters:  # of one segment after another
+                    all_adapters |= {name: value.cpu() for name, value in event.adapters.items()}
                     with tolerate_full_disk(adapter_file.path):
                         adapter_file.save(all_adapters)
                 if time.monotonic() - last_save > SAVE_SECONDS:

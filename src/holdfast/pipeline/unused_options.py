@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ..models.base import Backbone
     from ..models.registry import BackboneInfo
 
-OFF_VALUES = (0, False, "off", "none")
 CODECS_WITHOUT_CRF = ("lossless", "lossless-rgb", "ffv1", "prores")
 
 
@@ -60,18 +59,14 @@ def warn_unused_settings(
 ) -> None:
     """Warn about settings that need another setting, and about a seed where nothing is drawn at random.
 
-    A method's ONLY_WITH names the setting that each of its settings needs, as NAME or NAME=VALUE; SEEDED says whether
-    it draws noise.
+    METHOD says both of each method: `unused_unless` and `draws_noise`.
     """
     if task.changes_nothing:
         return
-    for name, needed in getattr(method, "ONLY_WITH", {}).items():
-        other, _, value = needed.partition("=")
-        current = getattr(config, other)
-        has_effect = current == value if value else current not in OFF_VALUES
-        if setting_sources[name] == "given" and not has_effect:
-            warn_user(f"{name} has no effect while {other} is {current}")
-    if task.seed and not getattr(method, "SEEDED", True) and task.mask != "auto":
+    for name, reason in method.METHOD.unused_settings(config).items():
+        if setting_sources[name] == "given":
+            warn_user(f"{name} has no effect while {reason}")
+    if task.seed and not method.METHOD.draws_noise and task.mask != "auto":
         warn_user(f"the seed has no effect: {task.method} draws nothing at random")
 
 

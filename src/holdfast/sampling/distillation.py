@@ -1,99 +1,118 @@
-"""Score distillation: an edit by descent along differences of predicted noise, in place of a walk down the levels.
+"""Score distillation: an edit by gradient descent along differences of predicted noise.
 
-At each iteration one level is drawn and one noise, the same in both branches, and the latent takes one step of plain
-gradient descent. `Descent` holds the settings that the methods share; noise is predicted through the velocity
-(diffusion.predicted_noise), so that a rectified flow descends as a noise predictor does.
+Each iteration draws one noise level and one noise, the same for both branches, and takes one step of plain gradient
+descent. The noise is predicted through the velocity, so that a rectified flow descends as a noise predictor does.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from ..base.errors import UserError
-from ..base.schema import (
-    Guidance,
-    Iterations,
-    LevelGrid,
-    Number,
-    Range,
-    Share,
-    Shift,
-    Timesteps,
-    check,
-    setting,
-)
-from . import maths
-from .field import EditInputs, Step, VelocityField, Whole, remaining_steps
+from ..base.schema import Guidance, Iterations, Number, Range, Share, Timesteps, check, setting
+from .field import EditInputs, Side, Step, VelocityField, choose_timesteps, remaining_steps
+from .guidance import GuidedPoint, guided_velocities
+from .noise import add_noise, keyed_integer, keyed_noise, predict_noise
+from .settings import SamplingConfig
 
-SCHEDULE_STEPS = 1000  # that `low` and `high` count in, whatever the model's own time
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEDULE_STEPS = 1000  # the unit of sigma_min and sigma_max, whatever the model's own time
 
 
 @dataclass(frozen=True)
-class DistillationConfig:
-    """The values of DDS's authors (arXiv:2304.07090) where nothing else is said."""
+class DistillationConfig(SamplingConfig):
+    """The settings of score distillation. The defaults are those of DDS's authors (arXiv:2304.07090)."""
 
-    steps: Iterations = setting(200, "N, how many the learning rate is meant for")
-    strength: Share = setting(1.0, "share of the iterations that are done")
+    steps: Iterations = setting(200, "N, the iterations that the learning rate is meant for")
+    strength: Share = setting(1.0, "share of the iterations that are run")
     guidance: Guidance = setting(7.5, "omega, of both branches")
-    low: Annotated[int, Range(1, 999)] = setting(
-        50, "the lowest level drawn, in thousandths of the grid"
+    sigma_min: Annotated[int, Range(1, 999)] = setting(
+        50, "lowest noise level that is drawn, in thousandths of the schedule"
     )
-    high: Annotated[int, Range(2, 1000)] = setting(949, "above the highest")
-    rate: Number = setting(0.1, "eta, of plain gradient descent")
-    scale: Literal["plain", "pixels"] = setting(
+    sigma_max: Annotated[int, Range(2, 1000)] = setting(
+        949, "end of the noise levels that are drawn, not included"
+    )
+    learning_rate: Number = setting(0.1, "eta, of plain gradient descent")
+    gradient_scale: Literal["plain", "pixels"] = setting(
         "plain",
-        "what the rate multiplies: the gradient as it is, or, as DDS's code has it, "
-        "times 2000 / (h w) of the latent",
+        "what the learning rate multiplies: the gradient, or, as in DDS's code, "
+        "the gradient times 2000 / (h w) of the latent",
     )
-    shift: Shift = setting(None, "of the grid of levels; None: the backbone's own")
-    grid: LevelGrid = setting("own", "of levels, by name")
-    timesteps: Timesteps = setting("whole", "what the model is told; the authors draw whole ones")
+    timesteps: Timesteps = setting(
+        "whole", "timesteps that the network is given; the authors draw whole numbers"
+    )
 
     def __post_init__(self) -> None:
         check(self)
-        if self.low >= self.high:
-            raise UserError(f"low is below high = {self.high}, not {self.low}")
+        if self.sigma_min >= self.sigma_max:
+            raise UserError(
+                f"sigma_min is {self.sigma_min}, and sigma_max is {self.sigma_max}",
+                "choose sigma_min below sigma_max",
+            )
 
-    def size(self, z: Tensor) -> float:
-        """By what a gradient is multiplied before it is taken from a latent."""
-        return self.rate * (2000 / z[0, 0, 0].numel() if self.scale == "pixels" else 1)
+    def step_size(self, z: Tensor) -> float:
+        """Return the factor of a gradient when it is subtracted from the latent z."""
+        cells = z[0, 0, 0].numel()
+        return self.learning_rate * (2000 / cells if self.gradient_scale == "pixels" else 1)
+
+
+class CleanPoint(NamedTuple):
+    """A clean latent b c f h w whose noise is to be predicted, with the conditioning of one side."""
+
+    latent: Tensor
+    conditioning: Any
+    side: Side
 
 
 @dataclass(frozen=True)
 class NoiseSample:
-    """What an iteration looks at: one level and one noise for all branches."""
+    """The noise level and the noise of one iteration, shared by all branches."""
 
     field: VelocityField
     sigma: float
-    eps: Tensor
+    eps: Tensor  # b c f h w
     guidance: Guidance
-    frames: tuple[int, ...] | None = None  # of the clip, that the field is asked about; None: all
+    frames: tuple[int, ...] | None = None  # the latent frames to evaluate; None: all
 
-    def noise(self, clean: Tensor, condition, side: str) -> Tensor:
-        """eps^w, the noise that the model sees in a clean latent b c f h w noised by this draw; of its frames."""
-        z = maths.add_noise(self.part(clean), self.sigma, self.eps)
-        asked = (self.field, z, self.sigma, condition, side, self.guidance)
-        velocity = maths.guided_velocity(*asked, frames=self.frames)
-        return maths.predict_noise(z, self.sigma, velocity).contiguous()
+    def predict_noise(self, *points: CleanPoint) -> list[Tensor]:
+        """Return eps^w of each point: the noise that the model sees after this sample's noise was added.
 
-    def part(self, z: Tensor) -> Tensor:
+        All branches are evaluated in one call. b c f h w, of this sample's frames.
+        """
+        noisy = [add_noise(self._select_frames(p.latent), self.sigma, self.eps) for p in points]
+        guided = [
+            GuidedPoint(z, p.conditioning, p.side, self.guidance)
+            for z, p in zip(noisy, points, strict=True)
+        ]
+        velocities = guided_velocities(self.field, self.sigma, *guided, frames=self.frames)
+        return [
+            predict_noise(z, self.sigma, velocity).contiguous()
+            for z, velocity in zip(noisy, velocities, strict=True)
+        ]
+
+    def for_model(
+        self, field: VelocityField, guidance: Guidance, frames: Sequence[int]
+    ) -> NoiseSample:
+        """Return the same noise level and noise for another field, on some of the frames."""
+        eps = self.eps[:, :, list(frames)]
+        return NoiseSample(field, self.sigma, eps, guidance, tuple(frames))
+
+    def _select_frames(self, z: Tensor) -> Tensor:
         return z if self.frames is None else z[:, :, list(self.frames)]
-
-    def on(self, field: VelocityField, guidance: Guidance, frames: Sequence[int]) -> "NoiseSample":
-        """The same level and noise for another field, which is asked about some frames."""
-        return NoiseSample(field, self.sigma, self.eps[:, :, list(frames)], guidance, tuple(frames))
 
 
 def draw_samples(
-    field: VelocityField, given: EditInputs, cfg: DistillationConfig, start: Step | None
+    field: VelocityField, inputs: EditInputs, config: DistillationConfig, resume: Step | None
 ) -> Iterator[tuple[int, NoiseSample]]:
-    """The iterations that are left, each with what it looks at."""
-    source = given.source
-    levels = field.sigmas(SCHEDULE_STEPS, cfg.shift, cfg.grid, source.shape[2:])
-    told = Whole(field) if cfg.timesteps == "whole" else field
-    for i in remaining_steps(start, "edit", cfg.steps - round(cfg.strength * cfg.steps), cfg.steps):
-        sigma = levels[SCHEDULE_STEPS - maths.keyed_integer(given.seed, i, cfg.low, cfg.high)]
-        eps = maths.keyed_noise(source, given.seed, i)
-        yield i, NoiseSample(told, sigma, eps, cfg.guidance)
+    """Yield the index and the sample of each remaining iteration."""
+    x, seed = inputs.latent, inputs.seed
+    sigmas = field.sigmas(SCHEDULE_STEPS, config.shift, config.schedule, x.shape[2:])
+    field = choose_timesteps(field, config)
+    first = config.steps - round(config.strength * config.steps)
+    for i in remaining_steps(resume, "edit", first, config.steps):
+        sigma = sigmas[SCHEDULE_STEPS - keyed_integer(seed, i, config.sigma_min, config.sigma_max)]
+        yield i, NoiseSample(field, sigma, keyed_noise(x, seed, i), config.guidance)

@@ -1,163 +1,272 @@
-"""What a method takes and yields: a field, what is given about the edit, and the step it stands at.
+"""The contract of a method: a velocity field, the inputs of an edit, and the steps that it yields.
 
-def edit(field: Field, given: Given, cfg: Config, start: Step | None = None) -> Iterator[Step]: ...
+def edit(field: VelocityField, inputs: EditInputs, config, resume: Step | None = None) -> Iterator[Step]: ...
+
+Latents `z` are `b c f h w`, and sigma is in [0, 1]: `z = (1 - sigma) * clean + sigma * noise`. The velocity is
+`noise - clean`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch import Tensor
+from . import masking
+from .settings import SamplingConfig
 
-from ..models.attention.hooks import LayerHooks
-from . import maths
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-# in the order in which a method that has several goes through them
-STAGES = ("tune", "invert", "edit")
+    from ..models.attention.hooks import LayerHooks
+
+Side = Literal["src", "tgt"]
+Branch = Literal["src+", "src-", "tgt+", "tgt-"]  # + is the prompt, - the negative prompt
+POSITIVE: dict[Side, Branch] = {"src": "src+", "tgt": "tgt+"}
+NEGATIVE: dict[Side, Branch] = {"src": "src-", "tgt": "tgt-"}
+
+STAGES = ("tune", "invert", "edit")  # in the order in which a method runs those that it has
 
 
-class VelocityField(Protocol):
-    """A conditioned velocity field over latents `b c f h w`. A backbone is one; windows and meters wrap one."""
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the network at a noise level.
 
-    attention_hooks: LayerHooks | None  # to its attention
-    feature_hooks: LayerHooks | None  # to what its residual blocks put out
-    network: (
-        Any  # the torch module, for methods that put adapters into it; None where it takes none
-    )
+    conditioning is opaque to methods. region: 1 1 f h w boolean, in latent cells; outside it the velocity is that of
+    the source evaluation of the same call and sign. None: everywhere.
+    """
 
-    def sigmas(
+    z: Tensor  # b c f h w
+    conditioning: Any
+    branch: Branch
+    region: Tensor | None = None
+
+
+class VelocitiesFunction(Protocol):
+    """Return one velocity `noise - clean` per evaluation, b c f h w, at noise level sigma.
+
+    frames: the latent frames of the clip that each z holds; None: all of them, from 0 on. Differentiable in z; the
+    caller decides about `no_grad`.
+    """
+
+    def __call__(
+        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]: ...
+
+
+class SigmasFunction(Protocol):
+    """Return `steps + 1` noise levels from noisy to 0.
+
+    shift: None is the model's own. schedule: how the levels are spaced, by name. shape: f h w of the latent, for
+    models whose shift depends on it.
+    """
+
+    def __call__(
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
-    ) -> list[float]:
-        """`steps + 1` noise levels from noisy to 0. grid: by name; shape: f h w of the latent, where the shift depends
-        on it.
-        """
+    ) -> list[float]: ...
 
-    def snap_timestep(self, sigma: float) -> float:
-        """The level whose timestep is that of sigma cut to a whole number, in the model's own time."""
+
+@dataclass(frozen=True)
+class VelocityField:
+    """A conditioned velocity field over latents b c f h w: callables and data of a model.
+
+    It is wrapped by `dataclasses.replace(field, velocities=...)`.
+    """
+
+    velocities: VelocitiesFunction  # all branches of a step in one call
+    sigmas: SigmasFunction
+    # the noise level whose timestep is that of sigma, truncated to an integer in the model's own time
+    snap_timestep: Callable[[float], float]
+    attention_hooks: LayerHooks | None = None
+    feature_hooks: LayerHooks | None = None  # of the outputs of residual blocks
+    network: nn.Module | None = None  # takes adapters; None: the model takes none
 
     def velocity(
         self,
         z: Tensor,
         sigma: float,
-        condition: Any,
+        conditioning: Any,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        """The velocity `noise - clean` at z, level sigma.
+        """Return the velocity of a single evaluation."""
+        (velocity,) = self.velocities(sigma, [Evaluation(z, conditioning, branch)], frames)
+        return velocity
 
-        branch: "src+", "src-", "tgt+" or "tgt-" (- is the negative). frames: which latent frames of the clip z holds;
-        None: all, from 0 on.
-        """
+    def get_attention_hooks(self) -> LayerHooks:
+        """Return the attention hooks of a model that has them, as `METHOD.requires` assures."""
+        assert self.attention_hooks is not None
+        return self.attention_hooks
+
+    def get_network(self) -> nn.Module:
+        """Return the network of a model that takes adapters, as `METHOD.requires` assures."""
+        assert self.network is not None
+        return self.network
+
+
+class VelocityFunction(Protocol):
+    """Return the velocity of one evaluation; the arguments are those of `VelocityField.velocity`."""
+
+    def __call__(
+        self,
+        z: Tensor,
+        sigma: float,
+        conditioning: Any,
+        *,
+        branch: Branch,
+        frames: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+
+def evaluate_in_turn(
+    velocity: VelocityFunction,
+    sigma: float,
+    evaluations: Sequence[Evaluation],
+    frames: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Run evaluations one after another, in their order. The default of `VelocityField.velocities`."""
+    found = [
+        velocity(e.z, sigma, e.conditioning, branch=e.branch, frames=frames) for e in evaluations
+    ]
+    if all(e.region is None for e in evaluations):
+        return found
+    return _confine_to_regions(evaluations, found)
+
+
+def _confine_to_regions(
+    evaluations: Sequence[Evaluation], velocities: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return velocities that are the source's outside each evaluation's region."""
+    import torch
+
+    by_branch = {e.branch: v for e, v in zip(evaluations, velocities, strict=True)}
+    confined = []
+    for evaluation, velocity in zip(evaluations, velocities, strict=True):
+        if evaluation.region is not None:
+            source = by_branch["src+" if evaluation.branch.endswith("+") else "src-"]
+            velocity = torch.where(evaluation.region, velocity, source)
+        confined.append(velocity)
+    return confined
+
+
+def snap_timesteps(field: VelocityField) -> VelocityField:
+    """Return a field whose network is given integer timesteps: sigma is snapped before every evaluation."""
+
+    def velocities(
+        sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        return field.velocities(field.snap_timestep(sigma), evaluations, frames)
+
+    return replace(field, velocities=velocities)
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where an edit stands after an update: all that going on from there needs.
+    """The state of an edit after an update: everything that is needed to resume from there.
 
-    stage: one of STAGES; index: the next step of that stage; count: how many the stage has; z: the edited
-    latent, 1 c f h w; state: named tensors that the method needs besides.
-    fitted: at the step at which something is fitted to the clip: that, by name, which is kept for other runs.
-    span: the latent frames that a step of a part of the clip is of, (first, end); None: of all.
-    clean: how the wanted clip looks from here, for a preview, 1 c f h w; whoever drives adds it.
+    stage: one of STAGES; index: the number of finished steps of that stage; count: how many steps the stage has.
+    state: named tensors that the method needs in addition to z. adapters: what was fitted to the clip, by name, at the
+    step that finishes it; it is saved for other runs. segment: the latent frames (first, end) that the step belongs to;
+    None: all. preview: the edited clip as it looks from here, 1 c f h w; the sampling loop adds it.
     """
 
     stage: str
     index: int
     count: int
-    z: Tensor
+    z: Tensor  # the edited latent, 1 c f h w
     state: dict[str, Tensor] = field(default_factory=dict)
-    fitted: dict[str, Tensor] = field(default_factory=dict)
-    span: tuple[int, int] | None = None
-    clean: Tensor | None = None
+    adapters: dict[str, Tensor] = field(default_factory=dict)
+    segment: tuple[int, int] | None = None
+    preview: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A second field over the same latents, with its own conditions."""
+    """An image model over the same latents, with its own conditionings of both prompts."""
 
     field: VelocityField
-    src: Any
-    tgt: Any
+    source: Any
+    target: Any
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The way between frames and latents, for the few methods that need it: the fitted source frames, and the
-    backbone's own.
-    """
+    """The fitted source frames and the backbone's own codec, for the methods that need pixels."""
 
-    frames: Callable[[], Iterable[Tensor]]  # 3 H W in [0, 1], in order, anew at each call
-    encode: Callable[..., Tensor]  # (frames[, eps of a sample])
+    frames: Callable[[], Iterable[Tensor]]  # 3 H W in [0, 1], in order; each call starts again
+    encode: Callable[..., Tensor]  # (frames[, eps of a sample]) -> 1 c f h w
     decode: Callable[[Tensor], Iterator[Tensor]]
-    condition: Callable[[Any], Any]
-    stride: tuple[int, int, int]  # pixels a latent cell: time, height, width
+    condition: Callable[[Any], Any]  # a Prompt to a conditioning
+    stride: tuple[int, int, int]  # pixels per latent cell: time, height, width
 
 
 @dataclass(frozen=True)
 class EditInputs:
     """What an edit is about."""
 
-    source: Tensor  # the clean latent of the clip, 1 c f h w
-    src: Any  # conditions, opaque: of the prompt that describes the clip
-    tgt: Any  # and of the wanted one
+    latent: Tensor  # the clean latent of the source clip, 1 c f h w
+    source: Any  # conditioning of the prompt that describes the clip; opaque
+    target: Any  # conditioning of the prompt that describes the edited clip; opaque
     mask: Tensor | None = None  # 1 1 f h w in [0, 1]: where the edit may show; None: everywhere
     seed: int = 0
-    guide: ImageModel | None = None  # for methods that use one
-    # what an earlier run fitted to this very clip with the same settings, by name
+    image_model: ImageModel | None = None  # for methods that use one
+    # what an earlier run fitted to this clip with the same settings, by name
     adapters: dict[str, Tensor] | None = None
     pixels: Pixels | None = None
-    # clips of latent frames that a method with LONG = "clips" goes through one by one; else it is all one
-    spans: tuple[tuple[int, int], ...] = ()
-    shown: Tensor | None = None  # the wanted first frame, 3 H W, of a model that is steered by one
-    keys: Mapping[int, Tensor] = field(
-        default_factory=dict
-    )  # and those of clips by their beginning
+    # latent frames (first, end) of each part, for methods that edit a long clip in segments
+    segments: tuple[tuple[int, int], ...] = ()
+    first_frame: Tensor | None = None  # edited, 3 H W, for a model that is conditioned on it
+    keyframes: Mapping[int, Tensor] = field(default_factory=dict)  # edited; by the segment's start
 
-    def inside(self, change: Tensor) -> Tensor:
-        """A change where the mask allows it, 0 elsewhere."""
-        return change if self.mask is None else maths.apply_mask(self.mask, change)
+    def apply_mask(self, change: Tensor) -> Tensor:
+        """Return the change where the mask allows it, and 0 elsewhere."""
+        return change if self.mask is None else masking.apply_mask(self.mask, change)
 
-    def held(self, z: Tensor, rest: Tensor) -> Tensor:
-        """z where the mask allows a change, `rest` elsewhere."""
-        return z if self.mask is None else maths.blend_by_mask(self.mask, z, rest)
+    def blend_outside(self, z: Tensor, outside: Tensor) -> Tensor:
+        """Return z where the mask allows a change, and `outside` elsewhere."""
+        return z if self.mask is None else masking.blend_by_mask(self.mask, z, outside)
 
-
-class Whole:
-    """A field that is told whole timesteps: the level is cut before every evaluation."""
-
-    def __init__(self, inner: VelocityField):
-        self.inner = inner
-        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
-        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
-
-    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        told = self.snap_timestep(sigma)
-        return self.inner.velocity(z, told, condition, branch=branch, frames=frames)
+    def get_pixels(self) -> Pixels:
+        """Return the access to pixels, which the sampling loop always gives."""
+        assert self.pixels is not None
+        return self.pixels
 
 
-def opened(field: VelocityField, given: EditInputs, cfg: Any) -> tuple[VelocityField, list[float], int]:
-    """How every walk begins: the field as cfg wants it told, its levels, and the index of the first one that is
-    walked.
-    """
-    levels = field.sigmas(cfg.steps, cfg.shift, cfg.grid, given.source.shape[2:])
-    told = Whole(field) if cfg.timesteps == "whole" else field
-    return told, levels, cfg.steps - round(cfg.strength * cfg.steps)
+@dataclass(frozen=True)
+class Sampler:
+    """The field, the noise levels and the first step of a sampling loop."""
+
+    field: VelocityField
+    sigmas: list[float]  # steps + 1, from noisy to 0
+    first_step: int
 
 
-def initial_state(start: Step | None, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The latent and the state to begin with: those of `start`, or a fresh latent."""
-    return (z, {}) if start is None else (start.z, start.state)
+def begin(field: VelocityField, inputs: EditInputs, config: SamplingConfig) -> Sampler:
+    """Return what a sampling loop starts with, by the settings that all methods share."""
+    sigmas = field.sigmas(config.steps, config.shift, config.schedule, inputs.latent.shape[2:])
+    first_step = config.steps - round(config.strength * config.steps)
+    return Sampler(choose_timesteps(field, config), sigmas, first_step)
 
 
-def remaining_steps(start: Step | None, stage: str, first: int, end: int) -> range:
-    """The steps of a stage that are still to do, when a run goes on from `start`."""
-    if start is None or STAGES.index(start.stage) < STAGES.index(stage):
+def choose_timesteps(field: VelocityField, config: SamplingConfig) -> VelocityField:
+    """Return the field with integer or exact timesteps, as the settings say."""
+    return snap_timesteps(field) if config.timesteps == "whole" else field
+
+
+def initial_state(resume: Step | None, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the latent and the state to begin with: those of `resume`, or `z` and an empty state."""
+    return (z, {}) if resume is None else (resume.z, resume.state)
+
+
+def remaining_steps(resume: Step | None, stage: str, first: int, end: int) -> range:
+    """Return the steps of a stage that are not done yet, of `first` to `end`."""
+    if resume is None or STAGES.index(resume.stage) < STAGES.index(stage):
         return range(first, end)
-    if start.stage == stage:
-        return range(start.index, end)
+    if resume.stage == stage:
+        return range(resume.index, end)
     return range(0)

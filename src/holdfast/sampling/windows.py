@@ -1,115 +1,149 @@
-"""Long clips in overlapping windows: at every step the velocities of all windows are averaged where they overlap.
+"""Long clips in overlapping windows: each step averages the velocities of all windows where they overlap.
 
-Noise is keyed by the absolute latent frame, so all windows see the same; a method knows nothing of them. The network's
-memory is that of one window, whatever the clip's length. A clip that fits in one window is not touched by any of this.
+Noise is keyed by the absolute latent frame, so all windows see the same noise, and a method needs to know nothing about
+them. The network needs the memory of one window, whatever the length of the clip. A clip that fits into one window is
+not affected.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..base.errors import UserError
 from ..media.clip_format import ClipFormat
+from .field import Evaluation, VelocityField
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows as (first, end) in latent frames."""
+    """Windows or segments of a clip, as (first, end) in latent frames, and why they were chosen."""
 
-    spans: tuple[tuple[int, int], ...]
+    ranges: tuple[tuple[int, int], ...]
     reason: str
 
     @property
     def count(self) -> int:
-        return len(self.spans)
+        return len(self.ranges)
 
 
-def plan_windows(grid: ClipFormat, count: int, wanted: int | None = None) -> Windows:
-    """Windows over a legal number of frames, by default of the length that the model was trained on.
+def plan_windows(clip_format: ClipFormat, count: int, wanted: int | None = None) -> Windows:
+    """Return windows over a legal number of frames, by default of the length that the model was trained on.
 
-    wanted: frames a window that the user asks for, 0 for one piece. Neighbours overlap by a quarter at least; windows
-    are spread evenly. Raises ValueError for a window that is too short to overlap or longer than the model's position
-    codes reach.
+    wanted: frames per window that the user chose, 0 for a single window. Windows are spread evenly, and neighbours
+    overlap by at least a quarter. Raises UserError as `window_size` does.
     """
-    frames, trained = grid.count_latent_frames(count), grid.count_latent_frames(grid.train_frames)
-    size = window_size(grid, frames, wanted)
-    whose = "the model was trained on" if wanted is None else "asked for"
+    frames = clip_format.count_latent_frames(count)
+    size = window_size(clip_format, frames, wanted)
     if frames <= size:
-        reason = f"{frames} latent frames fit into one window of the {size} {whose}"
-        if wanted == 0 and frames > trained:
-            reason = (
-                f"one piece, as asked for, of {frames} latent frames; "
-                f"the model was trained on {trained}"
-            )
-        return Windows(((0, frames),), reason)
+        return Windows(((0, frames),), _single_window_reason(clip_format, frames, size, wanted))
     step = max(1, size - max(1, size // 4))
     windows = -(-(frames - size) // step) + 1
     firsts = [round(i * (frames - size) / (windows - 1)) for i in range(windows)]
     reason = (
-        f"{frames} latent frames are more than the {size} {whose}: "
+        f"{frames} latent frames are more than {_describe_size(size, wanted)}: "
         f"{windows} windows that overlap by {size - step} or more"
     )
     return Windows(tuple((first, first + size) for first in firsts), reason)
 
 
-def window_size(grid: ClipFormat, frames: int, wanted: int | None) -> int:
-    """Latent frames a window, of so many in all. Raises ValueError where a window is too short, or too long for the
-    model.
+def _single_window_reason(
+    clip_format: ClipFormat, frames: int, size: int, wanted: int | None
+) -> str:
+    trained = clip_format.count_latent_frames(clip_format.train_frames)
+    if wanted == 0 and frames > trained:
+        return (
+            f"a single window of {frames} latent frames, as requested; "
+            f"the model was trained on {trained}"
+        )
+    return f"{frames} latent frames fit into one window of {_describe_size(size, wanted)}"
+
+
+def _describe_size(size: int, wanted: int | None) -> str:
+    return f"the {size} that {'the model was trained on' if wanted is None else 'were requested'}"
+
+
+def window_size(clip_format: ClipFormat, frames: int, wanted: int | None) -> int:
+    """Return the latent frames per window, for a clip of `frames` latent frames.
+
+    Raises UserError for a window that is too short to overlap, or longer than the model's position codes reach.
     """
     if wanted is None:
-        return grid.count_latent_frames(grid.train_frames)
-    size = frames if wanted == 0 else grid.count_latent_frames(wanted)
+        return clip_format.count_latent_frames(clip_format.train_frames)
+    size = frames if wanted == 0 else clip_format.count_latent_frames(wanted)
     if wanted < 0 or size < min(2, frames):
-        least = grid.stride[0] + 1
+        shortest = clip_format.stride[0] + 1
         raise UserError(
-            f"a window has two latent frames or more, "
-            f"so --window is {least} or more (0: one piece), not {wanted}"
+            f"a window of {wanted} frames is shorter than two latent frames",
+            f"choose a window of {shortest} frames or more, or 0 for a single window",
         )
-    if min(size, frames) > grid.count_latent_frames(grid.max_frames):
+    if min(size, frames) > clip_format.count_latent_frames(clip_format.max_frames):
         raise UserError(
-            f"the model places at most {grid.max_frames} frames at once; give a smaller --window"
+            f"a window of {wanted or 'all'} frames is too long: "
+            f"the model takes at most {clip_format.max_frames} frames at once",
+            "choose a shorter window",
         )
     return size
 
 
-class Windowed:
-    """A velocity field over a clip of any length, made of a field over windows."""
+def apply_windows(field: VelocityField, windows: Windows) -> VelocityField:
+    """Return a field over the whole clip, made of a field over windows: the field itself for one window."""
+    if windows.count == 1:
+        return field
 
-    def __init__(self, inner, chosen: Windows):
-        self.inner, self.chosen = inner, chosen
-        self.attention_hooks, self.feature_hooks, self.network = inner.attention_hooks, inner.feature_hooks, inner.network
-        self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
+    def velocities(
+        sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        return _average_windows(field, windows, sigma, evaluations, frames)
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None) -> Tensor:
-        """Each window's velocity weighted by a ramp over its overlaps, so that none ends in a step.
+    return replace(field, velocities=velocities)
 
-        z: b c f h w of the whole clip, or of the frames that are named, in order.
-        """
-        frames = tuple(range(z.shape[2]) if frames is None else frames)
-        total, weights = torch.zeros_like(z), torch.zeros_like(z[:, :1, :, :1, :1])
-        for first, end in self.chosen.spans:
-            part = tuple(frame for frame in frames if first <= frame < end)
-            if not part:
-                continue
-            begin = frames.index(part[0])
-            at = slice(begin, begin + len(part))
-            velocity = self.inner.velocity(
-                z[:, :, at], sigma, condition, branch=branch, frames=part
-            )
-            weight = _ramp(end - first)[[frame - first for frame in part]]
-            weight = weight.to(z).view(1, 1, -1, 1, 1)
+
+def _average_windows(
+    field: VelocityField,
+    windows: Windows,
+    sigma: float,
+    evaluations: Sequence[Evaluation],
+    frames: Sequence[int] | None,
+) -> list[Tensor]:
+    """Return each evaluation's velocity, averaged over the windows with weights that fade towards their ends.
+
+    Each z is b c f h w of the whole clip, or of `frames`, in order.
+    """
+    import torch
+
+    like = evaluations[0].z
+    frames = tuple(range(like.shape[2]) if frames is None else frames)
+    totals = [torch.zeros_like(e.z) for e in evaluations]
+    weights = torch.zeros_like(like[:1, :1, :, :1, :1])
+    for first, end in windows.ranges:
+        part = tuple(frame for frame in frames if first <= frame < end)
+        if not part:
+            continue
+        begin = frames.index(part[0])
+        at = slice(begin, begin + len(part))
+        weight = _ramp(end - first)[[frame - first for frame in part]]
+        weight = weight.to(like).view(1, 1, -1, 1, 1)
+        found = field.velocities(sigma, [_cut_frames(e, at) for e in evaluations], part)
+        for total, velocity in zip(totals, found, strict=True):
             total[:, :, at] += weight * velocity
-            weights[:, :, at] += weight
-        return total / weights
+        weights[:, :, at] += weight
+    return [total / weights for total in totals]
+
+
+def _cut_frames(evaluation: Evaluation, at: slice) -> Evaluation:
+    region = evaluation.region
+    region = None if region is None else region[:, :, at]
+    return replace(evaluation, z=evaluation.z[:, :, at], region=region)
 
 
 def _ramp(size: int) -> Tensor:
-    """Rises from the ends to the middle: 1 2 3 ... 3 2 1."""
+    """Return weights that rise from the ends to the middle: 1 2 3 ... 3 2 1."""
+    import torch
+
     rise = torch.arange(1, size + 1)
     return torch.minimum(rise, rise.flip(0)).float()
-
-
-def apply_windows(field, chosen: Windows):
-    """A field over the whole clip: the field itself where one window holds it."""
-    return field if chosen.count == 1 else Windowed(field, chosen)

@@ -26,8 +26,9 @@ from ..models import registry
 from ..models.base import Backbone, Conditioning, Prompt
 from ..pipeline import in_memory
 from ..pipeline.task import EditTask
-from ..sampling import inversion, maths
-from ..sampling.maths import GuidanceScale
+from ..sampling import inversion
+from ..sampling.guidance import GuidanceScale, guided_velocity
+from ..sampling.noise import keyed_noise
 from .caption_check import check_caption, is_object_added
 from .rendering import SIZE, render
 from .scenes import (
@@ -57,7 +58,7 @@ def generate(
     backbone: Backbone, prompt: Prompt, seed: int, frames: int = FRAMES, steps: int = 30
 ) -> Tensor:
     """Generate a clip from a prompt, f 3 H W: Euler steps from noise, with the model's own schedule and guidance."""
-    z = maths.keyed_noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
+    z = keyed_noise(backbone.encode(torch.zeros(frames, 3, *SIZE)), seed, 0)
     sigmas = backbone.sigmas(steps)
     # the standard deviation of a clip of variance 1 at the first noise level
     start = z * math.hypot(1 - sigmas[0], sigmas[0])
@@ -74,7 +75,7 @@ def denoise(
 ) -> Tensor:
     """Denoise a latent with Euler steps and decode it to a clip, f 3 H W."""
     for sigma, sigma_next in itertools.pairwise(sigmas):
-        velocity = maths.guided_velocity(backbone, z, sigma, conditioning, "tgt", scale)
+        velocity = guided_velocity(backbone.field, z, sigma, conditioning, "tgt", scale)
         z = z + (sigma_next - sigma) * velocity
     return torch.cat(list(backbone.decode(z)))
 
@@ -119,7 +120,7 @@ def score_first_frame_edit(backbone: Backbone, seed: int) -> Measurement:
     sigmas = [sigma for sigma in backbone.sigmas(INVERSION_STEPS) if sigma <= INVERSION_SIGMA]
     of_source, of_target = (backbone.condition(Prompt(image=clip[0])) for clip in (source, target))
     ascending = inversion.inversion_sigmas(sigmas)
-    *_, z = inversion.invert_by_euler(backbone, backbone.encode(source), of_source, ascending)
+    *_, z = inversion.invert_by_euler(backbone.field, backbone.encode(source), of_source, ascending)
     return compare_with_truth(denoise(backbone, z, sigmas, of_target, 1.0), source, target)
 
 

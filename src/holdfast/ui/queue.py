@@ -317,7 +317,7 @@ class RunQueue:
             run.update_progress(event.stage, event.index, event.count)
             if event.stage == "edit" and run.needs_preview():
                 start = time.monotonic()
-                run.preview = decode_preview(event.clean, backbone, size)
+                run.preview = decode_preview(event.preview, backbone, size)
                 run.preview_time = time.monotonic()
                 run.preview_cost = run.preview_time - start
 

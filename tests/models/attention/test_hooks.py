@@ -257,7 +257,7 @@ def test_sizes_halve_and_round_up():
 
 def test_a_window_tells_which_frames_it_holds(tiny_wan):
     z = torch.randn(1, 4, 7, 4, 6)
-    field = windows.apply_windows(tiny_wan, windows.plan_windows(tiny_wan.clip_format, 25))
+    field = windows.apply_windows(tiny_wan.field, windows.plan_windows(tiny_wan.clip_format, 25))
     with attention.record(tiny_wan, lambda s: s.kind == "cross" and s.index == 0) as found:
         field.velocity(z, 0.5, tiny_wan.condition(Prompt("a")), branch="src+")
     assert [s.frames for s in found] == [(0, 1, 2, 3), (3, 4, 5, 6)]

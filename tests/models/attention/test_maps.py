@@ -70,7 +70,7 @@ class Looking:
 
 
 def find_auto_mask(field, about):
-    return maps.find_auto_mask(field, about.source, about.src, about.tgt, about.seed)
+    return maps.find_auto_mask(field, about.latent, about.source, about.target, about.seed)
 
 
 def given(src_words, tgt_words):

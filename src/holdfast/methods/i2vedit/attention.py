@@ -1,111 +1,147 @@
-"""What I2VEdit does inside attention: the source's over space and time in the target's calls, and the first clip's keys
-and values in all of a later clip's."""
+"""What I2VEdit does inside attention.
+
+The target's evaluations use the source's attention over space and time. Those of a later segment attend to the first
+segment's keys and values too.
+"""
+
+from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention as attended
+from torch.nn.functional import scaled_dot_product_attention
 
 from ...models import attention
-from ...models.attention import blending
-from ...models.attention.hooks import Layer
+from ...models.attention import Layer, blending
 from ...sampling.field import EditInputs, VelocityField
-from .config import Config
+from .settings import Config
 
-# q, k and v of the first clip's layers over time, by path and branch
-FirstSegmentAttention = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
-SourceAttention = dict[Layer, tuple[Tensor, Tensor, Tensor | None]]
-
-
-def is_temporal_self(site: Layer) -> bool:
-    return site.kind == "self" and site.axis == "temporal"
+# q, k and v of the first segment's temporal layers, by path and branch
+FirstSegmentAttention: TypeAlias = dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]]
+SourceAttention: TypeAlias = dict[Layer, tuple[Tensor, Tensor, Tensor | None]]
 
 
-def index_temporal(seen: SourceAttention) -> FirstSegmentAttention:
-    return {(s.path, s.branch): found for s, found in seen.items() if s.axis == "temporal"}
+def is_temporal_self(layer: Layer) -> bool:
+    return layer.kind == "self" and layer.axis == "temporal"
+
+
+def index_temporal(found: SourceAttention) -> FirstSegmentAttention:
+    """Return the temporal layers' q, k and v by path and branch."""
+    indexed = {}
+    for layer, (q, k, v) in found.items():
+        if layer.axis == "temporal":
+            assert v is not None
+            indexed[layer.path, layer.branch] = (q, k, v)
+    return indexed
 
 
 def record_source(
-    field: VelocityField, cfg: Config, step: int, everything: bool = False
+    field: VelocityField, config: Config, step: int, all_temporal: bool = False
 ) -> contextlib.AbstractContextManager[SourceAttention | None]:
-    """Collect of the source's call what the edit of a step makes use of; None where that is nothing."""
-    _, last = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
-    wanted = {"spatial": cfg.matching, "temporal": step < int(last * cfg.steps)}
+    """Collect what the edit of a step uses of the source's evaluation; None where it uses nothing.
+
+    all_temporal: collect the temporal layers too if the spatial ones are collected.
+    """
+    _, last = blending.PRESETS.get(config.motion, (0.0, 0.0))
+    wanted = {"spatial": config.matching, "temporal": step < int(last * config.steps)}
     if not any(wanted.values()):
         return contextlib.nullcontext()
-    wanted["temporal"] |= everything
+    wanted["temporal"] |= all_temporal
 
-    def keep(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return (
-            q,
-            k,
-            v if site.axis == "temporal" else None,
-        )  # over space it would be held for nothing
+    def extract(
+        layer: Layer, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        # over space the values are not used
+        return q, k, v if layer.axis == "temporal" else None
 
-    return attention.record(field, lambda site: site.kind == "self" and wanted[site.axis], keep)
+    return attention.record(
+        field, lambda layer: layer.kind == "self" and wanted[layer.axis], extract
+    )
 
 
-def extend_keys(field: VelocityField, there: FirstSegmentAttention) -> contextlib.AbstractContextManager[None]:
-    """Have the layers over time see the first clip's keys and values too, in the source's calls."""
-    if not there:
+def extend_keys(
+    field: VelocityField, first_segment: FirstSegmentAttention
+) -> contextlib.AbstractContextManager[None]:
+    """Let the temporal layers attend to the first segment too, in the source's evaluations."""
+    if not first_segment:
         return contextlib.nullcontext()
 
-    def rule(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attended(q, *prepend_first_segment(k, v, there[site.path, "src+"]))
+    def rule(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        extended = prepend_first_segment(k, v, first_segment[layer.path, "src+"])
+        return scaled_dot_product_attention(q, *extended)
 
     return attention.use_rule(field, rule, is_temporal_self)
 
 
-def prepend_first_segment(k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Keys and values with the first clip's before them."""
+def prepend_first_segment(
+    k: Tensor, v: Tensor, first: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return keys and values with the first segment's before them."""
     _, k_first, v_first = first
     return torch.cat((k_first, k), 2), torch.cat((v_first, v), 2)
 
 
 def match_source(
-    field: VelocityField, seen: SourceAttention | None, there: FirstSegmentAttention, given: EditInputs, cfg: Config, step: int
+    field: VelocityField,
+    source: SourceAttention | None,
+    first_segment: FirstSegmentAttention,
+    inputs: EditInputs,
+    config: Config,
+    step: int,
 ) -> contextlib.AbstractContextManager[None]:
-    """Have the source's attention, and the first clip's, at hand in the target's calls inside."""
-    if not (seen or there):
+    """Use the source's attention, and the first segment's, in the target's evaluations."""
+    if not (source or first_segment):
         return contextlib.nullcontext()
-    return attention.use_rule(field, matching_rule(seen or {}, there, given, cfg, step))
+    rule = matching_rule(source or {}, first_segment, inputs, config, step)
+    return attention.use_rule(field, rule)
 
 
 def matching_rule(
-    seen: SourceAttention, there: FirstSegmentAttention, given: EditInputs, cfg: Config, step: int
+    source: SourceAttention,
+    first_segment: FirstSegmentAttention,
+    inputs: EditInputs,
+    config: Config,
+    step: int,
 ) -> Callable[[Layer, Tensor, Tensor, Tensor], Tensor | None]:
-    """The rule of the target's calls at an edit step.
+    """Return the attention rule of the target's evaluations at an edit step.
 
-    seen: of the source's call. there: of the first clip's calls; nothing for the first clip itself.
+    source: of the source's evaluation. first_segment: of the first segment's; empty for the first segment itself.
     """
-    pair = blending.PRESETS.get(cfg.motion, (0.0, 0.0))
-    coarse = blending.coarse_scale(seen) if seen else 0
-    left_out = blending.last_coarse_path(seen, coarse) if cfg.variant == "released" else None
+    stages = blending.PRESETS.get(config.motion, (0.0, 0.0))
+    coarse = blending.coarse_scale(source) if source else 0
+    is_released = config.variant == "released"
+    excluded = blending.last_coarse_path(source, coarse) if is_released else None
 
-    def rule(site: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        if site.kind != "self":
+    def rule(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        if layer.kind != "self":
             return None
-        first = there.get((site.path, site.branch))
+        first = first_segment.get((layer.path, layer.branch))
         if first:
             k, v = prepend_first_segment(k, v, first)
-        known = seen.get(replace(site, branch="src+")) if site.branch == "tgt+" else None
-        if known and site.axis == "spatial":
-            within = None if given.mask is None else site.tokens_in_mask(given.mask)
-            bound = query_thresholds(site, cfg).to(q.device)
-            return blending.blend_attention(q, k, v, *known[:2], bound, within)
-        if known and blending.uses_source_attention(site, step, cfg.steps, pair, coarse, left_out):
-            q0, k0, v0 = known
+        found = source.get(replace(layer, branch="src+")) if layer.branch == "tgt+" else None
+        if found and layer.axis == "spatial":
+            within = None if inputs.mask is None else layer.tokens_in_mask(inputs.mask)
+            thresholds = query_thresholds(layer, config).to(q.device)
+            return blending.blend_attention(q, k, v, *found[:2], thresholds, within)
+        if found and blending.uses_source_attention(
+            layer, step, config.steps, stages, coarse, excluded
+        ):
+            q_source, k_source, v_source = found
             if first:
-                k0, _ = prepend_first_segment(k0, v0, there[site.path, "src+"])
-            return attended(q0, k0, v)
-        return attended(q, k, v) if first else None
+                assert v_source is not None
+                of_first = first_segment[layer.path, "src+"]
+                k_source, _ = prepend_first_segment(k_source, v_source, of_first)
+            return scaled_dot_product_attention(q_source, k_source, v)
+        return scaled_dot_product_attention(q, k, v) if first else None
 
     return rule
 
 
-def query_thresholds(site: Layer, cfg: Config) -> Tensor:
-    """The threshold of each query of a spatial layer, B 1: its batch runs over frames."""
-    return blending.frame_thresholds((cfg.low, cfg.high), len(site.frames))[:, None]
+def query_thresholds(layer: Layer, config: Config) -> Tensor:
+    """Return the threshold of each query of a spatial layer, B 1: the frames are in its batch."""
+    pair = (config.threshold_first, config.threshold_last)
+    return blending.frame_thresholds(pair, len(layer.frames))[:, None]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...base.lazy import functional, torch
-from ...sampling.maths import apply_mask, blend_by_mask
+from ...sampling.masking import apply_mask, blend_by_mask
 from .hooks import Layer
 from .maps import rows_per_block
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from ...base.errors import UserError
 from ...base.lazy import functional, torch
 from ...base.prompt_diff import NO_WORD
-from ...sampling import maths
 from ...sampling.field import VelocityField
+from ...sampling.masking import normalize_range
+from ...sampling.noise import add_noise, keyed_noise
 from ..base import Conditioning
 from .hooks import Layer, is_cross, record
 
@@ -86,13 +87,13 @@ def find_auto_mask(
         raise UserError(NO_WORD)
     heat = torch.zeros_like(latent[:, :1])
     for repeat, sigma in enumerate(MASK_SIGMAS):
-        noisy = maths.add_noise(latent, sigma, maths.keyed_noise(latent, seed, 0, repeat))
+        noisy = add_noise(latent, sigma, keyed_noise(latent, seed, 0, repeat))
         with record(field, is_cross, token_heatmap(conditioning.edit_tokens)) as maps:
             field.velocity(noisy, sigma, conditioning, branch=branch)
         for layer in group_by_layer(maps):
             merged = merge_windows(layer)
             resized = functional.interpolate(merged, size=latent.shape[2:], mode="nearest")
-            heat += maths.normalize_range(resized)
+            heat += normalize_range(resized)
     smooth = functional.avg_pool3d(
         heat, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False
     )
@@ -103,7 +104,7 @@ def _exceeds_otsu(heat: Tensor) -> Tensor:
     """Return where a map `f h w` exceeds the threshold that separates its values best."""
     import cv2
 
-    values = (maths.normalize_range(heat[None])[0] * 255).byte().cpu().numpy()
+    values = (normalize_range(heat[None])[0] * 255).byte().cpu().numpy()
     threshold, _ = cv2.threshold(
         values.reshape(-1, values.shape[-1]), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU
     )

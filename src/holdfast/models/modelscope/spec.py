@@ -15,7 +15,7 @@ CAPABILITIES = frozenset(
     {"text", "text_attention", "spatial_attention", "temporal_attention", "features"}
 )
 # A method may default to a schedule of rectified flow, which these models do not have.
-RECOMMENDED: dict[str, Any] = {"grid": "own"}
+RECOMMENDED: dict[str, Any] = {"schedule": "native"}
 # What suits a small model, chosen on scenes that are neither trained on nor reported (docs/distillation.md; the shift:
 # docs/shapeworld.md).
 SMALL_RECOMMENDED: dict[str, Any] = RECOMMENDED | {
@@ -25,7 +25,7 @@ SMALL_RECOMMENDED: dict[str, Any] = RECOMMENDED | {
     "target_guidance": 4.0,
     "guidance": 2.0,
     "joint_guidance": 2.0,
-    "rate": 0.04,
+    "learning_rate": 0.04,
 }
 SPECS: Mapping[str, BackboneSpec] = {
     "modelscope": BackboneSpec(

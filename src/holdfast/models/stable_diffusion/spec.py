@@ -10,7 +10,7 @@ from ..unet.clip_formats import UNLIMITED_FRAMES, read_clip_format
 PARTS = ("unet", "vae", "text_encoder")
 CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
 # A method may default to a schedule of rectified flow, which these models do not have.
-RECOMMENDED: dict[str, Any] = {"grid": "own"}
+RECOMMENDED: dict[str, Any] = {"schedule": "native"}
 SPECS: Mapping[str, BackboneSpec] = {
     "sd1.5": BackboneSpec(
         weights="stable-diffusion-v1-5/stable-diffusion-v1-5",

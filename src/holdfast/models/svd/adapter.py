@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UserError
-from ...sampling.maths import keyed_noise
+from ...sampling.noise import keyed_noise
 from .. import loading
 from ..attention.hooks import NetworkCall
 from ..base import Backbone, Conditioning, Prompt, find_device, prepare_parts
@@ -160,7 +160,7 @@ class StableVideo(Backbone):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         """Return the levels of Karras' spacing of s with rho 7, then 0. A shift multiplies s."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 PARTS = ("unet", "vae", "image_encoder")
 CAPABILITIES = frozenset({"image", "spatial_attention", "temporal_attention", "features"})
-SCHEDULES = ("own", "karras")
+SCHEDULES = ("native", "karras")
 # The guidance rises over the frames. The first one is given, so there is nothing to guide it to.
 RECOMMENDED: dict[str, Any] = {
-    "grid": "own",
+    "schedule": "native",
     "steps": 25,
     "source_guidance": 1.0,
     "target_guidance": (1.0, 3.0),

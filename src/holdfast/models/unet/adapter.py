@@ -149,7 +149,7 @@ class LatentDiffusion(Backbone):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         return self.schedule.sigmas(steps, shift, schedule)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...base.errors import UserError
 from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
-from ...sampling.maths import flow_sigmas
+from ...sampling.schedules import flow_sigmas
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
 from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
@@ -229,11 +229,11 @@ class Wan(Backbone):
         self,
         steps: int,
         shift: float | None = None,
-        schedule: str = "own",
+        schedule: str = "native",
         shape: Sequence[int] | None = None,
     ) -> list[float]:
         shift = self.shift if shift is None else shift
-        return flow_sigmas(schedule, steps, shift, own="wan").tolist()
+        return flow_sigmas(schedule, steps, shift, native="wan").tolist()
 
     def snap_timestep(self, sigma: float) -> float:
         """Return the noise level of sigma's timestep rounded down, as the authors of Wan do. Timesteps are thousandths.

@@ -15,7 +15,7 @@ from ..spec import BackboneSpec
 PARTS = ("transformer", "vae", "text_encoder")
 SECOND = "transformer_2"  # the part of a second denoiser
 CAPABILITIES = frozenset({"text", "text_attention", "joint_attention", "features"})
-SCHEDULES = ("own", "wan", "euler")
+SCHEDULES = ("native", "wan", "euler")
 # The shifts with which the authors sample Wan2.2. They take precedence over a scheduler file: the script that converted
 # the A14B wrote 3.0 there, which gives other noise levels.
 SHIFTS = {"wan2.2-5b": 5.0, "wan2.2-14b": 12.0}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...sampling.maths import shift_sigmas
+from ...sampling.schedules import shift_sigmas
 from ..scenes import Scene
 from ..truth import psnr
 from .autoencoders import decode_latents, encode_posterior, get_bias

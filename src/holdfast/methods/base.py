@@ -1,0 +1,43 @@
+"""The facts about a method that the rest of the program needs before it runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+OFF_VALUES = (0, False, "off", "none")  # of a setting that switches a part of a method off
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method needs of a backbone, and what its settings do. Each method's module has one as METHOD."""
+
+    # capabilities of a backbone; none: the velocity field alone
+    requires: frozenset[str] = frozenset()
+    # the settings that adapters fitted to the clip depend on; none: it fits no adapters
+    fits_adapters: tuple[str, ...] = ()
+    # how a clip is edited that is too long for the model: overlapping windows, or one segment after another
+    long_clips: Literal["windows", "segments"] = "windows"
+    # settings without effect unless another one is on ("NAME") or has a value ("NAME=VALUE")
+    unused_unless: Mapping[str, str] = field(default_factory=dict)
+    draws_noise: bool = True  # False: the seed has no effect
+    # the setting that weighs an image model, for a method that uses one; 0 is off
+    image_model_weight: str = ""
+    # says of a method's settings how segments see each other, for the plan
+    describe_segments: Callable[[Any], str] | None = None
+    # what result tables add to the name of a method that leaves a part out without a mask
+    unmasked_suffix: str = ""
+
+    def uses_image_model(self, config: Any) -> bool:
+        """Return whether a method with these settings uses an image model."""
+        return bool(self.image_model_weight and getattr(config, self.image_model_weight))
+
+    def unused_settings(self, config: Any) -> dict[str, str]:
+        """Return the settings without effect, with the setting that makes them so, as "NAME is VALUE"."""
+        unused = {}
+        for name, needed in self.unused_unless.items():
+            other, _, value = needed.partition("=")
+            now = getattr(config, other)
+            is_used = now == value if value else now not in OFF_VALUES
+            if not is_used:
+                unused[name] = f"{other} is {now}"
+        return unused
