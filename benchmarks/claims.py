@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from tables import format_differences, format_intervals, print_header, print_row
 from torch import Tensor
 
-from holdfast.models.base import Backbone
+from holdfast.models.base import Backbone, BackboneWrapper
 from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds
@@ -55,7 +55,7 @@ MAIN = (
     Variant("FlowAnchor", "flowanchor", True),
 )
 OTHERS = (
-    Variant("FlowDirector, 2 noises", "flowdirector", False, {"n_avg": 2, "worse": 1}),
+    Variant("FlowDirector, 2 noises", "flowdirector", False, {"n_avg": 2, "n_worst": 1}),
     Variant("without TTM", "flowanchor", True, {"beta_text": 0.0}),
     Variant("without STM", "flowanchor", True, {"beta_video": 0.0}),
     Variant("without AMM", "flowanchor", True, {"gamma": 0.0}),
@@ -67,7 +67,7 @@ OPEN = (
     {"text_range": "prompt"},
     {"padding": "kept"},
     {"statistics": "mean"},
-    {"cut": True},
+    {"mask_velocity": True},
 )
 
 
@@ -121,25 +121,22 @@ def print_places(measure_scenes: MeasureScenes, start: int, count: int, others: 
             print_row(name, len(rows), *format_differences(own, rows, METRICS))
 
 
-class SignalMeter:
+class SignalMeter(BackboneWrapper):
     """A backbone that records the mean magnitude of FlowAnchor's difference of guided velocities."""
 
     def __init__(self, inner: Backbone, guidance: dict[str, float]):
-        self.inner, self.guidance = inner, guidance
+        super().__init__(inner)
+        self.guidance = guidance
         self.last: dict[str, Tensor] = {}
         self.sizes: list[float] = []
 
-    def __getattr__(self, name: str):
-        return getattr(self.inner, name)
-
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
-        velocity = self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
-        self.last[branch] = velocity
-        ends = "src+" if self.guidance["src"] == 1 else "src-"  # FlowAnchor asks the source last
-        if branch == ends:
-            difference = self._guided_velocity("tgt") - self._guided_velocity("src")
-            self.sizes.append(difference.abs().mean().item())
-        return velocity
+    def velocities(self, sigma, evaluations, frames=None):
+        found = self.inner.velocities(sigma, evaluations, frames)
+        for evaluation, velocity in zip(evaluations, found, strict=True):
+            self.last[evaluation.branch] = velocity
+        difference = self._guided_velocity("tgt") - self._guided_velocity("src")
+        self.sizes.append(difference.abs().mean().item())
+        return found
 
     def _guided_velocity(self, side: str) -> Tensor:
         positive, scale = self.last[f"{side}+"], self.guidance[side]

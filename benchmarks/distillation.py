@@ -1,4 +1,4 @@
-"""Measure score distillation by its parts on held-out scenes with exact truth: `python benchmarks/distillation.py PART`.
+"""Measure the parts of score distillation on scenes with exact truth: `python benchmarks/distillation.py PART`.
 
 table: DDS, then the parts of ASSD one by one, then those of the flow-smoothed descent. A third each of the scenes has
 two or three actors, crossing actors, and one fast actor; one attribute of one actor is edited. Metrics against the true
@@ -42,8 +42,8 @@ METRICS = {
     "success": "success",
 }
 ALONG = "+ smoothing along flow"
-OFF = {"window": 0.0, "mask": "off", "fusion": 0.0, "joint": 0.0}
-NONE = {"flow": 0.0, "keep": 0.0, "consistency": 0.0}
+OFF = {"smoothing": 0.0, "smoothing_mask": "off", "fusion": 0.0, "joint": 0.0}
+NONE = {"flow": 0.0, "preservation": 0.0, "consistency": 0.0}
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ VARIANTS = [
         "assd",
         OFF,
         {
-            "+ sliding window": ("window",),
-            "+ adaptive mask": ("mask",),
+            "+ sliding window": ("smoothing",),
+            "+ adaptive mask": ("smoothing_mask",),
             "+ attention fusion": ("fusion",),
             "+ joint guidance (ASSD)": ("joint",),
         },
@@ -87,7 +87,7 @@ VARIANTS = [
         NONE,
         {
             ALONG: ("flow",),
-            "+ content preservation": ("keep",),
+            "+ content preservation": ("preservation",),
             "+ global consistency (flowdistill)": ("consistency",),
         },
     ),
@@ -184,7 +184,7 @@ def scale_to_iterations(backbone: str, method: str, settings: dict, steps: int |
     if steps is None:
         return settings
     cfg = configure_method(backbone, method, settings)
-    return {**settings, "steps": steps, "rate": cfg.rate * cfg.steps / steps}
+    return {**settings, "steps": steps, "learning_rate": cfg.learning_rate * cfg.steps / steps}
 
 
 def configure_method(backbone: str, method: str, settings: dict):
@@ -201,20 +201,20 @@ def print_curve(measure_scenes: MeasureScenes, settings: dict, methods: list[str
 
 
 SEARCH_VALUES = {
-    "dds": {"guidance": (1.5, 2.0, 3.0, 4.0), "low": (50, 200), "high": (700, 949)},
+    "dds": {"guidance": (1.5, 2.0, 3.0, 4.0), "sigma_min": (50, 200), "sigma_max": (700, 949)},
     "assd": {
-        "window": (0.0, 0.08, 0.165),
+        "smoothing": (0.0, 0.08, 0.165),
         "smooth_target": ("prediction", "residual"),
-        "mask": ("text", "printed", "off"),
+        "smoothing_mask": ("text", "printed", "off"),
         "tau": (0.05, 0.2),
         "fusion": (0.0, 0.4, 0.8),
-        "fused": (1, 3, 5),
+        "fused_layers": (1, 3, 5),
         "joint": (0.0, 0.5, 1.0),
-        "stride": (2, 4, 8),
+        "key_frame_stride": (2, 4, 8),
     },
     "flowdistill": {
         "flow": (0.0, 0.165, 0.33),
-        "keep": (0.0, 0.03, 0.1, 0.3),
+        "preservation": (0.0, 0.03, 0.1, 0.3),
         "consistency": (0.0, 5.0, 20.0),
     },
 }

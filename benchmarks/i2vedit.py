@@ -19,7 +19,7 @@ from torch import Tensor
 
 from holdfast.media.optical_flow import sharp_dis
 from holdfast.methods import i2vedit
-from holdfast.methods.i2vedit import propagation
+from holdfast.methods.i2vedit import conditions
 from holdfast.models import registry
 from holdfast.models.base import Backbone, Prompt
 from holdfast.pipeline import in_memory, loop
@@ -42,8 +42,8 @@ METRICS = {
 }
 OFF = {"matching": False, "motion": "none"}
 VARIANTS = {
-    "neither": {"tune": 0} | OFF,
-    "matching": {"tune": 0},
+    "neither": {"tuning_steps": 0} | OFF,
+    "matching": {"tuning_steps": 0},
     "tuning": OFF,
     "both": {},
 }
@@ -103,7 +103,7 @@ def measure_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> 
 
 def print_drift(measure_scenes, clips: int) -> None:
     print_header("", "clip", *METRICS.values())
-    found = {on: measure_scenes({"interval": on}, clips) for on in (True, False)}
+    found = {on: measure_scenes({"attend_first_segment": on}, clips) for on in (True, False)}
     names = {True: "later clips look at the first", False: "they do not"}
     for on, rows in found.items():
         for n in range(clips):
@@ -145,9 +145,11 @@ def invert_and_denoise(
     source, src = backbone.encode(clip), backbone.condition(Prompt(image=clip[0]))
     ways = (backbone.encode, backbone.decode, backbone.condition, backbone.clip_format.stride)
     given = EditInputs(source, src, src, pixels=Pixels(lambda: clip, *ways))
-    source, src = propagation.inversion_inputs(given, i2vedit.Config(sarp=sarp))
+    source, src = conditions.inversion_inputs(given, i2vedit.Config(sarp=sarp))
     levels = backbone.sigmas(steps)
-    *_, noisy = inversion.invert_by_euler(backbone, source, src, inversion.inversion_sigmas(levels))
+    *_, noisy = inversion.invert_by_euler(
+        backbone.field, source, src, inversion.inversion_sigmas(levels)
+    )
     z = noisy
     for sigma, sigma_next in itertools.pairwise(levels):
         velocity = backbone.velocity(z, sigma, src, branch="src+")
@@ -220,7 +222,7 @@ def main() -> None:
     if options.what == "table":
         print_table(measure_scenes, VARIANTS, "both")
     elif options.what == "tuning":
-        print_table(measure_scenes, {str(n): {"tune": n} for n in (0, 50, 100, 250)}, "0")
+        print_table(measure_scenes, {str(n): {"tuning_steps": n} for n in (0, 50, 100, 250)}, "0")
     elif options.what == "clips":
         print_drift(measure_scene_clips, 3)
     else:

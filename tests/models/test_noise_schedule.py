@@ -114,7 +114,7 @@ def test_timesteps_are_spaced_as_the_scheduler_says(spacing, steps):
     assert told == np.minimum(scheduler.timesteps.numpy(), 999).tolist()
     if spacing != "leading":
         assert schedule.sigmas(steps, None, "ddim") == NoiseSchedule.from_config(SD).sigmas(
-            steps, None, "own"
+            steps, None, "native"
         )
 
 

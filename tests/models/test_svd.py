@@ -109,7 +109,7 @@ def test_levels_rise_no_higher_than_the_model_knows_and_a_shift_multiplies_the_n
     )
     assert backbone.sigmas(10, shift=9.0)[0] == plain[0]
     assert backbone.snap_timestep(0.123) == 0.123
-    with pytest.raises(ValueError, match="no noise schedule 'euler': use one of own"):
+    with pytest.raises(ValueError, match="no noise schedule 'euler': use one of native"):
         backbone.sigmas(10, schedule="euler")
 
 

@@ -394,7 +394,7 @@ def test_a_grid_of_levels_that_a_model_has_not_is_refused_before_it_is_loaded(ta
         planning.make_plan(made, about, 5, (32, 48))
         other = "ddim" if own != "ddim" else "karras"
         wrong = dataclasses.replace(made, settings={"schedule": other})
-        with pytest.raises(ValueError, match=f"{name} has no noise schedule '{other}': use own"):
+        with pytest.raises(ValueError, match=f"{name} has no noise schedule '{other}': use native"):
             planning.make_plan(wrong, about, 5, (32, 48))
 
 
