@@ -69,16 +69,16 @@ def _shorten_paths(text: str, root: Path) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return an error as one line, like the command line prints it. It still names flags and paths."""
-    from ..base.exit_codes import OUT_OF_MEMORY, sanitize, format_os_error
+    from ..base.exit_codes import OUT_OF_MEMORY, format_os_error, sanitize
 
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
-    if isinstance(error, OSError):
-        return sanitize(format_os_error(error))
+    if isinstance(error, UserError):  # before OSError: a missing input file is both
+        return sanitize(error)
     if isinstance(error, MissingDependencyError):
         return sanitize(_drop_command(str(error)))
-    if isinstance(error, UserError):
-        return sanitize(error)
+    if isinstance(error, OSError):
+        return sanitize(format_os_error(error))
     return f"internal error (please report): {type(error).__name__}: {sanitize(error)}"
 
 

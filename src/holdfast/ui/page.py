@@ -160,10 +160,10 @@ class Page:
         outputs = [self.message, self.shown_state, self.own_runs]
         self.resume.click(self._resume_run, [self.chosen, self.own_runs], outputs, **QUIET)
         for event in (gr.Timer(TICK).tick, self.blocks.load):
-            event(self._refresh, [self.chosen, self.shown_state], self._refreshed(), **QUIET)
+            event(self._refresh, [self.chosen, self.shown_state], self._refresh_outputs(), **QUIET)
         self.at.release(self._compare_frames, [self.chosen, self.at], self.compare, **QUIET)
 
-    def _refreshed(self) -> list[Component | gr.Column]:
+    def _refresh_outputs(self) -> list[Component | gr.Column]:
         """Return the outputs of `_refresh`, in order."""
         head = [self.status, self.active, self.cancel, self.resume, self.preview]
         result = [self.result, self.at, self.compare, self.side, self.strip, self.summary]
