@@ -1,9 +1,9 @@
 """Measure how far a model's own judgement of an edit can be trusted: `python benchmarks/agreement.py --out FOLDER`.
 
 Edit scenes of the synthetic world (each kind of edit in turn, with flowedit's defaults), record whether the exact
-result says that the edit succeeded, and compute the model's score of the edited latent. The thresholds of "clearly" and "not"
-are chosen on tuning scenes; held-out scenes show how often each verdict is right. A second run resumes the first.
-`--write` puts the thresholds and the counts into the model's calibration.json.
+result says that the edit succeeded, and compute the model's score of the edited latent. The thresholds of "clearly"
+and "not" are chosen on tuning scenes; held-out scenes show how often each verdict is right. A second run resumes the
+first. `--write` puts the thresholds and the counts into the model's calibration.json.
 """
 
 import argparse

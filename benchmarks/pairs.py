@@ -33,7 +33,7 @@ DISTILLING, ITERATIONS = ("assd", "dds", "flowdistill", "sds"), 50
 
 def can_run(method: str, name: str) -> bool:
     """Return whether a model has the capabilities that a method requires."""
-    return registry.specs()[name].capabilities >= methods.load(method).NEEDS
+    return registry.specs()[name].capabilities >= methods.load(method).METHOD.requires
 
 
 def measure(backbone: Backbone, seed: int, method: str) -> dict[str, float]:
