@@ -59,7 +59,7 @@ MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
     *of(
-        "sampling/maths.py",
+        "sampling/masking.py",
         LIMITS,
         ("torch.where(mask == 0, outside, mixed)", "mixed"),
         ("torch.where(mask == 1, inside,", "torch.where(mask == 2, inside, "),
@@ -81,12 +81,19 @@ MUTATIONS = [
         ),
     ),
     *of(
-        "forecast.py",
+        "pipeline/dry_run.py",
         "tests/pipeline/test_estimate.py",
-        ("if torch.is_grad_enabled() or any(", "if any("),
-        ("total += said.learning * learning", "total += said.learning * each"),
-        ("total += coding", "total -= coding"),
-        ("Count(0, 0, 0) if task.same else counts(plan", "counts(plan"),
+        ("if needs_gradient or any(", "if any("),
+    ),
+    *of(
+        "pipeline/estimate.py",
+        "tests/pipeline/test_estimate.py",
+        (
+            "seconds += estimate.gradient_evaluations * with_gradient",
+            "seconds += estimate.gradient_evaluations * each",
+        ),
+        ("seconds += coding", "seconds -= coding"),
+        ("    if not task.changes_nothing:\n        count", "    if True:\n        count"),
     ),
     *of(
         "pipeline/agreement.py",
@@ -112,12 +119,12 @@ MUTATIONS = [
         ("w not in known and", ""),
         ("(-likeness(word), word)", "(likeness(word), word)"),
     ),
-    *of("walk.py", EDITING, ("if chosen.task.feather is None", "if False")),
+    *of("pipeline/loop.py", EDITING, ("if task.feather is None", "if False")),
+    *of("bench/contact_sheet.py", "tests/test_sheet.py", (">= threshold > 0", ">= 0")),
     *of(
-        "sheet.py",
+        "bench/contact_sheet.py",
         "tests/test_sheet.py",
-        (">= ENOUGH * best > 0", ">= 0"),
-        ('sign = 1 if BETTER[measure] == "higher" else -1', "sign = 1"),
+        ('sign = 1 if DIRECTIONS[name] == "higher" else -1', "sign = 1"),
     ),
     *of(
         "bench/contact_sheet.py",
@@ -147,14 +154,15 @@ MUTATIONS = [
     ),
     *of("ui/pictures.py", "tests/ui/test_queue.py", ("clean[:, :, :1]", "clean[:, :, :0]")),
     *of(
-        "ui/asked.py",
+        "ui/path_checks.py",
         "tests/ui/test_form.py",
-        ("inside = desk.root.resolve() in Path(named).resolve().parents", "inside = True"),
-        (
-            "inside = desk.root.resolve() in Path(named).resolve().parents",
-            "inside = desk.root in Path(named).parents",
-        ),
-        ("if clip.frames > limits.frames:", "if clip.frames >= limits.frames:"),
+        ("root.resolve() in Path(text).resolve().parents", "True"),
+        ("root.resolve() in Path(text).resolve().parents", "root in Path(text).parents"),
+    ),
+    *of(
+        "ui/form_task.py",
+        "tests/ui/test_form.py",
+        ("if clip.frames > limits.max_frames:", "if clip.frames >= limits.max_frames:"),
     ),
     *of(
         "ui/form_task.py",
@@ -214,7 +222,7 @@ MUTATIONS = [
         DEFAULTS,
         ("config.schedule, inputs.latent", '"own", inputs.latent'),
         ("inputs.latent.shape[2:])", "(1, 1, 1))"),
-        ("round(cfg.strength * cfg.steps)", "int(cfg.strength * cfg.steps + 0.999)"),
+        ("round(config.strength * config.steps)", "int(config.strength * config.steps + 0.999)"),
     ),
     *of(
         "methods/uniedit.py",
@@ -223,23 +231,27 @@ MUTATIONS = [
         ("int(config.strength * config.steps + 1e-9)", "round(config.strength * config.steps)"),
     ),
     *of("methods/wanedit.py", DEFAULTS, ('setting(\n        "whole"', 'setting("whole"')),
-    *of("methods/flowanchor.py", ANCHOR, ("given.inside(change) if cfg.cut else change", "change")),
+    *of(
+        "methods/flowanchor.py",
+        ANCHOR,
+        ("inputs.apply_mask(change) if config.mask_velocity else change", "change"),
+    ),
     *of(
         "methods/flowdirector.py",
         ORACLE,
         ("paths[min(round(depth * len(paths)), len(paths) - 1)]", "paths[0]"),
         ("round(pool_size * min(size[1:]) / 60)", "round(0 * min(size[1:]) / 60)"),
-        ("seen = torch.maximum(seen, torch", "seen = (torch"),
+        ("mask = mask.maximum(threshold", "mask = (threshold"),
     ),
+    *of("models/attention/maps.py", MAPS, ("heat += normalize_range(resized)", "heat += resized")),
     *of(
-        "models/attention/maps.py",
-        MAPS,
-        ("heat += maths.normalize_range(resized)", "heat += resized"),
+        "pipeline/loop.py",
+        WALK,
+        ("return replace(inputs, mask=alpha.to(inputs.latent))", "return inputs"),
     ),
     *of(
         "walk.py",
         WALK,
-        ("given = _masked(given, job.locate(cells), backbone)", "job.locate(cells)"),
         ("job.guide or borrowed", "None and borrowed"),
         ('{"seed": task.seed', '{"seed": 0'),
     ),
@@ -254,7 +266,7 @@ MUTATIONS = [
         EDITING,
         ('task.mask == "auto" and "text_attention" not in info.capabilities', "False"),
     ),
-    *of("plan.py", EDITING, ("cfg.grid not in known", "False")),
+    *of("pipeline/planning.py", EDITING, ("config.schedule not in known", "False")),
     *of("pipeline/run.py", EDITING, ("time.monotonic() - last_save > SAVE_SECONDS", "False")),
     *of(
         "editing.py",
@@ -294,8 +306,8 @@ MUTATIONS = [
     *of(
         "methods/flowedit.py",
         ORACLE,
-        ("coupled = noisy + (z - source)", "coupled = noisy"),
-        ("(v_target - v_source) / cfg.n_avg", "(v_source - v_target) / cfg.n_avg"),
+        ("z_sigma = x_sigma + (z - x)", "z_sigma = x_sigma"),
+        ("(v_target - v_source) / config.n_avg", "(v_source - v_target) / config.n_avg"),
         ("i, k)", "i, 0)"),
         ("if i < target_only:", "if True:"),
     ),
@@ -317,13 +329,13 @@ MUTATIONS = [
     *of(
         "methods/dfvedit.py",
         ORACLE,
-        ("maths.add_noise(z, sigma, eps)", "maths.add_noise(source, sigma, eps) + z - source"),
+        ("add_noise(z, sigma, eps)", "add_noise(source, sigma, eps) + z - source"),
     ),
     *of("methods/sdedit.py", ORACLE, ("sigmas[first], eps", "sigmas[0], eps")),
     *of(
         "methods/uniedit.py",
         ORACLE,
-        ("cfg.omega * (1 + m) * g", "-cfg.omega * (1 + m) * g"),
+        ("config.omega * (1 + m) * g", "-config.omega * (1 + m) * g"),
         ("m * v_target + (1 - m) * v_source", "(1 - m) * v_target + m * v_source"),
         ('"src+" if config.invert_with_source else "src-"', '"src+"'),
         ("g = v_target - v_source", "g = v_source - v_target"),
@@ -347,7 +359,7 @@ MUTATIONS = [
         ("config.omega * (mean - worse)", "config.omega * (worse - mean)"),
         ("sigmas = [field.snap_timestep(sigma) for sigma in sigmas]", "pass"),
         ("if has_words:", "if False:"),
-        ("torch.maximum(where_source, where_target)", "where_source"),
+        ("mask = mask.maximum(attended)", "pass"),
     ),
     *of(
         "methods/flowanchor.py",
@@ -358,10 +370,10 @@ MUTATIONS = [
     *of(
         "methods/flowanchor.py",
         ANCHOR,
-        ("sigma >= cfg.tau if", "sigma < cfg.tau if"),
+        ("sigma >= config.tau", "sigma < config.tau"),
         ('layer.branch == "tgt+"', 'layer.branch == "src+"'),
         ("self._tokens_in_mask(layer).flatten()", "~self._tokens_in_mask(layer).flatten()"),
-        ("else site.text_span[0] + self.tgt.token_count", "else self.tgt.token_count"),
+        ("else begin + self.target.token_count", "else self.target.token_count"),
         ("q.transpose(0, 1).reshape(1, heads", "q.reshape(1, heads"),
     ),
     *of(
@@ -417,26 +429,45 @@ MUTATIONS = [
         "sampling/inversion.py",
         ORACLE,
         ("ahead = velocity(z + step * last, sigma_next)", "ahead = velocity(z, sigma_next)"),
+    ),
+    *of(
+        "sampling/solvers.py",
+        ORACLE,
         ("return z + step * middle, middle", "return z + step * middle, last"),
     ),
     *of(
-        "sampling/maths.py",
+        "sampling/guidance.py",
         DIFFUSION,
-        ("negative + scale_per_frame(scale, z) *", "positive + scale_per_frame(scale, z) *"),
+        (
+            "negative + scale_per_frame(self.guidance_scale, self.z) *",
+            "positive + scale_per_frame(self.guidance_scale, self.z) *",
+        ),
+    ),
+    *of(
+        "sampling/noise.py",
+        DIFFUSION,
         ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{repeat}"),
         ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{frame}"),
-        ("shift * levels / (1 + (shift - 1) * levels)", "shift * levels"),
+    ),
+    *of(
+        "sampling/schedules.py",
+        DIFFUSION,
+        ("return shift * sigmas / (1 + (shift - 1) * sigmas)", "return shift * sigmas"),
+    ),
+    *of("sampling/maths.py", DIFFUSION, ("(high - low + least)", "(high + least)")),
+    *of(
+        "sampling/schedules.py",
+        DIFFUSION,
         ("torch.cat((shift_sigmas(even, shift)", "torch.cat((even"),
-        ("(high - low + least)", "(high + least)"),
     ),
     *of("sampling/solvers.py", DIFFUSION, ("rho_old = (b1 - b2)", "rho_old = (b1 + b2)")),
-    *of("sampling/maths.py", ORACLE, ("torch.linspace(*scale,", "torch.linspace(*scale[::-1],")),
+    *of("sampling/guidance.py", ORACLE, ("torch.linspace(*scale,", "torch.linspace(*scale[::-1],")),
     *of(
         "sampling/windows.py",
         WINDOWS,
         ("torch.minimum(rise, rise.flip(0)).float()", "torch.ones(size)"),
         ("frames=part", "frames=None"),
-        ("return total / weights", "return total"),
+        ("total / weights for total", "total for total"),
     ),
     *of(
         "sampling/field.py",
@@ -453,7 +484,7 @@ MUTATIONS = [
             "masking.blend_by_mask(self.mask, outside, z)",
         ),
         ("else masking.apply_mask(self.mask, change)", "else change"),
-        ('if cfg.timesteps == "whole"', 'if cfg.timesteps == "exact"'),
+        ('if config.timesteps == "whole"', 'if config.timesteps == "exact"'),
     ),
     *of(
         "base/schema.py",
@@ -463,14 +494,22 @@ MUTATIONS = [
         ("return above and below and math.isfinite(value)", "return above and below"),
     ),
     *of(
+        "base/schema.py",
+        SETTINGS,
+        ("Literal[setting.choices] if setting.choices else", "Any if setting.choices else"),
+    ),
+    *of(
         "settings.py",
         SETTINGS,
-        ("if value not in kind.choices:", "if False:"),
         ('{**given, "strength": strength}', "dict(given)"),
         ("if name in known}", "if name in known and name != 'shift'}"),
     ),
     *of("base/schema.py", SETTINGS, ("if isinstance(value, bool):", "if False:")),
-    *of("plan.py", EDITING, ("missing = needs - about.carries", "missing = set()")),
+    *of(
+        "pipeline/planning.py",
+        EDITING,
+        ("missing = set(requires) - info.capabilities", "missing = set()"),
+    ),
     *of(
         "pipeline/run.py",
         EDITING,
@@ -510,10 +549,10 @@ MUTATIONS = [
         PLACES,
         ("known = taken(task)", "from . import editing\n\n    known = taken(task)"),
     ),
-    *of("walk.py", EDITING, ("elif job.mask:", "elif False:")),
-    *of("pipeline/loop.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),
+    *of("pipeline/loop.py", EDITING, ("    frames = job.mask\n", "    frames = None\n")),
+    *of("pipeline/metering.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),
     *of("pipeline/preservation.py", EDITING, ("alpha == 0", "alpha != 0")),
-    *of("result.py", EDITING, ("if i in self.part:", "if True:")),
+    *of("pipeline/edited_clip.py", EDITING, ("if i not in self.part:", "if False:")),
     *of("pipeline/writer.py", EDITING, ("self.progress.remove()", "            pass\n")),
     *of(
         "media/masks.py",
@@ -634,7 +673,7 @@ MUTATIONS = [
     *of(
         "metrics/ssim.py",
         "tests/metrics/test_closed_form.py",
-        ("similarity[~moment.mask]", "similarity[moment.mask]"),
+        ("similarity[~pair.mask]", "similarity[pair.mask]"),
     ),
     *of(
         "metrics/frame_consistency.py",
@@ -867,14 +906,14 @@ MUTATIONS = [
     *of(
         "sampling/distillation.py",
         DISTILL,
-        ("levels[SCHEDULE_STEPS - maths", "levels[maths"),
-        ("2000 / z[0, 0, 0].numel()", "2000 / z.numel()"),
+        ("sigmas[SCHEDULE_STEPS - keyed_integer", "sigmas[keyed_integer"),
+        ("cells = z[0, 0, 0].numel()", "cells = z.numel()"),
         ("self.eps[:, :, list(frames)]", "self.eps[:, :, : len(frames)]"),
     ),
+    *of("sampling/noise.py", DISTILL, ("return z + (1 - sigma) * velocity", "return z + velocity")),
     *of(
-        "sampling/maths.py",
+        "sampling/noise.py",
         DISTILL,
-        ("return z + (1 - sigma) * velocity", "return z + velocity"),
         ("torch.randint(low, high, ()", "torch.randint(low, high - 99, ()"),
     ),
     *of(
@@ -914,7 +953,7 @@ MUTATIONS = [
         "methods/flowdistill.py",
         DISTILL,
         ("weight > 0, total / weight", "weight > 0, total"),
-        ("side * maths.apply_mask(seen, moved)", "side * moved"),
+        ("neighbour_weight * apply_mask(visible, warped)", "neighbour_weight * warped"),
         ("config.preservation * 2 * (1 - change_map)", "config.preservation * 2 * change_map"),
         ("memory * change_map + (1 - memory) * now", "memory * now + (1 - memory) * change_map"),
         (
@@ -952,7 +991,7 @@ MUTATIONS = [
         ('self.adapters.switch(branch.startswith("tgt"))', "self.adapters.switch(True)"),
     ),
     *of("sampling/adapters.py", "tests/test_tuning.py", ("if path not in without_effect", "")),
-    *of("sampling/tuning.py", CONTRACT, ("if 0 < begun < fit.steps", "if False")),
+    *of("sampling/tuning.py", CONTRACT, ("if 0 < done < steps", "if False")),
     *of(
         "methods/i2vedit/long_clip.py",
         EDITING,
@@ -967,14 +1006,22 @@ MUTATIONS = [
         ("self.adapters.load(of_first)", "pass"),
     ),
     *of(
-        "methods/i2vedit/propagation.py",
+        "methods/i2vedit/long_clip.py",
         "tests/methods/test_i2vedit.py",
-        ("shared = 0 if own else 1", "shared = 0"),
-        ("Prompt(image=image, latent=latent, **noise)", "Prompt(image=image, **noise)"),
-        ("Prompt(image=image, latent=latent, **noise)", "Prompt(image=image, latent=latent)"),
+        ("return 0 if n == 0 or begin in inputs.keyframes else 1", "return 0"),
+    ),
+    *of(
+        "methods/i2vedit/conditions.py",
+        "tests/methods/test_i2vedit.py",
+        ("seed, 1, config.sarp", "seed, 0, config.sarp"),
+    ),
+    *of(
+        "methods/i2vedit/conditions.py",
+        "tests/methods/test_i2vedit.py",
+        ("latent=latent, noise_target=noise", "noise_target=noise"),
+        ("latent=latent, noise_target=noise", "latent=latent"),
         ("time_ids=(6, 0.02, 127)", "time_ids=(6, 127, 0.02)"),
         ("(first * 255).floor() / 255", "first"),
-        ("given.seed, 1, cfg.sarp", "given.seed, 0, cfg.sarp"),
     ),
     *of(
         "methods/i2vedit/long_clip.py",
@@ -1006,8 +1053,8 @@ MUTATIONS = [
         "tests/media/test_splicing.py",
         ("g <= edited.start", "g < edited.start"),
         ("g >= edited.stop", "g > edited.stop"),
-        ("self.splice.dts[self.next], clip.time_base", "packet.dts, clip.time_base"),
-        ("self.splice.header.packet(bytes(packet))", "bytes(packet)"),
+        ("self.splice.dts[self.next], self.clip.time_base", "packet.dts, self.clip.time_base"),
+        ("self.splice.header.convert_packet(bytes(packet))", "bytes(packet)"),
         ("stream.codec_context.codec_tag = splice.header.tag", "pass"),
     ),
     *of(
@@ -1018,7 +1065,7 @@ MUTATIONS = [
         ("if lock and lock.is_busy", "if False"),
         ("folder.rmdir()", "pass"),
     ),
-    *of("claims.py", CLAIMS, ("claim.release()", "pass")),
+    *of("pipeline/locks.py", CLAIMS, ("lock.release()", "pass")),
     *of("pipeline/writer.py", CLAIMS, ("with lock_output(path):", "if path:")),
     *of(
         "base/files.py",
@@ -1087,7 +1134,7 @@ MUTATIONS = [
         ("2 if unit_type(unit) in REFRESHING else 1", "1"),
         ('f"{number + 1:09b}"', 'f"{number:09b}"'),
         ("(9, NEW_ID, 1)", "(9, 14, 1)"),
-        ("made[i] &= known[2 + i]", "pass"),
+        ("merged[i] &= theirs[2 + i]", "pass"),
         ("max(merged[12], theirs[14])", "merged[12]"),
         ("self.inband_sets.update(sets)", "pass"),
         ("if NEW_ID in others or not free", "if not free"),
@@ -1100,7 +1147,7 @@ MUTATIONS = [
     *of(
         "media/encoding.py",
         "tests/media/test_kinds.py",
-        ("packet.duration = durations.get(packet.pts, packet.duration)", "pass"),
+        ("packet.duration = durations[packet.pts]", "pass"),
         ('"tff=1" if clip.field_order == "top" else "bff=1"', '"tff=1"'),
     ),
     *of(
@@ -1126,7 +1173,10 @@ MUTATIONS = [
             "return scaled_dot_product_attention(q_source, k_source, v)",
             "return scaled_dot_product_attention(q, k, v)",
         ),
-        ("k0, _ = prepend_first_segment(k0, v0", "_, _ = prepend_first_segment(k0, v0"),
+        (
+            "k_source, _ = prepend_first_segment(k_source, v_source",
+            "_, _ = prepend_first_segment(k_source, v_source",
+        ),
     ),
     *of(
         "sampling/segments.py",
@@ -1212,10 +1262,10 @@ MUTATIONS = [
     *of("pipeline/api.py", PYTHON, ("@functools.cached_property", "@property")),
     *of("pipeline/summary.py", PYTHON, ('["max_abs_outside"] == 0', '["max_abs_outside"] != 0')),
     *of(
-        "jobs.py",
+        "pipeline/jobs.py",
         "tests/pipeline/test_jobs.py",
-        ('manifest.get("key") != task.key()', "False"),
-        ('manifest.get("stamp") != stamp(output)', "False"),
+        ('manifest.get("key") != task.latent_key()', "False"),
+        ('manifest.get("stamp") == file_stamp(output)', "True"),
     ),
     *of(
         "pipeline/jobs.py",
@@ -1244,8 +1294,8 @@ MUTATIONS = [
         "batch/run.py",
         "tests/batch/test_run.py",
         ("job.attempts <= retries", "job.attempts < retries"),
-        ("if kind not in kinds", "if True"),
-        ("kinds[kind] / (1 + taken[kind])", "kinds[kind]"),
+        ("if chosen not in counts", "if True"),
+        ("counts[key] / (1 + in_use[key])", "counts[key]"),
         ("isinstance(outcome, Dead) or memory", "isinstance(outcome, Dead)"),
         ("with lock_output(folder / RECORD_NAME), _write_finally", "with _write_finally"),
     ),
@@ -1258,7 +1308,7 @@ MUTATIONS = [
     *of(
         "batch/worker.py",
         "tests/batch/test_run.py",
-        ("if self.loaded != asked", "if True"),
+        ("if self.loaded != wanted", "if True"),
         ("if self.stopping", "if False"),
         ("torch.set_num_threads(self.threads)", "pass"),
         ('.get("run") == run', '.get("run")'),
