@@ -105,8 +105,8 @@ class Trials:
             if ran.code not in (130, 0, -signal.SIGTERM):  # the last: before the command began
                 found.append(f"exit code {ran.code}: {ran.err}")
             saved = f"{self.output}.latents.safetensors" in now
-            if ran.code == 130 and saved and "go on with: holdfast edit" not in ran.err:
-                found.append("it does not say how to go on")
+            if ran.code == 130 and saved and "resume with: holdfast edit" not in ran.err:
+                found.append("it does not say how to resume")
         return found
 
     def different(self) -> list[str]:
