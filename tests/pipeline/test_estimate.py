@@ -47,7 +47,7 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     event = in_memory.finish_loop(job, idle)
     count = estimate.count_evaluations(job.plan)
     assert count == (event.evaluations, idle.gradient_evaluations, event.image_model_evaluations)
-    assert count.with_gradient == settings.get("tune", 0) * job.plan.windows.count
+    assert count.with_gradient == settings.get("tuning_steps", 0) * job.plan.windows.count
     assert bool(count.image_model) == (method == "assd")
 
 
@@ -66,7 +66,11 @@ def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
 def task(tmp_path):
     moving = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(5)]
     video.write_frames(tmp_path / "clip.mkv", moving, 8, "ffv1")
-    told = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "backbone": "shapeworld-wan"}
+    told = {
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+        "backbone": "shapeworld-wan",
+    }
     return EditTask(str(tmp_path / "clip.mkv"), str(tmp_path / "out.mp4"), **told)
 
 
@@ -83,7 +87,10 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     said = estimate.estimate_edit(task, validation.validate(task, model), Timed(model))
     latent = run.open_session(task, model).plan.fit
     assert said.judge_evaluations == agreement.EVALUATIONS
-    assert said.seconds == (said.evaluations + said.judge_evaluations) * 2.0 + 0.75 * latent.model_frames
+    assert (
+        said.seconds
+        == (said.evaluations + said.judge_evaluations) * 2.0 + 0.75 * latent.model_frames
+    )
     assert len(set(asked)) == 1
     assert asked[0][0] == model.clip_format.count_latent_frames(latent.model_frames)
     assert said.memory_mb > 0
@@ -96,8 +103,15 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     model = registry.load_backbone("shapeworld-svd")
     shown = tmp_path / "shown.png"
     images.write(shown, torch.zeros(3, 16, 24))
-    told = {"source_prompt": "", "target_prompt": "", "backbone": "shapeworld-svd", "first_frame": str(shown)}
-    task = dataclasses.replace(task, method="i2vedit", settings={"steps": 4, "tuning_steps": 3}, **told)
+    told = {
+        "source_prompt": "",
+        "target_prompt": "",
+        "backbone": "shapeworld-svd",
+        "first_frame": str(shown),
+    }
+    task = dataclasses.replace(
+        task, method="i2vedit", settings={"steps": 4, "tuning_steps": 3}, **told
+    )
     gradients = []
 
     def timed(work):
@@ -114,13 +128,22 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
 
 
 def test_equal_prompts_cost_nothing(task):
-    said = estimate.estimate_edit(dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan())
+    said = estimate.estimate_edit(
+        dataclasses.replace(task, target_prompt=task.source_prompt), None, tiny.wan()
+    )
     assert (said.evaluations, said.seconds) == (0, None)
     assert said.preserved == "everything: the edit changes nothing"
 
 
 def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path):
-    words = ["--source-prompt", task.source_prompt, "--target-prompt", task.target_prompt, "--backbone", task.backbone]
+    words = [
+        "--source-prompt",
+        task.source_prompt,
+        "--target-prompt",
+        task.target_prompt,
+        "--backbone",
+        task.backbone,
+    ]
     arguments = ["edit", task.input, "-o", task.output, *words, "--mask", "0,0,8,8", "--check"]
     said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output

@@ -37,7 +37,13 @@ def test_a_job_is_done_once_its_file_and_its_manifest_are_there(task, tiny_wan):
 
 def test_a_result_of_another_task_is_not_this_ones(task, tiny_wan, tmp_path):
     jobs.run_job(task(), tiny_wan)
-    others = {"seed": 1, "target_prompt": "a plain green ball", "crf": 30, "codec": "h265", "feather": 2}
+    others = {
+        "seed": 1,
+        "target_prompt": "a plain green ball",
+        "crf": 30,
+        "codec": "h265",
+        "feather": 2,
+    }
     others |= {"output": str(tmp_path / "other.mp4"), "method": "sdedit", "frames": "0:3"}
     for name, value in others.items():
         assert jobs.finished_manifest(task(**{name: value})) is None, name
@@ -125,6 +131,11 @@ def test_a_result_that_was_moved_with_its_clip_is_still_done(task, tiny_wan, tmp
     there.mkdir()
     for file in tmp_path.glob("*.mp4*"):
         shutil.move(file, there)
-    assert jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4")))
+    assert jobs.finished_manifest(
+        task(input=str(there / "clip.mp4"), output=str(there / "out.mp4"))
+    )
     write_json(there / "out.mp4.json", {"task": {}})
-    assert jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4"))) is None
+    assert (
+        jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4")))
+        is None
+    )

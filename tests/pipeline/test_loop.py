@@ -27,7 +27,11 @@ CLIP = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 def job(backbone, inside=None, **fields):
-    texts = {"source_prompt": "a plain red ball", "target_prompt": "a plain blue ball", "method": "flowedit"}
+    texts = {
+        "source_prompt": "a plain red ball",
+        "target_prompt": "a plain blue ball",
+        "method": "flowedit",
+    }
     settings = {"steps": 2, "strength": 1.0}
     task = EditTask(**{"input": "", "output": "", "settings": settings, **texts, **fields})
     return in_memory.plan_job(task, backbone, CLIP, inside)
@@ -135,7 +139,9 @@ def test_a_model_of_images_is_steered_by_the_first_frame():
     condition = backbone.condition
     backbone.condition = lambda prompt: seen.append(prompt.image) or condition(prompt)
     asked = {"input": "", "output": "", "method": "flowedit", "settings": {"steps": 2}}
-    job = in_memory.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=1 - clip[0])
+    job = in_memory.plan_job(
+        EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=1 - clip[0]
+    )
     assert in_memory.edit_latent(job, backbone).isfinite().all()
     fitted = next(job.frames())
     assert torch.equal(seen[0], fitted)
@@ -158,12 +164,18 @@ def test_without_a_first_frame_an_image_model_makes_it_from_the_prompts(monkeypa
     task = EditTask(**asked, source_prompt="a red ball", target_prompt="a blue ball")
     made = in_memory.plan_job(task, backbone, clip)
     assert (made.plan.first_frame_model.name, made.plan.image_model.name) == ("shapeworld-sd", None)
-    (frame,) = [e.frame for e in loop.run_loop(made, backbone) if isinstance(e, events.FirstFramePainted)]
-    still = EditTask(**asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball")
+    (frame,) = [
+        e.frame for e in loop.run_loop(made, backbone) if isinstance(e, events.FirstFramePainted)
+    ]
+    still = EditTask(
+        **asked | {"settings": {}}, source_prompt="a red ball", target_prompt="a blue ball"
+    )
     expected = in_memory.edit_frames(in_memory.plan_job(still, painter, clip[:1]), painter)[0]
     assert torch.equal(frame, expected)
     assert not torch.allclose(frame, clip[0], atol=1e-2)
-    given = in_memory.plan_job(EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=clip[0])
+    given = in_memory.plan_job(
+        EditTask(**asked, first_frame="x.png"), backbone, clip, first_frame=clip[0]
+    )
     assert not any(isinstance(e, events.FirstFramePainted) for e in loop.run_loop(given, backbone))
 
 
@@ -180,8 +192,13 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
         in_memory.plan_job(task, backbone, clip)
     monkeypatch.setattr(backbone, "image_model", "shapeworld-sd")
     task = EditTask(**asked, method="assd", first_frame="x.png")
-    with pytest.warns(UserWarning, match="no prompts are given, so assd runs without an image model"):
-        assert in_memory.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name is None
+    with pytest.warns(
+        UserWarning, match="no prompts are given, so assd runs without an image model"
+    ):
+        assert (
+            in_memory.plan_job(task, backbone, clip, first_frame=clip[0]).plan.image_model.name
+            is None
+        )
     task = EditTask(**asked, method="flowedit", first_frame="x.png", image_model="shapeworld-sd")
     with pytest.warns(UserWarning, match="--image-model has no effect"):
         in_memory.plan_job(task, backbone, clip, first_frame=clip[0])
@@ -196,8 +213,15 @@ def test_a_second_edit_on_one_backbone_is_refused_while_the_first_is_under_way(t
         with pytest.raises(UserError, match="the loaded tiny is in use by another edit: wait"):
             pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result()
         first.close()
-        assert pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan)).result().isfinite().all()
-    broken = dataclasses.replace(job(tiny_wan), source_latent=torch.full((1, 4, 2, 4, 6), torch.nan))
+        assert (
+            pool.submit(in_memory.edit_latent, again, BackboneWrapper(tiny_wan))
+            .result()
+            .isfinite()
+            .all()
+        )
+    broken = dataclasses.replace(
+        job(tiny_wan), source_latent=torch.full((1, 4, 2, 4, 6), torch.nan)
+    )
     for _ in range(2):  # an edit that fails leaves the backbone free
         with pytest.raises(UserError, match="the encoded clip holds values that are not finite"):
             in_memory.edit_latent(broken, tiny_wan)
@@ -254,7 +278,9 @@ def test_a_guide_waits_on_the_cpu_between_edits_and_goes_when_it_is_not_wanted(m
 
 
 def test_what_steered_a_call_is_known_by_itself_and_not_by_a_number_that_is_used_again():
-    field = VelocityField(lambda sigma, evaluations, frames=None: [e.z for e in evaluations], list, float)
+    field = VelocityField(
+        lambda sigma, evaluations, frames=None: [e.z for e in evaluations], list, float
+    )
     meter = EvaluationMeter()
     metered = meter.wrap(field)
     for _ in range(3):  # conditionings that are not stored: their ids are free again at once

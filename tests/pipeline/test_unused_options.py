@@ -25,7 +25,9 @@ def said(backbone, **fields) -> str:
     first = CLIP[0] if "first_frame" in fields else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
-        job = in_memory.plan_job(EditTask(input="", output="", **fields), backbone, CLIP, first_frame=first)
+        job = in_memory.plan_job(
+            EditTask(input="", output="", **fields), backbone, CLIP, first_frame=first
+        )
         in_memory.edit_latent(job, backbone)
     return "\n".join(str(w.message) for w in caught if w.category is Notice)
 

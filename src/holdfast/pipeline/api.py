@@ -81,7 +81,9 @@ def edit(
     from . import run
 
     with _name_arguments():
-        call = _prepare_call("edit", _collect_arguments(input, source_prompt, target_prompt, options))
+        call = _prepare_call(
+            "edit", _collect_arguments(input, source_prompt, target_prompt, options)
+        )
         return run.run_to_end(_run_call(call), call.task, call.progress)
 
 
@@ -94,11 +96,15 @@ def edit_events(
     Raise for bad input at the call, as `edit` does.
     """
     with _name_arguments():
-        call = _prepare_call("edit_events", _collect_arguments(input, source_prompt, target_prompt, options))
+        call = _prepare_call(
+            "edit_events", _collect_arguments(input, source_prompt, target_prompt, options)
+        )
     return _run_call(call)
 
 
-def _collect_arguments(input: Any, source: str, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_arguments(
+    input: Any, source: str, target: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return all arguments by name. Empty prompts are left out: an option may have a prompt's old name."""
     prompts = {"source_prompt": source, "target_prompt": target}
     given = {name: text for name, text in prompts.items() if text != ""}

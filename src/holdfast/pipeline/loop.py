@@ -238,7 +238,8 @@ def _add_mask(
         frames = job.make_auto_mask(cells)
     if frames is None:
         return inputs
-    alpha = masks.to_latent(frames(), backbone.clip_format, inputs.latent.shape[2:])
+    count, rows, columns = inputs.latent.shape[2:]
+    alpha = masks.to_latent(frames(), backbone.clip_format, (count, rows, columns))
     return replace(inputs, mask=alpha.to(inputs.latent))
 
 

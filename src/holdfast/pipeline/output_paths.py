@@ -77,7 +77,9 @@ def check_output_path(output: str | Path, inputs: Iterable[str]) -> None:
         _check_input_overwrite(path, inputs)
         _try_writing(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}", OTHER_OUTPUT) from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}", OTHER_OUTPUT
+        ) from error
 
 
 def _check_overwrite(path: Path) -> None:
@@ -96,7 +98,8 @@ def _check_overwrite(path: Path) -> None:
                 )
     if path.is_dir() and not _is_own_folder(path):
         raise UserError(
-            f"{path} is a folder that holds other files", "give a file name, or a new or empty folder"
+            f"{path} is a folder that holds other files",
+            "give a file name, or a new or empty folder",
         )
 
 
@@ -133,7 +136,11 @@ def check_disk_space(path: Path, clip: video.Clip, codec: str) -> None:
     """Raise UserError where the disk has clearly too little room for the result."""
     width, height = clip.size
     raw = clip.frames * width * height * 3 * (1 if clip.bits == 8 else 2)
-    is_lossless = path.suffix.lower() not in video.CONTAINERS or codec in ("lossless", "ffv1", "prores")
+    is_lossless = path.suffix.lower() not in video.CONTAINERS or codec in (
+        "lossless",
+        "ffv1",
+        "prores",
+    )
     needed = raw * (LOSSLESS_SHARE if is_lossless else LOSSY_SHARE)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     free = shutil.disk_usage(folder).free

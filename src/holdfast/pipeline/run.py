@@ -290,7 +290,9 @@ def _load_and_run(
             warn_user("there is no saved progress to resume; starting over")
         finished = yield from _run_and_save(session, backbone, saved, adapters, timer)
         if not finished.is_edited:
-            warn_user(f"{task.method} has no step to do with these settings: the result is the source")
+            warn_user(
+                f"{task.method} has no step to do with these settings: the result is the source"
+            )
     z = finished.z if finished and finished.is_edited else None
     edited = EditedClip(session.plan, session.clip, session.part, session.mask, backbone, z)
     manifest = make_manifest(session.plan, session.clip, backbone, finished)

@@ -79,4 +79,6 @@ def warn_unused_prompts(
     """
     has_text = task.source_prompt.strip() or task.target_prompt.strip() or task.negative.strip()
     if task.first_frame and has_text and "text" not in info.capabilities and not image_model:
-        warn_user(f"the prompts have no effect: {info.name} is conditioned on its first frame alone")
+        warn_user(
+            f"the prompts have no effect: {info.name} is conditioned on its first frame alone"
+        )
