@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.sampling.field import Evaluation
 from holdfast.sampling.guidance import guided_velocity
 from holdfast.sampling.masking import normalize_range
 from holdfast.sampling.noise import keyed_noise
 from holdfast.sampling.schedules import flow_sigmas, shift_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .methods.analytic import Gaussian, as_field
+from .methods.analytic import Gaussian, about, as_field
 
 
 def test_noise_is_keyed_by_frame_step_and_repeat():
@@ -104,3 +105,23 @@ def test_grids_by_name():
 def test_minmax_scales_each_sample_and_leaves_nothing_where_all_is_the_same():
     values = torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]])
     assert torch.allclose(normalize_range(values), torch.tensor([[0, 1, 0.5], [0, 0, 0]]))
+
+
+def test_outside_its_region_an_evaluation_has_the_velocity_of_the_source():
+    """The contract of `Evaluation.region`, of both signs; without a region nothing changes."""
+    region = torch.zeros(1, 1, 2, 3, 3, dtype=torch.bool)
+    region[..., :1] = True
+    conditioning = about(torch.zeros(1, 2, 2, 3, 3))
+    points = {branch: torch.randn(1, 2, 2, 3, 3) for branch in ("src+", "src-", "tgt+", "tgt-")}
+    field = as_field(Gaussian())
+    plain = field.velocities(0.5, [Evaluation(z, conditioning, b) for b, z in points.items()])
+    confined = field.velocities(
+        0.5,
+        [
+            Evaluation(z, conditioning, b, region if b.startswith("tgt") else None)
+            for b, z in points.items()
+        ],
+    )
+    assert all(torch.equal(a, b) for a, b in zip(plain[:2], confined[:2], strict=True))
+    for source, target, found in zip(plain[:2], plain[2:], confined[2:], strict=True):
+        assert torch.equal(found, torch.where(region, target, source))

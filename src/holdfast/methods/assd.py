@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from ..base.notices import warn_user
-from ..base.schema import Guidance, Number, Range, Share, Steps, setting
+from ..base.schema import Field, Guidance, Number, Range, Share, Steps, settings_class
 from ..sampling.distillation import CleanPoint, DistillationConfig, NoiseSample, draw_samples
 from ..sampling.field import EditInputs, ImageModel, Step, VelocityField, initial_state
 from .base import MethodInfo
@@ -40,30 +40,35 @@ METHOD = MethodInfo(
 KeysAndValues: TypeAlias = "dict[Layer, tuple[Tensor, Tensor]]"
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(DistillationConfig):
     """The paper's values. Where it gives none, those that measured well (docs/distillation.md)."""
 
-    smoothing: Annotated[float, Range(0, 0.5)] = setting(
-        0.165, "g, Eq. 6: weight of each of the two neighbouring frames; 0: off"
+    smoothing: Annotated[float, Range(0, 0.5)] = Field(
+        default=0.165, description="g, Eq. 6: weight of each of the two neighbouring frames; 0: off"
     )
-    smooth_target: Literal["prediction", "residual"] = setting(
-        "prediction",
-        "what is smoothed: R, as printed, or R minus the noise that was drawn, which is no signal",
+    smooth_target: Literal["prediction", "residual"] = Field(
+        default="prediction",
+        description="what is smoothed: R, as printed, or R minus the noise that was drawn, which is no signal",
     )
-    smoothing_mask: Literal["text", "printed", "off"] = setting(
-        "text",
-        "m of Eq. 7: above the threshold, as the text says; below it, as printed; or 1 everywhere",
+    smoothing_mask: Literal["text", "printed", "off"] = Field(
+        default="text",
+        description="m of Eq. 7: above the threshold, as the text says; below it, as printed; or 1 everywhere",
     )
-    tau: Number = setting(0.05, "tau, Eq. 7: distance to the largest change; not in the paper")
-    fusion: Share = setting(0.8, "lambda, Eq. 13: weight of the source's attention; 0: off")
-    fused_layers: Steps = setting(
-        3, "how many of the last spatial self-attention layers are fused; not in the paper"
+    tau: Number = Field(
+        default=0.05, description="tau, Eq. 7: distance to the largest change; not in the paper"
     )
-    joint: Number = setting(1.0, "weight of the image model, Eq. 10; 0: off")
-    joint_guidance: Guidance = setting(7.5, "guidance scale of the image model")
-    key_frame_stride: Steps = setting(
-        4, "latent frames from one key frame to the next; not in the paper"
+    fusion: Share = Field(
+        default=0.8, description="lambda, Eq. 13: weight of the source's attention; 0: off"
+    )
+    fused_layers: Steps = Field(
+        default=3,
+        description="how many of the last spatial self-attention layers are fused; not in the paper",
+    )
+    joint: Number = Field(default=1.0, description="weight of the image model, Eq. 10; 0: off")
+    joint_guidance: Guidance = Field(default=7.5, description="guidance scale of the image model")
+    key_frame_stride: Steps = Field(
+        default=4, description="latent frames from one key frame to the next; not in the paper"
     )
 
 

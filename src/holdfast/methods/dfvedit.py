@@ -9,9 +9,8 @@ reinforcement of source embeddings, and its mask, which never takes effect there
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ..base.schema import Guidance, ScheduleName, Share, Shift, setting
+from ..base.schema import Field, Guidance, ScheduleName, Share, Shift, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -28,20 +27,25 @@ from .base import MethodInfo
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The authors' values."""
 
-    strength: Share = setting(
-        0.98, "share of the schedule that is run; it skips the first step of 50"
+    strength: Share = Field(
+        default=0.98, description="share of the schedule that is run; it skips the first step of 50"
     )
-    source_guidance: Guidance = setting(5.0, "guidance scale of the source prompt")
-    target_guidance: Guidance = setting(15.0, "guidance scale of the target prompt")
-    shift: Shift = setting(
-        None, "shift of the noise schedule; the authors' is 5; none: the backbone's own"
+    source_guidance: Guidance = Field(
+        default=5.0, description="guidance scale of the source prompt"
     )
-    schedule: ScheduleName = setting(
-        "native", "how the noise levels are spaced; the authors' is euler"
+    target_guidance: Guidance = Field(
+        default=15.0, description="guidance scale of the target prompt"
+    )
+    shift: Shift = Field(
+        default=None,
+        description="shift of the noise schedule; the authors' is 5; none: the backbone's own",
+    )
+    schedule: ScheduleName = Field(
+        default="native", description="how the noise levels are spaced; the authors' is euler"
     )
 
 

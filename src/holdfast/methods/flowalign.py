@@ -8,9 +8,8 @@ z <- z + (sigma' - sigma)(v_p - v_q) + zeta [(q - sigma v_q) - (p - sigma v_p)]
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ..base.schema import Guidance, Number, Share, Steps, setting
+from ..base.schema import Field, Guidance, Number, Share, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -27,18 +26,21 @@ from .base import MethodInfo
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The authors' values for images, with three evaluations per step.
 
     The community's port to Wan uses 50 steps, strength 0.7, w 19.5 and zeta 0.001.
     """
 
-    steps: Steps = setting(33, "number of steps; none is skipped")
-    strength: Share = setting(1.0, "share of the schedule that is run")
-    target_guidance: Guidance = setting(13.5, "w; the paper says 7.5, the code's command line 13.5")
-    zeta: Number = setting(
-        0.01, "zeta: weight of the pull of the clean estimates towards each other"
+    steps: Steps = Field(default=33, description="number of steps; none is skipped")
+    strength: Share = Field(default=1.0, description="share of the schedule that is run")
+    target_guidance: Guidance = Field(
+        default=13.5, description="w; the paper says 7.5, the code's command line 13.5"
+    )
+    zeta: Number = Field(
+        default=0.01,
+        description="zeta: weight of the pull of the clean estimates towards each other",
     )
 
 

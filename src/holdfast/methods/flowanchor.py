@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from ..base.notices import warn_user
-from ..base.schema import Guidance, Number, Range, Share, Steps, Timesteps, setting
+from ..base.schema import Field, Guidance, Number, Range, Share, Steps, Timesteps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -44,49 +43,58 @@ METHOD = MethodInfo(
 Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The paper's values. Where it is silent the description says so, and docs/flowanchor.md what was measured."""
 
-    steps: Steps = setting(25, "T: number of steps of the noise schedule")
-    strength: Share = setting(
-        0.92, "n_max / T: the share of the schedule that is run; it skips the first two of 25 steps"
+    steps: Steps = Field(default=25, description="T: number of steps of the noise schedule")
+    strength: Share = Field(
+        default=0.92,
+        description="n_max / T: the share of the schedule that is run; it skips the first two of 25 steps",
     )
-    beta_text: Share = setting(0.3, "b1: strength of text-token modulation (TTM)")
-    beta_video: Share = setting(0.3, "b2: strength of spatio-temporal modulation (STM)")
-    tau: Share = setting(
-        0.6, "tau: attention is refined while sigma (or the step) is at least this"
+    beta_text: Share = Field(default=0.3, description="b1: strength of text-token modulation (TTM)")
+    beta_video: Share = Field(
+        default=0.3, description="b2: strength of spatio-temporal modulation (STM)"
     )
-    tau_by: Literal["sigma", "step"] = setting(
-        "sigma", "sigma >= tau, or steps left >= tau T; the paper's text allows both"
+    tau: Share = Field(
+        default=0.6,
+        description="tau: attention is refined while sigma (or the step) is at least this",
     )
-    gamma: Number = setting(1.0, "gamma: strength of AMM")
-    base_frames: Annotated[int, Range(2, 10000)] = setting(
-        21, "F0: latent frames at which the gain of AMM is gamma"
+    tau_by: Literal["sigma", "step"] = Field(
+        default="sigma",
+        description="sigma >= tau, or steps left >= tau T; the paper's text allows both",
     )
-    contrast: Literal["signed", "abs"] = setting(
-        "signed", "C from the signed mean over channels (the paper), or from the mean magnitude"
+    gamma: Number = Field(default=1.0, description="gamma: strength of AMM")
+    base_frames: Annotated[int, Range(2, 10000)] = Field(
+        default=21, description="F0: latent frames at which the gain of AMM is gamma"
     )
-    text_range: Literal["all", "prompt"] = setting(
-        "all", "row extremes over all text tokens with padding, or over those of the prompt; silent"
+    contrast: Literal["signed", "abs"] = Field(
+        default="signed",
+        description="C from the signed mean over channels (the paper), or from the mean magnitude",
     )
-    padding: Literal["other", "kept"] = setting(
-        "other", "padding is modulated as other words are, or kept unchanged; silent"
+    text_range: Literal["all", "prompt"] = Field(
+        default="all",
+        description="row extremes over all text tokens with padding, or over those of the prompt; silent",
     )
-    statistics: Literal["head", "mean"] = setting(
-        "head", "extremes of each head, or of the heads' mean; silent"
+    padding: Literal["other", "kept"] = Field(
+        default="other",
+        description="padding is modulated as other words are, or kept unchanged; silent",
     )
-    mask_velocity: bool = setting(
-        False, "also keep the latents outside the mask, which the paper does not"
+    statistics: Literal["head", "mean"] = Field(
+        default="head", description="extremes of each head, or of the heads' mean; silent"
     )
-    source_guidance: Guidance = setting(
-        5.0, "guidance scale of the source prompt; silent: Wan-Edit's"
+    mask_velocity: bool = Field(
+        default=False,
+        description="also keep the latents outside the mask, which the paper does not",
     )
-    target_guidance: Guidance = setting(
-        12.0, "guidance scale of the target prompt; silent: Wan-Edit's"
+    source_guidance: Guidance = Field(
+        default=5.0, description="guidance scale of the source prompt; silent: Wan-Edit's"
     )
-    timesteps: Timesteps = setting(
-        "whole", "timesteps that the network is given; silent: Wan-Edit's"
+    target_guidance: Guidance = Field(
+        default=12.0, description="guidance scale of the target prompt; silent: Wan-Edit's"
+    )
+    timesteps: Timesteps = Field(
+        default="whole", description="timesteps that the network is given; silent: Wan-Edit's"
     )
 
 

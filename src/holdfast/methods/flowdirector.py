@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..base.errors import UserError
 from ..base.notices import warn_user
-from ..base.schema import Count, Guidance, Number, Share, Shift, Steps, Timesteps, check, setting
+from ..base.schema import (
+    Count,
+    Field,
+    Guidance,
+    Number,
+    Share,
+    Shift,
+    Steps,
+    Timesteps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Side,
@@ -42,39 +51,47 @@ METHOD = MethodInfo(
 Heat: TypeAlias = "dict[Layer, Tensor]"
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The values of the authors' script for Wan2.1 1.3B."""
 
-    strength: Share = setting(0.8, "n_max / T: the share of the schedule that is run; 40 of 50")
-    n_avg: Steps = setting(4, "number of noises per step")
-    averaging: Literal["published", "released"] = setting(
-        "published", "away from the worst flows; or the code's form, which corrects exactly nothing"
+    strength: Share = Field(
+        default=0.8, description="n_max / T: the share of the schedule that is run; 40 of 50"
     )
-    n_worst: Count = setting(2, "K: number of flows in the worse average")
-    omega: Number = setting(2.75, "omega: distance from the worse average")
-    depth: Share = setting(
-        0.6, "layer whose attention is read, as a share of the depth: the 18th of 30"
+    n_avg: Steps = Field(default=4, description="number of noises per step")
+    averaging: Literal["published", "released"] = Field(
+        default="published",
+        description="away from the worst flows; or the code's form, which corrects exactly nothing",
     )
-    pool_size: Steps = setting(
-        11,
-        "side of the average pooling before the threshold, in latent cells of a 60 x 104 frame; "
+    n_worst: Count = Field(default=2, description="K: number of flows in the worse average")
+    omega: Number = Field(default=2.75, description="omega: distance from the worse average")
+    depth: Share = Field(
+        default=0.6,
+        description="layer whose attention is read, as a share of the depth: the 18th of 30",
+    )
+    pool_size: Steps = Field(
+        default=11,
+        description="side of the average pooling before the threshold, in latent cells of a 60 x 104 frame; "
         "scaled to the frame",
     )
-    decay: Number = setting(0.25, "decay per latent cell outside the mask")
-    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
-    target_guidance: Guidance = setting(10.5, "guidance scale of the target prompt")
-    shift: Shift = setting(
-        None, "shift of the noise schedule; the authors' is 12; none: the backbone's own"
+    decay: Number = Field(default=0.25, description="decay per latent cell outside the mask")
+    source_guidance: Guidance = Field(
+        default=3.5, description="guidance scale of the source prompt"
     )
-    timesteps: Timesteps = setting(
-        "whole",
-        "timesteps that the network is given; the authors' are whole numbers, and so are the noise "
+    target_guidance: Guidance = Field(
+        default=10.5, description="guidance scale of the target prompt"
+    )
+    shift: Shift = Field(
+        default=None,
+        description="shift of the noise schedule; the authors' is 12; none: the backbone's own",
+    )
+    timesteps: Timesteps = Field(
+        default="whole",
+        description="timesteps that the network is given; the authors' are whole numbers, and so are the noise "
         "levels of the steps",
     )
 
     def __post_init__(self) -> None:
-        check(self)
         if self.averaging == "published" and self.n_avg > 1 and not 0 < self.n_worst < self.n_avg:
             raise UserError(
                 f"n_worst is {self.n_worst}, and n_avg is {self.n_avg}",

@@ -10,10 +10,9 @@ z <- z - eta { G + preservation 2 (1 - M)(z - x) + consistency dL/dclean }, with
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from ..base.schema import Range, Share, setting
+from ..base.schema import Field, Range, Share, settings_class
 from ..sampling.distillation import CleanPoint, DistillationConfig, draw_samples
 from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 from ..sampling.masking import apply_mask, contrast_map
@@ -29,16 +28,23 @@ METHOD = MethodInfo(unused_unless={"map_memory": "preservation"})
 Weight = Annotated[float, Range(0, None)]
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(DistillationConfig):
     """None of these values is published. They are the ones that measured well (docs/distillation.md)."""
 
-    flow: Annotated[float, Range(0, 0.5)] = setting(
-        0.165, "weight of the gradient of each of the two neighbouring frames; 0: off"
+    flow: Annotated[float, Range(0, 0.5)] = Field(
+        default=0.165,
+        description="weight of the gradient of each of the two neighbouring frames; 0: off",
     )
-    preservation: Weight = setting(0.1, "weight of the content preservation loss; 0: off")
-    map_memory: Share = setting(0.9, "share of the map M that an iteration leaves unchanged")
-    consistency: Weight = setting(0.05, "weight of the global consistency loss; 0: off")
+    preservation: Weight = Field(
+        default=0.1, description="weight of the content preservation loss; 0: off"
+    )
+    map_memory: Share = Field(
+        default=0.9, description="share of the map M that an iteration leaves unchanged"
+    )
+    consistency: Weight = Field(
+        default=0.05, description="weight of the global consistency loss; 0: off"
+    )
 
 
 def edit(

@@ -7,10 +7,9 @@ x_sigma = (1 - sigma) x + sigma eps_k
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..base.schema import Count, Guidance, Share, Steps, setting
+from ..base.schema import Count, Field, Guidance, Share, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Sampler,
@@ -31,18 +30,25 @@ if TYPE_CHECKING:
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The paper's values for its rectified-flow model with guidance of both prompts."""
 
-    steps: Steps = setting(50, "T: number of steps of the noise schedule")
-    strength: Share = setting(
-        0.66, "n_max / T: the share of the schedule that is run, from its clean end; 33 steps of 50"
+    steps: Steps = Field(default=50, description="T: number of steps of the noise schedule")
+    strength: Share = Field(
+        default=0.66,
+        description="n_max / T: the share of the schedule that is run, from its clean end; 33 steps of 50",
     )
-    n_min: Count = setting(0, "n_min: the last steps, which sample with the target prompt alone")
-    n_avg: Steps = setting(1, "n_avg: noises that are averaged per step")
-    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
-    target_guidance: Guidance = setting(13.5, "guidance scale of the target prompt")
+    n_min: Count = Field(
+        default=0, description="n_min: the last steps, which sample with the target prompt alone"
+    )
+    n_avg: Steps = Field(default=1, description="n_avg: noises that are averaged per step")
+    source_guidance: Guidance = Field(
+        default=3.5, description="guidance scale of the source prompt"
+    )
+    target_guidance: Guidance = Field(
+        default=13.5, description="guidance scale of the target prompt"
+    )
 
 
 def edit(

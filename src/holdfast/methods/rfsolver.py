@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..base.schema import Count, Guidance, Share, Shift, Steps, setting
+from ..base.schema import Count, Field, Guidance, Share, Shift, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -39,25 +38,30 @@ METHOD = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40).
 
     On Wan the values are shared in the self-attention of the later layers.
     """
 
-    steps: Steps = setting(25, "number of steps in each direction")
-    strength: Share = setting(1.0, "share of the schedule that is inverted and sampled again")
-    solver: Literal["midpoint", "cached"] = setting(
-        "midpoint", "midpoint: two evaluations per step; cached: FireFlow's one (arXiv:2412.07517)"
+    steps: Steps = Field(default=25, description="number of steps in each direction")
+    strength: Share = Field(
+        default=1.0, description="share of the schedule that is inverted and sampled again"
     )
-    inject: Count = setting(2, "number of sampling steps that share V")
-    depth: Share = setting(0.5, "layers from this share of the depth on share V")
-    target_guidance: Guidance = setting(
-        6.0, "guidance scale of the target prompt; their model's embedded guidance, silent for Wan"
+    solver: Literal["midpoint", "cached"] = Field(
+        default="midpoint",
+        description="midpoint: two evaluations per step; cached: FireFlow's one (arXiv:2412.07517)",
     )
-    shift: Shift = setting(
-        None, "shift of the noise schedule; the authors' is 7; none: the backbone's own"
+    inject: Count = Field(default=2, description="number of sampling steps that share V")
+    depth: Share = Field(default=0.5, description="layers from this share of the depth on share V")
+    target_guidance: Guidance = Field(
+        default=6.0,
+        description="guidance scale of the target prompt; their model's embedded guidance, silent for Wan",
+    )
+    shift: Shift = Field(
+        default=None,
+        description="shift of the noise schedule; the authors' is 7; none: the backbone's own",
     )
 
 

@@ -7,9 +7,8 @@ z <- z + (sigma' - sigma) V(z, target)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ..base.schema import Guidance, Share, Timesteps, setting
+from ..base.schema import Field, Guidance, Share, Timesteps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -26,16 +25,18 @@ from .base import MethodInfo
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
-    strength: Share = setting(
-        0.7, "t0: the share of the schedule that is sampled again; the paper: 0.3 to 0.6, on images"
+    strength: Share = Field(
+        default=0.7,
+        description="t0: the share of the schedule that is sampled again; the paper: 0.3 to 0.6, on images",
     )
-    target_guidance: Guidance = setting(
-        5.0, "guidance scale of the target prompt; not in the paper"
+    target_guidance: Guidance = Field(
+        default=5.0, description="guidance scale of the target prompt; not in the paper"
     )
-    timesteps: Timesteps = setting(
-        "whole", "timesteps that the network is given; not in the paper: as in Wan's own sampler"
+    timesteps: Timesteps = Field(
+        default="whole",
+        description="timesteps that the network is given; not in the paper: as in Wan's own sampler",
     )
 
 

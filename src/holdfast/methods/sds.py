@@ -6,8 +6,8 @@ z <- z - eta [eps^w(z_t, target) - eps]. It keeps what DDS subtracts, so the edi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ..base.schema import settings_class
 from ..sampling.distillation import CleanPoint, DistillationConfig, draw_samples
 from ..sampling.field import EditInputs, Step, VelocityField, initial_state
 from .base import MethodInfo
@@ -15,7 +15,7 @@ from .base import MethodInfo
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(DistillationConfig):
     """The values of DDS's authors, who compare with SDS."""
 

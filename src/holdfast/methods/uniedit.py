@@ -7,10 +7,9 @@ z <- z + (sigma' - sigma) [ omega (1 + m) g + m V(z, target) + (1 - m) V(z, sour
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..base.schema import Number, ScheduleName, Share, Shift, Steps, setting
+from ..base.schema import Field, Number, ScheduleName, Share, Shift, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Evaluation,
@@ -31,27 +30,30 @@ if TYPE_CHECKING:
 METHOD = MethodInfo(draws_noise=False)
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The values of the authors' script for Wan. Its defaults are 15 steps and alpha 0.6."""
 
-    steps: Steps = setting(25, "number of steps of the noise schedule")
-    strength: Share = setting(0.8, "alpha: the share of the schedule that is inverted")
-    omega: Number = setting(5.0, "omega: strength of the guidance along g")
-    contrast: Literal["signed", "abs"] = setting(
-        "signed",
-        "m from the signed mean of g (their code for video), or from magnitudes (for images)",
+    steps: Steps = Field(default=25, description="number of steps of the noise schedule")
+    strength: Share = Field(
+        default=0.8, description="alpha: the share of the schedule that is inverted"
     )
-    invert_with_source: bool = setting(
-        False,
-        "invert with the source prompt; the authors invert with the negative prompt, "
+    omega: Number = Field(default=5.0, description="omega: strength of the guidance along g")
+    contrast: Literal["signed", "abs"] = Field(
+        default="signed",
+        description="m from the signed mean of g (their code for video), or from magnitudes (for images)",
+    )
+    invert_with_source: bool = Field(
+        default=False,
+        description="invert with the source prompt; the authors invert with the negative prompt, "
         "which is empty by default",
     )
-    shift: Shift = setting(
-        None, "shift of the noise schedule; the authors' is 3; none: the backbone's own"
+    shift: Shift = Field(
+        default=None,
+        description="shift of the noise schedule; the authors' is 3; none: the backbone's own",
     )
-    schedule: ScheduleName = setting(
-        "euler", "how the noise levels are spaced; the authors' is euler"
+    schedule: ScheduleName = Field(
+        default="euler", description="how the noise levels are spaced; the authors' is euler"
     )
 
 

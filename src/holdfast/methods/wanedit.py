@@ -8,9 +8,8 @@ is 5 and 12.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ..base.schema import Guidance, Share, Shift, Timesteps, setting
+from ..base.schema import Field, Guidance, Share, Shift, Timesteps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -28,23 +27,28 @@ from .base import MethodInfo
 METHOD = MethodInfo()
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The authors' values on Wan2.1."""
 
-    strength: Share = setting(
-        0.82,
-        "share of the schedule that is run; it skips the first 9 of 50 steps "
+    strength: Share = Field(
+        default=0.82,
+        description="share of the schedule that is run; it skips the first 9 of 50 steps "
         "(a later release skips 15 to 17)",
     )
-    source_guidance: Guidance = setting(5.0, "guidance scale of the source prompt")
-    target_guidance: Guidance = setting(12.0, "guidance scale of the target prompt")
-    shift: Shift = setting(
-        None, "shift of the noise schedule; the authors' is 5; none: the backbone's own"
+    source_guidance: Guidance = Field(
+        default=5.0, description="guidance scale of the source prompt"
     )
-    timesteps: Timesteps = setting(
-        "whole",
-        "timesteps that the network is given; the authors' are whole numbers. "
+    target_guidance: Guidance = Field(
+        default=12.0, description="guidance scale of the target prompt"
+    )
+    shift: Shift = Field(
+        default=None,
+        description="shift of the noise schedule; the authors' is 5; none: the backbone's own",
+    )
+    timesteps: Timesteps = Field(
+        default="whole",
+        description="timesteps that the network is given; the authors' are whole numbers. "
         "The noise that is added always has one",
     )
 

@@ -53,6 +53,14 @@ def _find_linear(network: nn.Module, parents: set[str]) -> list[str]:
     return paths
 
 
+def _make_linear(inputs: int, outputs: int, device: torch.device) -> nn.Linear:
+    """Return a linear layer in float32 without bias, whose weight is not initialised."""
+    options = {"bias": False, "device": device, "dtype": torch.float32}
+    layer = skip_init(nn.Linear, inputs, outputs, **options)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 class LowRank(nn.Module):
     """A layer with a low-rank addition to its output while it is enabled: `layer(x) + up(down(x))`."""
 
@@ -60,9 +68,8 @@ class LowRank(nn.Module):
         super().__init__()
         base = next(m for m in layer.modules() if isinstance(m, nn.Linear))
         self.layer, self.is_enabled = layer, False
-        options = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
-        self.down: nn.Linear = skip_init(nn.Linear, base.in_features, rank, **options)
-        self.up: nn.Linear = skip_init(nn.Linear, rank, base.out_features, **options)
+        self.down = _make_linear(base.in_features, rank, base.weight.device)
+        self.up = _make_linear(rank, base.out_features, base.weight.device)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ class Adapters:
                 )
             own.copy_(saved)
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         return [weight for _, weight in self._weights()]
 
     def enable(self, enabled: bool) -> None:
@@ -106,7 +113,7 @@ class Adapters:
         for layer in self.layers.values():
             layer.is_enabled = enabled
 
-    def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
         for path, layer in self.layers.items():
             yield f"{path}.down", layer.down.weight
             yield f"{path}.up", layer.up.weight

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from ..base.errors import UserError
-from ..base.schema import Guidance, Iterations, Number, Range, Share, Timesteps, check, setting
+from ..base.schema import (
+    Field,
+    Guidance,
+    Iterations,
+    Number,
+    Range,
+    Share,
+    Timesteps,
+    settings_class,
+)
 from .field import EditInputs, Side, Step, VelocityField, choose_timesteps, remaining_steps
 from .guidance import GuidedPoint, guided_velocities
 from .noise import add_noise, keyed_integer, keyed_noise, predict_noise
@@ -23,31 +32,33 @@ if TYPE_CHECKING:
 SCHEDULE_STEPS = 1000  # the unit of sigma_min and sigma_max, whatever the model's own time
 
 
-@dataclass(frozen=True)
+@settings_class
 class DistillationConfig(SamplingConfig):
     """The settings of score distillation. The defaults are those of DDS's authors (arXiv:2304.07090)."""
 
-    steps: Iterations = setting(200, "N, the iterations that the learning rate is meant for")
-    strength: Share = setting(1.0, "share of the iterations that are run")
-    guidance: Guidance = setting(7.5, "omega, of both branches")
-    sigma_min: Annotated[int, Range(1, 999)] = setting(
-        50, "lowest noise level that is drawn, in thousandths of the schedule"
+    steps: Iterations = Field(
+        default=200, description="N, the iterations that the learning rate is meant for"
     )
-    sigma_max: Annotated[int, Range(2, 1000)] = setting(
-        949, "end of the noise levels that are drawn, not included"
+    strength: Share = Field(default=1.0, description="share of the iterations that are run")
+    guidance: Guidance = Field(default=7.5, description="omega, of both branches")
+    sigma_min: Annotated[int, Range(1, 999)] = Field(
+        default=50, description="lowest noise level that is drawn, in thousandths of the schedule"
     )
-    learning_rate: Number = setting(0.1, "eta, of plain gradient descent")
-    gradient_scale: Literal["plain", "pixels"] = setting(
-        "plain",
-        "what the learning rate multiplies: the gradient, or, as in DDS's code, "
+    sigma_max: Annotated[int, Range(2, 1000)] = Field(
+        default=949, description="end of the noise levels that are drawn, not included"
+    )
+    learning_rate: Number = Field(default=0.1, description="eta, of plain gradient descent")
+    gradient_scale: Literal["plain", "pixels"] = Field(
+        default="plain",
+        description="what the learning rate multiplies: the gradient, or, as in DDS's code, "
         "the gradient times 2000 / (h w) of the latent",
     )
-    timesteps: Timesteps = setting(
-        "whole", "timesteps that the network is given; the authors draw whole numbers"
+    timesteps: Timesteps = Field(
+        default="whole",
+        description="timesteps that the network is given; the authors draw whole numbers",
     )
 
     def __post_init__(self) -> None:
-        check(self)
         if self.sigma_min >= self.sigma_max:
             raise UserError(
                 f"sigma_min is {self.sigma_min}, and sigma_max is {self.sigma_max}",

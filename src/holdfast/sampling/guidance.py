@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .field import NEGATIVE, POSITIVE, Evaluation, Side, VelocityField
+from .field import NEGATIVE, POSITIVE, Branch, Evaluation, Side, VelocityField
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ class GuidedPoint:
 
     def evaluations(self) -> list[Evaluation]:
         """Return the evaluations that the velocity needs: the positive branch, then the negative one."""
-        branches = [POSITIVE[self.side]]
+        branches: list[Branch] = [POSITIVE[self.side]]
         if not (isinstance(self.guidance_scale, (int, float)) and self.guidance_scale == 1):
             branches.append(NEGATIVE[self.side])
         return [Evaluation(self.z, self.conditioning, branch) for branch in branches]

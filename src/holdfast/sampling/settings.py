@@ -1,22 +1,24 @@
 """The settings that every method has."""
 
-from dataclasses import dataclass
-
-from ..base.schema import ScheduleName, Share, Shift, Steps, Timesteps, check, setting
+from ..base.schema import Field, ScheduleName, Share, Shift, Steps, Timesteps, settings_class
 
 
-@dataclass(frozen=True)
+@settings_class
 class SamplingConfig:
     """The base of a method's settings. A method overrides the defaults by its paper's values."""
 
-    steps: Steps = setting(50, "number of steps of the noise schedule")
-    strength: Share = setting(1.0, "share of the schedule that is run, from its clean end")
-    shift: Shift = setting(None, "shift of the noise schedule; none: the backbone's own")
-    schedule: ScheduleName = setting(
-        "native", "how the noise levels are spaced; native: as the backbone's authors do"
+    steps: Steps = Field(default=50, description="number of steps of the noise schedule")
+    strength: Share = Field(
+        default=1.0, description="share of the schedule that is run, from its clean end"
     )
-    timesteps: Timesteps = setting(
-        "exact", "timesteps that the network is given: whole numbers, or exactly those of sigma"
+    shift: Shift = Field(
+        default=None, description="shift of the noise schedule; none: the backbone's own"
     )
-
-    __post_init__ = check
+    schedule: ScheduleName = Field(
+        default="native",
+        description="how the noise levels are spaced; native: as the backbone's authors do",
+    )
+    timesteps: Timesteps = Field(
+        default="exact",
+        description="timesteps that the network is given: whole numbers, or exactly those of sigma",
+    )

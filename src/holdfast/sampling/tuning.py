@@ -17,7 +17,7 @@ from .noise import add_noise, keyed_integer, keyed_noise
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from .adapters import Adapters
 
@@ -101,9 +101,7 @@ def tune_adapters(
         yield i + 1, adapters.tensors() | moments
 
 
-def _copy_moments(
-    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-) -> dict[str, Tensor]:
+def _copy_moments(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> dict[str, Tensor]:
     moments = {}
     for number, parameter in enumerate(parameters):
         for name in _MOMENTS:
@@ -112,7 +110,7 @@ def _copy_moments(
 
 
 def _restore_moments(
-    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], state: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer, parameters: list[Tensor], state: Mapping[str, Tensor]
 ) -> None:
     for number, parameter in enumerate(parameters):
         moments = {name: state[f"adam.{number}.{name}"].clone() for name in _MOMENTS}

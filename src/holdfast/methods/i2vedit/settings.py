@@ -1,44 +1,56 @@
 """The settings of I2VEdit."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...base.schema import Count, Guidance, Number, Range, Share, Steps, setting
+from ...base.schema import Count, Field, Guidance, Number, Range, Share, Steps, settings_class
 from ...sampling.settings import SamplingConfig
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
     """The paper's values. Where it is silent, those of the released configuration."""
 
-    steps: Steps = setting(25, "number of steps of the noise schedule, in each direction")
-    strength: Share = setting(1.0, "share of the schedule that is inverted and denoised again")
-    guidance: Guidance = setting((1.0, 2.0), "guidance scale, from the first frame to the last")
-    tuning_steps: Count = setting(250, "iterations of motion tuning per segment; 0: none")
-    rank: Annotated[int, Range(1, 256)] = setting(32, "rank of the adapters")
-    learning_rate: Number = setting(5e-4, "learning rate of motion tuning")
-    tuned_layers: Literal["attention", "published"] = setting(
-        "attention",
-        "temporal layers that are tuned: their self-attention, as the paper says, or "
+    steps: Steps = Field(
+        default=25, description="number of steps of the noise schedule, in each direction"
+    )
+    strength: Share = Field(
+        default=1.0, description="share of the schedule that is inverted and denoised again"
+    )
+    guidance: Guidance = Field(
+        default=(1.0, 2.0), description="guidance scale, from the first frame to the last"
+    )
+    tuning_steps: Count = Field(
+        default=250, description="iterations of motion tuning per segment; 0: none"
+    )
+    rank: Annotated[int, Range(1, 256)] = Field(default=32, description="rank of the adapters")
+    learning_rate: Number = Field(default=5e-4, description="learning rate of motion tuning")
+    tuned_layers: Literal["attention", "published"] = Field(
+        default="attention",
+        description="temporal layers that are tuned: their self-attention, as the paper says, or "
         "all, as released",
     )
-    sarp: Number = setting(0.005, "alpha: size of the perturbation of flat areas; 0: none")
-    matching: bool = setting(True, "blend the source's attention over space")
-    threshold_first: Share = setting(
-        0.35,
-        "threshold of the first frame; a query whose attention moved further takes the edit's alone",
+    sarp: Number = Field(
+        default=0.005, description="alpha: size of the perturbation of flat areas; 0: none"
     )
-    threshold_last: Share = setting(0.35, "the threshold changes towards this, frame by frame")
-    motion: Literal["local", "style", "shape", "none"] = setting(
-        "local",
-        "the kind of edit, which decides in which steps the source's attention over time is used "
+    matching: bool = Field(default=True, description="blend the source's attention over space")
+    threshold_first: Share = Field(
+        default=0.35,
+        description="threshold of the first frame; a query whose attention moved further takes the edit's alone",
+    )
+    threshold_last: Share = Field(
+        default=0.35, description="the threshold changes towards this, frame by frame"
+    )
+    motion: Literal["local", "style", "shape", "none"] = Field(
+        default="local",
+        description="the kind of edit, which decides in which steps the source's attention over time is used "
         "(b1, b2); none: in no step",
     )
-    attend_first_segment: bool = setting(
-        True, "later segments attend to the first one too; doubles their evaluations"
+    attend_first_segment: bool = Field(
+        default=True,
+        description="later segments attend to the first one too; doubles their evaluations",
     )
-    variant: Literal["clean", "released"] = setting(
-        "clean",
-        "clean: conditioned as the model was trained; released: as in the authors' code "
+    variant: Literal["clean", "released"] = Field(
+        default="clean",
+        description="clean: conditioned as the model was trained; released: as in the authors' code "
         "(docs/i2vedit.md)",
     )
