@@ -74,11 +74,11 @@ def sent(desk, monkeypatch):
     return tasks
 
 
-def fill(page, clip, source, target):
+def fill(page, clip, source_prompt, target_prompt):
     page.set_input_files("#clip input[type=file]", clip)
     page.locator("#clip-message").filter(has_text="48x32").wait_for()
-    page.fill("#field-source textarea", source)
-    page.fill("#field-target textarea", target)
+    page.fill("#field-source_prompt textarea", source_prompt)
+    page.fill("#field-target_prompt textarea", target_prompt)
 
 
 def ask(page, sent):

@@ -74,8 +74,8 @@ def asked(page, scene):
     path, source, target = scene
     page.set_input_files("#clip input[type=file]", path)
     said(page, "#clip-message", "64x64, 13 frames")
-    page.fill("#field-source textarea", source)
-    page.fill("#field-target textarea", target)
+    page.fill("#field-source_prompt textarea", source)
+    page.fill("#field-target_prompt textarea", target)
 
 
 def fewer_steps(page):
