@@ -250,7 +250,9 @@ def test_two_batches_do_not_work_in_one_folder(tmp_path, make_clip):
 def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(MissingDependencyError, match=r"pip install 'holdfast\[batch\]'"),
+        pytest.raises(
+            MissingDependencyError, match=r"pip install -c constraints\.txt -e '\.\[batch\]'"
+        ),
         session.connect_ray(None, 1),
     ):
         pass

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import typer
 
-from holdfast.base.errors import MissingDependencyError, UserError
+from holdfast.base.errors import MissingDependencyError, UserError, install_remedy
 from holdfast.cli import console
 from holdfast.cli.console import BAD_INPUT, CANCELLED, MISSING, ProgressLines, format_duration
 
@@ -41,7 +41,7 @@ def test_json_gets_no_progress(capsys):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UserError("a is 1", "give 2"), BAD_INPUT), (MissingDependencyError("no"), MISSING)],
+    [(UserError("a is 1", "give 2"), BAD_INPUT), (MissingDependencyError("no", "get it"), MISSING)],
 )
 def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
     with pytest.raises(typer.Exit) as ended, console.report_errors():
@@ -54,6 +54,16 @@ def test_an_error_of_ours_ends_with_its_exit_code(error, code, capsys):
 def test_any_other_error_is_a_bug_and_keeps_its_traceback(error):
     with pytest.raises(type(error)), console.report_errors():
         raise error
+
+
+def test_what_is_missing_and_how_to_get_it_are_apart():
+    missing = MissingDependencyError("the page needs Gradio", install_remedy("ui"))
+    error = pickle.loads(pickle.dumps(missing))
+    assert (error.cause, error.remedy) == (missing.cause, missing.remedy)
+    assert str(error) == (
+        "the page needs Gradio; in a checkout of Holdfast, get it with: "
+        "pip install -c constraints.txt -e '.[ui]'"
+    )
 
 
 def test_a_user_error_keeps_cause_and_remedy_apart():

@@ -140,14 +140,14 @@ def test_flags_are_labels_and_uploads_have_their_names(tmp_path):
 def test_a_command_with_flags_is_for_whoever_runs_the_page():
     said = describe_error(
         MissingDependencyError(
-            "the weights a/b are not here; get them with: hf download a/b --include x"
+            "the weights a/b are not here", "get them with: hf download a/b --include x"
         )
     )
     assert said.startswith("the weights a/b are not here; ")
     assert "--" not in said
     assert (
-        describe_error(MissingDependencyError("get it with: pip install x"))
-        == "get it with: pip install x"
+        describe_error(MissingDependencyError("x is missing", "get it with: pip install x"))
+        == "x is missing; get it with: pip install x"
     )
     assert "--dtype" in describe_error(MemoryError())  # translated where it is shown
     assert "--" not in MessageFormatter(form_task.Path("/x")).to_html(describe_error(MemoryError()))

@@ -35,7 +35,23 @@ class InputNotFoundError(UserError, FileNotFoundError):
 
 
 class MissingDependencyError(Exception):
-    """Weights or an optional package are not installed (exit code 3). The message gives the command to install them."""
+    """Weights or an optional package are not installed (exit code 3).
+
+    cause: what is missing; remedy: how to get it, with the command.
+    """
+
+    def __init__(self, cause: str, remedy: str = ""):
+        super().__init__(cause, remedy)
+        self.cause, self.remedy = cause, remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.remedy}" if self.remedy else self.cause
+
+
+def install_remedy(*extras: str) -> str:
+    """Return how to install extras of this package, as `bench`. No release has them: a checkout is needed."""
+    names = ",".join(extras)
+    return f"in a checkout of Holdfast, get it with: pip install -c constraints.txt -e '.[{names}]'"
 
 
 def name_controls(text: str, control: Callable[[str], str]) -> str:

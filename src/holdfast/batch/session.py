@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ..base.errors import MissingDependencyError, UserError
+from ..base.errors import MissingDependencyError, UserError, install_remedy
 
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's store for results; ours are a few numbers each
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -55,9 +55,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError(
-            "batch needs ray; get it with: pip install 'holdfast[batch]'"
-        ) from error
+        raise MissingDependencyError("batch needs ray", install_remedy("batch")) from error
     return ray
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from numpy import ndarray
 
-from ..base.errors import MissingDependencyError
+from ..base.errors import MissingDependencyError, install_remedy
 from ..base.files import atomic_write
 from ..media import images, video
 from ..media.previews import MAX_BYTES
@@ -24,9 +24,7 @@ def render_template(template: str, values: dict) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise MissingDependencyError(
-            "pages need jinja2; get it with: pip install 'holdfast[bench]'"
-        ) from error
+        raise MissingDependencyError("pages need jinja2", install_remedy("bench")) from error
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.errors import MissingDependencyError
+from ..base.errors import MissingDependencyError, install_remedy
 from ..base.intervals import Estimate, estimate
 from ..metrics import is_rate
 from .results import Results
@@ -35,7 +35,7 @@ def _render(draw: Callable[[Any], bool]) -> str | None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
-            "the report's plots need matplotlib; get it with: pip install 'holdfast[bench]'"
+            "the report's plots need matplotlib", install_remedy("bench")
         ) from error
 
     style: Any = {

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..base.errors import MissingDependencyError, UserError
+from ..base.errors import MissingDependencyError, UserError, install_remedy
 from ..models import registry
 from .console import report_errors
 
@@ -69,7 +69,7 @@ def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
     commands = {name: f"pip install {name}" for name in PACKAGES}
     for extra, (names, what) in EXTRAS.items():
-        command = f"pip install 'holdfast[{extra}]' (only for {what})"
+        command = f"only for {what}; {install_remedy(extra)}"
         commands |= dict.fromkeys(names, command)
     for name, command in commands.items():
         try:

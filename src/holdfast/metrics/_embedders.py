@@ -32,9 +32,9 @@ def _load(model_class: str, processor_class: str, location: str, option: str) ->
             return model, processor.from_pretrained(folder, local_files_only=True)
     except (OSError, MissingDependencyError) as error:
         raise MissingDependencyError(
-            f"{option} needs {location}, which is not on this machine; get it with: "
-            f"{hub.download_command(location, hub.TRANSFORMERS_FILES)} "
-            f"(or set the metrics' option {option} to a folder)"
+            f"{option} needs {location}, which is not on this machine",
+            f"get it with: {hub.download_command(location, hub.TRANSFORMERS_FILES)} "
+            f"(or set the metrics' option {option} to a folder)",
         ) from error
 
 

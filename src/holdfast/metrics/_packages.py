@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy import ndarray
 
-from ..base.errors import MissingDependencyError
+from ..base.errors import MissingDependencyError, install_remedy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def import_torchmetrics() -> Any:
         import torchmetrics.functional.image
     except ImportError as error:
         raise MissingDependencyError(
-            "this metric needs torchmetrics; get it with: pip install 'holdfast[bench]'"
+            "this metric needs torchmetrics", install_remedy("bench")
         ) from error
     return torchmetrics
 
@@ -45,7 +45,7 @@ def load_lpips(net: Literal["alex", "vgg", "squeeze"]) -> Any:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError as error:
         raise MissingDependencyError(
-            "lpips needs torchvision; get it with: pip install 'holdfast[bench]' torchvision"
+            "lpips needs torchmetrics and torchvision", install_remedy("bench", "raft")
         ) from error
     url = getattr(torchvision.models, NETWORKS[net]).DEFAULT.url
     find_weights(url, f"lpips needs the weights of torchvision's {net}")
@@ -59,7 +59,7 @@ def find_weights(url: str, requirement: str) -> Path:
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not file.is_file():
         raise MissingDependencyError(
-            f"{requirement}, which are not at {file}; "
-            f"get them with: curl -L --create-dirs -o {shlex.quote(str(file))} {url}"
+            f"{requirement}, which are not at {file}",
+            f"get them with: curl -L --create-dirs -o {shlex.quote(str(file))} {url}",
         )
     return file

@@ -42,7 +42,7 @@ def convert(place: str) -> Iterator[WrittenFile]:
     """Write the safetensors of all parts that exist as .bin files only. Yield each file when it is complete.
 
     place: a diffusers folder, or the hub id of one in the hub's cache. Raise UserError for another place and for a
-    pickle that needs code, and Missing for a hub id that is not on this machine.
+    pickle that needs code, and MissingDependencyError for a hub id that is not on this machine.
     """
     folder = _find_folder(place)
     for part in list_parts(folder):
@@ -56,7 +56,7 @@ def _find_folder(place: str) -> Path:
         cached = hub.find_cached(place)
         if cached is None:
             cause = f"the weights {place} are not on this machine"
-            raise MissingDependencyError(f"{cause}; get them with: {_download_command(place)}")
+            raise MissingDependencyError(cause, f"get them with: {_download_command(place)}")
         folder = cached
     if not (folder / INDEX).is_file():
         cause = f"{folder} is not a diffusers folder: it has no {INDEX}"

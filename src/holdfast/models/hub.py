@@ -63,13 +63,13 @@ def read_snapshot(folder: Path) -> tuple[str, str] | None:
 def find_folder(place: str) -> Path:
     """Return the folder of a transformers model: `place` itself, or its folder in the hub's cache.
 
-    Raise Missing if it is on neither, and UserError if it is no such folder.
+    Raise MissingDependencyError if it is on neither, and UserError if it is no such folder.
     """
     folder = Path(place) if Path(place).is_dir() else find_cached(place)
     if folder is None:
         command = download_command(place, TRANSFORMERS_FILES)
         cause = f"the weights {place} are not on this machine"
-        raise MissingDependencyError(f"{cause}; get them with: {command}")
+        raise MissingDependencyError(cause, f"get them with: {command}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{place} is not the folder of a transformers model: it has no config.json")
     return folder

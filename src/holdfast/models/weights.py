@@ -34,7 +34,7 @@ def find_checkpoint(requirements: Requirements, weights: str | None) -> Checkpoi
     """Return the checkpoint of a model.
 
     weights: a folder or a hub id in place of the model's own. Raise UserError for a folder that does not fit, and
-    Missing for a hub id that is not on this machine.
+    MissingDependencyError for a hub id that is not on this machine.
     """
     spec = requirements.spec
     place = local_place(spec, weights)
@@ -42,7 +42,7 @@ def find_checkpoint(requirements: Requirements, weights: str | None) -> Checkpoi
         return _check_folder(place, requirements)
     if not weights and not spec.download_gb:
         cause = f"the embedded checkpoint {spec.weights} is not in this installation"
-        raise MissingDependencyError(f"{cause}; install the package again")
+        raise MissingDependencyError(cause, "install the package again")
     return _check_download(weights or spec.weights, requirements)
 
 
@@ -136,13 +136,13 @@ def _check_parts(found: Checkpoint, parts: Sequence[str]) -> None:
 
 
 def _check_download(hub_id: str, requirements: Requirements) -> Checkpoint:
-    """Return the checkpoint of a hub id in the hub's cache. Raise Missing unless it is complete."""
+    """Return the checkpoint of a hub id in the hub's cache. Raise MissingDependencyError unless it is complete."""
     if hub.split_revision(hub_id)[0].count("/") != 1:
         raise UserError(f"{hub_id!r} is neither a folder nor a hub id", "a hub id is OWNER/NAME")
     folder = hub.find_cached(hub_id)
     download = downloads.plan_download(requirements.spec, hub_id)
     if folder is None:
-        raise MissingDependencyError(_describe_download(hub_id, download))
+        raise _download_error(hub_id, download)
     found = Checkpoint(folder)
     has_index = (folder / INDEX).exists()
     if not has_index and layouts.describe(folder)[0]:
@@ -153,31 +153,31 @@ def _check_download(hub_id: str, requirements: Requirements) -> Checkpoint:
     if missing:
         every_file = f" (if that finds nothing: {hub.download_command(hub_id, [])})"
         raise MissingDependencyError(
-            f"the download of {hub_id} is not complete (no {', '.join(missing)}); "
-            f"resume it with: {download.command}{'' if download.bytes else every_file}"
+            f"the download of {hub_id} is not complete (no {', '.join(missing)})",
+            f"resume it with: {download.command}{'' if download.bytes else every_file}",
         )
     _check_pipeline(found, requirements.pipelines)
     _check_parts(found, requirements.parts)
     return found
 
 
-def _describe_download(hub_id: str, download: downloads.Download) -> str:
+def _download_error(hub_id: str, download: downloads.Download) -> MissingDependencyError:
     size = f" ({download.size})" if download.size else ""
     pickled = ""
     if download.pickled_parts:
         pickled = f"; {' and '.join(download.pickled_parts)} are .bin files, to be converted"
     cause = f"the weights {hub_id}{size} are not on this machine{pickled}"
-    return f"{cause}; get them with: {download.command}"
+    return MissingDependencyError(cause, f"get them with: {download.command}")
 
 
 def _refuse_pickled(hub_id: str, found: Checkpoint, parts: Sequence[str]) -> None:
-    """Raise Missing for parts that exist as pickles only."""
+    """Raise MissingDependencyError for parts that exist as pickles only."""
     pickled = [part for part in parts if _has_only_pickles(found.part(part))]
     if pickled:
         convert = downloads.convert_command(str(found))
         raise MissingDependencyError(
-            f"the weights {hub_id} have {', '.join(pickled)} as .bin files, which are not read; "
-            f"convert them to safetensors with: {convert}"
+            f"the weights {hub_id} have {', '.join(pickled)} as .bin files, which are not read",
+            f"convert them to safetensors with: {convert}",
         )
 
 

@@ -13,7 +13,7 @@ from ..base.memory import is_out_of_memory
 from ..pipeline.task import EditTask
 
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
-DOCTOR_HINT = "; “holdfast doctor” on the page's machine says how to get it"
+DOCTOR_HINT = "“holdfast doctor” on the page's machine says how to get it"
 LABELS = {
     "negative": "Negative prompt",
     "backbone": "Model",
@@ -68,7 +68,10 @@ def _shorten_paths(text: str, root: Path) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error as one line, like the command line prints it. It still names flags and paths."""
+    """Return an error as one line, like the command line prints it. It still names flags and paths.
+
+    A command with flags that gets what is missing is left out: only the person who runs the page can use it.
+    """
     from ..base.exit_codes import OUT_OF_MEMORY, format_os_error, sanitize
 
     if is_out_of_memory(error):
@@ -76,20 +79,10 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, UserError):  # before OSError: a missing input file is both
         return sanitize(error)
     if isinstance(error, MissingDependencyError):
-        return sanitize(_drop_command(str(error)))
+        return sanitize(f"{error.cause}; {DOCTOR_HINT}" if FLAG.search(error.remedy) else error)
     if isinstance(error, OSError):
         return sanitize(format_os_error(error))
     return f"internal error (please report): {type(error).__name__}: {sanitize(error)}"
-
-
-def _drop_command(text: str) -> str:
-    """Leave out a command with flags: only the person who runs the page can use it."""
-    flag = FLAG.search(text)
-    if not flag:
-        return text
-    positions = (text.rfind(mark, 0, flag.start()) for mark in ";:")
-    clause = next((position for position in positions if position >= 0), 0)
-    return text[:clause] + DOCTOR_HINT
 
 
 @dataclasses.dataclass(frozen=True)

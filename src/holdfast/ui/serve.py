@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..base.errors import MissingDependencyError, UserError
+from ..base.errors import MissingDependencyError, UserError, install_remedy
 from .auth import App, TokenMiddleware
 from .queue import Limits, RunQueue
 
@@ -87,9 +87,7 @@ def _make_app(queue: RunQueue, limits: Limits) -> "FastAPI":
         from fastapi import FastAPI
         from gradio.themes import Default
     except ImportError as error:
-        raise MissingDependencyError(
-            "the page needs Gradio; get it with: pip install -e '.[ui]'"
-        ) from error
+        raise MissingDependencyError("the page needs Gradio", install_remedy("ui")) from error
     from .page import CSS, Page
 
     return gr.mount_gradio_app(

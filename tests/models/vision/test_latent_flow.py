@@ -106,7 +106,7 @@ def test_backends_by_name():
 
 def test_raft_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[raft\]'"):
+    with pytest.raises(MissingDependencyError, match=r"constraints\.txt -e '\.\[raft\]'"):
         flow_function("raft")
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from ...base.errors import MissingDependencyError
+from ...base.errors import MissingDependencyError, install_remedy
 from ...base.lazy import torch
 from ...media.optical_flow import FlowFunction, downscale_flow, upscale_factor
 
@@ -28,9 +28,7 @@ def load_raft(weights: str | Path | None = None, device: str = "cpu") -> FlowFun
             raft_large,
         )
     except ImportError as error:
-        raise MissingDependencyError(
-            "raft needs torchvision; in a checkout of Holdfast, install it with: pip install -e '.[raft]'"
-        ) from error
+        raise MissingDependencyError("raft needs torchvision", install_remedy("raft")) from error
     model = raft_large(weights=None, progress=False)
     model.load_state_dict(torch.load(weights_file(weights), map_location="cpu", weights_only=True))
     model.eval().requires_grad_(False).to(device)
@@ -53,8 +51,8 @@ def weights_file(weights: str | Path | None) -> Path:
     if not file.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"
         raise MissingDependencyError(
-            f"the weights of RAFT (20 MB) are not at {file}; "
-            f"get them with: curl --create-dirs -o '{file}' {url}"
+            f"the weights of RAFT (20 MB) are not at {file}",
+            f"get them with: curl --create-dirs -o '{file}' {url}",
         )
     return file
 
