@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from holdfast.base.notices import Notice, with_notices, warn_user
+from holdfast.base.notices import Notice, warn_user, with_notices
 
 
 def noting(name, count=3, fail=False):

@@ -190,12 +190,12 @@ class More(Config):
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_every_methods_defaults_are_allowed_and_its_settings_can_be_listed(name):
+def test_every_methods_defaults_are_allowed_and_each_setting_is_described(name):
     config = methods.load(name).Config
     config()
     rows = describe_settings(config)
     assert all(row["takes"] for row in rows.values())
-    assert sum(bool(row["about"]) for row in rows.values()) > len(rows) / 3
+    assert [n for n, row in rows.items() if not row["about"]] == []
 
 
 def test_a_backbone_recommends_only_shared_settings():

@@ -16,9 +16,7 @@ from holdfast.pipeline.task import EditTask
 METHOD = '''
 """FlowEdit in another arrangement: the loop is over the edit's displacement y = z - x."""
 
-from dataclasses import dataclass
-
-from holdfast.base.schema import Guidance, Share, setting
+from holdfast.base.schema import Field, Guidance, Share, settings_class
 from holdfast.methods.base import MethodInfo
 from holdfast.sampling.field import Step, begin, initial_state, remaining_steps
 from holdfast.sampling.guidance import GuidedPoint, guided_velocities
@@ -28,11 +26,11 @@ from holdfast.sampling.settings import SamplingConfig
 METHOD = MethodInfo(requires=frozenset({"text"}))
 
 
-@dataclass(frozen=True)
+@settings_class
 class Config(SamplingConfig):
-    strength: Share = setting(0.66, "share of the schedule that is run")
-    source_guidance: Guidance = setting(3.5, "guidance scale of the source prompt")
-    target_guidance: Guidance = setting(13.5, "guidance scale of the target prompt")
+    strength: Share = Field(default=0.66, description="share of the schedule that is run")
+    source_guidance: Guidance = Field(default=3.5, description="guidance scale of the source prompt")
+    target_guidance: Guidance = Field(default=13.5, description="guidance scale of the target prompt")
 
 
 def edit(field, inputs, config, resume=None):

@@ -71,7 +71,6 @@ Shift = Annotated[float, Range(0.01, 1000)] | None
 Guidance = float | tuple[float, float]
 # native: the one that the model's authors use
 ScheduleName = Literal["native", "wan", "euler", "ddim", "karras"]
-LevelGrid = Literal["own", "wan", "euler", "ddim", "karras"]  # own: that of the model's authors
 Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
 
 Kind = Literal["boolean", "integer", "number", "string", "array", "object"]  # JSON Schema's names
@@ -192,7 +191,7 @@ def _read_property(f: dataclasses.Field, schema: Mapping[str, Any]) -> Setting:
     plain = next(option for option in options if option["type"] != "null")
     return Setting(
         name=f.name,
-        description=schema.get("description", f.metadata.get("help", "")),
+        description=schema.get("description", ""),
         default=_default(f),
         kind=plain["type"],
         choices=tuple(plain.get("enum", ())),
@@ -308,14 +307,3 @@ def describe_settings(config: type) -> dict[str, dict[str, str]]:
 
 def _default_text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-# The declarations of methods before they are classes of `settings_class`.
-def setting(default: Any, about: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": about})
-
-
-def check(self) -> None:
-    for f in dataclasses.fields(self):
-        value = read_value(type(self), f.name, getattr(self, f.name))
-        object.__setattr__(self, f.name, value)
