@@ -366,6 +366,20 @@ def test_errors_name_arguments_instead_of_flags(tiny_wan):
     assert "--" not in str(error.value)
 
 
+def test_notices_and_late_errors_name_arguments_instead_of_flags(tiny_wan, monkeypatch):
+    asked = TEXTS | QUICK | {"backbone": tiny_wan, "rate": 8}
+    with pytest.warns(Notice, match="image_model= has no effect"):
+        holdfast.edit(CLIP, **asked, image_model="shapeworld-t2i")
+    events = holdfast.edit_events(CLIP, **asked)
+
+    def fail(*_, **__):
+        raise holdfast.UserError("values are not finite", "try --dtype float32")
+
+    monkeypatch.setattr(tiny_wan, "encode", fail)
+    with pytest.raises(holdfast.UserError, match="try dtype= float32"):
+        list(events)
+
+
 def test_names_of_the_last_release_are_read_with_a_notice(tiny_wan):
     old = {"source": "a plain red ball", "target": "a plain blue ball"}
     with pytest.warns(Notice) as notices:

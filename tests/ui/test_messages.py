@@ -131,6 +131,8 @@ def test_flags_are_labels_and_uploads_have_their_names(tmp_path):
         "give “First frame”, or a smaller “Window”=3"
     )
     assert wording.to_html("run without --some-flag") == "run without “some flag”"
+    quoted = "get it with: hf download a/b --include x"
+    assert wording.to_html(quoted) == quoted
     assert wording.to_html("typed: /nowhere/clip.mp4") == "typed: /nowhere/clip.mp4"
     others = MessageFormatter(tmp_path, hides_paths=True)
     assert others.to_html("no config.json in /home/me/models/wan") == "no config.json in wan"

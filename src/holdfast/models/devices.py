@@ -16,7 +16,7 @@ def pick_device(device: str) -> "torch.device":
         raise UserError(f"device is auto, cpu or cuda, not {device!r}")
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
-        raise UserError("torch finds no CUDA device on this machine", "use --device cpu or auto")
+        raise UserError("torch finds no CUDA device on this machine", "use the device cpu or auto")
     return torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
 
 

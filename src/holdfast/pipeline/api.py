@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..base import names
-from ..base.errors import UnknownArgumentError, UserError
+from ..base.errors import UnknownArgumentError, UserError, name_controls
 from ..base.notices import collect_notices, warn_user
 from ..base.old_names import rename_fields
 from .signature import ARGUMENTS, EditOptions, argument_name, set_signature
@@ -122,14 +122,18 @@ def _name_arguments() -> Iterator[None]:
 
 
 def _run_call(call: PreparedCall) -> "Generator[Event | Result, None, None]":
-    """Yield the events of a call. The scratch folder lives as long as the result; without a result it is removed."""
+    """Yield the events of a call. Errors and notices name arguments instead of flags.
+
+    The scratch folder lives as long as the result; without a result it is removed.
+    """
     from . import run
     from .events import NoticeIssued
 
     events = run.edit_events(call.task, call.backbone, call.resume, call.validated)
-    with contextlib.ExitStack() as stack:
+    with _name_arguments(), contextlib.ExitStack() as stack:
         stack.callback(call.scratch.remove)
-        yield from map(NoticeIssued, call.notices)
+        for text in call.notices:
+            yield NoticeIssued(name_controls(text, argument_name))
         with contextlib.closing(events):
             for event in events:
                 if isinstance(event, run.Result):
@@ -137,6 +141,8 @@ def _run_call(call: PreparedCall) -> "Generator[Event | Result, None, None]":
                     event.manifest["in_memory"] = call.scratch.files()
                     event.scratch = call.scratch
                     stack.pop_all()
+                elif isinstance(event, NoticeIssued):
+                    event = NoticeIssued(name_controls(event.text, argument_name))
                 yield event
 
 

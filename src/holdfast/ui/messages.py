@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..base import errors
 from ..base.errors import FLAG, MissingDependencyError, UserError
 from ..base.memory import is_out_of_memory
 from ..pipeline.task import EditTask
@@ -31,6 +32,7 @@ OTHER_CONTROLS = {
     "output": "name",
     "folder": "folder",
 }
+COMMAND_FLAGS = ("at", "include", "revision")  # of commands that messages quote: no controls
 
 
 def control_label(name: str) -> str:
@@ -48,7 +50,13 @@ def _labels_by_flag() -> dict[str, str]:
 def name_controls(text: str) -> str:
     """Return a text with the page's labels instead of flags."""
     labels = _labels_by_flag()
-    return FLAG.sub(lambda m: f"“{labels.get(m[1]) or m[1].replace('-', ' ')}”", text)
+
+    def control(flag: str) -> str:
+        if flag in COMMAND_FLAGS:
+            return f"--{flag}"
+        return f"“{labels.get(flag) or flag.replace('-', ' ')}”"
+
+    return errors.name_controls(text, control)
 
 
 def translate(text: str, root: Path, hides_paths: bool = False) -> str:
