@@ -48,7 +48,7 @@ $(VENV)/.tests-installed: $(VENV)/.installed
 
 $(LOWEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
-	grep -o '"[a-z-]*>=[0-9.]*' pyproject.toml | grep -v setuptools | sed 's/"//; s/>=/==/' > $(LOWEST)/constraints.txt
+	grep -o '"[a-z][a-z-]*>=[0-9.]*' pyproject.toml | grep -v setuptools | sed 's/"//; s/>=/==/' > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet -c $(LOWEST)/constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet -c $(LOWEST)/constraints.txt -e '.[dev]'
 	touch $@
