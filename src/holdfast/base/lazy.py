@@ -34,12 +34,12 @@ def disable_compiler(function: Function) -> Function:
     """Keep torch.compile out of a function, as `torch.compiler.disable` does, without an import of torch."""
 
     @functools.cache
-    def disabled() -> Callable[..., Any]:
+    def make_eager() -> Callable[..., Any]:
         return torch.compiler.disable(function)
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        return disabled()(*arguments, **options)
+        return make_eager()(*arguments, **options)
 
     call._torchdynamo_disable = True  # pyright: ignore[reportAttributeAccessIssue]  torch reads it
     return call  # pyright: ignore[reportReturnType]  it takes and returns the same

@@ -57,7 +57,7 @@ def print_report(sections: dict[str, dict[str, str]]) -> None:
 def report() -> dict[str, dict[str, str]]:
     """Return sections of names and findings."""
     return {
-        "installed": _installed(),
+        "installed": _list_packages(),
         "device": _device(),
         "weights": _weights(),
         "networks of the metrics": _networks(),
@@ -65,7 +65,7 @@ def report() -> dict[str, dict[str, str]]:
     }
 
 
-def _installed() -> dict[str, str]:
+def _list_packages() -> dict[str, str]:
     found = {"python": platform.python_version()}
     commands = {name: f"pip install {name}" for name in PACKAGES}
     for extra, (names, what) in EXTRAS.items():
