@@ -29,8 +29,8 @@ MASKS, FILES, SETTINGS = (
 )
 WORDS, DIFFUSION, WINDOWS = (
     "tests/base/test_prompt_diff.py",
-    "tests/test_diffusion.py",
-    "tests/test_windows.py",
+    "tests/sampling/test_diffusion.py",
+    "tests/sampling/test_windows.py",
 )
 
 
@@ -76,7 +76,8 @@ MUTATIONS = [
         "tests/pipeline/test_estimate.py",
         ("(plan.windows.count - 1) / (windows - 1)", "plan.windows.count / (windows - 1)"),
         (
-            "(\n        estimate.evaluations + estimate.judge_evaluations - estimate.gradient_evaluations\n    ) * each",
+            "(\n        estimate.evaluations + estimate.judge_evaluations - estimate.gradient_evaluations\n"
+            "    ) * each",
             "estimate.evaluations * each",
         ),
     ),
@@ -97,7 +98,7 @@ MUTATIONS = [
     ),
     *of(
         "pipeline/agreement.py",
-        "tests/test_sheet.py",
+        "tests/bench/test_contact_sheet.py",
         (
             "(_sum_squares(v_src - u) - _sum_squares(v_tgt - u))",
             "(_sum_squares(v_tgt - u) - _sum_squares(v_src - u))",
@@ -120,15 +121,17 @@ MUTATIONS = [
         ("(-likeness(word), word)", "(likeness(word), word)"),
     ),
     *of("pipeline/loop.py", EDITING, ("if task.feather is None", "if False")),
-    *of("bench/contact_sheet.py", "tests/test_sheet.py", (">= threshold > 0", ">= 0")),
+    *of(
+        "bench/contact_sheet.py", "tests/bench/test_contact_sheet.py", (">= threshold > 0", ">= 0")
+    ),
     *of(
         "bench/contact_sheet.py",
-        "tests/test_sheet.py",
+        "tests/bench/test_contact_sheet.py",
         ('sign = 1 if DIRECTIONS[name] == "higher" else -1', "sign = 1"),
     ),
     *of(
         "bench/contact_sheet.py",
-        "tests/test_sheet.py",
+        "tests/bench/test_contact_sheet.py",
         ("min(ranks, key=", "max(ranks, key="),
         ("get_or_make(self.conditions, [key]", "get_or_make({}, [key]"),
         (
@@ -609,14 +612,14 @@ MUTATIONS = [
     ),
     *of(
         "base/intervals.py",
-        "tests/test_intervals.py",
+        "tests/base/test_intervals.py",
         ("CONFIDENCE = 0.95", "CONFIDENCE = 0.9"),
         ("count + 2) for sign in (1, -1))", "count) for sign in (1, -1))"),
         ("(math.cos(angle) if freedom % 2", "(math.sin(angle) if freedom % 2"),
     ),
     *of(
         "base/intervals.py",
-        "tests/test_intervals.py",
+        "tests/base/test_intervals.py",
         ("value -= skewness / (6 * count)", "value += skewness / (6 * count)"),
     ),
     *of(
@@ -976,7 +979,7 @@ MUTATIONS = [
     ),
     *of(
         "sampling/smooth_area_noise.py",
-        "tests/test_sarp.py",
+        "tests/sampling/test_smooth_area_noise.py",
         ("kernel, kernel.T", "kernel, kernel"),
         (".mean(1, keepdim=True)", ".amax(1, keepdim=True)"),
         (".clamp(-1, 1)", ""),
@@ -984,13 +987,17 @@ MUTATIONS = [
     ),
     *of(
         "sampling/tuning.py",
-        "tests/test_tuning.py",
+        "tests/sampling/test_tuning.py",
         ("((1 - sigma) ** 2 + sigma**2) * error", "error"),
         ("math.exp(shift / 2)", "math.exp(-shift / 2)"),
         ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
         ('self.adapters.switch(branch.startswith("tgt"))', "self.adapters.switch(True)"),
     ),
-    *of("sampling/adapters.py", "tests/test_tuning.py", ("if path not in without_effect", "")),
+    *of(
+        "sampling/adapters.py",
+        "tests/sampling/test_tuning.py",
+        ("if path not in without_effect", ""),
+    ),
     *of("sampling/tuning.py", CONTRACT, ("if 0 < done < steps", "if False")),
     *of(
         "methods/i2vedit/long_clip.py",
@@ -1427,7 +1434,7 @@ MUTATIONS = [
     ),
     *of(
         "sampling/adapters.py",
-        "tests/test_tuning.py",
+        "tests/sampling/test_tuning.py",
         ("isinstance(layer, nn.Linear) and not is_inner", "isinstance(layer, nn.Linear)"),
         ("_replace_layers(network, before)", "        pass\n"),
     ),

@@ -16,7 +16,7 @@ from holdfast.models.base import Prompt
 from holdfast.pipeline import agreement, run
 from holdfast.pipeline.task import EditTask
 
-from . import tiny
+from .. import tiny
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from holdfast.sampling.noise import keyed_noise
 from holdfast.sampling.schedules import flow_sigmas, shift_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .methods.analytic import Gaussian, about, as_field
+from ..methods.analytic import Gaussian, about, as_field
 
 
 def test_noise_is_keyed_by_frame_step_and_repeat():

@@ -12,7 +12,7 @@ from holdfast.sampling import adapters as low_rank
 from holdfast.sampling import tuning
 from holdfast.sampling.noise import add_noise, keyed_noise
 
-from . import tiny
+from .. import tiny
 
 FIT = tuning.TuningOptions(steps=4, learning_rate=5e-3, seed=0)
 
@@ -206,5 +206,5 @@ def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
             del tensors[name]
         else:
             tensors[name] = tensors[name][:1]
-        with pytest.raises(ValueError, match=r"do not fit at .*; delete the \.safetensors files"):
+        with pytest.raises(ValueError, match=r"do not fit at .*: delete the \.safetensors files"):
             adapters.load(tensors)

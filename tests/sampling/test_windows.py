@@ -6,7 +6,7 @@ import torch
 from holdfast.models.base import ClipFormat
 from holdfast.sampling import windows
 
-from .methods.analytic import as_field
+from ..methods.analytic import as_field
 
 GRID = ClipFormat(
     (4, 8, 8), (1, 1, 1), 8, 64 * 64, 25, 1021, size_multiple=(8, 8), frame_step=4
