@@ -1,5 +1,8 @@
 """Names of release 0.1 are still read, with a notice."""
 
+import copy
+import pickle
+
 import pytest
 
 from holdfast.base import old_names
@@ -47,3 +50,21 @@ def test_every_new_name_exists():
     from holdfast.base.schema import list_settings
 
     assert set(old_names.FIELDS.values()) <= set(list_settings(EditTask))
+
+
+def test_a_task_takes_and_has_the_old_names_of_its_fields():
+    with pytest.warns(Notice) as caught:
+        task = EditTask(input="a.mp4", output="b.mp4", source="a ball", target="a star")
+    assert len(caught) == 2
+    with pytest.warns(Notice, match="target is now called target_prompt"):
+        assert task.target == "a star"
+    with pytest.raises(AttributeError, match="'taget'"):
+        _ = task.taget
+    assert pickle.loads(pickle.dumps(task)) == copy.copy(task) == task
+
+
+def test_a_missing_or_an_unknown_field_is_a_type_error():
+    with pytest.raises(TypeError, match="output is missing"):
+        EditTask(input="a.mp4")
+    with pytest.raises(TypeError, match="did you mean feather"):
+        EditTask(input="a.mp4", output="b.mp4", feater=3)

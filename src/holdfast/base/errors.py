@@ -30,6 +30,10 @@ class UnknownArgumentError(UserError, TypeError):
     """A name that a function or a class does not take. Python users expect a TypeError."""
 
 
+class MissingArgumentError(UserError, TypeError):
+    """A required argument is missing. Python users expect a TypeError."""
+
+
 class InputNotFoundError(UserError, FileNotFoundError):
     """An input file that does not exist. Python users expect a FileNotFoundError."""
 

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from . import old_names
-from .errors import UnknownArgumentError, UserError
+from .errors import MissingArgumentError, UnknownArgumentError, UserError
 from .names import choose, suggest
 
 T = TypeVar("T")
@@ -123,14 +123,16 @@ def _noun(setting: Setting) -> str:
 def settings_class(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass of settings. Its constructor reads values that were typed as text.
 
-    The constructor raises UserError for a value that a setting does not take, UnknownArgumentError for an unknown name.
+    The constructor raises UserError for a value that a setting does not take, UnknownArgumentError for an unknown name,
+    MissingArgumentError for one that is missing. A class with a static method `rename_arguments(values)` reads old names.
     """
     made: Any = pydantic_dataclass(cls, frozen=True, config=CONFIG)
-    validate = made.__init__
+    validate, rename = made.__init__, getattr(cls, "rename_arguments", dict)
 
     @functools.wraps(validate)
     def __init__(self, *arguments: Any, **values: Any) -> None:
         settings = list_settings(made)
+        values = rename(values)
         typed = values | _by_name(made, arguments, values)
         known = settings.keys() & typed.keys()
         try:
@@ -164,7 +166,7 @@ def _user_error(cls: type, error: ValidationError, typed: Mapping[str, Any]) -> 
     if first["type"] == "unexpected_keyword_argument":
         return UnknownArgumentError(f"unknown field {name!r}", suggest(name, settings))
     if first["type"] == "missing":
-        return UserError(f"{name} is missing", f"add it ({settings[name].takes})")
+        return MissingArgumentError(f"{name} is missing", f"add it ({settings[name].takes})")
     return wrong_value(settings[name], typed[name]) if name in settings else error
 
 

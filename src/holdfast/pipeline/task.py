@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .. import __version__
+from ..base import old_names
 from ..base.errors import UserError
-from ..base.old_names import rename_fields
+from ..base.notices import warn_user
 from ..base.prompts import are_same_prompts
 from ..base.schema import Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
@@ -133,6 +134,18 @@ class EditTask:
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise UserError(f"{text!r} is not UTF-8", "write prompts and words as UTF-8 text")
 
+    @staticmethod
+    def rename_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments with the present names of those that release 0.1 called otherwise."""
+        return old_names.rename_fields(values)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field by its name of release 0.1, with a notice."""
+        if name not in old_names.FIELDS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warn_user(old_names.describe_rename(name, old_names.FIELDS[name]))
+        return getattr(self, old_names.FIELDS[name])
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -142,7 +155,7 @@ class EditTask:
 
         notify: warn the user of each old name.
         """
-        return cls(**rename_fields(data, notify))
+        return cls(**old_names.rename_fields(data, notify))
 
     def keyframe_paths(self) -> dict[int, str]:
         """Return the paths of the keyframes by their index. Raises UserError for a text that is not N=IMAGE."""
