@@ -124,7 +124,7 @@ def settings_class(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass of settings. Its constructor reads values that were typed as text.
 
     The constructor raises UserError for a value that a setting does not take, UnknownArgumentError for an unknown name,
-    MissingArgumentError for one that is missing. A class with a static method `rename_arguments(values)` reads old names.
+    MissingArgumentError for one that is missing. Old names are read by a class's static method `rename_arguments`.
     """
     made: Any = pydantic_dataclass(cls, frozen=True, config=CONFIG)
     validate, rename = made.__init__, getattr(cls, "rename_arguments", dict)
