@@ -49,6 +49,7 @@ class Actor:
     seen: bool = True
     version: str = __version__
     state: str = "well"
+    reason: str = "the actor died"  # of Ray's error
     calls: list[Call] = field(default_factory=list)
 
     def __getattr__(self, name: str):
@@ -58,7 +59,7 @@ class Actor:
         call = Call(name, arguments)
         self.calls.append(call)
         if self.state == "dead":
-            call.end(RayError("the actor died"))
+            call.end(RayError(self.reason))
         elif self.state in ("well", "fading") and name == "describe":
             seen = {"version": self.version, "seen": self.seen}
             call.end({**seen, "node": "there", "pid": 1})
@@ -307,6 +308,20 @@ def test_a_worker_of_another_version_is_left_out_and_alone_it_ends_the_batch(hir
     assert len(made.workers) == 1
     alone, _, clock = hired(Actor(version="0.0.0"))
     with pytest.raises(UserError, match="install the same version on every machine"):
+        look(alone, clock)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "died in its creation task\nAttributeError: Can't get attribute 'Worker._load' on <module "
+        "'holdfast.batch.worker' from '/src/holdfast/batch/worker.py'>",
+        "died in its creation task\nModuleNotFoundError: No module named 'holdfast.batch'",
+    ],
+)
+def test_a_worker_that_cannot_load_our_class_has_another_version(reason, hired):
+    alone, _, clock = hired(Actor(state="dead", reason=reason))
+    with pytest.raises(UserError, match=r"another version of holdfast, and this is .*: install"):
         look(alone, clock)
 
 

@@ -1,10 +1,12 @@
 """The workers of a batch, as the driver sees them: started, pinged, given jobs, and replaced when they die."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .. import __version__
 from ..base.errors import UserError
 from ..base.exit_codes import FAILED
 from ..base.notices import warn_user
@@ -24,6 +26,8 @@ TIMEOUT_GRACE = (
 MAX_FAILED_STARTS = (
     3  # after so many consecutive workers that fail to start, no further one is tried
 )
+# How Ray reports a class of this version that another version of holdfast cannot load.
+OTHER_VERSION = re.compile(r"Can't get attribute .*holdfast|No module named 'holdfast\.")
 
 
 @dataclass(eq=False)
@@ -162,34 +166,37 @@ class WorkerPool:
 
     def _check_worker(self, worker: WorkerHandle) -> None:
         """Read a worker's description: it started with our version and sees the folder, or it is removed."""
-        from .. import __version__
-
         reference, worker.describe_call = worker.describe_call, None
         try:
             description = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             self.remove(worker)
-            self._count_failed_start(_first_line(error))
+            if OTHER_VERSION.search(str(error)):
+                self._refuse_version("a worker has another version of holdfast")
+            else:
+                self._count_failed_start(_first_line(error))
             return
         worker.node, worker.pid = description["node"], description["pid"]
         worker.last_answer, worker.silent_seconds = self.clock(), 0.0
         if description["version"] != __version__:
             self.remove(worker)
-            self._shrink(
-                f"a worker on {worker.node} has holdfast {description['version']}, and this is {__version__}",
-                "install the same version on every machine",
-            )
+            self._refuse_version(f"a worker on {worker.node} has holdfast {description['version']}")
         elif description["seen"]:
             worker.is_ready = True
         else:
             self._wait_for_folder(worker)
+
+    def _refuse_version(self, finding: str) -> None:
+        self._shrink(
+            f"{finding}, and this is {__version__}", "install the same version on every machine"
+        )
 
     def _count_failed_start(self, reason: str) -> None:
         self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS:
             self._shrink(
                 f"workers failed to start ({reason})",
-                "check that holdfast is installed on every machine",
+                f"check that holdfast {__version__} is installed on every machine",
             )
 
     def _wait_for_folder(self, worker: WorkerHandle) -> None:
