@@ -1,17 +1,20 @@
 """Does the suite notice? Apply each mutation below to a copy of the package and run the tests that should fail.
 
-    python tests/mutations.py [--only WORD] [--jobs 2]
+    python tests/mutations.py [--only WORD] [--jobs 2] [--check]
 
-Prints a line a mutation, and those that survive at the end; the exit status is how many did. A mutation is a sign, an
-index, a condition or a polarity of one equation or promise: what a slip of the hand would change.
+Print a line for each mutation. The exit status is the number of survivors. A mutation changes a sign, an index, a
+condition or a polarity of one equation or promise, as a slip of the hand would. With --check no test runs: the
+mutations that the present files do not have any more are listed.
 """
 
 import argparse
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +150,15 @@ MUTATIONS = [
         ("if self.uploads not in Path(path).resolve().parents:", "if True:"),
     ),
     *of(
-        "ui/desk.py",
+        "ui/queue.py",
         "tests/ui/test_queue.py",
-        ("other.name < run.name for other", "other.name > run.name for other"),
+        ("(run.status != RUNNING, run.queued_at)", "(run.status != RUNNING, -run.queued_at)"),
+    ),
+    *of(
+        "ui/runs.py",
+        "tests/ui/test_queue.py",
         (
-            "if run.status in (WAITING, RUNNING):\n            run.status = STOPPED",
+            "if run.status in (WAITING, RUNNING):\n            run.status = _final_status(run)",
             "if False:\n            pass",
         ),
     ),
@@ -192,7 +199,7 @@ MUTATIONS = [
         "media/image_files.py",
         "tests/media/test_folders.py",
         ('path.name.startswith(".") or ', ""),
-        ("if exif.get(ORIENTATION) in SIDEWAYS else", "if False else"),
+        ("exif.get(ORIENTATION) in SWAPPING_ORIENTATIONS", "False"),
     ),
     *of(
         "media/metadata.py",
@@ -212,7 +219,7 @@ MUTATIONS = [
     *of(
         "ui/form.py",
         "tests/ui/test_form.py",
-        ("return others if value == usual else", "return others if False else"),
+        ("return others if is_default else", "return others if False else"),
     ),
     *of(
         "cli/console.py",
@@ -230,10 +237,11 @@ MUTATIONS = [
     *of(
         "methods/uniedit.py",
         DEFAULTS,
-        ('setting(\n        "euler"', 'setting("own"'),
+        ('default="euler"', 'default="native"'),
         ("int(config.strength * config.steps + 1e-9)", "round(config.strength * config.steps)"),
     ),
-    *of("methods/wanedit.py", DEFAULTS, ('setting(\n        "whole"', 'setting("whole"')),
+    *of("methods/wanedit.py", DEFAULTS, ('default="whole"', 'default="exact"')),
+    *of("sampling/settings.py", DEFAULTS, ('default="exact"', 'default="whole"')),
     *of(
         "methods/flowanchor.py",
         ANCHOR,
@@ -253,15 +261,19 @@ MUTATIONS = [
         ("return replace(inputs, mask=alpha.to(inputs.latent))", "return inputs"),
     ),
     *of(
-        "walk.py",
+        "pipeline/loop.py",
         WALK,
-        ("job.guide or borrowed", "None and borrowed"),
-        ('{"seed": task.seed', '{"seed": 0'),
+        ("    if model is None:\n        return inputs", "    if True:\n        return inputs"),
+        ("        seed=task.seed,\n", "        seed=0,\n"),
+    ),
+    *of(
+        "pipeline/metering.py",
+        WALK,
+        ("self._segment[:, :, begin - end :]", "step.z[:, :, begin:end]"),
     ),
     *of(
         "pipeline/loop.py",
         WALK,
-        ("self.part[:, :, begin - end :]", "step.z[:, :, begin:end]"),
         ("@torch.no_grad()\ndef run_loop", "def run_loop"),
     ),
     *of(
@@ -272,15 +284,15 @@ MUTATIONS = [
     *of("pipeline/planning.py", EDITING, ("config.schedule not in known", "False")),
     *of("pipeline/run.py", EDITING, ("time.monotonic() - last_save > SAVE_SECONDS", "False")),
     *of(
-        "editing.py",
+        "pipeline/run.py",
         EDITING,
         (
-            "if resume and edit.store and not task.same else None",
-            "if resume and edit.store else None",
+            "if resume and session.progress and not task.changes_nothing",
+            "if resume and session.progress",
         ),
-        ("    if edit.store and found:\n", "    if False:\n"),
+        ("        if self.progress:\n", "        if False:\n"),
     ),
-    *of("base/notices.py", NOTES, ("for text in collected:", "            for text in ():\n")),
+    *of("base/notices.py", NOTES, ("for text in collected:", "for text in ():")),
     *of(
         "models/unet/adapter.py",
         LATENT,
@@ -368,7 +380,7 @@ MUTATIONS = [
         "methods/flowanchor.py",
         ORACLE,
         ("math.log(x.shape[2])", "x.shape[2]"),
-        ("(1 + maths.contrast_map", "(1 - maths.contrast_map"),
+        ("(1 + contrast_map(", "(1 - contrast_map("),
     ),
     *of(
         "methods/flowanchor.py",
@@ -457,7 +469,7 @@ MUTATIONS = [
         DIFFUSION,
         ("return shift * sigmas / (1 + (shift - 1) * sigmas)", "return shift * sigmas"),
     ),
-    *of("sampling/maths.py", DIFFUSION, ("(high - low + least)", "(high + least)")),
+    *of("sampling/masking.py", DIFFUSION, ("(high - low + eps)", "(high + eps)")),
     *of(
         "sampling/schedules.py",
         DIFFUSION,
@@ -469,7 +481,7 @@ MUTATIONS = [
         "sampling/windows.py",
         WINDOWS,
         ("torch.minimum(rise, rise.flip(0)).float()", "torch.ones(size)"),
-        ("frames=part", "frames=None"),
+        ("for e in evaluations], part)", "for e in evaluations], None)"),
         ("total / weights for total", "total for total"),
     ),
     *of(
@@ -502,10 +514,13 @@ MUTATIONS = [
         ("Literal[setting.choices] if setting.choices else", "Any if setting.choices else"),
     ),
     *of(
-        "settings.py",
+        "base/schema.py",
         SETTINGS,
-        ('{**given, "strength": strength}', "dict(given)"),
-        ("if name in known}", "if name in known and name != 'shift'}"),
+        ('given |= {} if strength is None else {"strength": strength}', "pass"),
+        (
+            "if n in settings and settings[n].follows_model}",
+            "if n in settings and settings[n].follows_model and n != 'shift'}",
+        ),
     ),
     *of("base/schema.py", SETTINGS, ("if isinstance(value, bool):", "if False:")),
     *of(
@@ -520,10 +535,10 @@ MUTATIONS = [
         ("notices.append(event.text)", "pass"),
     ),
     *of(
-        "editing.py",
+        "pipeline/run.py",
         EDITING,
-        ('found={"mask": cells.byte()}', "found={}"),
-        ("        start=step,\n", "        start=None,\n"),
+        ('save_with_progress({"mask": cells.byte()})', "save_with_progress({})"),
+        ("        resume=step,\n", "        resume=None,\n"),
     ),
     *of(
         "pipeline/run.py",
@@ -548,13 +563,16 @@ MUTATIONS = [
         ("(folder / REPLACED).exists() and", "False and"),
     ),
     *of(
-        "cli.py",
+        "cli/edit.py",
         PLACES,
-        ("known = taken(task)", "from . import editing\n\n    known = taken(task)"),
+        (
+            "validated = validate(task)  # before",
+            "from ..pipeline import run\n\n    validated = validate(task)  # before",
+        ),
     ),
     *of("pipeline/loop.py", EDITING, ("    frames = job.mask\n", "    frames = None\n")),
     *of("pipeline/metering.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),
-    *of("pipeline/preservation.py", EDITING, ("alpha == 0", "alpha != 0")),
+    *of("pipeline/preservation.py", EDITING, ("**2, alpha == 0", "**2, alpha != 0")),
     *of("pipeline/edited_clip.py", EDITING, ("if i not in self.part:", "if False:")),
     *of("pipeline/writer.py", EDITING, ("self.progress.remove()", "            pass\n")),
     *of(
@@ -581,7 +599,11 @@ MUTATIONS = [
         ("stood.update(run.before[run.after.index(j)] for j in here)", "pass"),
         ("first < chosen[before - 1][1]", "first <= chosen[before - 1][1]"),
     ),
-    *of("words.py", WORDS, ("if new.intersection(range(i, i + len(wanted)))", "if True")),
+    *of(
+        "base/prompt_diff.py",
+        WORDS,
+        ("if bisect_left(ordered, i) < bisect_left(ordered, i + size)", "if True"),
+    ),
     *of(
         "models/wan/adapter.py",
         WAN,
@@ -950,7 +972,10 @@ MUTATIONS = [
         ("config.joint * image_model_change", "image_model_change"),
         ("range(0, z.shape[2], config.key_frame_stride)", "range(0, z.shape[2], 1)"),
         ("paths[-count:]", "paths[:count]"),
-        ("attended(q, k_known, v_known) - own", "attended(q, k_known, v) - own"),
+        (
+            "scaled_dot_product_attention(q, k_source, v_source)",
+            "scaled_dot_product_attention(q, k_source, v)",
+        ),
     ),
     *of(
         "methods/flowdistill.py",
@@ -991,11 +1016,11 @@ MUTATIONS = [
         ("((1 - sigma) ** 2 + sigma**2) * error", "error"),
         ("math.exp(shift / 2)", "math.exp(-shift / 2)"),
         ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
-        ('self.adapters.switch(branch.startswith("tgt"))', "self.adapters.switch(True)"),
     ),
     *of(
         "sampling/adapters.py",
         "tests/sampling/test_tuning.py",
+        ('adapters.enable(evaluation.branch.startswith("tgt"))', "adapters.enable(True)"),
         ("if path not in without_effect", ""),
     ),
     *of("sampling/tuning.py", CONTRACT, ("if 0 < done < steps", "if False")),
@@ -1081,16 +1106,20 @@ MUTATIONS = [
         ("digest.update(json.dumps(described, sort_keys=True).encode())", "pass"),
     ),
     *of(
-        "editing.py",
+        "pipeline/run.py",
         EDITING,
-        ("done.z if done.walked else None", "done.z"),
-        ("self.find(first=made.frame)", "pass"),
-        ('found.get("first", edit.first)', "edit.first"),
+        ("finished.z if finished and finished.is_edited else None", "finished and finished.z"),
+        ('self.save_with_progress({"first": painted.frame})', "pass"),
+        ('extra.get("first", session.first_frame)', "session.first_frame"),
     ),
     *of(
-        "walk.py",
+        "pipeline/helper_models.py",
         EDITING,
-        ("loaded(known.plan.painter, backbone)", "_kept(*asked(known.plan.painter, backbone))"),
+        (
+            "return registry.load_backbone(*_load_arguments(choice.name, choice.weights, backbone))",
+            'return globals().setdefault("_kept", registry.load_backbone(*_load_arguments('
+            "choice.name, choice.weights, backbone)))",
+        ),
     ),
     *of(
         "pipeline/loop.py",
@@ -1106,7 +1135,7 @@ MUTATIONS = [
     *of(
         "pipeline/unused_options.py",
         "tests/pipeline/test_unused_options.py",
-        ('setting_sources[name] == "given" and not has_effect', "not has_effect"),
+        ('if setting_sources[name] == "given":', "if True:"),
         ("and not image_model", ""),
     ),
     *of(
@@ -1115,14 +1144,14 @@ MUTATIONS = [
         ("now == value if value else now not in OFF_VALUES", "now not in OFF_VALUES"),
     ),
     *of(
-        "walk.py",
+        "pipeline/loop.py",
         "tests/pipeline/test_unused_options.py",
-        ("field.is_steered_by(condition.negative)", "field.halves"),
+        ("user.was_used(conditioning.negative)", "bool(user.evaluations)"),
     ),
     *of(
         "pipeline/loop.py",
         "tests/pipeline/test_unused_options.py",
-        ('if "text" in backbone.capabilities else []', ""),
+        ('    if "text" in backbone.capabilities:\n', "    if True:\n"),
     ),
     *of("base/prompt_diff.py", WORDS, ("max(i, end)", "i"), ("if len(wanted) > LONG", "if False")),
     *of(
@@ -1192,10 +1221,13 @@ MUTATIONS = [
         ("(0, *sorted(keyframes), frames)", "(0, frames)"),
     ),
     *of(
-        "methods/i2vedit/propagation.py",
+        "methods/i2vedit/segment.py",
         CONTRACT,
-        ("z = given.held(z, rest)", "pass"),
-        ("if paired else given.source", "if paired else source"),
+        (
+            'z = inputs.blend_outside(z, state[f"inverted{paired}"] if paired else inputs.latent)',
+            "pass",
+        ),
+        ("if paired else inputs.latent", "if paired else latent"),
     ),
     *of(
         "pipeline/planning.py",
@@ -1214,17 +1246,17 @@ MUTATIONS = [
         PYTHON,
         ("stack.callback(call.scratch.remove)", "pass"),
         ("event.scratch = call.scratch", "pass"),
-        ("stack.pop_all()", "                    pass"),
+        ("call.scratch\n                    stack.pop_all()", "call.scratch"),
         ("stack.callback(scratch.remove)", ""),
         ("validated = validate(task, backbone)", "validated = validate(task)\n"),
     ),
     *of(
-        "python.py",
+        "pipeline/api.py",
         PYTHON,
-        ('even = {"times": tuple(range(count)), ', "even = {"),
-        ('"durations": (1,) * count, "colour": {}}', '"durations": (1,) * count}'),
-        ('event.manifest["notes"][:0] = asked.notes', "pass"),
-        ("if key not in signature.parameters:", "if False:"),
+        ("        times=times,\n", ""),
+        ("        colour={},\n", ""),
+        ('event.manifest["notes"][:0] = call.notices', "pass"),
+        ("if name not in known:", "if False:"),
     ),
     *of(
         "pipeline/signature.py", PYTHON, ("default=default, annotation", "default=None, annotation")
@@ -1256,7 +1288,7 @@ MUTATIONS = [
         "pipeline/notebook.py",
         PYTHON,
         ("begin = edited.part.start if", "begin = 0 if"),
-        ("for _ in frames:", "    for _ in ():"),
+        ("for _ in frames:", "for _ in ():"),
         ("_video_tag(data) * (count > 1)", "_video_tag(data)"),
         ("map(escape, lines)", "lines"),
     ),
@@ -1290,10 +1322,13 @@ MUTATIONS = [
         "batch/rows.py",
         "tests/batch/test_rows.py",
         ("if others:", "if False:"),
-        ("elif first:", "elif False:"),
-        ("elif kept &", "elif False and kept &"),
-        ("if single.done(job.task):", "if False:"),
-        ("is_cluster and isinstance", "isinstance"),
+        ("if makers:", "if False:"),
+        ("if reserved & {", "if False and reserved & {"),
+        ("if single.finished_manifest(task):", "if False:"),
+        (
+            "(is_cluster and isinstance(error, MissingDependencyError)):\n            job.",
+            "isinstance(error, MissingDependencyError):\n            job.",
+        ),
         ('startswith(b"#")', 'startswith(b"%")'),
         ("return text", "return str(place)"),
     ),
@@ -1303,7 +1338,7 @@ MUTATIONS = [
         ("job.attempts <= retries", "job.attempts < retries"),
         ("if chosen not in counts", "if True"),
         ("counts[key] / (1 + in_use[key])", "counts[key]"),
-        ("isinstance(outcome, Dead) or memory", "isinstance(outcome, Dead)"),
+        ("if not (is_dead or out_of_memory):", "if not is_dead:"),
         ("with lock_output(folder / RECORD_NAME), _write_finally", "with _write_finally"),
     ),
     *of("batch/run.py", "tests/batch/test_cluster.py", ("waiting.insert(0, job)", "pass")),
@@ -1489,22 +1524,46 @@ MUTATIONS = [
 ]
 
 
-def caught(mutation: Mutation) -> bool | None:
-    """Whether its tests fail; None where the text to change is not there."""
+def find_problem(mutation: Mutation) -> str | None:
+    """Return why a mutation cannot be applied, or None where it can."""
+    file = ROOT / "src" / "holdfast" / mutation.file
+    if not file.exists():
+        return "the file does not exist"
+    if not (ROOT / mutation.tests).exists():
+        return f"{mutation.tests} does not exist"
+    text = file.read_text()
+    count = text.count(mutation.old)
+    if count != 1:
+        return f"the text occurs {count} times, not once"
+    if mutation.old == mutation.new:
+        return "the new text is the old one"
+    try:
+        ast.parse(text.replace(mutation.old, mutation.new))
+    except SyntaxError as error:  # tests would fail for it, whatever they test
+        return f"the changed file is not Python: {error}"
+    return None
+
+
+def check(mutations: Sequence[Mutation]) -> list[str]:
+    """Return a line for each mutation that cannot be applied to the present files."""
+    problems = ((mutation, find_problem(mutation)) for mutation in mutations)
+    return [f"{m.file}: {m.old!r}: {problem}" for m, problem in problems if problem]
+
+
+def is_caught(mutation: Mutation) -> bool:
+    """Return whether the mutation's tests fail."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
         file = copy / "holdfast" / mutation.file
         text = file.read_text()
-        if mutation.old not in text:
-            return None
-        file.write_text(text.replace(mutation.old, mutation.new, 1))
+        file.write_text(text.replace(mutation.old, mutation.new))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
         environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         run = subprocess.run(
             [*command, mutation.tests], cwd=ROOT, env=environment, capture_output=True, timeout=600
         )
-        if run.returncode not in (0, 1):  # no test ran: that says nothing
+        if run.returncode not in (0, 1):  # no test ran
             raise SystemExit(run.stderr.decode() or run.stdout.decode())
         return run.returncode == 1
 
@@ -1513,15 +1572,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="mutations whose file has this word")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="list mutations that do not apply")
     options = parser.parse_args()
     chosen = [m for m in MUTATIONS if options.only in m.file]
+    problems = check(chosen)
+    print(*problems, sep="\n", end="\n" if problems else "")
+    if problems or options.check:
+        print(f"{len(problems)} of {len(chosen)} mutations do not apply")
+        return 1 if problems else 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = []
-        for mutation, outcome in zip(chosen, pool.map(caught, chosen), strict=True):
-            said = {True: "caught", False: "SURVIVES", None: "NOT THERE"}[outcome]
-            print(f"{said:<10} {mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
-            outcomes.append(outcome)
-    survivors = sum(outcome is not True for outcome in outcomes)
+        survivors = 0
+        for mutation, found in zip(chosen, pool.map(is_caught, chosen), strict=True):
+            outcome = "caught" if found else "SURVIVES"
+            print(f"{outcome:<8} {mutation.file}: {mutation.old!r} -> {mutation.new!r}", flush=True)
+            survivors += not found
     print(f"{len(chosen)} mutations, {len(chosen) - survivors} caught")
     return survivors
 
