@@ -25,7 +25,7 @@ class Family(ABC):
         """Return the checkpoint of a backbone.
 
         weights: a folder or a hub id in place of its own. Raise UserError for a folder that does not fit, and
-        Missing for weights that are not on this machine.
+        MissingDependencyError for weights that are not on this machine.
         """
 
     @abstractmethod

@@ -156,7 +156,7 @@ def load_backbone(
 
     device: auto, cpu or cuda. dtype: auto (bfloat16 on a GPU, float32 on a CPU), bfloat16 or float32. Only safetensors
     are read, and a VAE stays in float32. Raise UserError for an unknown name or weights that do not fit, and
-    Missing for weights that are not on this machine.
+    MissingDependencyError for weights that are not on this machine.
     """
     name, family = choose_backbone(name)
     checkpoint = family.find(name, weights)

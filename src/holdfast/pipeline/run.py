@@ -69,7 +69,7 @@ def edit(
     output. on_progress: called with (stage, done, count). validated: the task's validation, where it is done already.
     judge_result: let the model score the result (agreement.py).
 
-    Raises UserError for bad input, Missing for missing weights, EditCancelled after Ctrl-C.
+    Raises UserError for bad input, MissingDependencyError for missing weights, EditCancelled after Ctrl-C.
     """
     events = edit_events(task, backbone, resume, validated, judge_result)
     return run_to_end(events, task, on_progress)
@@ -218,7 +218,7 @@ def open_session(
 ) -> EditSession:
     """Open a task's clip and files, and plan the edit, so that what cannot work fails before a model is loaded.
 
-    Raises UserError for bad input, Missing for missing weights.
+    Raises UserError for bad input, MissingDependencyError for missing weights.
     """
     validated = validated or validate(task, backbone)
     clip, part = validated.clip, validated.part

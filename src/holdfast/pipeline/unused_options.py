@@ -42,10 +42,10 @@ def _warn_unused_encoding(task: EditTask) -> None:
 def _warn_unused_mask_options(task: EditTask) -> None:
     is_shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and is_shaped:
-        warn_user("feather, grow, outline and invert-mask have no effect without a mask")
+        warn_user("--feather, --grow, --outline and --invert-mask have no effect without a mask")
     is_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
     if task.mask_channel != "auto" and not is_file:
-        warn_user("mask-channel has no effect unless the mask is a file")
+        warn_user("--mask-channel has no effect unless the mask is a file")
 
 
 def clip_notices(task: EditTask, clip: video.Clip) -> list[str]:
