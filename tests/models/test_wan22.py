@@ -405,7 +405,7 @@ def test_an_edit_below_the_boundary_never_loads_the_first_denoiser(folder, metho
     )
     job = in_memory.plan_job(task, made, CLIP)
     first = 10 - round(10 * strength)
-    starts = made.sigmas(10, job.plan.config.shift, job.plan.config.grid)[first]
+    starts = made.sigmas(10, job.plan.config.shift, job.plan.config.schedule)[first]
     assert (starts >= made.experts.boundary) == both
     if not both:
         (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()

@@ -35,17 +35,29 @@ def said(backbone, **fields) -> str:
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
-        ("flowdirector", {"worse": "1", "averaging": "released"}, "worse has no effect while aver"),
-        ("flowdirector", {"worse": "1"}, ""),
+        (
+            "flowdirector",
+            {"n_worst": "1", "averaging": "released"},
+            "n_worst has no effect while averaging is released",
+        ),
+        ("flowdirector", {"n_worst": "1"}, ""),
         (
             "assd",
-            {"tau": "0.1", "mask": "off", "joint": "0"},
-            "tau has no effect while mask is off",
+            {"tau": "0.1", "smoothing_mask": "off", "joint": "0"},
+            "tau has no effect while smoothing_mask is off",
         ),
         ("assd", {"stride": "2", "joint": "0"}, "stride has no effect while joint is 0"),
-        ("assd", {"fused": "1", "fusion": "0", "joint": "0"}, "fused has no effect while fusion"),
-        ("flowdistill", {"memory": "0.5", "keep": "0"}, "memory has no effect while keep is 0"),
-        ("flowdistill", {"memory": "0.5"}, ""),
+        (
+            "assd",
+            {"fused_layers": "1", "fusion": "0", "joint": "0"},
+            "fused_layers has no effect while fusion is 0",
+        ),
+        (
+            "flowdistill",
+            {"map_memory": "0.5", "preservation": "0"},
+            "map_memory has no effect while preservation is 0",
+        ),
+        ("flowdistill", {"map_memory": "0.5"}, ""),
         ("rfsolver", {"depth": "0.2", "inject": "0"}, "depth has no effect while inject is 0"),
         ("rfsolver", {"depth": "0.2"}, ""),
     ],
@@ -61,7 +73,7 @@ def test_settings_that_need_another_one(method, settings, words, backbones):
     [
         ({"rank": "4", "tuning_steps": "0"}, "rank"),
         ({"rank": "4"}, ""),
-        ({"low": "0.1", "matching": "no"}, "low"),
+        ({"threshold_first": "0.1", "matching": "no"}, "threshold_first"),
     ],
 )
 def test_settings_of_what_is_carried_from_a_frame(settings, words, backbones):
