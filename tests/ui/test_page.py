@@ -15,6 +15,7 @@ import pytest
 from holdfast.media import video
 from holdfast.models import registry
 from holdfast.pipeline import run as editing
+from holdfast.pipeline.progress import saved_progress
 from holdfast.pipeline.task import EditTask
 from holdfast.shapeworld.demo import to_arrays, write_clip
 from holdfast.shapeworld.rendering import render
@@ -23,7 +24,7 @@ from tests.browser import needs_browser
 from tests.patience import BROWSER, HANG
 
 pytestmark = needs_browser
-FEWER = 8  # steps
+FEW, MANY = 8, 200  # steps: quick, and enough to stop a run before its end
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,9 @@ def asked(page, scene):
     page.fill("#field-target_prompt textarea", target)
 
 
-def fewer_steps(page):
+def set_steps(page, count):
     page.click("text=Settings of the method")
-    page.fill("#field-steps input, #field-steps textarea", str(FEWER))
+    page.fill("#field-steps input, #field-steps textarea", str(count))
     page.press("#field-steps input, #field-steps textarea", "Tab")
 
 
@@ -105,7 +106,7 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     asked(page, scene)
     assert page.inner_text("#differences del") == "red"
     assert page.inner_text("#differences ins") == "green"
-    fewer_steps(page)
+    set_steps(page, FEW)
     painted(page)
     page.click("#show-mask")
     page.wait_for_selector("#mask-shown video")
@@ -125,7 +126,7 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     manifest = json.loads((run / "edited.mp4.json").read_text())
     assert (tmp_path / "edited.mp4").read_bytes() == (run / "edited.mp4").read_bytes()
     assert f"{manifest['delivered']['psnr_outside']} dB" in figures
-    assert manifest["settings"]["steps"] == {"value": FEWER, "from": "given"}
+    assert manifest["settings"]["steps"] == {"value": FEW, "from": "given"}
     assert 0 < manifest["preservation"]["changed_share"] < 0.5  # within what was painted
     page.wait_for_selector("#compare img")
     page.click("button[role=tab]:has-text('Past runs')")
@@ -143,15 +144,22 @@ def same_as_alone(task, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(*clips, strict=True))
 
 
-def test_a_run_is_stopped_and_goes_on(browser, site, scene):
+def test_a_stopped_run_resumes_at_its_saved_step(browser, site, scene):
     page, _ = opened(browser, site)
     asked(page, scene)
+    set_steps(page, MANY)
     page.click("#edit")
+    said(page, "#status", f"Edit: [1-9][0-9]* of {MANY}")
     page.click("#cancel")
-    said(page, "#status", "Stopped|Done")
-    if "Stopped" in page.inner_text("#status"):
-        page.click("#resume")
+    said(page, "#status", "Stopped. Progress is saved; press Resume to continue")
+    run = max((site[1] / "runs").iterdir())  # their names begin with the time
+    task = EditTask.from_dict(json.loads((run / "run.json").read_text())["task"])
+    saved, _ = saved_progress(task).load()
+    assert 0 < saved.index < MANY
+    page.click("#resume")
     said(page, "#status", "Done")
+    manifest = json.loads((run / "edited.mp4.json").read_text())
+    assert 0 < manifest["evaluations"] <= 4 * (MANY - saved.index)  # of the resumed part alone
     page.close()
 
 
