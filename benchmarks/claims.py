@@ -114,7 +114,7 @@ def print_places(measure_scenes: MeasureScenes, start: int, count: int, others: 
         for variant in rows:
             found[variant.name] = measure_scenes(measure_edit, start, scenes, variant)
             print_row(variant.name, scenes, *format_intervals(found[variant.name], METRICS))
-    print_header("FlowAnchor less", "scenes", *METRICS.values())
+    print_header("FlowAnchor minus", "scenes", *METRICS.values())
     for name, rows in found.items():
         if name != "FlowAnchor":
             own = found["FlowAnchor"][: len(rows)]

@@ -33,10 +33,10 @@ METRICS = {
     "mean": "all frames",
     "last": "frame 24",
     "good": "of these, 0.9 or more",
-    "large": "frame 24, a quarter or more left",
+    "large": "frame 24, at least a quarter visible",
     "large_good": "of these, 0.9 or more",
     "mean_second_box": "all, second box",
-    "large_second_box": "frame 24, a quarter or more left, second box",
+    "large_second_box": "frame 24, at least a quarter visible, second box",
     "mean_any_share": "all frames, any share",
     "seconds": "seconds a frame",
 }
