@@ -115,7 +115,7 @@ def test_ctrl_c_on_this_machine_saves_what_is_under_way_and_the_same_command_goe
     code, printed, said = driver.ended()
     assert (code, printed) == (130, "")
     assert "line 2 failed: invalid JSON" in said
-    assert f"the same command goes on: holdfast batch {file}" in said
+    assert f"progress is saved, continue with: holdfast batch {file}" in said
     found = driver.rows()
     assert [row["status"] for row in found] == ["done", "failed", "stopped"]
     assert saved_progress(task).can_resume()

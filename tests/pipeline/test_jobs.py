@@ -1,4 +1,4 @@
-"""A job is done once: what counts as done, and that a stopped one goes on from its latents to the same bits."""
+"""A job is done once: what counts as done, and that a stopped one resumes from its latents to the same bits."""
 
 import json
 import os

@@ -121,7 +121,7 @@ def test_a_run_of_the_same_process_is_refused_too_and_a_cancelled_one_lets_go(ta
     next(event for event in running if isinstance(event, Step))
     with pytest.raises(ValueError, match="another run is writing"):
         run.edit(task, tiny_wan)
-    assert next(running) != Progress("load", 1, 1)  # it goes on
+    assert next(running) != Progress("load", 1, 1)  # it continues
     running.close()
     assert left(task) == ["out.mp4.latents.safetensors"]
     (*_, result) = run.edit_events(task, tiny_wan, resume=True)
