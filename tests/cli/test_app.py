@@ -235,7 +235,7 @@ def test_lists():
     assert pairs["flowedit"]["modelscope"] == "yes"
     assert pairs["rfsolver"]["sd1.5"] == "no joint_attention"
     settings = json.loads(call("list", "uniedit", "--json").stdout)
-    assert settings["schedule"]["takes"] == "native or wan or euler or ddim or karras"
+    assert settings["schedule"]["takes"] == "native, wan, euler, ddim or karras"
 
 
 def sd15_command():

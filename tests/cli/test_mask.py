@@ -143,6 +143,7 @@ def test_sam2_from_a_folder(clip, tmp_path):
         ([1.0] * 4, {0: 1.0}, "the mask is full"),
         ([0.2, 0.2, 0.01, 0.0], {10: 0.2}, "is empty on 1 of 4 frames, first on 13"),
         ([0.2, 0.2, 0.01, 0.01], {10: 0.2}, "lost from frame 12 on.* --box 12=x,y,w,h"),
+        ([0.0, 0.2, 0.2, 0.2], {10: 0.0, 12: 0.2}, "no object was found in the mark on frame 10"),
         ([0.1, 0.2, 0.35, 0.1], {10: 0.1}, "from frame 12 on the mask is 3 times.* --box 12="),
     ],
 )

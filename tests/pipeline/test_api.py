@@ -77,7 +77,7 @@ def test_a_name_that_there_is_not_is_refused_with_the_nearest(tiny_wan):
         ({"firstframe": CLIP[0]}, "no argument 'firstframe': did you mean first_frame"),
         ({"settings": {"stepz": 3}}, "did you mean steps"),
         ({"method": "flowedti"}, "did you mean flowedit"),
-        ({"codec": "theora"}, "codec is 'theora': use auto or h264"),
+        ({"codec": "theora"}, "codec is 'theora': use auto, h264"),
         ({"rate": -8}, "rate=-8 is not a frame rate"),
         ({"rate": "fast"}, "rate='fast' is not a frame rate"),
     ):

@@ -47,9 +47,9 @@ def test_the_key_is_of_what_the_latents_depend_on(task, make_clip):
 
 
 WRONG = [
-    ({"outline": "circle"}, "outline is 'circle': use given or hull or box"),
-    ({"device": "tpu"}, "device is 'tpu': use auto or cpu or cuda"),
-    ({"dtype": "int8"}, "dtype is 'int8': use auto or bfloat16 or float32"),
+    ({"outline": "circle"}, "outline is 'circle': use given, hull or box"),
+    ({"device": "tpu"}, "device is 'tpu': use auto, cpu or cuda"),
+    ({"dtype": "int8"}, "dtype is 'int8': use auto, bfloat16 or float32"),
     ({"feather": -1}, "feather is -1: use a whole number between 0 and 100000"),
     ({"strength": 1.5}, "strength is 1.5: use a number between 0 and 1, or none"),
     ({"window": -4}, "window is -4: use a whole number of 0 or more, or none"),
@@ -63,7 +63,7 @@ WRONG = [
     ({"settings": 5}, "settings is 5: use a table"),
     ({"settings": "steps=2"}, "use a table"),
     ({"seed": 1e400}, "seed is inf: use a whole number"),
-    ({"codec": "foo"}, "codec is 'foo': use auto or h264"),
+    ({"codec": "foo"}, "codec is 'foo': use auto, h264"),
     ({"crf": -5}, "crf is -5: use a whole number between 0 and 63"),
     ({"mask": ""}, "mask is empty"),
 ]

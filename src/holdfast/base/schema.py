@@ -28,6 +28,7 @@ from .errors import MissingArgumentError, UnknownArgumentError, UserError
 from .names import choose, suggest
 
 T = TypeVar("T")
+MAX_SHOWN = 200  # characters of a wrong value that a message repeats
 REQUIRED = dataclasses.MISSING  # the default of a setting that must be given
 # strict: texts are read by `read_text` alone, so that True is no number and 3 no text.
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -107,7 +108,8 @@ class Setting:
 
 def _noun(setting: Setting) -> str:
     if setting.choices:
-        return " or ".join(setting.choices)
+        *first, last = setting.choices
+        return f"{', '.join(first)} or {last}" if first else last
     nouns: dict[Kind, str] = {
         "boolean": "true or false",
         "integer": "a whole number",
@@ -172,7 +174,16 @@ def _user_error(cls: type, error: ValidationError, typed: Mapping[str, Any]) -> 
 
 def wrong_value(setting: Setting, value: Any) -> UserError:
     """Return the error for a value that a setting does not take."""
-    return UserError(f"{setting.name} is {value!r}", f"use {setting.takes}")
+    return UserError(f"{setting.name} is {_describe(value)}", f"use {setting.takes}")
+
+
+def _describe(value: Any) -> str:
+    """Return a value as Python writes it; a long one is cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with thousands of digits
+        text = f"a number of type {type(value).__name__} that is too large"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 @functools.cache
@@ -291,6 +302,8 @@ def configure(
     given |= {} if strength is None else {"strength": strength}
     for key, value in given.items():
         name = choose(str(key), settings, what)
+        if origin[name] == "given":
+            raise UserError(f"{name} is given twice", f"leave out {key}")
         values[name], origin[name] = value, "given"
     return config(**values), origin
 

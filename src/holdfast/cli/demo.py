@@ -70,8 +70,11 @@ def demo_rows(manifest: dict, seconds: float) -> dict[str, str]:
         "kept": summary.describe_preservation(manifest),
     }
     if manifest["agreement"]:
-        rows["without the truth"] = agreement.describe_agreement(manifest["agreement"])
-    rows |= {f"seconds: {stage}": f"{value:.2f}" for stage, value in manifest["seconds"].items()}
+        rows["judged by the model"] = agreement.describe_agreement(manifest["agreement"])
+    rows |= {
+        f"seconds: {summary.stage_name(stage)}": f"{value:.2f}"
+        for stage, value in manifest["seconds"].items()
+    }
     rows["seconds in all"] = f"{seconds:.1f}"
     if manifest["peak_memory_mb"] is not None:
         rows["peak memory"] = f"{manifest['peak_memory_mb']:.0f} MB"

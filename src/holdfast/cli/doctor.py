@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from .. import __version__
 from ..base.errors import MissingDependencyError, UserError, install_remedy
 from ..models import registry
 from .console import report_errors
 
 PACKAGES = (
-    "holdfast",
     "torch",
     "diffusers",
     "transformers",
@@ -66,7 +66,7 @@ def report() -> dict[str, dict[str, str]]:
 
 
 def _list_packages() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "holdfast": __version__}
     commands = {name: f"pip install {name}" for name in PACKAGES}
     for extra, (names, what) in EXTRAS.items():
         command = f"only for {what}; {install_remedy(extra)}"

@@ -45,7 +45,7 @@ Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
 @settings_class
 class Config(SamplingConfig):
-    """The paper's values. Where it is silent the description says so, and docs/flowanchor.md what was measured."""
+    """The paper's values. A description says where the paper states none, and docs/flowanchor.md what was measured."""
 
     steps: Steps = Field(default=25, description="T: number of steps of the noise schedule")
     strength: Share = Field(
@@ -74,27 +74,31 @@ class Config(SamplingConfig):
     )
     text_range: Literal["all", "prompt"] = Field(
         default="all",
-        description="row extremes over all text tokens with padding, or over those of the prompt; silent",
+        description="row extremes over all text tokens with padding, or those of the prompt; not stated in the paper",
     )
     padding: Literal["other", "kept"] = Field(
         default="other",
-        description="padding is modulated as other words are, or kept unchanged; silent",
+        description="padding is modulated as other words are, or kept unchanged; not stated in the paper",
     )
     statistics: Literal["head", "mean"] = Field(
-        default="head", description="extremes of each head, or of the heads' mean; silent"
+        default="head",
+        description="extremes of each head, or of the heads' mean; not stated in the paper",
     )
     mask_velocity: bool = Field(
         default=False,
         description="also keep the latents outside the mask, which the paper does not",
     )
     source_guidance: Guidance = Field(
-        default=5.0, description="guidance scale of the source prompt; silent: Wan-Edit's"
+        default=5.0,
+        description="guidance scale of the source prompt; not stated in the paper: Wan-Edit's",
     )
     target_guidance: Guidance = Field(
-        default=12.0, description="guidance scale of the target prompt; silent: Wan-Edit's"
+        default=12.0,
+        description="guidance scale of the target prompt; not stated in the paper: Wan-Edit's",
     )
     timesteps: Timesteps = Field(
-        default="whole", description="timesteps that the network is given; silent: Wan-Edit's"
+        default="whole",
+        description="timesteps that the network is given; not stated in the paper: Wan-Edit's",
     )
 
 

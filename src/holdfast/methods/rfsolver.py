@@ -57,7 +57,7 @@ class Config(SamplingConfig):
     depth: Share = Field(default=0.5, description="layers from this share of the depth on share V")
     target_guidance: Guidance = Field(
         default=6.0,
-        description="guidance scale of the target prompt; their model's embedded guidance, silent for Wan",
+        description="guidance scale of the target prompt; their model's embedded guidance; not stated for Wan",
     )
     shift: Shift = Field(
         default=None,

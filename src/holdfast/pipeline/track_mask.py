@@ -267,7 +267,10 @@ def mask_warnings(shares: list[float], part: range, areas: dict[int, float]) -> 
     shares: the masks' share of each frame of the part; areas: their share on the marked frames.
     """
     if not any(shares):
-        return ["the mask is empty, so nothing would change: mark the object, or give more points"]
+        return [
+            "the mask is empty, so nothing would change: mark the whole object with some background around it, "
+            "or give more points"
+        ]
     if min(shares) == 1:
         return ["the mask is full, so every pixel may change: add negative points (!x,y)"]
     warnings = []
@@ -277,6 +280,12 @@ def mask_warnings(shares: list[float], part: range, areas: dict[int, float]) -> 
             f"the mask is empty on {len(empty)} of {len(shares)} frames, first on {empty[0]}"
         )
     for first, share in sorted(areas.items()):
+        if not share:
+            warnings.append(
+                f"no object was found in the mark on frame {first}: mark the whole object, "
+                f"with some background around it"
+            )
+            continue
         stop = min((n for n in areas if n > first), default=part.stop)
         tracked = [(n, shares[n - part.start]) for n in range(first + 1, stop) if n in part]
         warnings += _tracking_warnings(tracked, first, share)

@@ -8,7 +8,7 @@ from ...sampling.settings import SamplingConfig
 
 @settings_class
 class Config(SamplingConfig):
-    """The paper's values. Where it is silent, those of the released configuration."""
+    """The paper's values. Where it states none, those of the released configuration."""
 
     steps: Steps = Field(
         default=25, description="number of steps of the noise schedule, in each direction"
