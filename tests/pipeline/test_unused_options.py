@@ -41,6 +41,7 @@ def said(backbone, **fields) -> str:
             "n_worst has no effect while averaging is released",
         ),
         ("flowdirector", {"n_worst": "1"}, ""),
+        ("flowdirector", {"averaging": "released"}, ""),  # n_worst is not the user's
         (
             "assd",
             {"tau": "0.1", "smoothing_mask": "off", "joint": "0"},
@@ -94,7 +95,9 @@ def test_a_seed_where_nothing_is_drawn(backbones):
 def test_prompts_beside_a_first_frame(backbones):
     told = {"first_frame": "x.png", "settings": {"steps": "2"}}
     assert "the prompts have no effect: tiny" in said(backbones["svd"], **told, **TEXTS)
-    assert "the prompts have no effect" in said(backbones["svd"], **told, negative="blurred")
+    found = said(backbones["svd"], **told, negative="blurred")
+    assert "the prompts have no effect" in found
+    assert "the negative prompt has no effect" in found  # what it conditions is no text
     assert "prompts" not in said(backbones["svd"], **told)
 
 
