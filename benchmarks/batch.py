@@ -89,7 +89,7 @@ def make_rows(options: argparse.Namespace, folder: Path) -> list[dict]:
     """Make clips and return a batch's rows for them."""
     made = []
     for case in cases("single,several", folder / "data", options.jobs):
-        prompts = {"source_prompt": case.source, "target_prompt": case.target}
+        prompts = {"source_prompt": case.source_prompt, "target_prompt": case.target_prompt}
         row = {"id": case.name, "input": case.clip, "backbone": options.backbone, **prompts}
         made.append(row | {"settings": {"steps": options.steps}})
     return made

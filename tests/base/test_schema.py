@@ -202,3 +202,17 @@ def test_a_backbone_recommends_only_shared_settings():
     """Never a method's own: one strength for all would override every paper's."""
     for spec in registry.specs().values():
         assert set(spec.recommended) <= SHARED_SETTINGS
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, ["x"] * 10_000, "x" * 10_000], ids=["number", "list", "text"]
+)
+def test_a_huge_value_is_refused_with_a_short_sentence(value):
+    with pytest.raises(UserError, match=r"steps is .*: use a whole number between") as caught:
+        Config(steps=value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_setting_that_is_given_twice_is_refused():
+    with pytest.raises(UserError, match="steps is given twice: leave out Steps"):
+        configure(Config, {}, None, {"steps": 1, "Steps": 2})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from holdfast.base.notices import Notice
 from holdfast.bench import datasets
 from holdfast.media import video
 
@@ -25,7 +26,7 @@ def test_shapeworld_makes_clips_masks_and_truth_and_makes_them_once(tmp_path):
     for case in cases:
         clip, truth, mask = (video.probe(p) for p in (case.clip, case.truth, case.mask))
         assert clip.frames == truth.frames == mask.frames
-        assert case.source != case.target
+        assert case.source_prompt != case.target_prompt
         source, target = (np.stack(list(video.read(c))).astype(int) for c in (clip, truth))
         inside = np.stack(list(video.read(mask))).max(-1) > 127
         changed = np.abs(source - target).max(-1) > 1
@@ -41,10 +42,10 @@ def test_shapeworld_says_the_words_of_the_edited_thing_alone(tmp_path):
         datasets.load(f"shapeworld:several/{k}", tmp_path, 1)[0]
         for k in ("colour", "backdrop", "remove")
     )
-    assert colour.local in colour.target
-    assert colour.local not in colour.source
-    assert backdrop.local in backdrop.target
-    assert remove.local == ""
+    assert colour.object_prompt in colour.target_prompt
+    assert colour.object_prompt not in colour.source_prompt
+    assert backdrop.object_prompt in backdrop.target_prompt
+    assert remove.object_prompt == ""
     assert backdrop.mask is None
 
 
@@ -79,7 +80,7 @@ def five(tmp_path, make_clip):
 
 def test_five_in_its_published_layout(five, tmp_path):
     jeep, bear = datasets.load(f"five:{five}", tmp_path)
-    assert (jeep.source, jeep.target, jeep.local, jeep.kind) == (
+    assert (jeep.source_prompt, jeep.target_prompt, jeep.object_prompt, jeep.kind) == (
         "A silver jeep",
         "A red jeep",
         "red",
@@ -87,7 +88,7 @@ def test_five_in_its_published_layout(five, tmp_path):
     )
     assert jeep.clip.endswith("jeep.mp4")
     assert jeep.mask is None
-    assert (bear.kind, bear.local) == ("add", "a hat")
+    assert (bear.kind, bear.object_prompt) == ("add", "a hat")
     assert video.probe(bear.clip).frames == video.probe(bear.mask).frames == 3
     assert [c.name for c in datasets.load(f"five:{five}/5", tmp_path)] == [bear.name]
 
@@ -121,11 +122,16 @@ def test_five_that_is_broken_is_told_in_one_sentence(five, tmp_path, break_it, m
 def test_a_users_own_list_of_clips(make_clip, tmp_path):
     make_clip("jeep.mp4")
     lines = [
-        {"clip": "jeep.mp4", "source": "a jeep", "target": "a red jeep", "local": "a red jeep"},
         {
             "clip": "jeep.mp4",
-            "source": "a jeep",
-            "target": "a cart",
+            "source_prompt": "a jeep",
+            "target_prompt": "a red jeep",
+            "object_prompt": "a red jeep",
+        },
+        {
+            "clip": "jeep.mp4",
+            "source_prompt": "a jeep",
+            "target_prompt": "a cart",
             "name": "my cart!",
             "kind": "object",
         },
@@ -138,17 +144,28 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
         assert first.clip == str(tmp_path / "jeep.mp4")
 
 
+def test_a_list_of_release_0_1_is_read_with_a_notice(make_clip, tmp_path):
+    make_clip("jeep.mp4")
+    line = {"clip": "jeep.mp4", "source": "a jeep", "target": "a red jeep", "local": "red"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
+    with pytest.warns(Notice) as caught:
+        (case,) = datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
+    assert "local is now called object_prompt" in str(caught[-1].message)
+    prompts = case.source_prompt, case.target_prompt, case.object_prompt
+    assert prompts == ("a jeep", "a red jeep", "red")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"clip": "jeep.mp4"', "line 1 is not JSON"),
         ("[" * 100_000, "line 1 is not JSON: it is nested too deeply"),
-        ('{"clip": "jeep.mp4", "source": "a"}', "line 1: target is missing"),
+        ('{"clip": "jeep.mp4", "source_prompt": "a"}', "line 1: target_prompt is missing"),
         (
-            '{"clip": "jeep.mp4", "source": "a", "target": "b", "promt": "c"}',
-            "no key promt: the keys are: name, clip",
+            '{"clip": "jeep.mp4", "source_prompt": "a", "target_prompt": "b", "promt": "c"}',
+            "no key promt: did you mean .*target_prompt",
         ),
-        ('{"clip": "no.mp4", "source": "a", "target": "b"}', "no.mp4 does not exist"),
+        ('{"clip": "no.mp4", "source_prompt": "a", "target_prompt": "b"}', "no.mp4 does not exist"),
         ('["jeep.mp4"]', "not a JSON object of texts"),
         ("", "has no cases"),
     ],
@@ -162,7 +179,7 @@ def test_a_list_that_is_wrong_names_the_line(make_clip, tmp_path, line, message)
 
 def test_two_lines_of_one_name_are_refused(make_clip, tmp_path):
     make_clip("jeep.mp4")
-    line = json.dumps({"clip": "jeep.mp4", "source": "a", "target": "b", "name": "x"})
+    line = json.dumps({"clip": "jeep.mp4", "source_prompt": "a", "target_prompt": "b", "name": "x"})
     (tmp_path / "jobs.jsonl").write_text(f"{line}\n{line}\n")
     with pytest.raises(ValueError, match="also that of line 1"):
         datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)

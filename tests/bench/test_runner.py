@@ -12,6 +12,7 @@ import pytest
 
 from holdfast import methods
 from holdfast.base.errors import UserError
+from holdfast.base.notices import Notice
 from holdfast.bench import datasets, plan, records, runner, tables
 from holdfast.bench.report import write_report
 from holdfast.bench.results import COSTS, Results
@@ -107,7 +108,11 @@ def test_the_mask_is_seen_only_by_rows_that_say_so(tmp_path):
 
 def jobs(folder, make_clip, masks):
     """A dataset of one clip under as many names as there are masks; empty: none."""
-    base = {"clip": str(make_clip(frames=3)), "source": "a red ball", "target": "a blue ball"}
+    base = {
+        "clip": str(make_clip(frames=3)),
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+    }
     lines = [base | {"name": str(i)} | ({"mask": m} if m else {}) for i, m in enumerate(masks)]
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return str(folder / "jobs.jsonl")
@@ -147,6 +152,36 @@ def test_a_sweep_makes_a_row_for_each_combination(tmp_path):
     ]
 
 
+def test_a_sweep_over_an_old_name_is_one_over_the_present_name():
+    with pytest.warns(Notice) as caught:
+        rows = plan.make_variants(
+            ["flowedit", "sds"], ["shapeworld-wan"], {"grid": ["own", "euler"], "low": ["20"]}
+        )
+    assert {str(warning.message).split(";")[0] for warning in caught} == {
+        "grid is now called schedule",
+        "schedule=own is now called schedule=native",
+        "low is now called sigma_min",
+    }
+    assert [r.label for r in rows] == [
+        "flowedit schedule=native on shapeworld-wan",
+        "flowedit schedule=euler on shapeworld-wan",
+        "sds schedule=native sigma_min=20 on shapeworld-wan",
+        "sds schedule=euler sigma_min=20 on shapeworld-wan",
+    ]
+
+
+def test_a_record_of_release_0_1_is_read(tmp_path):
+    old = {"name": "c", "clip": "c.mp4", "source": "a", "target": "b", "local": "b"}
+    case = old | {"kind": "", "group": "", "mask": None, "truth": None, "scene": None}
+    info = {"dataset": "d", "seed": 0, "weights": None, "dtype": "auto", "commands": []}
+    rules = {"mask": "", "not a number": ""}
+    record = json.dumps(info | {"rules": rules, "rows": [], "cases": [case]})
+    (tmp_path / "bench.json").write_text(record)
+    (read,) = records.read_benchmark(tmp_path)["cases"]
+    made = records.case_from_json(read, tmp_path)
+    assert (made.source_prompt, made.target_prompt, made.object_prompt) == ("a", "b", "b")
+
+
 def test_rows_that_a_backbone_cannot_run_are_left_out_with_a_note():
     with pytest.warns(UserWarning, match="skipped, because the backbone cannot run it: ") as said:
         rows = plan.make_variants(methods.names(), ["shapeworld-wan", "shapeworld-svd"], {})
@@ -175,6 +210,7 @@ def test_flowanchor_without_a_mask_says_what_it_leaves_out():
         (["flowedt"], {}, "flowedit"),
         (["flowedit+truth"], {}, "only \\+mask"),
         (["flowedit"], {"gama": ["1"]}, "none of these methods has a setting gama"),
+        (["flowedit"], {"stps": ["1"]}, "setting stps: did you mean steps"),
         (["flowedit"], {"steps": ["many"]}, "use a whole number"),
         (["flowedit"], {"steps": ["0"]}, "between"),
     ],
@@ -194,7 +230,7 @@ def test_a_case_that_changed_under_its_name_is_refused(make_clip, tmp_path):
     make_clip("a.mp4")
     for target in ("a red ball", "a blue ball"):
         (tmp_path / "jobs.jsonl").write_text(
-            json.dumps({"clip": "a.mp4", "source": "a ball", "target": target})
+            json.dumps({"clip": "a.mp4", "source_prompt": "a ball", "target_prompt": target})
         )
         if target == "a red ball":
             bench(tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"))
@@ -208,7 +244,7 @@ def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(
     make_clip("good.mp4")
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     lines = [
-        {"clip": c, "source": "a plain red ball", "target": "a plain blue ball"}
+        {"clip": c, "source_prompt": "a plain red ball", "target_prompt": "a plain blue ball"}
         for c in ("bad.mp4", "good.mp4")
     ]
     (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -228,7 +264,12 @@ def test_failures_are_recorded_with_their_reason_counted_and_can_be_tried_again(
 def test_an_edit_that_could_not_be_measured_is_not_made_again(make_clip, tmp_path):
     make_clip("a.mp4")
     (tmp_path / "mask.png").write_bytes(b"not an image")
-    line = {"clip": "a.mp4", "source": "a red ball", "target": "a blue ball", "mask": "mask.png"}
+    line = {
+        "clip": "a.mp4",
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+        "mask": "mask.png",
+    }
     (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
     made = bench(
         tmp_path / "out", dataset=str(tmp_path / "jobs.jsonl"), limit=None, metrics=["masked_psnr"]

@@ -85,8 +85,20 @@ def frames_folder(name: str) -> dict[str, bytes]:
 
 
 LINES = [
-    {"clip": "clip.mp4", "source": SOURCE, "target": TARGET, "mask": "mask.png", "kind": "colour"},
-    {"clip": "clip.gif", "source": SOURCE, "target": TARGET, "name": "two", "local": "a ball"},
+    {
+        "clip": "clip.mp4",
+        "source_prompt": SOURCE,
+        "target_prompt": TARGET,
+        "mask": "mask.png",
+        "kind": "colour",
+    },
+    {
+        "clip": "clip.gif",
+        "source_prompt": SOURCE,
+        "target_prompt": TARGET,
+        "name": "two",
+        "object_prompt": "a ball",
+    },
 ]
 
 

@@ -6,8 +6,14 @@ from typing import Any
 from .errors import UserError
 from .notices import warn_user
 
-# Fields of an EditTask: in `edit()`, the rows of a batch, the cases of a benchmark, manifests.
+# Fields of an EditTask: in `edit()`, the rows of a batch, manifests.
 FIELDS = {"source": "source_prompt", "target": "target_prompt", "guide": "image_model"}
+# Cases of a benchmark.
+CASE_FIELDS = {
+    "source": "source_prompt",
+    "target": "target_prompt",
+    "local": "object_prompt",
+}
 # Settings of methods: the present name is the one of these that the method has.
 SETTINGS = {
     "cut": ("mask_velocity",),
@@ -56,20 +62,32 @@ def rename_fields(values: Mapping[str, Any], notify: bool = True) -> dict[str, A
     return _rename(values, FIELDS, notify)
 
 
+def rename_case(values: Mapping[str, Any], notify: bool = True) -> dict[str, Any]:
+    """Return the fields of a benchmark's case under their present names, as `rename_fields` does."""
+    return _rename(values, CASE_FIELDS, notify)
+
+
+def present_setting(name: str, known: Container[str]) -> str:
+    """Return what a method calls a setting today. known: its settings. Return any other name unchanged."""
+    candidates = [name, *SETTINGS.get(name, ())]
+    return next((candidate for candidate in candidates if candidate in known), name)
+
+
 def rename_settings(
     values: Mapping[str, Any], choices: Mapping[str, Container[str]]
 ) -> dict[str, Any]:
-    """Return a method's settings with present names and values. choices: those of each setting that the method has."""
-    table = {}
-    for old, candidates in SETTINGS.items():
-        present = [new for new in candidates if new in choices]
-        if present and old not in choices:
-            table[old] = present[0]
+    """Return a method's settings with present names and values. choices: those of each setting that the method has.
+
+    values: of each setting its value, or the list of values that a benchmark compares.
+    """
+    table = {name: present_setting(name, choices) for name in values}
     renamed = _rename(values, table, notify=True)
     return {name: _rename_value(name, value, choices) for name, value in renamed.items()}
 
 
 def _rename_value(name: str, value: Any, choices: Mapping[str, Container[str]]) -> Any:
+    if isinstance(value, list):
+        return [_rename_value(name, item, choices) for item in value]
     table = SETTING_VALUES.get(name, {})
     new = table.get(value) if isinstance(value, str) else None
     if new is None or new not in choices.get(name, ()):

@@ -4,19 +4,19 @@ Whether a method may see the benchmark's mask is part of its name: `flowedit` do
 metrics use the mask in both cases.
 """
 
-import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from .. import methods
+from ..base import old_names
 from ..base.errors import UserError
-from ..base.names import choose
+from ..base.names import choose, suggest
 from ..base.notices import warn_user
-from ..base.schema import configure
+from ..base.schema import configure, list_settings
 from ..models import registry
 from ..pipeline.task import EditTask
 from .datasets.base import Case
@@ -95,8 +95,8 @@ class BenchmarkPlan:
         return EditTask(
             input=case.clip,
             output=str(output),
-            source_prompt=case.source,
-            target_prompt=case.target,
+            source_prompt=case.source_prompt,
+            target_prompt=case.target_prompt,
             method=variant.method,
             backbone=variant.backbone,
             weights=self.weights,
@@ -133,11 +133,17 @@ def make_variants(
         for settings in _combinations(methods.load(name).Config, sweep):
             variants += [Variant(name, backbone, sees_mask, settings) for backbone in able]
     _note_missing(missing, bool(variants))
-    used = {key for variant in variants for key, _ in variant.settings}
-    if set(sweep) - used:
-        unused = ", ".join(sorted(set(sweep) - used))
-        raise UserError(f"none of these methods has a setting {unused}")
+    _refuse_unused(sweep, {variant.method for variant in variants})
     return tuple(dict.fromkeys(variants))
+
+
+def _refuse_unused(sweep: dict[str, list[str]], method_names: Iterable[str]) -> None:
+    """Raise UserError for a setting that none of the methods has."""
+    settings = {n for method in method_names for n in list_settings(methods.load(method).Config)}
+    unused = [name for name in sweep if old_names.present_setting(name, settings) not in settings]
+    if unused:
+        cause = f"none of these methods has a setting {', '.join(sorted(unused))}"
+        raise UserError(cause, suggest(unused[0], sorted(settings)))
 
 
 def _can_run(method: str, backbone: str, missing: dict[str, str]) -> bool:
@@ -168,9 +174,10 @@ def _parse_method(text: str) -> tuple[str, bool]:
 
 def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple[str, str], ...]]:
     """Return every combination of the sweep's settings that a method has. Raise UserError for invalid values."""
-    names = {f.name for f in dataclasses.fields(config)}
-    choices = [[(key, value) for value in sweep[key]] for key in sweep if key in names]
+    settings = list_settings(config)
+    sweep = old_names.rename_settings(sweep, {n: s.choices for n, s in settings.items()})
+    choices = [[(key, value) for value in sweep[key]] for key in sweep if key in settings]
     combinations = list(itertools.product(*choices))
-    for settings in combinations:
-        configure(config, {}, None, dict(settings))
+    for combination in combinations:
+        configure(config, {}, None, dict(combination))
     return combinations

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
+from ..base.old_names import rename_case
 from .datasets.base import FILES, Case, file_name, is_box
 from .plan import Variant
 
@@ -15,12 +16,12 @@ VARIANT = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [
 CASE: dict[Any, Any] = {
     "name": TEXT,
     "clip": TEXT,
-    "source": TEXT,
-    "target": TEXT,
+    "source_prompt": TEXT,
+    "target_prompt": TEXT,
     "kind": TEXT,
     "group": TEXT,
     "mask": OPTIONAL_TEXT,
-    "local": TEXT,
+    "object_prompt": TEXT,
     "truth": OPTIONAL_TEXT,
     "scene": (list, type(None)),
 }
@@ -70,11 +71,20 @@ def _read(file: Path, shape: dict) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text())
+        record = _rename_cases(json.loads(file.read_text()))
         _check(record, shape, "the record")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error})", "delete it and run again") from error
     return record
+
+
+def _rename_cases(record: Any) -> Any:
+    """Return a record whose cases have their present keys, where release 0.1 wrote it."""
+    cases = record.get("cases") if isinstance(record, dict) else None
+    if not isinstance(cases, list):
+        return record
+    renamed = [rename_case(c, notify=False) if isinstance(c, dict) else c for c in cases]
+    return record | {"cases": renamed}
 
 
 def _check(value: Any, shape: Any, where: str) -> None:

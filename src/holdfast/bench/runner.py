@@ -185,9 +185,9 @@ def _clip_pair(case: Case, edited: Path) -> ClipPair:
         edited=str(edited),
         mask=case.mask,
         truth=case.truth,
-        source_prompt=case.source,
-        target_prompt=case.target,
-        object_prompt=case.local,
+        source_prompt=case.source_prompt,
+        target_prompt=case.target_prompt,
+        object_prompt=case.object_prompt,
         judge=make_case_judge(case),
     )
 

@@ -72,7 +72,7 @@ def _page_trials(folder: Path, trials: list[Trial]) -> list[dict]:
                 f"would be larger than {PAGE_BYTES // 2**20} MB"
             )
             break
-        entries.append({"id": len(entries), "target": trial.case.target, **clips})
+        entries.append({"id": len(entries), "target": trial.case.target_prompt, **clips})
     return entries
 
 

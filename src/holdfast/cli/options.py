@@ -44,7 +44,8 @@ def task_parameters() -> list[inspect.Parameter]:
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
-    limits = f" ({setting.takes})" if str(setting.range) else ""
+    values = setting.takes.removesuffix(", or none")  # a flag that is left out is none
+    limits = f" ({values})" if str(setting.range) else ""
     text = setting.description + limits
     name, takes = setting.name, plain_type(setting)
     default = inspect.Parameter.empty if setting.default is REQUIRED else setting.default

@@ -13,12 +13,12 @@ FILES = ("clip", "mask", "truth")  # fields of a case
 class Case:
     name: str  # unique in the dataset, and valid as a file name
     clip: str
-    source: str  # prompts
-    target: str
+    source_prompt: str
+    target_prompt: str
     kind: str = ""  # of edit: colour, shape, ...
     group: str = ""  # of clip: a difficulty, a part of the dataset
     mask: str | None = None  # of the edited object: a file, or a box x,y,w,h
-    local: str = ""  # prompt of the edited object alone
+    object_prompt: str = ""  # of the edited object alone
     truth: str | None = None  # the true result
     scene: tuple[int, str, str] | None = None  # shapeworld: seed, kind, set
 

@@ -74,12 +74,12 @@ def _make_case(root: Path, number: int, index: int, record: dict[str, str]) -> C
     return Case(
         name=file_name(f"{number}-{index:03d}-{video}"),
         clip=_find_clip(root, video),
-        source=_strip_brackets(record["source_prompt"]),
-        target=_strip_brackets(record["target_prompt"]),
+        source_prompt=_strip_brackets(record["source_prompt"]),
+        target_prompt=_strip_brackets(record["target_prompt"]),
         kind=TYPES[number],
         group=f"edit{number}",
         mask=str(masks) if masks.is_dir() else None,
-        local=" ".join(edited_words).strip(),
+        object_prompt=" ".join(edited_words).strip(),
     )
 
 

@@ -1,7 +1,8 @@
 """A user's own edits: `folder:FILE.jsonl` (or FILE.jsonl), one edit a line, paths relative to the file's folder.
 
-{"clip": "jeep.mp4", "source": "a silver jeep", "target": "a red jeep", "mask": "jeep.png", "local": "a red jeep"}
-clip, source and target are required; name, kind, group, mask (a file or a box x,y,w,h), local and truth are optional.
+{"clip": "jeep.mp4", "source_prompt": "a silver jeep", "target_prompt": "a red jeep", "object_prompt": "a red jeep"}
+clip, source_prompt and target_prompt are required; name, kind, group, mask (a file or a box x,y,w,h), object_prompt (of
+the edited object alone) and truth are optional.
 """
 
 import dataclasses
@@ -10,9 +11,11 @@ from typing import Any
 
 from ...base.errors import UserError
 from ...base.files import parse_json
+from ...base.names import suggest
+from ...base.old_names import rename_case
 from .base import FILES, Case, file_name, is_box, require_path
 
-REQUIRED = ("clip", "source", "target")
+REQUIRED = ("clip", "source_prompt", "target_prompt")
 
 
 def cases(selection: str, folder: Path, limit: int | None) -> list[Case]:
@@ -52,11 +55,12 @@ def _parse_record(text: str, where: str) -> dict[str, Any]:
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
     if not isinstance(record, dict) or any(not isinstance(v, str) for v in record.values()):
         raise UserError(f"{where} is not a JSON object of texts")
+    record = rename_case(record)
     unknown = set(record) - set(known)
     if unknown:
         raise UserError(
             f"{where}: there is no key {', '.join(sorted(unknown))}",
-            f"the keys are: {', '.join(known)}",
+            suggest(min(unknown), known),
         )
     absent = [k for k in REQUIRED if not record.get(k)]
     if absent:

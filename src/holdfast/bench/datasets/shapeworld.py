@@ -53,13 +53,13 @@ def _make_case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
     return Case(
         name=title,
         clip=str(place / "source.mkv"),
-        source=edit.source.caption(),
-        target=edit.target.caption(),
+        source_prompt=edit.source.caption(),
+        target_prompt=edit.target.caption(),
         kind=kind,
         group=name,
         # a backdrop covers the whole frame
         mask=None if edit.actor is None else str(place / "mask.mkv"),
-        local=_object_prompt(edit),
+        object_prompt=_object_prompt(edit),
         truth=str(place / "truth.mkv"),
         scene=(seed, kind, name),
     )
