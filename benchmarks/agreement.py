@@ -117,7 +117,7 @@ def score_edits(folder: Path, backbone: Backbone, chosen: list[Case]) -> list[di
         prompts = (edit.source.caption(), edit.target.caption())
         conditions = [backbone.condition(Prompt(text)) for text in prompts]
         z = latents["after"]
-        value = agreement.score(backbone, z, *conditions, z.shape[2], case.seed)
+        value = agreement.score(backbone.field, z, *conditions, z.shape[2], case.seed)
         found.append(row | {"score": value})
     return found
 
