@@ -66,6 +66,9 @@ WRONG = [
     ({"codec": "foo"}, "codec is 'foo': use auto, h264"),
     ({"crf": -5}, "crf is -5: use a whole number between 0 and 63"),
     ({"mask": ""}, "mask is empty"),
+    ({"input": "a\0.mp4"}, "use a path that a file can have"),
+    ({"mask": "\ud800.png"}, "use a path that a file can have"),
+    ({"keyframes": ["3=a\0.png"]}, "use a path that a file can have"),
 ]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from ..base.schema import Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
 
+PATH_FIELDS = ("input", "output", "weights", "image_model", "first_frame", "keyframes", "mask")
 # Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
@@ -129,6 +131,10 @@ class EditTask:
     def __post_init__(self) -> None:
         if self.mask is not None and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
+        for name in PATH_FIELDS:
+            value = getattr(self, name) or ""
+            if not _can_be_path("".join(value)):
+                raise UserError(f"{name} is {value!r}", "use a path that a file can have")
         for text in (self.source_prompt, self.target_prompt, self.negative, *self.words):
             # A command line has surrogates in place of bytes that are no UTF-8.
             if any("\ud800" <= c <= "\udfff" for c in text):
@@ -221,6 +227,13 @@ class EditTask:
         data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
         return _hash(data)
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # a surrogate, which JSON allows
+        return False
 
 
 def file_stamp(path: str | Path) -> str:
