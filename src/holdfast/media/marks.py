@@ -100,7 +100,7 @@ def parse_marks(text: str | Path, clip: video.Clip, kind: str = "") -> tuple[int
         return frame, _point_marks(points, clip.size)
     if kind in ("", "brush"):
         return frame, Marks(brush=read_brush(rest, clip.size))
-    raise UserError(f"{str(text)!r} has another form", FORMS[kind])
+    raise UserError(f"{str(text)!r} cannot be read", FORMS[kind])
 
 
 def _parse_points(text: str) -> list[re.Match[str]]:
