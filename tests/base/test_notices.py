@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from holdfast.base.notices import Notice, warn_user, with_notices
+from holdfast.pipeline.task import EditTask
 
 
 def noting(name, count=3, fail=False):
@@ -32,6 +33,12 @@ def test_a_note_comes_before_the_event_that_gave_it_and_before_an_error():
 def test_elsewhere_a_note_is_a_warning():
     with pytest.warns(Notice, match="alone"):
         warn_user("alone")
+
+
+def test_a_warning_names_the_line_of_the_caller_and_not_one_of_this_package():
+    with pytest.warns(Notice, match="source is now called") as caught:
+        EditTask(input="a.mp4", output="b.mp4", source="a ball")
+    assert caught[0].filename == __file__
 
 
 def test_runs_beside_each_other_keep_their_notes_apart_and_leave_the_filters():

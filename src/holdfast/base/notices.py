@@ -1,6 +1,7 @@
 """Notices: what a user should know about a run and cannot see in its result. The manifest keeps them."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ class Notice(UserWarning):
     """A warning for the user, not for developers."""
 
 
+PACKAGE = __name__.partition(".")[0]
 _collecting: ContextVar[list[str] | None] = ContextVar("collecting", default=None)
 
 
@@ -17,9 +19,17 @@ def warn_user(text: str) -> None:
     """Give the user a notice: an event of the running edit, which its manifest keeps; outside an edit, a warning."""
     collected = _collecting.get()
     if collected is None:
-        warnings.warn(text, Notice, stacklevel=3)
+        warnings.warn(text, Notice, stacklevel=_caller_level())
     else:
         collected.append(text)
+
+
+def _caller_level() -> int:
+    """Return the `stacklevel` at which a warning of `warn_user` names the first line outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 @contextlib.contextmanager
