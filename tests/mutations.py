@@ -1227,6 +1227,10 @@ MUTATIONS = [
             'z = inputs.blend_outside(z, state[f"inverted{paired}"] if paired else inputs.latent)',
             "pass",
         ),
+    ),
+    *of(
+        "methods/i2vedit/segment.py",
+        "tests/methods/test_i2vedit.py",
         ("if paired else inputs.latent", "if paired else latent"),
     ),
     *of(

@@ -151,6 +151,23 @@ def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, 
         assert torch.equal((rest or [saved])[-1].z, whole[-1].z), at
 
 
+def test_outside_a_mask_is_the_clip_itself_and_not_the_perturbed_one(backbone, given):
+    """Flat frames are inverted with noise (SARP), which must not remain in the result."""
+    frames = [torch.full((3, 32, 32), 0.5)] * 3
+    pixels = dataclasses.replace(given.pixels, frames=lambda: frames)
+    mask = torch.zeros(1, 1, 3, *given.latent.shape[3:])
+    mask[..., :2] = 1
+    flat = dataclasses.replace(
+        given, latent=backbone.encode(frames), pixels=pixels, mask=mask, segments=()
+    )
+    cfg = dataclasses.replace(QUICK, sarp=0.5)
+    perturbed, _ = conditions.inversion_inputs(flat, cfg)
+    outside = mask.expand_as(flat.latent) == 0
+    assert not torch.equal(perturbed[outside], flat.latent[outside])
+    z = last(i2vedit.edit(backbone.field, flat, cfg))
+    assert torch.equal(z[outside], flat.latent[outside])
+
+
 def test_a_mask_holds_the_outside_of_every_clip(backbone, given):
     mask = torch.zeros(1, 1, *given.latent.shape[2:])
     mask[..., :2] = 1
