@@ -268,7 +268,7 @@ MUTATIONS = [
     ),
     *of(
         "pipeline/metering.py",
-        WALK,
+        "tests/methods/test_i2vedit.py",
         ("self._segment[:, :, begin - end :]", "step.z[:, :, begin:end]"),
     ),
     *of(
@@ -1113,12 +1113,11 @@ MUTATIONS = [
         ('extra.get("first", session.first_frame)', "session.first_frame"),
     ),
     *of(
-        "pipeline/helper_models.py",
+        "pipeline/in_memory.py",
         EDITING,
         (
-            "return registry.load_backbone(*_load_arguments(choice.name, choice.weights, backbone))",
-            'return globals().setdefault("_kept", registry.load_backbone(*_load_arguments('
-            "choice.name, choice.weights, backbone)))",
+            "load_helper(job.plan.first_frame_model, backbone)",
+            'globals().setdefault("_kept", load_helper(job.plan.first_frame_model, backbone))',
         ),
     ),
     *of(

@@ -37,10 +37,10 @@ def test_old_flags_are_renamed_but_not_values():
 
 
 def test_an_old_setting_is_the_one_of_its_new_names_that_the_method_has():
-    choices = {"sigma_min": (), "schedule": ("native", "karras")}
+    choices = {"timestep_min": (), "schedule": ("native", "karras")}
     with pytest.warns(Notice) as caught:
         renamed = old_names.rename_settings({"low": "0.1", "grid": "own"}, choices)
-    assert renamed == {"sigma_min": "0.1", "schedule": "native"}
+    assert renamed == {"timestep_min": "0.1", "schedule": "native"}
     assert len(caught) == 3
     still = {"grid": ("own", "karras")}
     assert old_names.rename_settings({"grid": "own"}, still) == {"grid": "own"}

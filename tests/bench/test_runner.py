@@ -160,13 +160,13 @@ def test_a_sweep_over_an_old_name_is_one_over_the_present_name():
     assert {str(warning.message).split(";")[0] for warning in caught} == {
         "grid is now called schedule",
         "schedule=own is now called schedule=native",
-        "low is now called sigma_min",
+        "low is now called timestep_min",
     }
     assert [r.label for r in rows] == [
         "flowedit schedule=native on shapeworld-wan",
         "flowedit schedule=euler on shapeworld-wan",
-        "sds schedule=native sigma_min=20 on shapeworld-wan",
-        "sds schedule=euler sigma_min=20 on shapeworld-wan",
+        "sds schedule=native timestep_min=20 on shapeworld-wan",
+        "sds schedule=euler timestep_min=20 on shapeworld-wan",
     ]
 
 

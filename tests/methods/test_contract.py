@@ -46,6 +46,11 @@ BRANCHES = {
     "i2vedit": ["src+", "tgt+", "tgt-"],
 }
 STEPS = 3
+ALL_SETTINGS = {
+    field.name
+    for name in methods.names()
+    for field in dataclasses.fields(methods.load(name).Config)
+}
 STAGES = {
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
@@ -104,6 +109,7 @@ class Case:
         return self.given.latent
 
     def config(self, **settings):
+        assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 2, "n_worst": 1}
         wanted |= {"tuning_steps": STEPS, "rank": 2} | settings

@@ -36,7 +36,7 @@ def run(name, given=GIVEN, field=None, **settings):
 
 
 def level(cfg, i):
-    t = keyed_integer(0, i, cfg.sigma_min, cfg.sigma_max)
+    t = keyed_integer(0, i, cfg.timestep_min, cfg.timestep_max)
     return Gaussian().sigmas(1000)[1000 - t]
 
 
@@ -79,8 +79,8 @@ def test_strength_is_the_share_of_the_iterations_that_are_done():
     module = methods.load("dds")
     cfg = module.Config(**PLAIN, steps=8, strength=0.5)
     assert [s.index for s in module.edit(as_field(Gaussian()), GIVEN, cfg)] == [5, 6, 7, 8]
-    with pytest.raises(ValueError, match="choose sigma_min below sigma_max"):
-        module.Config(sigma_min=100, sigma_max=100)
+    with pytest.raises(ValueError, match="choose timestep_min below timestep_max"):
+        module.Config(timestep_min=100, timestep_max=100)
 
 
 def test_sds_keeps_what_dds_subtracts():

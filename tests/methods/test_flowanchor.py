@@ -13,7 +13,7 @@ from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Conditioning, Prompt
 
 from .analytic import last
-from .test_contract import Case
+from .test_contract import STEPS, Case
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 
@@ -31,7 +31,7 @@ def test_beta_zero_is_stock_attention_bit_for_bit(case):
 def test_gamma_zero_and_one_frame_leave_the_signal(case):
     flowedit = methods.load("flowedit")
     guidance = {"source_guidance": 2.0, "target_guidance": 4.0}
-    cfg = flowedit.Config(steps=4, strength=1.0, timesteps="whole", **guidance)
+    cfg = flowedit.Config(steps=STEPS, strength=1.0, timesteps="whole", **guidance)
     plain = last(flowedit.edit(case.backbone.field, case.given, cfg))
     assert torch.equal(last(case.steps(case.config(gamma=0.0, **guidance))), plain)
     one = Case("flowanchor", case.backbone, frames=1)
@@ -42,8 +42,8 @@ def test_gamma_zero_and_one_frame_leave_the_signal(case):
 def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypatch):
     sites = []
     monkeypatch.setattr(RefinementRule, "__call__", lambda self, site, q, k, v: sites.append(site))
-    levels = case.backbone.sigmas(4)
-    for by, count in (("sigma", sum(s >= 0.6 for s in levels[:4])), ("step", 2)):
+    levels = case.backbone.sigmas(STEPS)
+    for by, count in (("sigma", sum(s >= 0.6 for s in levels[:STEPS])), ("step", 2)):
         sites.clear()
         last(case.steps(case.config(tau_by=by), mask=case.part()))
         layers = len(case.backbone.transformer.blocks)
@@ -135,7 +135,7 @@ def test_the_refinement_runs_in_bfloat16(tiny_wan):
     results = []
     for backbone in (tiny_wan, half):
         with attention.use_rule(
-            backbone, RefinementRule(mask, condition, Config()), RefinementRule.where
+            backbone, RefinementRule(mask, condition, Config()), RefinementRule.applies_to
         ):
             results.append(backbone.velocity(z, 0.7, condition, branch="tgt+"))
     assert torch.allclose(*results, atol=0.05)
@@ -160,5 +160,5 @@ def test_cut_keeps_latents_outside_the_mask(case):
     mask = case.part()
     outside = mask.expand_as(case.source) == 0
     for cut in (True, False):
-        edited = last(case.steps(case.config(cut=cut), mask=mask))
+        edited = last(case.steps(case.config(mask_velocity=cut), mask=mask))
         assert torch.equal(edited[outside], case.source[outside]) == cut

@@ -29,8 +29,8 @@ ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,
     "flow": 0.5,
-    "sigma_min": 1,
-    "sigma_max": 1000,
+    "timestep_min": 1,
+    "timestep_max": 1000,
 }  # the ends of what settings allow
 
 

@@ -29,7 +29,7 @@ from .settings import SamplingConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEDULE_STEPS = 1000  # the unit of sigma_min and sigma_max, whatever the model's own time
+SCHEDULE_STEPS = 1000  # timestep_min and timestep_max count these, whatever the model's own time
 
 
 @settings_class
@@ -41,11 +41,11 @@ class DistillationConfig(SamplingConfig):
     )
     strength: Share = Field(default=1.0, description="share of the iterations that are run")
     guidance: Guidance = Field(default=7.5, description="omega, of both branches")
-    sigma_min: Annotated[int, Range(1, 999)] = Field(
-        default=50, description="lowest noise level that is drawn, in thousandths of the schedule"
+    timestep_min: Annotated[int, Range(1, 999)] = Field(
+        default=50, description="lowest timestep that is drawn, of 1000"
     )
-    sigma_max: Annotated[int, Range(2, 1000)] = Field(
-        default=949, description="end of the noise levels that are drawn, not included"
+    timestep_max: Annotated[int, Range(2, 1000)] = Field(
+        default=949, description="end of the timesteps that are drawn, not included"
     )
     learning_rate: Number = Field(default=0.1, description="eta, of plain gradient descent")
     gradient_scale: Literal["plain", "pixels"] = Field(
@@ -59,10 +59,10 @@ class DistillationConfig(SamplingConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.sigma_min >= self.sigma_max:
+        if self.timestep_min >= self.timestep_max:
             raise UserError(
-                f"sigma_min is {self.sigma_min}, and sigma_max is {self.sigma_max}",
-                "choose sigma_min below sigma_max",
+                f"timestep_min is {self.timestep_min}, and timestep_max is {self.timestep_max}",
+                "choose timestep_min below timestep_max",
             )
 
     def step_size(self, z: Tensor) -> float:
@@ -125,5 +125,7 @@ def draw_samples(
     field = choose_timesteps(field, config)
     first = config.steps - round(config.strength * config.steps)
     for i in remaining_steps(resume, "edit", first, config.steps):
-        sigma = sigmas[SCHEDULE_STEPS - keyed_integer(seed, i, config.sigma_min, config.sigma_max)]
+        sigma = sigmas[
+            SCHEDULE_STEPS - keyed_integer(seed, i, config.timestep_min, config.timestep_max)
+        ]
         yield i, NoiseSample(field, sigma, keyed_noise(x, seed, i), config.guidance)
