@@ -931,7 +931,7 @@ MUTATIONS = [
     *of(
         "sampling/distillation.py",
         DISTILL,
-        ("sigmas[SCHEDULE_STEPS - keyed_integer", "sigmas[keyed_integer"),
+        ("SCHEDULE_STEPS - keyed_integer", "keyed_integer"),
         ("cells = z[0, 0, 0].numel()", "cells = z.numel()"),
         ("self.eps[:, :, list(frames)]", "self.eps[:, :, : len(frames)]"),
     ),
