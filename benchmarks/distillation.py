@@ -201,7 +201,11 @@ def print_curve(measure_scenes: MeasureScenes, settings: dict, methods: list[str
 
 
 SEARCH_VALUES = {
-    "dds": {"guidance": (1.5, 2.0, 3.0, 4.0), "timestep_min": (50, 200), "timestep_max": (700, 949)},
+    "dds": {
+        "guidance": (1.5, 2.0, 3.0, 4.0),
+        "timestep_min": (50, 200),
+        "timestep_max": (700, 949),
+    },
     "assd": {
         "smoothing": (0.0, 0.08, 0.165),
         "smooth_target": ("prediction", "residual"),

@@ -18,6 +18,7 @@ from holdfast.models.base import Backbone, Conditioning, Prompt
 from holdfast.models.checkpoint import Checkpoint
 from holdfast.models.family import Family
 from holdfast.models.spec import BackboneSpec
+from holdfast.sampling.field import Branch
 
 NAME = "toy-colours"
 COLOURS = {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.7, 0.1), "blue": (0.1, 0.1, 0.8)}
@@ -86,9 +87,9 @@ class ToyColours(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
         """Return the expected `noise - clean` at `z = (1 - sigma) clean + sigma noise`.
@@ -96,7 +97,7 @@ class ToyColours(Backbone):
         Clean pixels are Gaussian with mean m and standard deviation STD, so z is Gaussian too, and both expectations
         are linear in z.
         """
-        mean = condition.for_branch(branch).to(z)
+        mean = conditioning.for_branch(branch).to(z)
         variance = (1 - sigma) ** 2 * STD**2 + sigma**2
         residual = (z - (1 - sigma) * mean) / variance
         noise, clean = sigma * residual, mean + (1 - sigma) * STD**2 * residual

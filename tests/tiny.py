@@ -56,7 +56,9 @@ def wan() -> Wan:
         vocab_size=len(tokenizer),
         dropout_rate=0.0,
     )
-    model = BackboneSpec("tiny", 0, fps=8, train_pixels=32 * 32, train_frames=13, capabilities=CAPABILITIES)
+    model = BackboneSpec(
+        "tiny", 0, fps=8, train_pixels=32 * 32, train_frames=13, capabilities=CAPABILITIES
+    )
     return Wan(transformer, vae, UMT5EncoderModel(text), tokenizer, 3.0, model, "tiny")
 
 
@@ -187,7 +189,9 @@ def stable_video(vae: nn.Module | None = None) -> StableVideo:
         patch_size=56,
         projection_dim=TEXT,
     )
-    model = BackboneSpec("tiny", 0, fps=8, train_pixels=32 * 32, train_frames=10, capabilities=SVD_CAPABILITIES)
+    model = BackboneSpec(
+        "tiny", 0, fps=8, train_pixels=32 * 32, train_frames=10, capabilities=SVD_CAPABILITIES
+    )
     encoder, processor = CLIPVisionModelWithProjection(vision), CLIPImageProcessorPil()
     return StableVideo(network, vae or image_vae(), encoder, processor, None, model, "tiny")
 
@@ -212,7 +216,8 @@ def latent_diffusion(network: Raw) -> LatentDiffusion:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = BackboneSpec("tiny", 0, 8, 32 * 32, train_frames=10, capabilities=unet_capabilities(network.attention_hooks))
+    capabilities = unet_capabilities(network.attention_hooks)
+    model = BackboneSpec("tiny", 0, 8, 32 * 32, train_frames=10, capabilities=capabilities)
     encoder = CLIPTextModel(text)
     return LatentDiffusion(network.network, vae, encoder, tokenizer, None, model, "tiny")
 

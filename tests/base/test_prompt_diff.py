@@ -36,7 +36,9 @@ from tests.patience import PATIENCE
     ],
 )
 def test_words_that_differ(source, target, gone, new):
-    assert prompt_diff.compare_prompts(source, target) == prompt_diff.Change(tuple(gone), tuple(new))
+    assert prompt_diff.compare_prompts(source, target) == prompt_diff.Change(
+        tuple(gone), tuple(new)
+    )
 
 
 def test_a_target_that_only_loses_words_warns():
@@ -45,7 +47,9 @@ def test_a_target_that_only_loses_words_warns():
     with pytest.warns(UserWarning, match="only leaves out 'red'"):
         prompt_diff.warn_about_change(change, "a red ball")
     with pytest.warns(UserWarning, match="differ in no word"):
-        prompt_diff.warn_about_change(prompt_diff.compare_prompts("a red ball", "A red ball!"), "a red ball")
+        prompt_diff.warn_about_change(
+            prompt_diff.compare_prompts("a red ball", "A red ball!"), "a red ball"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert prompt_diff.warn_about_change(
@@ -75,7 +79,9 @@ def test_a_word_that_occurs_twice_is_the_one_that_differs_or_both_with_a_warning
         "a red box and a red ball", "a red box and a green box", ["box"]
     ).target == (6,)
     with pytest.warns(UserWarning, match="'box' occurs 2 times"):
-        assert prompt_diff.compare_prompts("a box and a box", "a box and a box", ["box"]).target == (1, 4)
+        assert prompt_diff.compare_prompts(
+            "a box and a box", "a box and a box", ["box"]
+        ).target == (1, 4)
 
 
 def test_long_prompts_are_compared_quickly_and_well_where_little_changes(monkeypatch):

@@ -66,9 +66,11 @@ def test_no_punctuation_mark_and_no_quote_of_unicode_is_a_word():
     marks = [c for c in map(chr, range(0x11000)) if unicodedata.category(c)[0] == "P"]
     assert len(marks) > 500
     for mark in marks:
-        assert prompt_diff.folded_words(f"a {mark} red{mark} {mark}ball{mark}") == ["a", "red", "ball"], (
-            mark
-        )
+        assert prompt_diff.folded_words(f"a {mark} red{mark} {mark}ball{mark}") == [
+            "a",
+            "red",
+            "ball",
+        ], mark
 
 
 def test_named_words_are_found_in_whatever_form_they_are_typed():

@@ -54,7 +54,9 @@ def test_what_is_seen_through_stays_so(case, tmp_path):
     path = tmp_path / result
     assert not any("alpha" in text for text in video.losses(path, clip, chosen))
     pictures = (
-        video.OutputFrame(lambda rgb=rgb: rgb, own, 255 - rgb if rgb.dtype == np.uint8 else rgb, ones)
+        video.OutputFrame(
+            lambda rgb=rgb: rgb, own, 255 - rgb if rgb.dtype == np.uint8 else rgb, ones
+        )
         for own, rgb in zip(video.read_stored(clip), video.read(clip), strict=True)
         for ones in [np.ones(rgb.shape[:2], np.float32)]
     )
@@ -73,7 +75,9 @@ def test_what_cannot_hold_it_says_so_and_a_background_is_laid_behind(tmp_path):
     first = next(video.read(laid))
     assert first[0, -1].tolist() == [255, 0, 0]
     assert first[0, 0, 0] < 10
-    video.write(tmp_path / "b.mp4", laid, (video.OutputFrame(lambda f=f: f) for f in video.read(laid)))
+    video.write(
+        tmp_path / "b.mp4", laid, (video.OutputFrame(lambda f=f: f) for f in video.read(laid))
+    )
     assert next(video.read(video.probe(tmp_path / "b.mp4")))[0, -1, 0] > 240
     with pytest.raises(ValueError, match="is not a colour"):
         video.apply_input_options(clip, False, "sky")
@@ -112,7 +116,9 @@ def test_interlaced_clips_are_kept_as_such_or_become_whole_frames(first, make_cl
     frames = list(video.read(whole))
     assert len(frames) == clip.frames
     video.write(
-        tmp_path / "c.mp4", whole, (video.OutputFrame(None, own) for own in video.read_stored(whole))
+        tmp_path / "c.mp4",
+        whole,
+        (video.OutputFrame(None, own) for own in video.read_stored(whole)),
     )
     assert video.probe(tmp_path / "c.mp4").field_order == ""
 

@@ -123,7 +123,9 @@ def test_promises_are_of_the_container(make_clip, tmp_path):
     (said,) = video.losses(tmp_path / "b.gif", clip)
     assert said == "b.gif cannot hold the source's audio, which is left out"
     fast = video.probe(make_clip("fast.mp4", rate=240))
-    assert "of its frames have the time of the one before" in video.losses(tmp_path / "b.gif", fast)[0]
+    assert (
+        "of its frames have the time of the one before" in video.losses(tmp_path / "b.gif", fast)[0]
+    )
 
 
 def test_a_tag_that_is_not_utf8_is_read_with_a_mark_and_named(tmp_path):

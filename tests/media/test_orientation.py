@@ -47,7 +47,9 @@ def test_the_picture_is_upright_and_the_matrix_is_written_back(way, tmp_path):
     assert stored.shape[:2] == SIZE[::-1]
     assert np.array_equal(clip.orientation.apply(stored), upright)
     for name in ("b.mp4", "b.mov", "b.mkv", "b.webm"):
-        video.write(tmp_path / name, clip, (video.OutputFrame(None, f) for f in video.read_stored(clip)))
+        video.write(
+            tmp_path / name, clip, (video.OutputFrame(None, f) for f in video.read_stored(clip))
+        )
         picture, found = as_decoded(tmp_path / name)
         assert found == clip.orientation
         assert np.abs(shown_by(way, picture).astype(int) - want).mean() < 3

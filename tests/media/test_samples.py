@@ -88,7 +88,9 @@ def test_lossless_keeps_every_sample_outside(case, make_clip, tmp_path):
 def test_untouched_frames_are_the_sources_whatever_is_in_them(make_clip, tmp_path):
     source = make_clip(frames=3)
     clip = video.probe(source)
-    untouched = (video.OutputFrame(None, own) for own in video.read_stored(clip))  # never asked for RGB
+    untouched = (
+        video.OutputFrame(None, own) for own in video.read_stored(clip)
+    )  # never asked for RGB
     video.write(tmp_path / "out.mp4", clip, untouched, codec="lossless")
     for one, other in zip(planes(source)[1], planes(tmp_path / "out.mp4")[1], strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

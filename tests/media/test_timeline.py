@@ -59,7 +59,9 @@ def test_where_a_file_begins():
     tick = Fraction(1, 1000)
     assert timeline.time_origin(80, tick, [Fraction(0)]) == 0
     assert timeline.time_origin(36_000_040, tick, [Fraction(36_000)]) == 36_000
-    assert timeline.time_origin(36_000_000, tick, [Fraction(0)]) == 0  # its sound plays from the start
+    assert (
+        timeline.time_origin(36_000_000, tick, [Fraction(0)]) == 0
+    )  # its sound plays from the start
     assert timeline.time_origin(-500, tick, [Fraction(-1, 4)]) == Fraction(-1, 2)
 
 

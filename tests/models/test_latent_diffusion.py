@@ -286,6 +286,8 @@ def test_an_embedded_model_makes_the_same_here_as_in_diffusers_own_pipeline(name
 
     z = noise * whole(levels[0])
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(backbone.field, z, sigma, condition, "tgt", 4.0)
+        z = z + (sigma_next - sigma) * guided_velocity(
+            backbone.field, z, sigma, condition, "tgt", 4.0
+        )
     ours = torch.cat(list(backbone.decode(z)))
     assert torch.allclose(ours, theirs, atol=2e-3)

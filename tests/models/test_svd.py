@@ -267,7 +267,9 @@ def test_the_same_clip_here_as_in_diffusers_own_pipeline(made, backbone, tmp_pat
     s = spec.edm_from_sigma(levels[0])
     z = spec.latent_from_edm(noise.transpose(1, 2) * math.hypot(1, s), s)
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(loaded.field, z, sigma, ours, "tgt", (1.0, 3.0))
+        z = z + (sigma_next - sigma) * guided_velocity(
+            loaded.field, z, sigma, ours, "tgt", (1.0, 3.0)
+        )
     assert torch.allclose(torch.cat(list(loaded.decode(z))), theirs, atol=2e-3)
     with pytest.raises(ValueError, match="holds a StableVideoDiffusionPipeline, not a WanPipeline"):
         registry.describe_backbone("wan2.1-1.3b", str(folder))

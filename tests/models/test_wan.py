@@ -249,5 +249,7 @@ def test_the_embedded_model_samples_what_diffusers_own_pipeline_samples(shapewor
         noise,
     )
     for sigma, sigma_next in itertools.pairwise(levels):
-        z = z + (sigma_next - sigma) * guided_velocity(shapeworld.field, z, sigma, condition, "tgt", 3.0)
+        z = z + (sigma_next - sigma) * guided_velocity(
+            shapeworld.field, z, sigma, condition, "tgt", 3.0
+        )
     assert torch.allclose(torch.cat(list(shapeworld.decode(z))), theirs, atol=2e-3)

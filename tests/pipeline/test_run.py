@@ -532,7 +532,7 @@ def test_a_long_clip_goes_in_windows_and_the_manifest_says_why(task, make_clip, 
     whole = run.edit(task(clip, window=0), tiny_wan)
     assert whole.manifest["plan"]["windows"]["count"] == 1
     assert whole.manifest["evaluations"] * 3 == made.manifest["evaluations"]
-    with pytest.raises(ValueError, match="a window of 1 frames is shorter .* 5 frames or more"):
+    with pytest.raises(ValueError, match=r"a window of 1 frames is shorter .* 5 frames or more"):
         run.edit(task(clip, window=1), tiny_wan)
 
 

@@ -21,7 +21,7 @@ class ClipFormat:
     size_multiple: tuple[int, int] = (1, 1)  # pixels, height and width
     frame_step: int = 1
     frame_offset: int = 1
-    # Names of its schedules of noise levels: "native", then first the one that "native" equals. Empty if they are not known.
+    # Names of its noise schedules: "native", then first the one that "native" equals. Empty if they are not known.
     schedules: tuple[str, ...] = ()
 
     @property

@@ -146,7 +146,9 @@ def _warn_if_stretched(file: video.Clip, clip: video.Clip, source: str | Path) -
     ratio = file.size[0] * clip.size[1] / (file.size[1] * clip.size[0])
     if abs(math.log(ratio)) > ASPECT_TOLERANCE:
         sizes = ["{}x{}".format(*size) for size in (file.size, clip.size)]
-        warn_user(f"the mask {source} is {sizes[0]} and the clip {sizes[1]}: it is stretched to fit")
+        warn_user(
+            f"the mask {source} is {sizes[0]} and the clip {sizes[1]}: it is stretched to fit"
+        )
 
 
 def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:

@@ -14,7 +14,7 @@ from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
-from ..sampling.field import Evaluation, VelocityField, evaluate_in_turn
+from ..sampling.field import Branch, Evaluation, VelocityField, evaluate_in_turn
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
 from .spec import latent_space
@@ -126,9 +126,9 @@ class Backbone(ABC):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
         """Return the velocity `noise - clean` at z and sigma. It is differentiable in z: the caller sets `no_grad`.
@@ -277,12 +277,12 @@ class BackboneWrapper(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        (velocity,) = self.velocities(sigma, [Evaluation(z, condition, branch)], frames)
+        (velocity,) = self.velocities(sigma, [Evaluation(z, conditioning, branch)], frames)
         return velocity
 
     def velocities(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UserError
+from ...sampling.field import Branch
 from ...sampling.noise import keyed_noise
 from .. import loading
 from ..attention.hooks import NetworkCall
@@ -177,15 +178,15 @@ class StableVideo(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
         s = edm_from_sigma(sigma)
         scale = math.hypot(1, s)
         x = latent_to_edm(z, s)
-        prediction = self._predict(x / scale, s, condition.for_branch(branch), branch, frames)
+        prediction = self._predict(x / scale, s, conditioning.for_branch(branch), branch, frames)
         noise = s / scale**2 * x + prediction / scale
         clean = x / scale**2 - s / scale * prediction
         return noise - clean

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
+from ...sampling.field import Branch
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
 from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
@@ -161,12 +162,12 @@ class LatentDiffusion(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        text = condition.for_branch(branch).to(z.device, self.dtype)
+        text = conditioning.for_branch(branch).to(z.device, self.dtype)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
         if not self.takes_images:
             return self._velocity_of_call(z, sigma, text, branch, frames)

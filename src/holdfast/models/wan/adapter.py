@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...base.errors import UserError
 from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
+from ...sampling.field import Branch
 from ...sampling.schedules import flow_sigmas
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
@@ -246,13 +247,13 @@ class Wan(Backbone):
         self,
         z: Tensor,
         sigma: float,
-        condition: Conditioning,
+        conditioning: Conditioning,
         *,
-        branch: str,
+        branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
         transformer = self._denoiser_at(sigma)
-        text = condition.for_branch(branch).to(z.device, self.dtype)
+        text = conditioning.for_branch(branch).to(z.device, self.dtype)
         timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]))
