@@ -145,7 +145,7 @@ MUTATIONS = [
     *of(
         "ui/queue.py",
         "tests/ui/test_queue.py",
-        ("resume=saved_progress(run.task).can_resume()", "resume=False"),
+        ("resume=saved_progress(run.task).choose_resume()", "resume=False"),
         ("shutil.rmtree(folder, ignore_errors=True)\n            raise", "raise"),
         ("if self.uploads not in Path(path).resolve().parents:", "if True:"),
     ),
@@ -1313,7 +1313,7 @@ MUTATIONS = [
         "pipeline/jobs.py",
         "tests/pipeline/test_jobs.py",
         ("if not is_same or", "if"),
-        ("resume = saved_progress(task).can_resume()", "resume = False"),
+        ("resume = saved_progress(task).choose_resume()", "resume = False"),
     ),
     *of(
         "pipeline/jobs.py",

@@ -139,3 +139,13 @@ def test_a_result_that_was_moved_with_its_clip_is_still_done(task, tiny_wan, tmp
         jobs.finished_manifest(task(input=str(there / "clip.mp4"), output=str(there / "out.mp4")))
         is None
     )
+
+
+def test_a_result_of_another_release_is_edited_again_with_a_notice(task, tiny_wan):
+    wanted = task()
+    manifest = jobs.run_job(wanted, tiny_wan)
+    older = {"key": "0", "versions": manifest["versions"] | {"holdfast": "0.1.0"}}
+    write_json(manifest_path(Path(wanted.output)), manifest | older)
+    with pytest.warns(UserWarning, match="was made by Holdfast 0.1.0: it is edited again"):
+        again = jobs.run_job(wanted, tiny_wan)
+    assert again["key"] == manifest["key"]

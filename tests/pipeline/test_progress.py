@@ -90,3 +90,15 @@ def test_the_remaining_steps_of_a_stage():
     assert remaining_steps(Step("edit", 5, 9, z), "invert", 0, 9) == range(0)
     assert initial_state(None, z) == (z, {})
     assert initial_state(Step("edit", 1, 2, z + 1, {"a": z}), z) == (z + 1, {"a": z})
+
+
+def test_a_run_that_resumes_what_it_can_says_that_older_progress_is_not_used(progress):
+    """A batch and the page resume by themselves: they must not start over in silence."""
+    assert not progress.choose_resume()
+    progress.save(STEP)
+    assert progress.choose_resume()
+    tensors, metadata = load_tensors(progress.path)
+    metadata = {k: v for k, v in metadata.items() if k not in ("progress_version", "digest")}
+    save_tensors(progress.path, tensors, metadata | {"version": "0.1.0"})
+    with pytest.warns(UserWarning, match="is progress of another version of Holdfast: the edit st"):
+        assert not progress.choose_resume()

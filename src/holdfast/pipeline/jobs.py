@@ -3,7 +3,9 @@
 import time
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from ..base.errors import UserError
+from ..base.notices import warn_user
 from .events import ProgressCallback
 from .locks import OutputLock, lock_output
 from .manifest import read_manifest
@@ -48,7 +50,8 @@ def run_job(
     try:
         manifest = finished_manifest(task)
         if manifest is None:
-            resume = saved_progress(task).can_resume()
+            _warn_about_older_result(task)
+            resume = saved_progress(task).choose_resume()
             # In a batch the score is not read clip by clip, so its evaluations are saved.
             result = run.edit(
                 task, backbone, resume=resume, on_progress=on_progress, judge_result=False
@@ -58,6 +61,14 @@ def run_job(
     finally:
         lock.release()
     return manifest
+
+
+def _warn_about_older_result(task: EditTask) -> None:
+    """Warn where the output is a result of another release, whose key does not tell whether it is this task's."""
+    output = parse_output(task.output)
+    made_by = read_manifest(manifest_path(output)).get("versions", {}).get("holdfast", __version__)
+    if made_by.split(".")[:2] != __version__.split(".")[:2]:
+        warn_user(f"{output} was made by Holdfast {made_by}: it is edited again")
 
 
 def _wait_for_lock(task: EditTask, on_progress: ProgressCallback | None) -> OutputLock:

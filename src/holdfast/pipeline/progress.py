@@ -78,15 +78,28 @@ class SavedProgress:
 
     def can_resume(self) -> bool:
         """Return whether there is progress of this task that this version can read."""
+        metadata = self._read_metadata()
+        expected = {"key": self.key, "progress_version": PROGRESS_VERSION}
+        return all(metadata.get(name) == value for name, value in expected.items())
+
+    def choose_resume(self) -> bool:
+        """Return `can_resume`, for a run that resumes what it can. Warn about progress of another version."""
+        metadata = self._read_metadata()
+        if metadata and metadata.get("progress_version") != PROGRESS_VERSION:
+            warn_user(
+                f"{self.path} is progress of another version of Holdfast: the edit starts over"
+            )
+        return self.can_resume()
+
+    def _read_metadata(self) -> "Mapping[str, str]":
+        """Return what the file says about itself; nothing if it is missing or damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, "np") as file:
-                metadata = file.metadata() or {}
+                return file.metadata() or {}
         except (SafetensorError, OSError):
-            return False
-        expected = {"key": self.key, "progress_version": PROGRESS_VERSION}
-        return all(metadata.get(name) == value for name, value in expected.items())
+            return {}
 
     def remove(self) -> None:
         """Remove the file, if there is one."""

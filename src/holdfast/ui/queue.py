@@ -277,7 +277,7 @@ class RunQueue:
         run.update_progress("load", 0, 1)
         backbone = self.backbone(run.task)
         events = editing.edit_events(
-            run.task, backbone, resume=saved_progress(run.task).can_resume()
+            run.task, backbone, resume=saved_progress(run.task).choose_resume()
         )
         result = None
         with contextlib.closing(events):
