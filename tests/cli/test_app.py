@@ -362,10 +362,14 @@ def test_every_help_is_shown_with_its_brackets():
             assert "shapeworld[:SETS[/KINDS]],five:FOLDER[/TYPES]orFILE.jsonl" in plain
 
 
-def test_a_bare_list_says_what_there_is_to_list():
-    said = call("list")
-    assert said.exit_code == 2
-    assert "no list is named: choose from methods, backbones" in " ".join(said.stderr.split())
+def test_a_bare_list_shows_the_methods_and_names_the_other_lists():
+    listed = call("list")
+    assert listed.exit_code == 0
+    assert "flowanchor" in listed.stdout
+    assert "METHOD for its settings, or backbones, metrics, datasets, pairs" in listed.stdout
+    assert json.loads(call("list", "--json").stdout) == json.loads(
+        call("list", "methods", "--json").stdout
+    )
 
 
 def test_an_unknown_option_of_a_metric_is_called_one(make_clip):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -11,27 +12,27 @@ from .. import methods
 from .console import report_errors
 
 COMMAND = "download"  # the key of a row's command, which no table may break over lines
-WHAT = "methods, backbones, pairs of both, metrics or datasets; or a method, for its settings."
+WHAT = "methods (the default), backbones, pairs of both, metrics or datasets; or a method, for its settings."
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help=WHAT)] = "",
+    what: Annotated[str, typer.Argument(help=WHAT, show_default=False)] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
     """List methods, backbones, metrics and data sets, or a method's settings."""
     from ..base import names
-    from ..base.errors import UserError
     from ..base.files import as_json
 
     with report_errors():
         tables = list_tables()
-        if not what:
-            raise UserError("no list is named", f"choose from {', '.join(tables)}")
-        rows = tables[names.choose(what, tables, "list")]()
+        rows = tables[names.choose(what or "methods", tables, "list")]()
         if json:
             print(as_json(rows))
         else:
             print_rows(rows)
+            if not what:
+                others = [name for name in tables if name not in ("methods", *rows)]
+                print(f"More: holdfast list METHOD for its settings, or {', '.join(others)}")
 
 
 def print_rows(rows: dict[str, dict]) -> None:
@@ -75,8 +76,8 @@ def _settings_rows(name: str) -> Callable[[], dict[str, dict]]:
     return make_rows
 
 
-def _first_line(module) -> str:
-    return module.__doc__.split("\n")[0]
+def _first_line(module: ModuleType) -> str:
+    return (module.__doc__ or "").split("\n")[0]  # python -OO keeps no docstrings
 
 
 def _method_rows() -> dict:
