@@ -177,6 +177,12 @@ def test_a_list_that_is_wrong_names_the_line(make_clip, tmp_path, line, message)
         datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
 
 
+def test_a_list_that_is_not_utf_8_names_the_line(tmp_path):
+    (tmp_path / "jobs.jsonl").write_bytes(b'\n{"clip": "\xff.mp4"}')
+    with pytest.raises(ValueError, match="line 2 is not JSON: 'utf-8' codec"):
+        datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
+
+
 def test_two_lines_of_one_name_are_refused(make_clip, tmp_path):
     make_clip("jeep.mp4")
     line = json.dumps({"clip": "jeep.mp4", "source_prompt": "a", "target_prompt": "b", "name": "x"})

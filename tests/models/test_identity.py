@@ -114,7 +114,7 @@ def test_a_key_needs_no_weights_and_no_known_backbone():
     assert registry.identify("wan2.1-14b") is None
     assert registry.identify("wan2.1-14") is None
     assert len({key(backbone=name)[0] for name in ("wan2.1-14b", "wan2.1-14", "svd")}) == 3
-    assert len({key(folder)[0] for folder in ("nowhere", "no/where", "x" * 300, "\0")}) == 4
+    assert len({key(folder)[0] for folder in ("nowhere", "no/where", "x" * 300)}) == 3
 
 
 def test_the_key_tells_releases_apart_that_may_give_other_numbers(monkeypatch):

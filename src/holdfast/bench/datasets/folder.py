@@ -23,9 +23,9 @@ def cases(selection: str, folder: Path, limit: int | None) -> list[Case]:
     if not path.is_file():
         raise UserError(f"there is no file {selection}", "give folder:FILE.jsonl")
     found: dict[int, Case] = {}
-    for line, text in enumerate(path.read_text().splitlines(), 1):
-        if text.strip():
-            found[line] = _make_case(path, line, text)
+    for line, raw in enumerate(path.read_bytes().splitlines(), 1):
+        if raw.strip():
+            found[line] = _make_case(path, line, raw)
     lines: dict[str, int] = {}
     for line, case in found.items():
         if case.name in lines:
@@ -36,9 +36,9 @@ def cases(selection: str, folder: Path, limit: int | None) -> list[Case]:
     return list(found.values())
 
 
-def _make_case(path: Path, line: int, text: str) -> Case:
+def _make_case(path: Path, line: int, raw: bytes) -> Case:
     where = f"{path}, line {line}"
-    record = _parse_record(text, where)
+    record = _parse_record(raw, where)
     for key in FILES:
         if record.get(key) and not (key == "mask" and is_box(record[key])):
             record[key] = require_path(path.parent / record[key], where)
@@ -46,10 +46,10 @@ def _make_case(path: Path, line: int, text: str) -> Case:
     return Case(file_name(name), **record)
 
 
-def _parse_record(text: str, where: str) -> dict[str, Any]:
+def _parse_record(raw: bytes, where: str) -> dict[str, Any]:
     """Return a line as texts by key. Raise UserError if it is not a case."""
     try:
-        record = parse_json(text)
+        record = parse_json(raw.decode())  # bytes that are not UTF-8 raise ValueError too
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     known = [f.name for f in dataclasses.fields(Case) if f.name != "scene"]
