@@ -1,4 +1,4 @@
-"""Names: what a package offers, and the name that is meant by what somebody typed."""
+"""Names: what a package offers, and the known name that a typed one means."""
 
 import difflib
 import importlib

@@ -220,9 +220,8 @@ def make_model_choices() -> tuple[gr.Dropdown, gr.Dropdown]:
     present = [name for name in models if has_weights(name)]
     absent = [name for name in models if name not in present]
     choices = [*((n, n) for n in present), *((f"{n} (weights not here)", n) for n in absent)]
-    downloaded = [
-        name for name in present if models[name].download_gb
-    ]  # somebody wants to use them
+    # published weights were downloaded to be used, so they come first
+    downloaded = [name for name in present if models[name].download_gb]
     family = registry.backbones()[EditTask.backbone].specs
     preferred = [*downloaded, *(name for name in family if name in present), *present]
     chosen = next(iter(preferred))

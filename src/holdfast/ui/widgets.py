@@ -46,7 +46,8 @@ def make_widget(setting: Setting, value: Any, lines: int = 1) -> Widget:
     """Return the widget of a setting, with a value: a checkbox, a dropdown, otherwise a text box.
 
     Numbers are typed as text as well. Gradio's sliders and number fields replace a missing or excessive number with
-    another one, so that the page would show a number that nobody typed. A text box is parsed and refused like a flag.
+    another one, so that the page would show a number that the user did not type. A text box is parsed and refused
+    like a flag.
     """
     label: _Label = {
         "label": control_label(setting.name),
