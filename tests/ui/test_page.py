@@ -1,5 +1,6 @@
 """The page in a real browser: what a person does from upload to download, at a desk and on a phone."""
 
+import contextlib
 import json
 import re
 import signal
@@ -21,7 +22,7 @@ from holdfast.shapeworld.demo import to_arrays, write_clip
 from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import sample_edit
 from tests.browser import needs_browser
-from tests.patience import BROWSER, HANG
+from tests.patience import BROWSER, HANG, wait_until
 
 pytestmark = needs_browser
 FEW, MANY = 8, 200  # steps: quick, and enough to stop a run before its end
@@ -85,6 +86,18 @@ def set_steps(page, count):
     page.press("#field-steps input, #field-steps textarea", "Tab")
 
 
+def start_edit(page, folder):
+    """Click Edit until a run exists: Gradio loses a click while it draws the button again."""
+    runs = folder / "runs"
+    before = len(list(runs.glob("*")))
+    for _ in range(10):
+        page.click("#edit")
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: len(list(runs.glob("*"))) > before, seconds=10)
+            return
+    raise AssertionError(f"no run begins: {page.inner_text('#message')}")
+
+
 def painted(page):
     """Paint over the ball below the middle."""
     page.click("#mask-source label:has-text('brush')")
@@ -116,7 +129,7 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     assert re.search(
         r"about \d+ evaluations of the network and \d to score the result, about .* MB", check
     )
-    page.click("#edit")
+    start_edit(page, site[1])
     said(page, "#status", "Done")
     figures = said(page, "#summary", "kept:")
     with page.expect_download() as download:
@@ -148,7 +161,7 @@ def test_a_stopped_run_resumes_at_its_saved_step(browser, site, scene):
     page, _ = opened(browser, site)
     asked(page, scene)
     set_steps(page, MANY)
-    page.click("#edit")
+    start_edit(page, site[1])
     said(page, "#status", f"Edit: [1-9][0-9]* of {MANY}")
     page.click("#cancel")
     said(page, "#status", "Stopped. Progress is saved; press Resume to continue")
