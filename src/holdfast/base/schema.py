@@ -30,7 +30,7 @@ from .names import choose, suggest
 T = TypeVar("T")
 MAX_SHOWN = 200  # characters of a wrong value that a message repeats
 REQUIRED = dataclasses.MISSING  # the default of a setting that must be given
-# strict: texts are read by `read_text` alone, so that True is no number and 3 no text.
+# strict: texts are read by `read_text` alone, so that True is not read as a number, nor 3 as a text.
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -159,7 +159,7 @@ def _by_name(cls: type, arguments: tuple, values: Mapping[str, Any]) -> dict[str
 
 
 def _user_error(cls: type, error: ValidationError, typed: Mapping[str, Any]) -> Exception:
-    """Return the first problem that pydantic found in our words; a problem that is no user's, as it is."""
+    """Return the first problem that pydantic found in our words. Return pydantic's error if the user did not cause it."""
     settings, first = list_settings(cls), error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UserError):  # of __post_init__

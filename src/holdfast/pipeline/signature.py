@@ -98,7 +98,8 @@ def set_signature(function: Callable, arguments: Iterable[str], returns: Any) ->
     names = list(arguments)
     parameters = [_field_parameter(setting) for setting in _ordered_settings()]
     parameters += [_own_parameter(name) for name in names]
-    function.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # pyright: ignore[reportFunctionMemberAccess]  inspect reads it
+    signature = inspect.Signature(parameters, return_annotation=returns)
+    function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]  inspect reads it
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{_argument_lines(names)}\n"
 
 

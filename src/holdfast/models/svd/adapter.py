@@ -235,7 +235,9 @@ def load(
 ) -> StableVideo:
     """Load the parts of a checkpoint."""
     import diffusers
-    from diffusers import UNetSpatioTemporalConditionModel  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
+
+    # diffusers exports it on first use
+    from diffusers import UNetSpatioTemporalConditionModel  # pyright: ignore[reportPrivateImportUsage]
     from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
     target = pick_device(device)

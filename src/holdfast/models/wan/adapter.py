@@ -295,7 +295,8 @@ def _load_denoisers(
     name: str, checkpoint: Checkpoint, denoisers: Sequence[str], dtype: torch.dtype
 ) -> Any:
     """Load the one denoiser, or return a pair that is loaded later."""
-    from diffusers import WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]  # diffusers exports it on use
+    # diffusers exports it on first use
+    from diffusers import WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 
     network = partial(loading.load_part, WanTransformer3DModel, dtype=dtype)
     if len(denoisers) == 1:
