@@ -159,7 +159,7 @@ def _by_name(cls: type, arguments: tuple, values: Mapping[str, Any]) -> dict[str
 
 
 def _user_error(cls: type, error: ValidationError, typed: Mapping[str, Any]) -> Exception:
-    """Return the first problem that pydantic found in our words. Return pydantic's error if the user did not cause it."""
+    """Return the first problem that pydantic found in our words; pydantic's own error if the user did not cause it."""
     settings, first = list_settings(cls), error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UserError):  # of __post_init__
