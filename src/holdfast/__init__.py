@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from . import methods as methods
     from . import models as backbones
     from .base.errors import MissingDependencyError, UserError
+    from .conform.api import compare, keep
+    from .conform.kept_clip import KeptClip
     from .models.registry import load_backbone
     from .pipeline.api import edit, edit_events
     from .pipeline.result import Result
@@ -15,24 +17,30 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "EditTask",
+    "KeptClip",
     "MissingDependencyError",
     "Result",
     "UserError",
     "backbones",
+    "compare",
     "edit",
     "edit_events",
+    "keep",
     "load_backbone",
     "methods",
 ]
 # Name: module that has it, or that it is. Nothing is imported before it is used.
 _HOMES = {
     "EditTask": "pipeline.task",
+    "KeptClip": "conform.kept_clip",
     "MissingDependencyError": "base.errors",
     "Result": "pipeline.result",
     "UserError": "base.errors",
     "backbones": "models",
+    "compare": "conform.api",
     "edit": "pipeline.api",
     "edit_events": "pipeline.api",
+    "keep": "conform.api",
     "load_backbone": "models.registry",
     "methods": "methods",
 }

@@ -12,6 +12,7 @@ from .doctor import doctor
 from .edit import edit
 from .export import export
 from .frame import frame
+from .keep import compare, keep
 from .listing import list_names
 from .mask import mask
 from .metrics import measure
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.command(cls=Command)(edit)
 app.command(cls=Command)(demo)
+app.command()(keep)
+app.command()(compare)
 app.command()(frame)
 app.command(cls=Command)(mask)
 app.command(cls=Command)(sheet)

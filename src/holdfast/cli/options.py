@@ -1,7 +1,7 @@
 """Flags of the commands that take an edit, made from EditTask, and old flags."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +12,14 @@ from ..base.schema import REQUIRED, Setting, list_settings, plain_type
 from ..pipeline.task import EditTask
 from .console import print_notice
 
-ARGUMENTS = ("input",)  # fields without a flag
+ARGUMENTS = ("input", "source", "edited")  # fields without a flag
 # Fields whose flags are not their name with dashes.
 FLAGS = {
     "output": ("-o", "--output"),
     "source_prompt": ("-s", "--source-prompt"),
     "target_prompt": ("-t", "--target-prompt"),
     "keyframes": ("--keyframe",),
+    "brushes": ("--brush",),
     "settings": ("--set",),
 }
 
@@ -38,17 +39,20 @@ class Command(TyperCommand):
         return super().parse_args(ctx, arguments)
 
 
-def task_parameters() -> list[inspect.Parameter]:
-    """Return one typer parameter for each field of EditTask."""
-    return [_parameter(setting) for setting in list_settings(EditTask).values()]
+def task_parameters(task: type = EditTask, needed: Sequence[str] = ()) -> list[inspect.Parameter]:
+    """Return one typer parameter for each field of a task. needed: fields that the command line must give."""
+    return [
+        _parameter(setting, setting.default is REQUIRED or setting.name in needed)
+        for setting in list_settings(task).values()
+    ]
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _parameter(setting: Setting, is_needed: bool) -> inspect.Parameter:
     values = setting.takes.removesuffix(", or none")  # a flag that is left out is none
     limits = f" ({values})" if str(setting.range) else ""
     text = setting.description + limits
     name, takes = setting.name, plain_type(setting)
-    default = inspect.Parameter.empty if setting.default is REQUIRED else setting.default
+    default = inspect.Parameter.empty if is_needed else setting.default
     if setting.kind in ("array", "object"):  # a flag that may be repeated
         takes, default = list[str], []
     info = typer.Argument(help=text) if name in ARGUMENTS else _option(name, text)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from ..base.errors import UserError
 from .clip_format import ClipFormat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AREA_TOLERANCE = 0.1  # a legal size this close to the trained area is kept
 MAX_AREA_FACTOR = 1.3  # of the trained area, for clips that are much wider than high
@@ -25,7 +26,7 @@ class Fit:
     model_size: tuple[int, int]
     reason: str
 
-    def to_model(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    def to_model(self, frames: "Iterable[Tensor]") -> "Iterator[Tensor]":
         """Yield source frames 3 H W at the model's size. The last one is repeated up to the model's length."""
         count, resized = 0, None
         for frame in frames:
@@ -36,7 +37,7 @@ class Fit:
             for _ in range(count, self.model_frames):
                 yield resized
 
-    def to_clip(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def to_clip(self, chunks: "Iterable[Tensor]") -> "Iterator[Tensor]":
         """Yield the frames of decoded chunks f 3 h w at the source's size, 3 H W, without the repeated ones."""
         remaining = self.frames
         for chunk in chunks:
@@ -45,10 +46,12 @@ class Fit:
             remaining -= min(remaining, len(chunk))
 
 
-def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(frames: "Tensor", size: tuple[int, int]) -> "Tensor":
     """Resize n 3 H W in [0, 1] to (height, width), bicubic and antialiased. Frames of that size are returned as is."""
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
+    from torch.nn import functional
+
     resized = functional.interpolate(frames, size, mode="bicubic", antialias=True)
     return resized.clamp(0, 1)
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from ..base.errors import UserError
 from ..base.notices import warn_user
@@ -23,6 +21,9 @@ from . import video
 from .clip_format import ClipFormat
 from .fitting import Fit
 from .mask_channels import ChannelChoice, ColourAndAlpha, MaskChannel, choose_channel, peak_value
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Box = tuple[int, int, int, int]  # x, y, width, height, in pixels
 BOX = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*")  # x, y, width, height
@@ -284,12 +285,14 @@ def cell_size(clip_format: ClipFormat, fit: Fit) -> float:
 
 
 def from_cells(
-    cells: Tensor, clip_format: ClipFormat, fit: Fit, shape: MaskShape, allow_any: bool = False
+    cells: "Tensor", clip_format: ClipFormat, fit: Fit, shape: MaskShape, allow_any: bool = False
 ) -> Mask:
     """Return a mask of latent cells, f h w boolean, at the clip's own size and length.
 
     Raise UserError as check_extent does.
     """
+
+    from torch.nn import functional
 
     def read() -> Iterator[np.ndarray]:
         for i in range(fit.frames):
@@ -303,11 +306,14 @@ def from_cells(
 
 def to_latent(
     frames: Iterable[np.ndarray], clip_format: ClipFormat, shape: tuple[int, int, int]
-) -> Tensor:
+) -> "Tensor":
     """Convert masks H W, one a frame, to latent cells 1 1 f h w.
 
     A cell is 1 if any pixel of any of its frames is inside the mask. shape: f, h, w.
     """
+    import torch
+    from torch.nn import functional
+
     cells = torch.zeros(shape)
     last, touched = 0, torch.zeros(shape[1:])
     for i, frame in enumerate(frames):

@@ -160,7 +160,7 @@ def _prepare_call(function: str, given: Mapping[str, Any]) -> PreparedCall:
     with contextlib.ExitStack() as stack, collect_notices() as notices:
         stack.callback(scratch.remove)
         values, backbone = _split_backbone({"output": ""} | values)
-        rate = _parse_rate(own.pop("rate", None), values["input"])
+        rate = parse_rate(own.pop("rate", None), values["input"])
         task = EditTask(**values | _save_in_memory_inputs(values, rate, scratch))
         validated = _validate_call(task, backbone, rate)
         stack.pop_all()
@@ -215,7 +215,7 @@ def _path_to_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _parse_rate(rate: Any, clip: Any) -> Fraction | None:
+def parse_rate(rate: Any, clip: Any) -> Fraction | None:
     """Return the frame rate of a clip in memory; None for a file, which has its own."""
     if isinstance(clip, str):
         if rate is not None:

@@ -1,10 +1,8 @@
 """Write the file of a result, verify it, and write its manifest."""
 
-import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..base.files import write_json
 from ..base.memory import PeakMemory
@@ -17,28 +15,9 @@ from .locks import OutputLock, lock_output
 from .output_paths import check_output_path, manifest_path
 from .preservation import PreservationMetrics
 from .progress import SavedProgress
+from .stages import StageTimer, report_items
 from .task import file_stamp
 from .validation import input_files
-
-Item = TypeVar("Item")
-
-
-class StageTimer:
-    """Measure the seconds of each stage. The time since the last lap counts for the stage that a lap names."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.began = time.perf_counter()
-
-    def restart(self) -> None:
-        """Let the time since the last lap count for no stage."""
-        self.began = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Let the time since the last lap count for a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.began
-        self.began = now
 
 
 @dataclass
@@ -134,13 +113,3 @@ def _codec_name(edited: EditedClip, path: Path) -> str:
     if suffix not in video.CONTAINERS:
         return suffix
     return video.pick_codec(edited.plan.task.codec, suffix, edited.clip)
-
-
-def report_items(
-    items: Iterable[Item], stage: str, count: int, on_progress: ProgressCallback | None
-) -> Iterator[Item]:
-    """Yield the same items, and report how many of a stage's `count` have passed."""
-    for done, item in enumerate(items, 1):
-        yield item
-        if on_progress:
-            on_progress(stage, done, count)

@@ -1,0 +1,262 @@
+"""Find where an edited clip differs from its source by more than its noise.
+
+The noise of codecs and autoencoders grows with the detail of a picture. It is learned from the quiet area: for each
+level of detail, the standard deviation of luma and chroma differences. A pixel's distance is its difference in those
+units. Hysteresis joins weak differences to strong ones, and a vote along the flow removes what lasts one frame.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy import ndarray
+
+# Rows: luma, blue and red difference (BT.601) of RGB.
+TO_YCC = np.array(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
+)
+DETAIL_KNOTS = np.array([0.0, 1.5, 3, 6, 12, 24, 48])  # local standard deviation of luma, grey levels
+WINDOW = 5  # pixels in which detail is measured
+BLUR = 0.8  # pixels, of the difference
+MIN_SIGMA = 0.45  # grey levels: rounding
+QUIET = 4.0  # distance below which a pixel is quiet while the noise is learned
+LUMA_EDGES = (12, 48, 128, 224)  # of ranges of brightness: codecs and curves clip at both ends
+RANGE_FACTOR, RANGE_MORE = 2.0, 2.5  # by which a range may be noisier than all; grey levels
+MIN_SAMPLES = 50
+NORMAL_QUANTILES = {0.35: 0.4538, 0.5: 0.6745}  # of the absolute value
+ROUNDS = 5
+STRONG, WEAK = 7.0, 4.0
+SOFT, SOFT_BLUR = 4.0, 4.0  # standard deviations, pixels
+THIN_SHARE = 0.3  # of a part that is thicker than two pixels
+EDGE_SHARE, EDGE_REACH = 0.45, 3  # of the largest difference nearby, at which an outline lies; pixels
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of the difference in luma and chroma, in grey levels.
+
+    sigma: at each of LUMA_EDGES' ranges and DETAIL_KNOTS, 5 7 3.
+    """
+
+    sigma: ndarray
+
+    def distance(self, difference: ndarray, detail: ndarray, luma: ndarray) -> ndarray:
+        """Return the length of a difference H W 3 in standard deviations, H W. detail, luma: of the source, H W."""
+        steps = np.linspace(0, DETAIL_KNOTS[-1], 256)
+        index = np.minimum(detail * (255 / DETAIL_KNOTS[-1]), 255).astype(np.int32)
+        index += 256 * _luma_range(luma)
+        total = np.zeros(detail.shape, np.float32)
+        for c in range(3):
+            rows = [np.interp(steps, DETAIL_KNOTS, 1 / row[:, c]) for row in self.sigma]
+            total += (difference[..., c] * np.concatenate(rows).astype(np.float32)[index]) ** 2
+        return np.sqrt(total)
+
+
+def _luma_range(luma: ndarray) -> ndarray:
+    return np.digitize(np.arange(256), LUMA_EDGES).astype(np.int32)[luma]
+
+
+def luma(source: ndarray) -> ndarray:
+    """Return the luma of a picture, uint8 H W."""
+    import cv2
+
+    return cv2.cvtColor(source, cv2.COLOR_RGB2GRAY)
+
+
+def difference(source: ndarray, edited: ndarray) -> ndarray:
+    """Return the smoothed difference of two pictures H W 3 in grey levels, as luma and chroma, float32."""
+    import cv2
+
+    apart = cv2.transform(edited.astype(np.float32) - source.astype(np.float32), TO_YCC)
+    return cv2.GaussianBlur(apart, (0, 0), BLUR)
+
+
+def detail(luma: ndarray) -> ndarray:
+    """Return the standard deviation of luma around each pixel, in grey levels, float32 H W."""
+    import cv2
+
+    values = luma.astype(np.float32)
+    mean = cv2.blur(values, (WINDOW, WINDOW))
+    return np.sqrt(np.maximum(cv2.blur(values * values, (WINDOW, WINDOW)) - mean**2, 0))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pixels of compared frames: difference n 3, detail n and luma n of the source."""
+
+    difference: ndarray
+    detail: ndarray
+    luma: ndarray
+
+    def at(self, where: ndarray) -> "Samples":
+        return Samples(self.difference[where], self.detail[where], self.luma[where])
+
+
+def learn_noise(samples: Sequence[Samples]) -> Noise:
+    """Return the noise of sampled pixels of any number of pictures, at most half of them edited."""
+    joined = Samples(
+        *(np.concatenate([getattr(s, f.name) for s in samples]) for f in fields(Samples))
+    )
+    quiet, quantile = joined, 0.35
+    noise = Noise(np.tile(_sigma(quiet, quantile), (len(LUMA_EDGES) + 1, 1, 1)))
+    for _ in range(ROUNDS):
+        distance = noise.distance(joined.difference[None], joined.detail[None], joined.luma[None])
+        quiet, quantile = joined.at(distance[0] < QUIET), 0.5
+        usual = _sigma(quiet, quantile)
+        ranges = _luma_range(joined.luma)
+        # A range of brightness may hold nothing but the edit: it may be noisier than all, but not much.
+        rows = [
+            np.clip(_sigma(joined.at(ranges == k), 0.35, usual), usual, RANGE_FACTOR * usual + RANGE_MORE)
+            for k in range(len(LUMA_EDGES) + 1)
+        ]
+        noise = Noise(np.stack(rows))
+    return noise
+
+
+def _sigma(samples: Samples, quantile: float, default: ndarray | None = None) -> ndarray:
+    """Return standard deviations at the knots, 7 3, from a quantile of absolute differences.
+
+    They never fall with detail. default: for knots with too few samples.
+    """
+    rows, last = [], np.full(3, MIN_SIGMA)
+    size = np.abs(samples.difference)
+    middles = (DETAIL_KNOTS[1:] + DETAIL_KNOTS[:-1]) / 2
+    knot = np.digitize(samples.detail, middles)
+    for k in range(len(DETAIL_KNOTS)):
+        near = knot == k
+        if near.sum() >= MIN_SAMPLES:
+            found = np.quantile(size[near], quantile, axis=0) / NORMAL_QUANTILES[quantile]
+            last = np.maximum(last, found)
+        elif default is not None:
+            last = np.maximum(last, default[k])
+        rows.append(last)
+    return np.stack(rows)
+
+
+def connect(distance: ndarray, strong: float = STRONG, weak: float = WEAK) -> ndarray:
+    """Return the pixels above `weak` that are connected to one above `strong`, boolean H W."""
+    import cv2
+
+    candidates = (distance > weak).astype(np.uint8)
+    count, labels = cv2.connectedComponents(candidates, connectivity=8)
+    has_strong = np.zeros(count, bool)
+    has_strong[labels[distance > strong]] = True
+    has_strong[0] = False
+    return has_strong[labels]
+
+
+def select(mask: ndarray, difference: ndarray, least: float, min_area: int) -> ndarray:
+    """Return a mask without parts that are small, or differ in the mean by less than `least` grey levels.
+
+    A thin part has to differ twice as much: codecs and autoencoders move outlines.
+    """
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    areas = np.bincount(labels.ravel(), minlength=count)
+    means = amplitudes(labels, count, difference)
+    body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    solid = np.bincount(labels[body].ravel(), minlength=count) / np.maximum(areas, 1)
+    limits = np.where(solid >= THIN_SHARE, least, 2 * least)
+    is_kept = (areas >= min_area) & (means >= limits)
+    is_kept[0] = False
+    return is_kept[labels]
+
+
+def amplitudes(labels: ndarray, count: int, difference: ndarray) -> ndarray:
+    """Return the mean length of the difference in each part, in grey levels."""
+    size = np.sqrt((difference**2).sum(2))
+    total = np.bincount(labels.ravel(), size.ravel(), minlength=count)
+    return total / np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+
+
+def main_amplitude(masks: Iterable[tuple[ndarray, ndarray]]) -> float:
+    """Return the amplitude of the main change: the 80 % quantile over all pixels of the amplitude of their part.
+
+    masks: with their differences.
+    """
+    import cv2
+
+    values, weights = [], []
+    for mask, apart in masks:
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        values.append(amplitudes(labels, count, apart)[1:])
+        weights.append(np.bincount(labels.ravel(), minlength=count)[1:])
+    value, weight = np.concatenate(values), np.concatenate(weights)
+    if not len(value):
+        return 0.0
+    order = np.argsort(value)
+    position = np.searchsorted(np.cumsum(weight[order]), 0.8 * weight.sum())
+    return float(value[order][min(position, len(order) - 1)])
+
+
+def keep_supported(mask: ndarray, support: ndarray, share: float) -> ndarray:
+    """Return the parts of a mask of which at least a share lies in `support`."""
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    areas = np.bincount(labels.ravel(), minlength=count)
+    inside = np.bincount(labels[support].ravel(), minlength=count)
+    is_kept = inside >= share * np.maximum(areas, 1)
+    is_kept[0] = False
+    return is_kept[labels]
+
+
+def extend_softly(mask: ndarray, difference: ndarray, level: float) -> ndarray:
+    """Return a mask with weak differences that touch it, such as shadows and reflections.
+
+    level: standard deviation of differences in the quiet area after they are averaged, in grey levels.
+    """
+    import cv2
+
+    if not mask.any():
+        return mask
+    size = np.sqrt((average(difference) ** 2).sum(2))
+    weak = (size > SOFT * level).astype(np.uint8)
+    count, labels = cv2.connectedComponents(weak | mask.astype(np.uint8), connectivity=8)
+    touches = np.zeros(count, bool)
+    touches[labels[mask]] = True
+    touches[0] = False
+    return touches[labels]
+
+
+def average(difference: ndarray) -> ndarray:
+    """Return a difference averaged over a few pixels, in which weak changes of an area stand out."""
+    import cv2
+
+    return cv2.GaussianBlur(difference, (0, 0), SOFT_BLUR)
+
+
+def trim_edges(mask: ndarray, difference: ndarray) -> ndarray:
+    """Return a mask whose outline lies where the difference falls to about half: blur has spread it."""
+    import cv2
+
+    size = np.sqrt((difference**2).sum(2))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * EDGE_REACH + 1,) * 2)
+    largest = cv2.dilate(size, kernel)
+    inner = cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
+    return inner | (mask & (size >= EDGE_SHARE * largest))
+
+
+def replicate_border(values: ndarray, safe: ndarray) -> ndarray:
+    """Return values H W or H W c with those outside a safe rectangle (boolean H W) replaced by its nearest ones.
+
+    Resampling and codecs spoil the border of a picture.
+    """
+    import cv2
+
+    rows, columns = np.flatnonzero(safe.any(1)), np.flatnonzero(safe.any(0))
+    if not len(rows):
+        return values
+    height, width = safe.shape
+    inner = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    edges = rows[0], height - 1 - rows[-1], columns[0], width - 1 - columns[-1]
+    return cv2.copyMakeBorder(inner, *edges, cv2.BORDER_REPLICATE) if any(edges) else values
+
+
+def close(mask: ndarray, radius: int) -> ndarray:
+    """Return a mask with gaps up to twice the radius closed."""
+    import cv2
+
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0

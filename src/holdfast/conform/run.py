@@ -1,0 +1,159 @@
+"""Put another editor's change back into its source, and compare a pair of clips."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy import ndarray
+
+from ..base.errors import InputNotFoundError
+from ..base.notices import collect_notices, warn_user
+from ..media import masks, video
+from ..pipeline.api import ScratchFolder
+from ..pipeline.events import ProgressCallback
+from ..pipeline.output_paths import check_disk_space, check_output_path, parse_output
+from ..pipeline.track_mask import MaskTask, make_mask
+from . import writer
+from .analysis import Options
+from .blending import usual_band
+from .comparison import MIN_AREA, Comparison, check_share, compare_clips
+from .kept_clip import KeptClip
+from .pictures import Size, resize
+from .report import make_report
+from .task import KeepTask
+
+
+def ignore_progress(stage: str, done: int, count: int) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True)
+class ValidatedPair:
+    """Two clips that can be read, and the files that are written."""
+
+    source: video.Clip
+    edited: video.Clip
+
+
+def validate(task: KeepTask) -> ValidatedPair:
+    """Read both clips, and check the task's files. Raise UserError for what cannot work, before any work."""
+    check_files(task.input_files)
+    source, edited = video.probe(task.source), video.probe(task.edited)
+    if task.output:
+        path = parse_output(task.output)
+        check_output_path(path, task.input_files)
+        codec = writer.pick_codec(task.codec, path, source)
+        video.check_output(path, source, codec, task.crf)
+        check_disk_space(path, source, codec)
+    if task.preview:
+        check_output_path(task.preview, [*task.input_files, task.output])
+        video.check_output(parse_output(task.preview), source)
+    return ValidatedPair(source, edited)
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Raise InputNotFoundError for an input that does not exist, UserError for one that is not a regular file."""
+    for name in names:
+        if masks.parse_box(name):
+            continue
+        if not Path(name).exists():
+            raise InputNotFoundError(f"there is no file {name}")
+        video.check_regular_file(Path(name))
+
+
+def keep(task: KeepTask, on_progress: ProgressCallback = ignore_progress) -> KeptClip:
+    """Put the change of an edited clip back into its source. Save the result with `KeptClip.save`.
+
+    Raise UserError for clips that do not belong together, and where most of the picture changed (unless task.whole).
+    """
+    pair = validate(task)
+    scratch = ScratchFolder()
+    with collect_notices() as notices:
+        user_masks = find_user_masks(task, pair.source, scratch.path, on_progress)
+        comparison = compare_pair(task, pair, scratch.path, user_masks, on_progress)
+        replaces = user_masks is not None and task.mask_use == "replace"
+        if not replaces and not task.whole:
+            check_share(comparison)
+        report = make_report(comparison)
+        warn_about(task, comparison, replaces)
+    band = usual_band(pair.source.size, task.grow, task.feather)
+    result = KeptClip(task, comparison, report, band, task.whole)
+    result.user_masks = user_masks if replaces else None
+    result.scratch, result.notices = scratch, notices
+    for notice in notices:
+        warn_user(notice)
+    return result
+
+
+def compare_pair(
+    task: KeepTask,
+    pair: ValidatedPair,
+    folder: Path,
+    user_masks: Callable[[], Iterator[ndarray]] | None,
+    on_progress: ProgressCallback,
+) -> Comparison:
+    """Compare the clips of a task. user_masks: where the change may be, at the source's size."""
+    pixels = pair.source.size[0] * pair.source.size[1]
+    area = MIN_AREA if task.min_area is None else task.min_area / pixels
+
+    def limits(size: Size) -> Iterator[ndarray]:
+        assert user_masks is not None
+        return (resize(m.astype("uint8") * 255, size) > 0 for m in user_masks())
+
+    is_limit = user_masks is not None and task.mask_use == "limit"
+    return compare_clips(
+        pair.source,
+        pair.edited,
+        folder,
+        on_progress,
+        Options(area, task.soft),
+        task.ending == "hold",
+        limits if is_limit else None,
+    )
+
+
+def find_user_masks(
+    task: KeepTask, source: video.Clip, folder: Path, on_progress: ProgressCallback
+) -> Callable[[], Iterator[ndarray]] | None:
+    """Return a function that yields the user's masks, boolean H W, one a frame of the source; None without any."""
+    file = task.mask
+    if task.brushes or task.words:
+        file = str(folder / "marks.mkv")
+        marks = MaskTask(
+            task.source, file, brushes=task.brushes, words=task.words, detector=task.detector
+        )
+        make_mask(marks, on_progress)
+    if file is None:
+        return None
+    shape = masks.MaskShape(invert=task.invert_mask)
+    return masks.open_mask(file, source, range(source.frames), shape).frames
+
+
+def warn_about(task: KeepTask, comparison: Comparison, replaces: bool) -> None:
+    """Give notices of what a user should know about a result."""
+    timing = comparison.alignment.timing
+    if not comparison.changed_frames and not replaces and not task.whole:
+        warn_user("nothing changed that stands out from the editor's noise: the result is the source")
+    if not timing.is_determined and comparison.edited.frames > 1:
+        warn_user("too little moves to tell when the edited frames belong: equal times are assumed")
+    missing = comparison.source.frames - int((comparison.positions == comparison.positions).sum())
+    if missing:
+        what = "is held" if task.ending == "hold" else "stays as it was"
+        warn_user(f"the edited clip has nothing for {missing} frames of the source: there the source {what}")
+
+
+def compare(
+    source: str | Path, edited: str | Path, on_progress: ProgressCallback = ignore_progress
+) -> dict[str, Any]:
+    """Return the report of what an editor changed in a clip, and what else.
+
+    Raise UserError for clips that do not belong together.
+    """
+    task = KeepTask(str(source), str(edited))
+    pair = validate(task)
+    scratch = ScratchFolder()
+    try:
+        return make_report(compare_pair(task, pair, scratch.path, None, on_progress))
+    finally:
+        scratch.remove()

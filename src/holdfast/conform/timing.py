@@ -1,0 +1,335 @@
+"""Find when each frame of an edited clip belongs in its source.
+
+A part of the edited clip runs along a straight line, source time = offset + rate * edited time. Lines are searched
+among all pairs of frames by the difference of small pictures, where what moves counts most. An edit changes a part of
+the picture, so differences are truncated: they do not decide.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy import ndarray
+
+Size = tuple[int, int]  # width, height
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of the frame
+FULL: Box = (0.0, 0.0, 1.0, 1.0)
+CELLS = (32, 18)  # of a descriptor, across and down
+STILL_WEIGHT = 0.3  # of the picture itself, next to what moves in it
+MAX_DIFFERENCE = 1.5  # of a cell, in standard deviations of its clip
+MAX_SAMPLES = 96  # frames of the edited clip that are compared with every frame of the source
+MAX_OFFSETS = 4000  # that are tried for a rate
+RATES = tuple(np.exp(np.arange(-70, 71) * 0.02))  # speeds that are tried, a quarter to four times
+# Costs are shares of the cost of random pairs of frames. A line of a rate that no program produces, or with an offset,
+# has to be better by this much: where nothing moves, all lines are equally good.
+UNUSUAL, LATE = 0.04, 0.01
+MIN_CONTRAST = 0.1  # of the best line to random pairs; below it nothing is known about time
+BETTER = 0.25  # cost by which another line has to be better for a part of the frames
+MIN_SEGMENT = 6  # frames
+PHASES = np.linspace(-1.2, 1.2, 25)  # of whole frames against a line
+PHASE_SAMPLES = 48  # frames
+EQUAL_RATE = 0.002  # difference of the time a frame lasts, below which frames correspond one to one
+MAX_DEPTH = 4  # of parts within parts
+
+
+@dataclass(frozen=True)
+class Line:
+    """source time = offset + rate * edited time, in seconds. cost: 0 for equal frames, 1 for random ones."""
+
+    offset: float
+    rate: float
+    cost: float = 1.0
+
+    def source_time(self, edited: ndarray) -> ndarray:
+        """Return the times in the source of times of the edited clip, in seconds."""
+        return self.offset + self.rate * edited
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames of the edited clip along one line. content: the number of the source frame that each shows, fractional."""
+
+    frames: range
+    line: Line
+    content: ndarray
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How an edited clip runs along its source.
+
+    segments: in the order of the edited clip. confidence: 0 to 1, how clearly the lines were found. is_determined:
+    False where too little moves to tell, so that the usual line was assumed.
+    """
+
+    segments: tuple[Segment, ...]
+    confidence: float
+    is_determined: bool
+
+    @property
+    def main(self) -> Segment:
+        """The longest segment."""
+        return max(self.segments, key=lambda segment: len(segment.frames))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A clip's frames in small. frames: descriptors f n, of what moves and of the picture; times: in seconds.
+
+    pictures: the small frames without bars, uint8 f h w.
+    """
+
+    frames: ndarray
+    times: ndarray
+    pictures: ndarray
+
+    @property
+    def step(self) -> float:
+        """The usual time from one frame to the next, in seconds."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1.0
+
+    @property
+    def length(self) -> float:
+        """Seconds from the first frame to the end of the last one."""
+        return float(self.times[-1] - self.times[0]) + self.step
+
+    def index(self, seconds: ndarray) -> ndarray:
+        """Return the fractional frame numbers of times; NaN outside the clip."""
+        index = np.interp(seconds, self.times, np.arange(len(self.times)))
+        early, late = self.times[0] - 0.6 * self.step, self.times[-1] + 0.6 * self.step
+        return np.where((seconds < early) | (seconds > late), np.nan, index)
+
+
+def describe(proxies: ndarray, times: ndarray, box: Box = FULL) -> Strip:
+    """Return the descriptors of small grey frames, uint8 f h w: the picture, and what differs from its usual state."""
+    import cv2
+
+    height, width = proxies.shape[1:]
+    left, top, right, bottom = (
+        round(edge * side) for edge, side in zip(box, (width, height) * 2, strict=True)
+    )
+    crops = proxies[:, top:bottom, left:right]
+    small = np.stack([cv2.resize(c, CELLS, interpolation=cv2.INTER_AREA) for c in crops])
+    small = small.astype(np.float32)
+    moving = small - np.median(small[:: max(1, len(small) // 200)], 0)
+    still = np.stack([frame - cv2.GaussianBlur(frame, (0, 0), 4) for frame in small])
+    parts = [_normalise(moving), STILL_WEIGHT * _normalise(still)]
+    frames = np.concatenate([part.reshape(len(small), -1) for part in parts], 1)
+    return Strip(frames, times, crops)
+
+
+def _standardise(pictures: ndarray, size: Size) -> ndarray:
+    """Return pictures of one size, n h*w, with mean 0 and standard deviation 1."""
+    import cv2
+
+    same = np.stack([cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) for p in pictures])
+    flat = same.reshape(len(same), -1).astype(np.float32)
+    return (flat - flat.mean()) / max(float(flat.std()), 1.0)
+
+
+def _normalise(values: ndarray) -> ndarray:
+    return values / max(float(values.std()), 1.0)  # a grey level: what varies less is noise
+
+
+def find_timing(source: Strip, edited: Strip) -> Timing:
+    """Find the lines along which an edited clip runs."""
+    return _Search(source, edited).find_timing()
+
+
+class _Search:
+    """Lines of two clips. Costs are shares of the usual cost of a random pair of frames."""
+
+    def __init__(self, source: Strip, edited: Strip):
+        self.source, self.edited = source, edited
+        self.unit = 1.0
+        self.unit = max(float(np.median(self._pair_costs(_spread(range(len(edited.times)))))), 1e-6)
+
+    def find_timing(self) -> Timing:
+        everything = range(len(self.edited.times))
+        line = self.find_line(everything)
+        contrast = 1 - line.cost
+        is_determined = contrast >= MIN_CONTRAST
+        parts = self._split(everything, line) if is_determined else [(everything, line)]
+        segments = (Segment(frames, line, self._content(frames, line)) for frames, line in parts)
+        return Timing(tuple(segments), round(float(np.clip(contrast, 0, 1)), 3), is_determined)
+
+    def find_line(self, frames: range) -> Line:
+        """Return the line along which frames of the edited clip run best."""
+        samples = _spread(frames)
+        costs, moments = self._pair_costs(samples), self.edited.times[samples]
+        usual = self._usual_rates()
+        found = [self._best_offset(costs, moments, rate, cost) for rate, cost in usual.items()]
+        if len(samples) >= MIN_SEGMENT:
+            found += [self._best_offset(costs, moments, rate, UNUSUAL) for rate in RATES]
+        best = min(found, key=lambda line: line.cost)
+        best = self._refine(costs, moments, best, is_fixed=best.rate in usual)
+        cost = self._line_costs(costs, moments, np.array([best.offset]), best.rate)
+        return replace(best, cost=float(cost[0]))
+
+    def _usual_rates(self) -> dict[float, float]:
+        """Return the rates that programs produce, with what each costs: equal times, equal frames, equal length."""
+        frames = self.source.step / self.edited.step
+        length = self.source.length / self.edited.length
+        return {length: UNUSUAL / 2, frames: UNUSUAL / 4, 1.0: 0.0}
+
+    def _pair_costs(self, samples: ndarray) -> ndarray:
+        """Return the cost of each sampled frame of the edited clip with each frame of the source, n f."""
+        return np.stack([_cost(self.source.frames, self.edited.frames[i]) for i in samples]) / self.unit
+
+    def _best_offset(
+        self, costs: ndarray, moments: ndarray, rate: float, penalty: float
+    ) -> Line:
+        source = self.source
+        first, last = source.times[0] - rate * moments[-1], source.times[-1] - rate * moments[0]
+        step = max(source.step / 2, (last - first) / MAX_OFFSETS)
+        offsets = np.append(np.arange(first, last + step, step), 0.0)
+        found = self._line_costs(costs, moments, offsets, rate)
+        found += penalty + LATE * np.minimum(np.abs(offsets) / source.length, 1)
+        best = int(found.argmin())
+        return Line(float(offsets[best]), float(rate), float(found[best]))
+
+    def _line_costs(
+        self, costs: ndarray, moments: ndarray, offsets: ndarray, rate: float
+    ) -> ndarray:
+        """Return the mean cost along lines of one rate. A frame outside the source costs as much as a random one."""
+        index = self.source.index(offsets[:, None] + rate * moments)
+        return _interpolate(costs, index, outside=1.0).mean(1)
+
+    def _refine(self, costs: ndarray, moments: ndarray, line: Line, is_fixed: bool) -> Line:
+        """Return the best line near a line. It turns about the middle, so that rate and offset do not mix."""
+        step = self.source.step
+        middle, span = float(moments.mean()), max(float(np.ptp(moments)), step)
+        centre, rate = line.offset + line.rate * middle, line.rate
+        for width in (1.0, 0.25, 0.0625):
+            centres = centre + step * width * np.linspace(-1, 1, 9)
+            turn = 0.0 if is_fixed else 4 * width * step / span
+            tried = []
+            for one in np.unique(rate + turn * np.linspace(-1, 1, 9)):
+                found = self._line_costs(costs, moments, centres - one * middle, one)
+                tried.append((float(found.min()), float(centres[found.argmin()]), float(one)))
+            _, centre, rate = min(tried, key=lambda t: (t[0], abs(t[2] - line.rate)))
+        return Line(centre - rate * middle, rate, line.cost)
+
+    def _split(self, frames: range, line: Line, depth: int = 0) -> list[tuple[range, Line]]:
+        """Return the parts of the frames that run along a line, and along lines of their own.
+
+        A part that resembles the source nowhere is left out. A part that another line explains clearly better has
+        that line.
+        """
+        costs = _smooth(self._frame_costs(frames, line))
+        usual = float(np.quantile(costs, 0.25))
+        parts: list[tuple[range, Line]] = []
+        for run, is_bad in _runs(costs > (usual + 1) / 2, frames):
+            if is_bad and len(run) >= MIN_SEGMENT and depth < MAX_DEPTH:
+                parts += self._place(run, line, float(np.mean(costs[run.start - frames.start :][: len(run)])), depth)
+            elif np.isfinite(costs[run.start - frames.start :][: len(run)]).all():
+                parts.append((run, line))
+        return _join(parts)
+
+    def _place(
+        self, run: range, line: Line, cost: float, depth: int
+    ) -> list[tuple[range, Line]]:
+        """Return the lines of a run of frames that a line explains badly."""
+        other = self.find_line(run)
+        if other.cost < cost - BETTER:
+            return self._split(run, other, depth + 1)
+        return [(run, line)] if np.isfinite(cost) and self._resemblance(run, line) > 0.3 else []
+
+    def _frame_costs(self, frames: range, line: Line) -> ndarray:
+        """Return the cost of each frame along a line; infinite outside the source."""
+        part = slice(frames.start, frames.stop)
+        index = self.source.index(line.source_time(self.edited.times[part]))
+        nearest = np.nan_to_num(index).round().astype(int)
+        costs = _cost(self.source.frames[nearest], self.edited.frames[part]) / self.unit
+        return np.where(np.isnan(index), np.inf, costs)
+
+    def _resemblance(self, frames: range, line: Line) -> float:
+        """Return the correlation of the still pictures of frames with those of the source along a line."""
+        part = slice(frames.start, frames.stop)
+        index = self.source.index(line.source_time(self.edited.times[part]))
+        half = self.source.frames.shape[1] // 2
+        pairs = zip(
+            self.source.frames[_fill(index).round().astype(int), half:],
+            self.edited.frames[part, half:],
+            strict=True,
+        )
+        return float(np.median([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
+
+    def _content(self, frames: range, line: Line) -> ndarray:
+        """Return the number of the source frame that each frame of a segment shows.
+
+        A program that changes the rate repeats and drops whole frames, all at the same phase, or blends them. Whole
+        frames are assumed where the rates are equal, or where they explain the segment as well as the line does.
+        """
+        part = slice(frames.start, frames.stop)
+        index = _fill(self.source.index(line.source_time(self.edited.times[part])))
+        last = len(self.source.times) - 1
+        shown = [np.clip(np.floor(index + 0.5 + p), 0, last).astype(int) for p in PHASES]
+        chosen = np.unique(np.linspace(0, len(frames) - 1, PHASE_SAMPLES).round().astype(int))
+        size = self.source.pictures.shape[2:0:-1]
+        edited = _standardise(self.edited.pictures[part][chosen], size)
+
+        def pictures(numbers: ndarray) -> ndarray:
+            return _standardise(self.source.pictures[numbers[chosen]], size)
+
+        costs = [_cost(pictures(whole), edited).mean() for whole in shown]
+        has_equal_rate = abs(line.rate * self.edited.step / self.source.step - 1) < EQUAL_RATE
+        costs = [cost * (1 + abs(phase) / 5000) for cost, phase in zip(costs, PHASES, strict=True)]
+        low = np.floor(index).astype(int)
+        share = (index - low)[chosen, None].astype(np.float32)
+        blended = pictures(low) * (1 - share) + pictures(np.minimum(low + 1, last)) * share
+        if has_equal_rate or min(costs) <= 1.02 * _cost(blended, edited).mean():
+            index = shown[int(np.argmin(costs))].astype(float)
+        return np.maximum.accumulate(index)
+
+
+def _cost(source: ndarray, edited: ndarray) -> ndarray:
+    """Return the mean truncated difference of descriptors, n."""
+    return np.minimum(np.abs(source - edited), MAX_DIFFERENCE).mean(1)
+
+
+def _spread(frames: range) -> ndarray:
+    """Return the numbers of frames that are compared, evenly spread."""
+    return np.unique(np.linspace(frames[0], frames[-1], MAX_SAMPLES).round().astype(int))
+
+
+def _interpolate(costs: ndarray, index: ndarray, outside: float) -> ndarray:
+    """Return costs n f at fractional frame numbers, m n."""
+    is_outside = np.isnan(index)
+    index = np.where(is_outside, 0, index)
+    low = np.minimum(index.astype(int), costs.shape[1] - 1)
+    high = np.minimum(low + 1, costs.shape[1] - 1)
+    rows, share = np.arange(len(costs)), (index - low).astype(np.float32)
+    values = costs[rows, low] * (1 - share) + costs[rows, high] * share
+    return np.where(is_outside, outside, values)
+
+
+def _fill(index: ndarray) -> ndarray:
+    """Return frame numbers with those outside the source held at its nearest frame."""
+    known = np.flatnonzero(~np.isnan(index))
+    return np.interp(np.arange(len(index)), known, index[known]) if len(known) else np.zeros(len(index))
+
+
+def _smooth(values: ndarray) -> ndarray:
+    """Return the median of five neighbours: a single frame does not end a segment."""
+    padded = np.pad(values, 2, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), 1)
+
+
+def _runs(flags: ndarray, frames: range) -> Iterator[tuple[range, bool]]:
+    """Yield ranges of frames with equal flags."""
+    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1), len(flags)]
+    for start, stop in itertools.pairwise(edges):
+        yield frames[start:stop], bool(flags[start])
+
+
+def _join(parts: list[tuple[range, Line]]) -> list[tuple[range, Line]]:
+    """Return the parts with neighbours along one line joined."""
+    joined: list[tuple[range, Line]] = []
+    for frames, line in parts:
+        if joined and joined[-1][1] == line and joined[-1][0].stop == frames.start:
+            joined[-1] = (range(joined[-1][0].start, frames.stop), line)
+        else:
+            joined.append((frames, line))
+    return joined
