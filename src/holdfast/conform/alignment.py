@@ -20,7 +20,7 @@ from .pictures import Size
 from .timing import Box, Timing
 
 LONG_SIDE = 640  # pixels, of the pictures that are compared
-MOMENTS, DRIFT_MOMENTS = 8, 24  # pairs of frames
+MOMENTS, DRIFT_MOMENTS = 8, 16  # pairs of frames
 SHIFTS = (0, -1, 1)  # whole frames of the source that are tried
 BETTER = 0.01  # of correlation, by which another shift has to be better
 MIN_DRIFT = 0.5  # pixels of the source; a smaller movement is noise
@@ -132,15 +132,21 @@ def _settle(
 ) -> tuple[Timing, Placement]:
     """Return the timing and the placement that fit best together."""
     moments = matched_moments(found.main, MOMENTS)
-    best_shift, best = 0, geometry.find_placement(reader.pairs(moments), boxes)
-    for shift in SHIFTS[1:]:
-        shifted = [(i + shift, j) for i, j in moments if 0 <= i + shift < frames]
-        if len(shifted) < 2:
-            continue
-        other = geometry.find_placement(reader.pairs(shifted), boxes)
-        if other.score > best.score + BETTER:
-            best_shift, best = shift, other
-    return _shift(found, best_shift, frames - 1), best
+    pairs = reader.pairs(moments)
+    best = geometry.find_placement(pairs, boxes)
+    if best.score >= geometry.CERTAIN:
+        return found, best
+    shifts = {}
+    for shift in SHIFTS:
+        shifted = [(i + shift, j) for i, j in moments[::2] if 0 <= i + shift < frames]
+        if len(shifted) >= 2:
+            near = reader.pairs(shifted)
+            shifts[shift] = geometry.score(near, geometry.refine(near, best.matrix, "shift", boxes[1]))
+    shift = max(shifts, key=lambda s: shifts[s] - BETTER * abs(s))
+    if not shift:
+        return found, best
+    moved = [(i + shift, j) for i, j in moments if 0 <= i + shift < frames]
+    return _shift(found, shift, frames - 1), geometry.find_placement(reader.pairs(moved), boxes)
 
 
 def _shift(found: Timing, frames: int, last: int) -> Timing:

@@ -66,7 +66,8 @@ class Analysis:
     def __init__(self, frames: ConformedFrames, calibration: Calibration, options: Options):
         self.frames, self.calibration, self.options = frames, calibration, options
         self.shown = frames.coverage()
-        self.safe = frames.coverage(EDGE)
+        safe = frames.coverage(EDGE)
+        self.safe = safe if safe.any() else self.shown
         self.count = len(frames.positions)
         self.min_pixels = max(1, round(options.min_area * self.shown.size))
 
@@ -147,9 +148,11 @@ class Analysis:
             if frame.mask is None or not others:
                 yield frame
                 continue
-            moved = [self._move(f, frame) for f in others]
-            support = dilate(np.any(moved, 0), TOLERANCE)
-            mask = change.keep_supported(frame.mask, support, SUPPORT)
+            moved = [f.mask for f in others if f.mask is not None]
+            mask = _vote(frame.mask, moved)
+            if mask.sum() < frame.mask.sum():  # a part without support may have moved
+                moved = [self._move(f, frame) for f in others]
+                mask = _vote(frame.mask, moved)
             if len(moved) == 2 and frame.weak is not None:
                 mask = mask | (moved[0] & moved[1] & frame.weak)
             yield replace(frame, mask=mask)
@@ -175,6 +178,11 @@ class Analysis:
         position = round(self.frames.positions[frame.number])
         untouched = resize(self.frames.edited.read(position), self.frames.size)
         statistics.add(frame.source, (untouched, frame.placed, frame.edited), outside)
+
+
+def _vote(mask: ndarray, others: list[ndarray]) -> ndarray:
+    """Return the parts of a mask that the masks of other frames have too."""
+    return change.keep_supported(mask, dilate(np.any(others, 0), TOLERANCE), SUPPORT)
 
 
 def neighbours(

@@ -43,6 +43,8 @@ class Calibration:
 def calibrate(frames: ConformedFrames) -> Calibration:
     """Return what sampled frames show."""
     inside = frames.coverage(EDGE)
+    if not inside.any():  # a tiny picture
+        inside = np.ones_like(inside)
     exact = [i for i, _ in matched_moments(frames.alignment.timing.main, SAMPLES)]
     pairs = list(_pairs(frames, exact))
     colours = fit_colours(pairs, inside)

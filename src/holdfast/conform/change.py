@@ -23,7 +23,8 @@ QUIET = 4.0  # distance below which a pixel is quiet while the noise is learned
 LUMA_EDGES = (12, 48, 128, 224)  # of ranges of brightness: codecs and curves clip at both ends
 RANGE_FACTOR, RANGE_MORE = 2.0, 2.5  # by which a range may be noisier than all; grey levels
 MIN_SAMPLES = 50
-NORMAL_QUANTILES = {0.35: 0.4538, 0.5: 0.6745}  # of the absolute value
+FIRST_QUANTILE = 0.35  # before edited pixels are left out
+NORMAL_QUANTILES = {FIRST_QUANTILE: 0.4538, 0.5: 0.6745}  # of the absolute value
 ROUNDS = 5
 STRONG, WEAK = 7.0, 4.0
 SOFT, SOFT_BLUR = 4.0, 4.0  # standard deviations, pixels
@@ -93,43 +94,54 @@ class Samples:
 
 
 def learn_noise(samples: Sequence[Samples]) -> Noise:
-    """Return the noise of sampled pixels of any number of pictures, at most half of them edited."""
+    """Return the noise of sampled pixels of any number of pictures, of which less than half are edited."""
     joined = Samples(
         *(np.concatenate([getattr(s, f.name) for s in samples]) for f in fields(Samples))
     )
-    quiet, quantile = joined, 0.35
-    noise = Noise(np.tile(_sigma(quiet, quantile), (len(LUMA_EDGES) + 1, 1, 1)))
+    if not len(joined.detail):
+        return Noise(np.full((len(LUMA_EDGES) + 1, len(DETAIL_KNOTS), 3), MIN_SIGMA))
+    usual = _sigma(joined, _base_sigma(joined.difference, FIRST_QUANTILE), FIRST_QUANTILE)
+    noise = Noise(np.tile(usual, (len(LUMA_EDGES) + 1, 1, 1)))
+    ranges = _luma_range(joined.luma)
     for _ in range(ROUNDS):
         distance = noise.distance(joined.difference[None], joined.detail[None], joined.luma[None])
-        quiet, quantile = joined.at(distance[0] < QUIET), 0.5
-        usual = _sigma(quiet, quantile)
-        ranges = _luma_range(joined.luma)
+        quiet = joined.at(distance[0] < QUIET)
+        if len(quiet.detail) < MIN_SAMPLES:
+            break
+        usual = _sigma(quiet, _base_sigma(quiet.difference, 0.5), 0.5)
         # A range of brightness may hold nothing but the edit: it may be noisier than all, but not much.
+        limit = RANGE_FACTOR * usual + RANGE_MORE
         rows = [
-            np.clip(_sigma(joined.at(ranges == k), 0.35, usual), usual, RANGE_FACTOR * usual + RANGE_MORE)
+            np.clip(_sigma(joined.at(ranges == k), limit[0], FIRST_QUANTILE, usual), usual, limit)
             for k in range(len(LUMA_EDGES) + 1)
         ]
         noise = Noise(np.stack(rows))
     return noise
 
 
-def _sigma(samples: Samples, quantile: float, default: ndarray | None = None) -> ndarray:
-    """Return standard deviations at the knots, 7 3, from a quantile of absolute differences.
+def _base_sigma(difference: ndarray, quantile: float) -> ndarray:
+    """Return the standard deviation of each channel from a quantile of absolute differences n 3."""
+    found = np.quantile(np.abs(difference), quantile, axis=0) / NORMAL_QUANTILES[quantile]
+    return np.maximum(found, MIN_SIGMA)
 
-    They never fall with detail. default: for knots with too few samples.
+
+def _sigma(
+    samples: Samples, base: ndarray, quantile: float, default: ndarray | None = None
+) -> ndarray:
+    """Return standard deviations at the knots, 7 3.
+
+    base: of all samples. Detail may raise it only so far: at some level of detail there may be nothing but the edit.
+    default: for knots with too few samples.
     """
-    rows, last = [], np.full(3, MIN_SIGMA)
-    size = np.abs(samples.difference)
+    rows = []
     middles = (DETAIL_KNOTS[1:] + DETAIL_KNOTS[:-1]) / 2
     knot = np.digitize(samples.detail, middles)
-    for k in range(len(DETAIL_KNOTS)):
-        near = knot == k
+    for k, amount in enumerate(DETAIL_KNOTS):
+        near, limit = knot == k, base * (1.5 + amount / 12) + 0.6
         if near.sum() >= MIN_SAMPLES:
-            found = np.quantile(size[near], quantile, axis=0) / NORMAL_QUANTILES[quantile]
-            last = np.maximum(last, found)
-        elif default is not None:
-            last = np.maximum(last, default[k])
-        rows.append(last)
+            rows.append(np.minimum(_base_sigma(samples.difference[near], quantile), limit))
+        else:
+            rows.append(base * (1 + amount / 24) if default is None else default[k])
     return np.stack(rows)
 
 

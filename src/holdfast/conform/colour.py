@@ -20,6 +20,7 @@ IDENTITY = 1e-4
 MATRIX_PRIOR = 2.0  # grey levels of colour variation below which a direction has no evidence
 GAIN_PRIOR, OFFSET_PRIOR = 12.0, 0.02  # of one frame's own correction
 ROUNDS = 8
+MAX_PIXELS = 30_000
 MIN_IMPROVEMENT = 0.08  # share of the cost by which a more complex map has to be better
 MAX_RESIDUAL, FLOOR = 24.0, 0.3  # grey levels: what differs more was edited; rounding
 BINS = 8  # of a channel, for the frequency of colours
@@ -84,8 +85,10 @@ def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
     The simplest map that explains the pictures is chosen: none, curves, or curves and a matrix. Rare colours count as
     much as frequent ones, so that a map does not bend colours that only a small object has.
     """
-    source = np.concatenate([pair[0] for pair in pairs]).astype(np.float64)
-    edited = np.concatenate([pair[1] for pair in pairs]).astype(np.float64)
+    step = max(1, sum(len(pair[0]) for pair in pairs) // MAX_PIXELS)
+    source, edited = (
+        np.concatenate([pair[k][::step] for pair in pairs]).astype(np.float64) for k in (0, 1)
+    )
     balance = _balance(edited)
     best, best_cost = IDENTITY_MAP, _cost(source - edited, balance)
     for has_matrix in (False, True):

@@ -14,10 +14,11 @@ from ..media import optical_flow, video
 from . import geometry
 from .alignment import Alignment, rescale
 from .pictures import Size, read_scaled
-from .timing import Timing
+from .timing import FULL, Timing
 
 Roi = tuple[slice, slice]  # rows, columns
 CACHE = 8  # frames
+BAR_DOUBT = 0.012  # of the longer side: how exactly the border of bars is known
 EXACT = 0.02  # of a frame: an edited frame so near to a moment shows it
 
 
@@ -127,8 +128,13 @@ class ConformedFrames:
         return geometry.warp(picture, shifted, size)
 
     def coverage(self, edge: float = 0.0) -> ndarray:
-        """Return which pixels the edited clip shows, `edge` of its pixels from its border, boolean H W."""
+        """Return which pixels the edited clip shows, `edge` of its pixels from its border, boolean H W.
+
+        Where it has bars, their border is known less exactly.
+        """
         edited, box = self.edited.size, self.alignment.boxes[1]
+        if box != FULL:
+            edge += BAR_DOUBT * max(edited)
         return geometry.coverage(self.matrix(0), self.size, edited, box, edge)
 
 

@@ -25,12 +25,15 @@ MAX_BAR = 0.35  # of a side
 FEATURES, RATIO, REPROJECTION = 1500, 0.8, 1.5
 MIN_MATCHES = 24
 STRAIGHT_SHARE = 0.9  # of the matches that a placement without rotation has to explain
+FLAT_DIFFERENCE = 64.0  # grey levels between pictures without structure that are not alike
 PATCH = 9  # pixels of the window in which pictures are compared
 # Of correlation, by which a placement has to be better than a more usual one.
 MIN_GAIN = 0.003
-SLOW = 24.0  # pixels: variation that is slower is left to the colour correction
+CERTAIN = 0.97  # correlation above which features are not asked
+SLOW = 48.0  # pixels: variation that is slower is left to the colour correction
 # Of the steps of a refinement: blur in pixels, and the least standard deviation of a residual in grey levels.
-STEPS = ((4.0, 8.0), (2.0, 4.0), (1.5, 2.0), (1.0, 1.0), (1.0, 0.5), (1.0, 0.3))
+STEPS = ((4.0, 8.0), (2.0, 4.0), (1.5, 2.0), (1.0, 1.0), *[(1.0, 0.3)] * 12)
+FOUND = 0.01  # pixels: a refinement ends after a smaller step
 EDGE = 4.0  # pixels at the border of the edited picture, where bars bleed in
 SCALE_PRIOR, MAX_STEP = 1.0, 8.0  # pixels
 TURN = 1e-3  # rotation and shear below it are noise
@@ -146,11 +149,11 @@ def find_placement(pairs: Sequence[Pair], boxes: tuple[Box, Box]) -> Placement:
     source, edited = (picture.shape[1::-1] for picture in pairs[0])
     usual = [Placement(m, True, score(pairs, m)) for m in usual_placements(source, edited, boxes)]
     best = max(usual, key=lambda p: p.score)
-    starts = [best.matrix]
-    features = match_features(pairs)
-    if features is not None:
-        starts.append(features)
-    refined = [_refine(pairs, m, free, boxes[1]) for m in starts for free in FREEDOMS]
+    refined = [_refine(pairs, best.matrix, free, boxes[1]) for free in FREEDOMS]
+    if max(r.score for r in refined) < CERTAIN:
+        features = match_features(pairs)
+        if features is not None:
+            refined += [_refine(pairs, features, free, boxes[1]) for free in FREEDOMS]
     candidates = [*usual, *refined]
     best_score = max(candidate.score for candidate in candidates)
     chosen = next(c for c in candidates if c.score >= best_score - MIN_GAIN)
@@ -172,11 +175,15 @@ def _refine(pairs: Sequence[Pair], matrix: ndarray, free: Free, box: Box) -> Pla
 def score(pairs: Sequence[Pair], matrix: ndarray) -> float:
     """Return how alike the pictures are, the median correlation of small windows with structure, -1 to 1.
 
-    An edit changes fewer than half of the windows, so the median does not see it.
+    An edit changes fewer than half of the windows, so the median does not see it. Pictures without structure are
+    alike where they are equally bright.
     """
-    values = [local_correlation(source, warp(edited, matrix, source.shape[1::-1])) for source, edited in pairs]
-    joined = np.concatenate(values)
-    return float(np.median(joined)) if len(joined) else 0.0
+    placed = [(source, warp(edited, matrix, source.shape[1::-1])) for source, edited in pairs]
+    joined = np.concatenate([local_correlation(*pair) for pair in placed])
+    if len(joined):
+        return float(np.median(joined))
+    apart = float(np.mean([np.abs(pair[0].astype(float) - pair[1]).mean() for pair in placed]))
+    return 1 - min(1.0, apart / FLAT_DIFFERENCE)
 
 
 def local_correlation(one: ndarray, other: ndarray) -> ndarray:
@@ -262,21 +269,29 @@ def refine(
     free: shift alone, or shift and scales. box: where edited frames have a picture. Gauss-Newton on pictures without their slow variation, which colour
     corrections change; pixels that do not fit get no weight (Tukey), so an edit does not count.
     """
-    detailed = [(_detail(source), _detail(edited)) for source, edited in pairs]
     size, edited_size = (picture.shape[1::-1] for picture in pairs[0])
     for step in STEPS:
         inside = coverage(matrix, size, edited_size, box, EDGE)
-        if inside.any():
-            matrix = matrix + _gauss_newton_step(detailed, matrix, free, inside, step)
+        if not inside.any():
+            break
+        change = _gauss_newton_step(pairs, matrix, free, inside, step)
+        matrix = matrix + change
+        if step == STEPS[-1] and np.abs(change @ (size[0] / 2, size[1] / 2, 1)).max() < FOUND:
+            break
     return matrix
 
 
-def _detail(picture: ndarray) -> ndarray:
+def _detail(picture: ndarray, inside: ndarray) -> ndarray:
+    """Return a picture without its slow variation inside a mask, float32."""
     import cv2
 
-    values = picture.astype(np.float32)
-    slow = cv2.GaussianBlur(values, (0, 0), SLOW)
-    return values - slow
+    height, width = picture.shape
+    coarse = max(1, round(width / SLOW)), max(1, round(height / SLOW))
+    values, shown = picture.astype(np.float32), inside.astype(np.float32)
+    total, count = (cv2.resize(v, coarse, interpolation=cv2.INTER_AREA) for v in (values * shown, shown))
+    slow = total.reshape(count.shape) / np.maximum(count, 1e-3)
+    slow[count < 1e-3] = float(values[inside].mean())
+    return values - cv2.resize(slow, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _gauss_newton_step(
@@ -297,8 +312,8 @@ def _gauss_newton_step(
     x, y = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in size))
     normal, right, variance = np.zeros((4, 4)), np.zeros(4), 0.0
     for source, edited in pairs:
-        seen = cv2.GaussianBlur(warp(edited, matrix, size), (0, 0), blur)
-        target = cv2.GaussianBlur(source, (0, 0), blur)
+        seen = cv2.GaussianBlur(_detail(warp(edited, matrix, size), inside), (0, 0), blur)
+        target = cv2.GaussianBlur(_detail(source, inside), (0, 0), blur)
         mean = (seen + target) / 16
         dx, dy = (cv2.Sobel(mean, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
         residual, weight = _weigh(target, seen, inside, least_sigma)

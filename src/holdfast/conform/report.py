@@ -148,12 +148,14 @@ def make_sentence(report: dict[str, Any]) -> str:
         return change
     raw, aligned = outside["psnr"]["raw"], outside["psnr"]["corrected"]
     besides = ", ".join(describe_conversions(report)) or "it kept time, size and colours"
-    quality = f"Outside it the editor left {_decibels(raw)} ({besides}); aligned: {_decibels(aligned)}."
-    return f"{change} {quality}"
+    return (
+        f"{change} Outside the change the edited clip is {_decibels(raw)} from the source ({besides}); "
+        f"after alignment {_decibels(aligned)}."
+    )
 
 
 def _decibels(value: float) -> str:
-    return "every pixel equal" if math.isinf(value) else f"{value:.1f} dB"
+    return "0 grey levels" if math.isinf(value) else f"{value:.1f} dB"
 
 
 def describe_conversions(report: dict[str, Any]) -> list[str]:

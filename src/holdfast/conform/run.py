@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy import ndarray
 
-from ..base.errors import InputNotFoundError
+from ..base.errors import InputNotFoundError, UserError
 from ..base.notices import collect_notices, warn_user
 from ..media import masks, video
 from ..pipeline.api import ScratchFolder
@@ -47,6 +48,8 @@ def validate(task: KeepTask) -> ValidatedPair:
         video.check_output(path, source, codec, task.crf)
         check_disk_space(path, source, codec)
     if task.preview:
+        if task.output and parse_output(task.preview).absolute() == parse_output(task.output).absolute():
+            raise UserError(f"the result and its preview are both {task.output}", "give another --preview")
         check_output_path(task.preview, [*task.input_files, task.output])
         video.check_output(parse_output(task.preview), source)
     return ValidatedPair(source, edited)
@@ -137,10 +140,28 @@ def warn_about(task: KeepTask, comparison: Comparison, replaces: bool) -> None:
         warn_user("nothing changed that stands out from the editor's noise: the result is the source")
     if not timing.is_determined and comparison.edited.frames > 1:
         warn_user("too little moves to tell when the edited frames belong: equal times are assumed")
-    missing = comparison.source.frames - int((comparison.positions == comparison.positions).sum())
+    missing = int(np.isnan(comparison.positions).sum())
     if missing:
-        what = "is held" if task.ending == "hold" else "stays as it was"
-        warn_user(f"the edited clip has nothing for {missing} frames of the source: there the source {what}")
+        warn_user(
+            f"the edited clip does not show {missing} of the source's {comparison.source.frames} frames: "
+            "they stay as they are"
+            + ("" if task.ending == "hold" else " (--ending hold repeats the nearest edited frame)")
+        )
+    warn_unused(task)
+
+
+def warn_unused(task: KeepTask) -> None:
+    """Give a notice for each option that has no effect."""
+    has_mask = bool(task.mask or task.brushes or task.words)
+    unused = {
+        "--mask-use": task.mask_use != "limit" and not has_mask,
+        "--invert-mask": task.invert_mask and not has_mask,
+        "--detector": task.detector is not None and not task.words,
+        "--crf": task.crf is not None and task.codec in ("lossless", "lossless-rgb", "ffv1", "prores"),
+        "--min-area": task.min_area is not None and has_mask and task.mask_use == "replace",
+    }
+    for name in (name for name, is_unused in unused.items() if is_unused):
+        warn_user(f"{name} has no effect here")
 
 
 def compare(

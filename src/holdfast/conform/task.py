@@ -70,14 +70,17 @@ class KeepTask:
     )
     blend: Literal["feather", "poisson"] = Field(
         default="feather",
-        description="Fade over the band around the mask, or solve for a band without a seam.",
+        description="feather: fade over the band around the mask. "
+        "poisson: keep the edited gradients there, without a seam (Perez et al., 2003).",
     )
     ending: Literal["source", "hold"] = Field(
         default="source",
         description="Where the edited clip has no frames: leave the source, or hold its nearest frame.",
     )
     whole: bool = Field(
-        default=False, description="Accept an edit of the whole picture, such as another style."
+        default=False,
+        description="Take the whole picture from the edited clip, in the source's times and size: "
+        "for an edit of everything, such as another style.",
     )
     preview: str | None = Field(
         default=None, description="Also write the source with the mask over it to this file."

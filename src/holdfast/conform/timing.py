@@ -7,7 +7,7 @@ the picture, so differences are truncated: they do not decide.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
@@ -150,7 +150,10 @@ class _Search:
         line = self.find_line(everything)
         contrast = 1 - line.cost
         is_determined = contrast >= MIN_CONTRAST
-        parts = self._split(everything, line) if is_determined else [(everything, line)]
+        if not is_determined:
+            line = self._assumed_line()
+        parts = self._split(everything, line) if is_determined else []
+        parts = parts or [(everything, line)]
         segments = (Segment(frames, line, self._content(frames, line)) for frames, line in parts)
         return Timing(tuple(segments), round(float(np.clip(contrast, 0, 1)), 3), is_determined)
 
@@ -163,9 +166,17 @@ class _Search:
         if len(samples) >= MIN_SEGMENT:
             found += [self._best_offset(costs, moments, rate, UNUSUAL) for rate in RATES]
         best = min(found, key=lambda line: line.cost)
-        best = self._refine(costs, moments, best, is_fixed=best.rate in usual)
-        cost = self._line_costs(costs, moments, np.array([best.offset]), best.rate)
-        return replace(best, cost=float(cost[0]))
+        # Equal times and equal frames are exact; an equal length is a guess.
+        is_exact = best.rate in list(usual)[1:]
+        free, fixed = (self._refine(costs, moments, best, is_fixed) for is_fixed in (False, True))
+        return fixed if is_exact and fixed.cost <= free.cost + UNUSUAL else free
+
+    def _assumed_line(self) -> Line:
+        """Return the line where nothing moves: equal frames if the clips have equally many, otherwise equal times."""
+        if len(self.source.times) == len(self.edited.times):
+            rate = self.source.step / self.edited.step
+            return Line(float(self.source.times[0] - rate * self.edited.times[0]), rate)
+        return Line(0.0, 1.0)
 
     def _usual_rates(self) -> dict[float, float]:
         """Return the rates that programs produce, with what each costs: equal times, equal frames, equal length."""
@@ -209,7 +220,9 @@ class _Search:
                 found = self._line_costs(costs, moments, centres - one * middle, one)
                 tried.append((float(found.min()), float(centres[found.argmin()]), float(one)))
             _, centre, rate = min(tried, key=lambda t: (t[0], abs(t[2] - line.rate)))
-        return Line(centre - rate * middle, rate, line.cost)
+        offset = centre - rate * middle
+        cost = self._line_costs(costs, moments, np.array([offset]), rate)
+        return Line(offset, rate, float(cost[0]))
 
     def _split(self, frames: range, line: Line, depth: int = 0) -> list[tuple[range, Line]]:
         """Return the parts of the frames that run along a line, and along lines of their own.

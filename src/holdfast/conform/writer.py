@@ -110,7 +110,7 @@ def write_preview(kept: "KeptClip", path: Path) -> None:
 def describe_delivery(manifest: Mapping[str, Any]) -> str:
     """Return what was verified of a written file, as a sentence."""
     delivered = manifest["delivered"]
-    if delivered["samples_equal_outside"]:
+    if delivered["samples_equal_outside"] or delivered["max_abs_outside"] == 0:
         return "Outside the mask every sample of the file is the source's (verified)."
     if delivered["psnr_outside"] is None:
         return "The whole picture was changed."
