@@ -1524,6 +1524,74 @@ MUTATIONS = [
         "tests/media/test_timeline.py",
         ("return None if end is None else end <= size", "return None"),
     ),
+    *of(
+        "conform/timing.py",
+        "tests/conform/test_timing.py",
+        ("return self.offset + self.rate * edited", "return self.offset + edited"),
+        ("np.where((seconds < early) | (seconds > late), np.nan, index)", "index"),
+        ("return np.maximum.accumulate(index)", "return index[::-1]"),
+    ),
+    *of(
+        "conform/geometry.py",
+        "tests/conform/test_geometry.py",
+        ("[[sx, 0, tx + (sx - 1) / 2], [0, sy, ty", "[[sx, 0, tx], [0, sy, ty"),
+        ("cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP", "cv2.INTER_CUBIC"),
+        ("(y >= top + edge - 0.51)", "(y >= top - edge - 0.51)"),
+    ),
+    *of(
+        "conform/alignment.py",
+        "tests/conform/test_geometry.py",
+        ("[[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]", "[[x, 0, 0], [0, y, 0]"),
+        ("@ np.linalg.inv(scaling(source))", "@ scaling(source)"),
+    ),
+    *of(
+        "conform/colour.py",
+        "tests/conform/test_colour.py",
+        ("self.curves) @ self.matrix.T", "self.curves) @ self.matrix"),
+        ("gain[:, 0] * offset + gain[:, 1]", "offset + gain[:, 1]"),
+        ("np.where(ratio < 1, (1 - ratio**2) ** 2, 0.0)", "np.ones_like(ratio)"),
+        ("* np.float32(peak / 255)", "* np.float32(1)"),
+    ),
+    *of(
+        "conform/change.py",
+        "tests/conform/test_change.py",
+        ("has_strong[labels[distance > strong]] = True", "has_strong[:] = True"),
+        ("(areas >= min_area) & (means", "(means"),
+        ("touches[labels[mask]] = True", "touches[:] = True"),
+        ("is_kept = inside >= share", "is_kept = inside <= share"),
+        (
+            "edited.astype(np.float32) - source.astype(np.float32), TO_YCC",
+            "source.astype(np.float32) - edited.astype(np.float32), TO_YCC",
+        ),
+    ),
+    *of(
+        "conform/mask_store.py",
+        "tests/conform/test_change.py",
+        ("flat.reshape(height, width)", "flat.reshape(width, height).T"),
+    ),
+    *of(
+        "conform/blending.py",
+        "tests/conform/test_blending.py",
+        ("[[0, 1, 0], [1, 0, 1], [0, 1, 0]]", "[[1, 1, 1], [1, 0, 1], [1, 1, 1]]"),
+        (
+            "source.astype(np.float32) - edited.astype(np.float32)",
+            "edited.astype(np.float32) - source.astype(np.float32)",
+        ),
+        ("return max(self.grow, 0) + self.feather + 1", "return max(self.grow, 0)"),
+    ),
+    *of(
+        "conform/frames.py",
+        "tests/conform/test_frames.py",
+        (
+            "share * (share * backward - (1 - share) * forward)",
+            "share * (share * forward - (1 - share) * backward)",
+        ),
+        ("numbers = segment.frames.start + numbers", "numbers = 0 + numbers"),
+        (
+            "positions[: known[0]], positions[known[-1] :] = positions[known[0]], positions[known[-1]]",
+            "pass",
+        ),
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from holdfast import methods
 from holdfast.base.schema import list_settings
+from holdfast.conform.task import KeepTask
 from holdfast.pipeline.manifest import Manifest
 from holdfast.pipeline.task import EditTask
 
@@ -26,6 +27,14 @@ def test_the_schema_of_a_task_has_every_field_with_its_description():
     assert properties["crf"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 63}
     assert schema()["required"] == ["input", "output"]
     assert schema()["additionalProperties"] is False
+
+
+def test_the_schema_of_a_keep_has_every_field_with_its_description():
+    properties = schema("keep")["properties"]
+    assert list(properties) == list(list_settings(KeepTask))
+    assert all(entry["description"] for entry in properties.values())
+    assert schema("keep")["required"] == ["source", "edited"]
+    assert schema("keep")["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("method", methods.names())

@@ -1,1 +1,1 @@
-"""Many edits: each row of a file is done once by workers that hold one loaded backbone, here or on a Ray cluster."""
+"""Many jobs: each row of a file is done once by workers that hold one loaded backbone, here or on a Ray cluster."""

@@ -16,7 +16,7 @@ class Probes:
     def __init__(self, jobs: list[Job], is_cluster: bool):
         self.pool = ThreadPoolExecutor(THREADS, "probe")
         self.open: dict[Future[Outcome | None], Job] = {
-            self.pool.submit(rows.probe, job.edit_task, is_cluster): job for job in jobs
+            self.pool.submit(rows.probe, job.valid_task, is_cluster): job for job in jobs
         }
         self.failed: list[tuple[Job, Outcome]] = []
 

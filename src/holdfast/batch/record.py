@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..base.files import write_json
+from ..conform.task import KeepTask
 from ..pipeline.task import EditTask
 
+Task = EditTask | KeepTask
 RECORD_NAME = "batch.json"
+NO_BACKBONE = ()  # the key of jobs that need none
 ROW_KEYS = (
     "line",
     "output",
@@ -44,7 +47,7 @@ class Job:
     """A row and its state."""
 
     line: int  # of the file, from 1
-    task: EditTask | None = None  # None: the row is invalid
+    task: Task | None = None  # None: the row is invalid
     status: str = (
         "waiting"  # waiting, running, done, skipped (done by an earlier run), failed, stopped
     )
@@ -57,7 +60,7 @@ class Job:
     traceback: str = ""  # of a bug
 
     @property
-    def edit_task(self) -> EditTask:
+    def valid_task(self) -> Task:
         assert self.task is not None, "an invalid row has no task"
         return self.task
 
@@ -66,9 +69,24 @@ class Job:
         return self.task.output if self.task else None
 
     @property
+    def outputs(self) -> list[str]:
+        """The files that the job writes, without those next to them."""
+        task = self.valid_task
+        preview = task.preview if isinstance(task, KeepTask) else None
+        return [task.output, *([preview] if preview else [])]
+
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether a worker needs a GPU, if there is one: a kept clip needs it only for words."""
+        task = self.valid_task
+        return bool(task.words) if isinstance(task, KeepTask) else task.device != "cpu"
+
+    @property
     def backbone_key(self) -> tuple:
         """What a worker has to load for the job; equal for jobs that share a loaded backbone."""
-        task = self.edit_task
+        task = self.valid_task
+        if isinstance(task, KeepTask):
+            return NO_BACKBONE
         return task.backbone, task.weights, task.image_model, task.device, task.dtype
 
     def fail(self, sentence: object, code: int, traceback: str = "") -> None:

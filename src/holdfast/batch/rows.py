@@ -1,4 +1,4 @@
-"""The rows of a batch: one EditTask a line, as JSON. Invalid rows are reported before any work starts."""
+"""The rows of a batch: one EditTask or KeepTask a line, as JSON. Invalid rows are reported before any work starts."""
 
 import json
 import os
@@ -22,12 +22,14 @@ from ..base.exit_codes import (
 from ..base.memory import is_out_of_memory
 from ..base.notices import collect_notices
 from ..base.old_names import rename_fields
+from ..conform.task import KeepTask
 from ..models import registry
 from ..pipeline import jobs as single
 from ..pipeline.output_paths import all_paths, check_output_path, parse_output
 from ..pipeline.task import EditTask
 from ..pipeline.validation import check_files_exist, input_files
-from .record import RECORD_NAME, Job, Outcome
+from . import keep_rows
+from .record import RECORD_NAME, Job, Outcome, Task
 
 BOM = b"\xef\xbb\xbf"
 EXAMPLE = '{"input": "jeep.mp4", "source_prompt": "a silver jeep", "target_prompt": "a red jeep"}'
@@ -57,10 +59,20 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 def _make_job(line: int, raw: bytes, base: Path, folder: Path) -> Job:
     job = Job(line)
     try:
-        job.task = EditTask.from_dict(_resolve_paths(_parse_row(raw), base, folder))
+        job.task = _make_task(_parse_row(raw), base, folder)
     except ValueError as error:
         job.fail(error, BAD_INPUT)
     return job
+
+
+def _make_task(row: dict[str, Any], base: Path, folder: Path) -> Task:
+    if not keep_rows.is_keep_row(row):
+        return EditTask.from_dict(_resolve_paths(row, base, folder))
+    name, default = row.pop("id", None), ""
+    if isinstance(row["edited"], str) and not row.get("output"):
+        default = _default_output(name, f"{Path(row['edited']).stem}.kept.mp4")
+    full = keep_rows.resolve_paths(row, folder, default, lambda t, key: _resolve(t, base, key))
+    return KeepTask.from_dict(full)
 
 
 def _parse_row(raw: bytes) -> dict[str, Any]:
@@ -90,7 +102,9 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
             for pair in row["keyframes"]
         ]
     if isinstance(row.get("output", ""), str) and isinstance(row.get("input"), str):
-        output = parse_output(row.get("output") or _default_output(name, row))
+        output = parse_output(
+            row.get("output") or _default_output(name, f"{Path(row['input']).stem}.mp4")
+        )
         row["output"] = str(Path(folder.absolute(), output))
     return row
 
@@ -98,7 +112,9 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
 def _resolve(text: str, base: Path, key: str) -> str:
     """Return a path relative to the rows' folder. A mask may be a word or a box, and weights a hub id."""
     path = base / text
-    may_be_name = key == "weights" or (key == "mask" and (text == "auto" or "," in text))
+    may_be_name = key in ("weights", "detector") or (
+        key == "mask" and (text == "auto" or "," in text)
+    )
     if not text.strip() or (may_be_name and not path.exists()):
         return text
     return str(path)
@@ -110,10 +126,10 @@ def _resolve_pair(text: str, base: Path, key: str) -> str:
     return name + mark + (_resolve(path, base, key) if path else "")
 
 
-def _default_output(name: Any, row: dict[str, Any]) -> str:
+def _default_output(name: Any, by_clip: str) -> str:
     """Return the output of a row that names none: by its id, else by its clip."""
     if name is None:
-        return f"{Path(row['input']).stem}.mp4"
+        return by_clip
     is_text = isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip()
     if not is_text or Path(str(name)).name != str(name) or str(name).startswith("."):
         raise UserError(f"id is {name!r}", "use a file name without a folder and an ending")
@@ -124,10 +140,11 @@ def _refuse_outside(jobs: list[Job], folder: Path) -> None:
     """Fail rows whose output lies outside the batch's folder: the rows may come from another person."""
     root = Path(os.path.realpath(folder))
     for job in jobs:
-        if job.output and not Path(os.path.realpath(job.output)).is_relative_to(root):
-            cause = f"output {job.output} lies outside {folder}"
-            remedy = "use a path inside it, or allow others with --outputs-anywhere"
-            job.fail(UserError(cause, remedy), BAD_INPUT)
+        for output in job.outputs if job.task else []:
+            if not Path(os.path.realpath(output)).is_relative_to(root):
+                cause = f"output {output} lies outside {folder}"
+                remedy = "use a path inside it, or allow others with --outputs-anywhere"
+                job.fail(UserError(cause, remedy), BAD_INPUT)
 
 
 def _refuse_conflicts(jobs: list[Job], reserved: Iterable[Path]) -> None:
@@ -135,7 +152,8 @@ def _refuse_conflicts(jobs: list[Job], reserved: Iterable[Path]) -> None:
     writers: dict[str, list[Job]] = defaultdict(list)
     valid = [job for job in jobs if job.task and job.status != "failed"]
     for job in valid:
-        writers[os.path.realpath(job.edit_task.output)].append(job)
+        for output in job.outputs:
+            writers[os.path.realpath(output)].append(job)
     reserved_paths = {os.path.realpath(path) for path in reserved}
     for job in valid:
         conflict = _find_conflict(job, writers, reserved_paths)
@@ -144,18 +162,25 @@ def _refuse_conflicts(jobs: list[Job], reserved: Iterable[Path]) -> None:
 
 
 def _find_conflict(job: Job, writers: dict[str, list[Job]], reserved: set[str]) -> UserError | None:
-    task = job.edit_task
-    others = [other.line for other in writers[os.path.realpath(task.output)] if other is not job]
-    if others:
-        lines = ", ".join(map(str, others))
-        return UserError(f"line {lines} also writes {task.output}", "give each row an id")
-    inputs = (other for name in input_files(task) for other in writers[os.path.realpath(name)])
+    task = job.valid_task
+    for output in job.outputs:
+        others = [other.line for other in writers[os.path.realpath(output)] if other is not job]
+        if others:
+            lines = ", ".join(map(str, others))
+            return UserError(f"line {lines} also writes {output}", "give each row an id")
+        if reserved & {os.path.realpath(path) for path in all_paths(Path(output))}:
+            return UserError(f"{output} would overwrite the batch's own files", "rename it")
+    if len({os.path.realpath(output) for output in job.outputs}) < len(job.outputs):
+        return UserError(f"output and preview are both {task.output}", "rename one")
+    inputs = (other for name in _inputs(task) for other in writers[os.path.realpath(name)])
     makers = [other.line for other in inputs if other is not job]
     if makers:
         return UserError(f"it reads the output of line {makers[0]}", "run it in a later batch")
-    if reserved & {os.path.realpath(path) for path in all_paths(Path(task.output))}:
-        return UserError(f"{task.output} would overwrite the batch's own files", "rename it")
     return None
+
+
+def _inputs(task: Task) -> list[str]:
+    return task.input_files if isinstance(task, KeepTask) else input_files(task)
 
 
 def check(job: Job, is_cluster: bool) -> None:
@@ -163,8 +188,11 @@ def check(job: Job, is_cluster: bool) -> None:
 
     is_cluster: other machines do the work; weights that are missing here may be there.
     """
-    task = job.edit_task
+    task = job.valid_task
     try:
+        if isinstance(task, KeepTask):
+            _check_keep(job, task)
+            return
         if single.finished_manifest(task):
             job.status = "skipped"
             return
@@ -177,13 +205,24 @@ def check(job: Job, is_cluster: bool) -> None:
             job.finish(failed_outcome(error))
 
 
-def probe(task: EditTask, is_cluster: bool) -> Outcome | None:
+def _check_keep(job: Job, task: KeepTask) -> None:
+    if keep_rows.finished_manifest(task):
+        job.status = "skipped"
+    else:
+        keep_rows.check(task)
+
+
+def probe(task: Task, is_cluster: bool) -> Outcome | None:
     """Read a task's files and validate it without loading weights. Return the failure, or None if it is valid."""
+    from ..conform import run as conforming
     from ..pipeline import run
 
-    with collect_notices():  # the edit repeats the notices in its manifest
+    with collect_notices():  # the job repeats the notices in its manifest
         try:
-            run.open_session(task, None)
+            if isinstance(task, KeepTask):
+                conforming.validate(task)
+            else:
+                run.open_session(task, None)
         except Exception as error:  # a bug in one row must not end the batch
             if not (is_cluster and isinstance(error, MissingDependencyError)):
                 return failed_outcome(error)

@@ -111,7 +111,7 @@ def _make_pool(
     import torch
 
     resources = ray.cluster_resources()
-    may_use_gpu = any(job.edit_task.device != "cpu" for job in waiting)
+    may_use_gpu = any(job.may_use_gpu for job in waiting)
     gpus = options.gpus if resources.get("GPU") and may_use_gpu else 0.0
     capacity = int(resources["GPU"] / gpus) if gpus else int(resources.get("CPU", 0))
     size = options.workers or (max(1, capacity) if gpus else 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.notices import Notice
-from .record import RECORD_NAME, Outcome
+from .record import NO_BACKBONE, RECORD_NAME, Outcome
 
 
 class JobInterrupt(KeyboardInterrupt):
@@ -49,8 +49,6 @@ class Worker:
         """Do a job. An error fails this job only: the worker continues with the next one."""
         import torch
 
-        from ..pipeline import jobs
-        from ..pipeline.task import EditTask
         from . import rows
 
         # Per thread: the number of threads changes the last bits of some models' values.
@@ -59,7 +57,7 @@ class Worker:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Notice)  # the manifest contains them
-                jobs.run_job(EditTask.from_dict(task), self._load(backbone_key), self._report)
+                self._do(task, backbone_key)
         except KeyboardInterrupt:
             return Outcome("stopped")
         except Exception as error:  # a bug in one job must not end the worker
@@ -67,6 +65,18 @@ class Worker:
         finally:
             self.output = None
         return Outcome("done", round(time.perf_counter() - begin, 3))
+
+    def _do(self, task: dict[str, Any], backbone_key: tuple) -> None:
+        """Do an edit with its backbone, or put another editor's change back into its source, which needs none."""
+        from ..conform.task import KeepTask
+        from ..pipeline import jobs
+        from ..pipeline.task import EditTask
+        from . import keep_rows
+
+        if backbone_key == NO_BACKBONE:
+            keep_rows.run_job(KeepTask.from_dict(task), self._report)
+        else:
+            jobs.run_job(EditTask.from_dict(task), self._load(backbone_key), self._report)
 
     def stop(self) -> None:
         """End the running job and any later one at its next step, with its latents saved."""

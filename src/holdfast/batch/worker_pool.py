@@ -10,7 +10,7 @@ from .. import __version__
 from ..base.errors import UserError
 from ..base.exit_codes import FAILED
 from ..base.notices import warn_user
-from .record import Job, Outcome
+from .record import NO_BACKBONE, Job, Outcome
 from .worker import Worker
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the workers
@@ -40,7 +40,7 @@ class WorkerHandle:
     job_call: Any = None
     is_ready: bool = False
     job: Job | None = None  # assigned; it starts with the next answer to a ping
-    backbone_key: tuple | None = None  # of its last job
+    backbone_key: tuple | None = None  # of its last job that needed one
     node: str = ""
     pid: int = 0
     last_answer: float = 0.0
@@ -108,7 +108,8 @@ class WorkerPool:
 
     def assign(self, worker: WorkerHandle, job: Job) -> None:
         """Assign a job. It starts once the worker answers a ping, so that a worker that died idle costs no attempt."""
-        worker.job, worker.backbone_key, worker.cancel_time = job, job.backbone_key, None
+        worker.job, worker.cancel_time = job, None
+        worker.backbone_key = job.backbone_key or worker.backbone_key  # it stays loaded
         worker.ping_call = worker.ping_call or worker.actor.ping.remote()
 
     def remove(self, worker: WorkerHandle) -> None:
@@ -245,7 +246,7 @@ class WorkerPool:
         worker.job_start, self.failed_starts = self.clock(), 0
         job.status, job.attempts = "running", job.attempts + 1
         job.node, job.pid = worker.node, worker.pid
-        worker.job_call = worker.actor.run.remote(job.edit_task.to_dict(), job.backbone_key)
+        worker.job_call = worker.actor.run.remote(job.valid_task.to_dict(), job.backbone_key)
 
     def _end_job(self, worker: WorkerHandle, outcome: Outcome | WorkerDeath) -> Ended:
         job, worker.job, worker.job_call = worker.job, None, None
@@ -268,9 +269,7 @@ class WorkerPool:
         if isinstance(outcome, WorkerDeath):
             self.remove(worker)
         elif outcome.status == "stopped" and worker.cancel_time is not None:
-            return self._timeout_outcome(
-                "its latents are saved, and it resumes from them with a longer timeout"
-            )
+            return self._timeout_outcome(_timeout_advice(worker.job))
         return outcome
 
     def _remove_silent(self) -> list[Ended]:
@@ -320,6 +319,12 @@ class WorkerPool:
             worker.actor.stop.remote()
         while self.busy():
             yield from self.wait_any(POLL_INTERVAL)
+
+
+def _timeout_advice(job: Job | None) -> str:
+    if job and job.backbone_key == NO_BACKBONE:
+        return "it starts again with a longer timeout"
+    return "its latents are saved, and it resumes from them with a longer timeout"
 
 
 def _first_line(error: Exception) -> str:

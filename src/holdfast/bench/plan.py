@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .. import methods
 from ..base import old_names
@@ -21,30 +21,42 @@ from ..models import registry
 from ..pipeline.task import EditTask
 from .datasets.base import Case
 
+# How another editor's results are measured: the editor's own clips, or its change put back into the source.
+Origin = Literal["raw", "kept"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+
 
 @dataclass(frozen=True)
 class Variant:
-    """What is compared: a method with its settings on a backbone, with or without sight of the mask."""
+    """What is compared: a method with its settings on a backbone, with or without sight of the mask.
+
+    origin: of results made elsewhere. `method` is then the editor's name, and nothing else is known.
+    """
 
     method: str
     backbone: str
     sees_mask: bool = False
     settings: tuple[tuple[str, str], ...] = ()
+    origin: Origin | None = None
 
     @property
     def label(self) -> str:
-        """Name in tables. A method that omits a part of itself without a mask says so."""
+        """Name in tables. It says what a method omits without a mask, and that results were made elsewhere."""
+        if self.origin:
+            return f"{self.key} (made elsewhere)"
         omission = "" if self.sees_mask else _omission_without_mask(self.method)
         return self._name(f", {omission}" if omission else "")
 
     @property
     def key(self) -> str:
         """Name of its folder."""
-        return self._name("")
+        return f"{self.method} {self.origin}" if self.origin else self._name("")
 
     def names(self) -> set[str]:
         """Return the names that a user may type: with or without the backbone."""
         full = {self.label, self.key}
+        if self.origin:
+            return full
         return full | {name.removesuffix(f" on {self.backbone}") for name in full}
 
     def _name(self, omission: str) -> str:

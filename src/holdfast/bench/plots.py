@@ -102,9 +102,10 @@ def _colour(index: int) -> str:
 
 def _short_label(label: str, results: Results) -> str:
     """Return a label without its backbone if all variants share one."""
-    if len({variant.backbone for variant in results.variants}) > 1:
+    backbones = {variant.backbone for variant in results.variants if not variant.origin}
+    if len(backbones) != 1:
         return plain_label(label)
-    return plain_label(label.rpartition(" on ")[0])
+    return plain_label(label.removesuffix(f" on {backbones.pop()}"))
 
 
 @dataclass(frozen=True)

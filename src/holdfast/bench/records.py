@@ -8,11 +8,12 @@ from typing import Any
 from ..base.errors import UserError
 from ..base.old_names import rename_case
 from .datasets.base import FILES, Case, file_name, is_box
-from .plan import Variant
+from .plan import ORIGINS, Origin, Variant
 
 # A shape is a tuple of types, a list of one shape, or a dict of shapes by key; the key `...` stands for every key.
 TEXT, OPTIONAL_TEXT, NUMBER = (str,), (str, type(None)), (int, float, type(None))
 VARIANT = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [[TEXT]]}
+VARIANT_OPTIONAL: dict[str, tuple] = {"origin": OPTIONAL_TEXT}  # of results made elsewhere
 CASE: dict[Any, Any] = {
     "name": TEXT,
     "clip": TEXT,
@@ -110,10 +111,11 @@ def _check_keys(value: dict, shape: dict, where: str) -> None:
         if key not in value:
             raise UserError(f"{where} lacks {key}")
         _check(value[key], shape[key], key)
+    optional = VARIANT_OPTIONAL if shape is VARIANT else CELL_OPTIONAL if shape is CELL else {}
     for key in value.keys() - shape.keys():
-        if shape is not CELL:
+        if shape is not CELL and key not in optional:
             raise UserError(f"{where} has an unknown key {key}")
-        _check(value[key], CELL_OPTIONAL.get(key, (object,)), key)
+        _check(value[key], optional.get(key, (object,)), key)
 
 
 def cell_folder(folder: Path, variant: Variant, case: Case) -> Path:
@@ -148,4 +150,21 @@ def case_from_json(data: dict[str, Any], folder: Path) -> Case:
 
 def variant_from_json(data: dict[str, Any]) -> Variant:
     settings = tuple((key, value) for key, value in data["settings"])
-    return Variant(data["method"], data["backbone"], data["sees_mask"], settings)
+    origin = choose_origin(data["origin"]) if data.get("origin") else None
+    return Variant(data["method"], data["backbone"], data["sees_mask"], settings, origin)
+
+
+def choose_origin(text: str) -> Origin:
+    """Return the origin of a name. Raise UserError for another text."""
+    for origin in ORIGINS:
+        if text == origin:
+            return origin
+    raise UserError(f"{text!r} is not an origin of results", f"use {' or '.join(ORIGINS)}")
+
+
+def variant_to_json(variant: Variant) -> dict[str, Any]:
+    """Return a variant as bench.json stores it. Only results made elsewhere have an origin."""
+    data = json.loads(json.dumps(dataclasses.asdict(variant)))
+    if not variant.origin:
+        del data["origin"]
+    return data

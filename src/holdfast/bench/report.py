@@ -61,6 +61,7 @@ def _page_values(results: Results, baseline: Variant, quality: str) -> dict:
         results.best_note,
         results.small_sample_note,
         results.costs_note,
+        results.external_note,
     )
     return {
         "provenance": results.provenance_text,
@@ -89,7 +90,7 @@ def _choose_quality(results: Results, wanted: str | None) -> str:
 def _column(results: Results, variant: Variant, baseline: Variant) -> dict:
     return {
         "label": variant.label,
-        "mask": "seen" if variant.sees_mask else "unseen",
+        "mask": "unknown" if variant.origin else "seen" if variant.sees_mask else "unseen",
         "cells": {name: _cell(results, variant, baseline, name) for name in results.metric_names},
         **results.counts(variant),
     }

@@ -1,6 +1,7 @@
 """Results of a benchmark's folder: means with intervals over clips, paired differences, and the best variants."""
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,21 @@ FIRST = (
     "psnr_outside",
 )
 COSTS = ("seconds", "peak_memory_mb")
+SHOWN = 5  # names in a note
+EXTERNAL_RULE = (
+    "Results marked as made elsewhere are another editor's clips: they have no settings and no costs here. "
+    "Raw: the clip as it is, resized to the source's size; if its number of frames differs, its frames at the "
+    "source's times, both beginning together, for as long as it lasts. "
+    "Kept: the source with the editor's change, by holdfast keep."
+)
 MACHINE = ("machine", "device")  # costs of cells are compared only if these are equal
+
+
+def list_some(names: Iterable[str]) -> str:
+    """Return names with commas, and how many more there are after a few."""
+    names = list(names)
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
 
 
 def is_finished(record: dict[str, Any] | None) -> bool:
@@ -109,7 +124,7 @@ class Results:
     @cached_property
     def machines(self) -> list[tuple[tuple, int]]:
         """Machine and device of the finished cells, with how many each has; most first."""
-        finished = (record for record in self.records.values() if is_finished(record))
+        finished = (r for r in self.records.values() if is_finished(r) and "seconds" in r)
         return Counter(map(machine_of, finished)).most_common()
 
     @property
@@ -144,6 +159,19 @@ class Results:
                 applies(variant, case) and not self.record(variant, case) for case in self.cases
             ),
         }
+
+    @property
+    def external_note(self) -> str:
+        """Where results made elsewhere come from, and which clips they lack; empty without any."""
+        external = [variant for variant in self.variants if variant.origin]
+        if not external:
+            return ""
+        lacking = {variant.key: self._cases_without_record(variant) for variant in external}
+        missing = "; ".join(f"{key}: {list_some(names)}" for key, names in lacking.items() if names)
+        return EXTERNAL_RULE + (f" Clips without a result: {missing}." if missing else "")
+
+    def _cases_without_record(self, variant: Variant) -> list[str]:
+        return [case.name for case in self.cases if not self.record(variant, case)]
 
     def failures(self) -> list[tuple[str, str, str]]:
         """Return variant, case and reason of each failed cell."""

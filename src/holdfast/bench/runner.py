@@ -25,8 +25,9 @@ from ..pipeline.events import ProgressCallback
 from . import provenance, records
 from .datasets import make_case_judge
 from .datasets.base import Case
+from .external import ExternalResults
 from .plan import BenchmarkPlan, Variant
-from .records import case_to_json, cell_folder
+from .records import case_to_json, cell_folder, variant_to_json
 
 MASK_RULE = (
     "A method sees the benchmark's mask only if its name ends in +mask; the metrics always do."
@@ -36,6 +37,7 @@ NAN_RULE = (
     "is empty and not part of the mean; n says how many clips a mean is over. "
     "PSNR is capped at 100 dB. A failed cell has no values and is counted under failed."
 )
+EXTERNAL_KEYS = ("file", "stamp", "sentence", "notes")  # of results made elsewhere
 COSTS = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
 
 
@@ -56,6 +58,7 @@ class Benchmark:
     models: MetricModels
     metrics: list[str] | None = None  # None: all that a case allows
     provenance: dict[str, str | None] = field(default_factory=_current_provenance)
+    external: ExternalResults | None = None  # of variants that were made elsewhere
 
     def __post_init__(self):
         self.loaded: Any = None  # the backbone in memory
@@ -85,7 +88,8 @@ class Benchmark:
 
     def _plan_to_json(self) -> dict[str, Any]:
         plan = json.loads(json.dumps(dataclasses.asdict(self.plan)))
-        plan["rows"] = plan.pop("variants")
+        del plan["variants"]
+        plan["rows"] = [variant_to_json(variant) for variant in self.plan.variants]
         plan["cases"] = [case_to_json(case, self.folder) for case in self.plan.cases]
         return plan
 
@@ -101,6 +105,8 @@ class Benchmark:
         open_cells = []
         for variant, case in self.plan.cells():
             record = records.read_cell(cell_folder(self.folder, variant, case))
+            if record and record.get("stamp") != self._stamp(variant, case):
+                record = None  # another file has replaced the one that was measured
             if record and record["error"] and not retry:
                 counts["failed before"] += 1
             elif record and not record["error"] and not again:
@@ -122,14 +128,14 @@ class Benchmark:
         return "measured again" if before and not before["error"] else "edited"
 
     def _edit_and_measure(self, variant: Variant, case: Case, before: dict[str, Any]) -> dict:
-        """Edit and measure a cell, and write its record last and whole. Earlier values are preserved."""
+        """Make and measure a cell, and write its record last and whole. Earlier values are preserved."""
         place = cell_folder(self.folder, variant, case)
         place.mkdir(parents=True, exist_ok=True)
         edited = place / "edited.mkv"
         record = self._initial_record(variant, case, before)
         try:
-            if "seconds" not in before or not edited.exists():
-                record |= self._edit(variant, case, edited) | self.provenance
+            if not (before.keys() & {"seconds", "frames"} and edited.exists()):
+                record |= self._make(variant, case, edited)
             values, skipped = compare_files(_clip_pair(case, edited), self.models, self.metrics)
             for name, value in values.items():
                 record["figures"][name] = None if math.isnan(value) else value
@@ -145,7 +151,8 @@ class Benchmark:
 
     def _initial_record(self, variant: Variant, case: Case, before: dict[str, Any]) -> dict:
         """Return a cell's record with everything that an earlier run measured."""
-        keys = (*COSTS, "figures", "left_out", "device", *self.provenance)
+        keys = (*COSTS, "figures", "left_out", "device", *EXTERNAL_KEYS, *self.provenance)
+        stamp = self._stamp(variant, case)
         return {
             "row": variant.key,
             "case": case.name,
@@ -154,13 +161,27 @@ class Benchmark:
             "figures": {},
             "left_out": {},
             **{key: before[key] for key in keys if key in before},
+            **({"stamp": stamp} if stamp else {}),
             "error": None,
         }
 
-    def _edit(self, variant: Variant, case: Case, output: Path) -> dict[str, Any]:
-        """Edit a clip from the start, so that the costs are those of a whole edit. Return them."""
+    def _stamp(self, variant: Variant, case: Case) -> str | None:
+        """Return the stamp of the file that another editor made; None for an edit of ours."""
+        return self.external.stamp(case) if self.external and variant.origin else None
+
+    def _make(self, variant: Variant, case: Case, output: Path) -> dict[str, Any]:
+        """Write the clip of a cell. Return its costs and where it comes from."""
         for path in output.parent.iterdir():  # files of a killed run
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not variant.origin:
+            return self._edit(variant, case, output) | self.provenance
+        assert self.external is not None, "only `bench add` plans results made elsewhere"
+        # The machine that measures is not the one that edited.
+        measured_by = {k: v for k, v in self.provenance.items() if k != "machine"}
+        return self.external.make(variant, case, output) | measured_by
+
+    def _edit(self, variant: Variant, case: Case, output: Path) -> dict[str, Any]:
+        """Edit a clip from the start, so that the costs are those of a whole edit. Return them."""
         backbone = self._load_backbone(variant.backbone)
         result = run.edit(self.plan.task(variant, case, output), backbone, judge_result=False)
         result.save()

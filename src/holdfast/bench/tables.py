@@ -161,6 +161,7 @@ def _notes(results: Results) -> list[str]:
         results.best_note.replace("Marked", "In bold"),
         results.small_sample_note,
         escape_markdown(results.costs_note),
+        escape_markdown(results.external_note),
         *info["rules"].values(),
         *(
             f"Skipped: {escape_markdown(name)} ({escape_markdown(reason)})."

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ..batch.record import BatchRecord, Job
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal for a bar
-JOBS = "The jobs: an edit a line, as JSON with the fields of holdfast edit (see: holdfast schema). # begins a comment."
+JOBS = (
+    "The jobs: one a line, as JSON. An edit has the fields of holdfast edit (see: holdfast schema), a row with "
+    '"source" and "edited" those of holdfast keep (see: holdfast schema keep). # begins a comment.'
+)
 OUTPUT = "Output folder; run the same command again to continue after a stop."
 WORKERS = "Number of workers (default: one for each GPU, or one)."
 RAY = "Address of a Ray cluster, HOST:PORT or auto (default: this computer)."
@@ -38,7 +41,7 @@ def batch(
     anywhere: Annotated[bool, typer.Option("--outputs-anywhere", help=ANYWHERE)] = False,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
-    """Run many edits, each exactly once. Finished jobs are skipped; crashed workers are replaced."""
+    """Run many edits and keeps, each exactly once. Finished jobs are skipped; crashed workers are replaced."""
     with report_errors():
         from ..base.files import as_json
         from ..batch.record import exit_code

@@ -1,4 +1,4 @@
-"""The commands of `holdfast bench`: run, report, study, tally."""
+"""The commands of `holdfast bench`: run, add, report, study, tally."""
 
 import shlex
 from dataclasses import asdict
@@ -35,6 +35,10 @@ DATASET = escape(  # or its brackets would be read as styles
 OUTPUT = "Output folder; run the same command again to continue after a stop."
 METHODS = "Names with commas, or all; NAME+mask gives a method the benchmark's mask."
 SETTINGS = "A setting to sweep over, key=value,value; may be repeated."
+RESULTS = (
+    "Folder with a clip for each case, named as the case: CASE.mp4, or a folder CASE of frames."
+)
+ADDED_METRICS = "Names with commas, or all (default: those that the benchmark has)."
 AGAIN = "Measure finished edits again, for example after installing CLIP."
 WEIGHTS = "A folder or hub id of other weights for the backbone."
 BASELINE = "The variant to compare the others with, clip by clip (default: the first)."
@@ -70,11 +74,52 @@ def run_bench(
         benchmark = Benchmark(plan, output, models, metric_names)
         benchmark.initialize(rerun_command())
         counts = _run(benchmark, retry, measure_again)
-        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        print_line(summary or "nothing to do")
-        if counts["failed"] or counts["failed before"]:
-            print_line("the report lists failed edits and their reasons; --retry runs them again")
-        print_line(f"see the results with: holdfast bench report {shlex.quote(str(output))}")
+        _print_summary(counts, output)
+
+
+@bench.command("add")
+def add_results(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="The name of the editor in tables.")],
+    results: Annotated[Path, typer.Option(help=RESULTS)],
+    raw: Annotated[bool, typer.Option(help="Measure the editor's own clips.")] = True,
+    kept: Annotated[bool, typer.Option(help="Measure the clips of holdfast keep.")] = True,
+    metrics: Annotated[str, typer.Option(help=ADDED_METRICS)] = "",
+    measure_set: Annotated[
+        list[str], typer.Option("--measure-set", help="An option of the metrics, key=value.")
+    ] = [],  # noqa: B006
+    measure_again: Annotated[bool, typer.Option(help="Measure finished clips again.")] = False,
+    retry: Annotated[bool, typer.Option(help="Retry failed clips.")] = False,
+) -> None:
+    """Add results of another editor to a benchmark: as they are, and after holdfast keep."""
+    from ..bench import external
+    from ..bench.plan import ORIGINS, Origin
+    from ..bench.results import Results, list_some
+    from ..bench.runner import Benchmark
+
+    with report_errors():
+        before = Results(folder)
+        wanted = {"raw": raw, "kept": kept}
+        origins: list[Origin] = [origin for origin in ORIGINS if wanted[origin]]
+        plan, clips, missing = external.plan_results(before, name, results, origins)
+        models, metric_names = choose_metrics(metrics or "all", measure_set)
+        if not metrics:
+            metric_names = external.find_measured_metrics(before)
+        benchmark = Benchmark(plan, folder, models, metric_names, external=clips)
+        benchmark.initialize(rerun_command())
+        counts = _run(benchmark, retry, measure_again)
+        _print_summary({"added" if k == "edited" else k: n for k, n in counts.items()}, folder)
+        if missing:
+            count = f"{len(missing)} of {len(before.cases)} clips"
+            print_line(f"{count} have no file in {results}: {list_some(missing)}")
+
+
+def _print_summary(counts: dict[str, int], folder: Path) -> None:
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    print_line(summary or "nothing to do")
+    if counts["failed"] or counts["failed before"]:
+        print_line("the report lists failed clips and their reasons; --retry runs them again")
+    print_line(f"see the results with: holdfast bench report {shlex.quote(str(folder))}")
 
 
 def _run(benchmark: "Benchmark", retry: bool, again: bool) -> dict[str, int]:

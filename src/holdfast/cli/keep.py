@@ -15,8 +15,7 @@ def keep(**values: Any) -> None:
     """Put only the change of an edited clip, from any editor, back into its source."""
     as_json = values.pop("json")
     with report_errors():
-        lists = {name: tuple(values.pop(name)) for name in ("brushes", "words")}
-        task = KeepTask(**values, **lists)
+        task = KeepTask(**values | {name: tuple(values[name]) for name in ("brushes", "words")})
         from ..base.files import as_json as to_json
         from ..conform import run, writer
         from ..pipeline.output_paths import parse_output

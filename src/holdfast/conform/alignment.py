@@ -17,7 +17,7 @@ from ..media.frame_access import read_frame
 from . import geometry, pictures, timing
 from .geometry import Pair, Placement
 from .pictures import Size
-from .timing import Box, Timing
+from .timing import FULL, Box, Timing
 
 LONG_SIDE = 640  # pixels, of the pictures that are compared
 MOMENTS, DRIFT_MOMENTS = 8, 16  # pairs of frames
@@ -46,7 +46,9 @@ class Alignment:
         if len(self.drift) == 1:
             return self.drift[0]
         flat = self.drift.reshape(len(self.drift), 6)
-        return np.array([np.interp(frame, self.moments, flat[:, k]) for k in range(6)]).reshape(2, 3)
+        return np.array([np.interp(frame, self.moments, flat[:, k]) for k in range(6)]).reshape(
+            2, 3
+        )
 
     @property
     def has_drift(self) -> bool:
@@ -91,9 +93,7 @@ def scaled_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def rescale(
-    matrix: ndarray, source: tuple[float, float], edited: tuple[float, float]
-) -> ndarray:
+def rescale(matrix: ndarray, source: tuple[float, float], edited: tuple[float, float]) -> ndarray:
     """Return the placement of pictures that are scaled by these factors, across and down."""
 
     def scaling(factors: tuple[float, float]) -> ndarray:
@@ -113,10 +113,31 @@ def align(source: video.Clip, edited: video.Clip, folder: Path) -> Alignment:
     found = timing.find_timing(*strips)
     reader = _Pictures(source, edited)
     found, placement = _settle(reader, found, boxes, source.frames)
+    seen = _seen_box(reader, placement)
+    if not found.is_determined and seen != FULL:  # a crop: compare what both show
+        strips[0] = timing.describe(small[0], times[0], seen)
+        again = timing.find_timing(*strips)
+        if again.is_determined:
+            found, placement = _settle(reader, again, boxes, source.frames)
     moments, drift = _find_drift(reader, found, placement, boxes[1])
     full = replace(placement, matrix=reader.to_full(placement.matrix))
     drift = np.stack([reader.to_full(matrix) for matrix in drift])
     return Alignment(found, full, moments, drift, (source.size, edited.size), boxes)
+
+
+def _seen_box(reader: _Pictures, placement: Placement) -> Box:
+    """Return the part of the source that the edited clip shows, as shares; all of it where nearly all is seen."""
+    source, edited = (reader.read(which, 0).shape[1::-1] for which in (0, 1))
+    shown = geometry.coverage(placement.matrix, source, edited)
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    if not len(rows) or shown.mean() > 0.95:
+        return FULL
+    return (
+        columns[0] / source[0],
+        rows[0] / source[1],
+        (columns[-1] + 1) / source[0],
+        (rows[-1] + 1) / source[1],
+    )
 
 
 def matched_moments(segment: timing.Segment, count: int) -> list[tuple[int, int]]:
@@ -134,15 +155,17 @@ def _settle(
     moments = matched_moments(found.main, MOMENTS)
     pairs = reader.pairs(moments)
     best = geometry.find_placement(pairs, boxes)
-    if best.score >= geometry.CERTAIN:
+    if best.score >= geometry.CERTAIN or not found.is_determined:
         return found, best
     shifts = {}
     for shift in SHIFTS:
         shifted = [(i + shift, j) for i, j in moments[::2] if 0 <= i + shift < frames]
         if len(shifted) >= 2:
             near = reader.pairs(shifted)
-            shifts[shift] = geometry.score(near, geometry.refine(near, best.matrix, "shift", boxes[1]))
-    shift = max(shifts, key=lambda s: shifts[s] - BETTER * abs(s))
+            shifts[shift] = geometry.score(
+                near, geometry.refine(near, best.matrix, "shift", boxes[1])
+            )
+    shift = max(shifts, key=lambda s: shifts[s] - BETTER * abs(s), default=0)
     if not shift:
         return found, best
     moved = [(i + shift, j) for i, j in moments if 0 <= i + shift < frames]

@@ -17,13 +17,16 @@ from . import change, colour
 from .calibration import EDGE, Calibration, soften
 from .frames import ConformedFrames
 from .mask_store import MaskStore
-from .pictures import resize
 from .outside_statistics import OutsideStatistics
+from .pictures import resize
 
-GAIN_WEIGHTS = np.array([0.1, 0.2, 0.4, 0.2, 0.1])  # of a frame's neighbours, for its colour correction
+GAIN_WEIGHTS = np.array(
+    [0.1, 0.2, 0.4, 0.2, 0.1]
+)  # of a frame's neighbours, for its colour correction
 FLOW_SIDE = 320  # pixels of the longer side at which motion is followed
-SUPPORT = 0.2  # share of a part of the mask that a neighbour has to show
+SUPPORT = 0.3  # share of a part of the mask that a neighbour has to show
 TOLERANCE = 2  # pixels
+MIN_PIXELS = 12  # of a part of the mask
 CLOSING = 1  # pixels of gaps in a mask
 
 Report = Callable[[int], None]
@@ -65,13 +68,22 @@ class Analysis:
 
     def __init__(self, frames: ConformedFrames, calibration: Calibration, options: Options):
         self.frames, self.calibration, self.options = frames, calibration, options
-        self.shown = frames.coverage()
-        safe = frames.coverage(EDGE)
-        self.safe = safe if safe.any() else self.shown
+        self.shown = self.safe = np.zeros(0, bool)
+        self._set_coverage(0)
         self.count = len(frames.positions)
-        self.min_pixels = max(1, round(options.min_area * self.shown.size))
+        self.min_pixels = max(MIN_PIXELS, round(options.min_area * frames.size[0] * frames.size[1]))
 
-    def run(self, folder: Path, report: Report, limits: Iterable[ndarray] | None = None) -> Findings:
+    def _set_coverage(self, frame: int) -> None:
+        """Set which pixels the edited clip shows at a frame, and which are not spoilt by its border."""
+        if self.shown.size and not self.frames.alignment.has_drift:
+            return
+        self.shown = self.frames.coverage(frame)
+        safe = self.frames.coverage(frame, EDGE)
+        self.safe = safe if safe.any() else self.shown
+
+    def run(
+        self, folder: Path, report: Report, limits: Iterable[ndarray] | None = None
+    ) -> Findings:
         """Find the mask of every frame. limits: where the change may be, boolean H W a frame of the source."""
         masks = MaskStore(folder, self.count, self.frames.size)
         gains = np.tile(colour.NO_GAIN, (self.count, 1, 1))
@@ -123,39 +135,55 @@ class Analysis:
         """Yield the frames with the mask that each shows by itself."""
         for frame in frames:
             if frame.edited is not None:
+                self._set_coverage(frame.number)
                 frame.mask, frame.weak = self._find_mask(frame)
             yield frame
 
     def _find_mask(self, frame: Observed) -> tuple[ndarray, ndarray]:
         assert frame.edited is not None
         known = self.calibration
-        noise = known.noise if self.frames.is_exact(frame.number) else known.interpolated
-        apart = change.difference(soften(frame.source, known.blur), frame.edited)
+        levels = known.exact if self.frames.is_exact(frame.number) else known.between
+        apart = change.difference(soften(frame.source, known.blur), frame.edited, known.grain)
         luma = change.luma(frame.source)
-        distance = noise.distance(apart, change.detail(luma), luma)
+        distance = levels.noise.distance(apart, change.detail(luma), luma)
         apart, distance = (change.replicate_border(v, self.safe) for v in (apart, distance))
         mask = change.connect(distance) & self.shown
-        mask = change.close(change.trim_edges(mask, apart), CLOSING)
-        mask = change.select(mask, apart, known.least_amplitude, self.min_pixels) & self.shown
+        mask = change.close(change.trim_edges(mask, apart, levels.quiet), CLOSING)
+        mask = change.select(mask, apart, levels.least, self.min_pixels) & self.shown
         if self.options.is_soft:
-            mask = change.extend_softly(mask, apart, known.soft_level) & self.shown
+            mask = change.extend_softly(mask, apart, levels.soft) & self.shown
         return mask, distance > change.WEAK / 2
 
     def _vote(self, frames: Iterable[Observed]) -> Iterator[Observed]:
         """Yield the frames with masks from which parts are removed that no neighbouring frame has, and gaps filled."""
         for before, frame, after in neighbours(frames, 1):
             others = [f for f in (*before, *after) if f.mask is not None]
+            # Interpolation errs at outlines that move: what only interpolated frames show does not count.
+            exact = [f for f in others if self.frames.is_exact(f.number)]
+            others = exact or others
             if frame.mask is None or not others:
                 yield frame
                 continue
-            moved = [f.mask for f in others if f.mask is not None]
+            yield replace(
+                frame,
+                mask=self._supported(
+                    frame, others, is_between=bool(exact) and not self.frames.is_exact(frame.number)
+                ),
+            )
+
+    def _supported(self, frame: Observed, others: list[Observed], is_between: bool) -> ndarray:
+        """Return the mask of a frame as far as its neighbours support it. is_between: it is interpolated."""
+        assert frame.mask is not None
+        moved = [f.mask for f in others if f.mask is not None]
+        mask = _vote(frame.mask, moved)
+        if is_between or mask.sum() < frame.mask.sum():  # a part without support may have moved
+            moved = [self._move(f, frame) for f in others]
             mask = _vote(frame.mask, moved)
-            if mask.sum() < frame.mask.sum():  # a part without support may have moved
-                moved = [self._move(f, frame) for f in others]
-                mask = _vote(frame.mask, moved)
-            if len(moved) == 2 and frame.weak is not None:
-                mask = mask | (moved[0] & moved[1] & frame.weak)
-            yield replace(frame, mask=mask)
+        if is_between:
+            mask = mask & dilate(np.any(moved, 0), TOLERANCE)
+        if len(moved) == 2 and frame.weak is not None:
+            mask = mask | (moved[0] & moved[1] & frame.weak)
+        return mask
 
     def _move(self, other: Observed, frame: Observed) -> ndarray:
         """Return the mask of another frame where its content lies in this frame, boolean H W."""

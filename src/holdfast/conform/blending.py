@@ -12,7 +12,7 @@ from .frames import Roi
 Blend = Literal["feather", "poisson"]
 COARSEST = 8  # pixels of a side at which the equation is solved from nothing
 RELAXATIONS = 24  # Jacobi steps at each size
-GROW_SHARE, FEATHER_SHARE = 0.004, 0.006  # of the longer side
+GROW_SHARE, FEATHER_SHARE = 0.002, 0.004  # of the longer side
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Band:
 
     def weigh(self, mask: ndarray) -> ndarray:
         """Return the weight of the change at each pixel of a mask, float32 H W in [0, 1]."""
-        return next(Mask(lambda: iter([mask]), MaskShape(grow=self.grow, feather=self.feather)).alphas())
+        return next(
+            Mask(lambda: iter([mask]), MaskShape(grow=self.grow, feather=self.feather)).alphas()
+        )
 
 
 def usual_band(size: tuple[int, int], grow: int | None, feather: int | None) -> Band:
@@ -62,7 +64,9 @@ def remove_seam(source: ndarray, edited: ndarray, weight: ndarray) -> tuple[ndar
     if not band.any():
         return edited, weight
     apart = source.astype(np.float32) - edited.astype(np.float32)
-    correction = solve_laplace(np.where((weight <= 0)[..., None], apart, 0).astype(np.float32), ~band)
+    correction = solve_laplace(
+        np.where((weight <= 0)[..., None], apart, 0).astype(np.float32), ~band
+    )
     peak = np.iinfo(source.dtype).max
     blended = np.clip(edited + np.where(band[..., None], correction, 0), 0, peak)
     return blended, (weight > 0).astype(np.float32)

@@ -1,7 +1,7 @@
 """Learn from sampled pairs of frames what an editor did to the whole picture: its colours, its sharpness, its noise."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import ndarray
@@ -16,9 +16,25 @@ from .pictures import resize
 SAMPLES = 12  # frames
 BLURS = (0.0, 0.5, 0.8, 1.2, 1.7, 2.4)  # pixels, that are tried
 STRIDE = 3  # pixels: every third counts for the noise
+GRAIN, CLEAN = 0.8, 1.0  # pixels; grey levels of noise below which nothing is blurred
 EDGE = 3.0  # edited pixels at the border that are not measured
 # Amplitude that a change needs: a share of the main change's, a multiple of the noise, and a limit in grey levels.
-MAIN_SHARE, NOISE_FACTOR, MAX_LEAST = 0.35, 5.0, 28.0
+MAIN_SHARE, NOISE_FACTOR, MAX_LEAST = 0.35, 8.0, 28.0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Differences of a kind of frames, in grey levels.
+
+    noise: standard deviations. quiet: root mean square in the quiet area. least: mean that a part of the picture needs
+    to count as edited. soft: in the quiet area, averaged over a few pixels. main: mean of the main change.
+    """
+
+    noise: Noise
+    quiet: float
+    least: float
+    soft: float
+    main: float
 
 
 @dataclass(frozen=True)
@@ -26,23 +42,19 @@ class Calibration:
     """What holds for a whole edited clip.
 
     colours: from edited colours to the source's. blur: pixels by which the source is blurred before it is compared,
-    since the edited clip is not as sharp. noise: of frames that the edited clip has; interpolated: of those between.
-    quiet_level: root mean square of the difference in the quiet area, in grey levels. least_amplitude: mean difference
-    that a part of the picture needs to count as edited. soft_level: of the difference averaged over a few pixels.
+    since the edited clip is not as sharp. grain: pixels by which differences are blurred, against noise. exact: of frames that the edited clip has; between: of interpolated ones.
     """
 
     colours: ColourMap
     blur: float
-    noise: Noise
-    interpolated: Noise
-    quiet_level: float
-    least_amplitude: float
-    soft_level: float
+    grain: float
+    exact: Levels
+    between: Levels
 
 
 def calibrate(frames: ConformedFrames) -> Calibration:
     """Return what sampled frames show."""
-    inside = frames.coverage(EDGE)
+    inside = frames.coverage(edge=EDGE)
     if not inside.any():  # a tiny picture
         inside = np.ones_like(inside)
     exact = [i for i, _ in matched_moments(frames.alignment.timing.main, SAMPLES)]
@@ -50,24 +62,28 @@ def calibrate(frames: ConformedFrames) -> Calibration:
     colours = fit_colours(pairs, inside)
     corrected = [(source, colours.apply(edited)) for source, edited in pairs]
     blur = min(BLURS, key=lambda b: _sharpness_cost(corrected, b, inside))
-    noise = _learn_noise(corrected, blur, inside)
-    levels = _measure_levels(corrected, blur, inside, noise)
+    grain, levels = GRAIN, _measure_levels(corrected, blur, GRAIN, inside)
+    if levels.quiet < CLEAN:
+        grain, levels = 0.0, _measure_levels(corrected, blur, 0.0, inside)
     between = [i for i in range(len(frames.positions)) if _is_between(frames, i)]
-    interpolated = noise
-    if between:
-        chosen = np.array(between)[np.linspace(0, len(between) - 1, SAMPLES // 2).astype(int)]
-        sampled = ((s, colours.apply(e)) for s, e in _pairs(frames, sorted(set(chosen))))
-        interpolated = _learn_noise(list(sampled), blur, inside)
-    return Calibration(colours, blur, noise, interpolated, *levels)
+    if not between:
+        return Calibration(colours, blur, grain, levels, levels)
+    chosen = np.array(between)[np.linspace(0, len(between) - 1, SAMPLES).astype(int)]
+    sampled = [(s, colours.apply(e)) for s, e in _pairs(frames, sorted(set(chosen)))]
+    middle = _measure_levels(sampled, blur, grain, inside)
+    # Interpolation errs at outlines that move, by more than the noise of still areas shows.
+    least = min(MAX_LEAST, max(middle.least, MAIN_SHARE * middle.main))
+    return Calibration(colours, blur, grain, levels, replace(middle, least=least))
 
 
 def _measure_levels(
-    pairs: list[tuple[ndarray, ndarray]], blur: float, inside: ndarray, noise: Noise
-) -> tuple[float, float, float]:
-    """Return the level of the noise, the least amplitude of a change, and the level of averaged noise, in grey levels."""
+    pairs: list[tuple[ndarray, ndarray]], blur: float, grain: float, inside: ndarray
+) -> Levels:
+    """Return the noise of sampled pairs, and the levels that follow from it."""
+    noise = _learn_noise(pairs, blur, grain, inside)
     masks, quiet, averaged = [], [], []
     for source, edited in pairs:
-        apart = change.difference(soften(source, blur), edited)
+        apart = change.difference(soften(source, blur), edited, grain)
         luma = change.luma(source)
         distance = noise.distance(apart, change.detail(luma), luma)
         mask = change.connect(distance) & inside
@@ -76,10 +92,10 @@ def _measure_levels(
         if calm.any():
             quiet.append(float((apart[calm] ** 2).sum(1).mean()))
             averaged.append(float(np.median((change.average(apart)[calm] ** 2).sum(1))))
-    level, soft_level = (float(np.sqrt(np.median(v))) if v else 255.0 for v in (quiet, averaged))
+    level, soft = (float(np.sqrt(np.median(v))) if v else 255.0 for v in (quiet, averaged))
     main = change.main_amplitude(masks)
     least = min(MAIN_SHARE * main, NOISE_FACTOR * level, MAX_LEAST)
-    return level, least, max(soft_level, change.MIN_SIGMA)
+    return Levels(noise, level, least, max(soft, change.MIN_SIGMA), main)
 
 
 def _is_between(frames: ConformedFrames, number: int) -> bool:
@@ -109,9 +125,7 @@ def soften(source: ndarray, blur: float) -> ndarray:
     return cv2.GaussianBlur(picture, (0, 0), blur) if blur else picture
 
 
-def _sharpness_cost(
-    pairs: list[tuple[ndarray, ndarray]], blur: float, inside: ndarray
-) -> float:
+def _sharpness_cost(pairs: list[tuple[ndarray, ndarray]], blur: float, inside: ndarray) -> float:
     """Return the median difference where the source has detail."""
     values = []
     for source, edited in pairs[:: max(1, len(pairs) // 4)]:
@@ -122,12 +136,12 @@ def _sharpness_cost(
 
 
 def _learn_noise(
-    pairs: list[tuple[ndarray, ndarray]], blur: float, inside: ndarray
+    pairs: list[tuple[ndarray, ndarray]], blur: float, grain: float, inside: ndarray
 ) -> Noise:
     shown = inside[::STRIDE, ::STRIDE]
     samples = []
     for source, edited in pairs:
         luma = change.luma(source)
-        values = change.difference(soften(source, blur), edited), change.detail(luma), luma
+        values = change.difference(soften(source, blur), edited, grain), change.detail(luma), luma
         samples.append(change.Samples(*(v[::STRIDE, ::STRIDE][shown] for v in values)))
     return change.learn_noise(samples)

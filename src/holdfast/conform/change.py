@@ -15,9 +15,10 @@ from numpy import ndarray
 TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
 )
-DETAIL_KNOTS = np.array([0.0, 1.5, 3, 6, 12, 24, 48])  # local standard deviation of luma, grey levels
+DETAIL_KNOTS = np.array(
+    [0.0, 1.5, 3, 6, 12, 24, 48]
+)  # local standard deviation of luma, grey levels
 WINDOW = 5  # pixels in which detail is measured
-BLUR = 0.8  # pixels, of the difference
 MIN_SIGMA = 0.45  # grey levels: rounding
 QUIET = 4.0  # distance below which a pixel is quiet while the noise is learned
 LUMA_EDGES = (12, 48, 128, 224)  # of ranges of brightness: codecs and curves clip at both ends
@@ -28,8 +29,11 @@ NORMAL_QUANTILES = {FIRST_QUANTILE: 0.4538, 0.5: 0.6745}  # of the absolute valu
 ROUNDS = 5
 STRONG, WEAK = 7.0, 4.0
 SOFT, SOFT_BLUR = 4.0, 4.0  # standard deviations, pixels
-THIN_SHARE = 0.3  # of a part that is thicker than two pixels
-EDGE_SHARE, EDGE_REACH = 0.45, 3  # of the largest difference nearby, at which an outline lies; pixels
+EDGE_SHARE, EDGE_REACH = (
+    0.4,
+    3,
+)  # of the largest difference nearby, at which an outline lies; pixels
+BLURRED_LEVEL = 3.0  # grey levels of noise of a clip that is blurred as well
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ def luma(source: ndarray) -> ndarray:
     return cv2.cvtColor(source, cv2.COLOR_RGB2GRAY)
 
 
-def difference(source: ndarray, edited: ndarray) -> ndarray:
-    """Return the smoothed difference of two pictures H W 3 in grey levels, as luma and chroma, float32."""
+def difference(source: ndarray, edited: ndarray, blur: float = 0.0) -> ndarray:
+    """Return the difference of two pictures H W 3 in grey levels, as luma and chroma, float32, blurred by pixels."""
     import cv2
 
     apart = cv2.transform(edited.astype(np.float32) - source.astype(np.float32), TO_YCC)
-    return cv2.GaussianBlur(apart, (0, 0), BLUR)
+    return cv2.GaussianBlur(apart, (0, 0), blur) if blur else apart
 
 
 def detail(luma: ndarray) -> ndarray:
@@ -137,7 +141,7 @@ def _sigma(
     middles = (DETAIL_KNOTS[1:] + DETAIL_KNOTS[:-1]) / 2
     knot = np.digitize(samples.detail, middles)
     for k, amount in enumerate(DETAIL_KNOTS):
-        near, limit = knot == k, base * (1.5 + amount / 12) + 0.6
+        near, limit = knot == k, base * (1.5 + amount / 4) + 0.6
         if near.sum() >= MIN_SAMPLES:
             rows.append(np.minimum(_base_sigma(samples.difference[near], quantile), limit))
         else:
@@ -160,17 +164,17 @@ def connect(distance: ndarray, strong: float = STRONG, weak: float = WEAK) -> nd
 def select(mask: ndarray, difference: ndarray, least: float, min_area: int) -> ndarray:
     """Return a mask without parts that are small, or differ in the mean by less than `least` grey levels.
 
-    A thin part has to differ twice as much: codecs and autoencoders move outlines.
+    What is thinner than three pixels has to differ twice as much, also where it touches a larger part: codecs,
+    autoencoders and resampling move outlines.
     """
     import cv2
 
+    size = np.sqrt((difference**2).sum(2))
+    body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    mask = mask & (body | (size >= 2 * least))
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     areas = np.bincount(labels.ravel(), minlength=count)
-    means = amplitudes(labels, count, difference)
-    body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    solid = np.bincount(labels[body].ravel(), minlength=count) / np.maximum(areas, 1)
-    limits = np.where(solid >= THIN_SHARE, least, 2 * least)
-    is_kept = (areas >= min_area) & (means >= limits)
+    is_kept = (areas >= min_area) & (amplitudes(labels, count, difference) >= least)
     is_kept[0] = False
     return is_kept[labels]
 
@@ -239,15 +243,19 @@ def average(difference: ndarray) -> ndarray:
     return cv2.GaussianBlur(difference, (0, 0), SOFT_BLUR)
 
 
-def trim_edges(mask: ndarray, difference: ndarray) -> ndarray:
-    """Return a mask whose outline lies where the difference falls to about half: blur has spread it."""
+def trim_edges(mask: ndarray, difference: ndarray, level: float) -> ndarray:
+    """Return a mask whose outline lies where the difference falls to about half: blur has spread it.
+
+    level: of the noise, in grey levels. A clip without noise is not blurred either.
+    """
     import cv2
 
     size = np.sqrt((difference**2).sum(2))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * EDGE_REACH + 1,) * 2)
     largest = cv2.dilate(size, kernel)
     inner = cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
-    return inner | (mask & (size >= EDGE_SHARE * largest))
+    share = EDGE_SHARE * min(1.0, level / BLURRED_LEVEL)
+    return inner | (mask & (size >= share * largest))
 
 
 def replicate_border(values: ndarray, safe: ndarray) -> ndarray:

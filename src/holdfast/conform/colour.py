@@ -15,14 +15,15 @@ from numpy import ndarray
 from .pictures import Size
 
 KNOTS = 17  # of a curve, evenly spaced from 0 to 255
-SMOOTHNESS = 3e-3  # weight of a curve's bends, and of its distance from the identity
-IDENTITY = 1e-4
-MATRIX_PRIOR = 2.0  # grey levels of colour variation below which a direction has no evidence
+SMOOTHNESS = 1e-3  # weight of a curve's bends, and of its distance from the identity
+IDENTITY = 5e-4  # weight of a slope's distance from 1: beyond the colours that occur, a curve keeps its distance
+MATRIX_PRIOR = 5.0  # grey levels of colour variation below which a direction has no evidence
 GAIN_PRIOR, OFFSET_PRIOR = 12.0, 0.02  # of one frame's own correction
 ROUNDS = 8
 MAX_PIXELS = 30_000
-MIN_IMPROVEMENT = 0.08  # share of the cost by which a more complex map has to be better
+MIN_IMPROVEMENT = 0.12  # share of the cost by which a more complex map has to be better
 MAX_RESIDUAL, FLOOR = 24.0, 0.3  # grey levels: what differs more was edited; rounding
+EDITED_SIGMAS, EDITED_LEVELS = 4.0, 20.0  # residuals of pixels that were edited
 BINS = 8  # of a channel, for the frequency of colours
 TUKEY = 4.685
 MIN_SIGMA = 0.5  # grey levels
@@ -42,9 +43,9 @@ class ColourMap:
         """Return whether nothing changes by half a grey level."""
         knots = np.linspace(0, 255, KNOTS)
         grey = np.stack([np.interp(knots, knots, curve) for curve in self.curves], 1)
-        return bool(np.abs(grey @ self.matrix.T + self.offset - knots[:, None]).max() < 0.5) and bool(
-            np.abs(self.matrix - np.eye(3)).max() < 0.004
-        )
+        return bool(
+            np.abs(grey @ self.matrix.T + self.offset - knots[:, None]).max() < 0.5
+        ) and bool(np.abs(self.matrix - np.eye(3)).max() < 0.004)
 
     def apply_to(self, colours: ndarray) -> ndarray:
         """Return colours n 3 in grey levels, corrected."""
@@ -89,6 +90,8 @@ def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
     source, edited = (
         np.concatenate([pair[k][::step] for pair in pairs]).astype(np.float64) for k in (0, 1)
     )
+    unedited = _find_unedited(source, edited)
+    source, edited = source[unedited], edited[unedited]
     balance = _balance(edited)
     best, best_cost = IDENTITY_MAP, _cost(source - edited, balance)
     for has_matrix in (False, True):
@@ -97,6 +100,18 @@ def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
         if cost < (1 - MIN_IMPROVEMENT) * best_cost:
             best, best_cost = found, cost
     return best
+
+
+def _find_unedited(source: ndarray, edited: ndarray) -> ndarray:
+    """Return which pixels n are not edited, as far as a gain and an offset for each channel tell."""
+    weights = _trimmed_weights(source - edited)
+    for _ in range(ROUNDS):
+        gain = fit_gain(source, edited, weights)
+        residual = source - (edited * gain[:, 0] + gain[:, 1])
+        weights = tukey_weights(residual)
+    size = np.abs(residual).max(1)
+    limit = max(EDITED_SIGMAS * 1.4826 * float(np.median(size)), EDITED_LEVELS)
+    return size <= limit
 
 
 def _balance(colours: ndarray) -> ndarray:

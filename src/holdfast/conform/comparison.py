@@ -21,7 +21,7 @@ WORK_SIDE = 640  # pixels of the longer side at which clips are compared
 MIN_AREA = 3e-4  # share of the picture
 MIN_MATCH = 0.25  # correlation of clips that belong together
 MAX_CHANGED = 0.6  # share of the picture
-MAX_LEVEL = 40.0  # grey levels of difference in the quietest half
+MAX_LEVEL = 10.0  # grey levels by which areas of the quietest half differ in the mean
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,18 @@ def compare_clips(
     report: Report,
     options: Options | None = None,
     hold: bool = False,
+    needs_match: bool = True,
     limits: Callable[[Size], Iterable[ndarray]] | None = None,
 ) -> Comparison:
     """Compare two clips. folder: for temporary files. hold: let the edited clip's end frames stand for missing ones.
 
-    limits: returns where the change may be, at a size, boolean H W a frame. Raise UserError for clips that do not
+    needs_match: whether the pictures have to be alike. limits: returns where the change may be, at a size, boolean H W a frame. Raise UserError for clips that do not
     belong together.
     """
     report("align", 0, 1)
     alignment = aligning.align(source, edited, folder)
-    check_match(alignment, source, edited)
+    if needs_match:
+        check_match(alignment)
     report("align", 1, 1)
     positions = edited_positions(alignment.timing, source.frames, hold)
     size = scaled_size(source.size, min(1.0, WORK_SIDE / max(source.size)))
@@ -88,27 +90,27 @@ def compare_clips(
     return Comparison(source, edited, alignment, positions, calibration, findings)
 
 
-def check_match(alignment: Alignment, source: video.Clip, edited: video.Clip) -> None:
+def check_match(alignment: Alignment) -> None:
     """Raise UserError for clips that do not belong together."""
     score = alignment.placement.score
     if score >= MIN_MATCH:
         return
     line = alignment.timing.main.line
     raise UserError(
-        f"{edited.path.name} does not look like an edit of {source.path.name}: at the best fit "
+        f"the edited clip does not look like an edit of the source: at the best fit "
         f"(offset {line.offset:+.2f} s, speed {line.rate:.3g}) their pictures correlate by {score:.2f}, "
         f"and {MIN_MATCH} is the least",
-        "check the order of the two clips: the source comes first",
+        "check that it was made from this source; if its whole picture was changed, use --whole",
     )
 
 
 def check_share(comparison: Comparison) -> None:
     """Raise UserError where most of the picture changed."""
-    share, level = comparison.changed_share, comparison.calibration.quiet_level
+    share, level = comparison.changed_share, comparison.calibration.exact.soft
     if share <= MAX_CHANGED and level <= MAX_LEVEL:
         return
     raise UserError(
-        f"{share:.0%} of the picture changed, and its quietest part by {level:.0f} grey levels: "
+        f"{share:.0%} of the picture changed, and even its quietest areas by {level:.0f} grey levels: "
         "there is no unchanged area to keep",
         "to put the whole picture into the source's times and size, use --whole; "
         "to change a part only, give a --mask and --mask-use replace",

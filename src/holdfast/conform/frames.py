@@ -127,15 +127,15 @@ class ConformedFrames:
         size = roi[1].stop - roi[1].start, roi[0].stop - roi[0].start
         return geometry.warp(picture, shifted, size)
 
-    def coverage(self, edge: float = 0.0) -> ndarray:
-        """Return which pixels the edited clip shows, `edge` of its pixels from its border, boolean H W.
+    def coverage(self, frame: int = 0, edge: float = 0.0) -> ndarray:
+        """Return which pixels the edited clip shows at a frame, `edge` of its pixels from its border, boolean H W.
 
         Where it has bars, their border is known less exactly.
         """
         edited, box = self.edited.size, self.alignment.boxes[1]
         if box != FULL:
             edge += BAR_DOUBT * max(edited)
-        return geometry.coverage(self.matrix(0), self.size, edited, box, edge)
+        return geometry.coverage(self.matrix(frame), self.size, edited, box, edge)
 
 
 def crop(picture: ndarray, roi: Roi | None) -> ndarray:

@@ -18,8 +18,13 @@ from .timing import FULL, Box
 
 Free = Literal["shift", "scales"]
 FREEDOMS: tuple[Free, ...] = ("shift", "scales")
-Pair = tuple[ndarray, ndarray]  # grey frames of source and edited clip that show the same moment, uint8
-BAR_LEVEL, BAR_SPREAD = 6.0, 8.0  # grey levels that a bar may vary, from line to line and within one
+Pair = tuple[
+    ndarray, ndarray
+]  # grey frames of source and edited clip that show the same moment, uint8
+BAR_LEVEL, BAR_SPREAD = (
+    6.0,
+    8.0,
+)  # grey levels that a bar may vary, from line to line and within one
 BAR_STEP = 16.0  # grey levels at its edge
 MAX_BAR = 0.35  # of a side
 FEATURES, RATIO, REPROJECTION = 1500, 0.8, 1.5
@@ -28,7 +33,7 @@ STRAIGHT_SHARE = 0.9  # of the matches that a placement without rotation has to 
 FLAT_DIFFERENCE = 64.0  # grey levels between pictures without structure that are not alike
 PATCH = 9  # pixels of the window in which pictures are compared
 # Of correlation, by which a placement has to be better than a more usual one.
-MIN_GAIN = 0.003
+MIN_GAIN, DOUBT = 0.002, 0.03  # the second for pictures that are not alike
 CERTAIN = 0.97  # correlation above which features are not asked
 SLOW = 48.0  # pixels: variation that is slower is left to the colour correction
 # Of the steps of a refinement: blur in pixels, and the least standard deviation of a residual in grey levels.
@@ -124,7 +129,9 @@ def warp(picture: ndarray, matrix: ndarray, size: Size, border: int | None = Non
 
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
-    return cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=mode, borderValue=border or 0)
+    return cv2.warpAffine(
+        picture, matrix, size, flags=flags, borderMode=mode, borderValue=border or 0
+    )
 
 
 def coverage(
@@ -133,9 +140,7 @@ def coverage(
     """Return which pixels of the source the edited clip shows in its box, `edge` pixels from its border: H W."""
     x = np.arange(source[0]) * matrix[0, 0] + matrix[0, 2] + matrix[0, 1] * source[1] / 2
     y = np.arange(source[1]) * matrix[1, 1] + matrix[1, 2] + matrix[1, 0] * source[0] / 2
-    left, top, right, bottom = (
-        edge * side for edge, side in zip(box, edited * 2, strict=True)
-    )
+    left, top, right, bottom = (edge * side for edge, side in zip(box, edited * 2, strict=True))
     across = (x >= left + edge - 0.51) & (x <= right - edge - 0.49)
     down = (y >= top + edge - 0.51) & (y <= bottom - edge - 0.49)
     return down[:, None] & across
@@ -156,7 +161,8 @@ def find_placement(pairs: Sequence[Pair], boxes: tuple[Box, Box]) -> Placement:
             refined += [_refine(pairs, features, free, boxes[1]) for free in FREEDOMS]
     candidates = [*usual, *refined]
     best_score = max(candidate.score for candidate in candidates)
-    chosen = next(c for c in candidates if c.score >= best_score - MIN_GAIN)
+    margin = MIN_GAIN + DOUBT * (1 - best_score)
+    chosen = next(c for c in candidates if c.score >= best_score - margin)
     return next((u for u in usual if _is_same(u.matrix, chosen.matrix, source)), chosen)
 
 
@@ -200,7 +206,7 @@ def local_correlation(one: ndarray, other: ndarray) -> ndarray:
     strong = np.maximum(*variances)
     has_structure = strong > max(4.0, float(np.quantile(strong, 0.6)))
     norm = np.sqrt(np.maximum(variances[0], 1) * np.maximum(variances[1], 1))
-    return (joint / norm)[has_structure][:: PATCH]
+    return (joint / norm)[has_structure][::PATCH]
 
 
 def match_features(pairs: Sequence[Pair]) -> ndarray | None:
@@ -212,11 +218,16 @@ def match_features(pairs: Sequence[Pair]) -> ndarray | None:
         return None
     points = np.array(found, np.float32)
     matrix, inliers = cv2.estimateAffine2D(
-        np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1]), ransacReprojThreshold=REPROJECTION)
+        np.ascontiguousarray(points[:, 0]),
+        np.ascontiguousarray(points[:, 1]),
+        ransacReprojThreshold=REPROJECTION,
+    )
     if matrix is None or inliers.sum() < MIN_MATCHES:
         return None
     straight = _fit_scales(points[inliers[:, 0] > 0])
-    apart = [np.linalg.norm(_place(m, points[:, 0]) - points[:, 1], axis=1) for m in (straight, matrix)]
+    apart = [
+        np.linalg.norm(_place(m, points[:, 0]) - points[:, 1], axis=1) for m in (straight, matrix)
+    ]
     counts = [(distance < REPROJECTION).sum() for distance in apart]
     return straight if counts[0] >= STRAIGHT_SHARE * counts[1] else matrix
 
@@ -261,9 +272,7 @@ def straighten(matrix: ndarray) -> ndarray:
     return straight
 
 
-def refine(
-    pairs: Sequence[Pair], matrix: ndarray, free: Free, box: Box = FULL
-) -> ndarray:
+def refine(pairs: Sequence[Pair], matrix: ndarray, free: Free, box: Box = FULL) -> ndarray:
     """Return the placement near a placement that fits all pairs best.
 
     free: shift alone, or shift and scales. box: where edited frames have a picture. Gauss-Newton on pictures without their slow variation, which colour
@@ -288,7 +297,9 @@ def _detail(picture: ndarray, inside: ndarray) -> ndarray:
     height, width = picture.shape
     coarse = max(1, round(width / SLOW)), max(1, round(height / SLOW))
     values, shown = picture.astype(np.float32), inside.astype(np.float32)
-    total, count = (cv2.resize(v, coarse, interpolation=cv2.INTER_AREA) for v in (values * shown, shown))
+    total, count = (
+        cv2.resize(v, coarse, interpolation=cv2.INTER_AREA) for v in (values * shown, shown)
+    )
     slow = total.reshape(count.shape) / np.maximum(count, 1e-3)
     slow[count < 1e-3] = float(values[inside].mean())
     return values - cv2.resize(slow, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -327,7 +338,9 @@ def _gauss_newton_step(
     normal[[1, 3], [1, 3]] += variance * together / SCALE_PRIOR**2
     used = [0, 1, 2, 3] if free == "scales" else [0, 2]
     change = np.zeros(4)
-    change[used] = np.linalg.solve(normal[np.ix_(used, used)] + 1e-3 * np.eye(len(used)), right[used])
+    change[used] = np.linalg.solve(
+        normal[np.ix_(used, used)] + 1e-3 * np.eye(len(used)), right[used]
+    )
     return _to_matrix(np.clip(change, -MAX_STEP, MAX_STEP), size, matrix)
 
 
@@ -335,12 +348,21 @@ def _weigh(
     target: ndarray, seen: ndarray, inside: ndarray, least_sigma: float
 ) -> tuple[ndarray, ndarray]:
     """Return the residual of a pair after its contrast is matched, and Tukey's weight of each pixel."""
-    a, b = seen[inside], target[inside]
-    gain = float((a * b).sum() / max(float((a * a).sum()), 1e-6))
-    residual = target - float(np.clip(gain, 0.5, 2)) * seen
-    sigma = max(1.4826 * float(np.median(np.abs(residual[inside]))), least_sigma)
+    a, b, gain = seen[inside], target[inside], 1.0
+    for _ in range(3):  # the contrast of what fits: an edit has another
+        weight = _tukey(b - gain * a, least_sigma)
+        gain = float((weight * a * b).sum() / max(float((weight * a * a).sum()), 1e-6))
+        gain = float(np.clip(gain, 0.5, 2))
+    residual = target - gain * seen
+    return residual, np.where(inside, _tukey(residual, least_sigma, residual[inside]), 0)
+
+
+def _tukey(residual: ndarray, least_sigma: float, known: ndarray | None = None) -> ndarray:
+    """Return Tukey's weight of each residual. known: those that the standard deviation is taken from."""
+    size = np.abs(residual if known is None else known)
+    sigma = max(1.4826 * float(np.median(size)), least_sigma)
     ratio = np.minimum(np.abs(residual) / (4.685 * sigma), 1)
-    return residual, np.where(inside, (1 - ratio**2) ** 2, 0).astype(np.float32)
+    return ((1 - ratio**2) ** 2).astype(np.float32)
 
 
 def _to_matrix(step: ndarray, size: Size, matrix: ndarray) -> ndarray:

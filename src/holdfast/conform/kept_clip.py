@@ -36,7 +36,9 @@ class KeptClip:
     report: dict[str, Any]
     band: Band
     is_whole: bool = False
-    user_masks: Any = None  # a function that returns masks at the source's size, boolean H W, one a frame
+    user_masks: Any = (
+        None  # a function that returns masks at the source's size, boolean H W, one a frame
+    )
     scratch: object = None
     inputs: object = None
     notices: list[str] = field(default_factory=list)
@@ -65,18 +67,17 @@ class KeptClip:
 
     def alphas(self) -> Iterator[ndarray]:
         """Yield the weight of the change at each pixel of every frame, float32 H W in [0, 1]."""
-        shown = self._frames().coverage()
+        frames = self._frames()
         for i, mask in enumerate(self.masks()):
             alpha = np.zeros(mask.shape, np.float32)
             region = self._region(i, mask)
             if region is not None:
-                alpha[region] = self._weigh(mask, shown, region)
+                alpha[region] = self._weigh(frames, i, mask, region)
             yield alpha
 
     def pictures(self) -> Iterator[video.OutputFrame]:
         """Yield every frame of the result with the frames that it was made from."""
         converter, frames = VideoReformatter(), self._frames()
-        shown = frames.coverage()
         stored = zip(video.read_stored(self.clip), self.masks(), strict=True)
         for i, (frame, mask) in enumerate(stored):
             kept = None if isinstance(frame, ndarray) else frame
@@ -85,18 +86,18 @@ class KeptClip:
             if region is None:
                 yield video.OutputFrame(rgb, kept)
                 continue
-            yield self._combine(rgb(), kept, frames, (i, mask, shown, region))
+            yield self._combine(rgb(), kept, frames, (i, mask, region))
 
     def _combine(
         self,
         source: ndarray,
         kept: Any,
         frames: ConformedFrames,
-        place: tuple[int, ndarray, ndarray, Roi],
+        place: tuple[int, ndarray, Roi],
     ) -> video.OutputFrame:
         """Return a frame with the change in a region of it."""
-        number, mask, shown, region = place
-        weight = self._weigh(mask, shown, region)
+        number, mask, region = place
+        weight = self._weigh(frames, number, mask, region)
         made = self._conform(frames, number, region)
         if self.task.blend == "poisson":
             made, weight = remove_seam(source[region], made, weight)
@@ -111,6 +112,8 @@ class KeptClip:
         """Return the edited frame in the source's geometry and colours, float32, inside a region."""
         picture = frames.read(number, region)
         assert picture is not None
+        if self.is_whole:  # its colours may be the edit
+            return picture.astype(np.float32)
         gain = self.comparison.findings.gains[number]
         return self.comparison.calibration.colours.apply(picture, gain)
 
@@ -124,8 +127,8 @@ class KeptClip:
             return None
         return self.band.region(mask)
 
-    def _weigh(self, mask: ndarray, shown: ndarray, region: Roi) -> ndarray:
-        return self.band.weigh(mask[region]) * shown[region]
+    def _weigh(self, frames: ConformedFrames, number: int, mask: ndarray, region: Roi) -> ndarray:
+        return self.band.weigh(mask[region]) * frames.coverage(number)[region]
 
     def frames(self) -> Iterator[ndarray]:
         """Yield all frames before they are encoded: H W 3, uint8, or uint16 for a source above 8 bits."""

@@ -22,7 +22,9 @@ class OutsideStatistics:
         self.square = dict.fromkeys(STATES, 0.0)
         self.changed = dict.fromkeys(STATES, 0)
         self.count = 0
-        self.shifts: list[ndarray] = []  # mean difference of each frame in red, green and blue, aligned
+        self.shifts: list[
+            ndarray
+        ] = []  # mean difference of each frame in red, green and blue, aligned
 
     def add(
         self, source: ndarray, edited: tuple[ndarray, ndarray, ndarray], outside: ndarray

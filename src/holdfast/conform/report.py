@@ -8,7 +8,13 @@ import numpy as np
 from .comparison import Comparison
 from .timing import Segment
 
-OFFSET, SPEED, SHIFT, SCALE, COLOUR = 0.5, 0.002, 0.3, 0.002, 1.0  # smaller ones are not worth a word
+OFFSET, SPEED, SHIFT, SCALE, COLOUR = (
+    0.5,
+    0.002,
+    0.3,
+    0.002,
+    1.0,
+)  # smaller ones are not worth a word
 
 
 def make_report(comparison: Comparison) -> dict[str, Any]:
@@ -67,7 +73,10 @@ def _offset(comparison: Comparison, segment: Segment) -> float:
 def _describe_segment(segment: Segment) -> dict[str, Any]:
     return {
         "edited_frames": [segment.frames.start, segment.frames.stop],
-        "source_frames": [round(float(segment.content[0]), 2), round(float(segment.content[-1]), 2)],
+        "source_frames": [
+            round(float(segment.content[0]), 2),
+            round(float(segment.content[-1]), 2),
+        ],
         "rate": round(segment.line.rate, 5),
     }
 
@@ -102,7 +111,7 @@ def _describe_colour(comparison: Comparison) -> dict[str, Any]:
         },
         "matrix": [[round(float(v), 4) for v in row] for row in colours.matrix],
         "blur": comparison.calibration.blur,
-        "quiet_level": round(comparison.calibration.quiet_level, 2),
+        "quiet_level": round(comparison.calibration.exact.quiet, 2),
     }
 
 
@@ -128,7 +137,10 @@ def _box(mask: np.ndarray, comparison: Comparison) -> list[int] | None:
         return None
     factors = [s / w for s, w in zip(comparison.source.size, comparison.work_size, strict=True)]
     left, top = int(columns[0] * factors[0]), int(rows[0] * factors[1])
-    right, bottom = math.ceil((columns[-1] + 1) * factors[0]), math.ceil((rows[-1] + 1) * factors[1])
+    right, bottom = (
+        math.ceil((columns[-1] + 1) * factors[0]),
+        math.ceil((rows[-1] + 1) * factors[1]),
+    )
     return [left, top, right - left, bottom - top]
 
 

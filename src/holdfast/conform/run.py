@@ -41,6 +41,9 @@ def validate(task: KeepTask) -> ValidatedPair:
     """Read both clips, and check the task's files. Raise UserError for what cannot work, before any work."""
     check_files(task.input_files)
     source, edited = video.probe(task.source), video.probe(task.edited)
+    box = masks.parse_box(task.mask or "")
+    if box:
+        masks.box_mask(box, source.size)
     if task.output:
         path = parse_output(task.output)
         check_output_path(path, task.input_files)
@@ -48,8 +51,13 @@ def validate(task: KeepTask) -> ValidatedPair:
         video.check_output(path, source, codec, task.crf)
         check_disk_space(path, source, codec)
     if task.preview:
-        if task.output and parse_output(task.preview).absolute() == parse_output(task.output).absolute():
-            raise UserError(f"the result and its preview are both {task.output}", "give another --preview")
+        if (
+            task.output
+            and parse_output(task.preview).absolute() == parse_output(task.output).absolute()
+        ):
+            raise UserError(
+                f"the result and its preview are both {task.output}", "give another --preview"
+            )
         check_output_path(task.preview, [*task.input_files, task.output])
         video.check_output(parse_output(task.preview), source)
     return ValidatedPair(source, edited)
@@ -79,6 +87,9 @@ def keep(task: KeepTask, on_progress: ProgressCallback = ignore_progress) -> Kep
         if not replaces and not task.whole:
             check_share(comparison)
         report = make_report(comparison)
+        if replaces or task.whole:
+            what = "The whole picture is taken" if task.whole else "The given mask is taken"
+            report["sentence"] += f" {what} from the edited clip."
         warn_about(task, comparison, replaces)
     band = usual_band(pair.source.size, task.grow, task.feather)
     result = KeptClip(task, comparison, report, band, task.whole)
@@ -112,6 +123,7 @@ def compare_pair(
         on_progress,
         Options(area, task.soft),
         task.ending == "hold",
+        not task.whole,
         limits if is_limit else None,
     )
 
@@ -137,7 +149,9 @@ def warn_about(task: KeepTask, comparison: Comparison, replaces: bool) -> None:
     """Give notices of what a user should know about a result."""
     timing = comparison.alignment.timing
     if not comparison.changed_frames and not replaces and not task.whole:
-        warn_user("nothing changed that stands out from the editor's noise: the result is the source")
+        warn_user(
+            "nothing changed that stands out from the editor's noise: the result is the source"
+        )
     if not timing.is_determined and comparison.edited.frames > 1:
         warn_user("too little moves to tell when the edited frames belong: equal times are assumed")
     missing = int(np.isnan(comparison.positions).sum())
@@ -157,7 +171,8 @@ def warn_unused(task: KeepTask) -> None:
         "--mask-use": task.mask_use != "limit" and not has_mask,
         "--invert-mask": task.invert_mask and not has_mask,
         "--detector": task.detector is not None and not task.words,
-        "--crf": task.crf is not None and task.codec in ("lossless", "lossless-rgb", "ffv1", "prores"),
+        "--crf": task.crf is not None
+        and task.codec in ("lossless", "lossless-rgb", "ffv1", "prores"),
         "--min-area": task.min_area is not None and has_mask and task.mask_use == "replace",
     }
     for name in (name for name, is_unused in unused.items() if is_unused):

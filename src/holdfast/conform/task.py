@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 from ..base.errors import UserError
 from ..base.schema import Field, Range, settings_class
 
-Codec = Literal[
-    "auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"
-]
+Codec = Literal["auto", "h264", "h265", "vp9", "av1", "prores", "ffv1", "lossless", "lossless-rgb"]
 
 
 @settings_class
@@ -53,12 +51,12 @@ class KeepTask:
     )
     grow: Annotated[int, Range(-10000, 10000)] | None = Field(
         default=None,
-        description="Grow the mask by so many pixels. The default is about 0.4 % of the longer side.",
+        description="Grow the mask by so many pixels. The default is about 0.2 % of the longer side.",
     )
     feather: Annotated[int, Range(0, 10000)] | None = Field(
         default=None,
         description="Pixels over which the change fades out around the mask. "
-        "The default is about 0.6 % of the longer side.",
+        "The default is about 0.4 % of the longer side.",
     )
     min_area: Annotated[int, Range(1, None)] | None = Field(
         default=None,

@@ -7,7 +7,7 @@ the picture, so differences are truncated: they do not decide.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import ndarray
@@ -19,6 +19,7 @@ CELLS = (32, 18)  # of a descriptor, across and down
 STILL_WEIGHT = 0.3  # of the picture itself, next to what moves in it
 MAX_DIFFERENCE = 1.5  # of a cell, in standard deviations of its clip
 MAX_SAMPLES = 96  # frames of the edited clip that are compared with every frame of the source
+CHUNK = 2048  # frames that are compared at once
 MAX_OFFSETS = 4000  # that are tried for a rate
 RATES = tuple(np.exp(np.arange(-70, 71) * 0.02))  # speeds that are tried, a quarter to four times
 # Costs are shares of the cost of random pairs of frames. A line of a rate that no program produces, or with an offset,
@@ -26,6 +27,7 @@ RATES = tuple(np.exp(np.arange(-70, 71) * 0.02))  # speeds that are tried, a qua
 UNUSUAL, LATE = 0.04, 0.01
 MIN_CONTRAST = 0.1  # of the best line to random pairs; below it nothing is known about time
 BETTER = 0.25  # cost by which another line has to be better for a part of the frames
+MIN_MOVING = 4  # frames
 MIN_SEGMENT = 6  # frames
 PHASES = np.linspace(-1.2, 1.2, 25)  # of whole frames against a line
 PHASE_SAMPLES = 48  # frames
@@ -103,20 +105,38 @@ class Strip:
 
 def describe(proxies: ndarray, times: ndarray, box: Box = FULL) -> Strip:
     """Return the descriptors of small grey frames, uint8 f h w: the picture, and what differs from its usual state."""
-    import cv2
-
     height, width = proxies.shape[1:]
     left, top, right, bottom = (
         round(edge * side) for edge, side in zip(box, (width, height) * 2, strict=True)
     )
     crops = proxies[:, top:bottom, left:right]
-    small = np.stack([cv2.resize(c, CELLS, interpolation=cv2.INTER_AREA) for c in crops])
-    small = small.astype(np.float32)
-    moving = small - np.median(small[:: max(1, len(small) // 200)], 0)
-    still = np.stack([frame - cv2.GaussianBlur(frame, (0, 0), 4) for frame in small])
-    parts = [_normalise(moving), STILL_WEIGHT * _normalise(still)]
-    frames = np.concatenate([part.reshape(len(small), -1) for part in parts], 1)
+    sample = _shrink(crops[:: max(1, len(crops) // 200)])
+    usual = np.median(sample, 0)
+    # A grey level: what varies less is noise.
+    units = max(float((sample - usual).std()), 1.0), max(float(_fine(sample).std()), 1.0)
+    count = CELLS[0] * CELLS[1]
+    frames = np.empty((len(crops), 2 * count), np.float16)
+    for start in range(0, len(crops), CHUNK):
+        small = _shrink(crops[start : start + CHUNK])
+        rows = frames[start : start + CHUNK]
+        rows[:, :count] = ((small - usual) / units[0]).reshape(len(small), -1)
+        rows[:, count:] = STILL_WEIGHT * (_fine(small) / units[1]).reshape(len(small), -1)
     return Strip(frames, times, crops)
+
+
+def _shrink(pictures: ndarray) -> ndarray:
+    import cv2
+
+    return np.stack([cv2.resize(p, CELLS, interpolation=cv2.INTER_AREA) for p in pictures]).astype(
+        np.float32
+    )
+
+
+def _fine(pictures: ndarray) -> ndarray:
+    """Return pictures without their slow variation."""
+    import cv2
+
+    return np.stack([picture - cv2.GaussianBlur(picture, (0, 0), 4) for picture in pictures])
 
 
 def _standardise(pictures: ndarray, size: Size) -> ndarray:
@@ -128,12 +148,11 @@ def _standardise(pictures: ndarray, size: Size) -> ndarray:
     return (flat - flat.mean()) / max(float(flat.std()), 1.0)
 
 
-def _normalise(values: ndarray) -> ndarray:
-    return values / max(float(values.std()), 1.0)  # a grey level: what varies less is noise
-
-
 def find_timing(source: Strip, edited: Strip) -> Timing:
     """Find the lines along which an edited clip runs."""
+    if len(edited.times) < MIN_MOVING:  # too few frames to tell what is usual in them
+        half = source.frames.shape[1] // 2
+        source, edited = (replace(s, frames=s.frames[:, half:]) for s in (source, edited))
     return _Search(source, edited).find_timing()
 
 
@@ -154,22 +173,29 @@ class _Search:
             line = self._assumed_line()
         parts = self._split(everything, line) if is_determined else []
         parts = parts or [(everything, line)]
-        segments = (Segment(frames, line, self._content(frames, line)) for frames, line in parts)
+        if is_determined:
+            segments = [Segment(f, line, self._content(f, line)) for f, line in parts]
+        else:
+            index = self.source.index(line.source_time(self.edited.times))
+            segments = [Segment(everything, line, _fill(index).round())]
         return Timing(tuple(segments), round(float(np.clip(contrast, 0, 1)), 3), is_determined)
 
     def find_line(self, frames: range) -> Line:
         """Return the line along which frames of the edited clip run best."""
         samples = _spread(frames)
         costs, moments = self._pair_costs(samples), self.edited.times[samples]
-        usual = self._usual_rates()
-        found = [self._best_offset(costs, moments, rate, cost) for rate, cost in usual.items()]
-        if len(samples) >= MIN_SEGMENT:
-            found += [self._best_offset(costs, moments, rate, UNUSUAL) for rate in RATES]
-        best = min(found, key=lambda line: line.cost)
-        # Equal times and equal frames are exact; an equal length is a guess.
-        is_exact = best.rate in list(usual)[1:]
-        free, fixed = (self._refine(costs, moments, best, is_fixed) for is_fixed in (False, True))
-        return fixed if is_exact and fixed.cost <= free.cost + UNUSUAL else free
+        usual = (1.0, self.source.step / self.edited.step)
+        found = [
+            self._refine(costs, moments, self._best_offset(costs, moments, rate), is_fixed=True)
+            for rate in usual
+        ]
+        best = found[0] if found[0].cost <= found[1].cost + UNUSUAL / 4 else found[1]
+        if len(samples) < MIN_SEGMENT:
+            return best
+        rates = (self.source.length / self.edited.length, *RATES)
+        rough = min((self._best_offset(costs, moments, r) for r in rates), key=lambda one: one.cost)
+        free = self._refine(costs, moments, rough, is_fixed=False)
+        return free if free.cost < best.cost - UNUSUAL else best
 
     def _assumed_line(self) -> Line:
         """Return the line where nothing moves: equal frames if the clips have equally many, otherwise equal times."""
@@ -178,25 +204,20 @@ class _Search:
             return Line(float(self.source.times[0] - rate * self.edited.times[0]), rate)
         return Line(0.0, 1.0)
 
-    def _usual_rates(self) -> dict[float, float]:
-        """Return the rates that programs produce, with what each costs: equal times, equal frames, equal length."""
-        frames = self.source.step / self.edited.step
-        length = self.source.length / self.edited.length
-        return {length: UNUSUAL / 2, frames: UNUSUAL / 4, 1.0: 0.0}
-
     def _pair_costs(self, samples: ndarray) -> ndarray:
         """Return the cost of each sampled frame of the edited clip with each frame of the source, n f."""
-        return np.stack([_cost(self.source.frames, self.edited.frames[i]) for i in samples]) / self.unit
+        return (
+            np.stack([_cost(self.source.frames, self.edited.frames[i]) for i in samples])
+            / self.unit
+        )
 
-    def _best_offset(
-        self, costs: ndarray, moments: ndarray, rate: float, penalty: float
-    ) -> Line:
+    def _best_offset(self, costs: ndarray, moments: ndarray, rate: float) -> Line:
         source = self.source
         first, last = source.times[0] - rate * moments[-1], source.times[-1] - rate * moments[0]
         step = max(source.step / 2, (last - first) / MAX_OFFSETS)
         offsets = np.append(np.arange(first, last + step, step), 0.0)
         found = self._line_costs(costs, moments, offsets, rate)
-        found += penalty + LATE * np.minimum(np.abs(offsets) / source.length, 1)
+        found += LATE * np.minimum(np.abs(offsets) / source.length, 1)
         best = int(found.argmin())
         return Line(float(offsets[best]), float(rate), float(found[best]))
 
@@ -231,18 +252,20 @@ class _Search:
         that line.
         """
         costs = _smooth(self._frame_costs(frames, line))
-        usual = float(np.quantile(costs, 0.25))
+        usual = float(np.quantile(costs, 0.25, method="lower"))
+        if not np.isfinite(usual):
+            return []
         parts: list[tuple[range, Line]] = []
         for run, is_bad in _runs(costs > (usual + 1) / 2, frames):
             if is_bad and len(run) >= MIN_SEGMENT and depth < MAX_DEPTH:
-                parts += self._place(run, line, float(np.mean(costs[run.start - frames.start :][: len(run)])), depth)
+                parts += self._place(
+                    run, line, float(np.mean(costs[run.start - frames.start :][: len(run)])), depth
+                )
             elif np.isfinite(costs[run.start - frames.start :][: len(run)]).all():
                 parts.append((run, line))
         return _join(parts)
 
-    def _place(
-        self, run: range, line: Line, cost: float, depth: int
-    ) -> list[tuple[range, Line]]:
+    def _place(self, run: range, line: Line, cost: float, depth: int) -> list[tuple[range, Line]]:
         """Return the lines of a run of frames that a line explains badly."""
         other = self.find_line(run)
         if other.cost < cost - BETTER:
@@ -299,7 +322,12 @@ class _Search:
 
 def _cost(source: ndarray, edited: ndarray) -> ndarray:
     """Return the mean truncated difference of descriptors, n."""
-    return np.minimum(np.abs(source - edited), MAX_DIFFERENCE).mean(1)
+    costs = []
+    for start in range(0, len(source), CHUNK):
+        other = edited if edited.ndim == 1 else edited[start : start + CHUNK]
+        apart = np.abs(source[start : start + CHUNK].astype(np.float32) - other)
+        costs.append(np.minimum(apart, MAX_DIFFERENCE).mean(1))
+    return np.concatenate(costs)
 
 
 def _spread(frames: range) -> ndarray:
@@ -321,7 +349,11 @@ def _interpolate(costs: ndarray, index: ndarray, outside: float) -> ndarray:
 def _fill(index: ndarray) -> ndarray:
     """Return frame numbers with those outside the source held at its nearest frame."""
     known = np.flatnonzero(~np.isnan(index))
-    return np.interp(np.arange(len(index)), known, index[known]) if len(known) else np.zeros(len(index))
+    return (
+        np.interp(np.arange(len(index)), known, index[known])
+        if len(known)
+        else np.zeros(len(index))
+    )
 
 
 def _smooth(values: ndarray) -> ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy import ndarray
@@ -19,12 +19,29 @@ from ..pipeline.events import ProgressCallback
 from ..pipeline.locks import lock_output
 from ..pipeline.output_paths import check_output_path, manifest_path, mask_picture_path
 from ..pipeline.stages import StageTimer, report_items
+from .blending import Band
+from .task import KeepTask
 
-if TYPE_CHECKING:
-    from .kept_clip import KeptClip
+
+class Deliverable(Protocol):
+    """What is written: a KeptClip."""
+
+    task: KeepTask
+    report: dict[str, Any]
+    band: Band
+    is_whole: bool
+    notices: list[str]
+
+    @property
+    def clip(self) -> video.Clip: ...
+    @property
+    def changed_frames(self) -> range: ...
+    def pictures(self) -> Iterator[video.OutputFrame]: ...
+    def masks(self) -> Iterator[ndarray]: ...
+    def alphas(self) -> Iterator[ndarray]: ...
 
 
-def write(kept: "KeptClip", path: Path, on_progress: ProgressCallback | None) -> dict[str, Any]:
+def write(kept: Deliverable, path: Path, on_progress: ProgressCallback | None) -> dict[str, Any]:
     """Write the clip, its manifest, and a picture of its mask. Return the manifest."""
     check_output_path(path, kept.task.input_files)
     codec = pick_codec(kept.task.codec, path, kept.clip)
@@ -52,12 +69,14 @@ def pick_codec(codec: str, path: Path, clip: video.Clip) -> str:
     if codec != "lossless" or suffix not in video.CONTAINERS:
         return codec
     if suffix == ".webm":
-        warn_user(f"{path.name} cannot hold a lossless codec: it is encoded as VP9; .mkv keeps every sample")
-        return "auto"
+        warn_user(
+            f"{path.name} cannot hold a lossless codec: it is encoded as VP9; .mkv keeps every sample"
+        )
+        return "vp9"
     return video.pick_codec(codec, suffix, clip)
 
 
-def describe(kept: "KeptClip", path: Path, codec: str) -> dict[str, Any]:
+def describe(kept: Deliverable, path: Path, codec: str) -> dict[str, Any]:
     """Return the manifest of a result, without what is measured on its file."""
     clip = kept.clip
     return {
@@ -89,7 +108,11 @@ class StripSampler:
         for i, picture in enumerate(pictures):
             if i in self.indices:
                 source = read_frame(self.clip, i)
-                mask = np.zeros(source.shape[:2], bool) if picture.alpha is None else picture.alpha > 0.5
+                mask = (
+                    np.zeros(source.shape[:2], bool)
+                    if picture.alpha is None
+                    else picture.alpha > 0.5
+                )
                 self.rows["change"].append(overlays.draw_mask(source, mask))
                 self.rows["result"].append(to_8_bit(picture.rgb()))
             yield picture
@@ -100,7 +123,7 @@ class StripSampler:
             previews.draw_strip(self.rows, scale).save(temporary)
 
 
-def write_preview(kept: "KeptClip", path: Path) -> None:
+def write_preview(kept: Deliverable, path: Path) -> None:
     """Write the source with the mask over it, H.264."""
     clip, pairs = kept.clip, zip(video.read(kept.clip), kept.masks(), strict=True)
     frames = (overlays.draw_mask(frame, mask) for frame, mask in pairs)
@@ -110,11 +133,14 @@ def write_preview(kept: "KeptClip", path: Path) -> None:
 def describe_delivery(manifest: Mapping[str, Any]) -> str:
     """Return what was verified of a written file, as a sentence."""
     delivered = manifest["delivered"]
+    if manifest["task"]["whole"]:
+        return "The whole picture is the edited clip's, in the source's times and size."
     if delivered["samples_equal_outside"] or delivered["max_abs_outside"] == 0:
         return "Outside the mask every sample of the file is the source's (verified)."
     if delivered["psnr_outside"] is None:
         return "The whole picture was changed."
     return (
         f"Outside the mask the file is within {delivered['psnr_outside']:.1f} dB of the source "
-        f"({manifest['codec']}); --codec lossless keeps every sample."
+        f"({manifest['codec']})"
+        + ("." if manifest["codec"] == "vp9" else "; --codec lossless keeps every sample.")
     )

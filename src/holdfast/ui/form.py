@@ -2,13 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.components import Component
-from numpy import ndarray
 
 from .. import methods
 from ..base.errors import MissingDependencyError
@@ -18,6 +15,7 @@ from ..pipeline.task import EditTask
 from . import form_task, views, widgets
 from .form_task import BOX, BRUSH, FILE, MASK_SOURCES, NO_MASK, FormValues
 from .messages import MessageFormatter
+from .painter import Painter
 from .queue import RunQueue
 from .widgets import task_widget
 
@@ -39,8 +37,6 @@ PLACED_FIELDS = (
 )
 OTHER_FIELDS = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED_FIELDS)
 LOCAL_FIELDS = ("weights",)  # a folder of this machine
-PAINT, COLOUR = (255, 40, 120, 255), "#ff2878"  # of the brush
-OPEN = "open"  # the key of the open frame in the state of painted pictures
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 
@@ -107,34 +103,24 @@ class Form:
         with gr.Column(visible=False) as self.box_part:
             self.box = gr.Textbox(label="x,y,width,height in pixels of the clip", elem_id="box")
         with gr.Column(visible=False) as self.brush_part:
-            self.at = gr.Slider(0, 1, step=1, label="Frame to paint on", elem_id="at")
-            self.brush = gr.ImageEditor(
-                label="Paint the area to edit",
-                sources=(),
-                transforms=(),
-                layers=gr.LayerOptions(allow_additional_layers=False),
-                brush=make_brush(),
-                format="png",
-                elem_id="brush",
-            )
+            self.painter = Painter(self.queue, "Paint the area to edit")
         with gr.Column(visible=False) as self.file_part:
             self.file = gr.File(label="A video, or one image for all frames (white = editable)")
         with gr.Column(visible=False) as self.shape_part:
             self.follow = gr.Checkbox(True, label="Track it through the clip", elem_id="follow")
             with gr.Accordion("Shape of the mask", open=False):
                 shape = {name: task_widget(name) for name in MASK_SHAPE_FIELDS}
-        self.marks = gr.State({})  # painted pictures by their frame
         self.show = gr.Button("Show the mask over the clip", visible=False, elem_id="show-mask")
         return shape
 
     def components(self) -> list[Component]:
         """Return the components whose values `read_values` reads, in order."""
         own = [self.upload, self.path, self.changed, self.mask_source, self.box, self.file]
-        return [*own, self.marks, self.follow, self.at, self.brush, *self.fields.values()]
+        return [*own, self.follow, *self.painter.components(), *self.fields.values()]
 
     def wire(self, load: Callable[..., Any]) -> None:
         """Connect the widgets of the form. load: the event of an opened page."""
-        clip = [self.clip_message, self.at, self.brush, self.marks]
+        clip = [self.clip_message, *self.painter.components()]
         for event in (self.upload.change, self.path.submit, self.path.blur):
             event(self._show_clip, [self.upload, self.path], clip, **QUIET)
         for prompt in self.prompts:
@@ -154,21 +140,19 @@ class Form:
         parts = [self.box_part, self.brush_part, self.file_part, self.shape_part]
         outputs = [*parts, self.follow, self.show]
         self.mask_source.change(show_mask_parts, self.mask_source, outputs, **QUIET)
-        self.at.release(self._open_frame, self.components(), [self.brush, self.marks], **QUIET)
+        outputs = [self.painter.editor, self.painter.marks]
+        self.painter.at.release(self._open_frame, self.components(), outputs, **QUIET)
 
     def _show_clip(self, upload: str | None, path: str) -> tuple[Any, ...]:
         """Return a line on the clip, and its first frame to paint on."""
         if not (upload or path.strip()):
-            return "", gr.skip(), None, {}
+            return "", *self.painter.clear()
         messages: dict[str, str] = {}
         with self.formatter.capture_errors(messages):
             clip = form_task.open_clip(upload, path, self.queue)
-            at = gr.Slider(0, max(1, clip.frames - 1), value=0, step=1)
-            frame = form_task.read_display_frame(clip, 0, self.queue)
-            brush = make_brush(max(2, min(frame.shape[:2]) // 12))
-            editor = gr.ImageEditor(editor_value(frame), brush=brush)
-            return self.formatter.to_html(form_task.describe_clip(clip)), at, editor, {}
-        return messages["error"], gr.skip(), None, {}
+            line = self.formatter.to_html(form_task.describe_clip(clip))
+            return line, *self.painter.show_clip(clip)
+        return messages["error"], *self.painter.clear()
 
     def _list_methods(self, method: str, backbone: str) -> gr.Dropdown:
         names = form_task.compatible_methods(backbone)
@@ -183,7 +167,8 @@ class Form:
         """Return the values of `components()` as FormValues. Raise UserError for a clip that cannot be used."""
         state: Mapping[Any, Any] = dict(zip(self.components(), values, strict=True))
         clip = form_task.open_clip(state[self.upload], state[self.path], self.queue)
-        marks = {at: path for at, path in self._collect_marks(state).items() if at != OPEN}
+        painter = self.painter
+        marks = painter.collect(state[painter.marks], state[painter.editor])
         return FormValues(
             clip=str(clip.path),
             fields={name: state[widget] for name, widget in self.fields.items()},
@@ -195,22 +180,16 @@ class Form:
             follow=state[self.follow],
         )
 
-    def _collect_marks(self, state: Mapping[Any, Any]) -> dict[Any, str]:
-        """Return the painted pictures by their frame, with that of the open frame."""
-        marks = dict(state[self.marks])
-        at = marks.get(OPEN, 0)
-        marks.pop(at, None)
-        picture = form_task.save_brush_mask(state[self.brush], self.queue)
-        return marks | ({at: picture} if picture else {})
-
     def _open_frame(self, *values) -> tuple[Any, ...]:
         """Show another frame to paint on, and keep what was painted on the open one."""
         state = dict(zip(self.components(), values, strict=True))
         with self.formatter.capture_errors({}):
             clip = form_task.open_clip(state[self.upload], state[self.path], self.queue)
-            marks, at = self._collect_marks(state), int(state[self.at])
-            frame = form_task.read_display_frame(clip, at, self.queue)
-            return editor_value(frame, marks.get(at)), marks | {OPEN: at}
+            painter = self.painter
+            at, marks, editor = (
+                state[widget] for widget in (painter.at, painter.marks, painter.editor)
+            )
+            return painter.open_frame(clip, int(at), marks, editor)
         return gr.skip(), gr.skip()
 
 
@@ -257,20 +236,6 @@ def show_mask_parts(mask_source: str) -> tuple[Any, ...]:
     parts = (mask_source == BOX, mask_source == BRUSH, mask_source == FILE, has_mask)
     follow = gr.Checkbox(visible=mask_source in (BOX, BRUSH))
     return (*(gr.Column(visible=part) for part in parts), follow, gr.Button(visible=has_mask))
-
-
-def make_brush(size: int | None = None) -> gr.Brush:
-    """Return the brush of the editor. size: pixels; None: Gradio chooses."""
-    return gr.Brush(size or "auto", [COLOUR], color_mode="fixed")
-
-
-def editor_value(frame: ndarray, painted: str | None = None) -> Any:
-    """Return a frame as the editor takes it, with what was painted over it before."""
-    layers = []
-    if painted:
-        inside = images.read(Path(painted))[..., 0] > 127
-        layers = [np.where(inside[..., None], np.array(PAINT, np.uint8), np.uint8(0))]
-    return {"background": frame, "layers": layers, "composite": frame}
 
 
 def has_weights(name: str) -> bool:

@@ -49,12 +49,12 @@ class FormValues:
     follow: bool = True
 
 
-def open_clip(upload: str | None, path: str, queue: RunQueue) -> video.Clip:
-    """Return the clip of the form. Raise UserError as the command line does."""
+def open_clip(upload: str | None, path: str, queue: RunQueue, what: str = "clip") -> video.Clip:
+    """Return a clip of the form. Raise UserError as the command line does. what: its name in messages."""
     name, limits = path.strip() or upload or "", queue.limits
     if not name:
-        raise UserError("there is no clip", "upload one, or type its path")
-    check_paths(queue, {"input": name})
+        raise UserError(f"there is no {what}", "upload one, or type its path")
+    check_paths(queue, {what: name})
     if not Path(name).exists():
         raise InputNotFoundError(f"there is no file {name}")
     storage.touch(name)

@@ -11,6 +11,7 @@ from typing import Any
 from ..base import errors
 from ..base.errors import FLAG, MissingDependencyError, UserError
 from ..base.memory import is_out_of_memory
+from ..conform.task import KeepTask
 from ..pipeline.task import EditTask
 
 PATH = re.compile(r"(?<![\w/.])(?:/[^\s/'\":;,()]+)+/([^\s/'\":;,()]+)")
@@ -42,7 +43,7 @@ def control_label(name: str) -> str:
 
 def _labels_by_flag() -> dict[str, str]:
     """Return the label of each flag, without its dashes."""
-    fields = dataclasses.fields(EditTask)
+    fields = [*dataclasses.fields(EditTask), *dataclasses.fields(KeepTask)]
     labels = {f.name.replace("_", "-"): control_label(f.name) for f in fields}
     return labels | OTHER_CONTROLS
 

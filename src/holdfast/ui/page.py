@@ -1,7 +1,6 @@
 """The page: what it shows, and what happens when a user acts. Its widgets are made from the schema."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,9 +14,11 @@ from ..pipeline.task import EditTask
 from ..pipeline.validation import validate
 from . import form_task, views
 from .form import PRIVATE, QUIET, Form
+from .keep_tab import TITLE, KeepTab
 from .messages import MessageFormatter
 from .queue import RunQueue
-from .runs import DONE, RUNNING, SIDE_BY_SIDE, STRIP, WAITING, Run
+from .runs import DONE, EDIT, RUNNING, SIDE_BY_SIDE, STRIP, WAITING, Run
+from .stop_question import StopQuestion
 
 TICK = 1.0  # seconds between two updates of the progress
 HEAD = (
@@ -28,7 +29,10 @@ CSS = """
 #differences del {background: #fde2e2; text-decoration: none; color: #7a1f1f}
 #differences ins {background: #dcf5e3; text-decoration: none; color: #14532d}
 .error {color: #b3261e}
-#status progress, #running progress {width: 100%; height: 14px; display: block; margin: 6px 0}
+.status progress {width: 100%; height: 14px; display: block; margin: 6px 0}
+.report {border-collapse: collapse}
+.report :is(th, td) {border: 1px solid var(--border-color-primary) !important; vertical-align: top; padding: 6px 10px}
+.report th {text-align: left; white-space: nowrap; font-weight: 600}
 footer {display: none !important}
 """
 Updates = tuple[Any, ...]  # of Gradio's components, in the order of an event's outputs
@@ -45,7 +49,6 @@ class Page:
             self.chosen = gr.State(None)  # the name of the displayed run
             self.shown_state = gr.State("")  # the state of it that is displayed already
             self.own_runs = gr.State([])  # names of the runs submitted on this page
-            self.pending_stop = gr.State(None)  # the name of a run that the user is asked about
             with gr.Tab("Edit"), gr.Row():
                 with gr.Column(min_width=320):
                     self.form = Form(queue, self.formatter)
@@ -53,6 +56,8 @@ class Page:
                 with gr.Column(min_width=320):
                     self._make_progress_part()
                     self._make_result_part()
+            with gr.Tab(TITLE):
+                self.keep = KeepTab(queue, self.formatter)
             with gr.Tab("Past runs") as past:
                 self._make_gallery(past)
             self._wire()
@@ -69,19 +74,15 @@ class Page:
         self.message = gr.HTML(elem_id="message")
 
     def _make_progress_part(self) -> None:
-        self.status = gr.HTML(elem_id="status")
+        self.status = gr.HTML(elem_id="status", elem_classes="status")
         with gr.Row():
             self.cancel = gr.Button("Stop", visible=False, elem_id="cancel")
             self.resume = gr.Button("Resume", visible=False, elem_id="resume")
-        self.running = gr.HTML(elem_id="running")
+        self.running = gr.HTML(elem_id="running", elem_classes="status")
         self.cancel_running = gr.Button(
             "Stop the running edit", visible=False, elem_id="cancel-running"
         )
-        with gr.Group(visible=False) as self.stop_question:
-            self.question = gr.HTML(elem_id="question", padding=True)
-            with gr.Row():
-                self.yes = gr.Button("Yes, stop it", variant="stop", elem_id="yes")
-                self.no = gr.Button("No", elem_id="no")
+        self.question = StopQuestion(self.queue, self.formatter)
         self.preview = gr.Image(
             label="Preview of the result",
             visible=False,
@@ -129,16 +130,18 @@ class Page:
             )
             self.no_remove = gr.Button("No", elem_id="no-remove")
         self.past_names = gr.State([])
+        self.opened = gr.State(None)  # the name of the run that is chosen here
         self.past_list = gr.HTML(elem_id="past")
         outputs = [self.gallery, self.past_names, self.past_list]
         for event in (past.select, self.blocks.load):
             event(self._list_past_runs, None, outputs, **QUIET)
-        shown = [self.chosen, self.shown_state, self.open, self.remove, self.remove_question]
+        displays = [self.chosen, self.shown_state, self.keep.chosen, self.keep.shown_state]
+        shown = [self.opened, *displays, self.open, self.remove, self.remove_question]
         self.gallery.select(self._open_past_run, self.past_names, shown, **QUIET)
         buttons = [self.remove, self.remove_question]
         self.remove.click(lambda: show_button_or_question(False, True), None, buttons, **QUIET)
         self.no_remove.click(lambda: show_button_or_question(True, False), None, buttons, **QUIET)
-        self.yes_remove.click(self._remove_run, self.chosen, [*shown, *outputs], **QUIET)
+        self.yes_remove.click(self._remove_run, self.opened, [*shown, *outputs], **QUIET)
 
     # the events
 
@@ -159,7 +162,9 @@ class Page:
         self._wire_stops()
         outputs = [self.message, self.shown_state, self.own_runs]
         self.resume.click(self._resume_run, [self.chosen, self.own_runs], outputs, **QUIET)
-        for event in (gr.Timer(TICK).tick, self.blocks.load):
+        tick = gr.Timer(TICK).tick
+        self.keep.wire(tick, self.blocks.load)
+        for event in (tick, self.blocks.load):
             event(self._refresh, [self.chosen, self.shown_state], self._refresh_outputs(), **QUIET)
         self.at.release(self._compare_frames, [self.chosen, self.at], self.compare, **QUIET)
 
@@ -172,11 +177,9 @@ class Page:
 
     def _wire_stops(self) -> None:
         """Stop the page's own runs at once, and ask before another page's run is stopped."""
-        outputs = [self.stop_question, self.question, self.pending_stop]
-        self.cancel.click(self._request_stop, [self.chosen, self.own_runs], outputs, **QUIET)
-        self.cancel_running.click(self._request_stop_running, self.own_runs, outputs, **QUIET)
-        self.yes.click(self._confirm_stop, self.pending_stop, outputs, **QUIET)
-        self.no.click(hide_question, None, outputs, **QUIET)
+        self.question.wire(self.cancel, self.chosen, self.own_runs)
+        self.question.wire_running(self.cancel_running, self.own_runs)
+        self.question.wire_answers()
 
     def _show_mask(self, *values) -> tuple[gr.Video, str]:
         messages: dict[str, str] = {}
@@ -214,24 +217,6 @@ class Page:
     def _find_run(self, name: str | None) -> Run | None:
         return self.queue.runs_by_name.get(name or "")
 
-    def _request_stop(self, name: str | None, own_runs: list[str]) -> Updates:
-        """Stop a run of this page; ask about another page's run."""
-        run = self._find_run(name)
-        if run and name not in own_runs:
-            title = self.formatter.to_html(views.run_title(run))
-            question = f"{title}: this run was started on another page. Stop it?"
-            return gr.Group(visible=True), question, name
-        if run:
-            self.queue.cancel(run)
-        return hide_question()
-
-    def _request_stop_running(self, own_runs: list[str]) -> Updates:
-        run = self.queue.running_run()
-        return self._request_stop(run.name, own_runs) if run else hide_question()
-
-    def _confirm_stop(self, name: str | None) -> Updates:
-        return self._request_stop(name, [name or ""])
-
     def _resume_run(self, name: str | None, own_runs: list[str]) -> Updates:
         messages: dict[str, str] = {}
         with self.formatter.capture_errors(messages):
@@ -242,7 +227,8 @@ class Page:
     def _refresh(self, name: str | None, shown_state: str) -> Updates:
         """Update the progress of the displayed run and of the current one. Send a result's pictures only once."""
         running = self.queue.running_run()
-        run = self._find_run(name) or next(iter(self.queue.active_runs()), None)
+        edits = (run for run in self.queue.active_runs() if run.kind == EDIT)
+        run = self._find_run(name) or next(edits, None)
         other = running if running is not run else None
         state = f"{run.name} {run.status}" if run else ""
         is_active = run is not None and run.status in (WAITING, RUNNING)
@@ -272,7 +258,7 @@ class Page:
         hides_paths = self.formatter.hides_paths
         manifests = [] if hides_paths else [run.folder / f"{run.output.name}.json"]
         files = [run.output, *manifests]
-        side, strip = (path_if_exists(run.folder / name) for name in (SIDE_BY_SIDE, STRIP))
+        side, strip = (views.path_if_exists(run.folder / name) for name in (SIDE_BY_SIDE, STRIP))
         return (
             gr.Column(visible=True),
             gr.Slider(0, max(1, last), value=last // 2, step=1),
@@ -289,7 +275,7 @@ class Page:
         run = self._find_run(name)
         if run is None or run.status != DONE:
             return gr.skip()
-        clips = (run.task.input, run.output)
+        clips = (run.source, run.output)
         with self.formatter.capture_errors({}):  # the source may have been removed since
             return tuple(
                 form_task.read_display_frame(video.probe(clip), at, self.queue) for clip in clips
@@ -298,13 +284,7 @@ class Page:
 
     def _list_past_runs(self) -> Updates:
         runs = [run for run in self.queue.runs() if (run.folder / STRIP).exists()]
-        pictures = [
-            (
-                str(run.folder / STRIP),
-                f"{views.format_start(run)}: {views.run_title(run)} ({run.task.method})",
-            )
-            for run in runs
-        ]
+        pictures = [(str(run.folder / STRIP), views.render_caption(run)) for run in runs]
         items = [f"<li>{views.render_title(run, self.formatter)}</li>" for run in runs]
         return pictures, [run.name for run in runs], f"<ol>{''.join(items)}</ol>"
 
@@ -312,9 +292,14 @@ class Page:
         name = names[event.index]
         run = self._find_run(name)
         if run is None:
-            return None, "", "That run was removed.", *show_button_or_question(False, False)
-        text = f"{views.render_title(run, self.formatter)}: displayed under Edit."
-        return name, "", text, *show_button_or_question(True, False)
+            text, buttons = "That run was removed.", show_button_or_question(False, False)
+            return None, *(gr.skip(),) * 4, text, *buttons
+        is_edit = run.kind == EDIT
+        tab = "Edit" if is_edit else TITLE
+        text = f"{views.render_title(run, self.formatter)}: displayed under {tab}."
+        other = (gr.skip(), gr.skip())
+        displays = (name, "", *other) if is_edit else (*other, name, "")
+        return name, *displays, text, *show_button_or_question(True, False)
 
     def _remove_run(self, name: str | None) -> Updates:
         run, messages = self._find_run(name), {"error": "Removed."}
@@ -323,19 +308,12 @@ class Page:
                 self.queue.remove(run)
         # "removed" is no run's state, so that the next refresh takes the removed run's pictures away.
         buttons = show_button_or_question(False, False)
-        return None, "removed", messages["error"], *buttons, *self._list_past_runs()
+        other = (gr.skip(), gr.skip())
+        is_keep = run is not None and run.kind != EDIT
+        displays = (*other, None, "removed") if is_keep else (None, "removed", *other)
+        return None, *displays, messages["error"], *buttons, *self._list_past_runs()
 
 
 def show_button_or_question(button: bool, question: bool) -> tuple[gr.Button, gr.Row]:
     """Show a button, or the question that confirms it."""
     return gr.Button(visible=button), gr.Row(visible=question)
-
-
-def hide_question() -> Updates:
-    """Hide the question whether to stop a run."""
-    return gr.Group(visible=False), "", None
-
-
-def path_if_exists(path: Path) -> str | None:
-    """Return the path of a run's picture, or None where a full disk prevented it."""
-    return str(path) if path.exists() else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.errors import UserError
 from ..base.schema import list_settings
+from ..conform.task import KeepTask
 from ..media.masks import BOX
 from ..models import registry
 from ..pipeline.task import EditTask
@@ -32,7 +33,7 @@ PATH_PATTERN = re.compile(
 def check_inside_folder(values: Mapping[str, Any], root: Path) -> None:
     """Raise UserError for a field that names a file outside the folder, whether it exists or not.
 
-    values: the fields of a task by name, each as EditTask or the page holds it.
+    values: the fields of a task by name, each as EditTask, KeepTask or the page holds it.
     """
     for name, value in values.items():
         for text in _texts_in(value):
@@ -65,11 +66,12 @@ def _is_keyword(name: str, text: str) -> bool:
 
 
 def _closed_fields() -> set[str]:
-    """Return the fields that take one of a few names, or no text at all."""
+    """Return the fields that take one of a few names, or no text at all, in every task that has them."""
     texts = ("string", "array", "object")
-    fields = list_settings(EditTask).values()
+    fields = [*list_settings(EditTask).values(), *list_settings(KeepTask).values()]
     closed = {f.name for f in fields if f.choices or f.kind not in texts}
-    return closed | {"method", "backbone"}
+    open_fields = {f.name for f in fields if f.kind in texts and not f.choices}
+    return (closed - open_fields) | {"method", "backbone"}
 
 
 def is_inside(text: str, root: Path) -> bool:

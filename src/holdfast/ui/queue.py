@@ -1,4 +1,4 @@
-"""The run queue behind the page: edits one after another in one thread, each in its own folder, kept across restarts.
+"""The run queue behind the page: runs one after another in one thread, each in its own folder, kept across restarts.
 
 It does not depend on the page.
 """
@@ -11,20 +11,22 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..base.errors import MissingDependencyError, UserError
 from ..base.notices import collect_notices
+from ..conform.task import KeepTask
 from ..models import registry
 from ..pipeline import validation
 from ..pipeline.locks import lock_output
 from ..pipeline.progress import saved_progress
 from ..pipeline.task import EditTask
-from . import storage
+from . import keep_runs, storage
 from .messages import describe_error
 from .pictures import decode_preview, write_pictures
 from .proxies import Proxies
@@ -32,6 +34,7 @@ from .runs import DONE, FAILED, RUNNING, STOPPED, WAITING, Run, RunStoppedError,
 
 SWEEP_INTERVAL = 3600.0  # seconds
 MEASURE_INTERVAL = 30.0  # seconds
+Task: TypeAlias = EditTask | KeepTask
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,27 @@ class RunQueue:
 
     def submit(self, task: EditTask, suffix: str = ".mp4") -> Run:
         """Queue an edit. Its output is a file in a folder of its own. Raise as `validate` does."""
-        folder = self._make_run_folder(task)
-        try:
+        with self._open_run_folder(task.input) as folder:
             kept = {
                 name: self._keep_upload(path, folder, name) for name, path in files_of(task).items()
             }
             run = Run(folder, replace(task, output=str(folder / f"edited{suffix}"), **kept))
-            validate(run.task)
+            validate(run)
             self._enqueue(run)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        return run
+
+    def submit_pair(self, task: KeepTask, is_comparison: bool = False) -> Run:
+        """Queue a clip that was edited elsewhere. Raise as `validate` does.
+
+        is_comparison: only report what the editor changed.
+        """
+        with self._open_run_folder(task.edited) as folder:
+            kept = keep_runs.replace_files(
+                task, lambda field, path: self._keep_upload(path, folder, field)
+            )
+            run = keep_runs.make_run(kept, folder, is_comparison)
+            validate(run)
+            self._enqueue(run)
         return run
 
     def resume(self, run: Run | None) -> Run:
@@ -120,8 +133,8 @@ class RunQueue:
             raise UserError("that run was removed", "start it again from the form")
         if run.status not in (STOPPED, FAILED):
             raise UserError(f"{run.name} is {run.status}", "resume only a run that was stopped")
-        validate(run.task)
-        again = Run(run.folder, run.task)
+        validate(run)
+        again = Run(run.folder, run.task, is_comparison=run.is_comparison)
         self._enqueue(again)
         return again
 
@@ -162,9 +175,19 @@ class RunQueue:
             self.usage = storage.measure_usage(self.root)
         return self.usage
 
-    def _make_run_folder(self, task: EditTask) -> Path:
+    @contextlib.contextmanager
+    def _open_run_folder(self, clip: str) -> Iterator[Path]:
+        """Create a folder for a run of a clip, and remove it where the run cannot be queued."""
+        folder = self._make_run_folder(clip)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _make_run_folder(self, clip: str) -> Path:
         """Create a folder named by the time and the clip, so that names sort in the order of submission."""
-        stem = "".join(c if c.isalnum() else "-" for c in Path(task.input).stem)[:24]
+        stem = "".join(c if c.isalnum() else "-" for c in Path(clip).stem)[:24]
         now = datetime.now()
         while True:
             folder = self.folder / f"{now:%Y%m%d-%H%M%S-%f}-{stem}"
@@ -237,7 +260,7 @@ class RunQueue:
             run.save()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # notices are events here, and end in the manifest
-                self._edit(run)
+                self._perform(run)
             self._finish(run, DONE)
         except RunStoppedError:
             self._finish(run, STOPPED)
@@ -269,10 +292,18 @@ class RunQueue:
             if self.closing.wait(SWEEP_INTERVAL):
                 return
 
-    def _edit(self, run: Run) -> None:
+    def _perform(self, run: Run) -> None:
+        if isinstance(run.task, EditTask):
+            self._write_pictures(run, self._edit(run))
+        else:
+            self._write_pictures(run, keep_runs.perform(run))
+
+    def _edit(self, run: Run) -> Callable[[], None]:
+        """Perform an edit and save it. Return a function that writes its pictures for the page."""
         from ..pipeline import run as editing
         from ..pipeline.result import Result
 
+        assert isinstance(run.task, EditTask)
         clip = validation.validate(run.task).clip
         run.update_progress("load", 0, 1)
         backbone = self.backbone(run.task)
@@ -287,19 +318,13 @@ class RunQueue:
                 self._handle_event(run, event, backbone, clip.size)
                 result = event
         assert isinstance(result, Result)
+        result.save(on_progress=run.report_progress)
+        return partial(write_pictures, run, result.clip)
 
-        def report(*progress) -> None:
-            run.update_progress(*progress)
-            if run.should_stop:
-                raise RunStoppedError
-
-        result.save(on_progress=report)
-        self._write_pictures(run, result.clip)
-
-    def _write_pictures(self, run: Run, clip: Any) -> None:
+    def _write_pictures(self, run: Run, write: Callable[[], None]) -> None:
         """Make the pictures for the page. The result exists already, and stays where they fail."""
         try:
-            write_pictures(run, clip)
+            write()
         except Exception as error:
             run.notes.append(f"the pictures of this run failed: {describe_error(error)}")
             _report_bug(error)
@@ -331,8 +356,10 @@ class RunQueue:
         return self.loaded[1]
 
 
-def files_of(task: EditTask) -> dict[str, str]:
+def files_of(task: Task) -> dict[str, str]:
     """Return the files of a task that may have been uploaded, by field."""
+    if isinstance(task, KeepTask):
+        return keep_runs.files_of(task)
     paths = {name: getattr(task, name) for name in ("input", "mask", "first_frame")}
     return {name: path for name, path in paths.items() if path and Path(path).is_file()}
 
@@ -350,14 +377,16 @@ def lock_folder(root: Path) -> contextlib.ExitStack:
     return stack
 
 
-def validate(task: EditTask) -> None:
-    """Raise UserError or MissingDependencyError for a task that cannot work, before it is queued."""
+def validate(run: Run) -> None:
+    """Raise UserError or MissingDependencyError for a run that cannot work, before it is queued."""
+    if isinstance(run.task, KeepTask):
+        return keep_runs.validate(run)
     from ..models.devices import pick_device
     from ..pipeline.run import open_session
 
-    pick_device(task.device)
+    pick_device(run.task.device)
     with collect_notices():
-        open_session(task, None, validation.validate(task))
+        open_session(run.task, None, validation.validate(run.task))
 
 
 def _report_bug(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""A run of the page: one edit, its progress, and its record on disk."""
+"""A run of the page: an edit, or a change that is put back or compared, its progress, and its record on disk."""
 
 import json
 import time
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..base.files import parse_json, write_json
+from ..conform.task import KeepTask
 from ..pipeline.output_paths import manifest_path
 from ..pipeline.task import EditTask
 
 RECORD, STRIP, SIDE_BY_SIDE = "run.json", "strip.png", "side-by-side.mp4"  # in a run's folder
+EDIT, KEEP, COMPARE = "edit", "keep", "compare"  # kinds of runs
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 PREVIEW_INTERVAL = 2.0  # seconds between two previews, at least
 PREVIEW_SHARE = 0.05  # of the time, at most, is spent on previews
@@ -25,8 +27,10 @@ class RunStoppedError(Exception):
 
 @dataclass
 class Run:
-    """One edit and its progress.
+    """One run and its progress.
 
+    task: an edit, or an edited clip from elsewhere and its source. is_comparison: such a pair is reported on, and no
+    clip is written.
     message: why it failed. queued_at: when it was queued last, in nanoseconds.
     was_started: since it was queued last. is_user_error: it failed because of its input, and would fail again.
     stage_start: on the clock of time.monotonic. stage_offset: the progress of the stage when it began in this process.
@@ -35,7 +39,7 @@ class Run:
     """
 
     folder: Path
-    task: EditTask
+    task: EditTask | KeepTask
     status: str = WAITING
     message: str = ""
     queued_at: int = 0
@@ -51,6 +55,7 @@ class Run:
     preview_time: float = 0.0
     preview_cost: float = 0.0
     should_stop: bool = False
+    is_comparison: bool = False
 
     @property
     def name(self) -> str:
@@ -61,7 +66,21 @@ class Run:
         return Path(self.task.output)
 
     @property
+    def kind(self) -> str:
+        """EDIT, KEEP or COMPARE."""
+        if isinstance(self.task, EditTask):
+            return EDIT
+        return COMPARE if self.is_comparison else KEEP
+
+    @property
+    def source(self) -> str:
+        """The file of the clip before the edit."""
+        return self.task.input if isinstance(self.task, EditTask) else self.task.source
+
+    @property
     def can_resume(self) -> bool:
+        if self.kind != EDIT:  # only edits save their progress
+            return False
         return self.status == STOPPED or (self.status == FAILED and not self.is_user_error)
 
     def update_progress(self, stage: str, done: int, count: int) -> None:
@@ -69,6 +88,12 @@ class Run:
         if stage != self.stage:
             self.stage, self.stage_start, self.stage_offset = stage, time.monotonic(), done
         self.done, self.count = done, count
+
+    def report_progress(self, stage: str, done: int, count: int) -> None:
+        """Record the progress. Raise RunStoppedError where the user stopped the run."""
+        self.update_progress(stage, done, count)
+        if self.should_stop:
+            raise RunStoppedError
 
     def seconds_left(self) -> float | None:
         """Return the seconds that the stage still takes at its own pace, or None before its first step."""
@@ -91,7 +116,11 @@ class Run:
     def save(self) -> None:
         """Write what a restart of the page needs to know. Raise OSError."""
         record = {"task": self.task.to_dict(), "status": self.status, "message": self.message}
-        record |= {"was_started": self.was_started, "is_user_error": self.is_user_error}
+        record |= {
+            "kind": self.kind,
+            "was_started": self.was_started,
+            "is_user_error": self.is_user_error,
+        }
         write_json(self.folder / RECORD, record)
 
 
@@ -116,7 +145,12 @@ def _load_run(path: Path) -> Run:
     ):
         if old in record:  # written by 0.1.0
             record[new] = record[old]
-    run = Run(path.parent, EditTask.from_dict(record["task"], notify=False))
+    values = record["task"]
+    kind = record.get("kind", EDIT)  # 0.1.0 had edits alone
+    if kind == EDIT:
+        run = Run(path.parent, EditTask.from_dict(values, notify=False))
+    else:
+        run = Run(path.parent, KeepTask.from_dict(values), is_comparison=kind == COMPARE)
     run.status, run.message = record["status"], record["message"]
     run.was_started = bool(record.get("was_started", True))
     run.is_user_error = bool(record.get("is_user_error", False))
@@ -127,4 +161,6 @@ def _final_status(run: Run) -> str:
     """Return how a run ended that could not record it."""
     from ..pipeline.jobs import finished_manifest
 
+    if isinstance(run.task, KeepTask):  # its manifest is written last
+        return DONE if manifest_path(run.output).exists() else STOPPED
     return STOPPED if finished_manifest(run.task) is None else DONE

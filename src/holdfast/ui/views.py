@@ -6,18 +6,28 @@ Prompts, file names and notes come from the page's users, so all of them pass th
 import time
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
 from ..base import prompt_diff
 from ..base.exit_codes import format_duration
 from ..base.prompts import clean_prompt, locate_words
 from ..pipeline import summary
 from ..pipeline.estimate import Estimate, estimate_lines
+from ..pipeline.task import EditTask
 from .messages import MessageFormatter
 from .queue import RunQueue
-from .runs import FAILED, RUNNING, STOPPED, WAITING, Run
+from .runs import COMPARE, EDIT, FAILED, RUNNING, STOPPED, WAITING, Run
 from .storage import Usage
 
-TIMED_STAGES = ("decode and write", "check", "edit", "invert", "tune")  # with a steady pace
+TIMED_STAGES = (
+    "decode and write",
+    "check",
+    "edit",
+    "invert",
+    "tune",
+    "compare",
+    "write",
+)  # with a steady pace
 
 
 def render_differences(source: str, target: str) -> str:
@@ -57,12 +67,19 @@ def _render_state(run: Run, queue: RunQueue, formatter: MessageFormatter) -> str
         ahead = queue.count_ahead(run)
         return f"<b>Queued</b>, {ahead} ahead" if ahead else "<b>Queued</b>"
     if run.status == STOPPED and not run.was_started:
-        return "<b>Stopped</b> before it began. Press Resume to queue it again."
+        return f"<b>Stopped</b> before it began. {_resume_hint(run, 'queue it again')}"
+    if run.status == STOPPED and run.kind != EDIT:
+        return f"<b>Stopped</b>. {_resume_hint(run, 'begin again')}"
     if run.status == STOPPED:
         return "<b>Stopped</b>. Progress is saved; press Resume to continue."
     if run.status == FAILED:
         return f"<b>Failed:</b> {formatter.to_html(run.message)}"
     return "<b>Done</b>"
+
+
+def _resume_hint(run: Run, aim: str) -> str:
+    button = {EDIT: "Resume", COMPARE: "Compare"}.get(run.kind, "Put the change back")
+    return f"Press {button} to {aim}."
 
 
 def render_running(run: Run | None, formatter: MessageFormatter) -> str:
@@ -90,19 +107,27 @@ def render_queue(queue: RunQueue, formatter: MessageFormatter) -> str:
 
 
 def run_title(run: Run) -> str:
-    """Return a run's prompts, or its name where it has no target prompt. This is text, not HTML."""
-    return (
-        f"{run.task.source_prompt} → {run.task.target_prompt}"
-        if run.task.target_prompt
-        else run.name
-    )
+    """Return a run's prompts, or its clips; its name where it has no target prompt. This is text, not HTML."""
+    if not isinstance(run.task, EditTask):
+        source, edited = Path(run.task.source).name, Path(run.task.edited).name
+        verb = "compared with" if run.kind == COMPARE else "put back into"
+        return f"{edited} {verb} {source}"
+    if run.task.target_prompt:
+        return f"{run.task.source_prompt} → {run.task.target_prompt}"
+    return run.name
 
 
 def render_title(run: Run, formatter: MessageFormatter) -> str:
     """Return a line on a past run."""
     task = run.task
-    text = f"{run_title(run)} ({task.method}, {task.backbone})"
-    return f"<b>{format_start(run)}</b> {formatter.to_html(text)}"
+    means = f" ({task.method}, {task.backbone})" if isinstance(task, EditTask) else ""
+    return f"<b>{format_start(run)}</b> {formatter.to_html(run_title(run) + means)}"
+
+
+def render_caption(run: Run) -> str:
+    """Return a line on a past run for the gallery. This is text, not HTML."""
+    means = f" ({run.task.method})" if isinstance(run.task, EditTask) else ""
+    return f"{format_start(run)}: {run_title(run)}{means}"
 
 
 def render_estimate(estimate: Estimate, notes: Iterable[str], formatter: MessageFormatter) -> str:
@@ -138,6 +163,11 @@ def render_usage(usage: Usage, limit: float) -> str:
 
 def _format_size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def path_if_exists(path: Path) -> str | None:
+    """Return the path of a run's picture, or None where a full disk prevented it."""
+    return str(path) if path.exists() else None
 
 
 def format_start(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Widgets made from the schema: one for each field of EditTask and each setting of a method, by the values it takes."""
+"""Widgets made from the schema: one for each field of a task and each setting of a method, by the values it takes."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 import gradio as gr
 
 from ..base.schema import REQUIRED, Setting, list_settings
+from ..conform.task import KeepTask
 from ..pipeline.task import EditTask
 from .messages import control_label, name_controls
 
@@ -26,9 +27,17 @@ class _Label(TypedDict):
 
 def task_widget(name: str, lines: int = 1) -> Widget:
     """Return the widget of a field of EditTask. lines: the height of a text box."""
-    setting = list_settings(EditTask)[name]
+    return _field_widget(list_settings(EditTask)[name], lines, "field")
+
+
+def keep_widget(name: str) -> Widget:
+    """Return the widget of a field of KeepTask."""
+    return _field_widget(list_settings(KeepTask)[name], 1, "keep")
+
+
+def _field_widget(setting: Setting, lines: int, prefix: str) -> Widget:
     has_value = setting.kind not in ("array", "object") and setting.default is not REQUIRED
-    return make_widget(setting, setting.default if has_value else None, lines)
+    return make_widget(setting, setting.default if has_value else None, lines, prefix)
 
 
 def method_widgets(config: type, recommended: Mapping[str, Any]) -> dict[str, Widget]:
@@ -42,8 +51,10 @@ def method_widgets(config: type, recommended: Mapping[str, Any]) -> dict[str, Wi
     }
 
 
-def make_widget(setting: Setting, value: Any, lines: int = 1) -> Widget:
+def make_widget(setting: Setting, value: Any, lines: int = 1, prefix: str = "field") -> Widget:
     """Return the widget of a setting, with a value: a checkbox, a dropdown, otherwise a text box.
+
+    prefix: of its id, since two tabs may have the same setting.
 
     Numbers are typed as text as well. Gradio's sliders and number fields replace a missing or excessive number with
     another one, so that the page would show a number that the user did not type. A text box is parsed and refused
@@ -52,7 +63,7 @@ def make_widget(setting: Setting, value: Any, lines: int = 1) -> Widget:
     label: _Label = {
         "label": control_label(setting.name),
         "info": name_controls(setting.description),
-        "elem_id": f"field-{setting.name}",
+        "elem_id": f"{prefix}-{setting.name}",
         "interactive": True,
     }
     if setting.kind == "boolean":
