@@ -142,7 +142,9 @@ def degrade_pair(pair: Pair, kind: str, cache_folder: Path | None = None) -> Deg
         result = load_vae(pair.origin)(frames)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, result)
+            part = path.with_suffix(".part.npy")  # complete or absent, if the run is stopped
+            np.save(part, result)
+            part.rename(path)
         return result
 
     return degrade(pair.exact, pair.rate, kind, pair.seed, round_trip)

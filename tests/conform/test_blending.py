@@ -57,9 +57,9 @@ def test_the_region_of_a_mask_at_the_border_stays_in_the_picture():
 
 
 def test_a_band_is_chosen_by_the_size_unless_it_is_given():
-    assert usual_band((1920, 1080), 7, 0) == Band(7, 0)
-    assert usual_band((64, 48), None, None).feather >= 2
-    assert usual_band((3840, 2160), None, None).grow > usual_band((640, 360), None, None).grow
+    assert usual_band((1920, 1080), 3.0, 7, 0) == Band(7, 0)
+    assert usual_band((64, 48), 3.0).feather >= 2
+    assert usual_band((3840, 2160), 3.0).grow > usual_band((640, 360), 3.0).grow
 
 
 def dense_solution(values, known):

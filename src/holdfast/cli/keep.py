@@ -15,7 +15,9 @@ def keep(**values: Any) -> None:
     """Put only the change of an edited clip, from any editor, back into its source."""
     as_json = values.pop("json")
     with report_errors():
-        task = KeepTask(**values | {name: tuple(values[name]) for name in ("brushes", "words")})
+        task = KeepTask.from_dict(
+            values | {name: tuple(values[name]) for name in ("brushes", "words")}
+        )
         from ..base.files import as_json as to_json
         from ..conform import run, writer
         from ..pipeline.output_paths import parse_output

@@ -22,7 +22,10 @@ from .timing import FULL, Box, Timing
 LONG_SIDE = 640  # pixels, of the pictures that are compared
 MOMENTS, DRIFT_MOMENTS = 8, 16  # pairs of frames
 SHIFTS = (0, -1, 1)  # whole frames of the source that are tried
-BETTER = 0.01  # of correlation, by which another shift has to be better
+AGAIN, LATE = (
+    0.01,
+    0.01,
+)  # cost by which another timing, and a frame further away, have to be better
 MIN_DRIFT = 0.5  # pixels of the source; a smaller movement is noise
 
 
@@ -79,18 +82,34 @@ class _Pictures:
     def pairs(self, moments: Sequence[tuple[int, int]]) -> list[Pair]:
         return [(self.read(0, i), self.read(1, j)) for i, j in moments]
 
+    @property
+    def frames(self) -> int:
+        """The number of frames of the source."""
+        return self.clips[0].frames
+
+    def to_small(self, matrix: ndarray) -> ndarray:
+        """Return a placement of these pictures as one of small frames."""
+        sizes = [scaled_size(c.size, s) for c, s in zip(self.clips, self.scales, strict=True)]
+        factors = [size_ratio(pictures.PROXY_SIZE, size) for size in sizes]
+        return rescale(matrix, factors[0], factors[1])
+
     def to_full(self, matrix: ndarray) -> ndarray:
         """Return a placement of these pictures as one of the clips' own pixels."""
-        scales = [
-            tuple(small / full for small, full in zip(scaled_size(c.size, s), c.size, strict=True))
-            for c, s in zip(self.clips, self.scales, strict=True)
+        factors = [
+            size_ratio(clip.size, scaled_size(clip.size, scale))
+            for clip, scale in zip(self.clips, self.scales, strict=True)
         ]
-        return rescale(matrix, *((tuple(1 / k for k in pair)) for pair in scales))
+        return rescale(matrix, factors[0], factors[1])
 
 
 def scaled_size(size: Size, scale: float) -> Size:
     """Return a size times a scale, at least one pixel a side."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def size_ratio(size: Size, other: Size) -> tuple[float, float]:
+    """Return the factors, across and down, from one size to another: size / other."""
+    return size[0] / other[0], size[1] / other[1]
 
 
 def rescale(matrix: ndarray, source: tuple[float, float], edited: tuple[float, float]) -> ndarray:
@@ -106,29 +125,49 @@ def rescale(matrix: ndarray, source: tuple[float, float], edited: tuple[float, f
 
 def align(source: video.Clip, edited: video.Clip, folder: Path) -> Alignment:
     """Find where and when the frames of an edited clip lie in its source. folder: for temporary files."""
-    small = [pictures.read_proxies(clip, folder) for clip in (source, edited)]
-    boxes = geometry.find_bars(small[0]), geometry.find_bars(small[1])
-    times = [pictures.seconds(clip) for clip in (source, edited)]
-    strips = [timing.describe(*args) for args in zip(small, times, boxes, strict=True)]
-    found = timing.find_timing(*strips)
+    small = Small(
+        pictures.read_proxies(source, folder),
+        pictures.read_proxies(edited, folder),
+        (pictures.seconds(source), pictures.seconds(edited)),
+    )
+    boxes = geometry.find_bars(small.source), geometry.find_bars(small.edited)
+    found = timing.find_timing(
+        timing.describe(small.source, small.times[0], boxes[0]),
+        timing.describe(small.edited, small.times[1], boxes[1]),
+    )
     reader = _Pictures(source, edited)
-    found, placement = _settle(reader, found, boxes, source.frames)
-    seen = _seen_box(reader, placement)
-    if not found.is_determined and seen != FULL:  # a crop: compare what both show
-        strips[0] = timing.describe(small[0], times[0], seen)
-        again = timing.find_timing(*strips)
-        if again.is_determined:
-            found, placement = _settle(reader, again, boxes, source.frames)
+    found, placement = _settle(reader, small, found, boxes)
     moments, drift = _find_drift(reader, found, placement, boxes[1])
     full = replace(placement, matrix=reader.to_full(placement.matrix))
     drift = np.stack([reader.to_full(matrix) for matrix in drift])
     return Alignment(found, full, moments, drift, (source.size, edited.size), boxes)
 
 
-def _seen_box(reader: _Pictures, placement: Placement) -> Box:
+@dataclass(frozen=True)
+class Small:
+    """Small grey frames of both clips, and their times in seconds."""
+
+    source: ndarray
+    edited: ndarray
+    times: tuple[ndarray, ndarray]
+
+    def find_timing(self, matrix: ndarray, seen: Box) -> Timing:
+        """Return the timing of frames in the place that a placement of small frames gives them.
+
+        seen: the part of the source that the edited clip shows.
+        """
+        size = pictures.PROXY_SIZE
+        placed = [geometry.warp(frame, matrix, size) for frame in self.edited]
+        return timing.find_timing(
+            timing.describe(self.source, self.times[0], seen),
+            timing.describe(np.stack(placed), self.times[1], seen),
+        )
+
+
+def _seen_box(reader: _Pictures, matrix: ndarray) -> Box:
     """Return the part of the source that the edited clip shows, as shares; all of it where nearly all is seen."""
     source, edited = (reader.read(which, 0).shape[1::-1] for which in (0, 1))
-    shown = geometry.coverage(placement.matrix, source, edited)
+    shown = geometry.coverage(matrix, source, edited)
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if not len(rows) or shown.mean() > 0.95:
         return FULL
@@ -145,41 +184,33 @@ def matched_moments(segment: timing.Segment, count: int) -> list[tuple[int, int]
     whole = np.abs(segment.content - segment.content.round()) < 0.1
     usable = np.flatnonzero(whole) if whole.sum() >= 2 else np.arange(len(segment.content))
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, count).round().astype(int))]
-    return [(round(segment.content[j]), segment.frames[j]) for j in chosen]
+    return [(round(float(segment.content[j])), segment.frames[j]) for j in chosen]
 
 
 def _settle(
-    reader: _Pictures, found: Timing, boxes: tuple[Box, Box], frames: int
+    reader: _Pictures, small: Small, found: Timing, boxes: tuple[Box, Box]
 ) -> tuple[Timing, Placement]:
-    """Return the timing and the placement that fit best together."""
+    """Return the timing and the placement that fit best together.
+
+    What moves across a shifted picture looks early or late. So where the placement is not a plain one, time is
+    searched again in the shifted picture, also as it is if the frames were one earlier or later.
+    """
     moments = matched_moments(found.main, MOMENTS)
-    pairs = reader.pairs(moments)
-    best = geometry.find_placement(pairs, boxes)
-    if best.score >= geometry.CERTAIN or not found.is_determined:
+    best = geometry.find_placement(reader.pairs(moments), boxes)
+    if best.is_usual and _seen_box(reader, best.matrix) == FULL:
         return found, best
-    shifts = {}
+    tried = [(found.main.line.cost + (AGAIN if found.is_determined else 1), found)]
     for shift in SHIFTS:
-        shifted = [(i + shift, j) for i, j in moments[::2] if 0 <= i + shift < frames]
-        if len(shifted) >= 2:
-            near = reader.pairs(shifted)
-            shifts[shift] = geometry.score(
-                near, geometry.refine(near, best.matrix, "shift", boxes[1])
-            )
-    shift = max(shifts, key=lambda s: shifts[s] - BETTER * abs(s), default=0)
-    if not shift:
+        pairs = reader.pairs([(i + shift, j) for i, j in moments if 0 <= i + shift < reader.frames])
+        if pairs:
+            matrix = geometry.refine(pairs, best.matrix, "shift", boxes[1])
+            again = small.find_timing(reader.to_small(matrix), _seen_box(reader, matrix))
+            tried.append((again.main.line.cost + LATE * abs(shift), again))
+    chosen = min(tried, key=lambda pair: pair[0])[1]
+    if chosen is found or not chosen.is_determined:
         return found, best
-    moved = [(i + shift, j) for i, j in moments if 0 <= i + shift < frames]
-    return _shift(found, shift, frames - 1), geometry.find_placement(reader.pairs(moved), boxes)
-
-
-def _shift(found: Timing, frames: int, last: int) -> Timing:
-    """Return the timing with the content of every segment moved by whole frames of the source."""
-    if not frames:
-        return found
-    segments = tuple(
-        replace(s, content=np.clip(s.content + frames, 0, last)) for s in found.segments
-    )
-    return replace(found, segments=segments)
+    pairs = reader.pairs(matched_moments(chosen.main, MOMENTS))
+    return chosen, geometry.find_placement(pairs, boxes)
 
 
 def _find_drift(
@@ -199,7 +230,13 @@ def _find_drift(
     path, noise = smooth @ centre, (matrices - smooth) @ centre
     scatter = 1.4826 * np.median(np.abs(noise - np.median(noise, 0)), 0)
     limit = max(MIN_DRIFT * reader.scales[0], float(4 * scatter.max()))
-    return (frames, smooth) if np.ptp(path, 0).max() > limit else still
+    if np.ptp(path, 0).max() <= limit:
+        return still
+    alike = [
+        np.mean([geometry.score([pair], m) for pair, m in zip(pairs, tried, strict=True)])
+        for tried in (smooth, [placement.matrix] * len(pairs))
+    ]
+    return (frames, smooth) if alike[0] > alike[1] + geometry.margin(float(alike[1])) else still
 
 
 def _smooth_over_time(matrices: ndarray) -> ndarray:

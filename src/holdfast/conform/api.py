@@ -65,7 +65,7 @@ def compare(
             _as_path(clip, fps, scratch, name)
             for clip, fps, name in ((source, rate, "source"), (edited, edited_rate, "edited"))
         ]
-        return run.compare(*paths)
+        return run.compare(paths[0], paths[1])
     finally:
         scratch.remove()
 

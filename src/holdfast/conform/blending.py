@@ -12,7 +12,9 @@ from .frames import Roi
 Blend = Literal["feather", "poisson"]
 COARSEST = 8  # pixels of a side at which the equation is solved from nothing
 RELAXATIONS = 24  # Jacobi steps at each size
-GROW_SHARE, FEATHER_SHARE = 0.002, 0.004  # of the longer side
+FEATHER_SHARE = 0.004  # of the longer side
+# Shares of the longer side at levels of noise in grey levels.
+GROW_LEVELS, GROW_SHARES = (1.5, 5.0), (0.007, 0.002)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,18 @@ class Band:
         )
 
 
-def usual_band(size: tuple[int, int], grow: int | None, feather: int | None) -> Band:
-    """Return the band for a clip of a size, where one is not given."""
+def usual_band(
+    size: tuple[int, int], level: float, grow: int | None = None, feather: int | None = None
+) -> Band:
+    """Return the band for a clip of a size, where one is not given.
+
+    level: of the edited clip's noise in grey levels. A clean clip may be used well beyond the change: it equals the
+    source there. A noisy one shows.
+    """
     side = max(size)
+    share = float(np.interp(level, GROW_LEVELS, GROW_SHARES))
     return Band(
-        max(1, round(GROW_SHARE * side)) if grow is None else grow,
+        max(1, round(share * side)) if grow is None else grow,
         max(2, round(FEATHER_SHARE * side)) if feather is None else feather,
     )
 

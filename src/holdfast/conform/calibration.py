@@ -42,7 +42,8 @@ class Calibration:
     """What holds for a whole edited clip.
 
     colours: from edited colours to the source's. blur: pixels by which the source is blurred before it is compared,
-    since the edited clip is not as sharp. grain: pixels by which differences are blurred, against noise. exact: of frames that the edited clip has; between: of interpolated ones.
+    since the edited clip is not as sharp. grain: pixels by which differences are blurred, against noise. exact: of
+    frames that the edited clip has; between: of interpolated ones.
     """
 
     colours: ColourMap
@@ -113,7 +114,7 @@ def fit_colours(pairs: list[tuple[ndarray, ndarray]], inside: ndarray) -> Colour
     """Return the map of colours. It is fitted on small pictures, where noise is averaged."""
     size = colour.small_size(inside.shape[::-1])
     shown = resize(inside.astype(np.uint8) * 255, size) == 255
-    small = [tuple(resize(picture, size)[shown] for picture in pair) for pair in pairs]
+    small = [(resize(s, size)[shown], resize(e, size)[shown]) for s, e in pairs]
     return colour.fit_colours(small)
 
 

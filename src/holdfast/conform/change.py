@@ -151,14 +151,21 @@ def _sigma(
 
 def connect(distance: ndarray, strong: float = STRONG, weak: float = WEAK) -> ndarray:
     """Return the pixels above `weak` that are connected to one above `strong`, boolean H W."""
-    import cv2
 
     candidates = (distance > weak).astype(np.uint8)
-    count, labels = cv2.connectedComponents(candidates, connectivity=8)
+    count, labels = label_parts(candidates > 0)
     has_strong = np.zeros(count, bool)
     has_strong[labels[distance > strong]] = True
     has_strong[0] = False
     return has_strong[labels]
+
+
+def label_parts(mask: ndarray) -> tuple[int, ndarray]:
+    """Return the number of connected parts of a mask, with the outside, and the part of each pixel; 0 is outside."""
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return count, np.asarray(labels, np.intp)
 
 
 def select(mask: ndarray, difference: ndarray, least: float, min_area: int) -> ndarray:
@@ -172,7 +179,7 @@ def select(mask: ndarray, difference: ndarray, least: float, min_area: int) -> n
     size = np.sqrt((difference**2).sum(2))
     body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     mask = mask & (body | (size >= 2 * least))
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, labels = label_parts(mask)
     areas = np.bincount(labels.ravel(), minlength=count)
     is_kept = (areas >= min_area) & (amplitudes(labels, count, difference) >= least)
     is_kept[0] = False
@@ -191,11 +198,10 @@ def main_amplitude(masks: Iterable[tuple[ndarray, ndarray]]) -> float:
 
     masks: with their differences.
     """
-    import cv2
 
     values, weights = [], []
     for mask, apart in masks:
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        count, labels = label_parts(mask)
         values.append(amplitudes(labels, count, apart)[1:])
         weights.append(np.bincount(labels.ravel(), minlength=count)[1:])
     value, weight = np.concatenate(values), np.concatenate(weights)
@@ -208,9 +214,8 @@ def main_amplitude(masks: Iterable[tuple[ndarray, ndarray]]) -> float:
 
 def keep_supported(mask: ndarray, support: ndarray, share: float) -> ndarray:
     """Return the parts of a mask of which at least a share lies in `support`."""
-    import cv2
 
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, labels = label_parts(mask)
     areas = np.bincount(labels.ravel(), minlength=count)
     inside = np.bincount(labels[support].ravel(), minlength=count)
     is_kept = inside >= share * np.maximum(areas, 1)
@@ -223,13 +228,12 @@ def extend_softly(mask: ndarray, difference: ndarray, level: float) -> ndarray:
 
     level: standard deviation of differences in the quiet area after they are averaged, in grey levels.
     """
-    import cv2
 
     if not mask.any():
         return mask
     size = np.sqrt((average(difference) ** 2).sum(2))
-    weak = (size > SOFT * level).astype(np.uint8)
-    count, labels = cv2.connectedComponents(weak | mask.astype(np.uint8), connectivity=8)
+    weak = size > SOFT * level
+    count, labels = label_parts(weak | mask)
     touches = np.zeros(count, bool)
     touches[labels[mask]] = True
     touches[0] = False

@@ -8,14 +8,15 @@ identity in directions without evidence.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy import ndarray
 
 from .pictures import Size
 
-KNOTS = 17  # of a curve, evenly spaced from 0 to 255
-SMOOTHNESS = 1e-3  # weight of a curve's bends, and of its distance from the identity
+KNOTS = 33  # of a curve, evenly spaced from 0 to 255
+SMOOTHNESS = 4e-3  # weight of a curve's bends, and of its distance from the identity
 IDENTITY = 5e-4  # weight of a slope's distance from 1: beyond the colours that occur, a curve keeps its distance
 MATRIX_PRIOR = 5.0  # grey levels of colour variation below which a direction has no evidence
 GAIN_PRIOR, OFFSET_PRIOR = 12.0, 0.02  # of one frame's own correction
@@ -24,6 +25,7 @@ MAX_PIXELS = 30_000
 MIN_IMPROVEMENT = 0.12  # share of the cost by which a more complex map has to be better
 MAX_RESIDUAL, FLOOR = 24.0, 0.3  # grey levels: what differs more was edited; rounding
 EDITED_SIGMAS, EDITED_LEVELS = 4.0, 20.0  # residuals of pixels that were edited
+GAMMAS = np.exp(np.arange(-16, 17) / 32)  # that are tried
 BINS = 8  # of a channel, for the frequency of colours
 TUKEY = 4.685
 MIN_SIGMA = 0.5  # grey levels
@@ -70,6 +72,8 @@ class ColourMap:
         return cv2.transform(curved, joined) * np.float32(peak / 255)
 
 
+Kind = Literal["gamma", "curves", "matrix"]
+KINDS: tuple[Kind, ...] = ("gamma", "curves", "matrix")
 IDENTITY_MAP = ColourMap(np.tile(np.linspace(0, 255, KNOTS), (3, 1)), np.eye(3), np.zeros(3))
 NO_GAIN = np.array([[1.0, 0.0]] * 3)
 
@@ -83,7 +87,7 @@ def small_size(size: Size) -> Size:
 def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
     """Return the map that brings edited colours to the source's. pairs: n 3 each, source and edited, in grey levels.
 
-    The simplest map that explains the pictures is chosen: none, curves, or curves and a matrix. Rare colours count as
+    The simplest map that explains the pictures is chosen: none, gamma curves, free curves, or those and a matrix. Rare colours count as
     much as frequent ones, so that a map does not bend colours that only a small object has.
     """
     step = max(1, sum(len(pair[0]) for pair in pairs) // MAX_PIXELS)
@@ -94,8 +98,8 @@ def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
     source, edited = source[unedited], edited[unedited]
     balance = _balance(edited)
     best, best_cost = IDENTITY_MAP, _cost(source - edited, balance)
-    for has_matrix in (False, True):
-        found = _fit(source, edited, balance, has_matrix)
+    for kind in KINDS:
+        found = _fit(source, edited, balance, kind)
         cost = _cost(source - found.apply_to(edited), balance)
         if cost < (1 - MIN_IMPROVEMENT) * best_cost:
             best, best_cost = found, cost
@@ -116,7 +120,7 @@ def _find_unedited(source: ndarray, edited: ndarray) -> ndarray:
 
 def _balance(colours: ndarray) -> ndarray:
     """Return a weight for each pixel, so that a colour counts by the root of its frequency. Their mean is 1."""
-    bins = np.clip(colours / 256 * BINS, 0, BINS - 1).astype(int) @ (1, BINS, BINS**2)
+    bins = np.clip(colours / 256 * BINS, 0, BINS - 1).astype(np.intp) @ np.array((1, BINS, BINS**2))
     counts = np.bincount(bins, minlength=BINS**3)
     weights = 1 / np.sqrt(counts[bins])
     return weights / weights.mean()
@@ -128,16 +132,39 @@ def _cost(residual: ndarray, balance: ndarray) -> float:
     return float((size * balance).mean()) + FLOOR
 
 
-def _fit(source: ndarray, edited: ndarray, balance: ndarray, has_matrix: bool) -> ColourMap:
+def _fit(source: ndarray, edited: ndarray, balance: ndarray, kind: Kind) -> ColourMap:
     result, weights = IDENTITY_MAP, balance * _trimmed_weights(source - edited)
+    fit_curve = _fit_gamma if kind == "gamma" else _fit_curve
     for _ in range(ROUNDS):
-        curves = np.stack([_fit_curve(edited[:, c], source[:, c], weights) for c in range(3)])
+        curves = np.stack([fit_curve(edited[:, c], source[:, c], weights) for c in range(3)])
         result = ColourMap(curves, np.eye(3), np.zeros(3))
-        if has_matrix:
+        if kind == "matrix":
             matrix, offset = _fit_matrix(apply_curves(edited, curves), source, weights)
             result = ColourMap(curves, matrix, offset)
         weights = balance * tukey_weights(source - result.apply_to(edited))
     return result
+
+
+def _fit_gamma(edited: ndarray, source: ndarray, weights: ndarray) -> ndarray:
+    """Return the knots of source = 255 (a edited + b)^(1/gamma), which also holds for colours that do not occur.
+
+    For each gamma, a and b follow from linear regression of (source / 255)^gamma.
+    """
+    best, best_cost = np.linspace(0, 255, KNOTS), np.inf
+    total = max(float(weights.sum()), 1e-9)
+    for gamma in GAMMAS:
+        powers = (np.clip(source, 0, 255) / 255) ** gamma
+        mx, my = (float((weights * v).sum()) / total for v in (edited, powers))
+        variance = float((weights * (edited - mx) ** 2).sum()) / total
+        if variance < 1:
+            continue
+        a = float((weights * (edited - mx) * (powers - my)).sum()) / total / variance
+        values = 255 * np.clip(a * (edited - mx) + my, 0, 1) ** (1 / gamma)
+        cost = float((weights * np.abs(values - source)).sum()) / total
+        if cost < best_cost and a > 0:
+            line = a * (np.linspace(0, 255, KNOTS) - mx) + my
+            best, best_cost = 255 * np.clip(line, 0, 1.2) ** (1 / gamma), cost
+    return best
 
 
 def _trimmed_weights(difference: ndarray) -> ndarray:

@@ -69,8 +69,8 @@ def compare_clips(
 ) -> Comparison:
     """Compare two clips. folder: for temporary files. hold: let the edited clip's end frames stand for missing ones.
 
-    needs_match: whether the pictures have to be alike. limits: returns where the change may be, at a size, boolean H W a frame. Raise UserError for clips that do not
-    belong together.
+    needs_match: whether the pictures have to be alike. limits: returns where the change may be, at a size, boolean H W
+    a frame. Raise UserError for clips that do not belong together.
     """
     report("align", 0, 1)
     alignment = aligning.align(source, edited, folder)

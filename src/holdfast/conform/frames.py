@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ..media import optical_flow, video
 from . import geometry
-from .alignment import Alignment, rescale
+from .alignment import Alignment, rescale, scaled_size, size_ratio
 from .pictures import Size, read_scaled
 from .timing import FULL, Timing
 
@@ -82,10 +82,10 @@ class ConformedFrames:
     ):
         self.source_clip, edited = clips
         self.alignment, self.positions, self.size = alignment, positions, size
-        self.factors = tuple(s / f for s, f in zip(size, self.source_clip.size, strict=True))
+        self.factors = size_ratio(size, self.source_clip.size)
         shrink = min(1.0, max(self.factors) / alignment.density)
-        edited_size = tuple(max(1, round(side * shrink)) for side in edited.size)
-        self.edited_factors = tuple(s / f for s, f in zip(edited_size, edited.size, strict=True))
+        edited_size = scaled_size(edited.size, shrink)
+        self.edited_factors = size_ratio(edited_size, edited.size)
         self.source = FrameReader(self.source_clip, size, is_deep)
         self.edited = FrameReader(edited, edited_size, is_deep)
         self.content = _content_numbers(alignment.timing, edited.frames)

@@ -33,7 +33,7 @@ STRAIGHT_SHARE = 0.9  # of the matches that a placement without rotation has to 
 FLAT_DIFFERENCE = 64.0  # grey levels between pictures without structure that are not alike
 PATCH = 9  # pixels of the window in which pictures are compared
 # Of correlation, by which a placement has to be better than a more usual one.
-MIN_GAIN, DOUBT = 0.002, 0.03  # the second for pictures that are not alike
+MIN_GAIN, DOUBT = 0.004, 0.03  # the second for pictures that are not alike
 CERTAIN = 0.97  # correlation above which features are not asked
 SLOW = 48.0  # pixels: variation that is slower is left to the colour correction
 # Of the steps of a refinement: blur in pixels, and the least standard deviation of a residual in grey levels.
@@ -161,9 +161,14 @@ def find_placement(pairs: Sequence[Pair], boxes: tuple[Box, Box]) -> Placement:
             refined += [_refine(pairs, features, free, boxes[1]) for free in FREEDOMS]
     candidates = [*usual, *refined]
     best_score = max(candidate.score for candidate in candidates)
-    margin = MIN_GAIN + DOUBT * (1 - best_score)
-    chosen = next(c for c in candidates if c.score >= best_score - margin)
+    least = best_score - margin(best_score)
+    chosen = next(c for c in candidates if c.score >= least)
     return next((u for u in usual if _is_same(u.matrix, chosen.matrix, source)), chosen)
+
+
+def margin(correlation: float) -> float:
+    """Return by how much a less usual placement has to be better: by more where pictures are not alike."""
+    return MIN_GAIN + DOUBT * (1 - correlation)
 
 
 def _is_same(one: ndarray, other: ndarray, size: Size) -> bool:
@@ -250,7 +255,9 @@ def _fit_scales(points: ndarray) -> ndarray:
     return matrix
 
 
-def _feature_matches(source: ndarray, edited: ndarray) -> Iterator[tuple[ndarray, ndarray]]:
+def _feature_matches(
+    source: ndarray, edited: ndarray
+) -> Iterator[tuple[Sequence[float], Sequence[float]]]:
     import cv2
 
     sift = cv2.SIFT.create(FEATURES)
@@ -275,8 +282,10 @@ def straighten(matrix: ndarray) -> ndarray:
 def refine(pairs: Sequence[Pair], matrix: ndarray, free: Free, box: Box = FULL) -> ndarray:
     """Return the placement near a placement that fits all pairs best.
 
-    free: shift alone, or shift and scales. box: where edited frames have a picture. Gauss-Newton on pictures without their slow variation, which colour
-    corrections change; pixels that do not fit get no weight (Tukey), so an edit does not count.
+    free: shift alone, or shift and scales. box: where edited frames have a picture.
+
+    Gauss-Newton on pictures without their slow variation, which colour corrections change. Pixels that do not fit get
+    no weight (Tukey), so an edit does not count.
     """
     size, edited_size = (picture.shape[1::-1] for picture in pairs[0])
     for step in STEPS:

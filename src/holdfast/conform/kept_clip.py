@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class KeptClip:
     """The source with the change, and the report of what the editor had changed besides.
 
-    is_whole: the whole picture is taken. user_masks: the masks that the user gave instead of those found. scratch, inputs: hold temporary files while this object lives.
+    is_whole: the whole picture is taken. user_masks: a function that returns the masks that the user gave instead of
+    those found. scratch, inputs: hold temporary files while this object lives.
     """
 
     task: KeepTask
@@ -48,7 +49,7 @@ class KeptClip:
         """The source."""
         return self.comparison.source
 
-    @cached_property
+    @property
     def changed_frames(self) -> range:
         """The frames from the first to the last that differ from the source."""
         if not (self.is_whole or self.user_masks):

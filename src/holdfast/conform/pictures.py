@@ -19,7 +19,7 @@ PROXY_SIZE = (128, 72)
 def read_scaled(clip: video.Clip, size: Size, is_deep: bool = False) -> Iterator[ndarray]:
     """Yield the clip's frames at a size (width, height), upright, H W 3: uint8, or uint16 if is_deep."""
     converter = VideoReformatter()
-    stored = size[::-1] if clip.orientation.swaps_sides else size
+    stored = (size[1], size[0]) if clip.orientation.swaps_sides else size
     for frame in video.read_stored(clip):
         if isinstance(frame, VideoFrame) and not clip.background:
             yield _scale_stored(frame, clip, stored, converter, "rgb48le" if is_deep else "rgb24")

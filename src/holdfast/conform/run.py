@@ -91,7 +91,7 @@ def keep(task: KeepTask, on_progress: ProgressCallback = ignore_progress) -> Kep
             what = "The whole picture is taken" if task.whole else "The given mask is taken"
             report["sentence"] += f" {what} from the edited clip."
         warn_about(task, comparison, replaces)
-    band = usual_band(pair.source.size, task.grow, task.feather)
+    band = usual_band(pair.source.size, comparison.calibration.exact.quiet, task.grow, task.feather)
     result = KeptClip(task, comparison, report, band, task.whole)
     result.user_masks = user_masks if replaces else None
     result.scratch, result.notices = scratch, notices
