@@ -4,8 +4,7 @@ Time comes first, from small pictures of all frames; then space, from pairs of f
 the camera moves, a shift in space looks like one in time: neighbouring frames are tried too, and the best fit decides.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from .geometry import Pair, Placement
 from .pictures import Size
 from .timing import FULL, Box, Timing
 
+SHORT = 600  # frames of a clip that is read from its start rather than frame by frame
 LONG_SIDE = 640  # pixels, of the pictures that are compared
-MOMENTS, DRIFT_MOMENTS = 8, 16  # pairs of frames
+MOMENTS, DRIFT_MOMENTS = 8, 15  # pairs of frames
 SHIFTS = (0, -1, 1)  # whole frames of the source that are tried
 AGAIN, LATE = (
     0.01,
@@ -69,18 +69,35 @@ class _Pictures:
     def __init__(self, source: video.Clip, edited: video.Clip):
         self.clips = source, edited
         self.scales = [min(1.0, LONG_SIDE / max(clip.size)) for clip in self.clips]
+        self.sizes = [scaled_size(c.size, k) for c, k in zip(self.clips, self.scales, strict=True)]
+        self.found: dict[tuple[int, int], ndarray] = {}
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  # the object lives as long as one alignment
-    def read(self, which: int, number: int) -> ndarray:
-        """Return a frame of the source (0) or the edited clip (1), uint8 H W."""
+    def load(self, which: int, numbers: Iterable[int]) -> None:
+        """Read frames of the source (0) or the edited clip (1) that are not there yet."""
+        clip, size = self.clips[which], self.sizes[which]
+        missing = {number for number in numbers if (which, number) not in self.found}
+        if clip.frames <= SHORT and len(missing) > 1:
+            for i, frame in enumerate(pictures.read_scaled(clip, size)):
+                if i in missing:
+                    self._keep(which, i, frame)
+            return
+        for number in missing:
+            self._keep(which, number, pictures.resize(read_frame(clip, number), size))
+
+    def _keep(self, which: int, number: int, frame: ndarray) -> None:
         import cv2
 
-        clip, scale = self.clips[which], self.scales[which]
-        grey = cv2.cvtColor(read_frame(clip, number), cv2.COLOR_RGB2GRAY)
-        return pictures.resize(grey, scaled_size(clip.size, scale))
+        self.found[which, number] = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+
+    def load_moments(self, moments: Sequence[tuple[int, int]]) -> None:
+        """Read the frames of moments, each clip in one pass."""
+        for which in (0, 1):
+            self.load(which, [moment[which] for moment in moments])
 
     def pairs(self, moments: Sequence[tuple[int, int]]) -> list[Pair]:
-        return [(self.read(0, i), self.read(1, j)) for i, j in moments]
+        """Return frames that show the same moments, uint8 H W."""
+        self.load_moments(moments)
+        return [(self.found[0, i], self.found[1, j]) for i, j in moments]
 
     @property
     def frames(self) -> int:
@@ -89,15 +106,13 @@ class _Pictures:
 
     def to_small(self, matrix: ndarray) -> ndarray:
         """Return a placement of these pictures as one of small frames."""
-        sizes = [scaled_size(c.size, s) for c, s in zip(self.clips, self.scales, strict=True)]
-        factors = [size_ratio(pictures.PROXY_SIZE, size) for size in sizes]
+        factors = [size_ratio(pictures.PROXY_SIZE, size) for size in self.sizes]
         return rescale(matrix, factors[0], factors[1])
 
     def to_full(self, matrix: ndarray) -> ndarray:
         """Return a placement of these pictures as one of the clips' own pixels."""
         factors = [
-            size_ratio(clip.size, scaled_size(clip.size, scale))
-            for clip, scale in zip(self.clips, self.scales, strict=True)
+            size_ratio(clip.size, size) for clip, size in zip(self.clips, self.sizes, strict=True)
         ]
         return rescale(matrix, factors[0], factors[1])
 
@@ -166,7 +181,7 @@ class Small:
 
 def _seen_box(reader: _Pictures, matrix: ndarray) -> Box:
     """Return the part of the source that the edited clip shows, as shares; all of it where nearly all is seen."""
-    source, edited = (reader.read(which, 0).shape[1::-1] for which in (0, 1))
+    source, edited = reader.sizes
     shown = geometry.coverage(matrix, source, edited)
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if not len(rows) or shown.mean() > 0.95:
@@ -195,11 +210,13 @@ def _settle(
     What moves across a shifted picture looks early or late. So where the placement is not a plain one, time is
     searched again in the shifted picture, also as it is if the frames were one earlier or later.
     """
+    reader.load_moments(matched_moments(found.main, DRIFT_MOMENTS))  # in one pass
     moments = matched_moments(found.main, MOMENTS)
     best = geometry.find_placement(reader.pairs(moments), boxes)
     if best.is_usual and _seen_box(reader, best.matrix) == FULL:
         return found, best
     tried = [(found.main.line.cost + (AGAIN if found.is_determined else 1), found)]
+    reader.load(0, [min(max(i + s, 0), reader.frames - 1) for i, _ in moments for s in SHIFTS])
     for shift in SHIFTS:
         pairs = reader.pairs([(i + shift, j) for i, j in moments if 0 <= i + shift < reader.frames])
         if pairs:

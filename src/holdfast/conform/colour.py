@@ -87,7 +87,8 @@ def small_size(size: Size) -> Size:
 def fit_colours(pairs: Sequence[tuple[ndarray, ndarray]]) -> ColourMap:
     """Return the map that brings edited colours to the source's. pairs: n 3 each, source and edited, in grey levels.
 
-    The simplest map that explains the pictures is chosen: none, gamma curves, free curves, or those and a matrix. Rare colours count as
+    The simplest map that explains the pictures is chosen: none, gamma curves, free curves, or those and a matrix.
+    Rare colours count as
     much as frequent ones, so that a map does not bend colours that only a small object has.
     """
     step = max(1, sum(len(pair[0]) for pair in pairs) // MAX_PIXELS)

@@ -5,7 +5,7 @@ knows how things moved in between: its own flow is used wherever it explains the
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 from numpy import ndarray
@@ -14,6 +14,7 @@ from ..media import optical_flow, video
 from . import geometry
 from .alignment import Alignment, rescale, scaled_size, size_ratio
 from .pictures import Size, read_scaled
+from .prefetch import prefetch
 from .timing import FULL, Timing
 
 Roi = tuple[slice, slice]  # rows, columns
@@ -33,7 +34,9 @@ class FrameReader:
         self._restart()
 
     def _restart(self) -> None:
-        self.frames, self.next = read_scaled(self.clip, self.size, self.is_deep), 0
+        if isinstance(self.frames, Generator):
+            self.frames.close()
+        self.frames, self.next = prefetch(read_scaled(self.clip, self.size, self.is_deep)), 0
         self.recent.clear()
 
     def read(self, number: int) -> ndarray:

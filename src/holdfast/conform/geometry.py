@@ -39,6 +39,7 @@ SLOW = 48.0  # pixels: variation that is slower is left to the colour correction
 # Of the steps of a refinement: blur in pixels, and the least standard deviation of a residual in grey levels.
 STEPS = ((4.0, 8.0), (2.0, 4.0), (1.5, 2.0), (1.0, 1.0), *[(1.0, 0.3)] * 12)
 FOUND = 0.01  # pixels: a refinement ends after a smaller step
+STRIDE = 2  # pixels: every second one is compared; blurred ones repeat each other
 EDGE = 4.0  # pixels at the border of the edited picture, where bars bleed in
 SCALE_PRIOR, MAX_STEP = 1.0, 8.0  # pixels
 TURN = 1e-3  # rotation and shear below it are noise
@@ -290,7 +291,7 @@ def refine(pairs: Sequence[Pair], matrix: ndarray, free: Free, box: Box = FULL) 
     size, edited_size = (picture.shape[1::-1] for picture in pairs[0])
     for step in STEPS:
         inside = coverage(matrix, size, edited_size, box, EDGE)
-        if not inside.any():
+        if not inside[::STRIDE, ::STRIDE].any():
             break
         change = _gauss_newton_step(pairs, matrix, free, inside, step)
         matrix = matrix + change
@@ -330,12 +331,15 @@ def _gauss_newton_step(
     blur, least_sigma = step
     size = pairs[0][0].shape[1::-1]
     x, y = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in size))
+    whole, inside = inside, inside[::STRIDE, ::STRIDE]
+    x, y = x[::STRIDE, ::STRIDE], y[::STRIDE, ::STRIDE]
     normal, right, variance = np.zeros((4, 4)), np.zeros(4), 0.0
     for source, edited in pairs:
-        seen = cv2.GaussianBlur(_detail(warp(edited, matrix, size), inside), (0, 0), blur)
-        target = cv2.GaussianBlur(_detail(source, inside), (0, 0), blur)
+        seen = cv2.GaussianBlur(_detail(warp(edited, matrix, size), whole), (0, 0), blur)
+        target = cv2.GaussianBlur(_detail(source, whole), (0, 0), blur)
         mean = (seen + target) / 16
         dx, dy = (cv2.Sobel(mean, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+        target, seen, dx, dy = (values[::STRIDE, ::STRIDE] for values in (target, seen, dx, dy))
         residual, weight = _weigh(target, seen, inside, least_sigma)
         columns = np.stack((dx, dx * x, dy, dy * y)).reshape(4, -1)
         weighted = columns * weight.ravel()
@@ -343,7 +347,7 @@ def _gauss_newton_step(
         right += weighted @ residual.ravel()
         variance += float((weight * residual**2).sum() / max(float(weight.sum()), 1)) / len(pairs)
     # Neighbouring pixels repeat each other: so many count as one.
-    together = 4 * np.pi * (blur**2 + 1)
+    together = 4 * np.pi * (blur**2 + 1) / STRIDE**2
     normal[[1, 3], [1, 3]] += variance * together / SCALE_PRIOR**2
     used = [0, 1, 2, 3] if free == "scales" else [0, 2]
     change = np.zeros(4)

@@ -20,6 +20,7 @@ from ..pipeline.locks import lock_output
 from ..pipeline.output_paths import check_output_path, manifest_path, mask_picture_path
 from ..pipeline.stages import StageTimer, report_items
 from .blending import Band
+from .prefetch import prefetch
 from .task import KeepTask
 
 
@@ -49,11 +50,11 @@ def write(kept: Deliverable, path: Path, on_progress: ProgressCallback | None) -
     with lock_output(path):
         strip = StripSampler(kept.clip)
         pictures = report_items(
-            strip.watch(kept.pictures()), "write", kept.clip.frames, on_progress
+            prefetch(strip.watch(kept.pictures())), "write", kept.clip.frames, on_progress
         )
         copied = video.write(path, kept.clip, pictures, codec, kept.task.crf, kept.changed_frames)
         timer.lap("write")
-        alphas = report_items(kept.alphas(), "check", kept.clip.frames, on_progress)
+        alphas = report_items(prefetch(kept.alphas()), "check", kept.clip.frames, on_progress)
         delivered = verification.measure_file(kept.clip, path, alphas)
         timer.lap("check")
         strip.save(mask_picture_path(path))

@@ -179,7 +179,12 @@ def blend_planes(edited: av.VideoFrame, source: av.VideoFrame, alpha: ndarray) -
     for number in range(min(3, len(source.planes))):  # a fourth plane is the alpha channel
         here, there = plane_array(source, number), plane_array(edited, number)
         weight = downsample_weight(alpha, here.shape)
-        here[:] = np.rint(here * (1 - weight) + there * weight)  # exact where the weight is 0 or 1
+        rows, columns = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
+        if len(rows):  # only the rectangle that changes: the rest is not computed
+            part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            share = weight[part]
+            # exact where the weight is 0 or 1
+            here[part] = np.rint(here[part] * (1 - share) + there[part] * share)
 
 
 def downsample_weight(alpha: ndarray, shape: tuple[int, ...]) -> ndarray:
@@ -191,4 +196,5 @@ def downsample_weight(alpha: ndarray, shape: tuple[int, ...]) -> ndarray:
         (0, n * step - side) for n, step, side in zip(shape, steps, alpha.shape, strict=True)
     ]
     padded = np.pad(alpha, missing, mode="edge")
-    return padded.reshape(shape[0], steps[0], shape[1], steps[1]).min((1, 3))
+    places = [padded[y :: steps[0], x :: steps[1]] for y, x in np.ndindex(*steps)]
+    return np.minimum.reduce(places)
