@@ -1063,7 +1063,7 @@ MUTATIONS = [
     *of(
         "media/samples.py",
         "tests/media/test_samples.py",
-        (".min((1, 3))", ".max((1, 3))"),
+        ("np.minimum.reduce(places)", "np.maximum.reduce(places)"),
         ("range(min(3, len(source.planes)))", "range(1)"),
         ("frame.pict_type = 0", "pass"),
         ("undo(frame.alpha)", "frame.alpha"),
@@ -1556,7 +1556,7 @@ MUTATIONS = [
         "conform/change.py",
         "tests/conform/test_change.py",
         ("has_strong[labels[distance > strong]] = True", "has_strong[:] = True"),
-        ("(areas >= min_area) & (means", "(means"),
+        ("(areas >= min_area) & (", "("),
         ("touches[labels[mask]] = True", "touches[:] = True"),
         ("is_kept = inside >= share", "is_kept = inside <= share"),
         (

@@ -26,6 +26,7 @@ AGAIN, LATE = (
     0.01,
     0.01,
 )  # cost by which another timing, and a frame further away, have to be better
+PATH = 5  # moments that a straight path is fitted to
 MIN_DRIFT = 0.5  # pixels of the source; a smaller movement is noise
 
 
@@ -241,7 +242,7 @@ def _find_drift(
         return still
     frames = np.array([i for i, _ in moments])
     matrices = np.stack([geometry.refine([pair], placement.matrix, "shift", box) for pair in pairs])
-    smooth = _smooth_over_time(matrices)
+    smooth = _smooth_over_time(frames, matrices)
     width, height = pairs[0][0].shape[1::-1]
     centre = np.array([width / 2, height / 2, 1])
     path, noise = smooth @ centre, (matrices - smooth) @ centre
@@ -256,9 +257,13 @@ def _find_drift(
     return (frames, smooth) if alike[0] > alike[1] + geometry.margin(float(alike[1])) else still
 
 
-def _smooth_over_time(matrices: ndarray) -> ndarray:
-    """Return matrices n 2 3, each the median of five neighbours, averaged over three."""
-    padded = np.pad(matrices, ((2, 2), (0, 0), (0, 0)), mode="edge")
-    medians = np.median([padded[k : k + len(matrices)] for k in range(5)], 0)
-    padded = np.pad(medians, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    return np.mean([padded[k : k + len(matrices)] for k in range(3)], 0)
+def _smooth_over_time(frames: ndarray, matrices: ndarray) -> ndarray:
+    """Return matrices n 2 3, each on the straight path that fits it and its neighbours best."""
+    flat = matrices.reshape(len(matrices), 6)
+    smooth = np.empty_like(flat)
+    for k in range(len(flat)):
+        first = min(max(0, k - PATH // 2), max(0, len(flat) - PATH))
+        near = slice(first, first + PATH)
+        lines = np.polyfit(frames[near] - frames[k], flat[near], 1)
+        smooth[k] = lines[1]
+    return smooth.reshape(matrices.shape)

@@ -16,6 +16,7 @@ from .pictures import resize
 SAMPLES = 12  # frames
 BLURS = (0.0, 0.5, 0.8, 1.2, 1.7, 2.4)  # pixels, that are tried
 STRIDE = 3  # pixels: every third counts for the noise
+RESAMPLED_LEAST = 12.0  # grey levels: resampling twice rings at sharp outlines
 GRAIN, CLEAN = 0.8, 1.0  # pixels; grey levels of noise below which nothing is blurred
 EDGE = 3.0  # edited pixels at the border that are not measured
 # Amplitude that a change needs: a share of the main change's, a multiple of the noise, and a limit in grey levels.
@@ -66,6 +67,8 @@ def calibrate(frames: ConformedFrames) -> Calibration:
     grain, levels = GRAIN, _measure_levels(corrected, blur, GRAIN, inside)
     if levels.quiet < CLEAN:
         grain, levels = 0.0, _measure_levels(corrected, blur, 0.0, inside)
+    if frames.is_resampled:
+        levels = replace(levels, least=max(levels.least, RESAMPLED_LEAST))
     between = [i for i in range(len(frames.positions)) if _is_between(frames, i)]
     if not between:
         return Calibration(colours, blur, grain, levels, levels)

@@ -97,6 +97,11 @@ class ConformedFrames:
         """Return the placement of a frame of the source at these sizes, 2x3."""
         return rescale(self.alignment.matrix(frame), self.factors, self.edited_factors)
 
+    @property
+    def is_resampled(self) -> bool:
+        """Whether edited pixels do not lie on those of the source."""
+        return bool(np.abs(self.alignment.drift - np.eye(2, 3)).max() > 1e-6)
+
     def is_exact(self, frame: int) -> bool:
         """Return whether the edited clip has a frame of this moment."""
         position = self.positions[frame]

@@ -290,7 +290,7 @@ class _Search:
             self.edited.frames[part, half:],
             strict=True,
         )
-        return float(np.median([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
+        return float(np.median([_correlation(one, other) for one, other in pairs]))
 
     def _content(self, frames: range, line: Line) -> ndarray:
         """Return the number of the source frame that each frame of a segment shows.
@@ -318,6 +318,13 @@ class _Search:
         if has_equal_rate or min(costs) <= 1.02 * _cost(blended, edited).mean():
             index = shown[int(np.argmin(costs))].astype(float)
         return np.maximum.accumulate(index)
+
+
+def _correlation(one: ndarray, other: ndarray) -> float:
+    """Return the correlation of two descriptors; 0 where one of them is constant."""
+    a, b = (values.astype(np.float32) - values.mean(dtype=np.float32) for values in (one, other))
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
 
 
 def _cost(source: ndarray, edited: ndarray) -> ndarray:
