@@ -235,10 +235,11 @@ def _find_drift(
     reader: _Pictures, found: Timing, placement: Placement, box: Box
 ) -> tuple[ndarray, ndarray]:
     """Return moments (frames of the source) and their placements, n 2 3; one where the placement does not move."""
-    moments = matched_moments(found.main, DRIFT_MOMENTS)
+    found_moments = matched_moments(found.main, DRIFT_MOMENTS)
+    moments = list({i: (i, j) for i, j in found_moments}.values())  # one a frame of the source
     pairs = reader.pairs(moments)
     still = np.array([moments[0][0]]), placement.matrix[None]
-    if len(moments) < 5:
+    if len(moments) < PATH:
         return still
     frames = np.array([i for i, _ in moments])
     matrices = np.stack([geometry.refine([pair], placement.matrix, "shift", box) for pair in pairs])

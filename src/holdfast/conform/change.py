@@ -171,13 +171,14 @@ def label_parts(mask: ndarray) -> tuple[int, ndarray]:
 def select(mask: ndarray, difference: ndarray, least: float, min_area: int) -> ndarray:
     """Return a mask without parts that are small, or differ in the mean by less than `least` grey levels.
 
-    What is thinner than three pixels has to differ twice as much, also where it touches a larger part: codecs,
+    What is thinner than five pixels has to differ twice as much, also where it touches a larger part: codecs,
     autoencoders and resampling move outlines.
     """
     import cv2
 
     size = np.sqrt((difference**2).sum(2))
-    body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    body = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
     mask = mask & (body | (size >= 2 * least))
     count, labels = label_parts(mask)
     areas = np.bincount(labels.ravel(), minlength=count)

@@ -152,14 +152,17 @@ def make_sentence(report: dict[str, Any]) -> str:
     else:
         x, y, width, height = mask["box"]
         first, stop = mask["frames"]
+        frames = f"frame {first}" if stop == first + 1 else f"frames {first} to {stop - 1}"
         change = (
             f"The edit changes {mask['share']:.1%} of the picture, within {width}x{height} pixels at "
-            f"{x},{y}, in frames {first} to {stop - 1}."
+            f"{x},{y}, in {frames}."
         )
     if not outside:
         return change
     raw, aligned = outside["psnr"]["raw"], outside["psnr"]["corrected"]
     besides = ", ".join(describe_conversions(report)) or "it kept time, size and colours"
+    if math.isinf(raw):
+        return f"{change} Outside the change the edited clip equals the source."
     return (
         f"{change} Outside the change the edited clip is {_decibels(raw)} from the source ({besides}); "
         f"after alignment {_decibels(aligned)}."

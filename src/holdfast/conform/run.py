@@ -24,6 +24,8 @@ from .pictures import Size, resize
 from .report import make_report
 from .task import KeepTask
 
+POOR_FIT = 16.0  # grey levels
+
 
 def ignore_progress(stage: str, done: int, count: int) -> None:
     """Report progress to nobody."""
@@ -160,6 +162,12 @@ def warn_about(task: KeepTask, comparison: Comparison, replaces: bool) -> None:
             f"the edited clip does not show {missing} of the source's {comparison.source.frames} frames: "
             "they stay as they are"
             + ("" if task.ending == "hold" else " (--ending hold repeats the nearest edited frame)")
+        )
+    level = comparison.calibration.exact.quiet
+    if level > POOR_FIT and not task.whole:
+        warn_user(
+            f"outside the change the aligned clips still differ by {level:.0f} grey levels: "
+            "check the picture of the mask"
         )
     warn_unused(task)
 
