@@ -41,7 +41,7 @@ class Options:
 
 
 @dataclass
-class Observed:
+class ComparedFrame:
     """A frame of the source, uint8 H W 3, the edited one in its place and colours, float32, and its own gain, 3 2."""
 
     number: int
@@ -102,15 +102,15 @@ class Analysis:
             report(frame.number + 1)
         return Findings(masks, gains, shares, statistics)
 
-    def _observe(self) -> Iterator[Observed]:
+    def _observe(self) -> Iterator[ComparedFrame]:
         """Yield every frame with the edited one that belongs to it, and its own gain."""
         for number in range(self.count):
             source, placed = self.frames.source.read(number), self.frames.read(number)
             if placed is None:
-                yield Observed(number, source)
+                yield ComparedFrame(number, source)
                 continue
             edited = self.calibration.colours.apply(placed)
-            yield Observed(number, source, edited, placed, self._fit_gain(source, edited))
+            yield ComparedFrame(number, source, edited, placed, self._fit_gain(source, edited))
 
     def _fit_gain(self, source: ndarray, edited: ndarray) -> ndarray:
         """Return the gain and offset of each channel that a frame differs by, 3 2."""
@@ -119,7 +119,7 @@ class Analysis:
         one, two = (resize(p, size)[shown].astype(np.float32) for p in (source, edited))
         return colour.fit_gain(one, two, colour.tukey_weights(one - two))
 
-    def _smooth(self, frames: Iterable[Observed]) -> Iterator[Observed]:
+    def _smooth(self, frames: Iterable[ComparedFrame]) -> Iterator[ComparedFrame]:
         """Yield the frames with their gain averaged over their neighbours, and applied."""
         for before, frame, after in neighbours(frames, len(GAIN_WEIGHTS) // 2):
             if frame.edited is None:
@@ -131,7 +131,7 @@ class Analysis:
             edited = frame.edited * gain[:, 0].astype(np.float32) + gain[:, 1].astype(np.float32)
             yield replace(frame, gain=gain, edited=edited)
 
-    def _detect(self, frames: Iterable[Observed]) -> Iterator[Observed]:
+    def _detect(self, frames: Iterable[ComparedFrame]) -> Iterator[ComparedFrame]:
         """Yield the frames with the mask that each shows by itself."""
         for frame in frames:
             if frame.edited is not None:
@@ -139,7 +139,7 @@ class Analysis:
                 frame.mask, frame.weak = self._find_mask(frame)
             yield frame
 
-    def _find_mask(self, frame: Observed) -> tuple[ndarray, ndarray]:
+    def _find_mask(self, frame: ComparedFrame) -> tuple[ndarray, ndarray]:
         assert frame.edited is not None
         known = self.calibration
         levels = known.exact if self.frames.is_exact(frame.number) else known.between
@@ -154,7 +154,7 @@ class Analysis:
             mask = change.extend_softly(mask, apart, levels.soft) & self.shown
         return mask, distance > change.WEAK / 2
 
-    def _vote(self, frames: Iterable[Observed]) -> Iterator[Observed]:
+    def _vote(self, frames: Iterable[ComparedFrame]) -> Iterator[ComparedFrame]:
         """Yield the frames with masks from which parts are removed that no neighbouring frame has, and gaps filled."""
         for before, frame, after in neighbours(frames, 1):
             others = [f for f in (*before, *after) if f.mask is not None]
@@ -166,12 +166,14 @@ class Analysis:
                 continue
             yield replace(
                 frame,
-                mask=self._supported(
+                mask=self._require_support(
                     frame, others, is_between=bool(exact) and not self.frames.is_exact(frame.number)
                 ),
             )
 
-    def _supported(self, frame: Observed, others: list[Observed], is_between: bool) -> ndarray:
+    def _require_support(
+        self, frame: ComparedFrame, others: list[ComparedFrame], is_between: bool
+    ) -> ndarray:
         """Return the mask of a frame as far as its neighbours support it. is_between: it is interpolated."""
         assert frame.mask is not None
         moved = [f.mask for f in others if f.mask is not None]
@@ -185,7 +187,7 @@ class Analysis:
             mask = mask | (moved[0] & moved[1] & frame.weak)
         return mask
 
-    def _move(self, other: Observed, frame: Observed) -> ndarray:
+    def _move(self, other: ComparedFrame, frame: ComparedFrame) -> ndarray:
         """Return the mask of another frame where its content lies in this frame, boolean H W."""
         assert other.mask is not None
         if not other.mask.any():
@@ -198,7 +200,7 @@ class Analysis:
         return np.any(moved, 0)
 
     def _add_statistics(
-        self, statistics: OutsideStatistics, frame: Observed, mask: ndarray
+        self, statistics: OutsideStatistics, frame: ComparedFrame, mask: ndarray
     ) -> None:
         assert frame.edited is not None
         assert frame.placed is not None
@@ -210,14 +212,14 @@ class Analysis:
 
 def _vote(mask: ndarray, others: list[ndarray]) -> ndarray:
     """Return the parts of a mask that the masks of other frames have too."""
-    return change.keep_supported(mask, dilate(np.any(others, 0), TOLERANCE), SUPPORT)
+    return change.keep_require_support(mask, dilate(np.any(others, 0), TOLERANCE), SUPPORT)
 
 
 def neighbours(
-    frames: Iterable[Observed], reach: int
-) -> Iterator[tuple[list[Observed], Observed, list[Observed]]]:
+    frames: Iterable[ComparedFrame], reach: int
+) -> Iterator[tuple[list[ComparedFrame], ComparedFrame, list[ComparedFrame]]]:
     """Yield every frame with up to `reach` frames before and after it."""
-    window: deque[Observed] = deque()
+    window: deque[ComparedFrame] = deque()
     waiting = 0
     for frame in frames:
         window.append(frame)
@@ -233,8 +235,8 @@ def neighbours(
 
 
 def _around(
-    window: "deque[Observed]", waiting: int, reach: int
-) -> tuple[list[Observed], Observed, list[Observed]]:
+    window: "deque[ComparedFrame]", waiting: int, reach: int
+) -> tuple[list[ComparedFrame], ComparedFrame, list[ComparedFrame]]:
     frames = list(window)
     at = len(frames) - waiting
     return frames[max(0, at - reach) : at], frames[at], frames[at + 1 : at + 1 + reach]

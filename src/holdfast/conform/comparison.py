@@ -109,9 +109,13 @@ def check_share(comparison: Comparison) -> None:
     share, level = comparison.changed_share, comparison.calibration.exact.soft
     if share <= MAX_CHANGED and level <= MAX_LEVEL:
         return
+    how_much = (
+        f"{share:.0%} of the picture changed"
+        if share > MAX_CHANGED
+        else f"the whole picture changed: even its quietest areas differ by {level:.0f} grey levels"
+    )
     raise UserError(
-        f"{share:.0%} of the picture changed, and even its quietest areas by {level:.0f} grey levels: "
-        "there is no unchanged area to keep",
+        f"{how_much}, so that there is no unchanged area to keep",
         "to put the whole picture into the source's times and size, use --whole; "
         "to change a part only, give a --mask and --mask-use replace",
     )

@@ -192,7 +192,7 @@ def describe_conversions(report: dict[str, Any]) -> list[str]:
         found.append("bars")
     if report["colour"]["is_changed"]:
         found.append("other colours")
-    if report["outside"].get("flicker", 0) > COLOUR:
+    if report["outside"].get("flicker", 0) > FLICKER:
         found.append("flicker")
     return found
 
