@@ -31,6 +31,15 @@ def test_the_script_edits_a_clip_and_says_what_was_kept(tmp_path):
         assert strip.size == (110 + 5 * (192 + 6), 2 * (192 + 6))
 
 
+@pytest.mark.slow
+def test_the_keep_example_returns_the_source_with_the_change_alone(tmp_path):
+    code = (HERE / "keep.py").read_text()
+    done = processes.run("-o", tmp_path / "kept", code=code, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert "outside the change 0 pixels differ" in done.out
+    assert video.probe(tmp_path / "kept" / "kept.mp4").frames == 48
+
+
 def test_the_backbone_example_recolours_the_mask_and_nothing_else(tmp_path):
     command = [sys.executable, HERE / "backbone.py"]
     alone = os.environ | {"OMP_NUM_THREADS": "1"}

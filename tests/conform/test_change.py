@@ -163,7 +163,7 @@ def test_values_outside_a_safe_rectangle_are_those_of_its_border():
 
 
 def test_neighbours_of_every_frame_in_order():
-    frames = [analysis.Observed(i, np.zeros((1, 1, 3), np.uint8)) for i in range(5)]
+    frames = [analysis.ComparedFrame(i, np.zeros((1, 1, 3), np.uint8)) for i in range(5)]
     found = [
         ([f.number for f in before], frame.number, [f.number for f in after])
         for before, frame, after in analysis.neighbours(frames, 2)

@@ -8,13 +8,8 @@ import numpy as np
 from .comparison import Comparison
 from .timing import Segment
 
-OFFSET, SPEED, SHIFT, SCALE, COLOUR = (
-    0.5,
-    0.002,
-    0.3,
-    0.002,
-    1.0,
-)  # smaller ones are not worth a word
+# Smaller ones are not worth a word.
+OFFSET, SPEED, SHIFT, FLICKER = 0.5, 0.002, 0.3, 1.0
 
 
 def make_report(comparison: Comparison) -> dict[str, Any]:
