@@ -212,7 +212,7 @@ class Analysis:
 
 def _vote(mask: ndarray, others: list[ndarray]) -> ndarray:
     """Return the parts of a mask that the masks of other frames have too."""
-    return change.keep_require_support(mask, dilate(np.any(others, 0), TOLERANCE), SUPPORT)
+    return change.keep_supported(mask, dilate(np.any(others, 0), TOLERANCE), SUPPORT)
 
 
 def neighbours(
