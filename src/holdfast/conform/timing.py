@@ -24,13 +24,14 @@ MAX_OFFSETS = 4000  # that are tried for a rate
 RATES = tuple(np.exp(np.arange(-70, 71) * 0.02))  # speeds that are tried, a quarter to four times
 # Costs are shares of the cost of random pairs of frames. A line of a rate that no program produces, or with an offset,
 # has to be better by this much: where nothing moves, all lines are equally good.
-UNUSUAL, LATE = 0.04, 0.01
+UNUSUAL, LATE, SAME = 0.04, 0.01, 0.03
 MIN_CONTRAST = 0.1  # of the best line to random pairs; below it nothing is known about time
 BETTER = 0.25  # cost by which another line has to be better for a part of the frames
 MIN_MOVING = 4  # frames
 MIN_SEGMENT = 6  # frames
 PHASES = np.linspace(-1.2, 1.2, 25)  # of whole frames against a line
 PHASE_SAMPLES = 48  # frames
+EQUAL_PRIOR, PRIOR = 0.025, 0.0002  # share by which a phase one frame away has to be better
 EQUAL_RATE = 0.002  # difference of the time a frame lasts, below which frames correspond one to one
 MAX_DEPTH = 4  # of parts within parts
 
@@ -190,12 +191,25 @@ class _Search:
             for rate in usual
         ]
         best = found[0] if found[0].cost <= found[1].cost + UNUSUAL / 4 else found[1]
+        if self._has_equal_frames() and len(frames) == len(self.edited.times):
+            plain = self._with_cost(costs, moments, self._assumed_line())
+            if plain.cost <= best.cost + SAME:
+                return plain
         if len(samples) < MIN_SEGMENT:
             return best
         rates = (self.source.length / self.edited.length, *RATES)
         rough = min((self._best_offset(costs, moments, r) for r in rates), key=lambda one: one.cost)
         free = self._refine(costs, moments, rough, is_fixed=False)
         return free if free.cost < best.cost - UNUSUAL else best
+
+    def _has_equal_frames(self) -> bool:
+        """Return whether both clips have equally many frames at one rate: then most editors kept their times."""
+        is_same_rate = abs(self.edited.step / self.source.step - 1) < EQUAL_RATE
+        return is_same_rate and len(self.source.times) == len(self.edited.times)
+
+    def _with_cost(self, costs: ndarray, moments: ndarray, line: Line) -> Line:
+        cost = self._line_costs(costs, moments, np.array([line.offset]), line.rate)
+        return replace(line, cost=float(cost[0]))
 
     def _assumed_line(self) -> Line:
         """Return the line where nothing moves: equal frames if the clips have equally many, otherwise equal times."""
@@ -241,9 +255,7 @@ class _Search:
                 found = self._line_costs(costs, moments, centres - one * middle, one)
                 tried.append((float(found.min()), float(centres[found.argmin()]), float(one)))
             _, centre, rate = min(tried, key=lambda t: (t[0], abs(t[2] - line.rate)))
-        offset = centre - rate * middle
-        cost = self._line_costs(costs, moments, np.array([offset]), rate)
-        return Line(offset, rate, float(cost[0]))
+        return self._with_cost(costs, moments, Line(centre - rate * middle, rate))
 
     def _split(self, frames: range, line: Line, depth: int = 0) -> list[tuple[range, Line]]:
         """Return the parts of the frames that run along a line, and along lines of their own.
@@ -311,7 +323,8 @@ class _Search:
 
         costs = [_cost(pictures(whole), edited).mean() for whole in shown]
         has_equal_rate = abs(line.rate * self.edited.step / self.source.step - 1) < EQUAL_RATE
-        costs = [cost * (1 + abs(phase) / 5000) for cost, phase in zip(costs, PHASES, strict=True)]
+        prior = EQUAL_PRIOR if has_equal_rate else PRIOR
+        costs = [cost * (1 + prior * abs(phase)) for cost, phase in zip(costs, PHASES, strict=True)]
         low = np.floor(index).astype(int)
         share = (index - low)[chosen, None].astype(np.float32)
         blended = pictures(low) * (1 - share) + pictures(np.minimum(low + 1, last)) * share
