@@ -21,7 +21,7 @@ IDENTITY = 5e-4  # weight of a slope's distance from 1: beyond the colours that 
 MATRIX_PRIOR = 5.0  # grey levels of colour variation below which a direction has no evidence
 GAIN_PRIOR, OFFSET_PRIOR = 12.0, 0.02  # of one frame's own correction
 ROUNDS = 8
-MAX_PIXELS = 30_000
+MAX_PIXELS = 12_000
 MIN_IMPROVEMENT = 0.12  # share of the cost by which a more complex map has to be better
 MAX_RESIDUAL, FLOOR = 24.0, 0.3  # grey levels: what differs more was edited; rounding
 EDITED_SIGMAS, EDITED_LEVELS = 4.0, 20.0  # residuals of pixels that were edited
@@ -136,7 +136,7 @@ def _cost(residual: ndarray, balance: ndarray) -> float:
 def _fit(source: ndarray, edited: ndarray, balance: ndarray, kind: Kind) -> ColourMap:
     result, weights = IDENTITY_MAP, balance * _trimmed_weights(source - edited)
     fit_curve = _fit_gamma if kind == "gamma" else _fit_curve
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS // 2 if kind == "gamma" else ROUNDS):
         curves = np.stack([fit_curve(edited[:, c], source[:, c], weights) for c in range(3)])
         result = ColourMap(curves, np.eye(3), np.zeros(3))
         if kind == "matrix":
