@@ -24,6 +24,8 @@ QUIET = 4.0  # distance below which a pixel is quiet while the noise is learned
 LUMA_EDGES = (12, 48, 128, 224)  # of ranges of brightness: codecs and curves clip at both ends
 RANGE_FACTOR, RANGE_MORE = 2.0, 2.5  # by which a range may be noisier than all; grey levels
 MIN_SAMPLES = 50
+# A clip of which this share of the pixels differs by less than so many grey levels has no noise.
+CLEAN_SHARE, CLEAN_LEVEL = 0.8, 1.0
 FIRST_QUANTILE = 0.35  # before edited pixels are left out
 NORMAL_QUANTILES = {FIRST_QUANTILE: 0.4538, 0.5: 0.6745}  # of the absolute value
 ROUNDS = 5
@@ -104,7 +106,10 @@ def learn_noise(samples: Sequence[Samples]) -> Noise:
     )
     if not len(joined.detail):
         return Noise(np.full((len(LUMA_EDGES) + 1, len(DETAIL_KNOTS), 3), MIN_SIGMA))
-    usual = _sigma(joined, _base_sigma(joined.difference, FIRST_QUANTILE), FIRST_QUANTILE)
+    # A clip that is exact nearly everywhere has no noise: what differs was edited.
+    most = float(np.quantile(np.abs(joined.difference).max(1), CLEAN_SHARE))
+    doubt = min(1.0, most / CLEAN_LEVEL)
+    usual = _sigma(joined, _base_sigma(joined.difference, FIRST_QUANTILE), doubt)
     noise = Noise(np.tile(usual, (len(LUMA_EDGES) + 1, 1, 1)))
     ranges = _luma_range(joined.luma)
     for _ in range(ROUNDS):
@@ -112,11 +117,11 @@ def learn_noise(samples: Sequence[Samples]) -> Noise:
         quiet = joined.at(distance[0] < QUIET)
         if len(quiet.detail) < MIN_SAMPLES:
             break
-        usual = _sigma(quiet, _base_sigma(quiet.difference, 0.5), 0.5)
+        usual = _sigma(quiet, _base_sigma(quiet.difference, 0.5), doubt, 0.5)
         # A range of brightness may hold nothing but the edit: it may be noisier than all, but not much.
-        limit = RANGE_FACTOR * usual + RANGE_MORE
+        limit = (1 + doubt * (RANGE_FACTOR - 1)) * usual + doubt * RANGE_MORE
         rows = [
-            np.clip(_sigma(joined.at(ranges == k), limit[0], FIRST_QUANTILE, usual), usual, limit)
+            np.clip(_sigma(joined.at(ranges == k), limit[0], 1.0, default=usual), usual, limit)
             for k in range(len(LUMA_EDGES) + 1)
         ]
         noise = Noise(np.stack(rows))
@@ -130,22 +135,27 @@ def _base_sigma(difference: ndarray, quantile: float) -> ndarray:
 
 
 def _sigma(
-    samples: Samples, base: ndarray, quantile: float, default: ndarray | None = None
+    samples: Samples,
+    base: ndarray,
+    doubt: float,
+    quantile: float = FIRST_QUANTILE,
+    default: ndarray | None = None,
 ) -> ndarray:
     """Return standard deviations at the knots, 7 3.
 
-    base: of all samples. Detail may raise it only so far: at some level of detail there may be nothing but the edit.
+    base: of all samples. Detail may raise it only so far, from not at all (doubt 0) to several times (doubt 1): at some
+    level of detail there may be nothing but the edit.
     default: for knots with too few samples.
     """
     rows = []
     middles = (DETAIL_KNOTS[1:] + DETAIL_KNOTS[:-1]) / 2
     knot = np.digitize(samples.detail, middles)
     for k, amount in enumerate(DETAIL_KNOTS):
-        near, limit = knot == k, base * (1.5 + amount / 4) + 0.6
+        near, limit = knot == k, base + doubt * (base * (0.5 + amount / 4) + 0.6)
         if near.sum() >= MIN_SAMPLES:
             rows.append(np.minimum(_base_sigma(samples.difference[near], quantile), limit))
         else:
-            rows.append(base * (1 + amount / 24) if default is None else default[k])
+            rows.append(base * (1 + doubt * amount / 24) if default is None else default[k])
     return np.stack(rows)
 
 
