@@ -20,6 +20,7 @@ from .frames import ConformedFrames, Roi
 from .task import KeepTask
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
     from PIL.Image import Image
     from torch import Tensor
 
@@ -82,12 +83,12 @@ class KeptClip:
         stored = zip(video.read_stored(self.clip), self.masks(), strict=True)
         for i, (frame, mask) in enumerate(stored):
             kept = None if isinstance(frame, ndarray) else frame
-            rgb = partial(video.to_rgb, frame, self.clip, converter)
             region = self._region(i, mask)
             if region is None:
-                yield video.OutputFrame(rgb, kept)
+                yield video.OutputFrame(partial(_convert, frame, self.clip), kept)
                 continue
-            yield self._combine(rgb(), kept, frames, (i, mask, region))
+            source = video.to_rgb(frame, self.clip, converter)
+            yield self._combine(source, kept, frames, (i, mask, region))
 
     def _combine(
         self,
@@ -162,3 +163,8 @@ class KeptClip:
 
     def __repr__(self) -> str:
         return f"KeptClip({self.report['sentence']!r})"
+
+
+def _convert(frame: "VideoFrame | ndarray", clip: video.Clip) -> ndarray:
+    """Return a stored frame in RGB. Its converter is its own: another thread may ask for it, and none can share one."""
+    return video.to_rgb(frame, clip, VideoReformatter())
