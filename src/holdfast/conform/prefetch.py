@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 AHEAD = 3  # items
-POLL = 0.1  # seconds between looks at whether somebody still wants items
+POLL = 0.1  # seconds between checks whether items are still wanted
 
 
 def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:

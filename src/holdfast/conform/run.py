@@ -28,7 +28,7 @@ POOR_FIT = 16.0  # grey levels
 
 
 def ignore_progress(stage: str, done: int, count: int) -> None:
-    """Report progress to nobody."""
+    """Take a report of progress and do nothing with it."""
 
 
 @dataclass(frozen=True)
