@@ -1,5 +1,6 @@
 """Delivered files, all forms of a result, and the report: planes are compared as PyAV decodes them."""
 
+import inspect
 import json
 
 import cv2
@@ -10,6 +11,8 @@ from PIL import Image
 import holdfast
 from holdfast.base.errors import UserError
 from holdfast.base.notices import Notice
+from holdfast.base.schema import list_settings
+from holdfast.conform.task import KeepTask
 from holdfast.media import samples, video
 
 from ..conftest import audio_packets
@@ -172,3 +175,15 @@ def test_the_clips_are_never_replaced(source, edited, tmp_path):
         with pytest.raises(UserError, match="overwrite"):
             holdfast.keep(*files, output)
         assert output.read_bytes() == before
+
+
+def test_keep_has_an_argument_for_every_setting_and_writes_the_preview(tmp_path, source, edited):
+    arguments = inspect.signature(holdfast.keep).parameters
+    assert set(list_settings(KeepTask)) <= set(arguments)
+    keep(source, edited, preview=str(tmp_path / "preview.mp4"))
+    assert video.probe(tmp_path / "preview.mp4").frames == len(source)
+
+
+def test_notices_in_python_name_arguments(source, edited):
+    with pytest.warns(Notice, match="mask_use= has no effect"):
+        keep(source, edited, mask_use="replace")

@@ -90,7 +90,7 @@ def test_unrelated_clips_are_refused_with_what_was_found(source):
 @pytest.mark.parametrize("change", [relight, fade])
 def test_an_edit_of_nearly_everything_needs_whole(change, source):
     changed = change(source)
-    with pytest.raises(UserError, match="--whole"):
+    with pytest.raises(UserError, match="whole="):
         keep(source, changed)
 
 

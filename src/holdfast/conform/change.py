@@ -24,7 +24,7 @@ QUIET = 4.0  # distance below which a pixel is quiet while the noise is learned
 LUMA_EDGES = (12, 48, 128, 224)  # of ranges of brightness: codecs and curves clip at both ends
 RANGE_FACTOR, RANGE_MORE = 2.0, 2.5  # by which a range may be noisier than all; grey levels
 MIN_SAMPLES = 50
-# A clip of which this share of the pixels differs by less than so many grey levels has no noise.
+# Where this share of the pixels differs by less than so many grey levels, the clip has no noise.
 CLEAN_SHARE, CLEAN_LEVEL = 0.8, 1.0
 FIRST_QUANTILE = 0.35  # before edited pixels are left out
 NORMAL_QUANTILES = {FIRST_QUANTILE: 0.4538, 0.5: 0.6745}  # of the absolute value
@@ -100,7 +100,7 @@ class Samples:
 
 
 def learn_noise(samples: Sequence[Samples]) -> Noise:
-    """Return the noise of sampled pixels of any number of pictures, of which less than half are edited."""
+    """Return the noise of sampled pixels of any number of pictures, less than half of them edited."""
     joined = Samples(
         *(np.concatenate([getattr(s, f.name) for s in samples]) for f in fields(Samples))
     )
@@ -224,7 +224,7 @@ def main_amplitude(masks: Iterable[tuple[ndarray, ndarray]]) -> float:
 
 
 def keep_supported(mask: ndarray, support: ndarray, share: float) -> ndarray:
-    """Return the parts of a mask of which at least a share lies in `support`."""
+    """Return the parts of a mask that lie in `support` with at least a share of their pixels."""
 
     count, labels = label_parts(mask)
     areas = np.bincount(labels.ravel(), minlength=count)

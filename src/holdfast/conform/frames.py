@@ -108,7 +108,7 @@ class ConformedFrames:
         return abs(position - round(position)) < EXACT
 
     def read(self, frame: int, roi: Roi | None = None) -> ndarray | None:
-        """Return the edited frame that belongs to a frame of the source, H W 3; None where there is none.
+        """Return the edited frame that belongs to a frame of the source, H W 3; None where the edited clip has nothing.
 
         roi: the part of the picture that is returned, by default the whole.
         """
