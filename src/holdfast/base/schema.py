@@ -73,6 +73,8 @@ Guidance = float | tuple[float, float]
 # native: the one that the model's authors use
 ScheduleName = Literal["native", "wan", "euler", "ddim", "karras"]
 Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
+# Where the target is evaluated: where the mask allows a change, or everywhere.
+RegionSetting = Literal["mask", "off"]
 
 Kind = Literal["boolean", "integer", "number", "string", "array", "object"]  # JSON Schema's names
 PYTHON_TYPES: dict[Kind, type] = {

@@ -26,6 +26,7 @@ from ..metrics.compare import ClipPair, compare_files
 from ..models import registry
 from ..models.base import Backbone, BackboneWrapper, Prompt
 from ..models.lru import get_or_make
+from ..models.source_store import SourceStore
 from ..pipeline import run
 from ..pipeline.events import ProgressCallback
 from ..pipeline.task import EditTask
@@ -38,6 +39,7 @@ MAX_CLIPS = 100  # of one sheet
 ENOUGH = 0.7  # of the best agreement
 DIRECTIONS = {"agreement": "higher", "kept": "higher", "flicker": "lower"}
 CELL_WIDTH, TEXT_HEIGHT, BORDER = 240, 44, 6  # pixels: a picture, the lines below it, its frame
+COSTS = ("evaluations", "reused_evaluations", "dense_equivalents", "seconds")
 HIGHLIGHT = (32, 145, 80)
 
 Measures = dict[str, float | None]  # by name
@@ -142,6 +144,7 @@ def make_sheet(
     model = CachedPrompts(
         backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
     )
+    model.source_store = SourceStore(model)
     validated = dataclasses.replace(validated, latent=encode_source(validated, model))
     record: dict[str, Any] = {"task": task.to_dict(), "clips": {}}
     for done, (entry, one) in enumerate(tasks.items()):
@@ -187,7 +190,7 @@ def _clip_record(path: Path, result: run.Result) -> dict[str, Any]:
         "kept": preservation["psnr"] if outside is None else outside,
         "flicker": flicker,
     }
-    costs = {name: manifest[name] for name in ("evaluations", "seconds")}
+    costs = {name: manifest[name] for name in COSTS}
     return {"output": str(path), "figures": measures, **costs}
 
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..base.schema import Field, Guidance, ScheduleName, Share, Shift, settings_class
+from ..base.schema import (
+    Field,
+    Guidance,
+    RegionSetting,
+    ScheduleName,
+    Share,
+    Shift,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -21,7 +29,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
+from ..sampling.settings import SamplingConfig, region_field
 from .base import MethodInfo
 
 METHOD = MethodInfo()
@@ -47,6 +55,7 @@ class Config(SamplingConfig):
     schedule: ScheduleName = Field(
         default="native", description="how the noise levels are spaced; the authors' is euler"
     )
+    region: RegionSetting = region_field()
 
 
 def edit(
@@ -54,7 +63,7 @@ def edit(
 ) -> Iterator[Step]:
     sampler = begin(field, inputs, config)
     sigmas, first = sampler.sigmas, sampler.first_step
-    x = inputs.latent
+    x, region = inputs.latent, inputs.choose_region(config.region)
     z, _ = initial_state(resume, x)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
@@ -64,7 +73,7 @@ def edit(
         v_target, v_source = guided_velocities(
             sampler.field,
             sigma,
-            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance, region),
             GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
         )
         z = z + (sigma_next - sigma) * inputs.apply_mask(v_target - v_source)

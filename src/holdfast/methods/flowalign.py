@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..base.schema import Field, Guidance, Number, Share, Steps, settings_class
+from ..base.schema import Field, Guidance, Number, RegionSetting, Share, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -20,7 +20,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
+from ..sampling.settings import SamplingConfig, region_field
 from .base import MethodInfo
 
 METHOD = MethodInfo()
@@ -42,6 +42,7 @@ class Config(SamplingConfig):
         default=0.01,
         description="zeta: weight of the pull of the clean estimates towards each other",
     )
+    region: RegionSetting = region_field()
 
 
 def edit(
@@ -49,7 +50,7 @@ def edit(
 ) -> Iterator[Step]:
     sampler = begin(field, inputs, config)
     sigmas, first = sampler.sigmas, sampler.first_step
-    x = inputs.latent
+    x, region = inputs.latent, inputs.choose_region(config.region)
     target = inputs.target.with_negative_of(inputs.source)  # guidance away from the source prompt
     z, _ = initial_state(resume, x)
     for i in remaining_steps(resume, "edit", first, config.steps):
@@ -60,7 +61,7 @@ def edit(
             sampler.field,
             sigma,
             GuidedPoint(q, inputs.source, "src"),
-            GuidedPoint(p, target, "tgt", config.target_guidance),
+            GuidedPoint(p, target, "tgt", config.target_guidance, region),
         )
         pull = (sigma * (v_p - v_q)) - (z - x)  # (q - sigma v_q) - (p - sigma v_p)
         change = (sigma_next - sigma) * (v_p - v_q) + config.zeta * pull

@@ -25,7 +25,7 @@ from ..sampling.field import (
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
-from ..sampling.masking import contrast_map
+from ..sampling.masking import apply_mask, contrast_map
 from ..sampling.noise import add_noise, keyed_noise
 from ..sampling.settings import SamplingConfig
 from .base import MethodInfo
@@ -88,6 +88,12 @@ class Config(SamplingConfig):
         default=False,
         description="also keep the latents outside the mask, which the paper does not",
     )
+    region: Literal["auto", "mask", "off"] = Field(
+        default="auto",
+        description="where a model that can (Wan) evaluates the target. mask: where the mask allows a change, with the "
+        "source's own keys and values outside; it keeps the latents there. off: everywhere. auto: mask with "
+        "mask_velocity, else off, as printed",
+    )
     source_guidance: Guidance = Field(
         default=5.0,
         description="guidance scale of the source prompt; not stated in the paper: Wan-Edit's",
@@ -116,6 +122,7 @@ def edit(
         config.gamma * math.log(x.shape[2]) / math.log(config.base_frames)
     )  # gamma log F / log F0
     refine = prepare_refinement(field, inputs, config)
+    region = choose_region(inputs, config)
     z, _ = initial_state(resume, x)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
@@ -125,13 +132,24 @@ def edit(
             v_target, v_source = guided_velocities(
                 sampler.field,
                 sigma,
-                GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+                GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance, region),
                 GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
             )
-        change = modulate_magnitude(v_target - v_source, gain, config.contrast)
+        difference = v_target - v_source
+        if region is not None:  # outside it is of the two guidance scales alone
+            difference = apply_mask(region.to(difference), difference)
+        change = modulate_magnitude(difference, gain, config.contrast)
         change = inputs.apply_mask(change) if config.mask_velocity else change
         z = z + (sigma_next - sigma) * change
         yield Step("edit", i + 1, config.steps, z)
+
+
+def choose_region(inputs: EditInputs, config: Config) -> Tensor | None:
+    """Return where the target is evaluated, 1 1 f h w boolean; None: everywhere."""
+    setting = config.region
+    if setting == "auto":
+        setting = "mask" if config.mask_velocity else "off"
+    return inputs.choose_region(setting)
 
 
 def is_early(config: Config, sigma: float, i: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..base.schema import Count, Field, Guidance, Share, Steps, settings_class
+from ..base.schema import Count, Field, Guidance, RegionSetting, Share, Steps, settings_class
 from ..sampling.field import (
     EditInputs,
     Sampler,
@@ -21,7 +21,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities, guided_velocity
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
+from ..sampling.settings import SamplingConfig, region_field
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Config(SamplingConfig):
     target_guidance: Guidance = Field(
         default=13.5, description="guidance scale of the target prompt"
     )
+    region: RegionSetting = region_field()
 
 
 def edit(
@@ -59,11 +60,12 @@ def edit(
     x = inputs.latent
     target_only = max(first, config.steps - config.n_min)  # the first step of plain sampling
     eps = keyed_noise(x, inputs.seed, target_only)
+    region = inputs.choose_region(config.region)
     z, _ = initial_state(resume, x)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         if i < target_only:
-            difference = mean_difference(sampler, inputs, config, z, i)
+            difference = mean_difference(sampler, inputs, config, z, i, region)
             z = z + (sigma_next - sigma) * inputs.apply_mask(difference)
         else:
             if i == target_only:
@@ -77,7 +79,12 @@ def edit(
 
 
 def mean_difference(
-    sampler: Sampler, inputs: EditInputs, config: Config, z: Tensor, i: int
+    sampler: Sampler,
+    inputs: EditInputs,
+    config: Config,
+    z: Tensor,
+    i: int,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Return mean_k [ V(z + x_sigma - x, target) - V(x_sigma, source) ] at step i."""
     x, sigma = inputs.latent, sampler.sigmas[i]
@@ -89,7 +96,7 @@ def mean_difference(
             sampler.field,
             sigma,
             GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
-            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance, region),
         )
         difference = difference + (v_target - v_source) / config.n_avg
     return difference

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..base.schema import Field, Guidance, Share, Shift, Timesteps, settings_class
+from ..base.schema import Field, Guidance, RegionSetting, Share, Shift, Timesteps, settings_class
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -20,7 +20,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
+from ..sampling.settings import SamplingConfig, region_field
 from ..sampling.solvers import UniPC
 from .base import MethodInfo
 
@@ -51,6 +51,7 @@ class Config(SamplingConfig):
         description="timesteps that the network is given; the authors' are whole numbers. "
         "The noise that is added always has one",
     )
+    region: RegionSetting = region_field()
 
 
 def edit(
@@ -60,7 +61,7 @@ def edit(
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     z, state = initial_state(resume, x)
-    solver = UniPC.from_dict(state)
+    solver, region = UniPC.from_dict(state), inputs.choose_region(config.region)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         sigma_mixed = field.snap_timestep(sigmas[i - 1]) if i else 1.0
@@ -69,7 +70,7 @@ def edit(
         v_target, v_source = guided_velocities(
             sampler.field,
             sigma,
-            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance),
+            GuidedPoint(z_sigma, inputs.target, "tgt", config.target_guidance, region),
             GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
         )
         difference = inputs.apply_mask(v_target - v_source)

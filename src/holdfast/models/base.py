@@ -14,13 +14,21 @@ from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
-from ..sampling.field import Branch, Evaluation, VelocityField, evaluate_in_turn
+from ..sampling.field import (
+    Branch,
+    Evaluation,
+    VelocityField,
+    evaluate_in_turn,
+    full_costs,
+)
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
 from .spec import latent_space
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .source_store import SourceStore
 
 CPU_PARTS = frozenset({"text_encoder"})  # they stay on the CPU, because the denoiser needs the room
 
@@ -82,6 +90,8 @@ class Backbone(ABC):
     image_model: str = ""  # name of an image model over the same latents
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
+    streams_blocks: bool = False  # the denoiser's blocks are fetched anew in every pass
+    source_store: SourceStore | None = None  # what edits of one clip share, if anything
 
     @property
     def latent_space(self) -> dict[str, Any]:
@@ -143,6 +153,14 @@ class Backbone(ABC):
         """Return the velocity of each evaluation. By default they run one after another."""
         return evaluate_in_turn(self.velocity, sigma, evaluations, frames)
 
+    def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
+        """Return what each evaluation of one call costs, in evaluations of the whole latent."""
+        return full_costs(evaluations)
+
+    def kept_layer_bytes(self, z: Tensor) -> int | None:
+        """Return the bytes of the keys and values that one evaluation of z can keep; None: it cannot keep them."""
+        return None
+
     @property
     def field(self) -> VelocityField:
         """The velocity field that methods receive."""
@@ -153,6 +171,7 @@ class Backbone(ABC):
             self.attention_hooks,
             self.feature_hooks,
             self.network,
+            self.costs,
         )
 
     def part(self, name: str) -> Any:
@@ -250,7 +269,8 @@ class BackboneWrapper(Backbone):
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
         self.image_model, self.weights = inner.image_model, inner.weights
-        self.calibration = inner.calibration
+        self.calibration, self.source_store = inner.calibration, inner.source_store
+        self.streams_blocks = inner.streams_blocks
 
     def condition(self, prompt: Prompt) -> Conditioning:
         return self.inner.condition(prompt)
@@ -289,3 +309,9 @@ class BackboneWrapper(Backbone):
         self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
     ) -> list[Tensor]:
         return self.inner.velocities(sigma, evaluations, frames)
+
+    def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
+        return self.inner.costs(evaluations)
+
+    def kept_layer_bytes(self, z: Tensor) -> int | None:
+        return self.inner.kept_layer_bytes(z)

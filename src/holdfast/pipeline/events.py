@@ -49,14 +49,18 @@ class FirstFramePainted:
 class EditFinished:
     """The sampling loop ended.
 
-    z: the edited latent, 1 c f h w. evaluations: of the backbone's network. is_edited: False where the method had no
-    step to do, so that the latent is the clip's own. agreement: the model's score of the result (agreement.py), where
-    the job asks for it. is_in_domain: whether clip and prompts are of the kind that the score was calibrated on.
+    z: the edited latent, 1 c f h w. evaluations: of the backbone's network. dense_equivalents: what they cost, in
+    evaluations of the whole latent. reused_evaluations: those of an earlier edit of the clip. is_edited: False where
+    the method had no step to do, so that the latent is the clip's own. agreement: the model's score of the result
+    (agreement.py), where the job asks for it. is_in_domain: whether clip and prompts are of the kind that the score
+    was calibrated on.
     """
 
     z: "Tensor"
     evaluations: int
     image_model_evaluations: int = 0
+    dense_equivalents: float = 0.0
+    reused_evaluations: int = 0
     stage: str = "edit"
     is_edited: bool = True
     agreement: float | None = None

@@ -121,6 +121,10 @@ def _run_method(
 ) -> Generator[Event, None, None]:
     plan, meter, image_meter = job.plan, EvaluationMeter(), EvaluationMeter()
     field = meter.wrap(backbone.field)
+    store = None if plan.method.METHOD.fits_adapters else backbone.source_store
+    if store:
+        store.begin_edit()
+        field = store.wrap(field)
     if plan.method.METHOD.long_clips == "windows":
         field = windows.apply_windows(field, plan.windows)
     inputs = yield from _make_inputs(job, backbone)
@@ -141,6 +145,8 @@ def _run_method(
         inputs.latent if last is None else last.z,
         meter.evaluations,
         image_meter.evaluations,
+        dense_equivalents=round(meter.dense_equivalents, 2),
+        reused_evaluations=store.reused if store else 0,
         is_edited=last is not None,
         is_in_domain=is_in_domain,
     )

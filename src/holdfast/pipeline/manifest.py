@@ -42,6 +42,12 @@ class Manifest(BaseModel):
     plan: dict[str, Any] = Field(description="automatic choices with their reasons")
     weights: dict[str, Any] = Field(description="identity of each model's files")
     evaluations: int = Field(description="evaluations of the network")
+    dense_equivalents: float | None = Field(
+        None, description="their cost, in evaluations of the whole latent"
+    )
+    reused_evaluations: int | None = Field(
+        None, description="evaluations of the source that an earlier edit of the clip left"
+    )
     seconds: dict[str, float] = Field(description="seconds of each stage")
     peak_memory_mb: float | None = Field(None, description="peak memory in megabytes")
     preservation: Preservation

@@ -42,6 +42,8 @@ def make_manifest(
         "weights": identify_weights(plan, backbone),
         "plan": plan.describe(),
         "evaluations": finished.evaluations if finished else 0,
+        "dense_equivalents": finished.dense_equivalents if finished else 0,
+        "reused_evaluations": finished.reused_evaluations if finished else 0,
         "guide_evaluations": finished.image_model_evaluations if finished else 0,
         **_describe_agreement(backbone, finished),
         "versions": _list_versions(),

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 class EvaluationMeter:
-    """Counts the evaluations of a field, and remembers the conditionings that they used."""
+    """Counts the evaluations of a field, and remembers the conditionings that they used.
+
+    evaluations: those that ran the network. dense_equivalents: what they cost, in evaluations of the whole latent.
+    """
 
     def __init__(self) -> None:
-        self.evaluations = 0
+        self.evaluations, self.dense_equivalents = 0, 0.0
         self._used: list[Any] = []  # the objects themselves: an id may be used again
 
     def wrap(self, field: VelocityField) -> VelocityField:
@@ -26,9 +29,12 @@ class EvaluationMeter:
         def velocities(
             sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
         ) -> list[Tensor]:
+            costs = field.costs(evaluations)
             found = field.velocities(sigma, evaluations, frames)
+            self.evaluations += sum(cost > 0 for cost in costs)
+            self.dense_equivalents += sum(costs)
             for evaluation in evaluations:
-                self._count(evaluation)
+                self._remember(evaluation)
             return found
 
         return replace(field, velocities=velocities)
@@ -37,8 +43,7 @@ class EvaluationMeter:
         """Return whether one side of a conditioning, positive or negative, was used by an evaluation."""
         return any(used is embedding for used in self._used)
 
-    def _count(self, evaluation: Evaluation) -> None:
-        self.evaluations += 1
+    def _remember(self, evaluation: Evaluation) -> None:
         if isinstance(evaluation.conditioning, Conditioning):
             embedding = evaluation.conditioning.for_branch(evaluation.branch)
             if embedding is not None and not self.was_used(embedding):

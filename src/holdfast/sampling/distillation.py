@@ -72,11 +72,15 @@ class DistillationConfig(SamplingConfig):
 
 
 class CleanPoint(NamedTuple):
-    """A clean latent b c f h w whose noise is to be predicted, with the conditioning of one side."""
+    """A clean latent b c f h w whose noise is to be predicted, with the conditioning of one side.
+
+    region: where it is evaluated, as in GuidedPoint.
+    """
 
     latent: Tensor
     conditioning: Any
     side: Side
+    region: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class NoiseSample:
         """
         noisy = [add_noise(self._select_frames(p.latent), self.sigma, self.eps) for p in points]
         guided = [
-            GuidedPoint(z, p.conditioning, p.side, self.guidance)
+            GuidedPoint(z, p.conditioning, p.side, self.guidance, p.region)
             for z, p in zip(noisy, points, strict=True)
         ]
         velocities = guided_velocities(self.field, self.sigma, *guided, frames=self.frames)

@@ -28,18 +28,43 @@ NEGATIVE: dict[Side, Branch] = {"src": "src-", "tgt": "tgt-"}
 STAGES = ("tune", "invert", "edit")  # in the order in which a method runs those that it has
 
 
+@dataclass(eq=False)
+class KeptEvaluation:
+    """What an evaluation leaves for later ones at the same point; empty before the first of them.
+
+    keys_values: those of its self-attention layers, by path, for the targets that see the source outside their region.
+    They are kept only if keeps_layers is set.
+    """
+
+    velocity: Tensor | None = None
+    keys_values: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    keeps_layers: bool = False
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluation of the network at a noise level.
 
-    conditioning is opaque to methods. region: 1 1 f h w boolean, in latent cells; outside it the velocity is that of
-    the source evaluation of the same call and sign. None: everywhere.
+    conditioning is opaque to methods. region: 1 1 f h w boolean on the CPU, in latent cells; outside it the velocity is
+    that of the source evaluation of the same call and sign (of src+ where src- is not evaluated). None: everywhere.
+    kept: where the result is kept; one that is filled already is not evaluated again.
     """
 
     z: Tensor  # b c f h w
     conditioning: Any
     branch: Branch
     region: Tensor | None = None
+    kept: KeptEvaluation | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the velocity is kept from an earlier call."""
+        return self.kept is not None and self.kept.velocity is not None
+
+
+def full_costs(evaluations: Sequence[Evaluation]) -> list[float]:
+    """Return the costs of evaluations that run on the whole latent: 1 each, and 0 where the velocity is kept."""
+    return [0.0 if evaluation.is_known else 1.0 for evaluation in evaluations]
 
 
 class VelocitiesFunction(Protocol):
@@ -84,6 +109,8 @@ class VelocityField:
     attention_hooks: LayerHooks | None = None
     feature_hooks: LayerHooks | None = None  # of the outputs of residual blocks
     network: nn.Module | None = None  # takes adapters; None: the model takes none
+    # what each evaluation of one call costs, in evaluations of the whole latent
+    costs: Callable[[Sequence[Evaluation]], list[float]] = full_costs
 
     def velocity(
         self,
@@ -130,26 +157,36 @@ def evaluate_in_turn(
     frames: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """Run evaluations one after another, in their order. The default of `VelocityField.velocities`."""
-    found = [
-        velocity(e.z, sigma, e.conditioning, branch=e.branch, frames=frames) for e in evaluations
-    ]
-    if all(e.region is None for e in evaluations):
-        return found
-    return _confine_to_regions(evaluations, found)
+    found = []
+    for e in evaluations:
+        known = e.kept.velocity if e.kept else None
+        if known is None:
+            known = velocity(e.z, sigma, e.conditioning, branch=e.branch, frames=frames)
+        if e.kept:
+            e.kept.velocity = known
+        found.append(known)
+    return confine_to_regions(evaluations, found)
 
 
-def _confine_to_regions(
+def find_lender(evaluations: Sequence[Evaluation], evaluation: Evaluation) -> int:
+    """Return the index of the source evaluation that an evaluation equals outside its region."""
+    branches = [e.branch for e in evaluations]
+    own: Branch = "src+" if evaluation.branch.endswith("+") else "src-"
+    return branches.index(own if own in branches else "src+")
+
+
+def confine_to_regions(
     evaluations: Sequence[Evaluation], velocities: Sequence[Tensor]
 ) -> list[Tensor]:
     """Return velocities that are the source's outside each evaluation's region."""
     import torch
 
-    by_branch = {e.branch: v for e, v in zip(evaluations, velocities, strict=True)}
     confined = []
     for evaluation, velocity in zip(evaluations, velocities, strict=True):
         if evaluation.region is not None:
-            source = by_branch["src+" if evaluation.branch.endswith("+") else "src-"]
-            velocity = torch.where(evaluation.region, velocity, source)
+            source = velocities[find_lender(evaluations, evaluation)]
+            inside = evaluation.region.to(velocity.device, non_blocking=True)
+            velocity = torch.where(inside, velocity, source)
         confined.append(velocity)
     return confined
 
@@ -230,6 +267,16 @@ class EditInputs:
     def blend_outside(self, z: Tensor, outside: Tensor) -> Tensor:
         """Return z where the mask allows a change, and `outside` elsewhere."""
         return z if self.mask is None else masking.blend_by_mask(self.mask, z, outside)
+
+    def choose_region(self, setting: str) -> Tensor | None:
+        """Return where the target is evaluated, 1 1 f h w boolean on the CPU; None: everywhere.
+
+        setting: mask, where the mask allows a change; or off.
+        """
+        if setting == "off" or self.mask is None:
+            return None
+        region = (self.mask > 0).cpu()
+        return None if region.all() else region
 
     def get_pixels(self) -> Pixels:
         """Return the access to pixels, which the sampling loop always gives."""

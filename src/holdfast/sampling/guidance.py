@@ -18,19 +18,23 @@ GuidanceScale: TypeAlias = "float | tuple[float, float] | Tensor"
 
 @dataclass(frozen=True)
 class GuidedPoint:
-    """A latent b c f h w whose guided velocity is wanted. At a guidance scale of 1 the negative is not evaluated."""
+    """A latent b c f h w whose guided velocity is wanted. At a guidance scale of 1 the negative is not evaluated.
+
+    region: 1 1 f h w boolean, where it is evaluated; elsewhere it gets the source's velocities. None: everywhere.
+    """
 
     z: Tensor
     conditioning: Any
     side: Side
     guidance_scale: GuidanceScale = 1.0
+    region: Tensor | None = None
 
     def evaluations(self) -> list[Evaluation]:
         """Return the evaluations that the velocity needs: the positive branch, then the negative one."""
         branches: list[Branch] = [POSITIVE[self.side]]
         if not (isinstance(self.guidance_scale, (int, float)) and self.guidance_scale == 1):
             branches.append(NEGATIVE[self.side])
-        return [Evaluation(self.z, self.conditioning, branch) for branch in branches]
+        return [Evaluation(self.z, self.conditioning, branch, self.region) for branch in branches]
 
     def combine(self, velocities: Sequence[Tensor]) -> Tensor:
         """Return `v- + w (v+ - v-)` of the velocities of `evaluations()`."""

@@ -1,4 +1,6 @@
-"""The settings that every method has."""
+"""The settings that every method has, and one that several have."""
+
+from typing import Any
 
 from ..base.schema import Field, ScheduleName, Share, Shift, Steps, Timesteps, settings_class
 
@@ -21,4 +23,13 @@ class SamplingConfig:
     timesteps: Timesteps = Field(
         default="exact",
         description="timesteps that the network is given: whole numbers, or exactly those of sigma",
+    )
+
+
+def region_field() -> Any:
+    """Return the setting `region` of a method that holds the latent outside its mask."""
+    return Field(
+        default="mask",
+        description="where a model that can (Wan) evaluates the target: where the mask allows a change, with the "
+        "source's own keys and values outside; or off, everywhere",
     )

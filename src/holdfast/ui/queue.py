@@ -22,6 +22,7 @@ from ..base.errors import MissingDependencyError, UserError
 from ..base.notices import collect_notices
 from ..conform.task import KeepTask
 from ..models import registry
+from ..models.source_store import SourceStore
 from ..pipeline import validation
 from ..pipeline.locks import lock_output
 from ..pipeline.progress import saved_progress
@@ -352,7 +353,9 @@ class RunQueue:
         key = (registry.weights_identity(task.backbone, task.weights), *choice)
         if self.loaded is None or self.loaded[0] != key:
             self.loaded = None  # free its memory before another is loaded
-            self.loaded = key, self.load(*choice)
+            backbone = self.load(*choice)
+            backbone.source_store = SourceStore(backbone)
+            self.loaded = key, backbone
         return self.loaded[1]
 
 

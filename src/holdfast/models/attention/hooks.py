@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ...base.lazy import disable_compiler, functional, torch
@@ -29,13 +29,14 @@ class NetworkCall:
     frames: tuple[int, ...]  # indices of the latent frames in the clip, not always contiguous
     latent_size: tuple[int, int]  # rows and columns of the latent
     batch: int = 1
+    tokens: Tensor | None = None  # the evaluated tokens, as indices into the token grid; None: all
 
 
 @dataclass(frozen=True)
 class Layer:
     """An attention layer or a residual block of a network, in one call of it.
 
-    The last five fields describe the call; they are empty in a layer that no call has reached.
+    The last six fields describe the call; they are empty in a layer that no call has reached.
     """
 
     path: str  # of the module in the network
@@ -48,10 +49,15 @@ class Layer:
     cells_per_token: int = 1  # latent cells along a side of a token
     branch: str = ""
     text_span: tuple[int, int] = (0, 0)  # first and end of the text tokens in cross-attention keys
+    # Indices of the query tokens into the token grid, where only some of them are evaluated (joint axis); None: all.
+    # The keys of self-attention are always those of the whole grid.
+    tokens: Tensor | None = field(default=None, compare=False, repr=False)
 
     def to_grid(self, x: Tensor) -> Tensor:
-        """Reshape a value per query token, `B N`, to `b 1 f h w` on the token grid."""
+        """Reshape a value per query token, `B N`, to `b 1 f h w` on the token grid; 0 where no token is evaluated."""
         f, h, w = self.token_grid
+        if self.tokens is not None:
+            x = x.new_zeros(x.shape[0], f * h * w).index_copy(1, self.tokens, x)
         if self.axis == "temporal":  # B runs over positions
             return x.reshape(-1, h, w, f).permute(0, 3, 1, 2)[:, None]
         return x.reshape(-1, 1, f, h, w)  # joint: N runs over all; spatial: B runs over frames
@@ -59,6 +65,8 @@ class Layer:
     def to_tokens(self, x: Tensor) -> Tensor:
         """Reshape `b 1 f h w` on the token grid to a value per query token, `B N`: the inverse of `to_grid`."""
         b, _, f, h, w = x.shape
+        if self.tokens is not None:
+            return x.reshape(b, f * h * w)[:, self.tokens]
         if self.axis == "temporal":
             return x[:, 0].permute(0, 2, 3, 1).reshape(b * h * w, f)
         if self.axis == "spatial":
@@ -126,6 +134,7 @@ class LayerHooks:
             cells_per_token=-(-call.latent_size[0] // rows),
             branch=call.branch,
             text_span=text_span,
+            tokens=call.tokens,
         )
 
     @disable_compiler

@@ -3,6 +3,7 @@
 Text, posterior, timestep scale and noise levels follow the authors' own code where diffusers' pipeline differs.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 from ...base.errors import UserError
 from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
-from ...sampling.field import Branch
+from ...sampling.field import (
+    Branch,
+    Evaluation,
+    confine_to_regions,
+    evaluate_in_turn,
+    full_costs,
+)
 from ...sampling.schedules import flow_sigmas
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
@@ -25,6 +32,7 @@ from ..devices import pick_device, pick_dtype
 from ..lru import get_or_make
 from ..scheduler_settings import read_flow_shift
 from ..spec import BackboneSpec
+from . import packed
 from . import spec as constants
 from .hooks import attention_hooks, feature_hooks, remount
 from .spec import SECOND
@@ -252,13 +260,79 @@ class Wan(Backbone):
         branch: Branch,
         frames: Sequence[int] | None = None,
     ) -> Tensor:
-        transformer = self._denoiser_at(sigma)
-        text = conditioning.for_branch(branch).to(z.device, self.dtype)
+        network = self._denoiser_at(sigma)
+        with self.use_call(_network_call(z, frames, branch)):
+            return self._run(network, sigma, [Evaluation(z, conditioning, branch)])
+
+    def velocities(
+        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Return the velocity of each evaluation.
+
+        Those with a region share one pass with their source; others run one after another. A denoiser that is streamed
+        always runs one pass for all, so that each block is fetched once.
+        """
+        if self._can_pack(evaluations):
+            return self._evaluate_packed(sigma, evaluations, frames)
+        return evaluate_in_turn(self.velocity, sigma, evaluations, frames)
+
+    def _can_pack(self, evaluations: Sequence[Evaluation]) -> bool:
+        is_wanted = self.streams_blocks or any(e.region is not None for e in evaluations)
+        reads_blocks = self.feature_hooks is not None and self.feature_hooks.rules
+        return (
+            len(evaluations) > 1 and is_wanted and not reads_blocks and len(evaluations[0].z) == 1
+        )
+
+    def _evaluate_packed(
+        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None
+    ) -> list[Tensor]:
+        network = self._denoiser_at(sigma)
+        patch = self._patch
+        call = _network_call(evaluations[0].z, frames, "")
+        run, row = packed.plan_row(evaluations, call, patch)
+        found = [e.kept.velocity if e.kept else None for e in evaluations]
+        if run:
+            assert self.attention_hooks is not None
+            with packed.use_row(network, self.attention_hooks, row):
+                fresh = self._run(network, sigma, [evaluations[i] for i in run]).split(1)
+            for i, velocity in zip(run, fresh, strict=True):
+                found[i] = velocity
+        for evaluation, velocity in zip(evaluations, found, strict=True):
+            if evaluation.kept:
+                evaluation.kept.velocity = velocity
+        widened = [packed.widen(e, patch) for e in evaluations]
+        return confine_to_regions(widened, [v for v in found if v is not None])
+
+    def _run(self, network: nn.Module, sigma: float, evaluations: Sequence[Evaluation]) -> Tensor:
+        """Run the network on a batch of evaluations at one noise level and return their velocities, n c f h w."""
+        z = torch.cat([e.z for e in evaluations]).to(self.dtype)
+        texts = [e.conditioning.for_branch(e.branch) for e in evaluations]
+        text = torch.cat([text.to(z.device, self.dtype) for text in texts])
         timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
-        frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]))
-        with self.use_call(call):
-            return transformer(z.to(self.dtype), timestep, text, return_dict=False)[0].float()
+        return network(z, timestep, text, return_dict=False)[0].float()
+
+    def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
+        """Return what each evaluation of one call costs, in evaluations of the whole latent: its share of tokens."""
+        if not self._can_pack(evaluations):
+            return full_costs(evaluations)
+        return packed.token_shares(evaluations, self._patch)
+
+    def kept_layer_bytes(self, z: Tensor) -> int:
+        config = self.experts.first.config
+        tokens = z[0, 0].numel() // math.prod(self._patch)
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return 2 * config["num_layers"] * tokens * width * self.dtype.itemsize
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
+        """The latent cells of a token: frames, rows, columns."""
+        frames, rows, columns = self.experts.first.config["patch_size"]
+        return frames, rows, columns
+
+
+def _network_call(z: Tensor, frames: Sequence[int] | None, branch: str) -> NetworkCall:
+    frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
+    return NetworkCall(branch, frames, (z.shape[3], z.shape[4]))
 
 
 def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Wan:

@@ -30,7 +30,7 @@ class HookedAttnProcessor:
         layer = self._locate(hidden_states, encoder_hidden_states)
         output = None
         if self.hooks.has_rule(layer):
-            projections = _project(attn, hidden_states, encoder_hidden_states, rotary_emb)
+            projections = project(attn, hidden_states, encoder_hidden_states, rotary_emb)
             output = self.hooks.run_rules(layer, *projections)
         if output is None:
             return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
@@ -46,7 +46,7 @@ class HookedAttnProcessor:
         return self.hooks.locate(self.layer, *size, text_span)
 
 
-def _project(
+def project(
     attn: Any, hidden: Tensor, context: Tensor | None, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v as the layer's own processor computes them, b heads N d."""

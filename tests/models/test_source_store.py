@@ -1,0 +1,126 @@
+"""A second edit of a clip finds the source's evaluations: the same result, bit for bit, at the target's cost."""
+
+import pytest
+import torch
+
+from holdfast.models.base import BackboneWrapper
+from holdfast.models.source_store import SourceStore, digest
+from holdfast.pipeline import in_memory
+from holdfast.pipeline.task import EditTask
+
+STEPS = 3
+
+
+@pytest.fixture
+def model(tiny_wan):
+    """The tiny model with a store, which other tests do not see."""
+    wrapped = BackboneWrapper(tiny_wan)
+    wrapped.source_store = SourceStore(wrapped)
+    return wrapped
+
+
+def edit(model, target="a blue ball", mask=False, seed=0, **settings):
+    frames = torch.rand(9, 3, 32, 48, generator=torch.Generator().manual_seed(5))
+    task = EditTask(
+        "",
+        "",
+        source_prompt="a red ball",
+        target_prompt=target,
+        method="flowedit",
+        seed=seed,
+        settings={"steps": STEPS, "strength": 1.0, "target_guidance": 3.0} | settings,
+    )
+    inside = None
+    if mask:
+        inside = torch.zeros(9, 32, 48, dtype=torch.bool)
+        inside[:, :, :16] = True
+        inside = list(inside.numpy())
+    return in_memory.finish_loop(in_memory.plan_job(task, model, frames, inside), model)
+
+
+@pytest.mark.parametrize("source_guidance", [1.0, 2.0])
+def test_a_second_target_costs_its_own_evaluations_alone(model, tiny_wan, source_guidance):
+    sources = 1 if source_guidance == 1 else 2
+    first = edit(model, source_guidance=source_guidance)
+    assert first.evaluations == STEPS * (2 + sources)
+    assert first.reused_evaluations == 0
+    second = edit(model, "a green ball", source_guidance=source_guidance, target_guidance=4.0)
+    assert second.evaluations == second.dense_equivalents == STEPS * 2
+    assert second.reused_evaluations == STEPS * sources
+    alone = edit(tiny_wan, "a green ball", source_guidance=source_guidance, target_guidance=4.0)
+    assert alone.evaluations == STEPS * (2 + sources)
+    assert torch.equal(second.z, alone.z)
+
+
+def test_a_second_edit_in_a_region_costs_the_region(model, tiny_wan):
+    """Its source's keys and values are kept, so that only the targets' tokens run: a third of them here."""
+    first = edit(model, mask=True, source_guidance=1.0)
+    assert first.evaluations == STEPS * 3
+    assert first.dense_equivalents == pytest.approx(STEPS * (1 + 2 / 3), abs=0.01)
+    second = edit(model, "a green ball", mask=True, source_guidance=1.0)
+    assert second.evaluations == STEPS * 2
+    assert second.dense_equivalents == pytest.approx(STEPS * 2 / 3, abs=0.01)
+    alone = edit(tiny_wan, "a green ball", mask=True, source_guidance=1.0)
+    assert (second.z - alone.z).norm() < 1e-5 * alone.z.norm()
+
+
+def test_where_keys_and_values_do_not_fit_the_source_runs_again(tiny_wan):
+    model = BackboneWrapper(tiny_wan)
+    model.source_store = SourceStore(model, max_bytes=100_000)  # velocities take 4.6 kB each
+    edit(model, mask=True, source_guidance=1.0)
+    assert tiny_wan.kept_layer_bytes(torch.zeros(1, 4, 3, 4, 6)) == 2 * 2 * 18 * 24 * 4
+    fits = model.source_store.bytes <= 100_000
+    assert fits
+    again = edit(model, "a green ball", mask=True, source_guidance=1.0)
+    assert torch.allclose(
+        again.z, edit(tiny_wan, "a green ball", mask=True, source_guidance=1.0).z, atol=1e-5
+    )
+
+
+def test_another_seed_or_source_is_evaluated(model):
+    edit(model)
+    assert edit(model, seed=1).reused_evaluations == 0
+    assert edit(model, seed=0).reused_evaluations == STEPS * 2
+    assert edit(model, shift=1.5).reused_evaluations == 0
+
+
+def test_old_edits_make_room_for_new_ones(tiny_wan):
+    model = BackboneWrapper(tiny_wan)
+    model.source_store = SourceStore(model)
+    edit(model)
+    size = model.source_store.bytes
+    model.source_store = store = SourceStore(model, max_bytes=size)
+    for seed in range(3):
+        edit(model, seed=seed)
+        assert store.bytes == size
+    assert edit(model, seed=2).reused_evaluations == STEPS * 2
+    assert edit(model, seed=0).reused_evaluations == 0
+    # of an edit that is larger than the store, the first steps are kept
+    model.source_store = SourceStore(model, max_bytes=size // 2)
+    edit(model)
+    assert edit(model).reused_evaluations == STEPS
+
+
+def test_what_reads_the_source_is_not_kept_from_it(model):
+    """FlowDirector reads the source's attention in every evaluation."""
+    task = {"n_avg": 1, "n_worst": 0, "steps": 2, "strength": 1.0}
+    frames = torch.rand(9, 3, 32, 48, generator=torch.Generator().manual_seed(5))
+    both = []
+    for _ in range(2):
+        job = in_memory.plan_job(
+            EditTask("", "", "a red ball", "a blue ball", method="flowdirector", settings=task),
+            model,
+            frames,
+        )
+        both.append(in_memory.finish_loop(job, model))
+    assert both[0].evaluations == both[1].evaluations == 8
+    assert torch.equal(both[0].z, both[1].z)
+
+
+def test_a_digest_tells_values_of_every_kind_apart():
+    a, b = torch.zeros(2, 3), torch.zeros(3, 2)
+    values = [a, b, a.bfloat16(), (a, b), (b, a), {"x": a}, {"y": a}, "a", 1, None]
+    assert len({digest(v) for v in values}) == len(values)
+    assert digest((a, b)) == digest((a.clone(), b.clone()))
+    # of a view, what it shows counts, not what lies beside it
+    assert digest(torch.arange(6.0).view(2, 3).T) == digest(torch.arange(6.0).view(2, 3).T.clone())
