@@ -77,11 +77,9 @@ MUTATIONS = [
     *of(
         "pipeline/estimate.py",
         "tests/pipeline/test_estimate.py",
-        ("(plan.windows.count - 1) / (windows - 1)", "plan.windows.count / (windows - 1)"),
         (
-            "(\n        estimate.evaluations + estimate.judge_evaluations - estimate.gradient_evaluations\n"
-            "    ) * each",
-            "estimate.evaluations * each",
+            "(cost + estimate.judge_evaluations - estimate.gradient_evaluations) * each",
+            "cost * each",
         ),
     ),
     *of(
@@ -571,7 +569,40 @@ MUTATIONS = [
         ),
     ),
     *of("pipeline/loop.py", EDITING, ("    frames = job.mask\n", "    frames = None\n")),
-    *of("pipeline/metering.py", CONTRACT, ("self.evaluations += 1", "self.evaluations += 2")),
+    *of(
+        "pipeline/metering.py",
+        CONTRACT,
+        ("sum(cost > 0 for cost in costs)", "2 * sum(cost > 0 for cost in costs)"),
+    ),
+    *of(
+        "pipeline/evaluation_count.py",
+        "tests/pipeline/test_estimate.py",
+        ("(plan.windows.count - 1) / (windows - 1)", "plan.windows.count / (windows - 1)"),
+        ("(1 - share) * self.in_region", "share * self.in_region"),
+    ),
+    *of(
+        "models/wan/packed.py",
+        "tests/models/test_packed.py",
+        ("theirs.index_copy(2, part.tokens, mine)", "theirs"),
+        ("k[i : i + 1], v[i : i + 1]", "k[:1], v[:1]"),
+        ("call, branch=evaluation.branch, tokens=tokens", "call, tokens=tokens"),
+        ("key.clone(), value.clone()", "key * 0, value * 0"),
+        ("return lends and not (kept and kept.keys_values)", "return False"),
+        ("return replace(evaluation, region=cells[None, None])", "return evaluation"),
+    ),
+    *of(
+        "sampling/field.py",
+        "tests/models/test_packed.py",
+        ("own if own in branches else", "'src-' if 'src-' in branches else"),
+    ),
+    *of(
+        "models/source_store.py",
+        "tests/models/test_source_store.py",
+        ("if self._is_observed(field):", "if False:"),
+        ("digest(evaluation.z), self._digest_once", "self._digest_once"),
+        ("excess <= 0 or edit == self._edit", "excess <= 0"),
+        ("entry.bytes += layer_bytes", "pass"),
+    ),
     *of("pipeline/preservation.py", EDITING, ("**2, alpha == 0", "**2, alpha != 0")),
     *of("pipeline/edited_clip.py", EDITING, ("if i not in self.part:", "if False:")),
     *of("pipeline/writer.py", EDITING, ("self.progress.remove()", "            pass\n")),

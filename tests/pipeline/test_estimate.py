@@ -15,6 +15,7 @@ from holdfast.models import registry
 from holdfast.models.base import BackboneWrapper
 from holdfast.pipeline import agreement, estimate, in_memory, loop, run, validation
 from holdfast.pipeline.dry_run import DryRunBackbone
+from holdfast.pipeline.evaluation_count import count_evaluations
 from holdfast.pipeline.task import EditTask
 
 from .. import tiny
@@ -45,8 +46,17 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     assert job.plan.windows.count == (1 if frames == 5 else 2)
     idle = DryRunBackbone(model)
     event = in_memory.finish_loop(job, idle)
-    count = estimate.count_evaluations(job.plan)
-    assert count == (event.evaluations, idle.gradient_evaluations, event.image_model_evaluations)
+    count = count_evaluations(job.plan)
+    assert count[:3] == (
+        event.evaluations,
+        idle.gradient_evaluations,
+        event.image_model_evaluations,
+    )
+    if method == "flowedit":  # of three evaluations a step, the target's two run in a region
+        assert count.in_region == 2 * event.evaluations / 3
+        assert count.dense_equivalents(0.1) == pytest.approx(0.4 * event.evaluations)
+    else:
+        assert count.in_region == 0
     assert count.with_gradient == settings.get("tuning_steps", 0) * job.plan.windows.count
     assert bool(count.image_model) == (method == "assd")
 
@@ -59,7 +69,7 @@ def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
     specs = {"wan2.1-14b": registry.specs()["wan2.1-14b"]}
     family = type("family", (), {"specs": specs})
     monkeypatch.setattr(registry, "backbones", lambda: {"shapeworld-wan": family})
-    assert estimate.count_evaluations(job.plan) is None
+    assert count_evaluations(job.plan) is None
 
 
 @pytest.fixture
@@ -149,6 +159,8 @@ def test_the_command_says_what_an_edit_would_do_and_does_nothing(task, tmp_path)
     assert said.exit_code == 0, said.output
     assert "5 of 5 frames, 24x16" in said.output
     assert "every pixel outside the mask" in said.output
+    # 16 steps of three evaluations, of which the target's two run at the tokens that the box touches
+    assert "about 48 evaluations of the network (the cost of" in said.output
     found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert found["evaluations"] > 0
     assert [f.name for f in tmp_path.iterdir()] == ["clip.mkv"]

@@ -1,53 +1,34 @@
 """Estimate what an edit costs before it runs.
 
-Its evaluations are counted on the family's embedded model, which is evaluated as often and takes seconds. Time and
-memory are measured with a few evaluations of the real model, at the real size.
+Its evaluations are counted on a small model (evaluation_count.py). Time and memory are measured with a few evaluations
+of the real model, at the real size.
 """
 
 import dataclasses
 import functools
-import json
-import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..base.exit_codes import format_duration
 from ..base.memory import PeakMemory
-from ..base.notices import Notice
-from ..media import fitting, video
+from ..media import masks, video
 from ..media.clip_format import ClipFormat
-from ..models import registry
 from ..models.base import Backbone, Conditioning, Prompt, reserve
 from ..sampling.noise import keyed_noise
-from . import agreement, in_memory, loop
-from .dry_run import DryRunBackbone
+from . import agreement, loop
+from .evaluation_count import EvaluationCount, count_evaluations
 from .planning import Plan
 from .run import EditSession, open_session
 from .task import EditTask
 from .validation import ValidatedTask, validate
 
-COUNTED_LENGTHS = (3, 5)  # latent frames of the clips that are counted: one window, and several
-COUNTED_SIDE = 64  # pixels
 Value = TypeVar("Value")
-
-
-class EvaluationCount(NamedTuple):
-    """How often networks are evaluated.
-
-    evaluations: of the backbone; with_gradient: those of them that need a gradient; image_model: of a second model.
-    """
-
-    evaluations: int
-    with_gradient: int
-    image_model: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +36,10 @@ class Estimate:
     """What an edit does and costs. Seconds and memory are None until they are measured.
 
     details: the clip, and the plan with its reasons. preserved: what the written file keeps. evaluations: of the
-    backbone, None where its family has no embedded model to count on. image_model_evaluations: their time is not in
-    the seconds. judge_evaluations: to score the result. seconds: of encoding, editing and decoding. load_seconds: until
-    the model is ready; None where it is. basis: what seconds and memory are measured on.
+    backbone, None where its family has no embedded model to count on. dense_equivalents: what they cost, in evaluations
+    of the whole latent. image_model_evaluations: their time is not in the seconds. judge_evaluations: to score the
+    result. seconds: of encoding, editing and decoding. load_seconds: until the model is ready; None where it is. basis:
+    what seconds and memory are measured on.
     """
 
     details: dict[str, Any]
@@ -70,6 +52,7 @@ class Estimate:
     load_seconds: float | None = None
     memory_mb: float | None = None
     basis: str = "not measured: the model is not loaded"
+    dense_equivalents: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate under the names that `edit --check --json` prints."""
@@ -77,6 +60,7 @@ class Estimate:
             "what": self.details,
             "kept": self.preserved,
             "evaluations": self.evaluations,
+            "dense_equivalents": self.dense_equivalents,
             "learning": self.gradient_evaluations,
             "beside": self.image_model_evaluations,
             "judging": self.judge_evaluations,
@@ -112,10 +96,33 @@ def estimate_edit(
         count.image_model if count else 0,
         judge_evaluations=agreement.EVALUATIONS if is_judged else 0,
         load_seconds=load_seconds,
+        dense_equivalents=_count_cost(session, validated.info.clip_format, count),
     )
     if backbone is None or not estimate.evaluations:
         return estimate
     return measure_cost(estimate, session.plan, next(session.frames()), backbone)
+
+
+def _count_cost(
+    session: EditSession, clip_format: ClipFormat, count: EvaluationCount | None
+) -> float | None:
+    """Return the cost of an edit in evaluations of the whole latent, with the share of it that the mask covers.
+
+    The share of an automatic mask is not known before it is found: it is counted as the whole.
+    """
+    if count is None or not count.in_region or session.mask is None:
+        return None if count is None else float(count.evaluations)
+    fit = session.plan.fit
+    (rows, columns), stride = fit.model_size, clip_format.stride
+    shape = (
+        clip_format.count_latent_frames(fit.model_frames),
+        rows // stride[1],
+        columns // stride[2],
+    )
+    cells = masks.to_latent(session.mask.frames(), clip_format, shape)
+    patch = (1, *(m // s for m, s in zip(clip_format.size_multiple, stride[1:], strict=True)))
+    tokens = torch.nn.functional.max_pool3d(cells, patch, patch)
+    return round(count.dense_equivalents(tokens.mean().item()), 1)
 
 
 def _describe_session(session: EditSession) -> dict[str, Any]:
@@ -154,6 +161,9 @@ def estimate_lines(estimate: Estimate) -> list[str]:
 
 def _cost_line(estimate: Estimate) -> str:
     count = f"about {estimate.evaluations} evaluations of the network"
+    cost = estimate.dense_equivalents
+    if cost is not None and estimate.evaluations and cost < estimate.evaluations:
+        count += f" (the cost of {cost:.0f}: the target runs inside the mask only)"
     if estimate.evaluations is None:
         count = "an unknown number of evaluations of the network"
     if estimate.gradient_evaluations:
@@ -206,97 +216,6 @@ def _is_uniform(task: EditTask, clip: video.Clip) -> bool:
     return len(set(values)) == 1
 
 
-def count_evaluations(plan: Plan, backbone: Backbone | None = None) -> EvaluationCount | None:
-    """Count how often an edit evaluates its networks; None where its family has no embedded model.
-
-    backbone: the loaded one, which may be that embedded model.
-    """
-    _, family = registry.choose_backbone(plan.task.backbone)
-    embedded = [name for name, spec in family.specs.items() if not spec.download_gb]
-    if not embedded:
-        return None
-    is_loaded = backbone is not None and backbone.name == embedded[0]
-    model = backbone if backbone and is_loaded else _load_embedded(embedded[0])
-    settings = {k: v for k, v in dataclasses.asdict(plan.config).items() if v is not None}
-    arguments = (model, plan.task.method, json.dumps(settings), _mask_kind(plan.task))
-    one, _ = count_on_embedded(*arguments, has_many_windows=False)
-    if plan.windows.count == 1:
-        return one
-    many, windows = count_on_embedded(*arguments, has_many_windows=True)
-    factor = (plan.windows.count - 1) / (windows - 1)
-    counts = (round(a + factor * (b - a)) for a, b in zip(one, many, strict=True))
-    return EvaluationCount(*counts)
-
-
-def _mask_kind(task: EditTask) -> str:
-    return "auto" if task.mask == "auto" else "given" if task.mask else ""
-
-
-@functools.lru_cache(maxsize=1)
-def _load_embedded(name: str) -> Backbone:
-    return registry.load_backbone(name, None, "cpu")
-
-
-_count_lock = threading.Lock()
-
-
-def count_on_embedded(
-    backbone: Backbone, method: str, settings: str, mask: str, has_many_windows: bool
-) -> tuple[EvaluationCount, int]:
-    """Count the evaluations of a very small clip on an embedded model. Return them and the number of windows.
-
-    settings: of the method, as JSON. mask: "auto", "given" or "". Threads take turns, because they share the model.
-    """
-    with _count_lock:
-        return _count_uncontended(backbone, method, settings, mask, has_many_windows)
-
-
-@functools.lru_cache(maxsize=16)
-def _count_uncontended(
-    backbone: Backbone, method: str, settings: str, mask: str, has_many_windows: bool
-) -> tuple[EvaluationCount, int]:
-    clip_format = backbone.clip_format
-    lengths = [
-        clip_format.round_up_frames((count - 1) * clip_format.stride[0] + 1)
-        for count in COUNTED_LENGTHS
-    ]
-    frames = torch.zeros(lengths[has_many_windows], 3, COUNTED_SIDE, COUNTED_SIDE)
-    first_frame = frames[0] if "image" in backbone.capabilities else None
-    task = EditTask(
-        "",
-        "",
-        "a red ball",
-        "a blue ball",
-        method=method,
-        settings=json.loads(settings),
-        window=lengths[0],
-        mask="auto" if mask == "auto" else None,
-        allow_any_mask=True,  # of a black clip the mask may be anything
-        first_frame=None if first_frame is None else "given",
-    )
-    inside = None
-    if mask == "given":
-        inside = [np.ones((COUNTED_SIDE, COUNTED_SIDE), bool)] * len(frames)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Notice)
-        job = in_memory.plan_job(task, backbone, frames, inside, first_frame)
-        size = (COUNTED_SIDE, COUNTED_SIDE)
-        fit = fitting.Fit(len(frames), size, len(frames), _smallest_size(clip_format), "")
-        job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, fit=fit))
-        dry = DryRunBackbone(backbone)
-        finished = in_memory.finish_loop(job, dry)
-    count = EvaluationCount(
-        finished.evaluations, dry.gradient_evaluations, finished.image_model_evaluations
-    )
-    return count, job.plan.windows.count
-
-
-def _smallest_size(clip_format: ClipFormat) -> tuple[int, int]:
-    """Return a small legal size: a few cells of the network's coarsest layer."""
-    height, width = clip_format.size_multiple
-    return max(16, 2 * height), max(16, 2 * width)
-
-
 @torch.no_grad()
 def measure_cost(estimate: Estimate, plan: Plan, frame: Tensor, backbone: Backbone) -> Estimate:
     """Return the estimate with time and memory, measured on one frame and on evaluations at the size of a window."""
@@ -323,9 +242,10 @@ def _measure_evaluations(estimate: Estimate, plan: Plan, frame: Tensor, backbone
     prompt = Prompt(plan.task.target_prompt, plan.task.negative, image=frame)
     evaluate = functools.partial(_evaluate, backbone, z, backbone.condition(prompt))
     each = _time_best(evaluate)
-    seconds = (
-        estimate.evaluations + estimate.judge_evaluations - estimate.gradient_evaluations
-    ) * each
+    cost = (
+        estimate.evaluations if estimate.dense_equivalents is None else estimate.dense_equivalents
+    )
+    seconds = (cost + estimate.judge_evaluations - estimate.gradient_evaluations) * each
     basis = f"one evaluation of {frames} latent frames took {each:.2f} s here"
     if estimate.gradient_evaluations:
         # The gradient of the latent instead of the adapters': both pass the whole network.
