@@ -72,6 +72,7 @@ def test_outside_the_region_a_target_equals_its_source(tiny_wan, conditions):
     assert torch.equal(target[..., 6:], source[..., 6:])
     assert torch.equal(negative[..., 6:], unconditional[..., 6:])
     assert not torch.allclose(target[..., :6], source[..., :6], atol=1e-3)
+    assert not torch.equal(target[..., 5], source[..., 5])  # the rest of a token that is run
     # a source without its own unconditional evaluation lends the conditional one
     source, negative = tiny_wan.velocities(
         SIGMA, branches(conditions, left_part(), ("src+", "tgt-"))

@@ -55,6 +55,10 @@ def test_a_second_target_costs_its_own_evaluations_alone(model, tiny_wan, source
 def test_a_second_edit_in_a_region_costs_the_region(model, tiny_wan):
     """Its source's keys and values are kept, so that only the targets' tokens run: a third of them here."""
     first = edit(model, mask=True, source_guidance=1.0)
+    tokens, layers, width, number = 3 * 2 * 3, 2, 24, 4  # float32
+    assert model.source_store.bytes == STEPS * (
+        4 * 3 * 4 * 6 * number + 2 * layers * tokens * width * number
+    )
     assert first.evaluations == STEPS * 3
     assert first.dense_equivalents == pytest.approx(STEPS * (1 + 2 / 3), abs=0.01)
     second = edit(model, "a green ball", mask=True, source_guidance=1.0)
