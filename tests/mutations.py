@@ -58,6 +58,7 @@ LATENT = "tests/models/test_latent_diffusion.py"
 LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
 WAN22, SVD = "tests/models/test_wan22.py", "tests/models/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
+WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
@@ -387,14 +388,14 @@ MUTATIONS = [
         ANCHOR,
         ("sigma >= config.tau", "sigma < config.tau"),
         ('layer.branch == "tgt+"', 'layer.branch == "src+"'),
-        ("self._tokens_in_mask(layer).flatten()", "~self._tokens_in_mask(layer).flatten()"),
+        ("layer.tokens_in_mask(self.mask).flatten()", "~layer.tokens_in_mask(self.mask).flatten()"),
         ("else begin + self.target.token_count", "else self.target.token_count"),
         ("q.transpose(0, 1).reshape(1, heads", "q.reshape(1, heads"),
     ),
     *of(
         "models/attention/refinement.py",
         AFFINE,
-        ("(1 - b2) * b1 * rows.high - b1 * rows.low", "(1 - b2) * b1 * rows.high"),
+        ("(1 - b2) * b1 * extremes.high - b1 * extremes.low", "(1 - b2) * b1 * extremes.high"),
         ("b2 * columns.high, exempt)", "b2 * columns.low, exempt)"),
         ("torch.where(is_target, 1 - b2, 1.0)", "torch.where(is_target, 1.0, 1.0)"),
         ("+ b1 * high", "- b1 * high"),
@@ -1001,6 +1002,23 @@ MUTATIONS = [
         (" and layer.path != skipped_path", ""),
         ("step < first or", "step <= first or"),
         ("scales[len(scales) // 2]", "scales[-1]"),
+    ),
+    *of(
+        "methods/flowanchor.py",
+        WAITS,
+        ("if key not in self._rows:", "if True:"),
+        ("if key not in self._keys:", "if True:"),
+    ),
+    *of(
+        "models/attention/refinement.py",
+        WAITS,
+        ("extra[..., 2:4] = keys.exempt[:, None]", "extra[:, :, keys.exempt, 2:4] = 1"),
+    ),
+    *of(
+        "models/attention/maps.py",
+        MAPS,
+        ("rows.float() @ keys * scale", "rows.float() @ k.float().mT * scale"),
+        ("CPU_BLOCK_NUMBERS if is_cpu else GPU_BLOCK_NUMBERS", "CPU_BLOCK_NUMBERS"),
     ),
     *of(
         "sampling/smooth_area_noise.py",
