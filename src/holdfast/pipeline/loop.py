@@ -24,6 +24,7 @@ from ..models.attention import maps
 from ..models.base import Backbone, Prompt, reserve
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
+from ..sampling.noise import draw_ahead
 from . import agreement
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
 from .metering import EvaluationMeter, LivePreview
@@ -128,6 +129,7 @@ def _run_method(
     if plan.method.METHOD.long_clips == "windows":
         field = windows.apply_windows(field, plan.windows)
     inputs = yield from _make_inputs(job, backbone)
+    stack.enter_context(draw_ahead(inputs.latent.device))
     is_in_domain = yield from _compare_with_training(job, backbone, inputs)
     inputs = yield from _add_image_model(job, backbone, inputs, stack, image_meter)
     inputs = yield from _add_mask(job, backbone, inputs, field)
