@@ -291,7 +291,7 @@ MUTATIONS = [
             "if resume and session.progress and not task.changes_nothing",
             "if resume and session.progress",
         ),
-        ("        if self.progress:\n", "        if False:\n"),
+        ("        if self.progress:\n            extra", "        if False:\n            extra"),
     ),
     *of("base/notices.py", NOTES, ("for text in collected:", "for text in ():")),
     *of(
@@ -462,8 +462,8 @@ MUTATIONS = [
     *of(
         "sampling/noise.py",
         DIFFUSION,
-        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{repeat}"),
-        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{frame}"),
+        ("{key.seed}/{key.step}/{key.repeat}/{frame}", "{key.seed}/{key.step}/{key.repeat}"),
+        ("{key.seed}/{key.step}/{key.repeat}/{frame}", "{key.seed}/{key.step}/{frame}"),
     ),
     *of(
         "sampling/schedules.py",
@@ -1139,9 +1139,38 @@ MUTATIONS = [
         ),
     ),
     *of(
+        "pipeline/finite.py",
+        "tests/pipeline/test_finite.py",
+        ("        if not self.is_late:\n", "        if True:\n"),
+        ("        self.finish()\n        what", "        what"),
+        (".item() <= MAX_ABS", ".item() <= float('inf')"),
+    ),
+    *of(
+        "pipeline/progress_parts.py",
+        FILES,
+        (" or _hash(value) != name", ""),
+        ("found() is tensor and version == tensor._version", "found() is tensor"),
+        ("found() is tensor and version == tensor._version", "False"),
+        ("NAME.fullmatch(path.stem) and ", ""),
+    ),
+    *of(
+        "pipeline/progress.py",
+        FILES,
+        ("if not is_usable(step.z):", "if False:"),
+        ("if self._running is None or self._running.done():", "if True:"),
+        ("        self.parts.remove_except(parts.values())\n", ""),
+    ),
+    *of(
+        "sampling/noise_ahead.py",
+        "tests/sampling/test_noise_ahead.py",
+        ("replace(key, step=key.step + 1)", "replace(key, repeat=key.repeat + 1)"),
+        (" and len(self._ahead) < MAX_AHEAD", ""),
+        ("known.series != key.series or known.step < key.step", "known.step < key.step"),
+    ),
+    *of("pipeline/finite.py", WALK, ("if largest > MAX_ABS", "if False")),
+    *of(
         "pipeline/loop.py",
         WALK,
-        ("if largest > MAX_ABS", "if False"),
         ('({"z": step.z} | step.state)', '({"z": step.z})'),
     ),
     *of(
