@@ -1036,6 +1036,15 @@ MUTATIONS = [
         ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
     ),
     *of(
+        "sampling/tuning.py",
+        "tests/sampling/test_tuning.py",
+        ("        adapters.enable(True)", "        adapters.enable(False)"),
+        ("    network.enable_gradient_checkpointing()\n", ""),
+        ("        with _checkpoint_temporal_blocks(network):", "        if True:"),
+        ("            del block.forward\n", ""),
+        ("        or network.is_gradient_checkpointing\n", ""),
+    ),
+    *of(
         "sampling/adapters.py",
         "tests/sampling/test_tuning.py",
         ('adapters.enable(evaluation.branch.startswith("tgt"))', "adapters.enable(True)"),

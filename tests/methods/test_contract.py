@@ -2,7 +2,6 @@
 step, masks, odd clips.
 """
 
-import copy
 import dataclasses
 import functools
 
@@ -155,7 +154,8 @@ def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_pa
     whole, copies = [], []
     for step in case.steps(mask=mask):
         whole.append(step)
-        copies.append(copy.deepcopy({"z": step.z} | step.state))
+        tensors = {"z": step.z} | step.state
+        copies.append({name: value.clone() for name, value in tensors.items()})
     for step, copied in zip(whole, copies, strict=True):  # it may be saved while the next one runs
         for name, value in ({"z": step.z} | step.state).items():
             assert torch.equal(value, copied[name]), (step.stage, step.index, name)
