@@ -185,7 +185,7 @@ class RefinementRule:
     def __init__(self, mask: Tensor, target: Any, config: Config):
         self.mask, self.target, self.config = mask, target, config
         # What is the same in all layers and steps: a GPU would wait where it is made.
-        self._rows: dict[tuple, MaskRows] = {}  # by frames, token grid and axis
+        self._rows: dict[tuple, MaskRows] = {}  # by frames, token grid, axis and evaluated tokens
         self._keys: dict[tuple, tuple[Tensor, Tensor | None]] = {}  # by text span and count
 
     @staticmethod
@@ -216,7 +216,9 @@ class RefinementRule:
         """Return the layer's tokens inside and outside the mask, of B N."""
         from ..models.attention.refinement import MaskRows
 
-        key = (layer.frames, layer.token_grid, layer.axis)
+        # The region is the same in all steps, so its tokens are known by their number.
+        count = None if layer.tokens is None else len(layer.tokens)
+        key = (layer.frames, layer.token_grid, layer.axis, count)
         if key not in self._rows:
             self._rows[key] = MaskRows.split(layer.tokens_in_mask(self.mask).flatten())
         return self._rows[key]
