@@ -16,7 +16,7 @@ from torch import Tensor
 
 from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
-from holdfast.models.attention.refinement import LogitRefinement, refine_attention
+from holdfast.models.attention.refinement import LogitRefinement, MaskRows, refine_attention
 from holdfast.models.base import Conditioning
 from holdfast.models.wan.adapter import Wan
 
@@ -164,7 +164,7 @@ def time_attention(mask: Tensor, words: Tensor, options) -> None:
     how = LogitRefinement(0.3, 0.3, TEXT)
     kinds = {
         "plain": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
-        "ours": lambda: refine_attention(q, k, v, inside, words, how),
+        "ours": lambda: refine_attention(q, k, v, MaskRows.split(inside), words, how),
         "naive": lambda: refine_naively(q, k, v, inside, words, how),
     }
     print(f"\ncross-attention alone\n{'':<8} {'seconds':>9} {'peak MB':>9}")

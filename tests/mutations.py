@@ -58,6 +58,7 @@ LATENT = "tests/models/test_latent_diffusion.py"
 LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
 WAN22, SVD = "tests/models/test_wan22.py", "tests/models/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
+WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
@@ -288,7 +289,7 @@ MUTATIONS = [
             "if resume and session.progress and not task.changes_nothing",
             "if resume and session.progress",
         ),
-        ("        if self.progress:\n", "        if False:\n"),
+        ("        if self.progress:\n            extra", "        if False:\n            extra"),
     ),
     *of("base/notices.py", NOTES, ("for text in collected:", "for text in ():")),
     *of(
@@ -385,14 +386,14 @@ MUTATIONS = [
         ANCHOR,
         ("sigma >= config.tau", "sigma < config.tau"),
         ('layer.branch == "tgt+"', 'layer.branch == "src+"'),
-        ("self._tokens_in_mask(layer).flatten()", "~self._tokens_in_mask(layer).flatten()"),
+        ("layer.tokens_in_mask(self.mask).flatten()", "~layer.tokens_in_mask(self.mask).flatten()"),
         ("else begin + self.target.token_count", "else self.target.token_count"),
         ("q.transpose(0, 1).reshape(1, heads", "q.reshape(1, heads"),
     ),
     *of(
         "models/attention/refinement.py",
         AFFINE,
-        ("(1 - b2) * b1 * rows.high - b1 * rows.low", "(1 - b2) * b1 * rows.high"),
+        ("(1 - b2) * b1 * extremes.high - b1 * extremes.low", "(1 - b2) * b1 * extremes.high"),
         ("b2 * columns.high, exempt)", "b2 * columns.low, exempt)"),
         ("torch.where(is_target, 1 - b2, 1.0)", "torch.where(is_target, 1.0, 1.0)"),
         ("+ b1 * high", "- b1 * high"),
@@ -459,8 +460,8 @@ MUTATIONS = [
     *of(
         "sampling/noise.py",
         DIFFUSION,
-        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{repeat}"),
-        ("{seed}/{step}/{repeat}/{frame}", "{seed}/{step}/{frame}"),
+        ("{key.seed}/{key.step}/{key.repeat}/{frame}", "{key.seed}/{key.step}/{key.repeat}"),
+        ("{key.seed}/{key.step}/{key.repeat}/{frame}", "{key.seed}/{key.step}/{frame}"),
     ),
     *of(
         "sampling/schedules.py",
@@ -1034,6 +1035,23 @@ MUTATIONS = [
         ("scales[len(scales) // 2]", "scales[-1]"),
     ),
     *of(
+        "methods/flowanchor.py",
+        WAITS,
+        ("if key not in self._rows:", "if True:"),
+        ("if key not in self._keys:", "if True:"),
+    ),
+    *of(
+        "models/attention/refinement.py",
+        WAITS,
+        ("extra[..., 2:4] = keys.exempt[:, None]", "extra[:, :, keys.exempt, 2:4] = 1"),
+    ),
+    *of(
+        "models/attention/maps.py",
+        MAPS,
+        ("rows.float() @ keys * scale", "rows.float() @ k.float().mT * scale"),
+        ("CPU_BLOCK_NUMBERS if is_cpu else GPU_BLOCK_NUMBERS", "CPU_BLOCK_NUMBERS"),
+    ),
+    *of(
         "sampling/smooth_area_noise.py",
         "tests/sampling/test_smooth_area_noise.py",
         ("kernel, kernel.T", "kernel, kernel"),
@@ -1047,6 +1065,15 @@ MUTATIONS = [
         ("((1 - sigma) ** 2 + sigma**2) * error", "error"),
         ("math.exp(shift / 2)", "math.exp(-shift / 2)"),
         ("(1 - share) * noisy + share * clean", "share * noisy + (1 - share) * clean"),
+    ),
+    *of(
+        "sampling/tuning.py",
+        "tests/sampling/test_tuning.py",
+        ("        adapters.enable(True)", "        adapters.enable(False)"),
+        ("    network.enable_gradient_checkpointing()\n", ""),
+        ("        with _checkpoint_temporal_blocks(network):", "        if True:"),
+        ("            del block.forward\n", ""),
+        ("        or network.is_gradient_checkpointing\n", ""),
     ),
     *of(
         "sampling/adapters.py",
@@ -1152,9 +1179,38 @@ MUTATIONS = [
         ),
     ),
     *of(
+        "pipeline/finite.py",
+        "tests/pipeline/test_finite.py",
+        ("        if not self.is_late:\n", "        if True:\n"),
+        ("        self.finish()\n        what", "        what"),
+        (".item() <= MAX_ABS", ".item() <= float('inf')"),
+    ),
+    *of(
+        "pipeline/progress_parts.py",
+        FILES,
+        (" or _hash(value) != name", ""),
+        ("found() is tensor and version == tensor._version", "found() is tensor"),
+        ("found() is tensor and version == tensor._version", "False"),
+        ("NAME.fullmatch(path.stem) and ", ""),
+    ),
+    *of(
+        "pipeline/progress.py",
+        FILES,
+        ("if not is_usable(step.z):", "if False:"),
+        ("if self._running is None or self._running.done():", "if True:"),
+        ("        self.parts.remove_except(parts.values())\n", ""),
+    ),
+    *of(
+        "sampling/noise_ahead.py",
+        "tests/sampling/test_noise_ahead.py",
+        ("replace(key, step=key.step + 1)", "replace(key, repeat=key.repeat + 1)"),
+        (" and len(self._ahead) < MAX_AHEAD", ""),
+        ("known.series != key.series or known.step < key.step", "known.step < key.step"),
+    ),
+    *of("pipeline/finite.py", WALK, ("if largest > MAX_ABS", "if False")),
+    *of(
         "pipeline/loop.py",
         WALK,
-        ("if largest > MAX_ABS", "if False"),
         ('({"z": step.z} | step.state)', '({"z": step.z})'),
     ),
     *of(

@@ -151,7 +151,14 @@ def test_the_seed_decides_and_nothing_else(case):
 @pytest.mark.parametrize("masked", [False, True])
 def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_path):
     mask = case.part() if masked else None
-    whole = list(case.steps(mask=mask))
+    whole, copies = [], []
+    for step in case.steps(mask=mask):
+        whole.append(step)
+        tensors = {"z": step.z} | step.state
+        copies.append({name: value.clone() for name, value in tensors.items()})
+    for step, copied in zip(whole, copies, strict=True):  # it may be saved while the next one runs
+        for name, value in ({"z": step.z} | step.state).items():
+            assert torch.equal(value, copied[name]), (step.stage, step.index, name)
     stages = STAGES.get(case.name, ["edit"])
     expected = [(stage, i, STEPS) for stage in stages for i in range(1, STEPS + 1)]
     assert [(s.stage, s.index, s.count) for s in whole] == expected

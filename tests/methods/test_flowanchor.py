@@ -54,8 +54,8 @@ def test_only_the_targets_conditional_calls_above_tau_are_refined(case, monkeypa
 def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
     seen = []
 
-    def look(q, k, v, inside, *_):
-        seen.append(inside)
+    def look(q, k, v, rows, *_):
+        seen.append(rows)
         return torch.zeros_like(q)
 
     monkeypatch.setattr(refinement, "refine_attention", look)
@@ -63,7 +63,10 @@ def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
     f, h, w = (
         n // p for n, p in zip(case.source.shape[2:], case.backbone.clip_format.patch, strict=True)
     )
-    covered = seen[0].view(f, h, w)
+    covered = torch.zeros(f * h * w, dtype=torch.bool)
+    covered[seen[0].inside] = True
+    assert torch.equal((~covered).nonzero().flatten(), seen[0].outside)
+    covered = covered.view(f, h, w)
     patch = case.backbone.clip_format.patch[2]
     assert covered[..., : 2 // patch].all()
     assert not covered[..., 2 // patch :].any()
@@ -73,7 +76,7 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
     """Keys: 3 of something else, then 5 tokens of text of which the prompt has 2."""
     seen = []
 
-    def look(q, k, v, inside, target, how):
+    def look(q, k, v, rows, target, how):
         seen.append((target, how))
         return q
 

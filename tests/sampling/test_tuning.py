@@ -208,3 +208,42 @@ def test_adapters_that_do_not_fit_are_refused_with_the_cure(backbone, how):
             tensors[name] = tensors[name][:1]
         with pytest.raises(ValueError, match=r"do not fit at .*: delete the \.safetensors files"):
             adapters.load(tensors)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_large_networks_blocks_are_computed_again_in_the_backward_pass(
+    clip, is_large, monkeypatch
+):
+    """With the adapters of the forward pass, so the gradients are the same. The network is restored."""
+    made = tiny.stable_video()
+    paths = low_rank.find_layers(made.network, made.attention_hooks.layers, "published")
+    with low_rank.mount_adapters(made.network, paths, 2, seed=0) as adapters:
+        field = low_rank.enable_for_target(made.field, adapters)
+        for _ in tuning.tune_adapters(
+            field, adapters, clip, FIT, {}
+        ):  # both factors have gradients
+            pass
+        plain = tuning._compute_gradients(field, adapters, clip, 0, 0)
+        calls = []
+        block = made.network.get_submodule(paths[0]).layer
+        block.register_forward_hook(lambda *_: calls.append(1))
+        monkeypatch.setattr(tuning, "MIN_CHECKPOINTED", 0 if is_large else 10**8)
+        gradients = tuning._compute_gradients(field, adapters, clip, 0, 0)
+    assert len(calls) == (2 if is_large else 1)
+    assert not made.network.is_gradient_checkpointing
+    assert not any("forward" in vars(module) for module in made.network.modules())
+    for ours, theirs in zip(gradients, plain, strict=True):
+        assert theirs.abs().max() > 0
+        assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_checkpoints_that_the_user_switched_on_stay_on(monkeypatch):
+    monkeypatch.setattr(tuning, "MIN_CHECKPOINTED", 0)
+    network = tiny.stable_video().network
+    with tuning.checkpoint_gradients(network):
+        assert network.is_gradient_checkpointing
+    assert not network.is_gradient_checkpointing
+    network.enable_gradient_checkpointing()
+    with tuning.checkpoint_gradients(network):
+        pass
+    assert network.is_gradient_checkpointing

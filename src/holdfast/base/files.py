@@ -148,11 +148,20 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
     """Write a safetensors file, complete or not at all, with a digest of its content. Raise OSError if it cannot be
     written.
     """
-    # A state may be the latent itself, and safetensors refuses two tensors that share memory.
-    tensors = {name: value.contiguous().clone().cpu() for name, value in tensors.items()}
+    tensors = _separate({name: value.cpu().contiguous() for name, value in tensors.items()})
     metadata = dict(metadata) | {"digest": _digest(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors, metadata)
+
+
+def _separate(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Copy the tensors that share memory with another one: safetensors refuses them, and a state may be the latent."""
+    seen, separate = set(), {}
+    for name, value in tensors.items():
+        address = value.untyped_storage().data_ptr()
+        separate[name] = value.clone() if address in seen else value
+        seen.add(address)
+    return separate
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.attention import Layer
+    from ..models.attention.refinement import MaskRows
 
 METHOD = MethodInfo(
     requires=frozenset({"text_attention"}),
@@ -183,7 +184,9 @@ class RefinementRule:
 
     def __init__(self, mask: Tensor, target: Any, config: Config):
         self.mask, self.target, self.config = mask, target, config
-        self._tokens: dict[tuple, Tensor] = {}  # the mask's tokens, by frames, token grid and axis
+        # What is the same in all layers and steps: a GPU would wait where it is made.
+        self._rows: dict[tuple, MaskRows] = {}  # by frames, token grid, axis and evaluated tokens
+        self._keys: dict[tuple, tuple[Tensor, Tensor | None]] = {}  # by text span and count
 
     @staticmethod
     def applies_to(layer: Layer) -> bool:
@@ -193,28 +196,40 @@ class RefinementRule:
         from ..models.attention.refinement import LogitRefinement, refine_attention
 
         begin, end = layer.text_span
+        columns, exempt = self._find_keys(layer, k)
         options = LogitRefinement(
             self.config.beta_text,
             self.config.beta_video,
             key_end=end if self.config.text_range == "all" else begin + self.target.token_count,
-            exempt_keys=self._exempt_keys(layer, k),
+            exempt_keys=exempt,
             statistics=self.config.statistics,
             key_begin=begin,
         )
-        columns = layer.key_positions(self.target.edit_tokens, q.device)
         # The equations' extremes of a column are over all frames: join the frames if they are in the batch.
         batch, heads, tokens, dim = q.shape
         joined = q.transpose(0, 1).reshape(1, heads, batch * tokens, dim)
-        inside = self._tokens_in_mask(layer).flatten()
-        output = refine_attention(joined, k[:1], v[:1], inside, columns, options)
+        rows = self._find_rows(layer)
+        output = refine_attention(joined, k[:1], v[:1], rows, columns, options)
         return output.view(heads, batch, tokens, dim).transpose(0, 1)
 
-    def _tokens_in_mask(self, layer: Layer) -> Tensor:
-        """Return the layer's tokens that the mask covers, B N boolean."""
-        key = (layer.frames, layer.token_grid, layer.axis)
-        if key not in self._tokens:
-            self._tokens[key] = layer.tokens_in_mask(self.mask)
-        return self._tokens[key]
+    def _find_rows(self, layer: Layer) -> MaskRows:
+        """Return the layer's tokens inside and outside the mask, of B N."""
+        from ..models.attention.refinement import MaskRows
+
+        # The region is the same in all steps, so its tokens are known by their number.
+        count = None if layer.tokens is None else len(layer.tokens)
+        key = (layer.frames, layer.token_grid, layer.axis, count)
+        if key not in self._rows:
+            self._rows[key] = MaskRows.split(layer.tokens_in_mask(self.mask).flatten())
+        return self._rows[key]
+
+    def _find_keys(self, layer: Layer, k: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the positions of the columns J, and the keys that are not modulated."""
+        key = (layer.text_span, k.shape[2], k.device)
+        if key not in self._keys:
+            columns = layer.key_positions(self.target.edit_tokens, k.device)
+            self._keys[key] = columns, self._exempt_keys(layer, k)
+        return self._keys[key]
 
     def _exempt_keys(self, layer: Layer, k: Tensor) -> Tensor | None:
         """Return the keys that are not modulated, L boolean: those that are no text, and padding if it is kept."""

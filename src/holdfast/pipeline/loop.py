@@ -5,7 +5,6 @@ cancels the edit.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -24,15 +23,14 @@ from ..models.attention import maps
 from ..models.base import Backbone, Prompt, reserve
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
+from ..sampling.noise import draw_ahead
 from . import agreement
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
+from .finite import StepCheck, check_finite
 from .metering import EvaluationMeter, LivePreview
 from .planning import ModelChoice, Plan
 from .task import EditTask
 
-MAX_ABS = (
-    1e6  # of a latent, whose values are about 1: more, no VAE decodes, and a float cannot square
-)
 AUTO_FEATHER = 0.5  # latent cells over which an edit fades out around an automatic mask
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W a frame, from the first at each call
 
@@ -128,6 +126,7 @@ def _run_method(
     if plan.method.METHOD.long_clips == "windows":
         field = windows.apply_windows(field, plan.windows)
     inputs = yield from _make_inputs(job, backbone)
+    stack.enter_context(draw_ahead(inputs.latent.device))
     is_in_domain = yield from _compare_with_training(job, backbone, inputs)
     inputs = yield from _add_image_model(job, backbone, inputs, stack, image_meter)
     inputs = yield from _add_mask(job, backbone, inputs, field)
@@ -136,9 +135,11 @@ def _run_method(
         check_progress_fits(job.resume, inputs.latent)
         start = move_step(job.resume, inputs.latent)
     step, preview = None, LivePreview(inputs.latent)
+    check = StepCheck(is_late=inputs.latent.device.type != "cpu")
     for step in plan.method.edit(preview.wrap(field), inputs, plan.config, start):
-        check_finite(step.z, f"the latent after step {step.index} of {step.count}")
+        check.add(step)
         yield replace(step, preview=preview.after(step))
+    check.finish()
     _warn_unused_negative(job, inputs, meter, image_meter, backbone)
     last = step or start
     finished = EditFinished(
@@ -302,19 +303,6 @@ def check_progress_fits(step: Step, source: Tensor) -> None:
         )
     for name, value in ({"z": step.z} | step.state).items():
         check_finite(value, f"the saved latents' {name}", "delete them, or run without --resume")
-
-
-def check_finite(
-    z: Tensor,
-    what: str,
-    remedy: str = "lower the guidance, try --dtype float32, or check the weights",
-) -> None:
-    """Raise UserError for values that no clip can be made of: they would be saved, and written as black."""
-    largest = z.abs().max().item() if z.numel() else 0.0
-    if not math.isfinite(largest):
-        raise UserError(f"{what} holds values that are not finite", remedy)
-    if largest > MAX_ABS:
-        raise UserError(f"{what} holds values as large as {largest:.0e}", remedy)
 
 
 def move_step(step: Step, like: Tensor) -> Step:

@@ -31,6 +31,11 @@ def latents_path(output: Path) -> Path:
     return output.with_name(output.name + ".latents.safetensors")
 
 
+def parts_path(latents: Path) -> Path:
+    """Return the path of the folder of large tensors that belongs to saved progress."""
+    return latents.with_suffix("")
+
+
 def adapters_path(output: Path) -> Path:
     """Return the path of the adapters that were trained on the clip."""
     return output.with_name(output.name + ".adapters.safetensors")
@@ -49,7 +54,7 @@ def mask_picture_path(output: Path) -> Path:
 def all_paths(output: Path) -> tuple[Path, ...]:
     """Return every path that an edit may write, the output first."""
     companions = (manifest_path, latents_path, adapters_path, first_frame_path, mask_picture_path)
-    return output, *(path(output) for path in companions)
+    return output, *(path(output) for path in companions), parts_path(latents_path(output))
 
 
 def parse_output(output: str | Path) -> Path:
@@ -86,7 +91,8 @@ def _check_overwrite(path: Path) -> None:
     """Raise UserError where something other than an earlier result would be overwritten."""
     for place in all_paths(path):
         is_frames_folder = place == path and not path.suffix
-        if place.is_dir() and not is_frames_folder:
+        is_parts_folder = place == parts_path(latents_path(path))
+        if place.is_dir() and not (is_frames_folder or is_parts_folder):
             raise UserError(f"{place} is a folder", OTHER_OUTPUT)
         if place.exists() and not place.is_dir():
             if not stat.S_ISREG(place.stat().st_mode):

@@ -1,5 +1,10 @@
 """Saved progress: what a stopped run leaves next to its output, so that `--resume` can continue it."""
 
+import contextlib
+import functools
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +12,9 @@ from typing import TYPE_CHECKING
 from ..base.errors import UserError
 from ..base.files import load_tensors, save_tensors
 from ..base.notices import warn_user
-from .output_paths import latents_path, parse_output
+from .finite import is_usable
+from .output_paths import latents_path, parse_output, parts_path
+from .progress_parts import MIN_NUMBERS, PartFolder
 from .task import EditTask
 
 if TYPE_CHECKING:
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from ..sampling.field import Step
 
 # The version of the file's layout, and of the state that methods keep in it: raise it when either changes.
-PROGRESS_VERSION = "2"
+PROGRESS_VERSION = "3"
 DELETE = "delete it to start over"
 
 
@@ -26,27 +33,39 @@ DELETE = "delete it to start over"
 class SavedProgress:
     """The latents of a run, in a file that is bound to one task by its key.
 
-    extra: tensors by name that the run made before its first step (a mask, a first frame). They are saved with every
-    step, so that a resumed run continues with the same ones.
+    Large tensors of the method's state lie in a folder next to it. extra: tensors by name that the run made before its
+    first step (a mask, a first frame). They are saved with every step, so that a resumed run continues with the same
+    ones.
     """
 
     path: Path
     key: str
     extra: "Mapping[str, Tensor]" = field(default_factory=dict)
 
+    @functools.cached_property
+    def parts(self) -> PartFolder:
+        """The folder of the large tensors."""
+        return PartFolder(parts_path(self.path))
+
     def save(self, step: "Step") -> None:
-        """Write a step. Raises OSError where it cannot be written."""
-        tensors = {"z": step.z}
-        tensors |= {f"state.{name}": value for name, value in step.state.items()}
+        """Write a step, unless its latent cannot be used. Raises OSError where it cannot be written."""
+        if not is_usable(step.z):
+            return  # the edit is about to fail
+        tensors = {f"state.{name}": value for name, value in step.state.items()}
         tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
+        large = {n: value for n, value in tensors.items() if value.numel() >= MIN_NUMBERS}
+        parts = {name: self.parts.add(value) for name, value in large.items()}
+        small = {n: value for n, value in tensors.items() if n not in parts}
         metadata = {
+            "parts": json.dumps(parts, sort_keys=True),
             "key": self.key,
             "stage": step.stage,
             "index": str(step.index),
             "count": str(step.count),
             "progress_version": PROGRESS_VERSION,
         }
-        save_tensors(self.path, tensors, metadata)
+        save_tensors(self.path, {"z": step.z} | small, metadata)
+        self.parts.remove_except(parts.values())
 
     def load(self) -> "tuple[Step, dict[str, Tensor]] | None":
         """Return the saved step and the extra tensors; None where nothing was saved.
@@ -62,6 +81,8 @@ class SavedProgress:
                 f"{self.path} was saved by another task, or with other settings",
                 "delete it, or run without --resume",
             )
+        for name, part in json.loads(metadata.get("parts", "{}")).items():
+            tensors[name] = self.parts.load(part)
         return _read_step(self.path, tensors, metadata), _select("extra.", tensors)
 
     def _check_version(self, metadata: "Mapping[str, str]") -> None:
@@ -102,8 +123,49 @@ class SavedProgress:
             return {}
 
     def remove(self) -> None:
-        """Remove the file, if there is one."""
+        """Remove what was saved, if there is anything."""
         self.path.unlink(missing_ok=True)
+        self.parts.remove_except(())
+
+
+class BackgroundSaver:
+    """Saves steps in a thread, one at a time, while the edit continues.
+
+    The tensors of a step never change after the method has yielded it, so the thread reads them without a copy.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "save")
+        self._running: Future[None] | None = None
+
+    def start(self, progress: SavedProgress, step: "Step") -> None:
+        """Begin to save a step, unless the save before still runs. Raises OSError where that one failed."""
+        if self._running is None or self._running.done():
+            self.wait()
+            self._running = self._pool.submit(progress.save, step)
+
+    def wait(self) -> None:
+        """Wait for the running save. Raises OSError where it failed."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Wait for the running save, and end the thread. Raises OSError where the save failed."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+
+@contextlib.contextmanager
+def tolerate_full_disk(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a notice: the edit continues, and its result may still fit on the disk."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        warn_user(f"{path} cannot be saved ({reason}): if the run stops, its progress is lost")
 
 
 def saved_progress(task: EditTask) -> SavedProgress:

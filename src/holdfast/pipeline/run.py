@@ -38,7 +38,13 @@ from .locks import lock_output
 from .manifest_content import make_manifest
 from .output_paths import adapters_path, all_paths, first_frame_path, mask_picture_path
 from .planning import Plan, make_plan
-from .progress import AdapterFile, SavedProgress, saved_progress
+from .progress import (
+    AdapterFile,
+    BackgroundSaver,
+    SavedProgress,
+    saved_progress,
+    tolerate_full_disk,
+)
 from .result import Result
 from .task import EditTask
 from .validation import ValidatedTask, keyframes_by_index, validate
@@ -149,6 +155,7 @@ class EditSession:
     latent: Tensor | None = None
     keyframes: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     judges_result: bool = False
+    saver: BackgroundSaver = dataclasses.field(default_factory=BackgroundSaver)
 
     def frames(self) -> Iterator[Tensor]:
         """Read the part's frames as the model takes them, 3 H W in [0, 1]."""
@@ -171,9 +178,24 @@ class EditSession:
 
     def save_step(self, step: Step | None) -> None:
         """Save a step, where there is one and the task has an output."""
+        if self.progress:
+            with tolerate_full_disk(self.progress.path):
+                self.saver.wait()
         if self.progress and step:
             with tolerate_full_disk(self.progress.path):
                 self.progress.save(step)
+
+    def start_saving(self, step: Step) -> None:
+        """Save a step in the background, where the task has an output."""
+        if self.progress:
+            with tolerate_full_disk(self.progress.path):
+                self.saver.start(self.progress, step)
+
+    def end_saving(self) -> None:
+        """Wait for the save in the background, and end its thread."""
+        if self.progress:
+            with tolerate_full_disk(self.progress.path):
+                self.saver.close()
 
     def use_auto_mask(self, clip_format: ClipFormat, cells: Tensor) -> loop.MaskFrames:
         """Use a mask of these latent cells for this edit, and return its frames."""
@@ -201,16 +223,6 @@ class EditSession:
             text += f": {path}"
         warn_user(f"{text} ({painted.evaluations} evaluations)")
         self.save_with_progress({"first": painted.frame})
-
-
-@contextlib.contextmanager
-def tolerate_full_disk(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a notice: the edit continues, and its result may still fit on the disk."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        warn_user(f"{path} cannot be saved ({reason}): if the run stops, its progress is lost")
 
 
 def open_session(
@@ -345,13 +357,15 @@ def _run_and_save(
                     with tolerate_full_disk(adapter_file.path):
                         adapter_file.save(all_adapters)
                 if time.monotonic() - last_save > SAVE_SECONDS:
-                    session.save_step(step)
+                    session.start_saving(step)
                     last_save = time.monotonic()
             yield event
             timer.restart()
     except (KeyboardInterrupt, GeneratorExit):
         session.save_step(step)
         raise
+    finally:
+        session.end_saving()
     raise AssertionError("the loop ended without EditFinished")
 
 

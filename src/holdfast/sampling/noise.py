@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
+
+from .noise_ahead import NoiseAhead, NoiseKey
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +22,33 @@ def keyed_noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
     Each latent frame is drawn on the CPU from (seed, step, repeat, index of the frame in the clip): the same seed gives
     the same noise whatever the window, batch order, resume point or device. No other function draws noise.
     """
+    is_pinned = like.device.type == "cuda"
+    key = NoiseKey(tuple(like.shape), seed, step, repeat, is_pinned)
+    return _ahead.take(key).to(like, non_blocking=is_pinned)
+
+
+def _draw_noise(key: NoiseKey) -> Tensor:
+    """Return the noise of a key, float32 on the CPU."""
     import torch
 
-    b, c, f, h, w = like.shape
+    b, c, f, h, w = key.shape
     frames = []
     for frame in range(f):
-        generator = _keyed_generator(f"{seed}/{step}/{repeat}/{frame}")
+        generator = _keyed_generator(f"{key.seed}/{key.step}/{key.repeat}/{frame}")
         frames.append(torch.randn(b, c, 1, h, w, generator=generator))
-    return torch.cat(frames, dim=2).to(like)
+    noise = torch.cat(frames, dim=2)
+    return noise.pin_memory() if key.is_pinned else noise
+
+
+_ahead = NoiseAhead(_draw_noise)
+
+
+def draw_ahead(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Draw the noise of each next step while a step runs, inside the block.
+
+    On a CPU this has no effect: the thread would take its time from the network.
+    """
+    return contextlib.nullcontext() if device.type == "cpu" else _ahead.run()
 
 
 def keyed_integer(seed: int, step: int, low: int, high: int) -> int:

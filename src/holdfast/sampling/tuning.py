@@ -7,6 +7,8 @@ shifted at the clean end.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _SHIFTS = (2 * math.log(32 / 64), 0.0)  # of the schedule: at the noisy end, at the clean end
 _DATA_STD = 0.5
 _EDM_SIGMAS = (700.0, 0.002)  # the ends of s
+MIN_CHECKPOINTED = 10**8  # parameters of a network whose activations may not fit into memory
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW remembers of each parameter
 
 
@@ -80,7 +83,6 @@ def tune_adapters(
     """
     import torch
 
-    clean, conditioning = clip
     parameters, steps = adapters.parameters(), options.steps
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=1e-2)
     if done:
@@ -88,17 +90,74 @@ def tune_adapters(
     if 0 < done < steps:
         _restore_moments(optimizer, parameters, state)
     for i in range(done, steps):
-        sigma = sigma_at(keyed_integer(options.seed, i, 0, 2**24) / 2**24)
-        eps = keyed_noise(clean, options.seed, i, repeat=1)
-        with torch.enable_grad():
-            loss = v_loss(field, clean, eps, sigma, conditioning)
-            gradients = torch.autograd.grad(loss, parameters)
+        gradients = _compute_gradients(field, adapters, clip, options.seed, i)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
         optimizer.zero_grad()
         moments = _copy_moments(optimizer, parameters) if i + 1 < steps else {}
         yield i + 1, adapters.tensors() | moments
+
+
+def _compute_gradients(
+    field: VelocityField, adapters: Adapters, clip: tuple[Tensor, Any], seed: int, i: int
+) -> tuple[Tensor, ...]:
+    """Return the gradients of iteration i's loss in the adapters' weights."""
+    import torch
+
+    clean, conditioning = clip
+    sigma = sigma_at(keyed_integer(seed, i, 0, 2**24) / 2**24)
+    eps = keyed_noise(clean, seed, i, repeat=1)
+    with torch.enable_grad(), checkpoint_gradients(adapters.network):
+        loss = v_loss(field, clean, eps, sigma, conditioning)
+        adapters.enable(True)  # the backward pass computes checkpointed blocks again
+        try:
+            return torch.autograd.grad(loss, adapters.parameters())
+        finally:
+            adapters.enable(False)
+
+
+@contextlib.contextmanager
+def checkpoint_gradients(network: Any) -> Iterator[None]:
+    """Compute the blocks of a large diffusers network again in the backward pass, inside the block.
+
+    Their activations are not kept then: less memory, for one more forward pass. A small network fits as it is.
+    """
+    from diffusers import ModelMixin  # pyright: ignore[reportPrivateImportUsage]  # exported on use
+
+    if (
+        not isinstance(network, ModelMixin)
+        or network.is_gradient_checkpointing
+        or network.num_parameters() < MIN_CHECKPOINTED
+    ):
+        yield
+        return
+    network.enable_gradient_checkpointing()
+    try:
+        with _checkpoint_temporal_blocks(network):
+            yield
+    finally:
+        network.disable_gradient_checkpointing()
+
+
+@contextlib.contextmanager
+def _checkpoint_temporal_blocks(network: Any) -> Iterator[None]:
+    """Checkpoint the blocks that diffusers' own switch leaves out: those over time, which have the adapters."""
+    from diffusers.models.attention import TemporalBasicTransformerBlock
+    from torch.utils.checkpoint import checkpoint
+
+    blocks = [m for m in network.modules() if isinstance(m, TemporalBasicTransformerBlock)]
+    # A hook of another library may stand in a module's own attributes.
+    before = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
 
 
 def _copy_moments(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> dict[str, Tensor]:

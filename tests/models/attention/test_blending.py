@@ -24,7 +24,7 @@ def test_the_difference_is_that_of_the_whole_maps_however_they_are_cut(monkeypat
     q, k, q0, k0, _ = tensors(0, 2.0)
     naive = (maps(q, k) - maps(q0, k0)).abs().mean(1).sum(-1) / 2
     assert torch.allclose(blending.attention_distance(q, k, q0, k0), naive, atol=1e-6)
-    monkeypatch.setattr(blending, "rows_per_block", lambda count, row: 5)
+    monkeypatch.setattr(blending, "rows_per_block", lambda count, row, device=None: 5)
     assert torch.allclose(blending.attention_distance(q, k, q0, k0), naive, atol=1e-6)
     assert torch.equal(blending.attention_distance(q, k, q, k), torch.zeros(B, N))
     assert naive.min() > 0

@@ -6,8 +6,9 @@ import contextlib
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from holdfast.models.attention import maps
+from holdfast.models.attention import blending, maps
 from holdfast.models.attention.hooks import Layer, LayerHooks, NetworkCall
 from holdfast.models.base import Conditioning
 from holdfast.sampling.field import EditInputs
@@ -20,7 +21,7 @@ def test_share_is_the_softmax_probability_of_some_columns(batch, monkeypatch):
     columns = torch.tensor([2, 7])
     whole = (q @ k.mT / 8**0.5).softmax(-1)[..., columns].mean((1, 3))
     assert torch.allclose(maps.mean_attention(q, k, columns), whole, atol=1e-6)
-    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, most=0: 7)
+    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, device=None: 7)
     assert torch.allclose(maps.mean_attention(q, k, columns), whole, atol=1e-6)
 
 
@@ -120,3 +121,33 @@ def test_a_loud_layer_does_not_drown_the_others(monkeypatch):
     cells = find_auto_mask(Looking(), EditInputs(z, words, words))
     assert cells[:, :3].all()
     assert not cells[:, 5:].any()
+
+
+class CastCounter(TorchDispatchMode):
+    """Counts the casts of tensors with so many tokens."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens, self.casts = tokens, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == "_to_copy":
+            self.casts += args[0].shape[-2] == self.tokens
+        return func(*args, **(kwargs or {}))
+
+
+def test_keys_are_cast_once_and_not_for_each_block_of_queries(monkeypatch):
+    q, k = (torch.randn(1, 2, n, 8).bfloat16() for n in (40, 30))
+    for module in (maps, blending):
+        monkeypatch.setattr(module, "rows_per_block", lambda count, row, device: 5)
+    with CastCounter(30) as counter:
+        maps.mean_attention(q, k, torch.tensor([1]))
+    assert counter.casts == 1
+    with CastCounter(30) as counter:
+        blending.attention_distance(q, k, q, k)
+    assert counter.casts == 2  # the edited keys and the source's
+
+
+def test_blocks_are_larger_on_a_gpu():
+    sizes = [maps.rows_per_block(10**9, 1000, torch.device(name)) for name in ("cpu", "cuda")]
+    assert sizes == [2**22 // 1000, 2**26 // 1000]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdfast.models.attention import maps
-from holdfast.models.attention.refinement import LogitRefinement, refine_attention
+from holdfast.models.attention.refinement import LogitRefinement, MaskRows, refine_attention
 
 
 def naive_logits(a, inside, target, how):
@@ -37,6 +37,10 @@ def naive(q, k, v, inside, target, how):
     return naive_logits(a, inside, target, how).softmax(-1) @ v
 
 
+def refine(q, k, v, inside, target, how):
+    return refine_attention(q, k, v, MaskRows.split(inside), target, how)
+
+
 def setup(tokens=60, text=20, dim=16, dtype=torch.float32):
     generator = torch.Generator().manual_seed(3)
     q, k, v = (
@@ -64,7 +68,7 @@ def test_the_closed_form_is_the_naive_one(mask, betas):
         [[4], [3, 9]], [20, 12], [None, torch.arange(20) >= 12], ["head", "mean"]
     ):
         how = LogitRefinement(*betas, length, kept, statistics)
-        ours = refine_attention(q, k, v, MASKS[mask], torch.tensor(target), how)
+        ours = refine(q, k, v, MASKS[mask], torch.tensor(target), how)
         assert torch.allclose(
             ours, naive(q, k, v, MASKS[mask], torch.tensor(target), how), atol=1e-5
         ), (target, length, statistics)
@@ -73,9 +77,9 @@ def test_the_closed_form_is_the_naive_one(mask, betas):
 def test_it_is_the_same_in_blocks(monkeypatch):
     q, k, v = setup()
     how, target = LogitRefinement(0.3, 0.3, 20), torch.tensor([4])
-    whole = refine_attention(q, k, v, MASKS["some"], target, how)
-    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, most=0: min(count, 7) or 1)
-    assert torch.allclose(refine_attention(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
+    whole = refine(q, k, v, MASKS["some"], target, how)
+    monkeypatch.setattr(maps, "rows_per_block", lambda count, row, device=None: min(count, 7) or 1)
+    assert torch.allclose(refine(q, k, v, MASKS["some"], target, how), whole, atol=1e-6)
 
 
 def test_bfloat16_is_as_near_as_bfloat16_attention_is():
@@ -85,7 +89,7 @@ def test_bfloat16_is_as_near_as_bfloat16_attention_is():
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v).float() - naive(
         q.float(), k.float(), v.float(), MASKS["none"], target, LogitRefinement(0, 0, 20)
     )
-    ours = refine_attention(q, k, v, MASKS["some"], target, how).float() - exact
+    ours = refine(q, k, v, MASKS["some"], target, how).float() - exact
     assert ours.abs().max() < 3 * plain.abs().max() + 0.02
 
 
@@ -102,7 +106,7 @@ def test_keys_that_are_no_text_do_not_count():
     high, low = first.amax(2, keepdim=True), first.amin(2, keepdim=True)
     moved = torch.where(inside, first + 0.3 * (high - first), first - 0.3 * (first - low))
     expected = torch.where(column, moved, first).softmax(-1) @ v
-    ours = refine_attention(q, k, v, MASKS["some"], torch.tensor([7]), how)
+    ours = refine(q, k, v, MASKS["some"], torch.tensor([7]), how)
     assert torch.allclose(ours, expected, atol=1e-5)
 
 

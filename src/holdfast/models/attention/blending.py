@@ -28,11 +28,15 @@ def attention_distance(q: Tensor, k: Tensor, q0: Tensor, k0: Tensor) -> Tensor:
     It is the total variation, half the sum over keys of |A - A0|, averaged over heads after the difference.
     """
     scale = q.shape[-1] ** -0.5
-    size = rows_per_block(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2])
+    size = rows_per_block(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2], q.device)
+    keys, keys0 = (
+        k.float().mT,
+        k0.float().mT,
+    )  # once: a cast in each block would read all keys again
     parts = []
     for rows, rows0 in zip(q.split(size, 2), q0.split(size, 2), strict=True):
-        edited = (rows.float() @ k.float().mT * scale).softmax(-1)
-        source = (rows0.float() @ k0.float().mT * scale).softmax(-1)
+        edited = (rows.float() @ keys * scale).softmax(-1)
+        source = (rows0.float() @ keys0 * scale).softmax(-1)
         parts.append((edited - source).abs().sum(-1).mean(1) / 2)
     return torch.cat(parts, 1)
 

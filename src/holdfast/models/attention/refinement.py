@@ -46,23 +46,41 @@ class LogitRefinement:
     key_begin: int = 0  # the first of those keys
 
 
+@dataclass(frozen=True)
+class MaskRows:
+    """The positions of the rows inside and outside the mask.
+
+    A mask's rows do not change from layer to layer and step to step. Finding them makes a GPU wait, so a caller keeps
+    them.
+    """
+
+    inside: Tensor
+    outside: Tensor
+
+    @staticmethod
+    def split(inside: Tensor) -> MaskRows:
+        """Return the positions by N booleans, on their device."""
+        found = inside.cpu()
+        positions = found.nonzero().flatten(), (~found).nonzero().flatten()
+        return MaskRows(*(rows.to(inside.device) for rows in positions))
+
+
 def refine_attention(
-    q: Tensor, k: Tensor, v: Tensor, inside: Tensor, target: Tensor, refinement: LogitRefinement
+    q: Tensor, k: Tensor, v: Tensor, rows: MaskRows, target: Tensor, refinement: LogitRefinement
 ) -> Tensor:
     """Return attention with refined logits, `b h N d`.
 
-    q: b h N d; k, v: b h L d; inside: N boolean, the rows in the mask; target: positions of the columns J.
+    q: b h N d; k, v: b h L d; target: positions of the columns J.
     """
-    rows_inside, rows_outside = inside.nonzero().flatten(), (~inside).nonzero().flatten()
-    rows, columns = _find_extremes(q, k, rows_inside, rows_outside, target, refinement)
+    extremes, columns = _find_extremes(q, k, rows, target, refinement)
     keys_inside, keys_outside = _refine_keys(k, target, columns, refinement)
     b1, b2 = refinement.beta_text, refinement.beta_video
-    target_term = (1 - b2) * b1 * rows.high - b1 * rows.low  # r_i
-    exempt_term = -b1 * rows.low
-    zero = torch.zeros(len(q), 1, len(rows_outside), 1, device=q.device)
+    target_term = (1 - b2) * b1 * extremes.high - b1 * extremes.low  # r_i
+    exempt_term = -b1 * extremes.low
+    zero = torch.zeros(len(q), 1, len(rows.outside), 1, device=q.device)
     output = torch.empty_like(q)
-    _attend(output, q, v, rows_inside, keys_inside, (target_term, exempt_term))
-    _attend(output, q, v, rows_outside, keys_outside, (zero, zero))
+    _attend(output, q, v, rows.inside, keys_inside, (target_term, exempt_term))
+    _attend(output, q, v, rows.outside, keys_outside, (zero, zero))
     return output
 
 
@@ -75,21 +93,17 @@ class Extremes:
 
 
 def _find_extremes(
-    q: Tensor,
-    k: Tensor,
-    rows_inside: Tensor,
-    rows_outside: Tensor,
-    target: Tensor,
-    refinement: LogitRefinement,
+    q: Tensor, k: Tensor, rows: MaskRows, target: Tensor, refinement: LogitRefinement
 ) -> tuple[Extremes, Extremes]:
     """Return the extremes of each inside row over text, b h n 1, and of each column J over all rows after TTM, b h J.
 
     They are computed in blocks of rows.
     """
     heads, dim, length = q.shape[1], q.shape[3], k.shape[2]
+    k = k.float()
     row_low, row_high = [], []  # a block at a time
     column_low, column_high = [], []
-    for block in _split_rows(rows_inside, heads * (length + dim)):
+    for block in _split_rows(rows.inside, heads * (length + dim)):
         logits = _logits(q, k, block, refinement)
         text = logits[..., refinement.key_begin : refinement.key_end]
         low, high = text.aminmax(dim=-1, keepdim=True)
@@ -99,25 +113,28 @@ def _find_extremes(
         refined = (1 - b1) * logits[..., target] + b1 * high  # TTM
         column_low.append(refined.amin(dim=2))
         column_high.append(refined.amax(dim=2))
-    for block in _split_rows(rows_outside, heads * (len(target) + dim)):
+    for block in _split_rows(rows.outside, heads * (len(target) + dim)):
         logits = _logits(q, k[:, :, target], block, refinement)
         column_low.append(logits.amin(dim=2))
         column_high.append(logits.amax(dim=2))
     empty = q.new_zeros(q.shape[0], 1, 0, 1, dtype=torch.float32)
-    rows = Extremes(torch.cat(row_low or [empty], 2), torch.cat(row_high or [empty], 2))
+    of_rows = Extremes(torch.cat(row_low or [empty], 2), torch.cat(row_high or [empty], 2))
     columns = Extremes(torch.stack(column_low).amin(0), torch.stack(column_high).amax(0))
-    return rows, columns
+    return of_rows, columns
 
 
 def _split_rows(rows: Tensor, numbers_per_row: int) -> tuple[Tensor, ...]:
-    parts = rows.split(rows_per_block(len(rows), numbers_per_row))
+    parts = rows.split(rows_per_block(len(rows), numbers_per_row, rows.device))
     return tuple(part for part in parts if len(part))
 
 
 def _logits(q: Tensor, k: Tensor, rows: Tensor, refinement: LogitRefinement) -> Tensor:
-    """Return the logits of some rows before softmax in float32, b h n L; h is 1 for statistics of the mean."""
+    """Return the logits of some rows before softmax in float32, b h n L; h is 1 for statistics of the mean.
+
+    k: in float32.
+    """
     scaled = q[:, :, rows].float() * q.shape[-1] ** -0.5
-    logits = scaled @ k.float().mT
+    logits = scaled @ k.mT
     return logits.mean(1, keepdim=True) if refinement.statistics == "mean" else logits
 
 
@@ -181,7 +198,7 @@ def _extend_keys(keys: RefinedKeys, root: float, dtype: torch.dtype) -> Tensor:
     b, h, length, _ = keys.k.shape
     extra = torch.zeros(b, h, length, EXTRA_DIMENSIONS, device=keys.k.device)
     extra[:, :, keys.target, 0:2] = 1
-    extra[:, :, keys.exempt, 2:4] = 1
+    extra[..., 2:4] = keys.exempt[:, None]
     column = _split_halves(root * keys.target_term.expand(b, h, -1), dtype)
     extra[:, :, keys.target, 4:6] = torch.stack(column, -1)
     scaled = keys.k.float() * keys.slope[:, None]

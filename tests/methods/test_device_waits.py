@@ -1,0 +1,43 @@
+"""No step after the first waits for a device: nothing reads a number or finds positions of a tensor."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests import tiny
+from tests.methods.test_contract import Case
+
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
+INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}
+
+
+class RefuseWaits(TorchDispatchMode):
+    """Raise where an operation would wait for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in INDEXING else ()
+        masks = [i for i in indices if i is not None and i.dtype == torch.bool]
+        waits = name in WAITS or bool(masks)
+        assert not waits, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_guard_can_fail():
+    x = torch.arange(3.0)
+    for wait in (lambda: x.sum().item(), lambda: bool(x.any()), lambda: x[x > 1], x.nonzero):
+        with pytest.raises(AssertionError, match="waits"), RefuseWaits():
+            wait()
+    with RefuseWaits():
+        assert len(x[torch.tensor([1, 2])] + 1) == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": "kept", "text_range": "prompt"}])
+@pytest.mark.parametrize("name", ["flowanchor", "flowedit", "wanedit", "flowalign"])
+def test_a_step_does_not_wait(name, settings):
+    case = Case(name, tiny.ADAPTERS["wan"]())
+    settings = settings if name == "flowanchor" else {}
+    steps = case.steps(case.config(**settings), mask=case.part())
+    next(steps)  # it may find what the later ones keep
+    with torch.no_grad(), RefuseWaits():
+        assert len(list(steps)) >= 2
