@@ -1164,6 +1164,20 @@ MUTATIONS = [
         ('settings["schedule"]["is"] = self.native_schedule', "pass"),
     ),
     *of(
+        "pipeline/quality.py",
+        "tests/pipeline/test_quality.py",
+        ('if sources["steps"] == "given"', "if False"),
+        ("rate * config.steps / steps", "rate"),
+        ("math.floor(0.5 / strength) + 1", "1"),
+        ("max(config.steps, default)", "config.steps"),
+        ("DRAFT_SHARE = 0.4", "DRAFT_SHARE = 0.5"),
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/pipeline/test_quality.py",
+        ('if self.quality == "normal"', "if False"),
+    ),
+    *of(
         "media/hevc.py",
         "tests/media/test_splicing.py",
         ("2 if unit_type(unit) in REFRESHING else 1", "1"),
