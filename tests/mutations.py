@@ -1134,7 +1134,7 @@ MUTATIONS = [
     *of(
         "pipeline/unused_options.py",
         "tests/pipeline/test_unused_options.py",
-        ('if setting_sources[name] == "given":', "if True:"),
+        ('if setting_sources.get(name) == "given":', "if True:"),
         ("and not image_model", ""),
     ),
     *of(
@@ -1162,6 +1162,17 @@ MUTATIONS = [
         "pipeline/planning.py",
         EDITING,
         ('settings["schedule"]["is"] = self.native_schedule', "pass"),
+    ),
+    *of(
+        "sampling/guidance_schedule.py",
+        "tests/sampling/test_guidance_schedule.py",
+        ("self.low <= sigma <= self.high", "self.low <= sigma"),
+        ("positive - self.differences", "positive + self.differences"),
+        ("if sigma == self._sigma else 0", "if sigma == self._sigma else self._calls"),
+        (" - self.first_step) % self.every == 0", " - self.first_step) % self.every != 0"),
+        ("{} if resume is None else resume.state", "{}"),
+        ("or self._key(branch) not in", "or self._key(branch) in"),
+        ("else (0.0, interval)", "else (interval, 1.0)"),
     ),
     *of(
         "pipeline/quality.py",

@@ -20,14 +20,13 @@ from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.masking import apply_mask, contrast_map
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The paper's values. A description says where the paper states none, and docs/flowanchor.md what was measured."""
 
     steps: Steps = Field(default=25, description="T: number of steps of the noise schedule")
@@ -115,7 +114,7 @@ def edit(
         warn_user("without a mask the target's attention is not refined; give one, or --mask auto")
     elif not inputs.mask.any():
         return  # nothing is to be edited
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     gain = (
@@ -141,7 +140,7 @@ def edit(
         change = modulate_magnitude(difference, gain, config.contrast)
         change = inputs.apply_mask(change) if config.mask_velocity else change
         z = z + (sigma_next - sigma) * change
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())
 
 
 def choose_region(inputs: EditInputs, config: Config) -> Tensor | None:

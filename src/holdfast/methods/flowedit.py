@@ -15,13 +15,13 @@ from ..sampling.field import (
     Sampler,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities, guided_velocity
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
+from ..sampling.settings import region_field
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The paper's values for its rectified-flow model with guidance of both prompts."""
 
     steps: Steps = Field(default=50, description="T: number of steps of the noise schedule")
@@ -55,7 +55,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     field, sigmas, first = sampler.field, sampler.sigmas, sampler.first_step
     x = inputs.latent
     target_only = max(first, config.steps - config.n_min)  # the first step of plain sampling
@@ -75,7 +75,7 @@ def edit(
             )
             z = z + (sigma_next - sigma) * v_target
             z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())
 
 
 def mean_difference(

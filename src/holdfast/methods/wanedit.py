@@ -14,13 +14,13 @@ from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
+from ..sampling.settings import region_field
 from ..sampling.solvers import UniPC
 from .base import MethodInfo
 
@@ -28,7 +28,7 @@ METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The authors' values on Wan2.1."""
 
     strength: Share = Field(
@@ -57,7 +57,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     z, state = initial_state(resume, x)
@@ -75,4 +75,4 @@ def edit(
         )
         difference = inputs.apply_mask(v_target - v_source)
         z, solver = solver.step(z, difference, sigma, sigma_next, last=i == config.steps - 1)
-        yield Step("edit", i + 1, config.steps, z, solver.to_dict())
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict() | sampler.state())
