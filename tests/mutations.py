@@ -1164,6 +1164,18 @@ MUTATIONS = [
         ('settings["schedule"]["is"] = self.native_schedule', "pass"),
     ),
     *of(
+        "sampling/solvers.py",
+        "tests/sampling/test_solver_setting.py",
+        ('if name == "unipc" else Euler()', 'if name != "unipc" else Euler()'),
+        ("z + (sigma_next - sigma) * velocity, self", "z - (sigma_next - sigma) * velocity, self"),
+    ),
+    *of(
+        "methods/flowedit.py",
+        "tests/sampling/test_solver_setting.py",
+        ("is_last = i + 1 == target_only", "is_last = i + 1 == config.steps"),
+        ("solver.to_dict() | sampler.state()", "sampler.state()"),
+    ),
+    *of(
         "sampling/guidance_schedule.py",
         "tests/sampling/test_guidance_schedule.py",
         ("self.low <= sigma <= self.high", "self.low <= sigma"),

@@ -74,6 +74,7 @@ Guidance = float | tuple[float, float]
 Interval = Guidance | None
 # native: the one that the model's authors use
 ScheduleName = Literal["native", "wan", "euler", "ddim", "karras"]
+SolverName = Literal["euler", "unipc"]  # how the difference of velocities is integrated
 Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
 # Where the target is evaluated: where the mask allows a change, or everywhere.
 RegionSetting = Literal["mask", "off"]

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..base.schema import Count, Field, Guidance, RegionSetting, Share, Steps, settings_class
+from ..base.schema import (
+    Count,
+    Field,
+    Guidance,
+    RegionSetting,
+    Share,
+    SolverName,
+    Steps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Sampler,
@@ -22,6 +31,7 @@ from ..sampling.guidance import GuidedPoint, guided_velocities, guided_velocity
 from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
 from ..sampling.settings import region_field
+from ..sampling.solvers import restore_solver
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -42,6 +52,10 @@ class Config(GuidedConfig):
     n_min: Count = Field(
         default=0, description="n_min: the last steps, which sample with the target prompt alone"
     )
+    solver: SolverName = Field(
+        default="euler",
+        description="how the difference of velocities is integrated; the paper's is euler",
+    )
     n_avg: Steps = Field(default=1, description="n_avg: noises that are averaged per step")
     source_guidance: Guidance = Field(
         default=3.5, description="guidance scale of the source prompt"
@@ -61,12 +75,14 @@ def edit(
     target_only = max(first, config.steps - config.n_min)  # the first step of plain sampling
     eps = keyed_noise(x, inputs.seed, target_only)
     region = inputs.choose_region(config.region)
-    z, _ = initial_state(resume, x)
+    z, state = initial_state(resume, x)
+    solver = restore_solver(config.solver, state)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         if i < target_only:
             difference = mean_difference(sampler, inputs, config, z, i, region)
-            z = z + (sigma_next - sigma) * inputs.apply_mask(difference)
+            is_last = i + 1 == target_only
+            z, solver = solver.step(z, inputs.apply_mask(difference), sigma, sigma_next, is_last)
         else:
             if i == target_only:
                 z = add_noise(x, sigma, eps) + (z - x)
@@ -75,7 +91,7 @@ def edit(
             )
             z = z + (sigma_next - sigma) * v_target
             z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
-        yield Step("edit", i + 1, config.steps, z, sampler.state())
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict() | sampler.state())
 
 
 def mean_difference(

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..base.schema import Field, Guidance, RegionSetting, Share, Shift, Timesteps, settings_class
+from ..base.schema import (
+    Field,
+    Guidance,
+    RegionSetting,
+    Share,
+    Shift,
+    SolverName,
+    Timesteps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -21,7 +30,7 @@ from ..sampling.guidance import GuidedPoint, guided_velocities
 from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
 from ..sampling.settings import region_field
-from ..sampling.solvers import UniPC
+from ..sampling.solvers import restore_solver
 from .base import MethodInfo
 
 METHOD = MethodInfo()
@@ -42,6 +51,9 @@ class Config(GuidedConfig):
     target_guidance: Guidance = Field(
         default=12.0, description="guidance scale of the target prompt"
     )
+    solver: SolverName = Field(
+        default="unipc", description="how the difference of velocities is integrated"
+    )
     shift: Shift = Field(
         default=None,
         description="shift of the noise schedule; the authors' is 5; none: the backbone's own",
@@ -61,7 +73,8 @@ def edit(
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     z, state = initial_state(resume, x)
-    solver, region = UniPC.from_dict(state), inputs.choose_region(config.region)
+    solver = restore_solver(config.solver, state)
+    region = inputs.choose_region(config.region)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         sigma_mixed = field.snap_timestep(sigmas[i - 1]) if i else 1.0
