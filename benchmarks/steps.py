@@ -1,0 +1,248 @@
+"""Measure what fewer evaluations cost in quality: `python benchmarks/steps.py run --out FILE [--parts ...]`.
+
+Scenes of two actors, one of which is edited (colour, shape, material in turn) by `shapeworld-wan` with its exact mask;
+every method holds the latents outside the mask. Parts: steps (25, 15, 10 and 6 steps, with Euler and UniPC), guidance
+(intervals, and the negative branch at every n-th step), region (the same edits with every token evaluated). One line
+of JSON is appended per edit: whether it succeeded and its error against the true edited clip, both after pixels outside
+the mask are restored; evaluations; and how far the latent is from that of the edit it is compared with. A run that
+stops resumes where it was. `python benchmarks/steps.py tables --rows FILE` prints Markdown (steps_tables.py).
+
+Settings are chosen on tuning scenes (--start 500000), and reported on others (--start 0).
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import steps_tables
+import torch
+from torch import Tensor
+
+from holdfast.bench import provenance
+from holdfast.models import registry
+from holdfast.models.base import Backbone
+from holdfast.pipeline import in_memory
+from holdfast.pipeline.events import EditFinished
+from holdfast.pipeline.loop import LoopJob
+from holdfast.pipeline.task import EditTask
+from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, seeds_with_two_actors
+from holdfast.shapeworld.rendering import render
+from holdfast.shapeworld.scenes import SceneEdit, sample_edit
+from holdfast.shapeworld.truth import actor_mask, judge
+
+BACKBONE = "shapeworld-wan"
+KINDS = ("colour", "shape", "material")
+STEPS = (25, 15, 10, 6, 4)
+HELD = {"flowanchor": {"mask_velocity": True}}  # its mask holds no latents otherwise
+SOLVERS = {
+    "flowedit": ("euler", "unipc"),
+    "flowanchor": ("euler", "unipc"),
+    "wanedit": ("euler", "unipc"),
+}
+WITHOUT_CHOICE = ("flowalign", "dfvedit", "uniedit")
+GUIDED = ("flowanchor", "flowedit")
+GUIDANCE: tuple[dict[str, Any], ...] = (
+    {"guidance_interval": "0:0.9"},
+    {"guidance_interval": "0:0.8"},
+    {"guidance_interval": "0.3:1"},
+    {"guidance_interval": "0.5:1"},
+    {"negative_every": 2},
+    {"negative_every": 3},
+    {"negative_every": 5},
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of editing. reference: the settings of the edit that its latent is compared with; None: no comparison."""
+
+    part: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return describe(self.part, self.method, self.settings)
+
+
+def describe(part: str, method: str, settings: Mapping[str, Any]) -> str:
+    """Return a variant's name in the rows."""
+    return " ".join([part, method, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def list_variants(parts: Sequence[str]) -> list[Variant]:
+    """List the variants of the parts, the most important ones first."""
+    found = {
+        "steps": _solver_variants,
+        "others": _other_variants,
+        "guidance": _guidance_variants,
+        "region": _region_variants,
+    }
+    return [variant for part in parts for variant in found[part]()]
+
+
+def _solver_variants() -> Iterator[Variant]:
+    for method, solvers in SOLVERS.items():
+        for solver in solvers:
+            for steps in STEPS:
+                yield Variant("steps", method, {"solver": solver, "steps": steps})
+
+
+def _other_variants() -> Iterator[Variant]:
+    for method in WITHOUT_CHOICE:
+        for steps in STEPS:
+            yield Variant("steps", method, {"steps": steps})
+
+
+def _guidance_variants() -> Iterator[Variant]:
+    for method in GUIDED:
+        for steps in (25, 10):
+            full = {"steps": steps}
+            yield Variant("guidance", method, full)
+            for settings in GUIDANCE:
+                yield Variant("guidance", method, full | settings, full)
+
+
+def _region_variants() -> Iterator[Variant]:
+    for method in GUIDED:
+        for steps in (25, 10):
+            full = {"steps": steps, "region": "off"}
+            yield Variant("region", method, full)
+            yield Variant("region", method, {"steps": steps, "region": "mask"}, full)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene, its edit, and what all its variants share."""
+
+    seed: int
+    edit: SceneEdit
+    source: Tensor  # f 3 H W
+    mask: Tensor  # f 1 H W, 0 or 1
+
+
+def make_scene(seed: int) -> Scene:
+    edit = sample_edit(seed, KINDS[seed % len(KINDS)], "several")
+    frames = edit.source.frames
+    mask = actor_mask(edit, frames)[:, None]
+    return Scene(seed, edit, render([edit.source], frames)[0], mask)
+
+
+class Runner:
+    """Edits one scene after another. It keeps the latents that other variants of the scene are compared with."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+        self._latents: dict[tuple, Tensor] = {}
+        self._scene: Scene | None = None
+
+    def measure(self, scene: Scene, variant: Variant) -> dict[str, Any]:
+        """Return one row."""
+        if self._scene is not scene:
+            self._scene = scene
+            self._latents.clear()
+        begin = time.perf_counter()
+        job, finished = self._edit(scene, variant.method, variant.settings)
+        seconds = time.perf_counter() - begin
+        row = {"evaluations": finished.evaluations, "seconds": seconds}
+        row |= costs(finished) | self._score(scene, job, finished.z)
+        if variant.reference is not None:
+            row["difference"] = self._compare(scene, variant, finished.z)
+        return row
+
+    def _edit(
+        self, scene: Scene, method: str, settings: Mapping[str, Any]
+    ) -> tuple[LoopJob, EditFinished]:
+        task = EditTask(
+            input="",
+            output="",
+            source_prompt=scene.edit.source.caption(),
+            target_prompt=scene.edit.target.caption(),
+            method=method,
+            settings=HELD.get(method, {}) | dict(settings),
+            seed=scene.seed,
+            window=0,
+        )
+        mask = list(scene.mask[:, 0].bool().numpy())
+        job = in_memory.plan_job(task, self.backbone, scene.source, mask)
+        finished = in_memory.finish_loop(job, self.backbone)
+        self._latents[method, *settings.items()] = finished.z
+        return job, finished
+
+    @torch.no_grad()
+    def _score(self, scene: Scene, job: LoopJob, z: Tensor) -> dict[str, Any]:
+        """Return success and errors of the delivered clip, which is the source outside the mask."""
+        edited = torch.stack(list(job.plan.fit.to_clip(self.backbone.decode(z))))
+        delivered = scene.mask * edited + (1 - scene.mask) * scene.source
+        found = judge(scene.edit, delivered)
+        return {
+            "success": found["success"],
+            "delivered": found["psnr"],
+            "inside": found["psnr_inside"],
+            "source": found["psnr_source"],
+        }
+
+    def _compare(self, scene: Scene, variant: Variant, z: Tensor) -> float:
+        """Return |z - z_reference| / |z_reference - source|: the error as a share of what the edit changes."""
+        assert variant.reference is not None
+        key = (variant.method, *variant.reference.items())
+        if key not in self._latents:
+            self._edit(scene, variant.method, variant.reference)
+        other, clean = self._latents[key], self.backbone.encode(scene.source)
+        return ((z - other).norm() / (other - clean).norm()).item()
+
+
+def costs(finished: EditFinished) -> dict[str, float]:
+    """Return the evaluations in dense equivalents."""
+    return {}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what is not in the file yet, scene after scene."""
+    torch.set_num_threads(1)
+    out = Path(options.out)
+    done = {(row["variant"], row["seed"]) for row in steps_tables.read_rows(out)}
+    weights = registry.identify(BACKBONE)
+    origin = {"commit": provenance.commit(), "weights": weights and weights["identity"]}
+    runner = Runner(registry.load_backbone(BACKBONE))
+    variants = list_variants(options.parts)
+    end = time.perf_counter() + 60 * options.minutes
+    for seed in seeds_with_two_actors(options.start, options.count):
+        left = [v for v in variants if (v.name, seed) not in done]
+        scene = make_scene(seed) if left else None
+        for variant in left:
+            if time.perf_counter() > end:
+                return
+            assert scene is not None
+            row = {"variant": variant.name, "part": variant.part, "method": variant.method}
+            row |= {"settings": variant.settings, "seed": seed, "kind": scene.edit.kind}
+            with out.open("a") as file:
+                print(json.dumps(row | runner.measure(scene, variant) | origin), file=file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    measure = commands.add_parser("run", help="append rows to a file")
+    measure.add_argument("--out", required=True)
+    measure.add_argument("--parts", nargs="*", default=["steps", "guidance", "others", "region"])
+    measure.add_argument(
+        "--start", type=int, default=0, help=f"first seed; {FIRST_TUNING_SEED} to choose settings"
+    )
+    measure.add_argument("--count", type=int, default=40, help="scenes")
+    measure.add_argument("--minutes", type=float, default=1e6, help="stop after these")
+    measure.set_defaults(call=run)
+    tables = commands.add_parser("tables", help="print the tables of a file of rows")
+    tables.add_argument("--rows", nargs="+", required=True)
+    tables.set_defaults(call=lambda options: steps_tables.print_tables(options.rows))
+    options = parser.parse_args()
+    options.call(options)
+
+
+if __name__ == "__main__":
+    main()
