@@ -1,11 +1,12 @@
 """Measure what fewer evaluations cost in quality: `python benchmarks/steps.py run --out FILE [--parts ...]`.
 
 Scenes of two actors, one of which is edited (colour, shape, material in turn) by `shapeworld-wan` with its exact mask;
-every method holds the latents outside the mask. Parts: steps (25, 15, 10 and 6 steps, with Euler and UniPC), guidance
-(intervals, and the negative branch at every n-th step), region (the same edits with every token evaluated). One line
-of JSON is appended per edit: whether it succeeded and its error against the true edited clip, both after pixels outside
-the mask are restored; evaluations; and how far the latent is from that of the edit it is compared with. A run that
-stops resumes where it was. `python benchmarks/steps.py tables --rows FILE` prints Markdown (steps_tables.py).
+every method holds the latents outside the mask. Parts: steps (25, 15, 10 and 6 steps, with Euler and UniPC), own (those
+with the method's own solver), others (methods without that choice), guidance (intervals, and the negative branch at
+every n-th step), region (edits with every token evaluated). One line of JSON is appended per edit: whether it succeeded
+and its error against the true edited clip, both after pixels outside the mask are restored; evaluations; and how far
+the latent is from that of the edit it is compared with. A run that stops resumes where it was.
+`python benchmarks/steps.py tables --rows FILE` prints Markdown (steps_tables.py).
 
 Settings are chosen on tuning scenes (--start 500000), and reported on others (--start 0).
 """
@@ -15,6 +16,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,48 +38,47 @@ from holdfast.shapeworld.truth import actor_mask, judge
 
 BACKBONE = "shapeworld-wan"
 KINDS = ("colour", "shape", "material")
-STEPS = (25, 15, 10, 6, 4)
 HELD = {"flowanchor": {"mask_velocity": True}}  # its mask holds no latents otherwise
-SOLVERS = {
-    "flowedit": ("euler", "unipc"),
-    "flowanchor": ("euler", "unipc"),
-    "wanedit": ("euler", "unipc"),
+# of each method: its own solver and another one, and the steps that are measured with each
+SOLVERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "flowanchor": {"euler": (25, 15, 10, 6, 4), "unipc": (25, 10, 6)},
+    "flowedit": {"euler": (25, 15, 10, 6, 4), "unipc": (25, 10, 6)},
+    "wanedit": {"unipc": (25, 15, 10, 6, 4), "euler": (25, 10, 6)},
 }
-WITHOUT_CHOICE = ("flowalign", "dfvedit", "uniedit")
-GUIDED = ("flowanchor", "flowedit")
+OTHERS = ("flowalign", "dfvedit")
+COMPARED = (("flowanchor", 10), ("flowedit", 10))
 GUIDANCE: tuple[dict[str, Any], ...] = (
     {"guidance_interval": "0:0.9"},
-    {"guidance_interval": "0:0.8"},
     {"guidance_interval": "0.3:1"},
     {"guidance_interval": "0.5:1"},
     {"negative_every": 2},
     {"negative_every": 3},
-    {"negative_every": 5},
 )
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of editing. reference: the settings of the edit that its latent is compared with; None: no comparison."""
+    """One way of editing. compared_with: the settings of the edit that its latent is compared with; None: of no edit.
+
+    is_complete: this edit and not the other one evaluates everything, so that errors are shares of its change.
+    """
 
     part: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
-    reference: dict[str, Any] | None = None
+    compared_with: dict[str, Any] | None = None
+    is_complete: bool = False
 
     @property
     def name(self) -> str:
-        return describe(self.part, self.method, self.settings)
-
-
-def describe(part: str, method: str, settings: Mapping[str, Any]) -> str:
-    """Return a variant's name in the rows."""
-    return " ".join([part, method, *(f"{name}={value}" for name, value in settings.items())])
+        pairs = (f"{name}={value}" for name, value in self.settings.items())
+        return " ".join([self.part, self.method, *pairs])
 
 
 def list_variants(parts: Sequence[str]) -> list[Variant]:
-    """List the variants of the parts, the most important ones first."""
+    """List the variants of the parts."""
     found = {
+        "own": partial(_solver_variants, is_own=True),
         "steps": _solver_variants,
         "others": _other_variants,
         "guidance": _guidance_variants,
@@ -86,34 +87,31 @@ def list_variants(parts: Sequence[str]) -> list[Variant]:
     return [variant for part in parts for variant in found[part]()]
 
 
-def _solver_variants() -> Iterator[Variant]:
+def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
+    """Yield the steps of each method with each solver. is_own: with the solver of its paper alone."""
     for method, solvers in SOLVERS.items():
-        for solver in solvers:
-            for steps in STEPS:
+        for solver in list(solvers)[: 1 if is_own else None]:
+            for steps in solvers[solver]:
                 yield Variant("steps", method, {"solver": solver, "steps": steps})
 
 
 def _other_variants() -> Iterator[Variant]:
-    for method in WITHOUT_CHOICE:
-        for steps in STEPS:
+    for method in OTHERS:
+        for steps in (25, 10, 6):
             yield Variant("steps", method, {"steps": steps})
 
 
 def _guidance_variants() -> Iterator[Variant]:
-    for method in GUIDED:
-        for steps in (25, 10):
-            full = {"steps": steps}
-            yield Variant("guidance", method, full)
-            for settings in GUIDANCE:
-                yield Variant("guidance", method, full | settings, full)
+    for method, steps in COMPARED:
+        full = {"solver": "euler", "steps": steps}
+        for settings in GUIDANCE:
+            yield Variant("guidance", method, full | settings, full)
 
 
 def _region_variants() -> Iterator[Variant]:
-    for method in GUIDED:
-        for steps in (25, 10):
-            full = {"steps": steps, "region": "off"}
-            yield Variant("region", method, full)
-            yield Variant("region", method, {"steps": steps, "region": "mask"}, full)
+    for method, steps in COMPARED:
+        inside = {"solver": "euler", "steps": steps}
+        yield Variant("region", method, inside | {"region": "off"}, inside, is_complete=True)
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,9 @@ class Runner:
         begin = time.perf_counter()
         job, finished = self._edit(scene, variant.method, variant.settings)
         seconds = time.perf_counter() - begin
-        row = {"evaluations": finished.evaluations, "seconds": seconds}
-        row |= costs(finished) | self._score(scene, job, finished.z)
-        if variant.reference is not None:
+        row = {"evaluations": finished.evaluations, "dense": finished.dense_equivalents}
+        row |= {"seconds": seconds} | self._score(scene, job, finished.z)
+        if variant.compared_with is not None:
             row["difference"] = self._compare(scene, variant, finished.z)
         return row
 
@@ -188,18 +186,14 @@ class Runner:
         }
 
     def _compare(self, scene: Scene, variant: Variant, z: Tensor) -> float:
-        """Return |z - z_reference| / |z_reference - source|: the error as a share of what the edit changes."""
-        assert variant.reference is not None
-        key = (variant.method, *variant.reference.items())
+        """Return the distance of two latents, as a share of what the complete edit changes."""
+        assert variant.compared_with is not None
+        key = (variant.method, *variant.compared_with.items())
         if key not in self._latents:
-            self._edit(scene, variant.method, variant.reference)
+            self._edit(scene, variant.method, variant.compared_with)
         other, clean = self._latents[key], self.backbone.encode(scene.source)
-        return ((z - other).norm() / (other - clean).norm()).item()
-
-
-def costs(finished: EditFinished) -> dict[str, float]:
-    """Return the evaluations in dense equivalents."""
-    return {}
+        complete = z if variant.is_complete else other
+        return ((z - other).norm() / (complete - clean).norm()).item()
 
 
 def run(options: argparse.Namespace) -> None:
@@ -230,7 +224,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     measure = commands.add_parser("run", help="append rows to a file")
     measure.add_argument("--out", required=True)
-    measure.add_argument("--parts", nargs="*", default=["steps", "guidance", "others", "region"])
+    measure.add_argument("--parts", nargs="*", default=["steps", "guidance", "region", "others"])
     measure.add_argument(
         "--start", type=int, default=0, help=f"first seed; {FIRST_TUNING_SEED} to choose settings"
     )
