@@ -1,12 +1,14 @@
 """Measure what fewer evaluations cost in quality: `python benchmarks/steps.py run --out FILE [--parts ...]`.
 
 Scenes of two actors, one of which is edited (colour, shape, material in turn) by `shapeworld-wan` with its exact mask;
-every method holds the latents outside the mask. Parts: steps (25, 15, 10 and 6 steps, with Euler and UniPC), own (those
-with the method's own solver), others (methods without that choice), guidance (intervals, and the negative branch at
-every n-th step), region (edits with every token evaluated). One line of JSON is appended per edit: whether it succeeded
-and its error against the true edited clip, both after pixels outside the mask are restored; evaluations; and how far
-the latent is from that of the edit it is compared with. A run that stops resumes where it was.
-`python benchmarks/steps.py tables --rows FILE` prints Markdown (steps_tables.py).
+every method holds the latents outside the mask. Parts:
+steps: 25, 15, 10 and 6 steps, with Euler and UniPC. own: those with the method's own solver. others: methods without
+that choice. guidance: intervals, and the negative branch at every n-th step. region: edits with every token evaluated.
+caches: diffusers' step caches.
+One line of JSON is appended per edit: whether it succeeded and its error against the true edited clip, both after
+pixels outside the mask are restored; evaluations, also in those of the whole latent; and how far the latent is from
+that of the edit it is compared with. A run that stops resumes where it was. `python benchmarks/steps.py tables --rows
+FILE` prints Markdown (steps_tables.py).
 
 Settings are chosen on tuning scenes (--start 500000), and reported on others (--start 0).
 """
@@ -20,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import steps_caches
 import steps_tables
 import torch
 from torch import Tensor
@@ -54,6 +57,7 @@ GUIDANCE: tuple[dict[str, Any], ...] = (
     {"negative_every": 2},
     {"negative_every": 3},
 )
+CACHES = {"fbc": (0.3, 0.4), "mag": (0.06, 0.12, 0.24)}  # thresholds; diffusers' are .05, .06
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def list_variants(parts: Sequence[str]) -> list[Variant]:
         "others": _other_variants,
         "guidance": _guidance_variants,
         "region": _region_variants,
+        "caches": _cache_variants,
     }
     return [variant for part in parts for variant in found[part]()]
 
@@ -92,7 +97,9 @@ def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
     for method, solvers in SOLVERS.items():
         for solver in list(solvers)[: 1 if is_own else None]:
             for steps in solvers[solver]:
-                yield Variant("steps", method, {"solver": solver, "steps": steps})
+                full = {"solver": solver, "steps": 25}
+                other = None if steps == 25 else full
+                yield Variant("steps", method, {"solver": solver, "steps": steps}, other)
 
 
 def _other_variants() -> Iterator[Variant]:
@@ -112,6 +119,13 @@ def _region_variants() -> Iterator[Variant]:
     for method, steps in COMPARED:
         inside = {"solver": "euler", "steps": steps}
         yield Variant("region", method, inside | {"region": "off"}, inside, is_complete=True)
+
+
+def _cache_variants() -> Iterator[Variant]:
+    full = {"solver": "euler", "steps": 25}
+    for kind, thresholds in CACHES.items():
+        for threshold in thresholds:
+            yield Variant("caches", "flowanchor", full | {"cache": f"{kind} {threshold}"}, full)
 
 
 @dataclass(frozen=True)
@@ -145,9 +159,9 @@ class Runner:
             self._scene = scene
             self._latents.clear()
         begin = time.perf_counter()
-        job, finished = self._edit(scene, variant.method, variant.settings)
+        job, finished, dense = self._edit(scene, variant.method, variant.settings)
         seconds = time.perf_counter() - begin
-        row = {"evaluations": finished.evaluations, "dense": finished.dense_equivalents}
+        row = {"evaluations": finished.evaluations, "dense": dense}
         row |= {"seconds": seconds} | self._score(scene, job, finished.z)
         if variant.compared_with is not None:
             row["difference"] = self._compare(scene, variant, finished.z)
@@ -155,22 +169,29 @@ class Runner:
 
     def _edit(
         self, scene: Scene, method: str, settings: Mapping[str, Any]
-    ) -> tuple[LoopJob, EditFinished]:
+    ) -> tuple[LoopJob, EditFinished, float]:
+        """Return the job, its end, and what it cost in evaluations of the whole latent."""
+        own = dict(settings)
+        cached = own.pop("cache", None)
         task = EditTask(
             input="",
             output="",
             source_prompt=scene.edit.source.caption(),
             target_prompt=scene.edit.target.caption(),
             method=method,
-            settings=HELD.get(method, {}) | dict(settings),
+            settings=HELD.get(method, {}) | own,
             seed=scene.seed,
             window=0,
         )
         mask = list(scene.mask[:, 0].bool().numpy())
         job = in_memory.plan_job(task, self.backbone, scene.source, mask)
-        finished = in_memory.finish_loop(job, self.backbone)
+        if cached:
+            finished, dense = steps_caches.run_cached(job, self.backbone, cached)
+        else:
+            finished = in_memory.finish_loop(job, self.backbone)
+            dense = finished.dense_equivalents
         self._latents[method, *settings.items()] = finished.z
-        return job, finished
+        return job, finished, dense
 
     @torch.no_grad()
     def _score(self, scene: Scene, job: LoopJob, z: Tensor) -> dict[str, Any]:
