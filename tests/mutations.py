@@ -1221,7 +1221,7 @@ MUTATIONS = [
     *of(
         "pipeline/unused_options.py",
         "tests/pipeline/test_unused_options.py",
-        ('if setting_sources[name] == "given":', "if True:"),
+        ('if setting_sources.get(name) == "given":', "if True:"),
         ("and not image_model", ""),
     ),
     *of(
@@ -1249,6 +1249,43 @@ MUTATIONS = [
         "pipeline/planning.py",
         EDITING,
         ('settings["schedule"]["is"] = self.native_schedule', "pass"),
+    ),
+    *of(
+        "sampling/solvers.py",
+        "tests/sampling/test_solver_setting.py",
+        ('if name == "unipc" else Euler()', 'if name != "unipc" else Euler()'),
+        ("z + (sigma_next - sigma) * velocity, self", "z - (sigma_next - sigma) * velocity, self"),
+    ),
+    *of(
+        "methods/flowedit.py",
+        "tests/sampling/test_solver_setting.py",
+        ("is_last = i + 1 == target_only", "is_last = i + 1 == config.steps"),
+        ("solver.to_dict() | sampler.state()", "sampler.state()"),
+    ),
+    *of(
+        "sampling/guidance_schedule.py",
+        "tests/sampling/test_guidance_schedule.py",
+        ("self.low <= sigma <= self.high", "self.low <= sigma"),
+        ("positive - self.differences", "positive + self.differences"),
+        ("if sigma == self._sigma else 0", "if sigma == self._sigma else self._calls"),
+        (" - self.first_step) % self.every == 0", " - self.first_step) % self.every != 0"),
+        ("{} if resume is None else resume.state", "{}"),
+        ("or self._key(branch) not in", "or self._key(branch) in"),
+        ("else (0.0, interval)", "else (interval, 1.0)"),
+    ),
+    *of(
+        "pipeline/quality.py",
+        "tests/pipeline/test_quality.py",
+        ('if sources["steps"] == "given"', "if False"),
+        ("rate * config.steps / steps", "rate"),
+        ("math.floor(0.5 / strength) + 1", "1"),
+        ("max(config.steps, default)", "config.steps"),
+        ("DRAFT_SHARE = 0.4", "DRAFT_SHARE = 0.5"),
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/pipeline/test_quality.py",
+        ('if self.quality == "normal"', "if False"),
     ),
     *of(
         "media/hevc.py",

@@ -175,7 +175,7 @@ def test_a_registered_backbone_is_found_and_every_fitting_method_runs(plugged, m
         )
         chosen = {
             "value": 200,
-            "from": "the method's default",
+            "from": "the method's default, not measured on this backbone",
         }  # a descent's iterations are its own
         assert steps == (chosen if descends else {"value": 3, "from": "suits this backbone"})
     with pytest.raises(

@@ -40,6 +40,12 @@ def said(backbone, **fields) -> str:
             {"n_worst": "1", "averaging": "released"},
             "n_worst has no effect while averaging is released",
         ),
+        (
+            "flowedit",
+            {"negative_every": "2", "source_guidance": "1", "target_guidance": "1"},
+            "negative_every has no effect while guidance is 1",
+        ),
+        ("flowedit", {"negative_every": "2", "source_guidance": "1"}, ""),
         ("flowdirector", {"n_worst": "1"}, ""),
         ("flowdirector", {"averaging": "released"}, ""),  # n_worst is not the user's
         (

@@ -70,8 +70,11 @@ Number = float
 Shift = Annotated[float, Range(0.01, 1000)] | None
 # A number, or two: from the first frame to the last, evenly spaced ("1:3" as text).
 Guidance = float | tuple[float, float]
+# Two numbers, or the second one alone, from 0 on.
+Interval = Guidance | None
 # native: the one that the model's authors use
 ScheduleName = Literal["native", "wan", "euler", "ddim", "karras"]
+SolverName = Literal["euler", "unipc"]  # how the difference of velocities is integrated
 Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps rounded down
 # Where the target is evaluated: where the mask allows a change, or everywhere.
 RegionSetting = Literal["mask", "off"]

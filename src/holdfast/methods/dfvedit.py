@@ -23,20 +23,20 @@ from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
+from ..sampling.settings import region_field
 from .base import MethodInfo
 
 METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The authors' values."""
 
     strength: Share = Field(
@@ -61,7 +61,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x, region = inputs.latent, inputs.choose_region(config.region)
     z, _ = initial_state(resume, x)
@@ -77,4 +77,4 @@ def edit(
             GuidedPoint(x_sigma, inputs.source, "src", config.source_guidance),
         )
         z = z + (sigma_next - sigma) * inputs.apply_mask(v_target - v_source)
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())

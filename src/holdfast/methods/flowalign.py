@@ -14,20 +14,20 @@ from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
+from ..sampling.settings import region_field
 from .base import MethodInfo
 
 METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The authors' values for images, with three evaluations per step.
 
     The community's port to Wan uses 50 steps, strength 0.7, w 19.5 and zeta 0.001.
@@ -48,7 +48,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x, region = inputs.latent, inputs.choose_region(config.region)
     target = inputs.target.with_negative_of(inputs.source)  # guidance away from the source prompt
@@ -66,4 +66,4 @@ def edit(
         pull = (sigma * (v_p - v_q)) - (z - x)  # (q - sigma v_q) - (p - sigma v_p)
         change = (sigma_next - sigma) * (v_p - v_q) + config.zeta * pull
         z = z + inputs.apply_mask(change)
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())

@@ -15,19 +15,29 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from ..base.notices import warn_user
-from ..base.schema import Field, Guidance, Number, Range, Share, Steps, Timesteps, settings_class
+from ..base.schema import (
+    Field,
+    Guidance,
+    Number,
+    Range,
+    Share,
+    SolverName,
+    Steps,
+    Timesteps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.masking import apply_mask, contrast_map
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
+from ..sampling.solvers import restore_solver
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The paper's values. A description says where the paper states none, and docs/flowanchor.md what was measured."""
 
     steps: Steps = Field(default=25, description="T: number of steps of the noise schedule")
@@ -95,6 +105,10 @@ class Config(SamplingConfig):
         "source's own keys and values outside; it keeps the latents there. off: everywhere. auto: mask with "
         "mask_velocity, else off, as printed",
     )
+    solver: SolverName = Field(
+        default="euler",
+        description="how the difference of velocities is integrated; the paper's is euler",
+    )
     source_guidance: Guidance = Field(
         default=5.0,
         description="guidance scale of the source prompt; not stated in the paper: Wan-Edit's",
@@ -116,7 +130,7 @@ def edit(
         warn_user("without a mask the target's attention is not refined; give one, or --mask auto")
     elif not inputs.mask.any():
         return  # nothing is to be edited
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     gain = (
@@ -124,7 +138,8 @@ def edit(
     )  # gamma log F / log F0
     refine = prepare_refinement(field, inputs, config)
     region = choose_region(inputs, config)
-    z, _ = initial_state(resume, x)
+    z, state = initial_state(resume, x)
+    solver = restore_solver(config.solver, state)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         x_sigma = add_noise(x, sigma, keyed_noise(x, inputs.seed, i))
@@ -141,8 +156,8 @@ def edit(
             difference = apply_mask(region.to(difference), difference)
         change = modulate_magnitude(difference, gain, config.contrast)
         change = inputs.apply_mask(change) if config.mask_velocity else change
-        z = z + (sigma_next - sigma) * change
-        yield Step("edit", i + 1, config.steps, z)
+        z, solver = solver.step(z, change, sigma, sigma_next, last=i == config.steps - 1)
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict() | sampler.state())
 
 
 def choose_region(inputs: EditInputs, config: Config) -> Tensor | None:

@@ -29,14 +29,13 @@ from ..sampling.field import (
     Side,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.masking import apply_mask
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ Heat: TypeAlias = "dict[Layer, Tensor]"
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The values of the authors' script for Wan2.1 1.3B."""
 
     strength: Share = Field(
@@ -92,6 +91,7 @@ class Config(SamplingConfig):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.averaging == "published" and self.n_avg > 1 and not 0 < self.n_worst < self.n_avg:
             raise UserError(
                 f"n_worst is {self.n_worst}, and n_avg is {self.n_avg}",
@@ -102,7 +102,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     if config.timesteps == "whole":
         sigmas = [field.snap_timestep(sigma) for sigma in sigmas]
@@ -132,7 +132,7 @@ def edit(
         if has_words:
             change = apply_mask(fade_outwards(mask, config.decay), change)
         z = z + (sigma_next - sigma) * inputs.apply_mask(change)
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())
 
 
 def evaluate_with_attention(

@@ -9,19 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..base.schema import Count, Field, Guidance, RegionSetting, Share, Steps, settings_class
+from ..base.schema import (
+    Count,
+    Field,
+    Guidance,
+    RegionSetting,
+    Share,
+    SolverName,
+    Steps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Sampler,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities, guided_velocity
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
+from ..sampling.settings import region_field
+from ..sampling.solvers import restore_solver
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The paper's values for its rectified-flow model with guidance of both prompts."""
 
     steps: Steps = Field(default=50, description="T: number of steps of the noise schedule")
@@ -41,6 +51,10 @@ class Config(SamplingConfig):
     )
     n_min: Count = Field(
         default=0, description="n_min: the last steps, which sample with the target prompt alone"
+    )
+    solver: SolverName = Field(
+        default="euler",
+        description="how the difference of velocities is integrated; the paper's is euler",
     )
     n_avg: Steps = Field(default=1, description="n_avg: noises that are averaged per step")
     source_guidance: Guidance = Field(
@@ -55,18 +69,20 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     field, sigmas, first = sampler.field, sampler.sigmas, sampler.first_step
     x = inputs.latent
     target_only = max(first, config.steps - config.n_min)  # the first step of plain sampling
     eps = keyed_noise(x, inputs.seed, target_only)
     region = inputs.choose_region(config.region)
-    z, _ = initial_state(resume, x)
+    z, state = initial_state(resume, x)
+    solver = restore_solver(config.solver, state)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         if i < target_only:
             difference = mean_difference(sampler, inputs, config, z, i, region)
-            z = z + (sigma_next - sigma) * inputs.apply_mask(difference)
+            is_last = i + 1 == target_only
+            z, solver = solver.step(z, inputs.apply_mask(difference), sigma, sigma_next, is_last)
         else:
             if i == target_only:
                 z = add_noise(x, sigma, eps) + (z - x)
@@ -75,7 +91,7 @@ def edit(
             )
             z = z + (sigma_next - sigma) * v_target
             z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict() | sampler.state())
 
 
 def mean_difference(

@@ -13,20 +13,19 @@ from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import guided_velocity
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig
 from .base import MethodInfo
 
 METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     strength: Share = Field(
         default=0.7,
         description="t0: the share of the schedule that is sampled again; the paper: 0.3 to 0.6, on images",
@@ -43,7 +42,7 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     eps = keyed_noise(x, inputs.seed, 0)
@@ -55,4 +54,4 @@ def edit(
         )
         z = z + (sigma_next - sigma) * v_target
         z = inputs.blend_outside(z, add_noise(x, sigma_next, eps))
-        yield Step("edit", i + 1, config.steps, z)
+        yield Step("edit", i + 1, config.steps, z, sampler.state())

@@ -9,26 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..base.schema import Field, Guidance, RegionSetting, Share, Shift, Timesteps, settings_class
+from ..base.schema import (
+    Field,
+    Guidance,
+    RegionSetting,
+    Share,
+    Shift,
+    SolverName,
+    Timesteps,
+    settings_class,
+)
 from ..sampling.field import (
     EditInputs,
     Step,
     VelocityField,
-    begin,
     initial_state,
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint, guided_velocities
+from ..sampling.guidance_schedule import GuidedConfig, begin_guided
 from ..sampling.noise import add_noise, keyed_noise
-from ..sampling.settings import SamplingConfig, region_field
-from ..sampling.solvers import UniPC
+from ..sampling.settings import region_field
+from ..sampling.solvers import restore_solver
 from .base import MethodInfo
 
 METHOD = MethodInfo()
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(GuidedConfig):
     """The authors' values on Wan2.1."""
 
     strength: Share = Field(
@@ -41,6 +50,9 @@ class Config(SamplingConfig):
     )
     target_guidance: Guidance = Field(
         default=12.0, description="guidance scale of the target prompt"
+    )
+    solver: SolverName = Field(
+        default="unipc", description="how the difference of velocities is integrated"
     )
     shift: Shift = Field(
         default=None,
@@ -57,11 +69,12 @@ class Config(SamplingConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    sampler = begin(field, inputs, config)
+    sampler = begin_guided(field, inputs, config, resume)
     sigmas, first = sampler.sigmas, sampler.first_step
     x = inputs.latent
     z, state = initial_state(resume, x)
-    solver, region = UniPC.from_dict(state), inputs.choose_region(config.region)
+    solver = restore_solver(config.solver, state)
+    region = inputs.choose_region(config.region)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         sigma_mixed = field.snap_timestep(sigmas[i - 1]) if i else 1.0
@@ -75,4 +88,4 @@ def edit(
         )
         difference = inputs.apply_mask(v_target - v_source)
         z, solver = solver.step(z, difference, sigma, sigma_next, last=i == config.steps - 1)
-        yield Step("edit", i + 1, config.steps, z, solver.to_dict())
+        yield Step("edit", i + 1, config.steps, z, solver.to_dict() | sampler.state())

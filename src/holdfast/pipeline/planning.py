@@ -19,6 +19,7 @@ from ..models.registry import BackboneInfo
 from ..sampling.segments import plan_segments
 from ..sampling.windows import Windows, plan_windows
 from . import unused_options
+from .quality import apply_quality
 from .task import EditTask
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def make_plan(
             "give --mask a file or a box x,y,w,h",
         )
     config, sources = configure(method.Config, info.recommended, task.strength, task.settings)
+    config, sources = apply_quality(task, info.recommended, config, sources)
     unused_options.warn_unused_settings(task, method, config, sources)
     schedule = check_schedule(config, info)
     fit = choose_fit(info.clip_format, frames, size)

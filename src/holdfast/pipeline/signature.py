@@ -56,6 +56,7 @@ class EditOptions(TypedDict, total=False):
     frames: str | None
     window: int | None
     strength: float | None
+    quality: Literal["draft", "normal", "best"]
     settings: dict[str, Any]
     seed: int
     device: Literal["auto", "cpu", "cuda"]

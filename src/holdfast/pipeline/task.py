@@ -104,6 +104,13 @@ class EditTask:
         description="How much the clip may change, from 0 (nothing) to 1 (everything): "
         "the fraction of the denoising steps that are run.",
     )
+    quality: Literal["draft", "normal", "best"] = Field(
+        default="normal",
+        description="How many steps the edit takes. normal: those that the model recommends, or "
+        "the method's own; draft: 40 % of them (score distillation takes longer steps instead of "
+        "a weaker edit); best: the method's own, as in its paper. The setting `steps` "
+        "overrides it.",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="A setting of the method, key=value; may be repeated."
     )
@@ -198,6 +205,8 @@ class EditTask:
         data = {k: v for k, v in self.to_dict().items() if k not in excluded}
         if self.mask_channel == "auto":  # so that keys of earlier versions stay valid
             del data["mask_channel"]
+        if self.quality == "normal":
+            del data["quality"]
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.keyframe_paths().items()]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..models.base import Backbone
     from ..models.registry import BackboneInfo
 
+GUIDANCE_SETTINGS = ("guidance_interval", "negative_every")
 CODECS_WITHOUT_CRF = ("lossless", "lossless-rgb", "ffv1", "prores")
 
 
@@ -63,11 +64,19 @@ def warn_unused_settings(
     """
     if task.changes_nothing:
         return
-    for name, reason in method.METHOD.unused_settings(config).items():
-        if setting_sources[name] == "given":
+    unused = method.METHOD.unused_settings(config) | _unused_guidance_settings(config)
+    for name, reason in unused.items():
+        if setting_sources.get(name) == "given":
             warn_user(f"{name} has no effect while {reason}")
     if task.seed and not method.METHOD.draws_noise and task.mask != "auto":
         warn_user(f"the seed has no effect: {task.method} draws nothing at random")
+
+
+def _unused_guidance_settings(config: Any) -> dict[str, str]:
+    """Return the settings of negative evaluations, with the reason, where guidance of 1 makes none."""
+    scales = [getattr(config, name, 1) for name in ("source_guidance", "target_guidance")]
+    is_guided = any(scale != 1 for scale in scales)
+    return {} if is_guided else dict.fromkeys(GUIDANCE_SETTINGS, "guidance is 1")
 
 
 def warn_unused_prompts(

@@ -1,4 +1,4 @@
-"""Solvers that take one step between two noise levels: explicit midpoint, FireFlow's, and UniPC."""
+"""Solvers that take one step between two noise levels: Euler's, explicit midpoint, FireFlow's, and UniPC."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from ..base.schema import SolverName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,26 @@ def cached_midpoint_step(
     step = sigma_next - sigma
     middle = velocity(z + step / 2 * last, (sigma + sigma_next) / 2)
     return z + step * middle, middle
+
+
+def restore_solver(name: SolverName, state: Mapping[str, Tensor]) -> Euler | UniPC:
+    """Return a solver as `Step.state` holds it; a new one from an empty state."""
+    return UniPC.from_dict(state) if name == "unipc" else Euler()
+
+
+@dataclass(frozen=True)
+class Euler:
+    """Euler's method with UniPC's interface. It has no memory."""
+
+    def step(
+        self, z: Tensor, velocity: Tensor, sigma: float, sigma_next: float, last: bool
+    ) -> tuple[Tensor, Euler]:
+        """Return z at sigma_next, and the solver."""
+        return z + (sigma_next - sigma) * velocity, self
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Return no tensors."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -75,8 +97,8 @@ class UniPC:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Tensor]) -> UniPC:
-        """Return the memory that `to_dict` saved."""
-        if not saved:
+        """Return the memory that `to_dict` saved, from a state that may hold other tensors too."""
+        if "state" not in saved:
             return cls()
         sigmas = tuple(saved["sigmas"].tolist())
         clean = tuple(saved[f"clean{i}"] for i in range(len(sigmas)))
