@@ -3,11 +3,12 @@
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 from ..media.clip_format import ClipFormat
 from .checkpoint import Checkpoint
+from .placement import DEFAULT, Placements, StreamedPart
 from .spec import BackboneSpec
 from .weights import Requirements, find_checkpoint, locate, open_checkpoint
 
@@ -50,8 +51,9 @@ def accept(name: str, checkpoint: Checkpoint) -> None:
 class DiffusersFamily(Family):
     """A family whose checkpoints are diffusers folders.
 
-    adapter: name of a module with `load(name, spec, checkpoint, device, dtype)`. It is imported when a backbone is
-    loaded, because it needs torch. check: refuses a checkpoint by raising UserError.
+    adapter: name of a module with `load(name, spec, checkpoint, device, dtype, placements)`. It is imported when a
+    backbone is loaded, because it needs torch. check: refuses a checkpoint by raising UserError. streamed: the parts
+    that can be loaded block by block.
     """
 
     specs: Mapping[str, BackboneSpec]
@@ -60,6 +62,7 @@ class DiffusersFamily(Family):
     adapter: str
     make_clip_format: Callable[[BackboneSpec, Checkpoint], ClipFormat]
     check: Callable[[str, Checkpoint], None] = accept
+    streamed: Mapping[str, StreamedPart] = field(default_factory=dict)
 
     def find(self, name: str, weights: str | None = None) -> Checkpoint:
         """Return the checkpoint of a backbone after all checks. Its parts are checked first, then what `check` says."""
@@ -82,6 +85,13 @@ class DiffusersFamily(Family):
     def clip_format(self, name: str, checkpoint: Checkpoint) -> ClipFormat:
         return self.make_clip_format(self.specs[name], checkpoint)
 
-    def load(self, name: str, checkpoint: Checkpoint, device: str, dtype: str) -> "Backbone":
+    def load(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        device: str,
+        dtype: str,
+        placements: Placements = DEFAULT,
+    ) -> "Backbone":
         adapter = importlib.import_module(self.adapter)
-        return adapter.load(name, self.specs[name], checkpoint, device, dtype)
+        return adapter.load(name, self.specs[name], checkpoint, device, dtype, placements)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import read_clip_format
 
@@ -77,4 +78,5 @@ FAMILY = DiffusersFamily(
     pipelines=("TextToVideoSDPipeline",),
     adapter="holdfast.models.unet.adapter",
     make_clip_format=read_clip_format,
+    streamed=UNET_PARTS,
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import UNLIMITED_FRAMES, read_clip_format
 
@@ -51,4 +52,5 @@ FAMILY = DiffusersFamily(
     pipelines=("StableDiffusionPipeline",),
     adapter="holdfast.models.unet.adapter",
     make_clip_format=read_clip_format,
+    streamed=UNET_PARTS,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...base.errors import UserError
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import read_clip_format
 
@@ -61,6 +62,7 @@ FAMILY = DiffusersFamily(
     pipelines=("StableVideoDiffusionPipeline",),
     adapter="holdfast.models.svd.adapter",
     make_clip_format=partial(read_clip_format, schedules=SCHEDULES),
+    streamed=UNET_PARTS,
 )
 
 # An EDM model works on `x = clean + s noise`, with s from 0 to hundreds. The velocity field is that of

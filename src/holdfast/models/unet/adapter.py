@@ -17,12 +17,15 @@ from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
-from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
+from ..base import Backbone, Conditioning, Prompt, note_truncation
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
 from ..feature_hooks import output_hooks
 from ..lru import get_or_make
 from ..noise_schedule import NoiseSchedule
+from ..part_loading import PartLoader
+from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
+from ..residency import find_device, prepare_parts
 from ..spec import BackboneSpec
 from .clip_formats import make_clip_format
 from .hooks import attention_hooks, residual_blocks
@@ -101,10 +104,12 @@ class LatentDiffusion(Backbone):
         spec: BackboneSpec = DEFAULT_SPEC,
         name: str = "sd",
         device: torch.device | None = None,
+        placements: Placements = DEFAULT,
     ):
+        self.placements, self.streams_blocks = placements, placements.of("unet") in STREAMED
         self.name, self.recommended, self.image_model = name, spec.recommended, spec.image_model
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
-        self.parts = prepare_parts(parts, device)
+        self.parts = prepare_parts(parts)
         self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
@@ -127,7 +132,7 @@ class LatentDiffusion(Backbone):
         return Conditioning(on_device[0], on_device[1], length, words)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
-        with self.use_parts("text_encoder"):
+        with self.stage("condition"):
             return self.prompts.encode(self.part("text_encoder"), texts, self.device)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
@@ -135,7 +140,7 @@ class LatentDiffusion(Backbone):
 
         The result is the mode, or with eps (`f c h w`) a sample.
         """
-        with self.use_parts("vae"):
+        with self.stage("encode"):
             z = encode_frames(self.part("vae"), frames, self.device, eps)
         self.clip_format.check_clip(
             z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
@@ -143,7 +148,7 @@ class LatentDiffusion(Backbone):
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
-        with self.use_parts("vae"):
+        with self.stage("decode"):
             yield from decode_frames(self.part("vae"), z, self.device)
 
     def sigmas(
@@ -182,7 +187,7 @@ class LatentDiffusion(Backbone):
     ) -> Tensor:
         """Return the velocity by one call of the network."""
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
-        with self.use_call(call):
+        with self.stage("denoise"), self.use_call(call):
             return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, sigma)
 
     def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
@@ -217,7 +222,12 @@ def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | 
 
 
 def load(
-    name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str
+    name: str,
+    spec: BackboneSpec,
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    placements: Placements = DEFAULT,
 ) -> LatentDiffusion:
     """Load the parts of a checkpoint."""
     from diffusers import (
@@ -228,17 +238,17 @@ def load(
     from transformers import CLIPTextModel
 
     target = pick_device(device)
-    target_dtype = pick_dtype(dtype, target)
+    loader = PartLoader(target, pick_dtype(dtype, target), placements, UNET_PARTS)
     is_video = "temporal_attention" in spec.capabilities
     network = UNet3DConditionModel if is_video else UNet2DConditionModel
     loading.check_parts(
         checkpoint, {"unet": network, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     )
     _check_widths(checkpoint)
-    encoder = loading.load_part(CLIPTextModel, checkpoint.part("text_encoder"), target_dtype)
+    encoder = loader.load(CLIPTextModel, checkpoint.part("text_encoder"))
     limits = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
-        loading.load_part(network, checkpoint.part("unet"), target_dtype),
+        loader.load(network, checkpoint.part("unet")),
         loading.load_part(AutoencoderKL, checkpoint.part("vae"), torch.float32),
         encoder,
         loading.load_tokenizer(checkpoint, *limits),
@@ -246,6 +256,7 @@ def load(
         spec=spec,
         name=name,
         device=target,
+        placements=placements,
     )
 
 
