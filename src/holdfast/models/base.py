@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # The parts that each stage of an edit needs.
-STAGE_PARTS: Mapping[Stage, tuple[str, ...]] = {
+STAGE_PARTS: dict[Stage, tuple[str, ...]] = {
     "encode": ("vae",),
     "condition": ("text_encoder",),
     "denoise": ("unet",),
@@ -197,6 +197,13 @@ class Backbone(ABC):
                 if hooks is not None:
                     stack.enter_context(hooks.use_call(call))
             yield
+
+
+def replace_stage(stage: Stage, part: str | None) -> dict[Stage, tuple[str, ...]]:
+    """Return what each stage needs, with another part for one of them; None: no part."""
+    stages = dict(STAGE_PARTS)
+    stages[stage] = (part,) if part else ()
+    return stages
 
 
 def note_truncation(name: str, length: int, excess: int, text: str) -> None:

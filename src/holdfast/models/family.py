@@ -4,10 +4,11 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 from ..media.clip_format import ClipFormat
 from .checkpoint import Checkpoint
+from .footprint import ActivationFormula
 from .placement import DEFAULT, Placements, StreamedPart
 from .spec import BackboneSpec
 from .weights import Requirements, find_checkpoint, locate, open_checkpoint
@@ -53,7 +54,8 @@ class DiffusersFamily(Family):
 
     adapter: name of a module with `load(name, spec, checkpoint, device, dtype, placements)`. It is imported when a
     backbone is loaded, because it needs torch. check: refuses a checkpoint by raising UserError. streamed: the parts
-    that can be loaded block by block.
+    that can be loaded block by block. activations: what it takes next to the weights. decode_saving: how its VAE can
+    decode with less memory.
     """
 
     specs: Mapping[str, BackboneSpec]
@@ -63,6 +65,8 @@ class DiffusersFamily(Family):
     make_clip_format: Callable[[BackboneSpec, Checkpoint], ClipFormat]
     check: Callable[[str, Checkpoint], None] = accept
     streamed: Mapping[str, StreamedPart] = field(default_factory=dict)
+    activations: ActivationFormula | None = None
+    decode_saving: Literal["", "tiles", "frames"] = ""
 
     def find(self, name: str, weights: str | None = None) -> Checkpoint:
         """Return the checkpoint of a backbone after all checks. Its parts are checked first, then what `check` says."""

@@ -93,7 +93,7 @@ def _compute_dtype(cls: Any, dtype: torch.dtype) -> Callable[[str], torch.dtype]
 
 def offload_blocks(module: nn.Module, device: torch.device) -> None:
     """Keep a module in RAM, and copy each of its blocks to the device while it runs (diffusers' group offloading)."""
-    from diffusers.hooks import apply_group_offloading
+    from diffusers.hooks.group_offloading import apply_group_offloading
 
     has_streams = device.type == "cuda"
     apply_group_offloading(

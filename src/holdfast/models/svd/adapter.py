@@ -18,7 +18,7 @@ from ...sampling.field import Branch
 from ...sampling.noise import keyed_noise
 from .. import loading
 from ..attention.hooks import NetworkCall
-from ..base import STAGE_PARTS, Backbone, Conditioning, Prompt
+from ..base import Backbone, Conditioning, Prompt, replace_stage
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
 from ..part_loading import PartLoader
@@ -26,7 +26,7 @@ from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
 from ..residency import find_device, prepare_parts
 from ..scheduler_settings import check_edm
 from ..spec import BackboneSpec, check_schedule
-from ..unet.adapter import encode_frames, make_hooks
+from ..unet.adapter import VAE_FRAMES, encode_frames, make_hooks
 from ..unet.clip_formats import make_clip_format
 from .spec import (
     CAPABILITIES,
@@ -71,7 +71,7 @@ class StableVideo(Backbone):
         device: torch.device | None = None,
         placements: Placements = DEFAULT,
     ):
-        self.stage_parts = {**STAGE_PARTS, "condition": ("image_encoder",)}
+        self.stage_parts = replace_stage("condition", "image_encoder")
         self.placements, self.streams_blocks = placements, placements.of("unet") in STREAMED
         self.name, self.recommended, self.image_model = name, spec.recommended, spec.image_model
         parts = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
@@ -147,7 +147,8 @@ class StableVideo(Backbone):
         The result is the mode, or with eps (`f c h w`) a sample.
         """
         with self.stage("encode"):
-            z = encode_frames(self.part("vae"), frames, self.device, eps)
+            together = self.placements.decoded_frames or VAE_FRAMES
+            z = encode_frames(self.part("vae"), frames, self.device, eps, together)
         self.clip_format.check_clip(
             z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
         )
@@ -156,9 +157,10 @@ class StableVideo(Backbone):
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         """Decode a latent. The published decoder reads neighbours in a chunk; one of single frames works too."""
         vae = self.part("vae")
+        together = self.placements.decoded_frames or DECODED_FRAMES
         takes_count = "num_frames" in inspect.signature(type(vae).forward).parameters
         with self.stage("decode"):
-            for part in z[0].transpose(0, 1).split(DECODED_FRAMES):
+            for part in z[0].transpose(0, 1).split(together):
                 x = part.to(self.device, torch.float32) / vae.config.scaling_factor
                 count = {"num_frames": len(x)} if takes_count else {}
                 yield (vae.decode(x, **count).sample / 2 + 0.5).clamp(0, 1)

@@ -10,6 +10,7 @@ from ..family import DiffusersFamily
 from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import read_clip_format
+from ..unet.footprint import estimate_activations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,8 @@ FAMILY = DiffusersFamily(
     adapter="holdfast.models.svd.adapter",
     make_clip_format=partial(read_clip_format, schedules=SCHEDULES),
     streamed=UNET_PARTS,
+    activations=estimate_activations,
+    decode_saving="frames",
 )
 
 # An EDM model works on `x = clean + s noise`, with s from 0 to hundreds. The velocity field is that of

@@ -36,14 +36,18 @@ DEFAULT_SPEC = BackboneSpec("", 0, fps=8, train_pixels=512 * 512, train_frames=1
 
 
 def encode_frames(
-    vae: Any, frames: Iterable[Tensor], device: torch.device, eps: Tensor | None = None
+    vae: Any,
+    frames: Iterable[Tensor],
+    device: torch.device,
+    eps: Tensor | None = None,
+    together: int = VAE_FRAMES,
 ) -> Tensor:
     """Encode frames to a scaled latent `1 c f h w`, a few at a time.
 
     It is the posterior's mode, or with eps (`f c h w`) a sample of the posterior.
     """
     source, parts, count = iter(frames), [], 0
-    while group := list(islice(source, VAE_FRAMES)):
+    while group := list(islice(source, together)):
         x = torch.stack(group).to(device, torch.float32) * 2 - 1
         posterior = vae.encode(x).latent_dist
         part = posterior.mode()
@@ -55,9 +59,11 @@ def encode_frames(
     return latents.transpose(0, 1)[None]
 
 
-def decode_frames(vae: Any, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+def decode_frames(
+    vae: Any, z: Tensor, device: torch.device, together: int = VAE_FRAMES
+) -> Iterator[Tensor]:
     """Decode a latent `1 c f h w` to frames `f 3 H W` in [0, 1], a few at a time."""
-    for part in z[0].transpose(0, 1).split(VAE_FRAMES):
+    for part in z[0].transpose(0, 1).split(together):
         x = part.to(device, torch.float32) / vae.config.scaling_factor
         yield (vae.decode(x).sample / 2 + 0.5).clamp(0, 1)
 
@@ -141,7 +147,8 @@ class LatentDiffusion(Backbone):
         The result is the mode, or with eps (`f c h w`) a sample.
         """
         with self.stage("encode"):
-            z = encode_frames(self.part("vae"), frames, self.device, eps)
+            together = self.placements.decoded_frames or VAE_FRAMES
+            z = encode_frames(self.part("vae"), frames, self.device, eps, together)
         self.clip_format.check_clip(
             z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
         )
@@ -149,7 +156,8 @@ class LatentDiffusion(Backbone):
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         with self.stage("decode"):
-            yield from decode_frames(self.part("vae"), z, self.device)
+            together = self.placements.decoded_frames or VAE_FRAMES
+            yield from decode_frames(self.part("vae"), z, self.device, together)
 
     def sigmas(
         self,

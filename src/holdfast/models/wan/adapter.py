@@ -19,7 +19,7 @@ from ...sampling.field import Branch
 from ...sampling.schedules import flow_sigmas
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
-from ..base import STAGE_PARTS, Backbone, Conditioning, Prompt, note_truncation
+from ..base import Backbone, Conditioning, Prompt, note_truncation, replace_stage
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
 from ..lru import get_or_make
@@ -31,6 +31,7 @@ from ..spec import BackboneSpec
 from . import spec as constants
 from .hooks import attention_hooks, feature_hooks, remount
 from .spec import SECOND
+from .tiling import decode_tiles
 
 ROUNDING = 1e-6  # of a timestep
 MAX_TEXT_TOKENS = 512  # with the padding, which the model attends to
@@ -102,7 +103,7 @@ class Wan(Backbone):
         loaded = {name: d for name, d in denoisers.items() if name not in self._lazy}
         self.parts = prepare_parts(loaded | {"vae": vae, "text_encoder": text_encoder})
         self._in_use = None if self.experts.second or self._lazy else FIRST
-        self.stage_parts = {**STAGE_PARTS, "denoise": (self._in_use,) if self._in_use else ()}
+        self.stage_parts = replace_stage("denoise", self._in_use)
 
     def _make_hooks(self) -> tuple[LayerHooks | None, LayerHooks | None]:
         if not self.experts.first:
@@ -136,7 +137,7 @@ class Wan(Backbone):
         denoiser = self.part(name)
         if name != self._in_use:
             self.residency.leave(SECOND if name == FIRST else FIRST)
-            self._in_use, self.stage_parts = name, {**STAGE_PARTS, "denoise": (name,)}
+            self._in_use, self.stage_parts = name, replace_stage("denoise", name)
             for hooks in (self.attention_hooks, self.feature_hooks):
                 if hooks:
                     remount(hooks)
@@ -200,11 +201,19 @@ class Wan(Backbone):
         mean, std = self._statistics()
         with self.stage("decode"):
             x = self.vae.post_quant_conv(z.to(self.device, torch.float32) * std + mean)
-            cache = self._cache(self.vae.decoder)
-            for i in range(x.shape[2]):
-                frame = x[:, :, i : i + 1]
-                y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
-                yield (self._unpatchify(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+            side = self.placements.tile // self.clip_format.stride[1]
+            if side and side < max(x.shape[-2:]):
+                yield from decode_tiles(self._decode_frames, x, side, self.clip_format.stride[1])
+            else:
+                yield from self._decode_frames(x)
+
+    def _decode_frames(self, x: Tensor) -> Iterator[Tensor]:
+        """Decode what the VAE's first layer makes of a latent, a latent frame at a time."""
+        cache = self._cache(self.vae.decoder)
+        for i in range(x.shape[2]):
+            frame = x[:, :, i : i + 1]
+            y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+            yield (self._unpatchify(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
 
     def _cache(self, part: nn.Module) -> list[Tensor | None]:
         """Return an empty cache of what each causal convolution keeps from one chunk for the next."""

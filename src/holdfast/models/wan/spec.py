@@ -12,6 +12,7 @@ from ..checkpoint import Checkpoint
 from ..family import DiffusersFamily
 from ..placement import StreamedPart
 from ..spec import BackboneSpec
+from .footprint import estimate_activations
 
 PARTS = ("transformer", "vae", "text_encoder")
 SECOND = "transformer_2"  # the part of a second denoiser
@@ -150,4 +151,6 @@ FAMILY = DiffusersFamily(
     make_clip_format=read_clip_format,
     check=check_denoisers,
     streamed=STREAMED_PARTS,
+    activations=estimate_activations,
+    decode_saving="tiles",
 )
