@@ -113,10 +113,10 @@ def test_a_part_is_on_the_device_inside_and_rests_afterwards(tiny_wan):
 
     backbone = adapter.Wan(text_encoder=Part(), device=torch.device("cpu"))
     backbone.device = torch.device("meta")
-    with backbone.use_parts("text_encoder"):
+    with backbone.stage("condition"):
         assert moved == ["meta"]
     assert moved == ["meta", "cpu"]
-    with pytest.raises(ZeroDivisionError), backbone.use_parts("text_encoder"):
+    with pytest.raises(ZeroDivisionError), backbone.stage("condition"):
         1 / 0  # noqa: B018
     assert moved[-1] == "cpu"
 

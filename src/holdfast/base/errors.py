@@ -52,6 +52,17 @@ class MissingDependencyError(Exception):
         return f"{self.cause}; {self.remedy}" if self.remedy else self.cause
 
 
+class OutOfMemoryError(MemoryError):
+    """Memory ran out (exit code 4). remedy: what takes less."""
+
+    def __init__(self, remedy: str):
+        super().__init__(remedy)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"out of memory: {self.remedy}"
+
+
 def install_remedy(*extras: str) -> str:
     """Return how to install extras of this package, as `bench`. No release has them: a checkout is needed."""
     names = ",".join(extras)

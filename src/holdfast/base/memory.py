@@ -1,8 +1,12 @@
 """Memory: errors of memory that ran out, and the peak memory of some work."""
 
+import re
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import UserError
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -13,6 +17,37 @@ _SAID = (
     "Cannot allocate memory",
     "Insufficient memory",
 )
+
+
+_UNITS = {"B": 1, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_LIMIT = re.compile(r"(?:auto|(\d+(?:\.\d+)?)\s*([kmgt]i?b|b))(?:\s*,\s*(float8))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The memory that an edit may take. bytes: None for what is free. storage: "float8", or empty for exact weights."""
+
+    bytes: int | None = None
+    storage: str = ""
+
+
+def parse_limit(text: str) -> MemoryLimit:
+    """Return what "auto", "12GB", "11.5 GiB" or "12GB,float8" stand for. Raise UserError for any other text."""
+    found = _LIMIT.fullmatch(text.strip())
+    if found is None or (found[2] and found[2].upper() not in _UNITS):
+        raise UserError(
+            f"memory is {text[:40]!r}", "use auto, or a size such as 12GB, 12GiB or 12000MB"
+        )
+    size = round(float(found[1]) * _UNITS[found[2].upper()]) if found[1] else None
+    if size == 0:
+        raise UserError(f"memory is {text!r}", "use a size above 0, or auto")
+    return MemoryLimit(size, (found[3] or "").lower())
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes as a value of --memory, rounded up to 0.1 GB: "11.4GB"."""
+    return f"{-(-size // 10**8) / 10:g}GB"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.notices import Notice
+from ..models.placement import Placements
 from .record import NO_BACKBONE, RECORD_NAME, Outcome
 
 
@@ -69,14 +70,16 @@ class Worker:
     def _do(self, task: dict[str, Any], backbone_key: tuple) -> None:
         """Do an edit with its backbone, or put another editor's change back into its source, which needs none."""
         from ..conform.task import KeepTask
-        from ..pipeline import jobs
+        from ..pipeline import jobs, loading
         from ..pipeline.task import EditTask
         from . import keep_rows
 
         if backbone_key == NO_BACKBONE:
             keep_rows.run_job(KeepTask.from_dict(task), self._report)
         else:
-            jobs.run_job(EditTask.from_dict(task), self._load(backbone_key), self._report)
+            edit = EditTask.from_dict(task)
+            placements = loading.choose_placements(edit)
+            jobs.run_job(edit, self._load(backbone_key, placements), self._report)
 
     def stop(self) -> None:
         """End the running job and any later one at its next step, with its latents saved."""
@@ -90,17 +93,17 @@ class Worker:
         if self.stopping or self.cancelled == self.output:
             raise JobInterrupt
 
-    def _load(self, backbone_key: tuple) -> Any:
+    def _load(self, backbone_key: tuple, placements: Placements) -> Any:
         """Return the backbone of a job. Another one is released before this one is loaded."""
         from ..models import registry
 
         name, weights, _, device, dtype = backbone_key
         arguments = (name, weights, device, dtype)
-        wanted = (registry.weights_identity(name, weights), *arguments)
+        wanted = (registry.weights_identity(name, weights), *arguments, placements)
         if self.loaded != wanted:
             self.loaded = self.backbone = None
             gc.collect()
-            self.backbone = registry.load_backbone(*arguments)
+            self.backbone = registry.load_backbone(*arguments, placements)
             self.loaded = wanted
         return self.backbone
 

@@ -23,12 +23,12 @@ from ..base.schema import read_value
 from ..media import fitting, images, video
 from ..metrics.base import MetricModels
 from ..metrics.compare import ClipPair, compare_files
-from ..models import registry
 from ..models.base import Backbone, BackboneWrapper, Prompt
 from ..models.lru import get_or_make
 from ..models.source_store import SourceStore
 from ..pipeline import run
 from ..pipeline.events import ProgressCallback
+from ..pipeline.loading import load_for_task
 from ..pipeline.task import EditTask
 from ..pipeline.validation import ValidatedTask, validate
 
@@ -141,9 +141,7 @@ def make_sheet(
     """
     tasks = {entry: make_task(task, entry, folder) for entry in sweep.entries()}
     validated = [validate(one, backbone) for one in tasks.values()][-1]
-    model = CachedPrompts(
-        backbone or registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
-    )
+    model = CachedPrompts(backbone or load_for_task(next(iter(tasks.values()))))
     model.source_store = SourceStore(model)
     validated = dataclasses.replace(validated, latent=encode_source(validated, model))
     record: dict[str, Any] = {"task": task.to_dict(), "clips": {}}

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..base.errors import MissingDependencyError, UserError, was_interrupted
+from ..base.errors import MissingDependencyError, OutOfMemoryError, UserError, was_interrupted
 from ..base.exit_codes import (
     BAD_INPUT,
     CANCELLED,
@@ -97,7 +97,8 @@ def _report_library_error(error: Exception) -> None:
     if was_interrupted(error):
         exit_cancelled(KeyboardInterrupt())
     if is_out_of_memory(error):
-        exit_with_error(OUT_OF_MEMORY, NO_MEMORY)
+        is_ours = isinstance(error, OutOfMemoryError)
+        exit_with_error(error if is_ours else OUT_OF_MEMORY, NO_MEMORY)
     if isinstance(error, OSError):
         code = BAD_INPUT if error.errno in PATH_ERRORS else FAILED
         exit_with_error(format_os_error(error), code)

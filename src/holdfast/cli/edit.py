@@ -46,10 +46,10 @@ def check_task(task: EditTask, as_json: bool) -> None:
     validated = validate(task)
     begin = time.perf_counter()  # the time to import libraries counts: an edit imports them too
     from ..base.files import as_json as to_json
-    from ..models import registry
     from ..pipeline import estimate
+    from ..pipeline.loading import load_for_task
 
-    backbone = registry.load_backbone(task.backbone, task.weights, task.device, task.dtype)
+    backbone = load_for_task(task, validated)
     cost = estimate.estimate_edit(task, validated, backbone, time.perf_counter() - begin)
     if as_json:
         print(to_json(cost.to_dict()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -23,6 +24,8 @@ from ..sampling.field import (
 )
 from .attention.hooks import LayerHooks, NetworkCall
 from .calibration import Calibration
+from .placement import DEFAULT, Placements
+from .residency import Residency, Stage
 from .spec import latent_space
 
 if TYPE_CHECKING:
@@ -30,7 +33,13 @@ if TYPE_CHECKING:
 
     from .source_store import SourceStore
 
-CPU_PARTS = frozenset({"text_encoder"})  # they stay on the CPU, because the denoiser needs the room
+# The parts that each stage of an edit needs.
+STAGE_PARTS: dict[Stage, tuple[str, ...]] = {
+    "encode": ("vae",),
+    "condition": ("text_encoder",),
+    "denoise": ("unet",),
+    "decode": ("vae",),
+}
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,15 @@ class Backbone(ABC):
     image_model: str = ""  # name of an image model over the same latents
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
-    streams_blocks: bool = False  # the denoiser's blocks are fetched anew in every pass
     source_store: SourceStore | None = None  # what edits of one clip share, if anything
+    placements: Placements = DEFAULT  # how its parts were loaded
+    streams_blocks: bool = False  # whether each evaluation loads the denoiser's weights again
+    stage_parts: Mapping[Stage, tuple[str, ...]] = STAGE_PARTS
+
+    @functools.cached_property
+    def residency(self) -> Residency:
+        """Which parts are on the device."""
+        return Residency(self.parts, self.placements)
 
     @property
     def latent_space(self) -> dict[str, Any]:
@@ -180,16 +196,16 @@ class Backbone(ABC):
             raise UserError(f"{self.name} was built without its {name}, which this needs")
         return self.parts[name]
 
-    @contextlib.contextmanager
-    def use_parts(self, *names: str) -> Iterator[None]:
-        """Move the named parts to the device, and move parts that live on the CPU back afterwards."""
+    def stage(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
+        """Have the parts of a stage on the device inside the block.
+
+        Encoders leave it afterwards, and swapped parts when another stage begins. Raise UserError for a part that the
+        backbone was built without.
+        """
+        names = self.stage_parts[stage]
         for name in names:
-            self.part(name).to(self.device)
-        try:
-            yield
-        finally:
-            for name in CPU_PARTS.intersection(names):
-                self.part(name).to("cpu")
+            self.part(name)
+        return self.residency.use(names, self.device)
 
     @contextlib.contextmanager
     def use_call(self, call: NetworkCall) -> Iterator[None]:
@@ -201,25 +217,11 @@ class Backbone(ABC):
             yield
 
 
-def prepare_parts(
-    parts: Mapping[str, nn.Module | None], device: torch.device | None
-) -> dict[str, nn.Module]:
-    """Return the parts that are not None, frozen, and on the device unless they stay on the CPU."""
-    present = {name: part for name, part in parts.items() if part is not None}
-    for name, part in present.items():
-        part.eval().requires_grad_(False)
-        if device is not None and name not in CPU_PARTS:
-            part.to(device)
-    return present
-
-
-def find_device(parts: Mapping[str, nn.Module]) -> torch.device:
-    """Return the device of some parts; the CPU if there are none."""
-    for name, part in parts.items():
-        for parameter in part.parameters():
-            if name not in CPU_PARTS:
-                return parameter.device
-    return torch.device("cpu")
+def replace_stage(stage: Stage, part: str | None) -> dict[Stage, tuple[str, ...]]:
+    """Return what each stage needs, with another part for one of them; None: no part."""
+    stages = dict(STAGE_PARTS)
+    stages[stage] = (part,) if part else ()
+    return stages
 
 
 def note_truncation(name: str, length: int, excess: int, text: str) -> None:
@@ -270,7 +272,10 @@ class BackboneWrapper(Backbone):
         self.parts, self.network = inner.parts, inner.network
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
-        self.streams_blocks = inner.streams_blocks
+        self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
+
+    def stage(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
+        return self.inner.stage(stage)
 
     def condition(self, prompt: Prompt) -> Conditioning:
         return self.inner.condition(prompt)

@@ -3,11 +3,13 @@
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, final
 
 from ..media.clip_format import ClipFormat
 from .checkpoint import Checkpoint
+from .footprint import ActivationFormula
+from .placement import DEFAULT, Placements, StreamedPart
 from .spec import BackboneSpec
 from .weights import Requirements, find_checkpoint, locate, open_checkpoint
 
@@ -50,8 +52,10 @@ def accept(name: str, checkpoint: Checkpoint) -> None:
 class DiffusersFamily(Family):
     """A family whose checkpoints are diffusers folders.
 
-    adapter: name of a module with `load(name, spec, checkpoint, device, dtype)`. It is imported when a backbone is
-    loaded, because it needs torch. check: refuses a checkpoint by raising UserError.
+    adapter: name of a module with `load(name, spec, checkpoint, device, dtype, placements)`. It is imported when a
+    backbone is loaded, because it needs torch. check: refuses a checkpoint by raising UserError. streamed: the parts
+    that can be loaded block by block. activations: what it takes next to the weights. decode_saving: how its VAE can
+    decode with less memory.
     """
 
     specs: Mapping[str, BackboneSpec]
@@ -60,6 +64,9 @@ class DiffusersFamily(Family):
     adapter: str
     make_clip_format: Callable[[BackboneSpec, Checkpoint], ClipFormat]
     check: Callable[[str, Checkpoint], None] = accept
+    streamed: Mapping[str, StreamedPart] = field(default_factory=dict)
+    activations: ActivationFormula | None = None
+    decode_saving: Literal["", "tiles", "frames"] = ""
 
     def find(self, name: str, weights: str | None = None) -> Checkpoint:
         """Return the checkpoint of a backbone after all checks. Its parts are checked first, then what `check` says."""
@@ -82,6 +89,13 @@ class DiffusersFamily(Family):
     def clip_format(self, name: str, checkpoint: Checkpoint) -> ClipFormat:
         return self.make_clip_format(self.specs[name], checkpoint)
 
-    def load(self, name: str, checkpoint: Checkpoint, device: str, dtype: str) -> "Backbone":
+    def load(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        device: str,
+        dtype: str,
+        placements: Placements = DEFAULT,
+    ) -> "Backbone":
         adapter = importlib.import_module(self.adapter)
-        return adapter.load(name, self.specs[name], checkpoint, device, dtype)
+        return adapter.load(name, self.specs[name], checkpoint, device, dtype, placements)

@@ -15,7 +15,8 @@ from ..media.clip_format import ClipFormat
 from . import calibration, identity
 from .calibration import Calibration
 from .checkpoint import Checkpoint
-from .family import Family
+from .family import DiffusersFamily, Family
+from .placement import DEFAULT, Placements
 from .spec import BackboneSpec, latent_space
 
 if TYPE_CHECKING:
@@ -150,17 +151,25 @@ def identify_image_model(name: str, image_model: str | None = None) -> dict[str,
 
 
 def load_backbone(
-    name: str, weights: str | None = None, device: str = "auto", dtype: str = "auto"
+    name: str,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    placements: Placements = DEFAULT,
 ) -> "Backbone":
     """Load a backbone by name, from its own weights or from a folder or hub id of the same family.
 
     device: auto, cpu or cuda. dtype: auto (bfloat16 on a GPU, float32 on a CPU), bfloat16 or float32. Only safetensors
-    are read, and a VAE stays in float32. Raise UserError for an unknown name or weights that do not fit, and
-    MissingDependencyError for weights that are not on this machine.
+    are read, and a VAE stays in float32. placements: where its parts are; a family from outside the package has its own
+    way. Raise UserError for an unknown name or weights that do not fit, and MissingDependencyError for weights that are
+    not on this machine.
     """
     name, family = choose_backbone(name)
     checkpoint = family.find(name, weights)
-    backbone = family.load(name, checkpoint, device, dtype)
+    if isinstance(family, DiffusersFamily):
+        backbone = family.load(name, checkpoint, device, dtype, placements)
+    else:
+        backbone = family.load(name, checkpoint, device, dtype)
     backbone.calibration = calibration.read(checkpoint)
     backbone.weights = identify(name, weights)
     return backbone

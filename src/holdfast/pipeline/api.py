@@ -172,7 +172,7 @@ def _split_backbone(values: dict[str, Any]) -> "tuple[dict[str, Any], Backbone |
     backbone = values.get("backbone", "")
     if isinstance(backbone, str):
         return values, None
-    unused = [name for name in ("weights", "device", "dtype") if name in values]
+    unused = [name for name in ("weights", "device", "dtype", "memory") if name in values]
     if unused:
         warn_user(f"{' and '.join(unused)}: no effect on a backbone that is loaded already")
     return values | {"backbone": backbone.name}, backbone

@@ -156,7 +156,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     model = plan["first_frame"]["name"]
     if model:
         lines.append(f"{model} makes the first frame from the prompts (not included below)")
-    return [*lines, _cost_line(estimate), f"kept: {estimate.preserved}"]
+    return [*lines, plan["memory"]["summary"], _cost_line(estimate), f"kept: {estimate.preserved}"]
 
 
 def _cost_line(estimate: Estimate) -> str:

@@ -19,6 +19,8 @@ from ..models.registry import BackboneInfo
 from ..sampling.segments import plan_segments
 from ..sampling.windows import Windows, plan_windows
 from . import unused_options
+from .memory import MemoryPlan
+from .memory_limits import plan_memory, window_frames
 from .quality import apply_quality
 from .task import EditTask
 
@@ -43,7 +45,8 @@ class Plan:
 
     config: the method's settings; setting_sources: where each of their values comes from. change: the words that the
     edit changes. native_schedule: the name of the backbone's own noise schedule. image_model: helps the method.
-    first_frame_model: makes the edited first frame from the prompts, where none is given.
+    first_frame_model: makes the edited first frame from the prompts, where none is given. memory: where the backbone's
+    parts are.
     """
 
     task: EditTask
@@ -56,6 +59,7 @@ class Plan:
     image_model: ModelChoice
     native_schedule: str
     first_frame_model: ModelChoice
+    memory: MemoryPlan
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the choices and their reasons, as in the manifest."""
@@ -74,10 +78,7 @@ class Plan:
             },
             "guide": dataclasses.asdict(self.image_model),
             "first_frame": dataclasses.asdict(self.first_frame_model),
-            "memory": {
-                "offload": "text encoder",
-                "reason": "the text encoder leaves the device once the prompts are encoded",
-            },
+            "memory": self.memory.describe(),
         }
 
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -125,8 +126,23 @@ def make_plan(
     image_model = choose_image_model(task, method, config, info)
     unused_options.warn_unused_prompts(task, info, image_model.name)
     first_frame_model = choose_first_frame_model(task, info)
-    choices = (image_model, schedule, first_frame_model)
+    windows, memory = fit_memory(task, method, info, fit, windows)
+    choices = (image_model, schedule, first_frame_model, memory)
     return Plan(task, method, config, sources, change, fit, windows, *choices)
+
+
+def fit_memory(
+    task: EditTask, method: ModuleType, info: ModelInfo, fit: Fit, windows: Windows
+) -> tuple[Windows, MemoryPlan]:
+    """Plan where the model's parts are. Return shorter windows where the task's memory needs them."""
+    can_shorten = task.window is None and method.METHOD.long_clips != "segments"
+    memory = plan_memory(task, info, fit, windows, can_shorten)
+    if memory.window:
+        frames = window_frames(info.clip_format, memory.window)
+        windows = plan_windows(info.clip_format, fit.model_frames, frames)
+        reason = f"{windows.reason}, because of --memory {task.memory}"
+        windows = dataclasses.replace(windows, reason=reason)
+    return windows, memory
 
 
 def check_schedule(config: Any, info: ModelInfo) -> str:

@@ -14,6 +14,7 @@ from ..media import arrays, masks, video
 from . import notebook
 from .edited_clip import EditedClip
 from .events import ProgressCallback
+from .memory_limits import propose_smaller_plan
 from .planning import Plan
 from .preservation import PreservationMetrics
 from .task import EditTask
@@ -100,7 +101,8 @@ class Result:
         if not (path or self.task.output):
             raise UserError("the edit has no output", "give save() a file name")
         path = Path(path or self.task.output)
-        self.writer.write(self.edited, self.manifest, path, on_progress)
+        with propose_smaller_plan(self.task, self.plan.memory):
+            self.writer.write(self.edited, self.manifest, path, on_progress)
         return path
 
     @functools.cached_property

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..base.files import atomic_write, remove_stale_scratch
-from ..base.memory import PeakMemory
+from ..base.memory import PeakMemory, is_out_of_memory
 from ..base.notices import Notice, warn_user, with_notices
 from ..media import first_frame, images, masks, video
 from ..media.clip_format import ClipFormat
 from ..media.images import to_tensor
-from ..models import calibration, registry
+from ..models import calibration
 from ..models.base import Backbone
 from ..sampling.field import Step
 from . import loop, mask_strip, unused_options
@@ -34,8 +35,10 @@ from .events import (
     ProgressCallback,
 )
 from .in_memory import HELPERS
+from .loading import check_windows, load_planned
 from .locks import lock_output
 from .manifest_content import make_manifest
+from .memory_limits import propose_smaller_plan
 from .output_paths import adapters_path, all_paths, first_frame_path, mask_picture_path
 from .planning import Plan, make_plan
 from .progress import (
@@ -265,12 +268,13 @@ def _run_locked(
         session = open_session(task, backbone, validated)
     session.judges_result = judge_result
     if not task.output:
-        with memory:
+        with memory, propose_smaller_plan(task, session.plan.memory):
             result = yield from _load_and_run(session, backbone, resume, timer)
         result.writer.memory = memory
         yield result
         return
-    with lock_output(task.output) as lock, memory:
+    smaller = propose_smaller_plan(task, session.plan.memory)
+    with lock_output(task.output) as lock, memory, smaller:
         remove_stale_scratch(all_paths(Path(task.output)))
         result = yield from _load_and_run(session, backbone, resume, timer)
     result.writer.memory, result.writer.lock = memory, lock
@@ -283,15 +287,17 @@ def _load_and_run(
     """Load the backbone and run the loop."""
     task = session.task
     saved = None
+    if session.plan.memory.window:
+        session.save_with_progress({"window": torch.tensor(session.plan.memory.window)})
     if resume and session.progress and not task.changes_nothing:
         saved = session.progress.load()
+        if saved:
+            check_windows(session.plan, saved[1])
     adapters = _load_adapters(session, is_resumed=saved is not None)
     timer.lap("read")
     yield Progress("read", 1, 1)
     timer.restart()
-    backbone = backbone or registry.load_backbone(
-        task.backbone, task.weights, task.device, task.dtype
-    )
+    backbone = backbone or load_planned(session.plan)
     timer.lap("load")
     yield Progress("load", 1, 1)
     finished = None
@@ -363,6 +369,10 @@ def _run_and_save(
             timer.restart()
     except (KeyboardInterrupt, GeneratorExit):
         session.save_step(step)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            session.save_step(step)
         raise
     finally:
         session.end_saving()

@@ -61,6 +61,7 @@ class EditOptions(TypedDict, total=False):
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "bfloat16", "float32"]
+    memory: str
     deinterlace: bool
     background: str | None
     codec: Literal[

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from .. import __version__
 from ..base import old_names
 from ..base.errors import UserError
+from ..base.memory import parse_limit
 from ..base.notices import warn_user
 from ..base.prompts import are_same_prompts
 from ..base.schema import Field, Range, Share, settings_class
@@ -121,6 +122,11 @@ class EditTask:
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="Number format; auto is bfloat16 on a GPU, float32 on a CPU."
     )
+    memory: str = Field(
+        default="auto",
+        description="Memory that the edit may take, such as 12GB: of the GPU, or of the process "
+        "on a CPU. auto: what is free.",
+    )
     deinterlace: bool = Field(default=False, description="Deinterlace the clip.")
     background: str | None = Field(
         default=None,
@@ -136,6 +142,7 @@ class EditTask:
     )
 
     def __post_init__(self) -> None:
+        parse_limit(self.memory)
         if self.mask is not None and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
         for name in PATH_FIELDS:
@@ -207,6 +214,10 @@ class EditTask:
             del data["mask_channel"]
         if self.quality == "normal":
             del data["quality"]
+        # A size changes where weights are, not the numbers; a run can be resumed with another size.
+        data["memory"] = parse_limit(self.memory).storage
+        if not data["memory"]:
+            del data["memory"]
         for name in ("input", "mask", "first_frame"):
             data[name] = _fingerprint(data[name])
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.keyframe_paths().items()]
@@ -235,6 +246,8 @@ class EditTask:
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
         data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
+        if storage := parse_limit(self.memory).storage:
+            data["memory"] = storage
         return _hash(data)
 
 

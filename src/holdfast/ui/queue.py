@@ -24,6 +24,7 @@ from ..conform.task import KeepTask
 from ..models import registry
 from ..models.source_store import SourceStore
 from ..pipeline import validation
+from ..pipeline.loading import choose_placements
 from ..pipeline.locks import lock_output
 from ..pipeline.progress import saved_progress
 from ..pipeline.task import EditTask
@@ -349,7 +350,9 @@ class RunQueue:
 
     def backbone(self, task: EditTask) -> Any:
         """Return the task's backbone, loaded once for consecutive tasks."""
-        choice = (task.backbone, task.weights, task.device, task.dtype)
+        choice: tuple[Any, ...] = (task.backbone, task.weights, task.device, task.dtype)
+        placements = choose_placements(task)
+        choice = choice if placements.is_default else (*choice, placements)
         key = (registry.weights_identity(task.backbone, task.weights), *choice)
         if self.loaded is None or self.loaded[0] != key:
             self.loaded = None  # free its memory before another is loaded

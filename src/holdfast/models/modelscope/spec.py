@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import read_clip_format
+from ..unet.footprint import estimate_activations
 
 PARTS = ("unet", "vae", "text_encoder")
 CAPABILITIES = frozenset(
@@ -77,4 +79,7 @@ FAMILY = DiffusersFamily(
     pipelines=("TextToVideoSDPipeline",),
     adapter="holdfast.models.unet.adapter",
     make_clip_format=read_clip_format,
+    streamed=UNET_PARTS,
+    activations=estimate_activations,
+    decode_saving="frames",
 )

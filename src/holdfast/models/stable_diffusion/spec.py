@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import UNLIMITED_FRAMES, read_clip_format
+from ..unet.footprint import estimate_activations
 
 PARTS = ("unet", "vae", "text_encoder")
 CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
@@ -51,4 +53,7 @@ FAMILY = DiffusersFamily(
     pipelines=("StableDiffusionPipeline",),
     adapter="holdfast.models.unet.adapter",
     make_clip_format=read_clip_format,
+    streamed=UNET_PARTS,
+    activations=estimate_activations,
+    decode_saving="frames",
 )

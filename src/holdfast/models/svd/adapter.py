@@ -18,12 +18,15 @@ from ...sampling.field import Branch
 from ...sampling.noise import keyed_noise
 from .. import loading
 from ..attention.hooks import NetworkCall
-from ..base import Backbone, Conditioning, Prompt, find_device, prepare_parts
+from ..base import Backbone, Conditioning, Prompt, replace_stage
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
+from ..part_loading import PartLoader
+from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
+from ..residency import find_device, prepare_parts
 from ..scheduler_settings import check_edm
 from ..spec import BackboneSpec, check_schedule
-from ..unet.adapter import encode_frames, make_hooks
+from ..unet.adapter import VAE_FRAMES, encode_frames, make_hooks
 from ..unet.clip_formats import make_clip_format
 from .spec import (
     CAPABILITIES,
@@ -66,10 +69,13 @@ class StableVideo(Backbone):
         spec: BackboneSpec = SVD,
         name: str = "svd",
         device: torch.device | None = None,
+        placements: Placements = DEFAULT,
     ):
+        self.stage_parts = replace_stage("condition", "image_encoder")
+        self.placements, self.streams_blocks = placements, placements.of("unet") in STREAMED
         self.name, self.recommended, self.image_model = name, spec.recommended, spec.image_model
         parts = {"unet": unet, "vae": vae, "image_encoder": image_encoder}
-        self.parts = prepare_parts(parts, device)
+        self.parts = prepare_parts(parts)
         self.image_processor = image_processor
         self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
@@ -89,7 +95,7 @@ class StableVideo(Backbone):
         if prompt.image is None:
             raise UserError(f"{self.name} is conditioned on a first frame, and got none")
         image = prompt.image.to(self.device, torch.float32)[None] * 2 - 1
-        with self.use_parts("image_encoder"):
+        with self.stage("condition"):
             embedding = self.part("image_encoder")(self._clip_input(image)).image_embeds[:, None]
         latents = self._image_latents(image, prompt)
         time_ids = torch.tensor([prompt.time_ids or self.time_ids], device=self.device)
@@ -112,7 +118,7 @@ class StableVideo(Backbone):
 
     def _encode_image(self, image: Tensor, noise_target: str) -> Tensor:
         """Encode an image 1 3 H W in [-1, 1] to 1 c h w, not scaled. Noise of pixels is added before."""
-        with self.use_parts("vae"):
+        with self.stage("encode"):
             if noise_target == "pixels":
                 image = image + self._noise(image)
             posterior = self.part("vae").encode(image).latent_dist
@@ -140,8 +146,9 @@ class StableVideo(Backbone):
 
         The result is the mode, or with eps (`f c h w`) a sample.
         """
-        with self.use_parts("vae"):
-            z = encode_frames(self.part("vae"), frames, self.device, eps)
+        with self.stage("encode"):
+            together = self.placements.decoded_frames or VAE_FRAMES
+            z = encode_frames(self.part("vae"), frames, self.device, eps, together)
         self.clip_format.check_clip(
             z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
         )
@@ -150,9 +157,10 @@ class StableVideo(Backbone):
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         """Decode a latent. The published decoder reads neighbours in a chunk; one of single frames works too."""
         vae = self.part("vae")
+        together = self.placements.decoded_frames or DECODED_FRAMES
         takes_count = "num_frames" in inspect.signature(type(vae).forward).parameters
-        with self.use_parts("vae"):
-            for part in z[0].transpose(0, 1).split(DECODED_FRAMES):
+        with self.stage("decode"):
+            for part in z[0].transpose(0, 1).split(together):
                 x = part.to(self.device, torch.float32) / vae.config.scaling_factor
                 count = {"num_frames": len(x)} if takes_count else {}
                 yield (vae.decode(x, **count).sample / 2 + 0.5).clamp(0, 1)
@@ -212,7 +220,7 @@ class StableVideo(Backbone):
         embedding, time_ids = (
             value.expand(len(x), *value.shape[1:]) for value in (image.embedding, image.time_ids)
         )
-        with self.use_call(call):
+        with self.stage("denoise"), self.use_call(call):
             out = self.part("unet")(joined, timestep, embedding, added_time_ids=time_ids).sample
         return out.float().transpose(1, 2)
 
@@ -231,7 +239,12 @@ def _published_resize() -> Callable[[Tensor, tuple[int, int]], Tensor]:
 
 
 def load(
-    name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str
+    name: str,
+    spec: BackboneSpec,
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    placements: Placements = DEFAULT,
 ) -> StableVideo:
     """Load the parts of a checkpoint."""
     import diffusers
@@ -241,21 +254,22 @@ def load(
     from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
     target = pick_device(device)
-    target_dtype = pick_dtype(dtype, target)
+    loader = PartLoader(target, pick_dtype(dtype, target), placements, UNET_PARTS)
     network = UNetSpatioTemporalConditionModel
     vae = getattr(diffusers, _vae_class(checkpoint))
     encoder = CLIPVisionModelWithProjection
     loading.check_parts(checkpoint, {"unet": network, "vae": vae, "image_encoder": encoder})
     _check_widths(checkpoint)
     return StableVideo(
-        loading.load_part(network, checkpoint.part("unet"), target_dtype),
+        loader.load(network, checkpoint.part("unet")),
         loading.load_part(vae, checkpoint.part("vae"), torch.float32),
-        loading.load_part(encoder, checkpoint.part("image_encoder"), target_dtype),
+        loader.load(encoder, checkpoint.part("image_encoder")),
         loading.load_image_processor(checkpoint, CLIPImageProcessorPil),
         schedule=checkpoint.config("scheduler"),
         spec=spec,
         name=name,
         device=target,
+        placements=placements,
     )
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...base.errors import UserError
 from ..family import DiffusersFamily
+from ..placement import UNET_PARTS
 from ..spec import BackboneSpec
 from ..unet.clip_formats import read_clip_format
+from ..unet.footprint import estimate_activations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +63,9 @@ FAMILY = DiffusersFamily(
     pipelines=("StableVideoDiffusionPipeline",),
     adapter="holdfast.models.svd.adapter",
     make_clip_format=partial(read_clip_format, schedules=SCHEDULES),
+    streamed=UNET_PARTS,
+    activations=estimate_activations,
+    decode_saving="frames",
 )
 
 # An EDM model works on `x = clean + s noise`, with s from 0 to hundreds. The velocity field is that of

@@ -17,12 +17,15 @@ from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
-from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
+from ..base import Backbone, Conditioning, Prompt, note_truncation
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
 from ..feature_hooks import output_hooks
 from ..lru import get_or_make
 from ..noise_schedule import NoiseSchedule
+from ..part_loading import PartLoader
+from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
+from ..residency import find_device, prepare_parts
 from ..spec import BackboneSpec
 from .clip_formats import make_clip_format
 from .hooks import attention_hooks, residual_blocks
@@ -33,14 +36,18 @@ DEFAULT_SPEC = BackboneSpec("", 0, fps=8, train_pixels=512 * 512, train_frames=1
 
 
 def encode_frames(
-    vae: Any, frames: Iterable[Tensor], device: torch.device, eps: Tensor | None = None
+    vae: Any,
+    frames: Iterable[Tensor],
+    device: torch.device,
+    eps: Tensor | None = None,
+    together: int = VAE_FRAMES,
 ) -> Tensor:
     """Encode frames to a scaled latent `1 c f h w`, a few at a time.
 
     It is the posterior's mode, or with eps (`f c h w`) a sample of the posterior.
     """
     source, parts, count = iter(frames), [], 0
-    while group := list(islice(source, VAE_FRAMES)):
+    while group := list(islice(source, together)):
         x = torch.stack(group).to(device, torch.float32) * 2 - 1
         posterior = vae.encode(x).latent_dist
         part = posterior.mode()
@@ -52,9 +59,11 @@ def encode_frames(
     return latents.transpose(0, 1)[None]
 
 
-def decode_frames(vae: Any, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+def decode_frames(
+    vae: Any, z: Tensor, device: torch.device, together: int = VAE_FRAMES
+) -> Iterator[Tensor]:
     """Decode a latent `1 c f h w` to frames `f 3 H W` in [0, 1], a few at a time."""
-    for part in z[0].transpose(0, 1).split(VAE_FRAMES):
+    for part in z[0].transpose(0, 1).split(together):
         x = part.to(device, torch.float32) / vae.config.scaling_factor
         yield (vae.decode(x).sample / 2 + 0.5).clamp(0, 1)
 
@@ -101,10 +110,12 @@ class LatentDiffusion(Backbone):
         spec: BackboneSpec = DEFAULT_SPEC,
         name: str = "sd",
         device: torch.device | None = None,
+        placements: Placements = DEFAULT,
     ):
+        self.placements, self.streams_blocks = placements, placements.of("unet") in STREAMED
         self.name, self.recommended, self.image_model = name, spec.recommended, spec.image_model
         parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
-        self.parts = prepare_parts(parts, device)
+        self.parts = prepare_parts(parts)
         self.device = device or find_device(self.parts)
         self.dtype = unet.dtype if unet else torch.float32
         unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
@@ -127,7 +138,7 @@ class LatentDiffusion(Backbone):
         return Conditioning(on_device[0], on_device[1], length, words)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
-        with self.use_parts("text_encoder"):
+        with self.stage("condition"):
             return self.prompts.encode(self.part("text_encoder"), texts, self.device)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
@@ -135,16 +146,18 @@ class LatentDiffusion(Backbone):
 
         The result is the mode, or with eps (`f c h w`) a sample.
         """
-        with self.use_parts("vae"):
-            z = encode_frames(self.part("vae"), frames, self.device, eps)
+        with self.stage("encode"):
+            together = self.placements.decoded_frames or VAE_FRAMES
+            z = encode_frames(self.part("vae"), frames, self.device, eps, together)
         self.clip_format.check_clip(
             z.shape[2], *(n * self.clip_format.stride[1] for n in z.shape[3:])
         )
         return z
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
-        with self.use_parts("vae"):
-            yield from decode_frames(self.part("vae"), z, self.device)
+        with self.stage("decode"):
+            together = self.placements.decoded_frames or VAE_FRAMES
+            yield from decode_frames(self.part("vae"), z, self.device, together)
 
     def sigmas(
         self,
@@ -182,7 +195,7 @@ class LatentDiffusion(Backbone):
     ) -> Tensor:
         """Return the velocity by one call of the network."""
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
-        with self.use_call(call):
+        with self.stage("denoise"), self.use_call(call):
             return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, sigma)
 
     def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
@@ -217,7 +230,12 @@ def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | 
 
 
 def load(
-    name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str
+    name: str,
+    spec: BackboneSpec,
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    placements: Placements = DEFAULT,
 ) -> LatentDiffusion:
     """Load the parts of a checkpoint."""
     from diffusers import (
@@ -228,17 +246,17 @@ def load(
     from transformers import CLIPTextModel
 
     target = pick_device(device)
-    target_dtype = pick_dtype(dtype, target)
+    loader = PartLoader(target, pick_dtype(dtype, target), placements, UNET_PARTS)
     is_video = "temporal_attention" in spec.capabilities
     network = UNet3DConditionModel if is_video else UNet2DConditionModel
     loading.check_parts(
         checkpoint, {"unet": network, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     )
     _check_widths(checkpoint)
-    encoder = loading.load_part(CLIPTextModel, checkpoint.part("text_encoder"), target_dtype)
+    encoder = loader.load(CLIPTextModel, checkpoint.part("text_encoder"))
     limits = encoder.config.vocab_size, encoder.config.max_position_embeddings
     return LatentDiffusion(
-        loading.load_part(network, checkpoint.part("unet"), target_dtype),
+        loader.load(network, checkpoint.part("unet")),
         loading.load_part(AutoencoderKL, checkpoint.part("vae"), torch.float32),
         encoder,
         loading.load_tokenizer(checkpoint, *limits),
@@ -246,6 +264,7 @@ def load(
         spec=spec,
         name=name,
         device=target,
+        placements=placements,
     )
 
 

@@ -26,16 +26,20 @@ from ...sampling.field import (
 from ...sampling.schedules import flow_sigmas
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
-from ..base import Backbone, Conditioning, Prompt, find_device, note_truncation, prepare_parts
+from ..base import Backbone, Conditioning, Prompt, note_truncation, replace_stage
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype
 from ..lru import get_or_make
+from ..part_loading import PartLoader
+from ..placement import DEFAULT, STREAMED, Placements
+from ..residency import find_device, prepare_parts
 from ..scheduler_settings import read_flow_shift
 from ..spec import BackboneSpec
 from . import packed
 from . import spec as constants
 from .hooks import attention_hooks, feature_hooks, remount
 from .spec import SECOND
+from .tiling import decode_tiles
 
 ROUNDING = 1e-6  # of a timestep
 MAX_TEXT_TOKENS = 512  # with the padding, which the model attends to
@@ -82,11 +86,14 @@ class Wan(Backbone):
         spec: BackboneSpec = DEFAULT_SPEC,
         name: str = "wan",
         device: torch.device | None = None,
+        placements: Placements = DEFAULT,
     ):
         self.name, self.shift, self.recommended = name, shift, spec.recommended
+        self.placements = placements
+        self.streams_blocks = placements.of(FIRST) in STREAMED
         is_pair = isinstance(transformer, ExpertPair)
         self.experts = transformer if is_pair else ExpertPair(transformer)
-        self._add_parts(vae, text_encoder, device)
+        self._add_parts(vae, text_encoder)
         self.tokenizer = tokenizer
         self.device = device or find_device(self.parts)
         first = self.experts.first
@@ -97,16 +104,14 @@ class Wan(Backbone):
         self.capabilities = constants.CAPABILITIES if first else frozenset({"text"})
         self._states: dict[str, Tensor] = {}  # text states of cleaned prompts, on the CPU
 
-    def _add_parts(self, vae: Any, text_encoder: Any, device: torch.device | None) -> None:
-        """Set the parts. Denoisers of a pair and denoisers that are not loaded stay off the device."""
+    def _add_parts(self, vae: Any, text_encoder: Any) -> None:
+        """Set the parts. A pair has no denoiser in use before its first evaluation."""
         denoisers = {FIRST: self.experts.first, SECOND: self.experts.second}
         self._lazy = {name: d for name, d in denoisers.items() if isinstance(d, LazyModule)}
         loaded = {name: d for name, d in denoisers.items() if name not in self._lazy}
-        waits = self.experts.second or self._lazy
-        others = {"vae": vae, "text_encoder": text_encoder}
-        self.parts = prepare_parts(loaded, None if waits else device)
-        self.parts |= prepare_parts(others, device)
-        self._in_use = None if waits else FIRST
+        self.parts = prepare_parts(loaded | {"vae": vae, "text_encoder": text_encoder})
+        self._in_use = None if self.experts.second or self._lazy else FIRST
+        self.stage_parts = replace_stage("denoise", self._in_use)
 
     def _make_hooks(self) -> tuple[LayerHooks | None, LayerHooks | None]:
         if not self.experts.first:
@@ -126,7 +131,7 @@ class Wan(Backbone):
     def part(self, name: str) -> Any:
         """Return a part. A denoiser that is not loaded is loaded now. Raise UserError for a part that is absent."""
         if name in self._lazy:
-            self.parts |= prepare_parts({name: self._lazy[name].load()}, None)
+            self.parts |= prepare_parts({name: self._lazy[name].load()})
             del self._lazy[name]
         return super().part(name)
 
@@ -137,16 +142,15 @@ class Wan(Backbone):
     def _denoiser_at(self, sigma: float) -> nn.Module:
         """Return the denoiser of a noise level, on the device. Move the other one to the CPU, and active rules here."""
         name = self.experts.part_at(sigma)
+        denoiser = self.part(name)
         if name != self._in_use:
-            other = SECOND if name == FIRST else FIRST
-            if other in self.parts:
-                self.parts[other].to("cpu")
-            self.part(name).to(self.device)
-            self._in_use = name
+            self.residency.leave(SECOND if name == FIRST else FIRST)
+            self._in_use, self.stage_parts = name, replace_stage("denoise", name)
             for hooks in (self.attention_hooks, self.feature_hooks):
                 if hooks:
                     remount(hooks)
-        return self.part(name)
+        self.residency.begin([name], self.device)
+        return denoiser
 
     def condition(self, prompt: Prompt) -> Conditioning:
         if self.tokenizer is None:
@@ -170,7 +174,7 @@ class Wan(Backbone):
             texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         mask = tokens.attention_mask.to(self.device)
-        with self.use_parts("text_encoder"), torch.no_grad():
+        with self.stage("condition"), torch.no_grad():
             encoder = self.part("text_encoder")
             states = encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
         return states * mask[..., None].to(states)
@@ -182,7 +186,7 @@ class Wan(Backbone):
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        with self.use_parts("vae"):
+        with self.stage("encode"):
             moments = torch.cat(list(self._encode_groups(iter(frames))), dim=2)
             posterior = DiagonalGaussianDistribution(self.vae.quant_conv(moments))
         z = posterior.mode()
@@ -203,13 +207,21 @@ class Wan(Backbone):
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:
         mean, std = self._statistics()
-        with self.use_parts("vae"):
+        with self.stage("decode"):
             x = self.vae.post_quant_conv(z.to(self.device, torch.float32) * std + mean)
-            cache = self._cache(self.vae.decoder)
-            for i in range(x.shape[2]):
-                frame = x[:, :, i : i + 1]
-                y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
-                yield (self._unpatchify(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+            side = self.placements.tile // self.clip_format.stride[1]
+            if side and side < max(x.shape[-2:]):
+                yield from decode_tiles(self._decode_frames, x, side, self.clip_format.stride[1])
+            else:
+                yield from self._decode_frames(x)
+
+    def _decode_frames(self, x: Tensor) -> Iterator[Tensor]:
+        """Decode what the VAE's first layer makes of a latent, a latent frame at a time."""
+        cache = self._cache(self.vae.decoder)
+        for i in range(x.shape[2]):
+            frame = x[:, :, i : i + 1]
+            y = self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+            yield (self._unpatchify(y)[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
 
     def _cache(self, part: nn.Module) -> list[Tensor | None]:
         """Return an empty cache of what each causal convolution keeps from one chunk for the next."""
@@ -335,7 +347,14 @@ def _network_call(z: Tensor, frames: Sequence[int] | None, branch: str) -> Netwo
     return NetworkCall(branch, frames, (z.shape[3], z.shape[4]))
 
 
-def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Wan:
+def load(
+    name: str,
+    spec: BackboneSpec,
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    placements: Placements = DEFAULT,
+) -> Wan:
     """Load the parts of a checkpoint. Two denoisers are loaded when they are needed first."""
     from diffusers import (
         AutoencoderKLWan,  # pyright: ignore[reportPrivateImportUsage]  # exported on use
@@ -344,15 +363,15 @@ def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dty
     from transformers import UMT5EncoderModel
 
     target = pick_device(device)
-    target_dtype = pick_dtype(dtype, target)
+    loader = PartLoader(target, pick_dtype(dtype, target), placements, constants.STREAMED_PARTS)
     shift = constants.SHIFTS.get(name) or read_flow_shift(checkpoint.config("scheduler"))
     denoisers = (FIRST, SECOND) if name in constants.BOUNDARIES else (FIRST,)
     classes = dict.fromkeys(denoisers, WanTransformer3DModel)
     others = {"vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
     loading.check_parts(checkpoint, classes | others)
     _check_widths(checkpoint, denoisers)
-    transformer = _load_denoisers(name, checkpoint, denoisers, target_dtype)
-    encoder = loading.load_part(UMT5EncoderModel, checkpoint.part("text_encoder"), target_dtype)
+    transformer = _load_denoisers(name, checkpoint, denoisers, loader)
+    encoder = loader.load(UMT5EncoderModel, checkpoint.part("text_encoder"))
     return Wan(
         transformer,
         loading.load_part(AutoencoderKLWan, checkpoint.part("vae"), torch.float32),
@@ -362,21 +381,25 @@ def load(name: str, spec: BackboneSpec, checkpoint: Checkpoint, device: str, dty
         spec=spec,
         name=name,
         device=target,
+        placements=placements,
     )
 
 
 def _load_denoisers(
-    name: str, checkpoint: Checkpoint, denoisers: Sequence[str], dtype: torch.dtype
+    name: str, checkpoint: Checkpoint, denoisers: Sequence[str], loader: PartLoader
 ) -> Any:
     """Load the one denoiser, or return a pair that is loaded later."""
     # diffusers exports it on first use
     from diffusers import WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 
-    network = partial(loading.load_part, WanTransformer3DModel, dtype=dtype)
     if len(denoisers) == 1:
-        return network(checkpoint.part(FIRST))
+        return loader.load(WanTransformer3DModel, checkpoint.part(FIRST))
     pair = [
-        LazyModule(checkpoint.config(part), dtype, partial(network, checkpoint.part(part)))
+        LazyModule(
+            checkpoint.config(part),
+            loader.dtype,
+            partial(loader.load, WanTransformer3DModel, checkpoint.part(part)),
+        )
         for part in denoisers
     ]
     return ExpertPair(*pair, boundary=constants.read_boundary(name, checkpoint))

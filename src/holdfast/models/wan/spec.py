@@ -10,12 +10,20 @@ from ...base.errors import UserError
 from ...media.clip_format import ClipFormat
 from ..checkpoint import Checkpoint
 from ..family import DiffusersFamily
+from ..placement import StreamedPart
 from ..spec import BackboneSpec
+from .footprint import estimate_activations
 
 PARTS = ("transformer", "vae", "text_encoder")
 SECOND = "transformer_2"  # the part of a second denoiser
 CAPABILITIES = frozenset({"text", "text_attention", "joint_attention", "features"})
 SCHEDULES = ("native", "wan", "euler")
+BLOCKS = StreamedPart(("blocks",))
+STREAMED_PARTS = {
+    "transformer": BLOCKS,
+    SECOND: BLOCKS,
+    "text_encoder": StreamedPart(("encoder.block",), embedding="shared.weight"),
+}
 # The shifts with which the authors sample Wan2.2. They take precedence over a scheduler file: the script that converted
 # the A14B wrote 3.0 there, which gives other noise levels.
 SHIFTS = {"wan2.2-5b": 5.0, "wan2.2-14b": 12.0}
@@ -142,4 +150,7 @@ FAMILY = DiffusersFamily(
     adapter="holdfast.models.wan.adapter",
     make_clip_format=read_clip_format,
     check=check_denoisers,
+    streamed=STREAMED_PARTS,
+    activations=estimate_activations,
+    decode_saving="tiles",
 )
