@@ -2,10 +2,13 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from holdfast.base.notices import Notice
+from holdfast.media import video
+from holdfast.models.base import BackboneWrapper
 from holdfast.pipeline import in_memory, run
 from holdfast.pipeline.task import EditTask
 
@@ -140,3 +143,28 @@ def test_what_does_nothing_to_this_clip(fields, words, make_clip, backbones, tmp
     with pytest.warns(Notice) as caught:
         run.edit(task, backbones["wan"])
     assert words in [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("fields", "capabilities", "words"),
+    [
+        ({"settings": {"region": "mask"}}, {"regions"}, "region has no effect without a mask"),
+        (
+            {"settings": {"region": "mask"}, "mask": "0,0,16,16"},
+            set(),
+            "region has no effect: tiny is always evaluated everywhere",
+        ),
+        ({"settings": {"region": "mask"}, "mask": "0,0,16,16"}, {"regions"}, None),
+        ({}, set(), None),  # the default is not the user's
+    ],
+)
+def test_a_region_says_where_it_has_no_effect(backbones, tmp_path, fields, capabilities, words):
+    video.write_frames(tmp_path / "clip.mkv", [np.zeros((32, 32, 3), np.uint8)] * 5, 8, "ffv1")
+    backbone = BackboneWrapper(backbones["wan"])
+    backbone.capabilities = (backbone.capabilities - {"regions"}) | capabilities
+    task = EditTask(str(tmp_path / "clip.mkv"), str(tmp_path / "out.mkv"), **TEXTS, **fields)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Notice)
+        run.open_session(task, backbone)
+    found = [str(w.message) for w in caught if "region" in str(w.message)]
+    assert found == ([] if words is None else [words])

@@ -244,6 +244,8 @@ def open_session(
         calibration.check_words(validated.info, task.prompts)
     keyframes = keyframes_by_index(task, part)
     plan = make_plan(task, validated.info, len(part), (clip.size[1], clip.size[0]), keyframes)
+    options = (plan.config, plan.setting_sources)
+    unused_options.warn_unused_region(validated.info, bool(task.mask), *options)
     progress = saved_progress(task) if task.output else None
     session = EditSession(task, clip, part, mask, plan, progress, latent=validated.latent)
     if task.first_frame:

@@ -72,6 +72,18 @@ def warn_unused_settings(
         warn_user(f"the seed has no effect: {task.method} draws nothing at random")
 
 
+def warn_unused_region(
+    info: "Backbone | BackboneInfo", has_mask: bool, config: Any, setting_sources: dict[str, str]
+) -> None:
+    """Warn about a region that was asked for, where the target is evaluated everywhere."""
+    if setting_sources.get("region") != "given" or config.region != "mask":
+        return
+    if not has_mask:
+        warn_user("region has no effect without a mask")
+    elif "regions" not in info.capabilities:
+        warn_user(f"region has no effect: {info.name} is always evaluated everywhere")
+
+
 def _unused_guidance_settings(config: Any) -> dict[str, str]:
     """Return the settings of negative evaluations, with the reason, where guidance of 1 makes none."""
     scales = [getattr(config, name, 1) for name in ("source_guidance", "target_guidance")]

@@ -16,7 +16,7 @@ from .footprint import estimate_activations
 
 PARTS = ("transformer", "vae", "text_encoder")
 SECOND = "transformer_2"  # the part of a second denoiser
-CAPABILITIES = frozenset({"text", "text_attention", "joint_attention", "features"})
+CAPABILITIES = frozenset({"text", "text_attention", "joint_attention", "features", "regions"})
 SCHEDULES = ("native", "wan", "euler")
 BLOCKS = StreamedPart(("blocks",))
 STREAMED_PARTS = {
