@@ -3,8 +3,8 @@
 Scenes of two actors, one of which is edited (colour, shape, material in turn) by `shapeworld-wan` with its exact mask;
 every method holds the latents outside the mask. Parts:
 steps: 25, 15, 10 and 6 steps, with Euler and UniPC. own: those with the method's own solver. others: methods without
-that choice. guidance: intervals, and the negative branch at every n-th step. region: edits with every token evaluated.
-caches: diffusers' step caches.
+that choice. unmasked: without a mask. guidance: intervals, and the negative branch at every n-th step. region: edits
+with every token evaluated. caches: diffusers' step caches.
 One line of JSON is appended per edit: whether it succeeded and its error against the true edited clip, both after
 pixels outside the mask are restored; evaluations, also in those of the whole latent; and how far the latent is from
 that of the edit it is compared with. A run that stops resumes where it was. `python benchmarks/steps.py tables --rows
@@ -48,7 +48,7 @@ SOLVERS: dict[str, dict[str, tuple[int, ...]]] = {
     "flowedit": {"euler": (25, 15, 10, 6, 4), "unipc": (25, 10, 6)},
     "wanedit": {"unipc": (25, 15, 10, 6, 4), "euler": (25, 10, 6)},
 }
-OTHERS = ("flowalign", "dfvedit")
+OTHERS = ("flowalign", "dfvedit", "sdedit", "uniedit", "rfsolver")
 COMPARED = (("flowanchor", 10), ("flowedit", 10))
 GUIDANCE: tuple[dict[str, Any], ...] = (
     {"guidance_interval": "0:0.9"},
@@ -85,6 +85,7 @@ def list_variants(parts: Sequence[str]) -> list[Variant]:
         "own": partial(_solver_variants, is_own=True),
         "steps": _solver_variants,
         "others": _other_variants,
+        "unmasked": _unmasked_variants,
         "guidance": _guidance_variants,
         "region": _region_variants,
         "caches": _cache_variants,
@@ -104,8 +105,13 @@ def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
 
 def _other_variants() -> Iterator[Variant]:
     for method in OTHERS:
-        for steps in (25, 10, 6):
+        for steps in (25, 15, 10):
             yield Variant("steps", method, {"steps": steps})
+
+
+def _unmasked_variants() -> Iterator[Variant]:
+    for steps in (25, 15, 10):
+        yield Variant("steps", "flowedit", {"steps": steps, "mask": "none"})
 
 
 def _guidance_variants() -> Iterator[Variant]:
@@ -172,7 +178,7 @@ class Runner:
     ) -> tuple[LoopJob, EditFinished, float]:
         """Return the job, its end, and what it cost in evaluations of the whole latent."""
         own = dict(settings)
-        cached = own.pop("cache", None)
+        cached, has_mask = own.pop("cache", None), own.pop("mask", "") != "none"
         task = EditTask(
             input="",
             output="",
@@ -183,7 +189,7 @@ class Runner:
             seed=scene.seed,
             window=0,
         )
-        mask = list(scene.mask[:, 0].bool().numpy())
+        mask = list(scene.mask[:, 0].bool().numpy()) if has_mask else None
         job = in_memory.plan_job(task, self.backbone, scene.source, mask)
         if cached:
             finished, dense = steps_caches.run_cached(job, self.backbone, cached)
@@ -197,7 +203,9 @@ class Runner:
     def _score(self, scene: Scene, job: LoopJob, z: Tensor) -> dict[str, Any]:
         """Return success and errors of the delivered clip, which is the source outside the mask."""
         edited = torch.stack(list(job.plan.fit.to_clip(self.backbone.decode(z))))
-        delivered = scene.mask * edited + (1 - scene.mask) * scene.source
+        delivered = edited
+        if job.mask is not None:
+            delivered = scene.mask * edited + (1 - scene.mask) * scene.source
         found = judge(scene.edit, delivered)
         return {
             "success": found["success"],

@@ -53,7 +53,7 @@ def _print_part(title: str, rows: Sequence[dict[str, Any]]) -> None:
     for found in grouped.values():
         row = next(iter(found.values()))
         settings = row["settings"]
-        family = (row["method"], settings.get("solver"))
+        family = (row["method"], settings.get("solver"), settings.get("mask"))
         if title != "steps":
             family = (row["method"], settings["steps"])
         reference = first.setdefault(family, found)
