@@ -3,8 +3,8 @@
 Scenes of two actors, one of which is edited (colour, shape, material in turn) by `shapeworld-wan` with its exact mask;
 every method holds the latents outside the mask. Parts:
 steps: 25, 15, 10 and 6 steps, with Euler and UniPC. own: those with the method's own solver. others: methods without
-that choice. guidance: intervals, and the negative branch at every n-th step. region: edits with every token evaluated.
-caches: diffusers' step caches.
+that choice. unmasked: without a mask. guidance: intervals, and the negative branch at every n-th step. region: edits
+with every token evaluated. caches: diffusers' step caches.
 One line of JSON is appended per edit: whether it succeeded and its error against the true edited clip, both after
 pixels outside the mask are restored; evaluations, also in those of the whole latent; and how far the latent is from
 that of the edit it is compared with. A run that stops resumes where it was. `python benchmarks/steps.py tables --rows
@@ -44,16 +44,14 @@ KINDS = ("colour", "shape", "material")
 HELD = {"flowanchor": {"mask_velocity": True}}  # its mask holds no latents otherwise
 # of each method: its own solver and another one, and the steps that are measured with each
 SOLVERS: dict[str, dict[str, tuple[int, ...]]] = {
-    "flowanchor": {"euler": (25, 15, 10, 6, 4), "unipc": (25, 10, 6)},
-    "flowedit": {"euler": (25, 15, 10, 6, 4), "unipc": (25, 10, 6)},
-    "wanedit": {"unipc": (25, 15, 10, 6, 4), "euler": (25, 10, 6)},
+    "flowanchor": {"euler": (25, 15, 10, 6), "unipc": (10, 6)},
+    "flowedit": {"euler": (25, 15, 10, 6), "unipc": (10, 6)},
+    "wanedit": {"unipc": (25, 15, 10, 6), "euler": (10, 6)},
 }
-OTHERS = ("flowalign", "dfvedit")
-COMPARED = (("flowanchor", 10), ("flowedit", 10))
+OTHERS = ("flowalign", "dfvedit", "sdedit")
+GUIDED = {"solver": "euler", "steps": 15}  # by flowanchor
 GUIDANCE: tuple[dict[str, Any], ...] = (
-    {"guidance_interval": "0:0.9"},
     {"guidance_interval": "0.3:1"},
-    {"guidance_interval": "0.5:1"},
     {"negative_every": 2},
     {"negative_every": 3},
 )
@@ -85,6 +83,7 @@ def list_variants(parts: Sequence[str]) -> list[Variant]:
         "own": partial(_solver_variants, is_own=True),
         "steps": _solver_variants,
         "others": _other_variants,
+        "unmasked": _unmasked_variants,
         "guidance": _guidance_variants,
         "region": _region_variants,
         "caches": _cache_variants,
@@ -97,28 +96,30 @@ def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
     for method, solvers in SOLVERS.items():
         for solver in list(solvers)[: 1 if is_own else None]:
             for steps in solvers[solver]:
-                full = {"solver": solver, "steps": 25}
-                other = None if steps == 25 else full
-                yield Variant("steps", method, {"solver": solver, "steps": steps}, other)
+                full = {"solver": next(iter(solvers)), "steps": 25}
+                own = {"solver": solver, "steps": steps}
+                yield Variant("steps", method, own, None if own == full else full)
 
 
 def _other_variants() -> Iterator[Variant]:
     for method in OTHERS:
-        for steps in (25, 10, 6):
-            yield Variant("steps", method, {"steps": steps})
+        yield Variant("steps", method, {"steps": 25})
+        yield Variant("steps", method, {"steps": 15}, {"steps": 25})
+
+
+def _unmasked_variants() -> Iterator[Variant]:
+    full = {"steps": 25, "mask": "none"}
+    yield Variant("steps", "flowedit", full)
+    yield Variant("steps", "flowedit", {"steps": 15, "mask": "none"}, full)
 
 
 def _guidance_variants() -> Iterator[Variant]:
-    for method, steps in COMPARED:
-        full = {"solver": "euler", "steps": steps}
-        for settings in GUIDANCE:
-            yield Variant("guidance", method, full | settings, full)
+    for settings in GUIDANCE:
+        yield Variant("guidance", "flowanchor", GUIDED | settings, GUIDED)
 
 
 def _region_variants() -> Iterator[Variant]:
-    for method, steps in COMPARED:
-        inside = {"solver": "euler", "steps": steps}
-        yield Variant("region", method, inside | {"region": "off"}, inside, is_complete=True)
+    yield Variant("region", "flowanchor", GUIDED | {"region": "off"}, GUIDED, is_complete=True)
 
 
 def _cache_variants() -> Iterator[Variant]:
@@ -172,7 +173,7 @@ class Runner:
     ) -> tuple[LoopJob, EditFinished, float]:
         """Return the job, its end, and what it cost in evaluations of the whole latent."""
         own = dict(settings)
-        cached = own.pop("cache", None)
+        cached, has_mask = own.pop("cache", None), own.pop("mask", "") != "none"
         task = EditTask(
             input="",
             output="",
@@ -183,7 +184,7 @@ class Runner:
             seed=scene.seed,
             window=0,
         )
-        mask = list(scene.mask[:, 0].bool().numpy())
+        mask = list(scene.mask[:, 0].bool().numpy()) if has_mask else None
         job = in_memory.plan_job(task, self.backbone, scene.source, mask)
         if cached:
             finished, dense = steps_caches.run_cached(job, self.backbone, cached)
@@ -197,7 +198,9 @@ class Runner:
     def _score(self, scene: Scene, job: LoopJob, z: Tensor) -> dict[str, Any]:
         """Return success and errors of the delivered clip, which is the source outside the mask."""
         edited = torch.stack(list(job.plan.fit.to_clip(self.backbone.decode(z))))
-        delivered = scene.mask * edited + (1 - scene.mask) * scene.source
+        delivered = edited
+        if job.mask is not None:
+            delivered = scene.mask * edited + (1 - scene.mask) * scene.source
         found = judge(scene.edit, delivered)
         return {
             "success": found["success"],

@@ -10,6 +10,7 @@ from tables import format_differences, format_interval, print_header, print_row
 
 Rows = dict[str, dict[int, dict[str, Any]]]  # by variant and seed
 METRICS = ("success", "delivered")
+COLUMNS = ("cost", *METRICS, "error of the latent", "success, paired", "delivered, paired")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -30,10 +31,12 @@ def print_tables(paths: Iterable[str]) -> None:
     rows = [row for path in paths for row in read_rows(Path(path))]
     origins = sorted({f"commit {row['commit']}, weights {row['weights']}" for row in rows})
     print("; ".join(origins))
-    for part, title in (("steps", "steps"), ("guidance", "guidance"), ("region", "region")):
+    references = _group([row for row in rows if row["part"] == "steps"])
+    for part in ("steps", "guidance", "region", "caches"):
         chosen = [row for row in rows if row["part"] == part]
         if chosen:
-            _print_part(title, chosen)
+            print(f"\n{part}")
+            _print_part(chosen, references)
 
 
 def _group(rows: Sequence[dict[str, Any]]) -> Rows:
@@ -43,36 +46,43 @@ def _group(rows: Sequence[dict[str, Any]]) -> Rows:
     return dict(grouped)
 
 
-def _print_part(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Print a line per variant, with the paired difference to the first variant of its method and solver."""
-    grouped = _group(rows)
-    print(f"\n{title}")
-    columns = ("success", "delivered, dB", "evaluations", "error of the latent")
-    print_header("method", "settings", "scenes", *columns, "success, paired", "dB, paired")
+def _print_part(rows: Sequence[dict[str, Any]], references: Rows) -> None:
+    """Print a line per variant, with the paired difference to the edit that it is compared with.
+
+    references: the variants of the steps part, by name.
+    """
+    print_header("method", "settings", "scenes", *COLUMNS)
     first: dict[tuple, dict[int, dict[str, Any]]] = {}
-    for found in grouped.values():
+    for found in _group(rows).values():
         row = next(iter(found.values()))
         settings = row["settings"]
-        family = (row["method"], settings.get("solver"))
-        if title != "steps":
-            family = (row["method"], settings["steps"])
-        reference = first.setdefault(family, found)
-        shown = ", ".join(f"{name} {value}" for name, value in settings.items())
+        own = {k: v for k, v in settings.items() if k in ("solver", "steps")}
+        pairs = " ".join(f"{key}={value}" for key, value in own.items())
+        reference = references.get(f"steps {row['method']} {pairs}")
+        if row["part"] == "steps":  # of 25 steps, which come first
+            family = (row["method"], settings.get("mask"))
+            reference = first.setdefault(family, found)
+        shown = ", ".join(_describe(key, value) for key, value in settings.items())
         print_row(row["method"], shown, len(found), *_cells(found), *_differences(found, reference))
+
+
+def _describe(key: str, value: Any) -> str:
+    plain = {"solver": f"{value}", "steps": f"{value} steps"}
+    return plain.get(key, f"`{key}={value}`")
 
 
 def _cells(found: dict[int, dict[str, Any]]) -> list[str]:
     rows = list(found.values())
     cells = [format_interval([row[name] for row in rows]) for name in METRICS]
-    evaluations = sum(row.get("dense", row["evaluations"]) for row in rows) / len(rows)
+    cost = sum(row["dense"] for row in rows) / len(rows)
     errors = [row["difference"] for row in rows if "difference" in row]
-    return [*cells, f"{evaluations:.1f}", format_interval(errors) if errors else "–"]
+    return [f"{cost:.1f}", *cells, format_interval(errors) if errors else "–"]
 
 
 def _differences(
-    found: dict[int, dict[str, Any]], reference: dict[int, dict[str, Any]]
+    found: dict[int, dict[str, Any]], reference: dict[int, dict[str, Any]] | None
 ) -> list[str]:
-    if found is reference:
+    if reference is None or found is reference:
         return ["–", "–"]
     shared = sorted(found.keys() & reference.keys())
     return format_differences(

@@ -1298,6 +1298,11 @@ MUTATIONS = [
         ("else (0.0, interval)", "else (interval, 1.0)"),
     ),
     *of(
+        "ui/widgets.py",
+        "tests/ui/test_form.py",
+        ("if setting.follows_model else setting.default", "if True else setting.default"),
+    ),
+    *of(
         "pipeline/quality.py",
         "tests/pipeline/test_quality.py",
         ('if sources["steps"] == "given"', "if False"),

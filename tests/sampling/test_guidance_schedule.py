@@ -7,6 +7,7 @@ import torch
 
 from holdfast import methods
 from holdfast.base.errors import UserError
+from holdfast.models.base import Prompt
 from holdfast.sampling.field import EditInputs
 from holdfast.sampling.guidance_schedule import begin_guided
 from holdfast.sampling.noise import add_noise, keyed_noise
@@ -142,3 +143,18 @@ def test_a_single_number_is_the_end_of_an_interval_from_zero():
     inputs = make_inputs()
     alone, pair = (run("flowedit", inputs, guidance_interval=v)[1] for v in (0.6, "0:0.6"))
     assert alone == pair
+
+
+@pytest.mark.parametrize("settings", [{"guidance_interval": "0.3:0.9"}, {"negative_every": 2}])
+def test_a_region_and_the_schedule_together_keep_the_source(settings, tiny_wan):
+    """Of equal prompts, on a network whose packed pass runs other rows from step to step."""
+    torch.manual_seed(6)
+    latent = torch.randn(1, tiny_wan.vae.config.z_dim, 2, 4, 6)
+    mask = torch.zeros(1, 1, 2, 4, 6)
+    mask[..., 1:3, 2:5] = 1
+    condition = tiny_wan.condition(Prompt("a red ball"))
+    inputs = EditInputs(latent, condition, condition, mask=mask)
+    config = make_config("flowedit", steps=4, **settings)
+    with torch.no_grad():
+        z = last(methods.load("flowedit").edit(as_field(tiny_wan.field), inputs, config))
+    assert torch.equal(z, latent)

@@ -53,6 +53,19 @@ def test_every_setting_has_a_widget_that_gives_its_default_back(method):
         assert (value is None) == (setting.default is None)
 
 
+def test_a_widget_shows_what_an_edit_would_take():
+    """A model's steps are not meant for the iterations of score distillation."""
+    recommended = {"steps": 25, "learning_rate": 0.04}
+    with gr.Blocks():
+        made = {
+            name: widgets.method_widgets(methods.load(name).Config, recommended)
+            for name in ("dds", "flowedit")
+        }
+    assert made["dds"]["steps"].value == "200"
+    assert made["dds"]["learning_rate"].value == "0.04"
+    assert made["flowedit"]["steps"].value == "25"
+
+
 def test_every_field_of_a_task_is_on_the_page(desk):
     with gr.Blocks():
         made = form.Form(desk, MessageFormatter(desk.root))

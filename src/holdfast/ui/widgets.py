@@ -46,9 +46,15 @@ def method_widgets(config: type, recommended: Mapping[str, Any]) -> dict[str, Wi
     Its value is the one that the backbone recommends, otherwise the method's default.
     """
     return {
-        name: make_widget(setting, recommended.get(name, setting.default))
+        name: make_widget(setting, _initial_value(setting, recommended))
         for name, setting in list_settings(config).items()
     }
+
+
+def _initial_value(setting: Setting, recommended: Mapping[str, Any]) -> Any:
+    return (
+        recommended.get(setting.name, setting.default) if setting.follows_model else setting.default
+    )
 
 
 def make_widget(setting: Setting, value: Any, lines: int = 1, prefix: str = "field") -> Widget:
