@@ -1059,6 +1059,16 @@ MUTATIONS = [
         ("scales[len(scales) // 2]", "scales[-1]"),
     ),
     *of(
+        "models/devices.py",
+        "tests/models/test_devices.py",
+        ("(found.index or 0) >= count", "(found.index or 0) > count"),
+        (
+            "torch.cuda.is_bf16_supported(including_emulation=False)",
+            "torch.cuda.is_bf16_supported()",
+        ),
+        ('if device.type == "cpu":', 'if device.type != "cuda":'),
+    ),
+    *of(
         "methods/flowanchor.py",
         WAITS,
         ("if key not in self._rows:", "if True:"),
