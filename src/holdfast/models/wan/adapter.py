@@ -93,6 +93,7 @@ class Wan(Backbone):
         self.streams_blocks = placements.of(FIRST) in STREAMED
         is_pair = isinstance(transformer, ExpertPair)
         self.experts = transformer if is_pair else ExpertPair(transformer)
+        self.expert_boundary = self.experts.boundary
         self._add_parts(vae, text_encoder)
         self.tokenizer = tokenizer
         self.device = device or find_device(self.parts)
