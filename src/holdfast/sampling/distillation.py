@@ -152,5 +152,5 @@ def group_by_expert(sigmas: Sequence[float], boundary: float, size: int) -> list
     for number, begin in enumerate(range(0, len(sigmas), size)):
         is_odd = number % 2 == 1
         block = sigmas[begin : begin + size]
-        grouped += sorted(block, key=lambda sigma: (sigma < boundary) != is_odd)  # noqa: B023  sorted at once
+        grouped += sorted(block, key=lambda sigma: (sigma < boundary) != is_odd)
     return grouped
