@@ -1059,6 +1059,27 @@ MUTATIONS = [
         ("scales[len(scales) // 2]", "scales[-1]"),
     ),
     *of(
+        "sampling/distillation.py",
+        DISTILL,
+        ("(sigma < boundary) != is_odd", "sigma < boundary"),
+        ("group_by_expert(drawn, field.expert_boundary", "group_by_expert(drawn, 0.0"),
+    ),
+    *of(
+        "models/wan/adapter.py",
+        WAN22,
+        ("self.expert_boundary = self.experts.boundary", "self.expert_boundary = 0.0"),
+    ),
+    *of(
+        "models/devices.py",
+        "tests/models/test_devices.py",
+        ("(found.index or 0) >= count", "(found.index or 0) > count"),
+        (
+            "torch.cuda.is_bf16_supported(including_emulation=False)",
+            "torch.cuda.is_bf16_supported()",
+        ),
+        ('if device.type == "cpu":', 'if device.type != "cuda":'),
+    ),
+    *of(
         "methods/flowanchor.py",
         WAITS,
         ("if key not in self._rows:", "if True:"),

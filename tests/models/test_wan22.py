@@ -471,3 +471,8 @@ def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
     said = rf"{size} GB.*hf download {spec.SPECS[name].weights}"
     with pytest.raises(MissingDependencyError, match=said):
         load_backbone(name)
+
+
+def test_the_field_says_where_the_experts_change():
+    assert large().field.expert_boundary == BOUNDARY
+    assert small().field.expert_boundary == 0.0

@@ -48,8 +48,8 @@ def test_the_key_is_of_what_the_latents_depend_on(task, make_clip):
 
 WRONG = [
     ({"outline": "circle"}, "outline is 'circle': use given, hull or box"),
-    ({"device": "tpu"}, "device is 'tpu': use auto, cpu or cuda"),
-    ({"dtype": "int8"}, "dtype is 'int8': use auto, bfloat16 or float32"),
+    ({"device": "tpu"}, "device is 'tpu': use auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"),
+    ({"dtype": "int8"}, "dtype is 'int8': use auto, bfloat16, float16 or float32"),
     ({"feather": -1}, "feather is -1: use a whole number between 0 and 100000"),
     ({"strength": 1.5}, "strength is 1.5: use a number between 0 and 1, or none"),
     ({"window": -4}, "window is -4: use a whole number of 0 or more, or none"),

@@ -79,6 +79,13 @@ Timesteps = Literal["whole", "exact"]  # whether the network gets timesteps roun
 # Where the target is evaluated: where the mask allows a change, or everywhere.
 RegionSetting = Literal["mask", "off"]
 
+DEVICE_NAMES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
+DEVICE_PATTERN = r"^(auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)$"
+DTYPE_NAMES = "auto, bfloat16, float16 or float32"
+# Where to compute, as torch names it; auto: the first CUDA device, or the CPU.
+Device = Annotated[str, Field(pattern=DEVICE_PATTERN, json_schema_extra={"noun": DEVICE_NAMES})]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
 Kind = Literal["boolean", "integer", "number", "string", "array", "object"]  # JSON Schema's names
 PYTHON_TYPES: dict[Kind, type] = {
     "boolean": bool,
@@ -102,6 +109,7 @@ class Setting:
     range: Range = Range()
     is_optional: bool = False  # None is allowed
     is_pair: bool = False  # two numbers are allowed instead of one
+    noun: str = ""  # what it takes, where its type does not say it
     follows_model: bool = True  # a model's recommended value of this name is meant for it
 
     @property
@@ -115,6 +123,8 @@ def _noun(setting: Setting) -> str:
     if setting.choices:
         *first, last = setting.choices
         return f"{', '.join(first)} or {last}" if first else last
+    if setting.noun:
+        return setting.noun
     nouns: dict[Kind, str] = {
         "boolean": "true or false",
         "integer": "a whole number",
@@ -216,6 +226,7 @@ def _read_property(f: dataclasses.Field, schema: Mapping[str, Any]) -> Setting:
         range=Range(plain.get("minimum"), plain.get("maximum")),
         is_optional="null" in kinds,
         is_pair={"number", "array"} <= set(kinds),
+        noun=plain.get("noun", ""),
         follows_model=plain.get("recommended", True),
     )
 

@@ -16,7 +16,7 @@ from ..base import old_names
 from ..base.errors import UserError
 from ..base.names import choose, suggest
 from ..base.notices import warn_user
-from ..base.schema import configure, list_settings
+from ..base.schema import Dtype, configure, list_settings
 from ..models import registry
 from ..pipeline.task import EditTask
 from .datasets.base import Case
@@ -81,8 +81,8 @@ class BenchmarkPlan:
     cases: tuple[Case, ...]
     seed: int = 0
     weights: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    device: str = "auto"
+    dtype: Dtype = "auto"
 
     def cells(self) -> Iterator[tuple[Variant, Case]]:
         """Iterate over the cells by backbone, so that each is loaded once."""

@@ -83,6 +83,8 @@ def _device() -> dict[str, str]:
     import psutil
     import torch
 
+    from ..models.devices import pick_dtype
+
     memory = psutil.virtual_memory().total / 2**30
     found = {
         "processor": f"{os.cpu_count()} cores, {memory:.0f} GB, {torch.get_num_threads()} threads; float32 by default"
@@ -90,8 +92,10 @@ def _device() -> dict[str, str]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
+            dtype = pick_dtype("auto", torch.device("cuda", i))
             found[f"cuda:{i}"] = (
-                f"{properties.name}, {properties.total_memory / 2**30:.0f} GB; bfloat16 by default"
+                f"{properties.name}, {properties.total_memory / 2**30:.0f} GB; "
+                f"{str(dtype).removeprefix('torch.')} by default"
             )
     else:
         found["gpu"] = (

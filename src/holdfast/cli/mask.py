@@ -39,9 +39,7 @@ def mask(
     tracker: Annotated[Literal["grabcut", "sam2"], typer.Option(help=TRACKER)] = "grabcut",
     weights: Annotated[str | None, typer.Option(help=WEIGHTS)] = None,
     detector: Annotated[str | None, typer.Option(help=DETECTOR)] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = (
-        "auto"
-    ),
+    device: Annotated[str, typer.Option(help="Where to compute.")] = "auto",
     auto: Annotated[bool, typer.Option("--auto", help=AUTO)] = False,
     source_prompt: Annotated[str, typer.Option("-s", "--source-prompt", help=SOURCE)] = "",
     target_prompt: Annotated[str, typer.Option("-t", "--target-prompt", help=TARGET)] = "",

@@ -96,6 +96,7 @@ class Backbone(ABC):
     feature_hooks: LayerHooks | None  # on residual blocks; None if `capabilities` names no features
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
     network: Any = None  # the denoiser, if methods may add adapters to it
+    expert_boundary: float = 0.0  # the noise level below which a second network takes over
     image_model: str = ""  # name of an image model over the same latents
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
@@ -188,6 +189,7 @@ class Backbone(ABC):
             self.feature_hooks,
             self.network,
             self.costs,
+            self.expert_boundary,
         )
 
     def part(self, name: str) -> Any:
@@ -270,6 +272,7 @@ class BackboneWrapper(Backbone):
         self.device, self.dtype = inner.device, inner.dtype
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
+        self.expert_boundary = inner.expert_boundary
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks

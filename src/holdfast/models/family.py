@@ -40,7 +40,7 @@ class Family(ABC):
 
     @abstractmethod
     def load(self, name: str, checkpoint: Checkpoint, device: str, dtype: str) -> "Backbone":
-        """Load a backbone. device: auto, cpu or cuda; dtype: auto, bfloat16 or float32."""
+        """Load a backbone. device, dtype: as in models/devices.py."""
 
 
 def accept(name: str, checkpoint: Checkpoint) -> None:

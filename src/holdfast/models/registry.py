@@ -159,10 +159,10 @@ def load_backbone(
 ) -> "Backbone":
     """Load a backbone by name, from its own weights or from a folder or hub id of the same family.
 
-    device: auto, cpu or cuda. dtype: auto (bfloat16 on a GPU, float32 on a CPU), bfloat16 or float32. Only safetensors
-    are read, and a VAE stays in float32. placements: where its parts are; a family from outside the package has its own
-    way. Raise UserError for an unknown name or weights that do not fit, and MissingDependencyError for weights that are
-    not on this machine.
+    device: auto, cpu, cuda, cuda:N, xpu, xpu:N or mps. dtype: auto (float32 on a CPU, bfloat16 on a GPU that has it,
+    else float16), bfloat16, float16 or float32. Only safetensors are read, and a VAE stays in float32. placements:
+    where its parts are; a family from outside the package has its own way. Raise UserError for an unknown name or
+    weights that do not fit, and MissingDependencyError for weights that are not on this machine.
     """
     name, family = choose_backbone(name)
     checkpoint = family.find(name, weights)

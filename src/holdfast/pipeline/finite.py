@@ -72,7 +72,7 @@ def copy_number(number: Tensor) -> Callable[[], float]:
         return lambda: number.item()
     copied = number.to("cpu", non_blocking=True)
     event = torch.cuda.Event()
-    event.record()
+    event.record(torch.cuda.current_stream(number.device))
 
     def read() -> float:
         event.synchronize()

@@ -72,4 +72,4 @@ def load_helper(choice: ModelChoice, backbone: Backbone) -> Backbone:
 def _load_arguments(
     name: str, weights: str | None, backbone: Backbone
 ) -> tuple[str, str | None, str, str]:
-    return name, weights, backbone.device.type, str(backbone.dtype).removeprefix("torch.")
+    return name, weights, str(backbone.device), str(backbone.dtype).removeprefix("torch.")

@@ -59,8 +59,8 @@ class EditOptions(TypedDict, total=False):
     quality: Literal["draft", "normal", "best"]
     settings: dict[str, Any]
     seed: int
-    device: Literal["auto", "cpu", "cuda"]
-    dtype: Literal["auto", "bfloat16", "float32"]
+    device: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
     memory: str
     deinterlace: bool
     background: str | None

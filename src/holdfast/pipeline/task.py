@@ -14,7 +14,7 @@ from ..base.errors import UserError
 from ..base.memory import parse_limit
 from ..base.notices import warn_user
 from ..base.prompts import are_same_prompts
-from ..base.schema import Field, Range, Share, settings_class
+from ..base.schema import Device, Dtype, Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
 
@@ -118,9 +118,13 @@ class EditTask:
     seed: int = Field(
         default=0, description="Seed of the noise. The same seed gives the same result."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        default="auto", description="Number format; auto is bfloat16 on a GPU, float32 on a CPU."
+    device: Device = Field(
+        default="auto", description="Where to compute: auto, cpu, cuda, cuda:1, xpu or mps."
+    )
+    dtype: Dtype = Field(
+        default="auto",
+        description="Number format; auto is float32 on a CPU, and bfloat16 on a GPU "
+        "(float16 where the GPU has no bfloat16).",
     )
     memory: str = Field(
         default="auto",

@@ -57,6 +57,11 @@ class DistillationConfig(SamplingConfig):
         default="whole",
         description="timesteps that the network is given; the authors draw whole numbers",
     )
+    expert_block: Annotated[int, Range(1, 10000)] = Field(
+        default=50,
+        description="iterations whose noise levels are ordered by the expert that evaluates them, for a model with "
+        "two of them, since each change moves all weights; 1: the order in which they are drawn",
+    )
 
     def __post_init__(self) -> None:
         if self.timestep_min >= self.timestep_max:
@@ -127,9 +132,25 @@ def draw_samples(
     x, seed = inputs.latent, inputs.seed
     sigmas = field.sigmas(SCHEDULE_STEPS, config.shift, config.schedule, x.shape[2:])
     field = choose_timesteps(field, config)
+    drawn = [
+        sigmas[SCHEDULE_STEPS - keyed_integer(seed, i, config.timestep_min, config.timestep_max)]
+        for i in range(config.steps)
+    ]
+    drawn = group_by_expert(drawn, field.expert_boundary, config.expert_block)
     first = config.steps - round(config.strength * config.steps)
     for i in remaining_steps(resume, "edit", first, config.steps):
-        sigma = sigmas[
-            SCHEDULE_STEPS - keyed_integer(seed, i, config.timestep_min, config.timestep_max)
-        ]
-        yield i, NoiseSample(field, sigma, keyed_noise(x, seed, i), config.guidance)
+        yield i, NoiseSample(field, drawn[i], keyed_noise(x, seed, i), config.guidance)
+
+
+def group_by_expert(sigmas: Sequence[float], boundary: float, size: int) -> list[float]:
+    """Return noise levels in blocks of a size, each with the levels of one expert before those of the other.
+
+    Every second block begins with the expert that the block before ended with, so that a block changes the expert once.
+    The order is that of `sigmas` for a model with one expert, whose boundary is 0.
+    """
+    grouped = []
+    for number, begin in enumerate(range(0, len(sigmas), size)):
+        is_odd = number % 2 == 1
+        block = sigmas[begin : begin + size]
+        grouped += sorted(block, key=lambda sigma: (sigma < boundary) != is_odd)
+    return grouped

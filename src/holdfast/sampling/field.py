@@ -111,6 +111,7 @@ class VelocityField:
     network: nn.Module | None = None  # takes adapters; None: the model takes none
     # what each evaluation of one call costs, in evaluations of the whole latent
     costs: Callable[[Sequence[Evaluation]], list[float]] = full_costs
+    expert_boundary: float = 0.0  # the noise level below which a second network takes over
 
     def velocity(
         self,

@@ -155,7 +155,7 @@ def _refine_keys(
     """Return the keys for rows inside the mask, and for rows outside."""
     b1, b2 = refinement.beta_text, refinement.beta_video
     is_target = torch.zeros(k.shape[2], dtype=torch.bool, device=k.device)
-    is_target[target] = True
+    is_target.index_fill_(0, target, True)
     exempt = torch.zeros_like(is_target)
     if refinement.exempt_keys is not None:
         exempt = refinement.exempt_keys & ~is_target
@@ -197,7 +197,7 @@ def _extend_keys(keys: RefinedKeys, root: float, dtype: torch.dtype) -> Tensor:
     """Return keys with the dimensions that multiply the rows' terms, and with their own columns' terms."""
     b, h, length, _ = keys.k.shape
     extra = torch.zeros(b, h, length, EXTRA_DIMENSIONS, device=keys.k.device)
-    extra[:, :, keys.target, 0:2] = 1
+    extra[..., 0:2].index_fill_(2, keys.target, 1)
     extra[..., 2:4] = keys.exempt[:, None]
     column = _split_halves(root * keys.target_term.expand(b, h, -1), dtype)
     extra[:, :, keys.target, 4:6] = torch.stack(column, -1)

@@ -215,7 +215,7 @@ class StableVideo(Backbone):
         image = ImageConditioning(*(value.to(x.device, self.dtype) for value in image))
         latents = image.latents[:, :, None].expand(len(x), -1, len(frames), -1, -1)
         joined = torch.cat((x.to(self.dtype), latents), 1).transpose(1, 2).contiguous()
-        timestep = torch.tensor([0.25 * math.log(s or self.edm_min)], device=x.device)
+        timestep = torch.full((1,), 0.25 * math.log(s or self.edm_min), device=x.device)
         call = NetworkCall(branch, frames, (x.shape[3], x.shape[4]), len(x))
         embedding, time_ids = (
             value.expand(len(x), *value.shape[1:]) for value in (image.embedding, image.time_ids)

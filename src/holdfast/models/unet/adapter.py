@@ -134,7 +134,7 @@ class LatentDiffusion(Backbone):
         length = self.prompts.token_count(positive)
         tokens = word_tokens(self.prompts.tokenizer, positive, prompt.words)
         words = tuple(token for token in tokens if token < length)
-        on_device = [state.to(self.device) for state in states]
+        on_device = [state.to(self.device, self.dtype) for state in states]
         return Conditioning(on_device[0], on_device[1], length, words)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
@@ -200,7 +200,7 @@ class LatentDiffusion(Backbone):
 
     def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
         """Return the network's prediction at x, `b c f h w`."""
-        t = torch.tensor([timestep], device=x.device, dtype=torch.float32)
+        t = torch.full((1,), timestep, device=x.device, dtype=torch.float32)
         x = x.to(self.dtype)
         # Contiguous: the last bit of a convolution depends on the memory layout, which a resumed run does not know.
         if not self.takes_images:

@@ -93,6 +93,7 @@ class Wan(Backbone):
         self.streams_blocks = placements.of(FIRST) in STREAMED
         is_pair = isinstance(transformer, ExpertPair)
         self.experts = transformer if is_pair else ExpertPair(transformer)
+        self.expert_boundary = self.experts.boundary
         self._add_parts(vae, text_encoder)
         self.tokenizer = tokenizer
         self.device = device or find_device(self.parts)
@@ -157,7 +158,7 @@ class Wan(Backbone):
             raise UserError(f"{self.name} was built without its tokenizer, which this needs")
         texts = clean_prompt(prompt.text), clean_prompt(prompt.negative)
         states = get_or_make(self._states, texts, lambda new: self._embed(new).cpu().split(1))
-        positive, negative = (state.to(self.device) for state in states)
+        positive, negative = (state.to(self.device, self.dtype) for state in states)
         length = min(len(self.tokenizer(texts[0]).input_ids), positive.shape[1])
         tokens = word_tokens(self.tokenizer, texts[0], prompt.words)
         words = tuple(token for token in tokens if token < length)
@@ -320,7 +321,7 @@ class Wan(Backbone):
         z = torch.cat([e.z for e in evaluations]).to(self.dtype)
         texts = [e.conditioning.for_branch(e.branch) for e in evaluations]
         text = torch.cat([text.to(z.device, self.dtype) for text in texts])
-        timestep = torch.tensor([1000 * sigma], device=z.device, dtype=torch.float32)
+        timestep = torch.full((1,), 1000 * sigma, device=z.device, dtype=torch.float32)
         return network(z, timestep, text, return_dict=False)[0].float()
 
     def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
