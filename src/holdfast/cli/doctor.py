@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -12,7 +12,7 @@ from rich.markup import escape
 from .. import __version__
 from ..base.errors import MissingDependencyError, UserError, install_remedy
 from ..models import registry
-from .console import report_errors
+from .console import print_line, report_errors
 
 PACKAGES = (
     "torch",
@@ -30,16 +30,58 @@ EXTRAS = {  # packages of an extra, and what needs it
 }
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show what is installed, which weights are here, what the device can run, and how to get what is missing."""
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    rehearse: Annotated[
+        str | None,
+        typer.Option(help="Try a published model with random weights, before it is downloaded."),
+    ] = None,
+    size: Annotated[str, typer.Option(help="Of the rehearsal's clip: WxH.")] = "832x480",
+    frames: Annotated[int, typer.Option(min=1, help="Of the rehearsal's clip.")] = 81,
+    memory: Annotated[str, typer.Option(help="As for holdfast edit.")] = "auto",
+    device: Annotated[str, typer.Option(help="As for holdfast edit.")] = "auto",
+    weights_dtype: Annotated[
+        Literal["bfloat16", "float32"], typer.Option(help="Number format of the random weights.")
+    ] = "bfloat16",
+    folder: Annotated[
+        str | None, typer.Option(help="Where the random weights are meanwhile.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, hidden=True)] = 2,
+) -> None:
+    """Show what is installed, which weights are here, what the device can run, and how to get what is missing.
+
+    With --rehearse: run a model of random weights, and report its memory and time.
+    """
     from ..base.files import as_json
 
     with report_errors():
-        sections = report()
+        if rehearse is None:
+            sections = report()
+            if json:
+                print(as_json(sections))
+            else:
+                print_report(sections)
+            return
+        from ..pipeline.rehearsal import Rehearsal, describe_report
+        from ..pipeline.rehearsal import rehearse as run_rehearsal
+
+        order = Rehearsal(
+            rehearse, parse_size(size), frames, memory, steps, device, weights_dtype, folder
+        )
+        result = run_rehearsal(order, print_line)
         if json:
-            print(as_json(sections))
+            print(as_json(result))
         else:
-            print_report(sections)
+            for line in describe_report(result):
+                print(line)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return the width and height of "832x480". Raise UserError for another text."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UserError(f"size is {text!r}", "use WIDTHxHEIGHT, such as 832x480")
+    return int(width), int(height)
 
 
 def print_report(sections: dict[str, dict[str, str]]) -> None:

@@ -87,13 +87,21 @@ def measure_part(part: Path, streamed: StreamedPart | None = None) -> PartSize:
 @functools.lru_cache(maxsize=64)
 def _measure_files(part: Path, streamed: StreamedPart | None, stamp: tuple) -> PartSize:
     """Measure a part. stamp: of its files, so that a change of them is noticed."""
-    shapes, dtypes = weight_files.tensor_shapes(part), weight_files.tensor_dtypes(part)
+    dtypes = weight_files.tensor_dtypes(part)
+    items = {name: ITEM_BYTES.get(dtype, 4) for name, dtype in dtypes.items()}
+    return count_part(weight_files.tensor_shapes(part), items, streamed)
+
+
+def count_part(
+    shapes: Mapping[str, tuple[int, ...]], items: Mapping[str, int], streamed: StreamedPart | None
+) -> PartSize:
+    """Return the size of a part from the shapes of its tensors. items: bytes of a number of each."""
     streamed = streamed or StreamedPart(())
     blocks: Counter[str] = Counter()
     embedding = largest_tensor = file_bytes = 0
     for name, shape in shapes.items():
         count = math.prod(shape)
-        size = count * ITEM_BYTES.get(dtypes[name], 4)
+        size = count * items[name]
         file_bytes += size
         if name == streamed.embedding:
             embedding = count

@@ -130,7 +130,8 @@ class MemoryPlan:
             )
         how = "measured on a CPU" if self.is_measured else "a rough formula"
         parts = "; ".join(changes) or "every part stays where it is needed"
-        return f"memory: about {format_size(self.peak)} expected ({how}), {self.reason}; {parts}"
+        reason = f", {self.reason}" if self.reason else ""
+        return f"memory: about {format_size(self.peak)} expected ({how}){reason}; {parts}"
 
     def _describe_decoding(self) -> str:
         if self.placements.tile:
@@ -162,14 +163,23 @@ def _undo_needless_changes(
 ) -> MemoryPlan:
     """Return a plan without the changes that a later one has made needless: first those that change numbers."""
     shape = replace(work.shape, frames=plan.window or work.shape.frames)
-    own = plan.placements
-    changed = [name for name, placement in own.parts.items() if placement != "float8"]
-    for name in ["", *sorted(changed, key=lambda name: name not in work.denoisers)]:
-        parts = {n: p for n, p in own.parts.items() if n != name}
-        fewer = replace(own, parts=parts) if name else replace(own, tile=0, decoded_frames=0)
-        tried = evaluate(work, machine, fewer, shape)
-        if (tried.peak or 0) <= limit:
-            plan, own = tried, fewer
+    steps = _part_steps(work, machine)
+
+    def try_placements(placements: Placements) -> bool:
+        nonlocal plan
+        tried = evaluate(work, machine, placements, shape)
+        fits = (tried.peak or 0) <= limit
+        plan = tried if fits else plan
+        return fits
+
+    try_placements(replace(plan.placements, tile=0, decoded_frames=0))
+    changed = [name for name, how in plan.placements.parts.items() if how != "float8"]
+    for name in sorted(changed, key=lambda name: name not in work.denoisers):
+        others = {n: p for n, p in plan.placements.parts.items() if n != name}
+        milder: list[dict[str, Placement]] = [{}, *({name: how} for n, how in steps if n == name)]
+        for own in milder:
+            if try_placements(replace(plan.placements, parts=others | own)):
+                break
     return plan
 
 

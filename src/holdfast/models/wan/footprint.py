@@ -7,12 +7,12 @@ from ..footprint import Activations, ClipShape
 from ..placement import Placements
 
 TEXT_TOKENS = 512
-TOKEN_WIDTHS = 4  # states of the network's width that a block holds at once
+TOKEN_WIDTHS = 5  # states of the network's width that a block holds at once
 FEED_FORWARD_WIDTHS = 2  # of the feed-forward layer: before and after its activation
 NETWORK_BYTES = 70 * 10**6  # text states, tables of positions
-SCORE_COPIES = 4  # of the text encoder's attention scores
-ENCODE_FLOATS, DECODE_FLOATS = 35, 48  # per pixel and base channel of the VAE
-TILE_OVERLAP = 64  # pixels
+PROMPTS = 2  # that the text encoder reads at once
+ENCODE_FLOATS, DECODE_FLOATS = 34.6, 50.5  # per pixel and base channel of the VAE
+ENCODE_BYTES, DECODE_BYTES = 270 * 10**6, 100 * 10**6  # of a library, whatever the size
 
 
 def estimate_activations(
@@ -37,10 +37,10 @@ def estimate_activations(
 
 
 def _text_bytes(text: dict, item: int) -> int:
-    """Return the activations of two prompts: scores of attention, and the feed-forward layer."""
-    scores = 2 * text["num_heads"] * TEXT_TOKENS**2 * SCORE_COPIES
-    states = 2 * TEXT_TOKENS * (4 * text["d_model"] + 3 * text["d_ff"])
-    return item * (scores + states)
+    """Return the activations of two prompts: the bias of positions, and the feed-forward layer."""
+    bias = text["num_heads"] * TEXT_TOKENS**2
+    states = PROMPTS * TEXT_TOKENS * (2 * text["d_model"] + 2 * text["d_ff"])
+    return item * (bias + states)
 
 
 def _vae_bytes(vae: dict, shape: ClipShape, tile: int) -> tuple[int, int]:
@@ -49,12 +49,12 @@ def _vae_bytes(vae: dict, shape: ClipShape, tile: int) -> tuple[int, int]:
     encode_dim = vae.get("base_dim") or 96
     decode_dim = vae.get("decoder_base_dim") or encode_dim
     pixels = shape.height * shape.width / patch**2
-    encode = round(4 * pixels * encode_dim * ENCODE_FLOATS)
-    decode = round(4 * pixels * decode_dim * DECODE_FLOATS)
+    encode = round(4 * pixels * encode_dim * ENCODE_FLOATS) + ENCODE_BYTES
+    decode = round(4 * pixels * decode_dim * DECODE_FLOATS) + DECODE_BYTES
     if tile:
         time = vae.get("scale_factor_temporal") or 4
         frames = (shape.frames - 1) * time + 1
         clip = 4 * 3 * frames * shape.height * shape.width
         inside = min(tile, shape.height) * min(tile, shape.width) / patch**2
-        decode = round(4 * inside * decode_dim * DECODE_FLOATS) + clip
+        decode = round(4 * inside * decode_dim * DECODE_FLOATS) + DECODE_BYTES + clip
     return encode, decode
