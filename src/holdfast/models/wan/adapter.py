@@ -19,7 +19,6 @@ from ...base.prompts import clean_prompt
 from ...sampling.field import (
     Branch,
     Evaluation,
-    confine_to_regions,
     evaluate_in_turn,
     full_costs,
 )
@@ -286,7 +285,11 @@ class Wan(Backbone):
         always runs one pass for all, so that each block is fetched once.
         """
         if self._can_pack(evaluations):
-            return self._evaluate_packed(sigma, evaluations, frames)
+            network, hooks = self._denoiser_at(sigma), self.attention_hooks
+            assert hooks is not None
+            call = _network_call(evaluations[0].z, frames, "")
+            run = partial(self._run, network, sigma)
+            return packed.evaluate_row(run, network, hooks, call, evaluations)
         return evaluate_in_turn(self.velocity, sigma, evaluations, frames)
 
     def _can_pack(self, evaluations: Sequence[Evaluation]) -> bool:
@@ -295,26 +298,6 @@ class Wan(Backbone):
         return (
             len(evaluations) > 1 and is_wanted and not reads_blocks and len(evaluations[0].z) == 1
         )
-
-    def _evaluate_packed(
-        self, sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None
-    ) -> list[Tensor]:
-        network = self._denoiser_at(sigma)
-        patch = self._patch
-        call = _network_call(evaluations[0].z, frames, "")
-        run, row = packed.plan_row(evaluations, call, patch)
-        found = [e.kept.velocity if e.kept else None for e in evaluations]
-        if run:
-            assert self.attention_hooks is not None
-            with packed.use_row(network, self.attention_hooks, row):
-                fresh = self._run(network, sigma, [evaluations[i] for i in run]).split(1)
-            for i, velocity in zip(run, fresh, strict=True):
-                found[i] = velocity
-        for evaluation, velocity in zip(evaluations, found, strict=True):
-            if evaluation.kept:
-                evaluation.kept.velocity = velocity
-        widened = [packed.widen(e, patch) for e in evaluations]
-        return confine_to_regions(widened, [v for v in found if v is not None])
 
     def _run(self, network: nn.Module, sigma: float, evaluations: Sequence[Evaluation]) -> Tensor:
         """Run the network on a batch of evaluations at one noise level and return their velocities, n c f h w."""
@@ -328,19 +311,13 @@ class Wan(Backbone):
         """Return what each evaluation of one call costs, in evaluations of the whole latent: its share of tokens."""
         if not self._can_pack(evaluations):
             return full_costs(evaluations)
-        return packed.token_shares(evaluations, self._patch)
+        return packed.token_shares(evaluations, self.experts.first.config["patch_size"])
 
     def kept_layer_bytes(self, z: Tensor) -> int:
         config = self.experts.first.config
-        tokens = z[0, 0].numel() // math.prod(self._patch)
+        tokens = z[0, 0].numel() // math.prod(config["patch_size"])
         width = config["num_attention_heads"] * config["attention_head_dim"]
         return 2 * config["num_layers"] * tokens * width * self.dtype.itemsize
-
-    @property
-    def _patch(self) -> tuple[int, int, int]:
-        """The latent cells of a token: frames, rows, columns."""
-        frames, rows, columns = self.experts.first.config["patch_size"]
-        return frames, rows, columns
 
 
 def _network_call(z: Tensor, frames: Sequence[int] | None, branch: str) -> NetworkCall:

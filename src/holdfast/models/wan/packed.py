@@ -11,7 +11,7 @@ do not see what the edit does to the tokens outside (docs/speed.md has the error
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...sampling.field import Evaluation, KeptEvaluation, find_lender
+from ...sampling.field import Evaluation, KeptEvaluation, confine_to_regions, find_lender
 from ..attention.hooks import Layer, LayerHooks, NetworkCall
 from .hooks import HookedAttnProcessor, project
 
@@ -114,7 +114,10 @@ def needs_source_again(evaluations: Sequence[Evaluation], i: int) -> bool:
 
 
 def is_in_row(evaluations: Sequence[Evaluation], i: int) -> bool:
-    """Return whether the network is run for an evaluation."""
+    """Return whether the network is run for an evaluation: not where its region is empty, or its velocity kept."""
+    region = evaluations[i].region
+    if region is not None and not region.any():
+        return False
     return not evaluations[i].is_known or needs_source_again(evaluations, i)
 
 
@@ -145,6 +148,40 @@ def plan_row(
         parts[i] = Part(own_call, tokens, slice(begin, end), lender, evaluation.kept)
         begin = end
     return list(parts), Row(tuple(parts.values()), (frames, rows, columns))
+
+
+def evaluate_row(
+    run: Callable[[Sequence[Evaluation]], Tensor],
+    network: nn.Module,
+    hooks: LayerHooks,
+    call: NetworkCall,
+    evaluations: Sequence[Evaluation],
+) -> list[Tensor]:
+    """Return the velocity of each evaluation, b c f h w, from one pass of the network.
+
+    run: runs the network on a batch of evaluations. hooks: those of its attention. call: the frames and the size of the
+    latent. A source's result is kept where the evaluation says so.
+    """
+    config: Any = network.config
+    patch = config["patch_size"]
+    indices, row = plan_row(evaluations, call, patch)
+    found: dict[int, Tensor] = {}
+    if indices:
+        with use_row(network, hooks, row):
+            fresh = run([evaluations[i] for i in indices]).split(1)
+        found = dict(zip(indices, fresh, strict=True))
+    for i, evaluation in enumerate(evaluations):
+        kept = evaluation.kept
+        if kept and kept.velocity is None:
+            kept.velocity = found[i]
+        elif kept and kept.velocity is not None:
+            found[i] = kept.velocity
+    # Outside its region, and everywhere where that is empty, a velocity is the source's.
+    complete = [
+        found[i] if i in found else found[find_lender(evaluations, evaluation)]
+        for i, evaluation in enumerate(evaluations)
+    ]
+    return confine_to_regions([widen(e, patch) for e in evaluations], complete)
 
 
 class PackedAttnProcessor:
