@@ -19,6 +19,7 @@ from holdfast.sampling.field import Evaluation
 ROWS_COLUMNS = {7800: (5, 60, 104), 17160: (11, 60, 104), 32760: (21, 60, 104)}  # latent f h w
 
 
+KEPT_IN_FLOAT32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")  # by diffusers
 HEADS_WIDTH = {"wan2.1-1.3b": (12, 8960), "wan2.1-14b": (40, 13824)}  # and of the feed-forward
 
 
@@ -34,8 +35,11 @@ def one_layer(device: torch.device, layers: int = 1, name: str = "wan2.1-1.3b") 
             text_dim=4096,
             freq_dim=256,
         )
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return adapter.Wan(network.to(dtype), spec=spec.SPECS[name], name=name, device=device)
+    if device.type == "cuda":
+        for path, parameter in network.named_parameters():
+            if not any(kept in path for kept in KEPT_IN_FLOAT32):
+                parameter.data = parameter.data.bfloat16()
+    return adapter.Wan(network, spec=spec.SPECS[name], name=name, device=device)
 
 
 def make_region(shape: tuple[int, int, int], share: float) -> torch.Tensor:
