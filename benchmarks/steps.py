@@ -48,8 +48,8 @@ SOLVERS: dict[str, dict[str, tuple[int, ...]]] = {
     "flowedit": {"euler": (25, 15, 10, 6), "unipc": (10, 6)},
     "wanedit": {"unipc": (25, 15, 10, 6), "euler": (10, 6)},
 }
-OTHERS = ("flowalign", "dfvedit", "sdedit")
-GUIDED = {"solver": "euler", "steps": 15}  # by flowanchor
+OTHERS = ("flowalign", "dfvedit", "sdedit", "uniedit")
+COMPARED = ({"solver": "euler", "steps": 25}, {"solver": "euler", "steps": 15})  # of flowanchor
 GUIDANCE: tuple[dict[str, Any], ...] = (
     {"guidance_interval": "0.3:1"},
     {"negative_every": 2},
@@ -103,23 +103,29 @@ def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
 
 def _other_variants() -> Iterator[Variant]:
     for method in OTHERS:
-        yield Variant("steps", method, {"steps": 25})
-        yield Variant("steps", method, {"steps": 15}, {"steps": 25})
+        yield from _draft(method, {})
 
 
 def _unmasked_variants() -> Iterator[Variant]:
-    full = {"steps": 25, "mask": "none"}
-    yield Variant("steps", "flowedit", full)
-    yield Variant("steps", "flowedit", {"steps": 15, "mask": "none"}, full)
+    yield from _draft("flowedit", {"mask": "none"})
+
+
+def _draft(method: str, settings: dict[str, Any]) -> Iterator[Variant]:
+    """Yield an edit of 25 steps, and its draft."""
+    full = {"steps": 25} | settings
+    yield Variant("steps", method, full)
+    yield Variant("steps", method, {"steps": 10} | settings, full)
 
 
 def _guidance_variants() -> Iterator[Variant]:
-    for settings in GUIDANCE:
-        yield Variant("guidance", "flowanchor", GUIDED | settings, GUIDED)
+    for full in COMPARED:
+        for settings in GUIDANCE:
+            yield Variant("guidance", "flowanchor", full | settings, full)
 
 
 def _region_variants() -> Iterator[Variant]:
-    yield Variant("region", "flowanchor", GUIDED | {"region": "off"}, GUIDED, is_complete=True)
+    for full in COMPARED:
+        yield Variant("region", "flowanchor", full | {"region": "off"}, full, is_complete=True)
 
 
 def _cache_variants() -> Iterator[Variant]:
