@@ -476,3 +476,14 @@ def test_missing_weights_say_how_large_and_how_to_get_them(name, size):
 def test_the_field_says_where_the_experts_change():
     assert large().field.expert_boundary == BOUNDARY
     assert small().field.expert_boundary == 0.0
+
+
+def test_an_expert_that_is_loaded_while_an_edit_runs_is_compiled_too():
+    from holdfast.models import compiling
+
+    loaded = large()
+    second = loaded.parts.pop("transformer_2")
+    loaded._lazy["transformer_2"] = adapter.LazyModule({}, torch.float32, lambda: second)
+    with compiling.compile_blocks(loaded, "eager"):
+        assert loaded.part("transformer_2").blocks[0]._compiled_call_impl is not None
+    assert second.blocks[0]._compiled_call_impl is None

@@ -33,13 +33,13 @@ if not TYPE_CHECKING:
 def disable_compiler(function: Function) -> Function:
     """Keep torch.compile out of a function, as `torch.compiler.disable` does, without an import of torch."""
 
-    @functools.cache
-    def make_eager() -> Callable[..., Any]:
-        return torch.compiler.disable(function)
+    eager: Callable[..., Any] | None = None  # a cache of functools would warn while torch compiles
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        return make_eager()(*arguments, **options)
+        nonlocal eager
+        eager = eager or torch.compiler.disable(function)
+        return eager(*arguments, **options)
 
     call._torchdynamo_disable = True  # pyright: ignore[reportAttributeAccessIssue]  torch reads it
     return call  # pyright: ignore[reportReturnType]  it takes and returns the same

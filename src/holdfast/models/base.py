@@ -7,7 +7,7 @@ import functools
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +96,8 @@ class Backbone(ABC):
     feature_hooks: LayerHooks | None  # on residual blocks; None if `capabilities` names no features
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
     network: Any = None  # the denoiser, if methods may add adapters to it
+    # prepares a denoiser that is loaded while an edit runs; `compile_blocks` sets it
+    prepare_denoiser: Callable[[nn.Module], None] = staticmethod(lambda network: None)
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
     image_model: str = ""  # name of an image model over the same latents
     calibration: Calibration = Calibration()  # measurements of these weights

@@ -21,6 +21,7 @@ from ..media.reading import Clip
 from ..models import calibration
 from ..models.attention import maps
 from ..models.base import Backbone, Prompt, reserve
+from ..models.compiling import compile_blocks
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
 from ..sampling.noise import draw_ahead
@@ -111,6 +112,8 @@ def run_loop(job: LoopJob, backbone: Backbone) -> Generator[Event, None, None]:
     Raises what the method and the backbone raise, and UserError where the backbone is busy with another edit.
     """
     with reserve(backbone), contextlib.ExitStack() as stack:
+        if job.plan.task.compile:
+            stack.enter_context(compile_blocks(backbone))
         yield from _run_method(job, backbone, stack)
 
 

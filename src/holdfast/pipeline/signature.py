@@ -62,6 +62,7 @@ class EditOptions(TypedDict, total=False):
     device: str
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     memory: str
+    compile: bool
     deinterlace: bool
     background: str | None
     codec: Literal[

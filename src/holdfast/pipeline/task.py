@@ -131,6 +131,11 @@ class EditTask:
         description="Memory that the edit may take, such as 12GB: of the GPU, or of the process "
         "on a CPU. auto: what is free.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the model's blocks (torch.compile): faster steps after minutes of "
+        "compiling, and other last digits.",
+    )
     deinterlace: bool = Field(default=False, description="Deinterlace the clip.")
     background: str | None = Field(
         default=None,
@@ -218,6 +223,8 @@ class EditTask:
             del data["mask_channel"]
         if self.quality == "normal":
             del data["quality"]
+        if not self.compile:
+            del data["compile"]
         # A size changes where weights are, not the numbers; a run can be resumed with another size.
         data["memory"] = parse_limit(self.memory).storage
         if not data["memory"]:

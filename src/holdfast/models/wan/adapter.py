@@ -133,6 +133,7 @@ class Wan(Backbone):
         if name in self._lazy:
             self.parts |= prepare_parts({name: self._lazy[name].load()})
             del self._lazy[name]
+            self.prepare_denoiser(self.parts[name])
         return super().part(name)
 
     def _current_network(self) -> nn.Module | None:

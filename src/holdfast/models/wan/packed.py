@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...base.lazy import disable_compiler
 from ...sampling.field import Evaluation, KeptEvaluation, confine_to_regions, find_lender
 from ..attention.hooks import Layer, LayerHooks, NetworkCall
 from .hooks import HookedAttnProcessor, project
@@ -198,6 +199,16 @@ class PackedAttnProcessor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        return self._attend_parts(attn, hidden_states, encoder_hidden_states, rotary_emb)
+
+    @disable_compiler  # a row lives for one step, and its rules may do anything
+    def _attend_parts(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None,
+        rotary_emb: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         rotary = None if rotary_emb is None else self.row.rotary_of_row(rotary_emb)
         q, k, v = project(attn, hidden_states, encoder_hidden_states, rotary)  # b heads R d
