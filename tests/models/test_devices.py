@@ -9,6 +9,7 @@ from holdfast.base.errors import UserError
 from holdfast.models import devices
 from holdfast.models.base import Prompt
 from holdfast.models.registry import load_backbone
+from holdfast.models.unet import adapter as unet_adapter
 from holdfast.pipeline.task import EditTask
 
 
@@ -90,3 +91,24 @@ def test_a_model_in_float16_is_near_the_one_in_float32(tiny_wan):
         )
     assert half.dtype == torch.float16
     assert (ours - exact).norm() < 0.02 * exact.norm()
+
+
+def test_convolutions_of_an_image_model_have_channels_last_on_cuda_alone(monkeypatch):
+    """The numbers are the same; a CPU keeps its order, whose numbers have been published."""
+    from .. import tiny
+
+    made = tiny.ADAPTERS["sd"]()
+    weight = made.parts["unet"].conv_in.weight
+    assert weight.is_contiguous()
+    x = torch.randn(1, weight.shape[1], 5, 7)
+    with torch.no_grad():
+        before = made.parts["unet"].conv_in(x)
+        for name in ("cpu", "cuda"):
+            devices.use_channels_last(made.parts["unet"], torch.device(name))
+            is_last = weight.is_contiguous(memory_format=torch.channels_last)
+            assert is_last == (name == "cuda")
+        assert torch.allclose(made.parts["unet"].conv_in(x), before, atol=1e-6)
+    asked = []
+    monkeypatch.setattr(unet_adapter, "use_channels_last", lambda part, device: asked.append(part))
+    made = tiny.ADAPTERS["sd"]()
+    assert asked == [made.parts["unet"], made.parts["vae"]]

@@ -8,6 +8,7 @@ from ..base.schema import DEVICE_NAMES, DEVICE_PATTERN, DTYPE_NAMES
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def pick_device(device: str) -> "torch.device":
@@ -77,3 +78,17 @@ def _supports_bfloat16(device: "torch.device") -> bool:
         return torch.xpu.is_bf16_supported(including_emulation=False)
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def use_channels_last(module: "nn.Module", device: "torch.device") -> None:
+    """Store the weights of 2D convolutions with channels last for a CUDA device, whose kernels compute in that order.
+
+    On other devices the weights stay as they are, and so do the numbers.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
 from ..base import Backbone, Conditioning, Prompt, note_truncation
 from ..checkpoint import Checkpoint
-from ..devices import pick_device, pick_dtype
+from ..devices import pick_device, pick_dtype, use_channels_last
 from ..feature_hooks import output_hooks
 from ..lru import get_or_make
 from ..noise_schedule import NoiseSchedule
@@ -127,6 +127,9 @@ class LatentDiffusion(Backbone):
         self.capabilities = unet_capabilities(self.attention_hooks)
         # A network without layers over time takes single frames.
         self.takes_images = "temporal_attention" not in self.capabilities
+        for name in ("unet", "vae") if self.takes_images else ():
+            if name in self.parts and placements.of(name) not in STREAMED:
+                use_channels_last(self.parts[name], self.device)
 
     def condition(self, prompt: Prompt) -> Conditioning:
         positive, negative = clean_prompt(prompt.text), clean_prompt(prompt.negative)
