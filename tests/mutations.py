@@ -915,11 +915,11 @@ MUTATIONS = [
     *of(
         "models/wan/adapter.py",
         WAN22,
-        (">= 1000 * self.boundary", "> 1000 * self.boundary"),
         ("self.residency.leave(SECOND if name == FIRST else FIRST)", "pass"),
         ("                    remount(hooks)", "                    pass"),
         ("constants.SHIFTS.get(name) or ", ""),
     ),
+    *of("models/wan/experts.py", WAN22, (">= 1000 * self.boundary", "> 1000 * self.boundary")),
     *of(
         "models/residency.py",
         "tests/models/test_residency.py",

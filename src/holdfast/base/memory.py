@@ -1,8 +1,11 @@
 """Memory: errors of memory that ran out, and the peak memory of some work."""
 
+import ctypes
+import functools
 import re
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +56,23 @@ def format_size(size: int) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python, NumPy, OpenCV or torch means that memory ran out."""
     return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back to the system, where the C library can. It keeps what lies between live objects."""
+    trim = _find_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _find_trim() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except AttributeError:  # not the GNU C library
+        return None
 
 
 class PeakMemory:

@@ -47,6 +47,7 @@ def doctor(
         str | None, typer.Option(help="Where the random weights are meanwhile.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, hidden=True)] = 2,
+    evaluations: Annotated[int, typer.Option(min=1, max=3, hidden=True)] = 3,
 ) -> None:
     """Show what is installed, which weights are here, what the device can run, and how to get what is missing.
 
@@ -62,11 +63,19 @@ def doctor(
             else:
                 print_report(sections)
             return
-        from ..pipeline.rehearsal import Rehearsal, describe_report
+        from ..pipeline.rehearsal import BRANCHES, Rehearsal, describe_report
         from ..pipeline.rehearsal import rehearse as run_rehearsal
 
         order = Rehearsal(
-            rehearse, parse_size(size), frames, memory, steps, device, weights_dtype, folder
+            rehearse,
+            parse_size(size),
+            frames,
+            memory,
+            steps,
+            device,
+            weights_dtype,
+            folder,
+            BRANCHES[-evaluations:],
         )
         result = run_rehearsal(order, print_line)
         if json:

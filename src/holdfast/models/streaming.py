@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import UserError
+from ..base.memory import return_freed_memory
 from . import weight_files
 from .placement import StreamedPart
 
@@ -103,6 +104,8 @@ class BlockStreamer:
         for slot in self.slots:
             shape = slot.owner._parameters[slot.name].shape  # pyright: ignore[reportOptionalMemberAccess]
             slot.set(_placeholder(shape, slot.dtype, self.device))
+        if self.device.type == "cpu":
+            return_freed_memory()  # it would pile up: 0.4 GB over the 24 blocks of UMT5
 
 
 def _placeholder(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -71,3 +71,13 @@ class EditFinished:
 Event: TypeAlias = (
     "FirstFramePainted | Progress | NoticeIssued | AutoMaskFound | Step | EditFinished"
 )
+
+
+def report_progress(event: object, on_progress: ProgressCallback | None) -> None:
+    """Call on_progress for an event that says how far a stage is."""
+    from ..sampling.field import Step
+
+    if on_progress and isinstance(event, Progress):
+        on_progress(event.stage, event.done, event.count)
+    elif on_progress and isinstance(event, Step):
+        on_progress(event.stage, event.index, event.count)

@@ -41,7 +41,7 @@ def plan_memory(
     """
     limit = parse_limit(task.memory)
     shape = clip_shape(fit, windows)
-    lengths = _shorter_windows(info.clip_format, shape.frames) if can_shorten else ()
+    lengths = shorter_windows(info.clip_format, shape.frames) if can_shorten else ()
     if not isinstance(info, registry.BackboneInfo):
         return _describe_loaded(task, info, shape)
     checkpoint = _locate(info.name, task.weights)
@@ -163,7 +163,7 @@ def _cgroup_free() -> int:
         return 2**62
 
 
-def _shorter_windows(clip_format: ClipFormat, frames: int) -> tuple[int, ...]:
+def shorter_windows(clip_format: ClipFormat, frames: int) -> tuple[int, ...]:
     """Return shorter windows than one of so many latent frames, the longest first."""
     step = max(1, clip_format.frame_step // clip_format.stride[0])
     return tuple(range(frames - step, 3, -step))

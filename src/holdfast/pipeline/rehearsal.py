@@ -25,19 +25,22 @@ from ..models.base import Backbone, Prompt
 from ..models.checkpoint import Checkpoint
 from ..models.footprint import ClipShape, PartSize, count_part
 from ..models.random_weights import RandomModel
-from ..sampling.field import Evaluation
+from ..sampling.field import Branch, Evaluation
 from . import memory_limits
 from .memory import Machine, MemoryPlan, Workload, evaluate
 
 SMALL = (9, 128, 128)  # frames, height and width that a CPU runs in place of a larger clip
 CPU_PIXELS = 25 * 256 * 256  # of a clip that a CPU runs as it is
 DISK_SHARE = 1.02  # of the files' size: a file system needs some itself
-BRANCHES = ("src+", "tgt+", "tgt-")
+BRANCHES: tuple[Branch, ...] = ("src+", "tgt+", "tgt-")
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What to rehearse. size: width and height. dtype: of the files. folder: where they are for a while."""
+    """What to rehearse.
+
+    size: width and height. dtype: of the files. folder: where they are for a while. branches: evaluated in each step.
+    """
 
     backbone: str
     size: tuple[int, int]
@@ -47,6 +50,7 @@ class Rehearsal:
     device: str = "auto"
     dtype: str = "bfloat16"
     folder: str | None = None
+    branches: tuple[Branch, ...] = BRANCHES
 
 
 def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
@@ -63,6 +67,10 @@ def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
         work = _describe_work(model, checkpoint, _shape(order, clip_format), machine, order)
         limit = parse_limit(order.memory)
         plan = memory_limits.choose_for(work, machine, limit, model.name)
+        if plan.window:
+            work = dataclasses.replace(
+                work, shape=dataclasses.replace(work.shape, frames=plan.window)
+            )
         report(plan.summarize())
         check_disk(model, folder, order.dtype)
         report(
@@ -136,6 +144,9 @@ def _describe_work(
         shape=shape,
         streamable=frozenset(streamed),
         saving=model.family.decode_saving,
+        windows=memory_limits.shorter_windows(
+            model.family.clip_format(model.name, checkpoint), shape.frames
+        ),
     )
 
 
@@ -172,7 +183,7 @@ def _run(
                 model.name, str(folder), order.device, "auto", plan.placements
             )
         device = str(backbone.device)
-        steps = _run_stages(backbone, shape, order.steps, measure)
+        steps = _run_stages(backbone, shape, order, measure)
         del backbone
     megabytes = peak.megabytes(device)
     return Measured(seconds, steps, None if megabytes is None else round(megabytes * 2**20))
@@ -181,25 +192,23 @@ def _run(
 def _run_stages(
     backbone: Backbone,
     shape: ClipShape,
-    steps: int,
+    order: Rehearsal,
     measure: Callable[[str], contextlib.AbstractContextManager[None]],
 ) -> list[float]:
     """Condition, encode, denoise and decode. Return the seconds of each step."""
     count = (shape.frames - 1) * backbone.clip_format.stride[0] + 1
     frames = [torch.rand(3, shape.height, shape.width)] * count
     with measure("condition"):
-        prompts = [Prompt(text, image=frames[0]) for text in ("a red ball", "a blue ball")]
-        source, target = (backbone.condition(prompt) for prompt in prompts)
+        conditioning = backbone.condition(Prompt("a red ball", "a blue ball", image=frames[0]))
     with measure("encode"):
         z = backbone.encode(frames)
     each = []
-    for sigma in backbone.sigmas(steps)[:-1]:
-        sides = [source if branch.startswith("src") else target for branch in BRANCHES]
-        evaluations = [Evaluation(z, c, b) for c, b in zip(sides, BRANCHES, strict=True)]
+    for sigma in backbone.sigmas(order.steps)[:-1]:
+        evaluations = [Evaluation(z, conditioning, branch) for branch in order.branches]
         begin = time.perf_counter()
         with measure("denoise"):
             velocities = backbone.velocities(sigma, evaluations)
-            z = z + 1e-3 * (velocities[1] - velocities[0])
+            z = z - 1e-3 * velocities[-1]
             assert z.isfinite().all()
         each.append(time.perf_counter() - begin)
     with measure("decode"):
@@ -234,7 +243,7 @@ def _make_report(
         "seconds": {name: round(value, 2) for name, value in measured.seconds.items()},
         "seconds_per_step": round(step, 2),
         "estimated_seconds_per_step": round(step * factor, 1),
-        "branches": len(BRANCHES),
+        "evaluations_per_step": len(order.branches),
     }
 
 

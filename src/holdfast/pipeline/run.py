@@ -33,6 +33,7 @@ from .events import (
     NoticeIssued,
     Progress,
     ProgressCallback,
+    report_progress,
 )
 from .in_memory import HELPERS
 from .loading import check_windows, load_planned
@@ -103,20 +104,13 @@ def run_to_end(
                     warnings.warn(event.text, Notice, stacklevel=3)
                 elif isinstance(event, Step):
                     step = event
-                _report(event, on_progress)
+                report_progress(event, on_progress)
     except KeyboardInterrupt as error:
         where = f"after step {step.index} of {step.count}" if step else "before a step was done"
         saved = progress is not None and progress.can_resume()
         raise EditCancelled(f"stopped {where}", saved) from error
     assert isinstance(event, Result)
     return event
-
-
-def _report(event: "Event | Result", on_progress: ProgressCallback | None) -> None:
-    if on_progress and isinstance(event, Progress):
-        on_progress(event.stage, event.done, event.count)
-    elif on_progress and isinstance(event, Step):
-        on_progress(event.stage, event.index, event.count)
 
 
 def edit_events(
@@ -304,7 +298,7 @@ def _load_and_run(
     yield Progress("load", 1, 1)
     finished = None
     if task.changes_nothing:
-        _report_equal_prompts(task)
+        unused_options.warn_equal_prompts(task)
     else:
         if resume and saved is None:
             warn_user("there is no saved progress to resume; starting over")
@@ -317,12 +311,6 @@ def _load_and_run(
     edited = EditedClip(session.plan, session.clip, session.part, session.mask, backbone, z)
     manifest = make_manifest(session.plan, session.clip, backbone, finished)
     return Result(edited, manifest, Writer(session.progress, timer))
-
-
-def _report_equal_prompts(task: EditTask) -> None:
-    are_equal = task.source_prompt.split() == task.target_prompt.split()
-    how = "are equal" if are_equal else "differ only in punctuation, case or spelling"
-    warn_user(f"the prompts {how}: the result is the source")
 
 
 def _load_adapters(session: EditSession, is_resumed: bool) -> dict[str, Tensor] | None:

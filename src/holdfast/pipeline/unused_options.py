@@ -103,3 +103,10 @@ def warn_unused_prompts(
         warn_user(
             f"the prompts have no effect: {info.name} is conditioned on its first frame alone"
         )
+
+
+def warn_equal_prompts(task: EditTask) -> None:
+    """Warn about prompts that mean the same, so that nothing is edited."""
+    are_equal = task.source_prompt.split() == task.target_prompt.split()
+    how = "are equal" if are_equal else "differ only in punctuation, case or spelling"
+    warn_user(f"the prompts {how}: the result is the source")

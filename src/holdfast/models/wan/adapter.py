@@ -4,8 +4,7 @@ Text, posterior, timestep scale and noise levels follow the authors' own code wh
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -36,36 +35,14 @@ from ..scheduler_settings import read_flow_shift
 from ..spec import BackboneSpec
 from . import packed
 from . import spec as constants
+from .experts import FIRST, ExpertPair, LazyModule
 from .hooks import attention_hooks, feature_hooks, remount
 from .spec import SECOND
 from .tiling import decode_tiles
 
 ROUNDING = 1e-6  # of a timestep
 MAX_TEXT_TOKENS = 512  # with the padding, which the model attends to
-FIRST = "transformer"
 DEFAULT_SPEC = constants.SPECS["wan2.1-1.3b"]
-
-
-@dataclass(frozen=True)
-class LazyModule:
-    """A denoiser that is loaded when it is needed first, with what is read of it before."""
-
-    config: Mapping[str, Any]
-    dtype: torch.dtype
-    load: Callable[[], nn.Module]
-
-
-@dataclass(frozen=True)
-class ExpertPair:
-    """Denoisers of one structure: the first one is used at noise levels from `boundary`, the second one below."""
-
-    first: Any  # nn.Module | LazyModule | None
-    second: Any = None
-    boundary: float = 0.0
-
-    def part_at(self, sigma: float) -> str:
-        """Return the name of the part in use at a noise level. Timesteps are compared as in diffusers' pipeline."""
-        return FIRST if 1000 * sigma >= 1000 * self.boundary else SECOND
 
 
 class Wan(Backbone):

@@ -4,11 +4,14 @@ import math
 
 from ..checkpoint import Checkpoint
 from ..footprint import Activations, ClipShape
-from ..placement import Placements
+from ..placement import STREAMED, Placements
 
 TEXT_TOKENS = 512
 TOKEN_WIDTHS = 5  # states of the network's width that a block holds at once
 FEED_FORWARD_WIDTHS = 2  # of the feed-forward layer: before and after its activation
+# Evaluations whose tokens are in one row: source and two targets where blocks are streamed; otherwise a source, and
+# targets inside a mask of up to a quarter of the frame.
+STREAMED_ROWS, ROWS = 3.0, 1.5
 NETWORK_BYTES = 70 * 10**6  # text states, tables of positions
 PROMPTS = 2  # that the text encoder reads at once
 ENCODE_FLOATS, DECODE_FLOATS = 34.6, 50.5  # per pixel and base channel of the VAE
@@ -26,19 +29,20 @@ def estimate_activations(
     tokens = latent_cells // math.prod(network.get("patch_size") or (1, 2, 2))
     width = network["num_attention_heads"] * network["attention_head_dim"]
     each = item * (TOKEN_WIDTHS * width + FEED_FORWARD_WIDTHS * network["ffn_dim"])
+    rows = STREAMED_ROWS if placements.of("transformer") in STREAMED else ROWS
     encode, decode = _vae_bytes(vae, shape, placements.tile)
     return Activations(
         encode=encode,
         condition=_text_bytes(text, item),
-        denoise=tokens * each + NETWORK_BYTES,
+        denoise=round(rows * tokens * each) + NETWORK_BYTES,
         decode=decode,
         is_measured=True,
     )
 
 
 def _text_bytes(text: dict, item: int) -> int:
-    """Return the activations of two prompts: the bias of positions, and the feed-forward layer."""
-    bias = text["num_heads"] * TEXT_TOKENS**2
+    """Return the activations of two prompts: the bias of positions, scores and weights, and the feed-forward layer."""
+    bias = text["num_heads"] * TEXT_TOKENS**2 * (1 + 2 * PROMPTS)
     states = PROMPTS * TEXT_TOKENS * (2 * text["d_model"] + 2 * text["d_ff"])
     return item * (bias + states)
 
