@@ -1344,6 +1344,8 @@ MUTATIONS = [
         ("math.floor(0.5 / strength) + 1", "1"),
         ("max(config.steps, default)", "config.steps"),
         ("DRAFT_SHARE = 0.4", "DRAFT_SHARE = 0.5"),
+        ("not (spec and spec.download_gb)", "True"),
+        ("steps in spec.measured_steps", "True"),
     ),
     *of(
         "pipeline/task.py",

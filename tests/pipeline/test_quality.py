@@ -16,15 +16,21 @@ QUALITIES = ("draft", "normal", "best")
 PROMPTS = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
 
 
+@dataclasses.dataclass
+class Model:
+    name: str
+    recommended: dict
+
+
 def plan_settings(quality: str, method: str, backbone: str, **settings) -> dict:
     """Return the settings of an edit, each with its value and its source."""
     task = EditTask(
         "", "", **PROMPTS, method=method, backbone=backbone, quality=quality, settings=settings
     )
-    recommended = registry.specs()[backbone].recommended
+    model = Model(backbone, registry.specs()[backbone].recommended)
     config = methods.load(method).Config
-    chosen = schema.configure(config, recommended, task.strength, task.settings)
-    made, sources = apply_quality(task, recommended, *chosen)
+    chosen = schema.configure(config, model.recommended, task.strength, task.settings)
+    made, sources = apply_quality(task, model, *chosen)
     values = dataclasses.asdict(made)
     return {name: {"value": values[name], "from": sources[name]} for name in values}
 
@@ -32,7 +38,7 @@ def plan_settings(quality: str, method: str, backbone: str, **settings) -> dict:
 def test_a_plan_has_the_steps_of_the_quality():
     task = EditTask("", "", **PROMPTS, backbone="shapeworld-wan", quality="best")
     plan = make_plan(task, registry.describe_backbone("shapeworld-wan"), 9, (64, 64))
-    assert plan.settings()["steps"] == {"value": 50, "from": "quality best"}
+    assert plan.settings()["steps"] == {"value": 50, "from": f"quality best, {NOT_MEASURED}"}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,17 @@ def test_the_embedded_model_has_measured_steps():
     found = {q: plan_settings(q, "flowedit", "shapeworld-wan")["steps"] for q in QUALITIES}
     assert found["normal"] == {"value": recommended, "from": "suits this backbone"}
     assert found["draft"] == {"value": round(0.4 * recommended), "from": "quality draft"}
-    assert found["best"] == {"value": 50, "from": "quality best"}
+    assert found["best"] == {"value": 50, "from": f"quality best, {NOT_MEASURED}"}
+    best = plan_settings("best", "flowanchor", "shapeworld-wan")["steps"]
+    assert best == {"value": recommended, "from": "quality best"}
+
+
+@pytest.mark.parametrize("backbone", ["svd", "shapeworld-sd"])
+def test_what_was_not_measured_says_so(backbone):
+    """Of the embedded models only Wan's steps were compared; published weights were never run."""
+    normal = plan_settings("normal", "flowedit", backbone)["steps"]["from"]
+    assert normal.endswith(NOT_MEASURED) == (backbone == "svd")
+    assert plan_settings("draft", "flowedit", backbone)["steps"]["from"].endswith(NOT_MEASURED)
 
 
 @pytest.mark.parametrize("quality", ["draft", "best"])

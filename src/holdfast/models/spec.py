@@ -25,6 +25,7 @@ class BackboneSpec:
     capabilities: frozenset[str] = frozenset({"text"})
     # Settings that suit the model and that methods share; they apply where the user gives none.
     recommended: Mapping[str, Any] = field(default_factory=dict)
+    measured_steps: tuple[int, ...] = ()  # numbers of steps whose results docs/speed.md compares
     licence: str = "Apache-2.0"
     image_model: str = ""  # name of an image model over the same latents
     parts: tuple[str, ...] = ()  # subfolders of the diffusers folder that are loaded

@@ -117,7 +117,7 @@ def make_plan(
             "give --mask a file or a box x,y,w,h",
         )
     config, sources = configure(method.Config, info.recommended, task.strength, task.settings)
-    config, sources = apply_quality(task, info.recommended, config, sources)
+    config, sources = apply_quality(task, info, config, sources)
     unused_options.warn_unused_settings(task, method, config, sources)
     schedule = check_schedule(config, info)
     fit = choose_fit(info.clip_format, frames, size)

@@ -10,38 +10,55 @@ the clip are trained as long as ever, because later edits of the clip use them a
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.notices import warn_user
 from ..base.schema import list_settings
+from ..models import registry
 from .task import EditTask
+
+if TYPE_CHECKING:
+    from ..models.base import Backbone
+    from ..models.registry import BackboneInfo
 
 DRAFT_SHARE = 0.4
 NOT_MEASURED = "not measured on this backbone"
 
 
 def apply_quality(
-    task: EditTask, recommended: Mapping[str, Any], config: Any, sources: Mapping[str, str]
+    task: EditTask, model: "Backbone | BackboneInfo", config: Any, sources: Mapping[str, str]
 ) -> tuple[Any, dict[str, str]]:
     """Return a method's settings with the steps of the task's quality, and where each value comes from.
 
-    recommended: the settings that suit the model. config, sources: as `schema.configure` returns them. Warn where the
-    user gives the steps, so that quality has no effect.
+    config, sources: as `schema.configure` returns them. Warn where the user gives the steps, so that quality has no
+    effect. Steps whose results were not measured on the model say so.
     """
     if sources["steps"] == "given":
         if task.quality != "normal":
             warn_user("quality has no effect: steps is given")
         return config, dict(sources)
-    setting = list_settings(type(config))["steps"]
-    is_measured = setting.follows_model and "steps" in recommended
-    note = "" if is_measured else f", {NOT_MEASURED}"
-    if task.quality == "normal":
-        return config, {**sources, "steps": sources["steps"] + note}
-    values = _draft(config) if task.quality == "draft" else {"steps": _best(config)}
-    if setting.follows_model or sources.get("learning_rate") == "given":
-        values.pop("learning_rate", None)
-    changed = dataclasses.replace(config, **values)
-    return changed, {**sources, **dict.fromkeys(values, f"quality {task.quality}{note}")}
+    follows_model = list_settings(type(config))["steps"].follows_model
+    values: dict[str, Any] = {}
+    if task.quality == "draft":
+        values = _draft(config)
+        if follows_model or sources.get("learning_rate") == "given":
+            values.pop("learning_rate", None)
+    elif task.quality == "best":
+        values = {"steps": _best(config)}
+    config = dataclasses.replace(config, **values)
+    sources = {**sources, **dict.fromkeys(values, f"quality {task.quality}")}
+    is_measured = follows_model and _is_measured(task.quality, model, config.steps)
+    for name in {"steps", *values} if not is_measured else ():
+        sources[name] += f", {NOT_MEASURED}"
+    return config, sources
+
+
+def _is_measured(quality: str, model: "Backbone | BackboneInfo", steps: int) -> bool:
+    """Return whether a model's steps were measured: those that suit an embedded model, and those that it lists."""
+    spec = registry.specs().get(model.name)
+    if quality == "normal":
+        return "steps" in model.recommended and not (spec and spec.download_gb)
+    return spec is not None and steps in spec.measured_steps
 
 
 def _draft(config: Any) -> dict[str, Any]:

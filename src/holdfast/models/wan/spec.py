@@ -86,6 +86,7 @@ SPECS: Mapping[str, BackboneSpec] = {
         capabilities=CAPABILITIES,
         parts=PARTS,
         recommended=SMALL_RECOMMENDED,
+        measured_steps=(25, 15, 10, 6),
     ),
 }
 
