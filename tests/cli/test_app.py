@@ -269,9 +269,11 @@ def test_every_field_of_the_task_is_a_flag():
         " feather words image-model first-frame keyframe frames window strength set seed device"
     )
     expected += " dtype codec crf output deinterlace background mask-channel allow-any-mask"
+    expected += " quality memory compile"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
         "--no-deinterlace",
+        "--no-compile",
         "--no-allow-any-mask",
         "--resume",
         "--check",
