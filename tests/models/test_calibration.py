@@ -196,3 +196,12 @@ def test_an_edit_that_the_model_does_not_see_is_followed_by_what_to_try():
     assert any("raise --strength (it was 0.66, try 0.76)" in step for step in steps)
     clear = agreement.judge(0.9, MEASURED).describe()
     assert not any("--strength" in step for step in summary.next_steps(manifest(agreement=clear)))
+
+
+def test_the_summary_says_what_evaluations_cost_and_what_was_kept():
+    whole = {"evaluations": 48, "dense_equivalents": 48.0, "reused_evaluations": 0}
+    assert "48 evaluations of the network" in summary.summary_lines(manifest() | whole)[-1]
+    assert "the cost of" not in summary.summary_lines(manifest() | whole)[-1]
+    part = whole | {"dense_equivalents": 19.2, "reused_evaluations": 16}
+    said = summary.summary_lines(manifest() | part)[-1]
+    assert "(the cost of 19: the target runs inside the mask only; 16 more were kept" in said

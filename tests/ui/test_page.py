@@ -127,7 +127,8 @@ def test_from_upload_to_download(browser, site, scene, tmp_path):
     check = said(page, "#message", "kept:")
     assert "every pixel outside the mask" in check
     assert re.search(
-        r"about \d+ evaluations of the network and \d to score the result, about .* MB", check
+        r"about \d+ evaluations of the network \(the cost of \d+: .*\) and \d to score the result, about .* MB",
+        check,
     )
     start_edit(page, site[1])
     said(page, "#status", "Done")

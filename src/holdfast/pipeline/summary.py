@@ -45,7 +45,9 @@ def _cost_parts(manifest: Mapping[str, Any]) -> list[str]:
     costs = [f"seconds: {', '.join(parts)}"] if parts else []
     judging = manifest.get("agreement_evaluations")
     more = f" and {judging} to score the result" if judging else ""
-    costs.append(f"{manifest['evaluations']} evaluations of the network{more}")
+    costs.append(
+        f"{manifest['evaluations']} evaluations of the network{_describe_cost(manifest)}{more}"
+    )
     if manifest.get("peak_memory_mb") is not None:
         costs.append(f"{manifest['peak_memory_mb']:.0f} MB")
     return costs
@@ -64,6 +66,17 @@ def describe_preservation(manifest: Mapping[str, Any]) -> str:
     is_exact = frames["max_abs_outside"] == 0
     value = "every pixel equals the source" if is_exact else f"{frames['psnr_outside']} dB"
     return f"{where} {value}; {changed}"
+
+
+def _describe_cost(manifest: Mapping[str, Any]) -> str:
+    """Say what evaluations cost less than those of the whole latent, and how many an earlier edit saved."""
+    cost, reused = manifest.get("dense_equivalents"), manifest.get("reused_evaluations")
+    saved = []
+    if cost is not None and cost < manifest["evaluations"]:
+        saved.append(f"the cost of {cost:.0f}: the target runs inside the mask only")
+    if reused:
+        saved.append(f"{reused} more were kept from an earlier edit of this clip")
+    return f" ({'; '.join(saved)})" if saved else ""
 
 
 def _why_unprotected(manifest: Mapping[str, Any]) -> str:
