@@ -96,6 +96,8 @@ class Backbone(ABC):
     feature_hooks: LayerHooks | None  # on residual blocks; None if `capabilities` names no features
     parts: dict[str, nn.Module]  # by their names in a diffusers folder
     network: Any = None  # the denoiser, if methods may add adapters to it
+    can_split_tokens: bool = False  # over several GPUs (context_parallel.py)
+    splits_tokens: bool = False
     # prepares a denoiser that is loaded while an edit runs; `compile_blocks` sets it
     prepare_denoiser: Callable[[nn.Module], None] = staticmethod(lambda network: None)
     expert_boundary: float = 0.0  # the noise level below which a second network takes over

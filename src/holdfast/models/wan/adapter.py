@@ -88,6 +88,7 @@ class Wan(Backbone):
         loaded = {name: d for name, d in denoisers.items() if name not in self._lazy}
         self.parts = prepare_parts(loaded | {"vae": vae, "text_encoder": text_encoder})
         self._in_use = None if self.experts.second or self._lazy else FIRST
+        self.can_split_tokens = self._in_use == FIRST and not self.streams_blocks
         self.stage_parts = replace_stage("denoise", self._in_use)
 
     def _make_hooks(self) -> tuple[LayerHooks | None, LayerHooks | None]:
@@ -273,9 +274,9 @@ class Wan(Backbone):
     def _can_pack(self, evaluations: Sequence[Evaluation]) -> bool:
         is_wanted = self.streams_blocks or any(e.region is not None for e in evaluations)
         reads_blocks = self.feature_hooks is not None and self.feature_hooks.rules
-        return (
-            len(evaluations) > 1 and is_wanted and not reads_blocks and len(evaluations[0].z) == 1
-        )
+        if reads_blocks or self.splits_tokens:
+            return False
+        return len(evaluations) > 1 and is_wanted and len(evaluations[0].z) == 1
 
     def _run(self, network: nn.Module, sigma: float, evaluations: Sequence[Evaluation]) -> Tensor:
         """Run the network on a batch of evaluations at one noise level and return their velocities, n c f h w."""
