@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import holdfast
 from holdfast import methods
 from holdfast.base import memory
+from holdfast.base.errors import OutOfMemoryError
 from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.notices import Notice
 from holdfast.media import masks, video, writing
@@ -208,6 +209,28 @@ def test_stopped_saved_and_resumed(task, tiny_wan, monkeypatch):
     assert resumed.manifest["evaluations"] == 8
     with pytest.raises(ValueError, match="another task"):
         run.edit(task(seed=9), tiny_wan, resume=True)
+
+
+def test_memory_that_runs_out_saves_progress_that_resumes_with_less_memory(
+    task, tiny_wan, monkeypatch
+):
+    made = task(settings={"steps": "4", "strength": "1"})
+    whole = run.edit(made, tiny_wan)
+    whole.writer.progress.remove()
+    real, calls = tiny_wan.velocity, []
+
+    def exhausted(*args, **options):
+        calls.append(1)
+        if len(calls) == 10:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(*args, **options)
+
+    monkeypatch.setattr(tiny_wan, "velocity", exhausted)
+    with pytest.raises(OutOfMemoryError, match="out of memory: use fewer --frames"):
+        run.edit(made, tiny_wan)
+    resumed = run.edit(dataclasses.replace(made, memory="6GB"), tiny_wan, resume=True)
+    assert torch.equal(resumed.z, whole.z)
+    assert resumed.manifest["evaluations"] == 8
 
 
 @pytest.mark.filterwarnings("ignore:without a mask the target's attention")

@@ -42,9 +42,13 @@ class RandomModel:
     def count_bytes(self, dtype: str) -> int:
         """Return the size of its files, where a VAE is float32."""
         return sum(
-            _item(part, dtype) * sum(map(math.prod, shapes.values()))
-            for part, shapes in self.shapes.items()
+            _item(part, dtype) * count_numbers(shapes) for part, shapes in self.shapes.items()
         )
+
+
+def count_numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many numbers tensors hold together."""
+    return sum(map(math.prod, shapes.values()))
 
 
 def describe_model(name: str) -> RandomModel:

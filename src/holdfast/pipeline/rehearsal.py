@@ -268,7 +268,7 @@ def describe_report(report: dict[str, Any]) -> list[str]:
         f"peak memory of the run: {peak} MB ({report['expected_peak_mb']} MB expected{share})"
     )
     step = format_duration(report["seconds_per_step"])
-    lines.append(f"a step of {report['branches']} evaluations took {step} for {clip}")
+    lines.append(f"a step of {report['evaluations_per_step']} evaluations took {step} for {clip}")
     if not report["is_whole"]:
         whole = format_duration(report["estimated_seconds_per_step"])
         lines.append(f"a step of the whole clip: about {whole}, by the number of latent cells")
