@@ -103,18 +103,18 @@ def _solver_variants(is_own: bool = False) -> Iterator[Variant]:
 
 def _other_variants() -> Iterator[Variant]:
     for method in OTHERS:
-        yield from _draft(method, {})
+        yield from _fewer_steps(method, {})
 
 
 def _unmasked_variants() -> Iterator[Variant]:
-    yield from _draft("flowedit", {"mask": "none"})
+    yield from _fewer_steps("flowedit", {"mask": "none"})
 
 
-def _draft(method: str, settings: dict[str, Any]) -> Iterator[Variant]:
-    """Yield an edit of 25 steps, and its draft."""
+def _fewer_steps(method: str, settings: dict[str, Any]) -> Iterator[Variant]:
     full = {"steps": 25} | settings
     yield Variant("steps", method, full)
-    yield Variant("steps", method, {"steps": 10} | settings, full)
+    for steps in (15, 10):
+        yield Variant("steps", method, {"steps": steps} | settings, full)
 
 
 def _guidance_variants() -> Iterator[Variant]:
