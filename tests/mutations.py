@@ -576,10 +576,16 @@ MUTATIONS = [
         ("sum(cost > 0 for cost in costs)", "2 * sum(cost > 0 for cost in costs)"),
     ),
     *of(
+        "pipeline/estimate.py",
+        "tests/pipeline/test_estimate.py",
+        ("tokens[:, :, begin:end].mean()", "tokens.mean()"),
+    ),
+    *of(
         "pipeline/evaluation_count.py",
         "tests/pipeline/test_estimate.py",
         ("(plan.windows.count - 1) / (windows - 1)", "plan.windows.count / (windows - 1)"),
-        ("(1 - share) * self.in_region", "share * self.in_region"),
+        ("each * sum(1 - share for", "each * sum(share for"),
+        ("each * sum(share == 0 for", "0 * sum(share == 0 for"),
     ),
     *of(
         "models/wan/packed.py",
