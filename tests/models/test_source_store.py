@@ -5,6 +5,7 @@ import torch
 
 from holdfast.models.base import BackboneWrapper
 from holdfast.models.source_store import SourceStore, digest
+from holdfast.models.wan.packed import PackedAttnProcessor
 from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 
@@ -78,6 +79,34 @@ def test_where_keys_and_values_do_not_fit_the_source_runs_again(tiny_wan):
     again = edit(model, "a green ball", mask=True, source_guidance=1.0)
     assert torch.allclose(
         again.z, edit(tiny_wan, "a green ball", mask=True, source_guidance=1.0).z, atol=1e-5
+    )
+
+
+def test_a_source_that_runs_again_for_its_keys_is_not_counted_as_reused(model):
+    """A dense edit keeps velocities alone, and a masked one needs the source's keys and values."""
+    edit(model, source_guidance=1.0)
+    masked = edit(model, mask=True, source_guidance=1.0)
+    assert (masked.evaluations, masked.reused_evaluations) == (STEPS * 3, 0)
+    again = edit(model, mask=True, source_guidance=1.0)
+    assert (again.evaluations, again.reused_evaluations) == (STEPS * 2, STEPS)
+
+
+def test_an_interrupted_pass_leaves_no_half_of_its_layers(model, tiny_wan, monkeypatch):
+    edit(model, source_guidance=1.0)
+    attend, calls = PackedAttnProcessor._attend, iter(range(100))
+
+    def fail(self, *arguments):
+        if next(calls) == 6:  # in the second of two blocks
+            raise torch.OutOfMemoryError
+        return attend(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedAttnProcessor, "_attend", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            edit(model, mask=True, source_guidance=1.0)
+    again = edit(model, mask=True, source_guidance=1.0)
+    assert torch.allclose(
+        again.z, edit(tiny_wan, mask=True, source_guidance=1.0).z, rtol=0, atol=1e-5
     )
 
 

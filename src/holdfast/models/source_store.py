@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..base.lazy import torch
-from ..sampling.field import Evaluation, KeptEvaluation, VelocityField
+from ..sampling.field import Evaluation, KeptEvaluation, VelocityField, find_lenders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,11 +79,14 @@ class SourceStore:
         ) -> list[Tensor]:
             if self._is_observed(field):
                 return field.velocities(sigma, evaluations, frames)
-            lends = any(e.region is not None for e in evaluations)
+            lenders = find_lenders(evaluations)
+            at = sigma, None if frames is None else tuple(frames)
             marked = [
-                self._mark(e, sigma, frames, lends) if e.branch.startswith("src") else e
-                for e in evaluations
+                self._mark(e, at, i in lenders) if e.branch.startswith("src") else e
+                for i, e in enumerate(evaluations)
             ]
+            costs = field.costs(marked)  # a source that is found may run again for its layers
+            self.reused += sum(e.is_known and not c for e, c in zip(marked, costs, strict=True))
             return field.velocities(sigma, marked, frames)
 
         return dataclasses.replace(field, velocities=velocities)
@@ -102,13 +105,10 @@ class SourceStore:
             for branch in ("src+", "src-")
         )
 
-    def _mark(
-        self, evaluation: Evaluation, sigma: float, frames: Sequence[int] | None, lends: bool
-    ) -> Evaluation:
-        """Return an evaluation with the place where it is kept."""
-        frames = None if frames is None else tuple(frames)
+    def _mark(self, evaluation: Evaluation, at: Hashable, lends: bool) -> Evaluation:
+        """Return an evaluation with the place where it is kept. at: noise level and frames."""
         value = evaluation.conditioning.for_branch(evaluation.branch)
-        key = (sigma, evaluation.branch, frames, digest(evaluation.z), self._digest_once(value))
+        key = (at, evaluation.branch, digest(evaluation.z), self._digest_once(value))
         entry = self._entries.get(key)
         if entry is None:
             size = evaluation.z.numel() * evaluation.z.element_size()
@@ -116,7 +116,6 @@ class SourceStore:
                 return evaluation
             entry = self._entries[key] = _Entry(KeptEvaluation(), self._edit, size)
         entry.edit, kept = self._edit, entry.kept
-        self.reused += kept.velocity is not None
         layer_bytes = self.backbone.kept_layer_bytes(evaluation.z)
         if lends and layer_bytes and not kept.keeps_layers and self._make_room(layer_bytes):
             kept.keeps_layers = True
