@@ -610,6 +610,8 @@ MUTATIONS = [
         ("if self._is_observed(field):", "if False:"),
         ("digest(evaluation.z), self._digest_once", "self._digest_once"),
         ("e.is_known and not c for", "e.is_known for"),
+        ("if self._room is None else min", "if True else min"),
+        ("        if self._entries:\n            self._make_room(0)\n", ""),
         ("excess <= 0 or edit == self._edit", "excess <= 0"),
         ("entry.bytes += layer_bytes", "pass"),
     ),

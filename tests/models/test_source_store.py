@@ -1,5 +1,7 @@
 """A second edit of a clip finds the source's evaluations: the same result, bit for bit, at the target's cost."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -20,7 +22,11 @@ def model(tiny_wan):
     return wrapped
 
 
-def edit(model, target="a blue ball", mask=False, seed=0, **settings):
+def edit(model, *arguments, **settings):
+    return in_memory.finish_loop(plan(model, *arguments, **settings), model)
+
+
+def plan(model, target="a blue ball", mask=False, seed=0, **settings):
     frames = torch.rand(9, 3, 32, 48, generator=torch.Generator().manual_seed(5))
     task = EditTask(
         "",
@@ -36,7 +42,7 @@ def edit(model, target="a blue ball", mask=False, seed=0, **settings):
         inside = torch.zeros(9, 32, 48, dtype=torch.bool)
         inside[:, :, :16] = True
         inside = list(inside.numpy())
-    return in_memory.finish_loop(in_memory.plan_job(task, model, frames, inside), model)
+    return in_memory.plan_job(task, model, frames, inside)
 
 
 @pytest.mark.parametrize("source_guidance", [1.0, 2.0])
@@ -132,6 +138,22 @@ def test_old_edits_make_room_for_new_ones(tiny_wan):
     model.source_store = SourceStore(model, max_bytes=size // 2)
     edit(model)
     assert edit(model).reused_evaluations == STEPS
+
+
+def test_a_memory_limit_bounds_what_is_kept(tiny_wan):
+    """The model's plan leaves 2,500 bytes of it: two velocities, of this edit and all before."""
+    model = BackboneWrapper(tiny_wan)
+    model.source_store = store = SourceStore(model)
+    edit(model)
+    assert store.bytes == STEPS * 2 * 1152
+    job = plan(model)
+    memory = dataclasses.replace(job.plan.memory, stages={"denoise": 10**9 - 2500})
+    limited = dataclasses.replace(job.plan.task, memory="1GB", seed=1)
+    limited = dataclasses.replace(job.plan, memory=memory, task=limited)
+    in_memory.finish_loop(dataclasses.replace(job, plan=limited), model)
+    assert store.bytes == 2 * 1152
+    store.begin_edit(0)
+    assert store.bytes == 0
 
 
 def test_what_reads_the_source_is_not_kept_from_it(model):

@@ -50,21 +50,27 @@ class SourceStore:
     def __init__(self, backbone: KeepsEvaluations, max_bytes: int | None = None):
         self.backbone, self._max_bytes = backbone, max_bytes
         self.reused, self._edit = 0, 0
+        self._room: int | None = None
         self._entries: dict[Hashable, _Entry] = {}
         self._digests: dict[int, tuple[Any, str]] = {}  # of conditionings, by identity
 
-    def begin_edit(self) -> None:
-        """Begin to count another edit."""
+    def begin_edit(self, room: int | None = None) -> None:
+        """Begin to count another edit.
+
+        room: the bytes that its memory limit leaves for what is kept, of this edit and others; None: it has no limit.
+        """
         self._edit += 1
-        self.reused = 0
+        self.reused, self._room = 0, room
         self._digests.clear()
+        if self._entries:
+            self._make_room(0)
 
     @property
     def max_bytes(self) -> int:
         """How many bytes may be kept. Free memory is asked for once, when the first evaluation is to be kept."""
         if self._max_bytes is None:
             self._max_bytes = free_bytes(self.backbone.device)
-        return self._max_bytes
+        return self._max_bytes if self._room is None else min(self._max_bytes, self._room)
 
     @property
     def bytes(self) -> int:
