@@ -168,6 +168,15 @@ def test_without_kept_layers_the_source_runs_again_for_a_region(tiny_wan, condit
 
 
 @torch.no_grad()
+def test_nothing_runs_for_an_empty_region_of_a_kept_source(tiny_wan, conditions):
+    """As in a window of a long clip that the mask does not touch."""
+    kept = {"src+": KeptEvaluation()}
+    tiny_wan.velocities(SIGMA, branches(conditions, None, kept=kept))
+    empty = torch.zeros_like(everything())
+    assert sum(tiny_wan.costs(branches(conditions, empty, kept=kept))) == 0
+
+
+@torch.no_grad()
 def test_a_streamed_denoiser_runs_one_pass_for_all_branches(tiny_wan, conditions, monkeypatch):
     evaluations = branches(conditions, None, ("src+", "src-", "tgt+", "tgt-"))
     alone = tiny_wan.velocities(SIGMA, evaluations)

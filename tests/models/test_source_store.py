@@ -1,10 +1,13 @@
 """A second edit of a clip finds the source's evaluations: the same result, bit for bit, at the target's cost."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from holdfast.models.base import BackboneWrapper
 from holdfast.models.source_store import SourceStore, digest
+from holdfast.models.wan.packed import PackedAttnProcessor
 from holdfast.pipeline import in_memory
 from holdfast.pipeline.task import EditTask
 
@@ -19,7 +22,11 @@ def model(tiny_wan):
     return wrapped
 
 
-def edit(model, target="a blue ball", mask=False, seed=0, **settings):
+def edit(model, *arguments, **settings):
+    return in_memory.finish_loop(plan(model, *arguments, **settings), model)
+
+
+def plan(model, target="a blue ball", mask=False, seed=0, **settings):
     frames = torch.rand(9, 3, 32, 48, generator=torch.Generator().manual_seed(5))
     task = EditTask(
         "",
@@ -35,7 +42,7 @@ def edit(model, target="a blue ball", mask=False, seed=0, **settings):
         inside = torch.zeros(9, 32, 48, dtype=torch.bool)
         inside[:, :, :16] = True
         inside = list(inside.numpy())
-    return in_memory.finish_loop(in_memory.plan_job(task, model, frames, inside), model)
+    return in_memory.plan_job(task, model, frames, inside)
 
 
 @pytest.mark.parametrize("source_guidance", [1.0, 2.0])
@@ -81,6 +88,34 @@ def test_where_keys_and_values_do_not_fit_the_source_runs_again(tiny_wan):
     )
 
 
+def test_a_source_that_runs_again_for_its_keys_is_not_counted_as_reused(model):
+    """A dense edit keeps velocities alone, and a masked one needs the source's keys and values."""
+    edit(model, source_guidance=1.0)
+    masked = edit(model, mask=True, source_guidance=1.0)
+    assert (masked.evaluations, masked.reused_evaluations) == (STEPS * 3, 0)
+    again = edit(model, mask=True, source_guidance=1.0)
+    assert (again.evaluations, again.reused_evaluations) == (STEPS * 2, STEPS)
+
+
+def test_an_interrupted_pass_leaves_no_half_of_its_layers(model, tiny_wan, monkeypatch):
+    edit(model, source_guidance=1.0)
+    attend, calls = PackedAttnProcessor._attend, iter(range(100))
+
+    def fail(self, *arguments):
+        if next(calls) == 6:  # in the second of two blocks
+            raise torch.OutOfMemoryError
+        return attend(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedAttnProcessor, "_attend", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            edit(model, mask=True, source_guidance=1.0)
+    again = edit(model, mask=True, source_guidance=1.0)
+    assert torch.allclose(
+        again.z, edit(tiny_wan, mask=True, source_guidance=1.0).z, rtol=0, atol=1e-5
+    )
+
+
 def test_another_seed_or_source_is_evaluated(model):
     edit(model)
     assert edit(model, seed=1).reused_evaluations == 0
@@ -103,6 +138,22 @@ def test_old_edits_make_room_for_new_ones(tiny_wan):
     model.source_store = SourceStore(model, max_bytes=size // 2)
     edit(model)
     assert edit(model).reused_evaluations == STEPS
+
+
+def test_a_memory_limit_bounds_what_is_kept(tiny_wan):
+    """The model's plan leaves 2,500 bytes of it: two velocities, of this edit and all before."""
+    model = BackboneWrapper(tiny_wan)
+    model.source_store = store = SourceStore(model)
+    edit(model)
+    assert store.bytes == STEPS * 2 * 1152
+    job = plan(model)
+    memory = dataclasses.replace(job.plan.memory, stages={"denoise": 10**9 - 2500})
+    limited = dataclasses.replace(job.plan.task, memory="1GB", seed=1)
+    limited = dataclasses.replace(job.plan, memory=memory, task=limited)
+    in_memory.finish_loop(dataclasses.replace(job, plan=limited), model)
+    assert store.bytes == 2 * 1152
+    store.begin_edit(0)
+    assert store.bytes == 0
 
 
 def test_what_reads_the_source_is_not_kept_from_it(model):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from holdfast.base.errors import UserError
 from holdfast.cli.app import app
 from holdfast.media import images, video
+from holdfast.media.arrays import write_mask
 from holdfast.models import registry
 from holdfast.models.base import BackboneWrapper
 from holdfast.pipeline import agreement, estimate, in_memory, loop, run, validation
@@ -54,7 +55,7 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     )
     if method == "flowedit":  # of three evaluations a step, the target's two run in a region
         assert count.in_region == 2 * event.evaluations / 3
-        assert count.dense_equivalents(0.1) == pytest.approx(0.4 * event.evaluations)
+        assert count.in_windows([0.1])[1] == pytest.approx(0.4 * event.evaluations)
     else:
         assert count.in_region == 0
     assert count.with_gradient == settings.get("tuning_steps", 0) * job.plan.windows.count
@@ -135,6 +136,30 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
     assert said.seconds == (said.evaluations - 3) * 2.0 + 3 * 8.0
     assert gradients[5].abs().sum() > 0
     assert "3 of them with a gradient" in estimate.estimate_lines(said)[-2]
+
+
+@pytest.mark.filterwarnings("ignore:this clip is unlike", "ignore:.*reads both prompts")
+def test_the_cost_of_a_mask_is_counted_in_each_window(task, tmp_path):
+    """Windows overlap, so that a frame counts as often as it is evaluated; no target runs where no mask is."""
+    mask = np.zeros((13, 16, 24), bool)
+    mask[8:, :9, :10] = True
+    path = write_mask(tmp_path, "mask", mask)
+    still = [np.full((16, 24, 3), 20 * i, np.uint8) for i in range(13)]
+    video.write_frames(tmp_path / "long.mkv", still, 8, "ffv1")
+    task = dataclasses.replace(
+        task,
+        input=str(tmp_path / "long.mkv"),
+        mask=str(path),
+        method="flowedit",
+        settings={"steps": 2, "strength": 1.0},
+        window=5,
+    )
+    model = registry.load_backbone("shapeworld-wan")
+    said = estimate.estimate_edit(task)
+    found = run.edit(task, DryRunBackbone(model)).manifest
+    assert len(run.open_session(task, model).plan.windows.ranges) == 3
+    assert said.evaluations == found["evaluations"] < 2 * 3 * 4
+    assert said.dense_equivalents == pytest.approx(found["dense_equivalents"], abs=0.06)
 
 
 def test_equal_prompts_cost_nothing(task):

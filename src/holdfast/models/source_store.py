@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..base.lazy import torch
-from ..sampling.field import Evaluation, KeptEvaluation, VelocityField
+from ..sampling.field import Evaluation, KeptEvaluation, VelocityField, find_lenders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,21 +50,27 @@ class SourceStore:
     def __init__(self, backbone: KeepsEvaluations, max_bytes: int | None = None):
         self.backbone, self._max_bytes = backbone, max_bytes
         self.reused, self._edit = 0, 0
+        self._room: int | None = None
         self._entries: dict[Hashable, _Entry] = {}
         self._digests: dict[int, tuple[Any, str]] = {}  # of conditionings, by identity
 
-    def begin_edit(self) -> None:
-        """Begin to count another edit."""
+    def begin_edit(self, room: int | None = None) -> None:
+        """Begin to count another edit.
+
+        room: the bytes that its memory limit leaves for what is kept, of this edit and others; None: it has no limit.
+        """
         self._edit += 1
-        self.reused = 0
+        self.reused, self._room = 0, room
         self._digests.clear()
+        if self._entries:
+            self._make_room(0)
 
     @property
     def max_bytes(self) -> int:
         """How many bytes may be kept. Free memory is asked for once, when the first evaluation is to be kept."""
         if self._max_bytes is None:
             self._max_bytes = free_bytes(self.backbone.device)
-        return self._max_bytes
+        return self._max_bytes if self._room is None else min(self._max_bytes, self._room)
 
     @property
     def bytes(self) -> int:
@@ -79,11 +85,14 @@ class SourceStore:
         ) -> list[Tensor]:
             if self._is_observed(field):
                 return field.velocities(sigma, evaluations, frames)
-            lends = any(e.region is not None for e in evaluations)
+            lenders = find_lenders(evaluations)
+            at = sigma, None if frames is None else tuple(frames)
             marked = [
-                self._mark(e, sigma, frames, lends) if e.branch.startswith("src") else e
-                for e in evaluations
+                self._mark(e, at, i in lenders) if e.branch.startswith("src") else e
+                for i, e in enumerate(evaluations)
             ]
+            costs = field.costs(marked)  # a source that is found may run again for its layers
+            self.reused += sum(e.is_known and not c for e, c in zip(marked, costs, strict=True))
             return field.velocities(sigma, marked, frames)
 
         return dataclasses.replace(field, velocities=velocities)
@@ -102,13 +111,10 @@ class SourceStore:
             for branch in ("src+", "src-")
         )
 
-    def _mark(
-        self, evaluation: Evaluation, sigma: float, frames: Sequence[int] | None, lends: bool
-    ) -> Evaluation:
-        """Return an evaluation with the place where it is kept."""
-        frames = None if frames is None else tuple(frames)
+    def _mark(self, evaluation: Evaluation, at: Hashable, lends: bool) -> Evaluation:
+        """Return an evaluation with the place where it is kept. at: noise level and frames."""
         value = evaluation.conditioning.for_branch(evaluation.branch)
-        key = (sigma, evaluation.branch, frames, digest(evaluation.z), self._digest_once(value))
+        key = (at, evaluation.branch, digest(evaluation.z), self._digest_once(value))
         entry = self._entries.get(key)
         if entry is None:
             size = evaluation.z.numel() * evaluation.z.element_size()
@@ -116,7 +122,6 @@ class SourceStore:
                 return evaluation
             entry = self._entries[key] = _Entry(KeptEvaluation(), self._edit, size)
         entry.edit, kept = self._edit, entry.kept
-        self.reused += kept.velocity is not None
         layer_bytes = self.backbone.kept_layer_bytes(evaluation.z)
         if lends and layer_bytes and not kept.keeps_layers and self._make_room(layer_bytes):
             kept.keeps_layers = True

@@ -84,9 +84,11 @@ def estimate_edit(
     """
     validated = validated or validate(task, backbone)
     session = open_session(task, backbone, validated)
-    count = EvaluationCount(0, 0, 0)
+    count, cost = EvaluationCount(0, 0, 0), 0.0
     if not task.changes_nothing:
-        count = count_evaluations(session.plan, backbone)
+        count, cost = count_evaluations(session.plan, backbone), None
+    if count and count.evaluations:
+        count, cost = count.in_windows(_region_shares(session, validated.info.clip_format))
     is_judged = count and count.evaluations and agreement.can_judge(validated.info)
     estimate = Estimate(
         _describe_session(session),
@@ -96,22 +98,21 @@ def estimate_edit(
         count.image_model if count else 0,
         judge_evaluations=agreement.EVALUATIONS if is_judged else 0,
         load_seconds=load_seconds,
-        dense_equivalents=_count_cost(session, validated.info.clip_format, count),
+        dense_equivalents=cost,
     )
     if backbone is None or not estimate.evaluations:
         return estimate
     return measure_cost(estimate, session.plan, next(session.frames()), backbone)
 
 
-def _count_cost(
-    session: EditSession, clip_format: ClipFormat, count: EvaluationCount | None
-) -> float | None:
-    """Return the cost of an edit in evaluations of the whole latent, with the share of it that the mask covers.
+def _region_shares(session: EditSession, clip_format: ClipFormat) -> list[float]:
+    """Return the share of the tokens that the mask touches, of each window.
 
-    The share of an automatic mask is not known before it is found: it is counted as the whole.
+    An automatic mask is not known before it is found: it is counted as the whole.
     """
-    if count is None or not count.in_region or session.mask is None:
-        return None if count is None else float(count.evaluations)
+    ranges = session.plan.windows.ranges
+    if session.mask is None:
+        return [1.0] * len(ranges)
     fit = session.plan.fit
     (rows, columns), stride = fit.model_size, clip_format.stride
     shape = (
@@ -122,7 +123,7 @@ def _count_cost(
     cells = masks.to_latent(session.mask.frames(), clip_format, shape)
     patch = (1, *(m // s for m, s in zip(clip_format.size_multiple, stride[1:], strict=True)))
     tokens = torch.nn.functional.max_pool3d(cells, patch, patch)
-    return round(count.dense_equivalents(tokens.mean().item()), 1)
+    return [tokens[:, :, begin:end].mean().item() for begin, end in ranges]
 
 
 def _describe_session(session: EditSession) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import functools
 import json
 import threading
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,9 +40,15 @@ class EvaluationCount(NamedTuple):
     image_model: int
     in_region: int = 0
 
-    def dense_equivalents(self, share: float) -> float:
-        """Return the cost in evaluations of the whole latent, with the mask's share of it."""
-        return self.evaluations - (1 - share) * self.in_region
+    def in_windows(self, shares: Sequence[float]) -> tuple["EvaluationCount", float]:
+        """Return the count where the mask covers a share of each window's tokens, and its cost.
+
+        In a window without any, nothing runs for the mask. The cost is in evaluations of the whole latent.
+        """
+        each = self.in_region / len(shares)
+        evaluations = self.evaluations - round(each * sum(share == 0 for share in shares))
+        cost = self.evaluations - each * sum(1 - share for share in shares)
+        return self._replace(evaluations=evaluations), round(cost, 1)
 
 
 def count_evaluations(plan: Plan, backbone: Backbone | None = None) -> EvaluationCount | None:

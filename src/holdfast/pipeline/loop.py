@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
+from ..base.memory import parse_limit
 from ..base.notices import warn_user
 from ..media import masks
 from ..media.clip_format import ClipFormat
@@ -124,7 +125,7 @@ def _run_method(
     field = meter.wrap(backbone.field)
     store = None if plan.method.METHOD.fits_adapters else backbone.source_store
     if store:
-        store.begin_edit()
+        store.begin_edit(_spare_memory(plan))
         field = store.wrap(field)
     if plan.method.METHOD.long_clips == "windows":
         field = windows.apply_windows(field, plan.windows)
@@ -158,6 +159,12 @@ def _run_method(
         finished = score_result(job, inputs, backbone, finished)
         yield Progress("judge", 1, 1)
     yield finished
+
+
+def _spare_memory(plan: Plan) -> int | None:
+    """Return the bytes of the task's memory limit that the edit itself does not take; None where one is unknown."""
+    limit, peak = parse_limit(plan.task.memory).bytes, plan.memory.peak
+    return None if limit is None or peak is None else max(0, limit - peak)
 
 
 def _make_inputs(job: LoopJob, backbone: Backbone) -> Generator[Event, None, EditInputs]:

@@ -176,6 +176,15 @@ def find_lender(evaluations: Sequence[Evaluation], evaluation: Evaluation) -> in
     return branches.index(own if own in branches else "src+")
 
 
+def find_lenders(evaluations: Sequence[Evaluation]) -> set[int]:
+    """Return the indices of the source evaluations whose keys and values others see outside their region."""
+    return {
+        find_lender(evaluations, evaluation)
+        for evaluation in evaluations
+        if evaluation.region is not None and evaluation.region.any()
+    }
+
+
 def confine_to_regions(
     evaluations: Sequence[Evaluation], velocities: Sequence[Tensor]
 ) -> list[Tensor]:

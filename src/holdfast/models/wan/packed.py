@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...base.lazy import disable_compiler
-from ...sampling.field import Evaluation, KeptEvaluation, confine_to_regions, find_lender
+from ...sampling.field import (
+    Evaluation,
+    KeptEvaluation,
+    confine_to_regions,
+    find_lender,
+    find_lenders,
+)
 from ..attention.hooks import Layer, LayerHooks, NetworkCall
 from .hooks import HookedAttnProcessor, project
 
@@ -31,13 +37,14 @@ class Part:
 
     tokens: their indices into the token grid, None for all. span: where they stand in the row. lender: the part whose
     keys and values stand for the tokens that this one lacks, or what was kept of an evaluation that is not in the row.
+    keys_values: its own of each layer, where they are to be kept; None: they are not.
     """
 
     call: NetworkCall
     tokens: Tensor | None
     span: slice
     lender: "Part | KeptEvaluation | None"
-    kept: KeptEvaluation | None = None
+    keys_values: dict[str, tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,7 @@ def _token_share(evaluation: Evaluation, patch: Sequence[int]) -> float:
 def needs_source_again(evaluations: Sequence[Evaluation], i: int) -> bool:
     """Return whether a kept evaluation runs again, because a target needs keys and values that were not kept."""
     kept = evaluations[i].kept
-    lends = any(e.region is not None and find_lender(evaluations, e) == i for e in evaluations)
-    return lends and not (kept and kept.keys_values)
+    return i in find_lenders(evaluations) and not (kept and kept.keys_values)
 
 
 def is_in_row(evaluations: Sequence[Evaluation], i: int) -> bool:
@@ -146,7 +152,9 @@ def plan_row(
             lender = parts.get(source) or evaluations[source].kept
         end = begin + (count if tokens is None else len(tokens))
         own_call = replace(call, branch=evaluation.branch, tokens=tokens)
-        parts[i] = Part(own_call, tokens, slice(begin, end), lender, evaluation.kept)
+        keeps_layers = evaluation.kept is not None and evaluation.kept.keeps_layers
+        layers = {} if keeps_layers else None
+        parts[i] = Part(own_call, tokens, slice(begin, end), lender, layers)
         begin = end
     return list(parts), Row(tuple(parts.values()), (frames, rows, columns))
 
@@ -171,6 +179,7 @@ def evaluate_row(
         with use_row(network, hooks, row):
             fresh = run([evaluations[i] for i in indices]).split(1)
         found = dict(zip(indices, fresh, strict=True))
+        _keep_layers(evaluations, indices, row)
     for i, evaluation in enumerate(evaluations):
         kept = evaluation.kept
         if kept and kept.velocity is None:
@@ -183,6 +192,14 @@ def evaluate_row(
         for i, evaluation in enumerate(evaluations)
     ]
     return confine_to_regions([widen(e, patch) for e in evaluations], complete)
+
+
+def _keep_layers(evaluations: Sequence[Evaluation], indices: Sequence[int], row: Row) -> None:
+    """Keep the keys and values of a pass that ran to its end: those of an interrupted one lack layers."""
+    for i, part in zip(indices, row.parts, strict=True):
+        kept = evaluations[i].kept
+        if kept is not None and part.keys_values is not None:
+            kept.keys_values = part.keys_values
 
 
 class PackedAttnProcessor:
@@ -216,9 +233,9 @@ class PackedAttnProcessor:
         for i, part in enumerate(self.row.parts):
             if encoder_hidden_states is None:
                 keys_values = self._self_keys_values(part, k, v)
-                if part.kept is not None and part.kept.keeps_layers:
+                if part.keys_values is not None:
                     key, value = keys_values  # of the row, which must not be kept as a whole
-                    part.kept.keys_values[self.layer.path] = key.clone(), value.clone()
+                    part.keys_values[self.layer.path] = key.clone(), value.clone()
             else:
                 keys_values = k[i : i + 1], v[i : i + 1]
             outputs.append(self._attend(part, q[:, :, part.span], *keys_values))
