@@ -1081,6 +1081,13 @@ MUTATIONS = [
         ("self.expert_boundary = self.experts.boundary", "self.expert_boundary = 0.0"),
     ),
     *of(
+        "pipeline/run.py",
+        EDITING,
+        ("                self.saver.wait()\n", "                pass\n"),
+        ("session.start_saving(step)", "session.save_step(step)"),
+        ("        session.end_saving()\n", "        pass\n"),
+    ),
+    *of(
         "models/context_parallel.py",
         "tests/models/test_context_parallel.py",
         ("if heads % ways:", "if False:"),

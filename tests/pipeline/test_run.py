@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import itertools
 import json
+import threading
 import weakref
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,7 @@ from holdfast.models import registry
 from holdfast.models.wan.spec import CAPABILITIES
 from holdfast.pipeline import in_memory, loop, planning, run
 from holdfast.pipeline.events import NoticeIssued, Progress
+from holdfast.pipeline.progress import BackgroundSaver, SavedProgress, saved_progress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling.field import Step
 
@@ -335,6 +337,31 @@ def test_an_edit_is_a_generator_of_events(task, tiny_wan):
     assert torch.equal(kinds[-1].z, steps[-1].z)
 
 
+def test_a_stopped_edit_waits_for_the_save_in_the_background_and_saves_its_last_step(
+    task, tiny_wan, monkeypatch
+):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    real, running, saved = SavedProgress.save, [], []
+
+    def save(progress, step):
+        assert not running  # one at a time
+        running.append(step)
+        real(progress, step)
+        running.clear()
+        saved.append((step.index, threading.current_thread() is threading.main_thread()))
+
+    monkeypatch.setattr(SavedProgress, "save", save)
+    made = task(settings={"steps": "4", "strength": "1"})
+    events = run.edit_events(made, tiny_wan)
+    next(event for event in events if isinstance(event, Step) and event.index == 3)
+    events.close()
+    assert not running
+    assert saved[0] == (1, False)
+    assert saved[-1] == (3, True)
+    assert saved_progress(made).load()[0].index == 3
+    assert not [t for t in threading.enumerate() if t.name.startswith("save")]
+
+
 def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_wan):
     made = task(settings={"steps": "4", "strength": "1"})
     whole = run.edit(made, tiny_wan)
@@ -353,6 +380,10 @@ def test_closing_the_events_cancels_the_edit_and_keeps_what_was_done(task, tiny_
 def test_a_running_edit_is_saved_now_and_then(task, tiny_wan, monkeypatch):
     """A killed worker loses what was done since the last save, and no more."""
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    start = BackgroundSaver.start
+    monkeypatch.setattr(
+        BackgroundSaver, "start", lambda saver, *step: (start(saver, *step), saver.wait())
+    )
     made = task(settings={"steps": "3", "strength": "1"})
     running = run.edit_events(made, tiny_wan)
     next(event for event in running if isinstance(event, Step) and event.index == 2)
