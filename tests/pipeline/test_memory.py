@@ -124,6 +124,11 @@ def test_windows_become_shorter_where_nothing_else_helps_and_a_given_limit_refus
     memory.require_fit(again, "wan")
 
 
+def test_a_tile_is_as_large_as_fits_also_where_windows_had_to_be_shorter():
+    plan = memory.choose(work(), CPU, round(2.85 * GB))
+    assert (plan.window, plan.placements.tile) == (11, 384)
+
+
 def test_two_denoisers_count_once_on_a_gpu_and_twice_on_a_cpu():
     sizes = SIZES | {"transformer_2": SIZES["transformer"]}
     for machine, more in ((GPU, 0), (CPU, 4 * GB)):
