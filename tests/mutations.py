@@ -932,6 +932,56 @@ MUTATIONS = [
     ),
     *of("models/wan/experts.py", WAN22, (">= 1000 * self.boundary", "> 1000 * self.boundary")),
     *of(
+        "pipeline/memory.py",
+        "tests/pipeline/test_memory.py",
+        ("together = max(denoisers) if machine.is_gpu", "together = sum(denoisers) if True"),
+        ("if limit is None or (plan.peak or 0) <= limit:", "if True:"),
+        ("if own == plan.placements or try_placements(own):", "if True:"),
+        ("plan.peak is None or plan.peak <= plan.limit:", "True:"),
+        ("if _host_bytes(work, machine.item) <= machine.ram:", "if True:"),
+        (
+            "choose(work, machine, plan.peak - 10**8, storage)",
+            "choose(work, machine, plan.peak, storage)",
+        ),
+    ),
+    *of(
+        "pipeline/memory_limits.py",
+        "tests/pipeline/test_memory.py",
+        ("replace(work, windows=())", "replace(work)"),
+        ("if not is_out_of_memory(error) or", "if False or"),
+    ),
+    *of(
+        "base/memory.py", "tests/pipeline/test_memory.py", ("-(-size // 10**8)", "(size // 10**8)")
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/pipeline/test_memory.py",
+        ('data["memory"] = parse_limit(self.memory).storage', 'data["memory"] = self.memory'),
+    ),
+    *of("pipeline/loading.py", "tests/pipeline/test_memory.py", ("if saved != own:", "if False:")),
+    *of(
+        "pipeline/jobs.py",
+        "tests/pipeline/test_jobs.py",
+        ('memory.get("changes_numbers") and', "False and"),
+    ),
+    *of(
+        "pipeline/run.py",
+        EDITING,
+        ("        if is_out_of_memory(error):\n", "        if False:\n"),
+    ),
+    *of(
+        "pipeline/rehearsal.py",
+        "tests/pipeline/test_rehearsal.py",
+        ("if free < needed:", "if False:"),
+        ("machine.is_gpu or order.frames", "True or order.frames"),
+    ),
+    *of(
+        "models/wan/tiling.py",
+        "tests/models/test_tiling.py",
+        ("chunk.cpu() * ramp", "chunk.cpu()"),
+        ("if begin == 0 else", "if True else"),
+    ),
+    *of(
         "models/residency.py",
         "tests/models/test_residency.py",
         ("for name in ENCODERS.intersection(names):", "for name in ():"),

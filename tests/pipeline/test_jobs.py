@@ -55,6 +55,18 @@ def test_a_single_run_counts_and_the_way_to_the_files_does_not(task, tiny_wan, m
     assert jobs.finished_manifest(task(input="clip.mp4", output="out.mp4"))
 
 
+def test_an_exact_result_serves_every_memory_and_an_inexact_one_its_own(task, tiny_wan):
+    jobs.run_job(task(), tiny_wan)
+    assert jobs.finished_manifest(task(memory="6GB"))
+    place = manifest_path(Path(task().output))
+    manifest = json.loads(place.read_text())
+    assert manifest["plan"]["memory"]["changes_numbers"] is False
+    manifest["plan"]["memory"]["changes_numbers"] = True
+    write_json(place, manifest)
+    assert jobs.finished_manifest(task(memory="6GB")) is None
+    assert jobs.finished_manifest(task())
+
+
 def test_what_changed_since_is_to_be_done_again(task, tiny_wan, tmp_path):
     wanted, clip, made = task(), tmp_path / "clip.mp4", tmp_path / "out.mp4"
     jobs.run_job(wanted, tiny_wan)

@@ -11,7 +11,8 @@ from holdfast.base.memory import format_size, parse_limit
 from holdfast.models import registry
 from holdfast.models.footprint import Activations, ClipShape, PartSize, count_part, measure_part
 from holdfast.models.placement import Placements, StreamedPart
-from holdfast.pipeline import memory, memory_limits
+from holdfast.pipeline import memory, memory_limits, planning, run
+from holdfast.pipeline.loading import check_windows
 from holdfast.pipeline.memory import Machine, Workload
 from holdfast.pipeline.task import EditTask
 
@@ -124,6 +125,11 @@ def test_windows_become_shorter_where_nothing_else_helps_and_a_given_limit_refus
     memory.require_fit(again, "wan")
 
 
+def test_a_tile_is_as_large_as_fits_also_where_windows_had_to_be_shorter():
+    plan = memory.choose(work(), CPU, round(2.85 * GB))
+    assert (plan.window, plan.placements.tile) == (11, 384)
+
+
 def test_two_denoisers_count_once_on_a_gpu_and_twice_on_a_cpu():
     sizes = SIZES | {"transformer_2": SIZES["transformer"]}
     for machine, more in ((GPU, 0), (CPU, 4 * GB)):
@@ -198,3 +204,28 @@ def test_memory_that_runs_out_proposes_a_smaller_plan():
         memory_limits.propose_smaller_plan(task, memory.MemoryPlan()),
     ):
         raise MemoryError
+
+
+def test_progress_with_other_windows_is_not_resumed(tiny_wan):
+    task = EditTask("", "", "a red ball", "a blue ball", memory="6GB")
+    plan = planning.make_plan(task, tiny_wan, 5, (32, 32))
+    check_windows(plan, {})
+    with pytest.raises(UserError, match="windows of 9 latent frames, and with --memory 6GB they"):
+        check_windows(plan, {"window": torch.tensor(9)})
+
+
+@pytest.mark.filterwarnings("ignore:this clip is unlike")
+def test_an_edit_loads_its_model_as_its_plan_says_and_gives_the_same_latent(make_clip):
+    clip, prompts = str(make_clip()), ("a plain red ball", "a plain blue ball")
+    settings = {"steps": "2", "strength": "1"}
+    fields = {"backbone": "shapeworld-wan", "device": "cpu", "settings": settings}
+    whole = run.edit(EditTask(clip, "", *prompts, **fields))
+    described = whole.manifest["plan"]["memory"]
+    assert described["parts"]["transformer"]["placement"] == "resident"
+    limit = f"{described['peak_mb'] - 1}MB"
+    streamed = run.edit(EditTask(clip, "", *prompts, memory=limit, **fields))
+    described = streamed.manifest["plan"]["memory"]
+    assert "disk" in {part["placement"] for part in described["parts"].values()}
+    assert torch.equal(streamed.z, whole.z)
+    with pytest.raises(UserError, match=r"--memory 0\.1GB is below the smallest plan"):
+        run.edit(EditTask(clip, "", *prompts, memory="50MB", **fields))

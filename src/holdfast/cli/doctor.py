@@ -48,6 +48,7 @@ def doctor(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, hidden=True)] = 2,
     evaluations: Annotated[int, typer.Option(min=1, max=3, hidden=True)] = 3,
+    stages: Annotated[str, typer.Option(hidden=True)] = "condition,encode,denoise,decode",
 ) -> None:
     """Show what is installed, which weights are here, what the device can run, and how to get what is missing.
 
@@ -76,6 +77,7 @@ def doctor(
             weights_dtype,
             folder,
             BRANCHES[-evaluations:],
+            tuple(stages.split(",")),
         )
         result = run_rehearsal(order, print_line)
         if json:

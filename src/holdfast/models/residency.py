@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from ..base.lazy import nn, torch
+from ..base.memory import return_freed_memory
 from .placement import DEFAULT, STREAMED, Placements
 
 Stage = Literal["encode", "condition", "denoise", "decode"]
@@ -38,6 +39,8 @@ class Residency:
         finally:
             for name in ENCODERS.intersection(names):
                 self.leave(name)
+            if device.type == "cpu" and not self.placements.is_default:
+                return_freed_memory()  # the next stage needs it
 
     def begin(self, names: Sequence[str], device: torch.device) -> None:
         """Have parts on the device from now on, and swapped parts that are not named off it."""

@@ -172,7 +172,10 @@ def _undo_needless_changes(
         plan = tried if fits else plan
         return fits
 
-    try_placements(replace(plan.placements, tile=0, decoded_frames=0))
+    whole = replace(plan.placements, tile=0, decoded_frames=0)
+    for own in (whole, *_decoding_steps(work, whole)):
+        if own == plan.placements or try_placements(own):
+            break
     changed = [name for name, how in plan.placements.parts.items() if how != "float8"]
     for name in sorted(changed, key=lambda name: name not in work.denoisers):
         others = {n: p for n, p in plan.placements.parts.items() if n != name}

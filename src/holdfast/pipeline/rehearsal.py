@@ -31,6 +31,7 @@ from .memory import Machine, MemoryPlan, Workload, evaluate
 
 SMALL = (9, 128, 128)  # frames, height and width that a CPU runs in place of a larger clip
 CPU_PIXELS = 25 * 256 * 256  # of a clip that a CPU runs as it is
+STAGES = ("condition", "encode", "denoise", "decode")
 DISK_SHARE = 1.02  # of the files' size: a file system needs some itself
 BRANCHES: tuple[Branch, ...] = ("src+", "tgt+", "tgt-")
 
@@ -39,7 +40,8 @@ BRANCHES: tuple[Branch, ...] = ("src+", "tgt+", "tgt-")
 class Rehearsal:
     """What to rehearse.
 
-    size: width and height. dtype: of the files. folder: where they are for a while. branches: evaluated in each step.
+    size: width and height. dtype: of the files. folder: where they are for a while. branches: evaluated in each
+    step. stages: those that run; the first one always does.
     """
 
     backbone: str
@@ -51,6 +53,7 @@ class Rehearsal:
     dtype: str = "bfloat16"
     folder: str | None = None
     branches: tuple[Branch, ...] = BRANCHES
+    stages: tuple[str, ...] = STAGES
 
 
 def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
         checkpoint = Checkpoint(folder)
         clip_format = model.family.clip_format(model.name, checkpoint)
         machine = memory_limits.find_machine(order.device, "auto")
-        work = _describe_work(model, checkpoint, _shape(order, clip_format), machine, order)
+        work = describe_work(model, checkpoint, machine, order)
         limit = parse_limit(order.memory)
         plan = memory_limits.choose_for(work, machine, limit, model.name)
         if plan.window:
@@ -122,14 +125,12 @@ def _run_shape(order: Rehearsal, clip_format: ClipFormat, machine: Machine) -> C
     )
 
 
-def _describe_work(
-    model: RandomModel,
-    checkpoint: Checkpoint,
-    shape: ClipShape,
-    machine: Machine,
-    order: Rehearsal,
+def describe_work(
+    model: RandomModel, checkpoint: Checkpoint, machine: Machine, order: Rehearsal
 ) -> Workload:
     """Return what the edit holds. The sizes are those of files that are not written yet."""
+    clip_format = model.family.clip_format(model.name, checkpoint)
+    shape = _shape(order, clip_format)
     formula, streamed = model.family.activations, model.family.streamed
     assert formula is not None
 
@@ -144,9 +145,7 @@ def _describe_work(
         shape=shape,
         streamable=frozenset(streamed),
         saving=model.family.decode_saving,
-        windows=memory_limits.shorter_windows(
-            model.family.clip_format(model.name, checkpoint), shape.frames
-        ),
+        windows=memory_limits.shorter_windows(clip_format, shape.frames),
     )
 
 
@@ -200,21 +199,33 @@ def _run_stages(
     frames = [torch.rand(3, shape.height, shape.width)] * count
     with measure("condition"):
         conditioning = backbone.condition(Prompt("a red ball", "a blue ball", image=frames[0]))
-    with measure("encode"):
-        z = backbone.encode(frames)
+    z = _random_latent(backbone, shape)
+    if "encode" in order.stages:
+        with measure("encode"):
+            z = backbone.encode(frames)
     each = []
-    for sigma in backbone.sigmas(order.steps)[:-1]:
+    sigmas = backbone.sigmas(order.steps)[:-1] if "denoise" in order.stages else []
+    for sigma in sigmas:
         evaluations = [Evaluation(z, conditioning, branch) for branch in order.branches]
         begin = time.perf_counter()
         with measure("denoise"):
-            velocities = backbone.velocities(sigma, evaluations)
-            z = z - 1e-3 * velocities[-1]
+            z = z - 1e-3 * backbone.velocities(sigma, evaluations)[-1]
             assert z.isfinite().all()
         each.append(time.perf_counter() - begin)
-    with measure("decode"):
-        for _ in backbone.decode(z):
-            pass
+    if "decode" in order.stages:
+        with measure("decode"):
+            for _ in backbone.decode(z):
+                pass
     return each
+
+
+def _random_latent(backbone: Backbone, shape: ClipShape) -> torch.Tensor:
+    """Return a random latent of a clip, 1 c f h w."""
+    config = backbone.part("vae").config
+    channels = config.get("z_dim") or config.get("latent_channels")
+    _, *sides = backbone.clip_format.stride
+    rows, columns = (n // side for n, side in zip((shape.height, shape.width), sides, strict=True))
+    return torch.randn(1, channels, shape.frames, rows, columns, device=backbone.device)
 
 
 def _make_report(
@@ -228,7 +239,7 @@ def _make_report(
     """Return the report. shapes: of the clip, and of what was run."""
     whole, run = shapes
     peak, foreseen = measured.peak, expected.peak
-    step = min(measured.step_seconds)
+    step = min(measured.step_seconds, default=0.0)
     factor = _work(whole) / _work(run)
     is_same = whole == run
     return {
