@@ -117,7 +117,8 @@ def measure_clip(
     ]
     best = min(cost.seconds for cost in plain)
     rows.append({"way": "plain loop", "ratio": 1.0, "seconds": best, "peak_mb": plain[0].peak_mb})
-    for name, own in METHODS.items():
+    for name in args.methods:
+        own = METHODS[name]
         for guidance, label in ((GUIDANCE, "4 branches"), (FREE, "3 branches")):
             settings = own | guidance
             for region in ("off", "mask"):
@@ -176,6 +177,7 @@ def measure_edit(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="shapeworld-wan")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--layers", type=int, default=30, help="of a published model")
     parser.add_argument("--size", default="", help="WxH; default: what the model was trained on")
     parser.add_argument("--frames", type=int, default=25)

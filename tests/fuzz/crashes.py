@@ -69,7 +69,8 @@ class Trials:
     def manifest(self) -> dict:
         """What it says of the result, and not of the run."""
         about = json.loads((self.folder / f"{self.output}.json").read_text())
-        run = ("seconds", "peak_memory_mb", "evaluations", "notes", "stamp")
+        run = ("seconds", "peak_memory_mb", "evaluations", "dense_equivalents", "notes", "stamp")
+        del about["plan"]["memory"]  # of what was free
         return {key: value for key, value in about.items() if key not in run}
 
     def trial(self, draw: Random) -> list[str]:

@@ -350,15 +350,14 @@ class RunQueue:
 
     def backbone(self, task: EditTask) -> Any:
         """Return the task's backbone, loaded once for consecutive tasks."""
-        choice: tuple[Any, ...] = (task.backbone, task.weights, task.device, task.dtype)
         placements = choose_placements(task)
-        choice = choice if placements.is_default else (*choice, placements)
+        own = () if placements.is_default else (placements,)
+        choice = (task.backbone, task.weights, task.device, task.dtype, *own)
         key = (registry.weights_identity(task.backbone, task.weights), *choice)
         if self.loaded is None or self.loaded[0] != key:
             self.loaded = None  # free its memory before another is loaded
-            backbone = self.load(*choice)
-            backbone.source_store = SourceStore(backbone)
-            self.loaded = key, backbone
+            self.loaded = key, self.load(*choice)
+            self.loaded[1].source_store = SourceStore(self.loaded[1])
         return self.loaded[1]
 
 
