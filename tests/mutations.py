@@ -592,6 +592,7 @@ MUTATIONS = [
         "tests/models/test_packed.py",
         ("theirs.index_copy(2, part.tokens, mine)", "theirs"),
         ("k[i : i + 1], v[i : i + 1]", "k[:1], v[:1]"),
+        ('get_submodule("proj_out").register', 'get_submodule("norm_out").register'),
         ("call, branch=evaluation.branch, tokens=tokens", "call, tokens=tokens"),
         ("key.clone(), value.clone()", "key * 0, value * 0"),
         ("and not (kept and kept.keys_values)", "and False"),

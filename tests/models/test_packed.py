@@ -168,6 +168,20 @@ def test_without_kept_layers_the_source_runs_again_for_a_region(tiny_wan, condit
 
 
 @torch.no_grad()
+def test_every_layer_runs_on_the_row_alone(tiny_wan, conditions):
+    """The last layers too: their float32 copies of whole targets would take the most memory of a step."""
+    shapes, network = [], tiny_wan.transformer
+    handles = [
+        layer.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape[:2])))
+        for layer in (network.blocks[1].ffn, network.norm_out, network.proj_out)
+    ]
+    tiny_wan.velocities(SIGMA, branches(conditions, left_part()))
+    for handle in handles:
+        handle.remove()
+    assert shapes == [(1, 72 + 2 * 36)] * 3
+
+
+@torch.no_grad()
 def test_nothing_runs_for_an_empty_region_of_a_kept_source(tiny_wan, conditions):
     """As in a window of a long clip that the mask does not touch."""
     kept = {"src+": KeptEvaluation()}

@@ -1,10 +1,11 @@
 """One pass of the Wan transformer for all branches of a step: the source in full, targets inside their region only.
 
 The stock network runs once, on a batch of all branches. Before its first block their tokens are packed into one row: N
-of each full branch and m of each target. Norms, modulation, projections and the feed-forward work on each token, and
-two attention processors do the rest. In self-attention a target's queries see its own keys inside the region and those
-of its source outside, of the same layer and step, so that nothing is stored beyond a layer. In cross-attention each
-branch sees its own text. Rules act on each branch as if it ran alone, on the tokens that it has.
+of each full branch and m of each target. The row ends behind the last layer, where a token has few channels. Norms,
+modulation, projections and the feed-forward work on each token, and two attention processors do the rest. In
+self-attention a target's queries see its own keys inside the region and those of its source outside, of the same layer
+and step, so that nothing is stored beyond a layer. In cross-attention each branch sees its own text. Rules act on each
+branch as if it ran alone, on the tokens that it has.
 
 Where the region is everything this is the dense evaluation. Elsewhere the first block is exact, and the later ones
 do not see what the edit does to the tokens outside (docs/speed.md has the error).
@@ -69,7 +70,10 @@ class Row:
         whole = row.new_zeros(len(self.parts), frames * rows * columns, row.shape[2])
         for i, part in enumerate(self.parts):
             found = row[0, part.span]
-            whole[i] = found if part.tokens is None else whole[i].index_copy(0, part.tokens, found)
+            if part.tokens is None:
+                whole[i] = found
+            else:
+                whole[i].index_copy_(0, part.tokens, found)
         return whole
 
     def rotary_of_row(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -238,8 +242,8 @@ class PackedAttnProcessor:
                     part.keys_values[self.layer.path] = key.clone(), value.clone()
             else:
                 keys_values = k[i : i + 1], v[i : i + 1]
-            outputs.append(self._attend(part, q[:, :, part.span], *keys_values))
-        joined = torch.cat(outputs, 2).transpose(1, 2).flatten(2).type_as(hidden_states)
+            outputs.append(self._attend(part, q[:, :, part.span], *keys_values).transpose(1, 2))
+        joined = torch.cat(outputs, 1).flatten(2).type_as(hidden_states)
         return attn.to_out[1](attn.to_out[0](joined))
 
     def _self_keys_values(self, part: Part, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,7 +292,7 @@ def use_row(network: nn.Module, hooks: LayerHooks, row: Row) -> Iterator[None]:
 
     handles = [
         blocks[0].register_forward_pre_hook(pack),
-        blocks[-1].register_forward_hook(unpack),
+        network.get_submodule("proj_out").register_forward_hook(unpack),
     ]
     try:
         for layer in hooks.layers:
