@@ -146,6 +146,8 @@ def test_a_kept_source_is_not_evaluated_again(tiny_wan, conditions, region):
     evaluations = branches(conditions, region, kept=kept)
     assert sum(tiny_wan.costs(evaluations)) == (3 if region is None else 2)  # a half of two targets
     first = tiny_wan.velocities(SIGMA, evaluations)
+    velocity = kept["src+"].velocity
+    assert velocity.untyped_storage().nbytes() == velocity.nbytes  # no view of the other branches
     assert sum(tiny_wan.costs(evaluations)) == (2 if region is None else 1)
     branches_run = []
     with use_rule(tiny_wan, lambda layer, *_: branches_run.append(layer.branch)):

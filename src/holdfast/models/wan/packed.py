@@ -187,7 +187,7 @@ def evaluate_row(
     for i, evaluation in enumerate(evaluations):
         kept = evaluation.kept
         if kept and kept.velocity is None:
-            kept.velocity = found[i]
+            kept.velocity = found[i].clone()  # not the whole pass, of which it is a view
         elif kept and kept.velocity is not None:
             found[i] = kept.velocity
     # Outside its region, and everywhere where that is empty, a velocity is the source's.
