@@ -597,6 +597,7 @@ MUTATIONS = [
         ("key.clone(), value.clone()", "key * 0, value * 0"),
         ("and not (kept and kept.keys_values)", "and False"),
         ("kept.keys_values = part.keys_values", "pass"),
+        ("if saves_memory else contextlib", "if False else contextlib"),
         ("found[i].clone()  # not", "found[i]  # not"),
         ("return replace(evaluation, region=cells[None, None])", "return evaluation"),
     ),

@@ -198,10 +198,17 @@ def test_a_streamed_denoiser_runs_one_pass_for_all_branches(tiny_wan, conditions
     alone = tiny_wan.velocities(SIGMA, evaluations)
     monkeypatch.setattr(tiny_wan, "streams_blocks", True)
     passes = []
-    handle = tiny_wan.transformer.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    block, at_once = tiny_wan.transformer.blocks[0], []
+    handles = [
+        block.register_forward_hook(lambda *_: passes.append(1)),
+        block.ffn.net[0].register_forward_hook(lambda _, x, __: at_once.append(x[0].shape[1])),
+    ]
     together = tiny_wan.velocities(SIGMA, evaluations)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert len(passes) == 1
+    assert at_once == [72] * 4  # tokens in the layer that takes most memory: those of one branch
+    assert "forward" not in vars(block.ffn)
     for packed, single in zip(together, alone, strict=True):
         assert torch.allclose(packed, single, rtol=0, atol=1e-5)
 

@@ -12,6 +12,7 @@ do not see what the edit does to the tokens outside (docs/speed.md has the error
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -169,18 +170,21 @@ def evaluate_row(
     hooks: LayerHooks,
     call: NetworkCall,
     evaluations: Sequence[Evaluation],
+    saves_memory: bool = False,
 ) -> list[Tensor]:
     """Return the velocity of each evaluation, b c f h w, from one pass of the network.
 
     run: runs the network on a batch of evaluations. hooks: those of its attention. call: the frames and the size of the
-    latent. A source's result is kept where the evaluation says so.
+    latent. A source's result is kept where the evaluation says so. saves_memory: run the feed-forward layers, which
+    take most of it, on as many tokens at a time as one branch has.
     """
     config: Any = network.config
     patch = config["patch_size"]
     indices, row = plan_row(evaluations, call, patch)
     found: dict[int, Tensor] = {}
     if indices:
-        with use_row(network, hooks, row):
+        split = split_feed_forward(network, row) if saves_memory else contextlib.nullcontext()
+        with use_row(network, hooks, row), split:
             fresh = run([evaluations[i] for i in indices]).split(1)
         found = dict(zip(indices, fresh, strict=True))
         _keep_layers(evaluations, indices, row)
@@ -305,3 +309,32 @@ def use_row(network: nn.Module, hooks: LayerHooks, row: Row) -> Iterator[None]:
             module.processor = own
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def split_feed_forward(network: nn.Module, row: Row) -> Iterator[None]:
+    """Run the feed-forward layers on as many tokens of a row at a time as one branch has, inside the block."""
+    blocks: Any = network.get_submodule("blocks")
+    with contextlib.ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(_split_calls(block.ffn, math.prod(row.grid)))
+        yield
+
+
+@contextlib.contextmanager
+def _split_calls(module: nn.Module, most: int) -> Iterator[None]:
+    own, set_before = module.forward, vars(module).get("forward")
+
+    def forward(hidden: Tensor) -> Tensor:
+        output = torch.empty_like(hidden)
+        for part, of_part in zip(hidden.split(most, 1), output.split(most, 1), strict=True):
+            of_part.copy_(own(part))
+        return output
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if set_before is not None:
+            module.forward = set_before
