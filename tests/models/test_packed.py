@@ -146,6 +146,8 @@ def test_a_kept_source_is_not_evaluated_again(tiny_wan, conditions, region):
     evaluations = branches(conditions, region, kept=kept)
     assert sum(tiny_wan.costs(evaluations)) == (3 if region is None else 2)  # a half of two targets
     first = tiny_wan.velocities(SIGMA, evaluations)
+    velocity = kept["src+"].velocity
+    assert velocity.untyped_storage().nbytes() == velocity.nbytes  # no view of the other branches
     assert sum(tiny_wan.costs(evaluations)) == (2 if region is None else 1)
     branches_run = []
     with use_rule(tiny_wan, lambda layer, *_: branches_run.append(layer.branch)):
@@ -168,6 +170,20 @@ def test_without_kept_layers_the_source_runs_again_for_a_region(tiny_wan, condit
 
 
 @torch.no_grad()
+def test_every_layer_runs_on_the_row_alone(tiny_wan, conditions):
+    """The last layers too: their float32 copies of whole targets would take the most memory of a step."""
+    shapes, network = [], tiny_wan.transformer
+    handles = [
+        layer.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape[:2])))
+        for layer in (network.blocks[1].ffn, network.norm_out, network.proj_out)
+    ]
+    tiny_wan.velocities(SIGMA, branches(conditions, left_part()))
+    for handle in handles:
+        handle.remove()
+    assert shapes == [(1, 72 + 2 * 36)] * 3
+
+
+@torch.no_grad()
 def test_nothing_runs_for_an_empty_region_of_a_kept_source(tiny_wan, conditions):
     """As in a window of a long clip that the mask does not touch."""
     kept = {"src+": KeptEvaluation()}
@@ -182,10 +198,17 @@ def test_a_streamed_denoiser_runs_one_pass_for_all_branches(tiny_wan, conditions
     alone = tiny_wan.velocities(SIGMA, evaluations)
     monkeypatch.setattr(tiny_wan, "streams_blocks", True)
     passes = []
-    handle = tiny_wan.transformer.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    block, at_once = tiny_wan.transformer.blocks[0], []
+    handles = [
+        block.register_forward_hook(lambda *_: passes.append(1)),
+        block.ffn.net[0].register_forward_hook(lambda _, x, __: at_once.append(x[0].shape[1])),
+    ]
     together = tiny_wan.velocities(SIGMA, evaluations)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert len(passes) == 1
+    assert at_once == [72] * 4  # tokens in the layer that takes most memory: those of one branch
+    assert "forward" not in vars(block.ffn)
     for packed, single in zip(together, alone, strict=True):
         assert torch.allclose(packed, single, rtol=0, atol=1e-5)
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from holdfast.models import source_store
 from holdfast.models.base import BackboneWrapper
 from holdfast.models.source_store import SourceStore, digest
 from holdfast.models.wan.packed import PackedAttnProcessor
@@ -114,6 +115,19 @@ def test_an_interrupted_pass_leaves_no_half_of_its_layers(model, tiny_wan, monke
     assert torch.allclose(
         again.z, edit(tiny_wan, mask=True, source_guidance=1.0).z, rtol=0, atol=1e-5
     )
+
+
+def test_the_point_of_both_source_branches_is_hashed_once(model, monkeypatch):
+    """A GPU waits for each hash of a latent."""
+    shapes = []
+
+    def count(value):
+        shapes.append(getattr(value, "ndim", 0))
+        return digest(value)
+
+    monkeypatch.setattr(source_store, "digest", count)
+    edit(model)
+    assert shapes.count(5) == STEPS
 
 
 def test_another_seed_or_source_is_evaluated(model):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,9 +42,9 @@ class _Entry:
 class SourceStore:
     """The source's evaluations of a backbone, for edits that are made one after another.
 
-    max_bytes: of all that is kept; None: a quarter of the device's free memory, at most 4 GiB. Velocities are always
-    kept, and keys and values where they fit. What the running edit has not used is dropped first, the oldest before
-    the others. reused: the evaluations that the running edit found here.
+    max_bytes: of all that is kept; None: a quarter of the device's free memory, at most 4 GiB. Velocities are kept, and
+    keys and values of those that lend them, as long as they fit. What the running edit has not used is dropped first,
+    the oldest before the others. reused: the evaluations that the running edit found here.
     """
 
     def __init__(self, backbone: KeepsEvaluations, max_bytes: int | None = None):
@@ -87,8 +87,9 @@ class SourceStore:
                 return field.velocities(sigma, evaluations, frames)
             lenders = find_lenders(evaluations)
             at = sigma, None if frames is None else tuple(frames)
+            digest_point = _digest_once_per_view()
             marked = [
-                self._mark(e, at, i in lenders) if e.branch.startswith("src") else e
+                self._mark(e, (at, digest_point(e.z)), i in lenders) if is_source(e) else e
                 for i, e in enumerate(evaluations)
             ]
             costs = field.costs(marked)  # a source that is found may run again for its layers
@@ -112,9 +113,9 @@ class SourceStore:
         )
 
     def _mark(self, evaluation: Evaluation, at: Hashable, lends: bool) -> Evaluation:
-        """Return an evaluation with the place where it is kept. at: noise level and frames."""
+        """Return an evaluation with the place where it is kept. at: noise level, frames and a digest of the latent."""
         value = evaluation.conditioning.for_branch(evaluation.branch)
-        key = (at, evaluation.branch, digest(evaluation.z), self._digest_once(value))
+        key = (at, evaluation.branch, self._digest_once(value))
         entry = self._entries.get(key)
         if entry is None:
             size = evaluation.z.numel() * evaluation.z.element_size()
@@ -154,6 +155,27 @@ def free_bytes(device: torch.device) -> int:
 
         free = psutil.virtual_memory().available
     return min(MAX_BYTES, int(SHARE_OF_FREE * free))
+
+
+def is_source(evaluation: Evaluation) -> bool:
+    """Return whether an evaluation is of the source, with or without its prompt."""
+    return evaluation.branch.startswith("src")
+
+
+def _digest_once_per_view() -> Callable[[Tensor], str]:
+    """Return a digest of latents that hashes one once: both branches of the source are evaluated at the same point.
+
+    A GPU waits for each. It serves one call, while the latents are not changed.
+    """
+    found: dict[Hashable, str] = {}
+
+    def digest_point(z: Tensor) -> str:
+        view = z.data_ptr(), z.shape, z.stride(), z.dtype
+        if view not in found:
+            found[view] = digest(z)
+        return found[view]
+
+    return digest_point
 
 
 def digest(value: Any) -> str:

@@ -268,7 +268,8 @@ class Wan(Backbone):
             assert hooks is not None
             call = _network_call(evaluations[0].z, frames, "")
             run = partial(self._run, network, sigma)
-            return packed.evaluate_row(run, network, hooks, call, evaluations)
+            saves_memory = self.streams_blocks
+            return packed.evaluate_row(run, network, hooks, call, evaluations, saves_memory)
         return evaluate_in_turn(self.velocity, sigma, evaluations, frames)
 
     def _can_pack(self, evaluations: Sequence[Evaluation]) -> bool:

@@ -9,9 +9,9 @@ from ..placement import STREAMED, Placements
 TEXT_TOKENS = 512
 TOKEN_WIDTHS = 5  # states of the network's width that a block holds at once
 FEED_FORWARD_WIDTHS = 2  # of the feed-forward layer: before and after its activation
-# Evaluations whose tokens are in one row: source and two targets where blocks are streamed; otherwise a source, and
-# targets inside a mask of up to a quarter of the frame.
-STREAMED_ROWS, ROWS = 3.0, 1.5
+# Tokens in one row, in those of one evaluation. Where blocks are streamed: source and target with both their prompts
+# each, and copies of them; otherwise a source, and targets inside a mask of up to a quarter of the frame.
+STREAMED_ROWS, ROWS = 5.2, 1.5
 NETWORK_BYTES = 70 * 10**6  # text states, tables of positions
 PROMPTS = 2  # that the text encoder reads at once
 ENCODE_FLOATS, DECODE_FLOATS = 34.6, 50.5  # per pixel and base channel of the VAE
@@ -28,13 +28,17 @@ def estimate_activations(
     network = checkpoint.config("transformer")
     tokens = latent_cells // math.prod(network.get("patch_size") or (1, 2, 2))
     width = network["num_attention_heads"] * network["attention_head_dim"]
-    each = item * (TOKEN_WIDTHS * width + FEED_FORWARD_WIDTHS * network["ffn_dim"])
-    rows = STREAMED_ROWS if placements.of("transformer") in STREAMED else ROWS
+    is_streamed = placements.of("transformer") in STREAMED
+    rows = STREAMED_ROWS if is_streamed else ROWS
+    # Streamed, the feed-forward layers take the tokens of one branch at a time.
+    together = 1.0 if is_streamed else ROWS
+    states = rows * TOKEN_WIDTHS * width
+    each = item * (states + together * FEED_FORWARD_WIDTHS * network["ffn_dim"])
     encode, decode = _vae_bytes(vae, shape, placements.tile)
     return Activations(
         encode=encode,
         condition=_text_bytes(text, item),
-        denoise=round(rows * tokens * each) + NETWORK_BYTES,
+        denoise=round(tokens * each) + NETWORK_BYTES,
         decode=decode,
         is_measured=True,
     )

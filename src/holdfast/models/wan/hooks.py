@@ -65,8 +65,12 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply the rotary position: rotate pairs (even, odd) by an angle. cos and sin hold every angle twice."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     c, s = cos[..., 0::2], sin[..., 1::2]
-    rotated = torch.stack((even * c - odd * s, even * s + odd * c), -1)
-    return rotated.flatten(-2).type_as(x)
+    rotated = torch.empty_like(
+        x
+    )  # written at once: the angles' float32 products would take twice its memory
+    rotated[..., 0::2] = even * c - odd * s
+    rotated[..., 1::2] = even * s + odd * c
+    return rotated
 
 
 def attention_hooks(blocks: int, network: CurrentNetwork) -> LayerHooks:

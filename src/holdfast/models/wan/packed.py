@@ -1,16 +1,18 @@
 """One pass of the Wan transformer for all branches of a step: the source in full, targets inside their region only.
 
 The stock network runs once, on a batch of all branches. Before its first block their tokens are packed into one row: N
-of each full branch and m of each target. Norms, modulation, projections and the feed-forward work on each token, and
-two attention processors do the rest. In self-attention a target's queries see its own keys inside the region and those
-of its source outside, of the same layer and step, so that nothing is stored beyond a layer. In cross-attention each
-branch sees its own text. Rules act on each branch as if it ran alone, on the tokens that it has.
+of each full branch and m of each target. The row ends behind the last layer, where a token has few channels. Norms,
+modulation, projections and the feed-forward work on each token, and two attention processors do the rest. In
+self-attention a target's queries see its own keys inside the region and those of its source outside, of the same layer
+and step, so that nothing is stored beyond a layer. In cross-attention each branch sees its own text. Rules act on each
+branch as if it ran alone, on the tokens that it has.
 
 Where the region is everything this is the dense evaluation. Elsewhere the first block is exact, and the later ones
 do not see what the edit does to the tokens outside (docs/speed.md has the error).
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,7 +71,10 @@ class Row:
         whole = row.new_zeros(len(self.parts), frames * rows * columns, row.shape[2])
         for i, part in enumerate(self.parts):
             found = row[0, part.span]
-            whole[i] = found if part.tokens is None else whole[i].index_copy(0, part.tokens, found)
+            if part.tokens is None:
+                whole[i] = found
+            else:
+                whole[i].index_copy_(0, part.tokens, found)
         return whole
 
     def rotary_of_row(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -165,25 +170,28 @@ def evaluate_row(
     hooks: LayerHooks,
     call: NetworkCall,
     evaluations: Sequence[Evaluation],
+    saves_memory: bool = False,
 ) -> list[Tensor]:
     """Return the velocity of each evaluation, b c f h w, from one pass of the network.
 
     run: runs the network on a batch of evaluations. hooks: those of its attention. call: the frames and the size of the
-    latent. A source's result is kept where the evaluation says so.
+    latent. A source's result is kept where the evaluation says so. saves_memory: run the feed-forward layers, which
+    take most of it, on as many tokens at a time as one branch has.
     """
     config: Any = network.config
     patch = config["patch_size"]
     indices, row = plan_row(evaluations, call, patch)
     found: dict[int, Tensor] = {}
     if indices:
-        with use_row(network, hooks, row):
+        split = split_feed_forward(network, row) if saves_memory else contextlib.nullcontext()
+        with use_row(network, hooks, row), split:
             fresh = run([evaluations[i] for i in indices]).split(1)
         found = dict(zip(indices, fresh, strict=True))
         _keep_layers(evaluations, indices, row)
     for i, evaluation in enumerate(evaluations):
         kept = evaluation.kept
         if kept and kept.velocity is None:
-            kept.velocity = found[i]
+            kept.velocity = found[i].clone()  # not the whole pass, of which it is a view
         elif kept and kept.velocity is not None:
             found[i] = kept.velocity
     # Outside its region, and everywhere where that is empty, a velocity is the source's.
@@ -238,8 +246,8 @@ class PackedAttnProcessor:
                     part.keys_values[self.layer.path] = key.clone(), value.clone()
             else:
                 keys_values = k[i : i + 1], v[i : i + 1]
-            outputs.append(self._attend(part, q[:, :, part.span], *keys_values))
-        joined = torch.cat(outputs, 2).transpose(1, 2).flatten(2).type_as(hidden_states)
+            outputs.append(self._attend(part, q[:, :, part.span], *keys_values).transpose(1, 2))
+        joined = torch.cat(outputs, 1).flatten(2).type_as(hidden_states)
         return attn.to_out[1](attn.to_out[0](joined))
 
     def _self_keys_values(self, part: Part, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,7 +296,7 @@ def use_row(network: nn.Module, hooks: LayerHooks, row: Row) -> Iterator[None]:
 
     handles = [
         blocks[0].register_forward_pre_hook(pack),
-        blocks[-1].register_forward_hook(unpack),
+        network.get_submodule("proj_out").register_forward_hook(unpack),
     ]
     try:
         for layer in hooks.layers:
@@ -301,3 +309,32 @@ def use_row(network: nn.Module, hooks: LayerHooks, row: Row) -> Iterator[None]:
             module.processor = own
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def split_feed_forward(network: nn.Module, row: Row) -> Iterator[None]:
+    """Run the feed-forward layers on as many tokens of a row at a time as one branch has, inside the block."""
+    blocks: Any = network.get_submodule("blocks")
+    with contextlib.ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(_split_calls(block.ffn, math.prod(row.grid)))
+        yield
+
+
+@contextlib.contextmanager
+def _split_calls(module: nn.Module, most: int) -> Iterator[None]:
+    own, set_before = module.forward, vars(module).get("forward")
+
+    def forward(hidden: Tensor) -> Tensor:
+        output = torch.empty_like(hidden)
+        for part, of_part in zip(hidden.split(most, 1), output.split(most, 1), strict=True):
+            of_part.copy_(own(part))
+        return output
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if set_before is not None:
+            module.forward = set_before
