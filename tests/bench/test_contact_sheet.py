@@ -61,6 +61,13 @@ def test_each_clip_is_a_single_edit_and_what_they_share_is_encoded_once(clip, tm
     paths = (record["clips"][name]["output"], alone.output)
     pairs = zip(*(video.read(video.probe(path)) for path in paths), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+    assert list(record["clips"])[:2] == [
+        "flowedit strength 0.5 seed 0",
+        "flowedit strength 0.5 seed 1",
+    ]
+    # of 3 steps, strength 0.5 runs 2, whose source the edit with strength 1 finds
+    reused = {name: clip["reused_evaluations"] for name, clip in record["clips"].items()}
+    assert reused["flowedit strength 1 seed 1"] == reused["flowedit strength 1 seed 0"] > 0
     assert json.loads((tmp_path / "out" / "sheet.json").read_text())["preferred"]
     with Image.open(tmp_path / "out" / "sheet.png") as picture:
         width, height = picture.size

@@ -144,13 +144,15 @@ def make_sheet(
     model = CachedPrompts(backbone or load_for_task(next(iter(tasks.values()))))
     model.source_store = SourceStore(model)
     validated = dataclasses.replace(validated, latent=encode_source(validated, model))
-    record: dict[str, Any] = {"task": task.to_dict(), "clips": {}}
-    for done, (entry, one) in enumerate(tasks.items()):
+    record: dict[str, Any] = {"task": task.to_dict()}
+    # One seed after another: edits with the same noise share the source's evaluations.
+    found = {}
+    for done, entry in enumerate(sorted(tasks, key=lambda entry: entry.seed)):
         if report:
             report("clips", done, len(tasks))
-        result = run.edit(one, model, validated=validated)
-        path = result.save()
-        record["clips"][entry.name] = _clip_record(path, result)
+        result = run.edit(tasks[entry], model, validated=validated)
+        found[entry] = _clip_record(result.save(), result)
+    record["clips"] = {entry.name: found[entry] for entry in tasks}
     if report:
         report("clips", len(tasks), len(tasks))
     record |= choose_preferred({name: clip["figures"] for name, clip in record["clips"].items()})
