@@ -30,7 +30,7 @@ SHIFTS = {"wan2.2-5b": 5.0, "wan2.2-14b": 12.0}
 # Models of two denoisers: the noise level above which the first one is used, if a folder names none.
 BOUNDARIES = {"wan2.2-14b": 0.875}
 # What suits the embedded model was chosen on scenes that are neither trained on nor reported (docs/shapeworld.md).
-# With a mask 15 steps are as good, and without one they are not (docs/speed.md).
+# With a mask 15 steps are as good by most methods; without one, or by FlowAlign, they are not (docs/speed.md).
 SMALL_RECOMMENDED = {
     "steps": 25,
     "source_guidance": 1.0,
