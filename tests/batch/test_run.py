@@ -15,6 +15,7 @@ from holdfast.batch.record import BatchRecord, Job, Outcome, exit_code, remainin
 from holdfast.batch.worker import Worker
 from holdfast.batch.worker_pool import WorkerDeath, WorkerHandle
 from holdfast.cli import batch as command
+from holdfast.models.placement import DEFAULT, Placements
 from holdfast.pipeline import jobs
 from holdfast.pipeline import run as editing
 from holdfast.pipeline.locks import lock_output
@@ -154,10 +155,13 @@ def test_a_warm_worker_loads_a_model_again_whose_files_changed(monkeypatch):
     monkeypatch.setattr("holdfast.models.registry.weights_identity", lambda *_: known["identity"])
     monkeypatch.setattr("holdfast.models.registry.load_backbone", lambda *_: object())
     worker, kind = Worker(1), ("shapeworld-wan", "folder", None, "cpu", "auto")
-    first = worker._load(kind)
-    assert worker._load(kind) is first
+    first = worker._load(kind, DEFAULT)
+    assert worker._load(kind, DEFAULT) is first
     known["identity"] = "after"
-    assert worker._load(kind) is not first
+    second = worker._load(kind, DEFAULT)
+    assert second is not first
+    # another place for its parts is another way to load it
+    assert worker._load(kind, Placements({"transformer": "disk"})) is not second
 
 
 @pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")  # no scene of its world

@@ -180,7 +180,8 @@ def test_assd_with_its_defaults_is_guided_by_stable_diffusion_on_modelscope(cach
 
 
 def test_a_first_frame_is_made_by_stable_diffusion(cache):
-    task = EditTask("clip.mp4", "", **PROMPTS, method="i2vedit", backbone="svd-xt")
+    roomy = {"memory": "100GB"}  # whatever is free here
+    task = EditTask("clip.mp4", "", **PROMPTS, method="i2vedit", backbone="svd-xt", **roomy)
     assert (
         make_plan(
             task, registry.describe_backbone("svd-xt"), 16, (576, 1024)
