@@ -977,6 +977,7 @@ MUTATIONS = [
         "pipeline/rehearsal.py",
         "tests/pipeline/test_rehearsal.py",
         ("if free < needed:", "if False:"),
+        ("order.folder is not None and not Path(order.folder).is_dir()", "False"),
         ("machine.is_gpu or order.frames", "True or order.frames"),
     ),
     *of(

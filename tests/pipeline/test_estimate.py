@@ -105,7 +105,13 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     assert len(set(asked)) == 1
     assert asked[0][0] == model.clip_format.count_latent_frames(latent.model_frames)
     assert said.memory_mb > 0
-    assert "with the model already loaded" in estimate.estimate_lines(said)[-2]
+    lines = estimate.estimate_lines(said)
+    assert "with the model already loaded" in lines[-2]
+    assert (
+        f"with {said.memory_mb:.0f} MB in use" in lines[-2].partition("(")[2]
+    )  # not the plan's peak
+    steps = said.details["settings"]["steps"]
+    assert f"{steps['value']} steps of the noise schedule ({steps['from']})" in lines
     loading = dataclasses.replace(said, seconds=30.0, load_seconds=12.0)
     assert "about 42 s, 12 s of it to load the model" in estimate.estimate_lines(loading)[-2]
 

@@ -59,8 +59,16 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(tmp_pat
 
 def test_a_limit_below_the_smallest_plan_is_refused_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(random_weights, "write_model", lambda *_: pytest.fail("it was written"))
-    with pytest.raises(UserError, match=r"below the smallest plan.*use --memory"):
+    with pytest.raises(UserError, match=r"below the smallest plan.*use --memory") as error:
         rehearse(dataclasses.replace(ORDER, memory="10MB"), ignore)
+    assert "--window" not in error.value.remedy  # which doctor does not have
+    assert "--size" in error.value.remedy
+
+
+def test_a_folder_that_does_not_exist_is_an_error_with_a_remedy(tmp_path):
+    order = dataclasses.replace(ORDER, folder=str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="missing for the random weights does not exist: create it"):
+        rehearse(order, ignore)
 
 
 def test_a_large_clip_runs_small_without_a_gpu_and_says_so(tmp_path):

@@ -40,7 +40,8 @@ def parse_limit(text: str) -> MemoryLimit:
     found = _LIMIT.fullmatch(text.strip())
     if found is None or (found[2] and found[2].upper() not in _UNITS):
         raise UserError(
-            f"memory is {text[:40]!r}", "use auto, or a size such as 12GB, 12GiB or 12000MB"
+            f"memory is {text[:40]!r}",
+            "use auto, or a size such as 12GB, 12GiB, 12000MB or 12GB,float8",
         )
     size = round(float(found[1]) * _UNITS[found[2].upper()]) if found[1] else None
     if size == 0:

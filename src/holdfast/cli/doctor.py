@@ -34,17 +34,26 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     rehearse: Annotated[
         str | None,
-        typer.Option(help="Try a published model with random weights, before it is downloaded."),
+        typer.Option(
+            help="Run this model with random weights, to learn its memory and time before a download."
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help="Of the rehearsal's clip: WxH.")] = "832x480",
-    frames: Annotated[int, typer.Option(min=1, help="Of the rehearsal's clip.")] = 81,
-    memory: Annotated[str, typer.Option(help="As for holdfast edit.")] = "auto",
-    device: Annotated[str, typer.Option(help="As for holdfast edit.")] = "auto",
+    size: Annotated[
+        str, typer.Option(help="Width and height of the clip to rehearse, WxH.")
+    ] = "832x480",
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the clip to rehearse.")] = 81,
+    memory: Annotated[
+        str, typer.Option(help="Memory limit of the rehearsal, as for holdfast edit.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device of the rehearsal, as for holdfast edit.")
+    ] = "auto",
     weights_dtype: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Number format of the random weights.")
     ] = "bfloat16",
     folder: Annotated[
-        str | None, typer.Option(help="Where the random weights are meanwhile.")
+        str | None,
+        typer.Option(help="Folder for the random weights, which are deleted afterwards."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, hidden=True)] = 2,
     evaluations: Annotated[int, typer.Option(min=1, max=3, hidden=True)] = 3,

@@ -101,9 +101,9 @@ class Config(GuidedConfig):
     )
     region: Literal["auto", "mask", "off"] = Field(
         default="auto",
-        description="where a model that can (Wan) evaluates the target. mask: where the mask allows a change, with the "
-        "source's own keys and values outside; it keeps the latents there. off: everywhere. auto: mask with "
-        "mask_velocity, else off, as printed",
+        description="where the target is evaluated. mask: inside the mask alone, with the source's keys and values "
+        "outside (Wan models only), and the latents there are kept. off: everywhere, as in the paper. auto: mask if "
+        "mask_velocity is true, otherwise off",
     )
     solver: SolverName = Field(
         default="euler",

@@ -150,6 +150,9 @@ def estimate_lines(estimate: Estimate) -> list[str]:
         f"{end - begin} of {details['frames']} frames, {width}x{height}: {plan['fit']['reason']}",
         plan["windows"]["reason"],
     ]
+    steps = details["settings"].get("steps")
+    if steps:
+        lines.append(f"{steps['value']} steps of the noise schedule ({steps['from']})")
     words = plan["words"]
     if words["source"] or words["target"]:
         change = f"{words['source'] or '-'} → {words['target'] or '-'}"
@@ -175,10 +178,10 @@ def _cost_line(estimate: Estimate) -> str:
         count += f" and {estimate.judge_evaluations} to score the result"
     if estimate.seconds is None:
         return f"{count}; time and memory {estimate.basis}"
-    memory = "" if estimate.memory_mb is None else f", {estimate.memory_mb:.0f} MB"
+    memory = "" if estimate.memory_mb is None else f" with {estimate.memory_mb:.0f} MB in use"
     duration = _duration_text(estimate.seconds, estimate.load_seconds)
-    basis = f"{estimate.basis}; without writing and checking the file"
-    return f"{count}, about {duration}{memory} ({basis})"
+    basis = f"{estimate.basis}{memory}; without writing and checking the file"
+    return f"{count}, about {duration} ({basis})"
 
 
 def _duration_text(seconds: float, load_seconds: float | None) -> str:

@@ -20,6 +20,13 @@ PROCESS_BYTES = (
 AUTO_SHARE = 0.9  # of the free memory that an edit may take
 TILES = (512, 384, 256, 192)  # sides in pixels
 DECODED_FRAMES = (4, 2, 1)
+STAGE_TEXTS = {
+    "condition": "encode the prompts",
+    "encode": "encode this clip",
+    "denoise": "denoise this clip",
+    "decode": "decode this clip",
+}
+SMALLER_CLIP = "a smaller clip or a shorter --window"
 STAGE_PARTS = {"condition": ENCODERS, "encode": ("vae",), "denoise": (), "decode": ("vae",)}
 Sizes = Mapping[str, PartSize]
 
@@ -128,7 +135,7 @@ class MemoryPlan:
             changes.append(
                 f"windows of {self.window} latent frames, because longer ones do not fit"
             )
-        how = "measured on a CPU" if self.is_measured else "a rough formula"
+        how = "by a formula checked on a CPU" if self.is_measured else "by a rough formula"
         parts = "; ".join(changes) or "every part stays where it is needed"
         reason = f", {self.reason}" if self.reason else ""
         return f"memory: about {format_size(self.peak)} expected ({how}){reason}; {parts}"
@@ -297,13 +304,13 @@ def smaller_limit(work: Workload, machine: Machine, plan: MemoryPlan) -> int | N
     return smaller if smaller is not None and smaller <= plan.peak - 10**8 else None
 
 
-def require_fit(plan: MemoryPlan, backbone: str) -> None:
-    """Raise UserError if a plan takes more than its limit."""
+def require_fit(plan: MemoryPlan, backbone: str, smaller_clip: str = SMALLER_CLIP) -> None:
+    """Raise UserError if a plan takes more than its limit. smaller_clip: what the user can do about the clip."""
     if plan.limit is None or plan.peak is None or plan.peak <= plan.limit:
         return
     stage = max(plan.stages, key=plan.stages.__getitem__)
     raise UserError(
-        f"--memory {format_size(plan.limit)} is below the smallest plan: {backbone} needs "
-        f"{format_size(plan.peak)} for this clip, to {stage}",
-        f"use --memory {format_size(plan.peak)}, a smaller clip or a shorter --window",
+        f"--memory {format_size(plan.limit)} is below the smallest plan, in which {backbone} needs "
+        f"{format_size(plan.peak)} to {STAGE_TEXTS[stage]}",
+        f"use --memory {format_size(plan.peak)}, {smaller_clip}",
     )

@@ -61,14 +61,20 @@ def clip_shape(fit: Fit, windows: Windows) -> ClipShape:
     return ClipShape(frames, *fit.model_size)
 
 
-def choose_for(work: Workload, machine: Machine, limit: MemoryLimit, name: str) -> MemoryPlan:
-    """Choose a plan for a limit, or for what is free.
+def choose_for(
+    work: Workload,
+    machine: Machine,
+    limit: MemoryLimit,
+    name: str,
+    smaller_clip: str = memory.SMALLER_CLIP,
+) -> MemoryPlan:
+    """Choose a plan for a limit, or for what is free. smaller_clip: how the user makes the clip smaller.
 
     Raise UserError where even the smallest plan exceeds the given limit; without one, a notice says so.
     """
     if limit.bytes is not None:
         plan = memory.choose(work, machine, limit.bytes, limit.storage)
-        memory.require_fit(plan, name)
+        memory.require_fit(plan, name, smaller_clip)
         return dataclasses.replace(plan, reason=f"--memory allows {format_size(limit.bytes)}")
     free = free_memory(machine.is_gpu)
     share = round(memory.AUTO_SHARE * free)

@@ -69,7 +69,9 @@ def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
         machine = memory_limits.find_machine(order.device, "auto")
         work = describe_work(model, checkpoint, machine, order)
         limit = parse_limit(order.memory)
-        plan = memory_limits.choose_for(work, machine, limit, model.name)
+        plan = memory_limits.choose_for(
+            work, machine, limit, model.name, "a smaller --size or fewer --frames"
+        )
         if plan.window:
             work = dataclasses.replace(
                 work, shape=dataclasses.replace(work.shape, frames=plan.window)
@@ -88,7 +90,12 @@ def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _scratch_folder(order: Rehearsal) -> Iterator[Path]:
-    """Yield a folder that is removed afterwards, also after Ctrl-C."""
+    """Yield a folder that is removed afterwards, also after Ctrl-C. Raise UserError if its parent is missing."""
+    if order.folder is not None and not Path(order.folder).is_dir():
+        raise UserError(
+            f"the folder {order.folder} for the random weights does not exist",
+            "create it, or give another --folder",
+        )
     with tempfile.TemporaryDirectory(prefix="holdfast-rehearsal-", dir=order.folder) as folder:
         yield Path(folder)
 

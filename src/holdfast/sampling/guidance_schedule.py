@@ -41,8 +41,8 @@ class GuidedConfig(SamplingConfig):
 
     guidance_interval: Interval = Field(
         default=None,
-        description="noise levels sigma with guidance, LOW:HIGH, or HIGH alone from 0 on; the negative prompt is not "
-        "evaluated at others; none: all",
+        description="noise levels (sigma, 0 to 1) with guidance: LOW:HIGH, or HIGH for 0:HIGH; the negative prompt is "
+        "not evaluated at others; none: all",
     )
     negative_every: Steps = Field(
         default=1,

@@ -30,6 +30,6 @@ def region_field() -> Any:
     """Return the setting `region` of a method that holds the latent outside its mask."""
     return Field(
         default="mask",
-        description="where a model that can (Wan) evaluates the target: where the mask allows a change, with the "
-        "source's own keys and values outside; or off, everywhere",
+        description="where the target is evaluated. mask: inside the mask alone, with the source's keys and values "
+        "outside (Wan models only). off: everywhere",
     )
