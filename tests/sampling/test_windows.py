@@ -1,5 +1,7 @@
 """Windows: how a clip is cut, and that averaging them is what it says."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -31,6 +33,11 @@ def test_one_window_says_why(frames, wanted):
     plan = windows.plan_windows(GRID, frames, wanted)
     assert plan.count == 1
     assert plan.reason
+
+
+def test_a_model_without_a_longest_clip_does_not_print_its_number():
+    unlimited = dataclasses.replace(GRID, train_frames=10**6, max_frames=10**6)
+    assert "no longest clip" in windows.plan_windows(unlimited, 49).reason
 
 
 def test_what_cannot_be_is_refused():

@@ -73,6 +73,15 @@ def test_every_field_of_a_task_is_on_the_page(desk):
     assert {f.name for f in dataclasses.fields(EditTask)} - elsewhere == set(made.fields)
 
 
+def test_quality_is_outside_the_accordions(desk):
+    with gr.Blocks():
+        made = form.Form(desk, MessageFormatter(desk.root))
+    parents = [made.fields["quality"].parent]
+    while parents[-1] is not None:
+        parents.append(parents[-1].parent)
+    assert not [parent for parent in parents if isinstance(parent, gr.Accordion)]
+
+
 def test_an_untouched_form_is_a_task_of_defaults(desk, clip):
     with gr.Blocks():
         made = form.Form(desk, MessageFormatter(desk.root))

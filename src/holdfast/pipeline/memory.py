@@ -21,7 +21,7 @@ AUTO_SHARE = 0.9  # of the free memory that an edit may take
 TILES = (512, 384, 256, 192)  # sides in pixels
 DECODED_FRAMES = (4, 2, 1)
 STAGE_TEXTS = {
-    "condition": "encode the prompts",
+    "condition": "encode the prompts or the first frame",
     "encode": "encode this clip",
     "denoise": "denoise this clip",
     "decode": "decode this clip",

@@ -55,6 +55,8 @@ def _single_window_reason(
     clip_format: ClipFormat, frames: int, size: int, wanted: int | None
 ) -> str:
     trained = clip_format.count_latent_frames(clip_format.train_frames)
+    if wanted is None and clip_format.train_frames >= clip_format.max_frames:  # an image model
+        return f"{frames} latent frames in one window: the model has no longest clip"
     if wanted == 0 and frames > trained:
         return (
             f"a single window of {frames} latent frames, as requested; "

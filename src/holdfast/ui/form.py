@@ -26,6 +26,7 @@ PLACED_FIELDS = (
     "output",
     "mask",
     "strength",
+    "quality",
     "settings",
     "keyframes",
     *MASK_SHAPE_FIELDS,
@@ -61,6 +62,7 @@ class Form:
         self.strength = gr.Textbox(
             widgets.to_text(default), label="Strength, 0 to 1", elem_id="field-strength"
         )
+        self.quality = task_widget("quality")
         with gr.Accordion("Settings of the method", open=False):
             self._make_settings()
         shape = self._make_mask_part()
@@ -76,6 +78,7 @@ class Form:
             "target_prompt": self.prompts[1],
             "method": self.method,
             "backbone": self.backbone,
+            "quality": self.quality,
             **shape,
             "first_frame": first_frame,
             **others,
