@@ -398,6 +398,7 @@ def torchvision(monkeypatch, tmp_path):
     """A stand-in for torchvision, which has no wheel for every machine: RAFT and AlexNet at hand, and torch hub's
     folder empty.
     """
+    pytest.importorskip("torchmetrics")  # before the stand-in, of which it would import more
     flow = types.ModuleType("torchvision.models.optical_flow")
     models = types.ModuleType("torchvision.models")
     module = types.ModuleType("torchvision")

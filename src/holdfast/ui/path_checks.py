@@ -1,12 +1,14 @@
 """Restrict a page that accepts remote connections to the files in its own folder: check every name in a task."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
-from ..base.schema import list_settings
+from ..base.memory import parse_limit
+from ..base.schema import list_settings, read_value
 from ..conform.task import KeepTask
 from ..media.masks import BOX
 from ..models import registry
@@ -23,6 +25,11 @@ TEXT_FIELDS = (
     "background",
     "settings",
 )
+# Fields that take no text but their own.
+CHECKED_FIELDS: dict[str, Callable[[str], object]] = {
+    "device": partial(read_value, EditTask, "device"),
+    "memory": parse_limit,
+}
 # A path in any field: it begins at the root, at home, at a drive or a scheme, or it climbs.
 PATH_PATTERN = re.compile(
     r"\s*(?:[/\\~]|[A-Za-z]:[/\\]|file:|[A-Za-z][\w+.-]*://)|(?:.*[/\\])?\.\.(?:[/\\]|\s*$)",
@@ -62,7 +69,17 @@ def _is_keyword(name: str, text: str) -> bool:
     """Return whether a text is a keyword of its field that opens no file."""
     if name == "mask":
         return text == "auto" or bool(BOX.fullmatch(text))
+    if name in CHECKED_FIELDS:
+        return _is_accepted(CHECKED_FIELDS[name], text)
     return name == "image_model" and text in registry.backbones()
+
+
+def _is_accepted(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except UserError:
+        return False
+    return True
 
 
 def _closed_fields() -> set[str]:
