@@ -136,12 +136,12 @@ def test_a_tile_is_as_large_as_fits_also_where_windows_had_to_be_shorter():
 
 def test_two_denoisers_count_once_on_a_gpu_and_twice_on_a_cpu():
     sizes = SIZES | {"transformer_2": SIZES["transformer"]}
-    for machine, more in ((GPU, 0), (CPU, 4 * GB)):
+    for machine, more in ((GPU, 0), (CPU, round(memory.CPU_MARGIN * 4 * GB))):
         one, two = (
             memory.evaluate(work(sizes=s), machine, Placements(), ClipShape(1, 64, 64)).stages
             for s in (SIZES, sizes)
         )
-        assert two["denoise"] - one["denoise"] == more
+        assert abs(two["denoise"] - one["denoise"] - more) <= 1
 
 
 def test_the_next_smaller_plan_is_smaller():
@@ -175,7 +175,7 @@ def test_a_plan_says_what_it_expects_and_why():
     json.dumps(described)
     assert described["parts"]["transformer"]["placement"] == "disk"
     assert "in tiles of 512x512" in described["decoding"]
-    for text in ("3.6GB expected", "transformer: disk (each block is read", "tiles"):
+    for text in ("3.9GB expected", "transformer: disk (each block is read", "tiles"):
         assert text in described["summary"]
 
 
@@ -229,7 +229,7 @@ def test_an_edit_loads_its_model_as_its_plan_says_and_gives_the_same_latent(make
     limit = f"{described['peak_mb'] - 1}MB"
     streamed = run.edit(EditTask(clip, "", *prompts, memory=limit, **fields))
     described = streamed.manifest["plan"]["memory"]
-    assert "disk" in {part["placement"] for part in described["parts"].values()}
+    assert {part["placement"] for part in described["parts"].values()} != {"resident"}
     assert torch.equal(streamed.z, whole.z)
     with pytest.raises(UserError, match=r"--memory 0\.1GB is below the smallest plan"):
         run.edit(EditTask(clip, "", *prompts, memory="50MB", **fields))
