@@ -598,7 +598,7 @@ MUTATIONS = [
         ("and not (kept and kept.keys_values)", "and False"),
         ("kept.keys_values = part.keys_values", "pass"),
         ("if saves_memory else contextlib", "if False else contextlib"),
-        ("found[i].clone()  # not", "found[i]  # not"),
+        ("found[i].clone()  # a view", "found[i]  # a view"),
         ("return replace(evaluation, region=cells[None, None])", "return evaluation"),
     ),
     *of(
@@ -990,7 +990,7 @@ MUTATIONS = [
         "models/residency.py",
         "tests/models/test_residency.py",
         ("for name in ENCODERS.intersection(names):", "for name in ():"),
-        ("for name in self._swapped() - set(names):", "for name in ():"),
+        ("for name in self._list_swappable() - set(names):", "for name in ():"),
         ("if name in self.parts and not self.is_streamed(name):", "if name in self.parts:"),
         ("if name not in self.arrived and not self.is_streamed(name):", "if True:"),
     ),

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 from importlib import metadata
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,9 @@ from .. import __version__
 from ..base.errors import MissingDependencyError, UserError, install_remedy
 from ..models import registry
 from .console import print_line, report_errors
+
+if TYPE_CHECKING:
+    from ..pipeline.rehearsal import Rehearsal
 
 PACKAGES = (
     "torch",
@@ -63,18 +66,11 @@ def doctor(
 
     With --rehearse: run a model of random weights, and report its memory and time.
     """
-    from ..base.files import as_json
-
     with report_errors():
         if rehearse is None:
-            sections = report()
-            if json:
-                print(as_json(sections))
-            else:
-                print_report(sections)
+            _show_report(json)
             return
-        from ..pipeline.rehearsal import BRANCHES, Rehearsal, describe_report
-        from ..pipeline.rehearsal import rehearse as run_rehearsal
+        from ..pipeline.rehearsal import BRANCHES, Rehearsal
 
         order = Rehearsal(
             rehearse,
@@ -88,12 +84,29 @@ def doctor(
             BRANCHES[-evaluations:],
             tuple(stages.split(",")),
         )
-        result = run_rehearsal(order, print_line)
-        if json:
-            print(as_json(result))
-        else:
-            for line in describe_report(result):
-                print(line)
+        _rehearse(order, json)
+
+
+def _show_report(as_json: bool) -> None:
+    from ..base.files import as_json as to_json
+
+    sections = report()
+    if as_json:
+        print(to_json(sections))
+    else:
+        print_report(sections)
+
+
+def _rehearse(order: "Rehearsal", as_json: bool) -> None:
+    from ..base.files import as_json as to_json
+    from ..pipeline.rehearsal import describe_report, rehearse
+
+    result = rehearse(order, print_line)
+    if as_json:
+        print(to_json(result))
+    else:
+        for line in describe_report(result):
+            print(line)
 
 
 def parse_size(text: str) -> tuple[int, int]:

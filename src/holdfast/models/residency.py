@@ -44,7 +44,7 @@ class Residency:
 
     def begin(self, names: Sequence[str], device: torch.device) -> None:
         """Have parts on the device from now on, and swapped parts that are not named off it."""
-        for name in self._swapped() - set(names):
+        for name in self._list_swappable() - set(names):
             self.leave(name)
         for name in names:
             self.arrive(name, device)
@@ -61,7 +61,7 @@ class Residency:
         if name in self.parts and not self.is_streamed(name):
             self.parts[name].to("cpu")
 
-    def _swapped(self) -> set[str]:
+    def _list_swappable(self) -> set[str]:
         return {name for name in self.arrived if self.placements.of(name) == "swapped"}
 
 

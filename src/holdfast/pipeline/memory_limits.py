@@ -90,7 +90,7 @@ def choose_for(
 def describe_work(
     name: str, checkpoint: Checkpoint, shape: ClipShape, item: int, windows: tuple[int, ...] = ()
 ) -> Workload | None:
-    """Return what an edit with a model holds; None for a family of which no figures are known."""
+    """Return what an edit with a model holds; None for a family without figures."""
     _, family = registry.choose_backbone(name)
     formula = family.activations if isinstance(family, DiffusersFamily) else None
     if formula is None or not isinstance(family, DiffusersFamily):

@@ -57,7 +57,7 @@ class Rehearsal:
 
 
 def rehearse(order: Rehearsal, report: Callable[[str], None]) -> dict[str, Any]:
-    """Plan, write random weights, run and measure. Return the report; `report` is told what happens.
+    """Plan, write random weights, run and measure. Return the report. report: called with a line for each stage.
 
     Raise UserError for an unknown backbone, a limit below the smallest plan, and a disk that is too small.
     """

@@ -75,7 +75,7 @@ class NoiseAhead:
         return future.result()
 
     def _draw_next(self, key: NoiseKey) -> None:
-        """Forget noise that nobody will ask for, and draw the noise of the next step."""
+        """Drop noise that is no longer needed, and draw the noise of the next step."""
         if self._pool is None:
             return
         for known in list(self._ahead):

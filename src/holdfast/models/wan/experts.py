@@ -1,4 +1,4 @@
-"""Models of two denoisers, of which one is used at a noise level."""
+"""Models of two denoisers: each noise level uses one of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

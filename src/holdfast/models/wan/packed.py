@@ -191,7 +191,7 @@ def evaluate_row(
     for i, evaluation in enumerate(evaluations):
         kept = evaluation.kept
         if kept and kept.velocity is None:
-            kept.velocity = found[i].clone()  # not the whole pass, of which it is a view
+            kept.velocity = found[i].clone()  # a view would keep the whole pass in memory
         elif kept and kept.velocity is not None:
             found[i] = kept.velocity
     # Outside its region, and everywhere where that is empty, a velocity is the source's.
