@@ -18,7 +18,12 @@ import torch
 from holdfast import load_backbone
 from holdfast.base.files import write_tensors
 from holdfast.models.attention import maps
-from holdfast.models.attention.refinement import LogitRefinement, MaskRows, refine_attention
+from holdfast.models.attention.refinement import (
+    LogitRefinement,
+    MaskRows,
+    WordColumns,
+    refine_attention,
+)
 from holdfast.models.base import Prompt
 from holdfast.pipeline.progress import BackgroundSaver, SavedProgress
 from holdfast.sampling import noise, tuning
@@ -92,10 +97,10 @@ def rows_of_the_mask() -> Line:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 12, n, 128, generator=generator) for n in (7800, 512, 512))
     inside = torch.rand(7800, generator=generator) < 0.1
-    options, target = LogitRefinement(0.3, 0.3, 512), torch.tensor([4])
+    options, words = LogitRefinement(0.3, 0.3, 512), WordColumns.join([4])
     rows = MaskRows.split(inside)
     found = seconds(lambda: MaskRows.split(inside), 20)
-    layer = seconds(lambda: refine_attention(q, k, v, rows, target, options), 2)
+    layer = seconds(lambda: refine_attention(q, k, v, rows, words, options), 2)
     return Line("FlowAnchor, one layer on a CPU: rows found or kept", layer + found, layer, "s")
 
 

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from holdfast.methods.flowanchor import Config, RefinementRule
 from holdfast.models import attention
-from holdfast.models.attention.refinement import LogitRefinement, MaskRows, refine_attention
+from holdfast.models.attention.refinement import (
+    LogitRefinement,
+    MaskRows,
+    WordColumns,
+    refine_attention,
+)
 from holdfast.models.base import Conditioning
 from holdfast.models.wan.adapter import Wan
 
@@ -162,9 +167,10 @@ def time_attention(mask: Tensor, words: Tensor, options) -> None:
     k, v = (torch.randn(1, 12, TEXT, 128, device=options.device, dtype=dtype) for _ in range(2))
     inside = torch.nn.functional.adaptive_max_pool3d(mask, (mask.shape[2], 30, 52)).flatten() > 0
     how = LogitRefinement(0.3, 0.3, TEXT)
+    columns = WordColumns.join(words.tolist(), device=q.device)
     kinds = {
         "plain": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
-        "ours": lambda: refine_attention(q, k, v, MaskRows.split(inside), words, how),
+        "ours": lambda: refine_attention(q, k, v, MaskRows.split(inside), columns, how),
         "naive": lambda: refine_naively(q, k, v, inside, words, how),
     }
     print(f"\ncross-attention alone\n{'':<8} {'seconds':>9} {'peak MB':>9}")

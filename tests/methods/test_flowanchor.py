@@ -11,6 +11,7 @@ from holdfast.models import attention
 from holdfast.models.attention import refinement
 from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Conditioning, Prompt
+from holdfast.sampling.field import TargetArea
 
 from .analytic import last
 from .test_contract import STEPS, Case
@@ -64,7 +65,8 @@ def test_the_mask_reaches_the_tokens_it_covers(case, monkeypatch):
         n // p for n, p in zip(case.source.shape[2:], case.backbone.clip_format.patch, strict=True)
     )
     covered = torch.zeros(f * h * w, dtype=torch.bool)
-    covered[seen[0].inside] = True
+    (inside,) = seen[0].inside
+    covered[inside] = True
     assert torch.equal((~covered).nonzero().flatten(), seen[0].outside)
     covered = covered.view(f, h, w)
     patch = case.backbone.clip_format.patch[2]
@@ -87,11 +89,41 @@ def test_statistics_and_padding_go_by_where_the_prompt_stands(monkeypatch):
     for cfg in (Config(), Config(text_range="prompt", padding="kept")):
         RefinementRule(torch.ones(1, 1, 1, 2, 2), condition, cfg)(site, q, k, k)
     (target, whole), (_, prompt) = seen
-    assert target.tolist() == [4]
+    assert target.positions.tolist() == [4]
     assert (whole.key_begin, whole.key_end) == (3, 8)
     assert whole.exempt_keys.tolist() == [True] * 3 + [False] * 5  # what is no text is left alone
     assert (prompt.key_begin, prompt.key_end) == (3, 5)
     assert prompt.exempt_keys.tolist() == [True] * 3 + [False] * 2 + [True] * 3
+
+
+def test_each_area_brings_its_rows_and_its_words(monkeypatch):
+    seen = []
+
+    def look(q, k, v, rows, words, how):
+        seen.append((rows, words))
+        return q
+
+    monkeypatch.setattr(refinement, "refine_attention", look)
+    site = Layer("a", "block", 0, "cross", "joint", (1, 2, 2), (0,), text_span=(3, 8))
+    q, k = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 8, 2)
+    condition = Conditioning(None, None, token_count=4, edit_tokens=(1, 3))
+    left, right = torch.zeros(2, 1, 1, 1, 2, 2).unbind()
+    left[..., 0], right[..., 0, 1] = 1, 1
+    areas = TargetArea(left, (1,)), TargetArea(right, (3,))
+    RefinementRule(left + right, condition, Config(), areas)(site, q, k, k)
+    ((rows, words),) = seen
+    assert [inside.tolist() for inside in rows.inside] == [[0, 2], [1]]
+    assert rows.outside.tolist() == [3]
+    assert words.positions.tolist() == [4, 6]
+    assert words.own.tolist() == [[True, False], [False, True]]
+
+
+def test_one_area_is_the_whole_mask_bit_for_bit(case):
+    mask, tokens = case.part(), case.given.target.edit_tokens
+    one = last(case.steps(mask=mask))
+    assert torch.equal(last(case.steps(mask=mask, areas=(TargetArea(mask, tokens),))), one)
+    other = TargetArea(1 - mask, tokens)
+    assert not torch.equal(last(case.steps(mask=mask, areas=(other,))), one)
 
 
 @pytest.mark.parametrize("axis", ["spatial", "temporal"])

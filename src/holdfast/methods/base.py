@@ -24,6 +24,8 @@ class MethodInfo:
     image_model_weight: str = ""
     # says of a method's settings how segments see each other, for the plan
     describe_segments: Callable[[Any], str] | None = None
+    # whether each of several masks keeps to its own words; otherwise all words count inside all masks
+    words_per_mask: bool = False
     # what result tables add to the name of a method that leaves a part out without a mask
     unmasked_suffix: str = ""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from ..base.notices import warn_user
@@ -29,6 +29,7 @@ from ..base.schema import (
 from ..sampling.field import (
     EditInputs,
     Step,
+    TargetArea,
     VelocityField,
     initial_state,
     remaining_steps,
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.attention import Layer
-    from ..models.attention.refinement import MaskRows
+    from ..models.attention.refinement import MaskRows, WordColumns
 
 METHOD = MethodInfo(
     requires=frozenset({"text_attention"}),
     unused_unless={"base_frames": "gamma", "contrast": "gamma"},
     unmasked_suffix="no SAR",
+    words_per_mask=True,
 )
 Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
 
@@ -190,18 +192,24 @@ def prepare_refinement(field: VelocityField, inputs: EditInputs, config: Config)
         return contextlib.nullcontext
     from ..models import attention
 
-    rule = RefinementRule(inputs.mask, inputs.target, config)
+    rule = RefinementRule(inputs.mask, inputs.target, config, inputs.areas)
     return lambda: attention.use_rule(field, rule, RefinementRule.applies_to)
 
 
 class RefinementRule:
-    """SAR as an attention rule: of all cross-attention layers, in the target's positive evaluations."""
+    """SAR as an attention rule: of all cross-attention layers, in the target's positive evaluations.
 
-    def __init__(self, mask: Tensor, target: Any, config: Config):
-        self.mask, self.target, self.config = mask, target, config
+    areas: the masks that have words of their own; by default the one mask has all words that drive the edit.
+    """
+
+    def __init__(
+        self, mask: Tensor, target: Any, config: Config, areas: Sequence[TargetArea] = ()
+    ):
+        self.target, self.config = target, config
+        self.areas = tuple(areas) or (TargetArea(mask, target.edit_tokens),)
         # What is the same in all layers and steps: a GPU would wait where it is made.
         self._rows: dict[tuple, MaskRows] = {}  # by frames, token grid, axis and evaluated tokens
-        self._keys: dict[tuple, tuple[Tensor, Tensor | None]] = {}  # by text span and count
+        self._keys: dict[tuple, tuple[WordColumns, Tensor | None]] = {}  # by text span and count
 
     @staticmethod
     def applies_to(layer: Layer) -> bool:
@@ -211,7 +219,7 @@ class RefinementRule:
         from ..models.attention.refinement import LogitRefinement, refine_attention
 
         begin, end = layer.text_span
-        columns, exempt = self._find_keys(layer, k)
+        words, exempt = self._find_keys(layer, k)
         options = LogitRefinement(
             self.config.beta_text,
             self.config.beta_video,
@@ -224,26 +232,30 @@ class RefinementRule:
         batch, heads, tokens, dim = q.shape
         joined = q.transpose(0, 1).reshape(1, heads, batch * tokens, dim)
         rows = self._find_rows(layer)
-        output = refine_attention(joined, k[:1], v[:1], rows, columns, options)
+        output = refine_attention(joined, k[:1], v[:1], rows, words, options)
         return output.view(heads, batch, tokens, dim).transpose(0, 1)
 
     def _find_rows(self, layer: Layer) -> MaskRows:
-        """Return the layer's tokens inside and outside the mask, of B N."""
+        """Return the layer's tokens inside each mask and outside all of them, of B N."""
         from ..models.attention.refinement import MaskRows
 
         # The region is the same in all steps, so its tokens are known by their number.
         count = None if layer.tokens is None else len(layer.tokens)
         key = (layer.frames, layer.token_grid, layer.axis, count)
         if key not in self._rows:
-            self._rows[key] = MaskRows.split(layer.tokens_in_mask(self.mask).flatten())
+            covered = (layer.tokens_in_mask(area.mask).flatten() for area in self.areas)
+            self._rows[key] = MaskRows.split(*covered)
         return self._rows[key]
 
-    def _find_keys(self, layer: Layer, k: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the positions of the columns J, and the keys that are not modulated."""
+    def _find_keys(self, layer: Layer, k: Tensor) -> tuple[WordColumns, Tensor | None]:
+        """Return the columns J, and the keys that are not modulated."""
+        from ..models.attention.refinement import WordColumns
+
         key = (layer.text_span, k.shape[2], k.device)
         if key not in self._keys:
-            columns = layer.key_positions(self.target.edit_tokens, k.device)
-            self._keys[key] = columns, self._exempt_keys(layer, k)
+            columns = (layer.key_positions(area.edit_tokens) for area in self.areas)
+            words = WordColumns.join(*(found.tolist() for found in columns), device=k.device)
+            self._keys[key] = words, self._exempt_keys(layer, k)
         return self._keys[key]
 
     def _exempt_keys(self, layer: Layer, k: Tensor) -> Tensor | None:

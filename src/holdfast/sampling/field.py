@@ -253,6 +253,14 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class TargetArea:
+    """One of several masks of an edit, and the words that drive the edit there."""
+
+    mask: Tensor  # 1 1 f h w in [0, 1]
+    edit_tokens: tuple[int, ...]  # positions of the words' tokens in the target prompt
+
+
+@dataclass(frozen=True)
 class EditInputs:
     """What an edit is about."""
 
@@ -260,6 +268,8 @@ class EditInputs:
     source: Any  # conditioning of the prompt that describes the clip; opaque
     target: Any  # conditioning of the prompt that describes the edited clip; opaque
     mask: Tensor | None = None  # 1 1 f h w in [0, 1]: where the edit may show; None: everywhere
+    # the parts of the mask with words of their own, for methods that read them; empty: one for all words
+    areas: tuple[TargetArea, ...] = ()
     seed: int = 0
     image_model: ImageModel | None = None  # for methods that use one
     # what an earlier run fitted to this clip with the same settings, by name

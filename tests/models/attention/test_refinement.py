@@ -6,29 +6,46 @@ import pytest
 import torch
 
 from holdfast.models.attention import maps
-from holdfast.models.attention.refinement import LogitRefinement, MaskRows, refine_attention
+from holdfast.models.attention.refinement import (
+    LogitRefinement,
+    MaskRows,
+    WordColumns,
+    refine_attention,
+)
 
 
 def naive_logits(a, inside, target, how):
     """Equations 6 to 9 on the map itself, b h N L."""
+    return naive_logits_of_targets(a, [inside], [target], how)
+
+
+def naive_logits_of_targets(a, masks, targets, how):
+    """Equations 6 to 9 for several masks, N booleans without a common row, and each one's own columns."""
     stats = a.mean(1, keepdim=True) if how.statistics == "mean" else a
     b1, b2 = how.beta_text, how.beta_video
     top, bottom = (
         stats[..., : how.key_end].amax(-1, keepdim=True),
         stats[..., : how.key_end].amin(-1, keepdim=True),
     )
-    columns = torch.zeros(a.shape[-1], dtype=torch.bool)
-    columns[target] = True
+    length = a.shape[-1]
+    is_own = torch.zeros(a.shape[-2], length, dtype=torch.bool)  # row i, column j: i in t, j in J_t
+    columns, inside = torch.zeros(length, dtype=torch.bool), torch.zeros(len(is_own)).bool()
+    for covered, target in zip(masks, targets, strict=True):
+        own = torch.zeros(length, dtype=torch.bool)
+        own[target] = True
+        is_own |= covered[:, None] & own
+        columns |= own
+        inside |= covered
 
     def ttm(x, high, low):
-        changed = torch.where(columns, x + b1 * (high - x), x - b1 * (x - low))
+        changed = torch.where(is_own, x + b1 * (high - x), x - b1 * (x - low))
         if how.exempt_keys is not None:
             changed = torch.where(how.exempt_keys & ~columns, x, changed)
         return torch.where(inside[:, None], changed, x)
 
     first, first_stats = ttm(a, top, bottom), ttm(stats, top, bottom)
     high, low = first_stats.amax(2, keepdim=True), first_stats.amin(2, keepdim=True)
-    second = torch.where(inside[:, None], first + b2 * (high - first), first - b2 * (first - low))
+    second = torch.where(is_own, first + b2 * (high - first), first - b2 * (first - low))
     return torch.where(columns, second, first)
 
 
@@ -38,7 +55,7 @@ def naive(q, k, v, inside, target, how):
 
 
 def refine(q, k, v, inside, target, how):
-    return refine_attention(q, k, v, MaskRows.split(inside), target, how)
+    return refine_attention(q, k, v, MaskRows.split(inside), WordColumns.join(target.tolist()), how)
 
 
 def setup(tokens=60, text=20, dim=16, dtype=torch.float32):
@@ -137,3 +154,57 @@ def test_refined_logits_stay_in_the_old_range(betas):
     changed = naive_logits(a, MASKS["some"], torch.tensor([3, 9]), LogitRefinement(*betas, 20))
     assert changed.amax() <= a.amax() + 1e-6
     assert changed.amin() >= a.amin() - 1e-6
+
+
+TARGETS = {
+    "apart": ([4], [9]),
+    "a shared word": ([4, 9], [9, 2]),
+    "one without words": ([4], []),
+    "three": ([4], [9], [1, 2]),
+}
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("betas", BETAS)
+def test_several_targets_are_the_naive_equations(targets, betas):
+    q, k, v = setup()
+    a = q @ k.mT / 4
+    masks = [torch.arange(60) % 5 == n for n in range(len(targets))]
+    rows, words = MaskRows.split(*masks), WordColumns.join(*targets)
+    for length, kept, statistics in itertools.product(
+        [20, 12], [None, torch.arange(20) >= 12], ["head", "mean"]
+    ):
+        how = LogitRefinement(*betas, length, kept, statistics)
+        expected = naive_logits_of_targets(a, masks, targets, how).softmax(-1) @ v
+        ours = refine_attention(q, k, v, rows, words, how)
+        assert torch.allclose(ours, expected, atol=1e-5), (length, statistics)
+
+
+def test_each_target_raises_its_own_words_and_lowers_the_others():
+    q, k, _ = setup()
+    a = q @ k.mT / 4
+    masks = [torch.arange(60) < 20, torch.arange(60) >= 40]
+    changed = naive_logits_of_targets(a, masks, [[4], [9]], LogitRefinement(0.3, 0.3, 20))
+    higher, lower = changed >= a, changed <= a
+    for rows, own, other in ((masks[0], 4, 9), (masks[1], 9, 4)):
+        assert higher[:, :, rows, own].all()
+        assert lower[:, :, rows, other].all()
+    outside = ~(masks[0] | masks[1])
+    assert lower[:, :, outside][..., [4, 9]].all()
+    assert torch.equal(changed[:, :, outside][..., 10:], a[:, :, outside][..., 10:])
+
+
+def test_a_row_in_two_masks_belongs_to_the_last():
+    first, last = torch.arange(6) < 4, torch.arange(6) > 2
+    rows = MaskRows.split(first, last)
+    assert [inside.tolist() for inside in rows.inside] == [[0, 1, 2], [3, 4, 5]]
+    assert rows.outside.tolist() == []
+    assert MaskRows.split(first).outside.tolist() == [4, 5]
+
+
+def test_two_targets_with_the_same_words_are_one_with_both_masks():
+    q, k, v = setup()
+    masks, how = [MASKS["one"], MASKS["some"] & ~MASKS["one"]], LogitRefinement(0.3, 0.3, 20)
+    both = refine_attention(q, k, v, MaskRows.split(*masks), WordColumns.join([4], [4]), how)
+    one = refine(q, k, v, masks[0] | masks[1], torch.tensor([4]), how)
+    assert torch.allclose(both, one, atol=1e-6)

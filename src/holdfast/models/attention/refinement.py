@@ -18,10 +18,24 @@ For a given row and column both are linear in A_ij, so softmax over text sees
 (b1 Amin_i, which all columns of an inside row share, is subtracted.) That is plain attention on scaled keys, plus a
 term for the row and a term for the column. The terms are carried in extra dimensions: one fused call for the rows
 inside and one for the rows outside, in blocks.
+
+Several targets t, each with its own mask and its own columns J_t, are our extension. J is the union of all J_t, and a
+row belongs to one mask at most. Inside mask t, "in J" of TTM reads "in J_t". In STM a column of J is raised in the rows
+of the masks that own it, and lowered in all other rows, those of the other masks included:
+
+  TTM, rows inside mask t:    A'_ij  = A_ij + b1 (Amax_i - A_ij)     j in J_t
+                              A'_ij  = A_ij - b1 (A_ij - Amin_i)     j not in J_t
+  STM, columns J:             A''_ij = A'_ij + b2 (A'max_j - A'_ij)  i inside a mask t with j in J_t
+                              A''_ij = A'_ij - b2 (A'_ij - A'min_j)  all other i
+
+so that a row inside mask t sees (1-b1)(1-b2) A_ij - b1 b2 Amin_i + b2 A'min_j for another target's column j. With one
+target these are the paper's equations.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +45,7 @@ from .maps import rows_per_block
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXTRA_DIMENSIONS = 8  # carry the terms: two for each half of a number, and padding
+EXTRA_DIMENSIONS = 8  # carry the terms: two halves of each of three row terms and of the column's
 
 
 @dataclass(frozen=True)
@@ -48,39 +62,68 @@ class LogitRefinement:
 
 @dataclass(frozen=True)
 class MaskRows:
-    """The positions of the rows inside and outside the mask.
+    """The positions of the rows inside each target's mask, and of those outside all masks.
 
     A mask's rows do not change from layer to layer and step to step. Finding them makes a GPU wait, so a caller keeps
     them.
     """
 
-    inside: Tensor
+    inside: tuple[Tensor, ...]
     outside: Tensor
 
     @staticmethod
-    def split(inside: Tensor) -> MaskRows:
-        """Return the positions by N booleans, on their device."""
-        found = inside.cpu()
-        positions = found.nonzero().flatten(), (~found).nonzero().flatten()
-        return MaskRows(*(rows.to(inside.device) for rows in positions))
+    def split(*inside: Tensor) -> MaskRows:
+        """Return the positions by N booleans for each target, on their device.
+
+        A row in several masks belongs to the last of them.
+        """
+        owners = torch.full(inside[0].shape, -1)
+        for number, covered in enumerate(inside):
+            owners[covered.cpu()] = number
+        device = inside[0].device
+        positions = [(owners == n).nonzero().flatten().to(device) for n in range(len(inside))]
+        return MaskRows(tuple(positions), (owners < 0).nonzero().flatten().to(device))
+
+
+@dataclass(frozen=True)
+class WordColumns:
+    """The columns J of all targets' words, and which of them are each target's own."""
+
+    positions: Tensor  # J
+    own: Tensor  # targets x J, boolean
+
+    @staticmethod
+    def join(*targets: Sequence[int], device: torch.device | None = None) -> WordColumns:
+        """Return the columns of targets, given each one's positions among the keys."""
+        union = list(dict.fromkeys(itertools.chain(*targets)))
+        own = [[position in positions for position in union] for positions in targets]
+        positions = torch.tensor(union, dtype=torch.long, device=device)
+        return WordColumns(positions, torch.tensor(own, dtype=torch.bool, device=device))
 
 
 def refine_attention(
-    q: Tensor, k: Tensor, v: Tensor, rows: MaskRows, target: Tensor, refinement: LogitRefinement
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: MaskRows,
+    words: WordColumns,
+    refinement: LogitRefinement,
 ) -> Tensor:
     """Return attention with refined logits, `b h N d`.
 
-    q: b h N d; k, v: b h L d; target: positions of the columns J.
+    q: b h N d; k, v: b h L d; rows, words: of the same targets, in one order.
     """
-    extremes, columns = _find_extremes(q, k, rows, target, refinement)
-    keys_inside, keys_outside = _refine_keys(k, target, columns, refinement)
+    extremes, columns = _find_extremes(q, k, rows, words, refinement)
     b1, b2 = refinement.beta_text, refinement.beta_video
-    target_term = (1 - b2) * b1 * extremes.high - b1 * extremes.low  # r_i
-    exempt_term = -b1 * extremes.low
-    zero = torch.zeros(len(q), 1, len(rows.outside), 1, device=q.device)
     output = torch.empty_like(q)
-    _attend(output, q, v, rows.inside, keys_inside, (target_term, exempt_term))
-    _attend(output, q, v, rows.outside, keys_outside, (zero, zero))
+    for inside, own, row in zip(rows.inside, words.own, extremes, strict=True):
+        own_term = (1 - b2) * b1 * row.high - b1 * row.low  # r_i
+        terms = own_term, -b1 * row.low, -b1 * b2 * row.low
+        keys = _refine_keys_inside(k, words, own, columns, refinement)
+        _attend(output, q, v, inside, keys, terms)
+    zero = torch.zeros(len(q), 1, len(rows.outside), 1, device=q.device)
+    keys = _refine_keys_outside(k, words, columns, refinement)
+    _attend(output, q, v, rows.outside, keys, (zero, zero, zero))
     return output
 
 
@@ -93,32 +136,36 @@ class Extremes:
 
 
 def _find_extremes(
-    q: Tensor, k: Tensor, rows: MaskRows, target: Tensor, refinement: LogitRefinement
-) -> tuple[Extremes, Extremes]:
-    """Return the extremes of each inside row over text, b h n 1, and of each column J over all rows after TTM, b h J.
+    q: Tensor, k: Tensor, rows: MaskRows, words: WordColumns, refinement: LogitRefinement
+) -> tuple[list[Extremes], Extremes]:
+    """Return the extremes over text of each target's rows, b h n 1, and of each column J over all rows after TTM,
+    b h J.
 
     They are computed in blocks of rows.
     """
     heads, dim, length = q.shape[1], q.shape[3], k.shape[2]
     k = k.float()
-    row_low, row_high = [], []  # a block at a time
-    column_low, column_high = [], []
-    for block in _split_rows(rows.inside, heads * (length + dim)):
-        logits = _logits(q, k, block, refinement)
-        text = logits[..., refinement.key_begin : refinement.key_end]
-        low, high = text.aminmax(dim=-1, keepdim=True)
-        row_low.append(low)
-        row_high.append(high)
-        b1 = refinement.beta_text
-        refined = (1 - b1) * logits[..., target] + b1 * high  # TTM
-        column_low.append(refined.amin(dim=2))
-        column_high.append(refined.amax(dim=2))
-    for block in _split_rows(rows.outside, heads * (len(target) + dim)):
-        logits = _logits(q, k[:, :, target], block, refinement)
+    of_rows, column_low, column_high = [], [], []  # the columns' a block at a time
+    empty = q.new_zeros(q.shape[0], 1, 0, 1, dtype=torch.float32)
+    for inside, own in zip(rows.inside, words.own, strict=True):
+        row_low, row_high = [], []
+        for block in _split_rows(inside, heads * (length + dim)):
+            logits = _logits(q, k, block, refinement)
+            text = logits[..., refinement.key_begin : refinement.key_end]
+            low, high = text.aminmax(dim=-1, keepdim=True)
+            row_low.append(low)
+            row_high.append(high)
+            b1 = refinement.beta_text
+            refined = (1 - b1) * logits[..., words.positions] + b1 * torch.where(own, high, low)
+            column_low.append(refined.amin(dim=2))
+            column_high.append(refined.amax(dim=2))
+        of_rows.append(
+            Extremes(torch.cat(row_low or [empty], 2), torch.cat(row_high or [empty], 2))
+        )
+    for block in _split_rows(rows.outside, heads * (len(words.positions) + dim)):
+        logits = _logits(q, k[:, :, words.positions], block, refinement)
         column_low.append(logits.amin(dim=2))
         column_high.append(logits.amax(dim=2))
-    empty = q.new_zeros(q.shape[0], 1, 0, 1, dtype=torch.float32)
-    of_rows = Extremes(torch.cat(row_low or [empty], 2), torch.cat(row_high or [empty], 2))
     columns = Extremes(torch.stack(column_low).amin(0), torch.stack(column_high).amax(0))
     return of_rows, columns
 
@@ -144,27 +191,42 @@ class RefinedKeys:
 
     k: Tensor  # b h L d
     slope: Tensor  # L: multiplies each column's logits
-    target: Tensor  # positions of the columns J
-    target_term: Tensor  # b h J: is added to their logits
+    columns: Tensor  # positions of the columns J
+    own: Tensor  # J boolean: those of the rows' own target
+    column_term: Tensor  # b h J: is added to their logits
     exempt: Tensor  # L boolean: columns that TTM does not change
 
 
-def _refine_keys(
-    k: Tensor, target: Tensor, columns: Extremes, refinement: LogitRefinement
-) -> tuple[RefinedKeys, RefinedKeys]:
-    """Return the keys for rows inside the mask, and for rows outside."""
+def _refine_keys_inside(
+    k: Tensor, words: WordColumns, own: Tensor, columns: Extremes, refinement: LogitRefinement
+) -> RefinedKeys:
+    """Return the keys for rows inside a target's mask. own: J boolean, the target's columns."""
     b1, b2 = refinement.beta_text, refinement.beta_video
-    is_target = torch.zeros(k.shape[2], dtype=torch.bool, device=k.device)
-    is_target.index_fill_(0, target, True)
-    exempt = torch.zeros_like(is_target)
+    is_word = _mark_columns(k, words)
+    exempt = torch.zeros_like(is_word)
     if refinement.exempt_keys is not None:
-        exempt = refinement.exempt_keys & ~is_target
+        exempt = refinement.exempt_keys & ~is_word
     others = torch.where(exempt, 1.0, 1 - b1)
-    slope_inside = torch.where(is_target, (1 - b1) * (1 - b2), others)
-    slope_outside = torch.where(is_target, 1 - b2, 1.0)
-    inside = RefinedKeys(k, slope_inside, target, b2 * columns.high, exempt)
-    outside = RefinedKeys(k, slope_outside, target, b2 * columns.low, exempt)
-    return inside, outside
+    slope = torch.where(is_word, (1 - b1) * (1 - b2), others)
+    column_term = b2 * torch.where(own, columns.high, columns.low)
+    return RefinedKeys(k, slope, words.positions, own, column_term, exempt)
+
+
+def _refine_keys_outside(
+    k: Tensor, words: WordColumns, columns: Extremes, refinement: LogitRefinement
+) -> RefinedKeys:
+    """Return the keys for rows outside all masks."""
+    b2 = refinement.beta_video
+    is_word = _mark_columns(k, words)
+    slope = torch.where(is_word, 1 - b2, 1.0)
+    own, exempt = torch.zeros_like(words.own[0]), torch.zeros_like(is_word)
+    return RefinedKeys(k, slope, words.positions, own, b2 * columns.low, exempt)
+
+
+def _mark_columns(k: Tensor, words: WordColumns) -> Tensor:
+    """Return which keys are columns of J, L boolean."""
+    is_word = torch.zeros(k.shape[2], dtype=torch.bool, device=k.device)
+    return is_word.index_fill_(0, words.positions, True)
 
 
 def _attend(
@@ -173,11 +235,11 @@ def _attend(
     v: Tensor,
     rows: Tensor,
     keys: RefinedKeys,
-    terms: tuple[Tensor, Tensor],
+    terms: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Write the attention of some rows into `output`.
 
-    terms: of each row to the columns J and to exempt columns, b h n 1.
+    terms: of each row to its own target's columns, to exempt columns and to other targets' columns, b h n 1.
     """
     heads, dim = q.shape[1], q.shape[3]
     root = dim**0.5  # attention divides by it
@@ -187,8 +249,8 @@ def _attend(
     for block in _split_rows(positions, heads * (dim + EXTRA_DIMENSIONS)):
         part = q[:, :, rows[block]]
         extra = [_term_dimensions(root * term[:, :, block], part) for term in terms]
-        ones = torch.ones_like(part[..., :2])
-        extended = torch.cat((part, *extra, ones, torch.zeros_like(ones)), -1)
+        own, exempt, others = extra
+        extended = torch.cat((part, own, exempt, torch.ones_like(own), others), -1)
         attended = functional.scaled_dot_product_attention(extended, k, v, scale=1 / root)
         output[:, :, rows[block]] = attended[..., :dim]
 
@@ -197,10 +259,11 @@ def _extend_keys(keys: RefinedKeys, root: float, dtype: torch.dtype) -> Tensor:
     """Return keys with the dimensions that multiply the rows' terms, and with their own columns' terms."""
     b, h, length, _ = keys.k.shape
     extra = torch.zeros(b, h, length, EXTRA_DIMENSIONS, device=keys.k.device)
-    extra[..., 0:2].index_fill_(2, keys.target, 1)
+    extra[:, :, keys.columns, 0:2] = keys.own[:, None].float()
     extra[..., 2:4] = keys.exempt[:, None]
-    column = _split_halves(root * keys.target_term.expand(b, h, -1), dtype)
-    extra[:, :, keys.target, 4:6] = torch.stack(column, -1)
+    column = _split_halves(root * keys.column_term.expand(b, h, -1), dtype)
+    extra[:, :, keys.columns, 4:6] = torch.stack(column, -1)
+    extra[:, :, keys.columns, 6:8] = 1 - keys.own[:, None].float()
     scaled = keys.k.float() * keys.slope[:, None]
     return torch.cat((scaled, extra), -1).to(dtype)
 
