@@ -109,6 +109,7 @@ class Setting:
     range: Range = Range()
     is_optional: bool = False  # None is allowed
     is_pair: bool = False  # two numbers are allowed instead of one
+    may_be_list: bool = False  # a list is allowed instead of a text
     noun: str = ""  # what it takes, where its type does not say it
     follows_model: bool = True  # a model's recommended value of this name is meant for it
 
@@ -226,6 +227,7 @@ def _read_property(f: dataclasses.Field, schema: Mapping[str, Any]) -> Setting:
         range=Range(plain.get("minimum"), plain.get("maximum")),
         is_optional="null" in kinds,
         is_pair={"number", "array"} <= set(kinds),
+        may_be_list={"string", "array"} <= set(kinds),
         noun=plain.get("noun", ""),
         follows_model=plain.get("recommended", True),
     )

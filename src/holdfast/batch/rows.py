@@ -94,6 +94,13 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
     for key in ("input", "first_frame", "mask", "weights"):
         if isinstance(row.get(key), str):
             row[key] = _resolve(row[key], base, key)
+    if isinstance(row.get("mask"), list):
+        row["mask"] = [
+            item | {"mask": _resolve(item["mask"], base, "mask")}
+            if isinstance(item, dict) and isinstance(item.get("mask"), str)
+            else item
+            for item in row["mask"]
+        ]
     if isinstance(row.get("image_model"), str):
         row["image_model"] = _resolve_pair(row["image_model"], base, "weights")
     if isinstance(row.get("keyframes"), list):

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from ..pipeline.mask_areas import parse_flags
 from ..pipeline.progress import saved_progress
 from ..pipeline.task import EditTask
 from .console import (
@@ -27,7 +28,8 @@ def edit(**values: Any) -> None:
     resume, as_json, only_check = (values.pop(name) for name in ("resume", "json", "check"))
     with report_errors():
         settings, words = parse_pairs(values.pop("settings")), tuple(values.pop("words"))
-        task = EditTask(**values, settings=settings, words=words)
+        mask = parse_flags(values.pop("mask"))
+        task = EditTask(**values, settings=settings, words=words, mask=mask)
         progress = saved_progress(task)
     with print_resume_hint(progress.can_resume), report_errors():
         if only_check:

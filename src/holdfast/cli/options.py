@@ -53,7 +53,7 @@ def _parameter(setting: Setting, is_needed: bool) -> inspect.Parameter:
     text = setting.description + limits
     name, takes = setting.name, plain_type(setting)
     default = inspect.Parameter.empty if is_needed else setting.default
-    if setting.kind in ("array", "object"):  # a flag that may be repeated
+    if setting.kind in ("array", "object") or setting.may_be_list:  # a flag that may be repeated
         takes, default = list[str], []
     info = typer.Argument(help=text) if name in ARGUMENTS else _option(name, text)
     kind = inspect.Parameter.KEYWORD_ONLY

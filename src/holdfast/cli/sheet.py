@@ -8,6 +8,7 @@ import typer
 
 from ..base.errors import UserError
 from ..base.schema import list_settings
+from ..pipeline.mask_areas import parse_flags
 from ..pipeline.task import EditTask
 from .console import parse_pairs, print_line, print_table, report_errors, show_progress
 from .options import FLAGS, set_signature, task_parameters
@@ -33,6 +34,7 @@ def sheet(**values: Any) -> None:
         settings, words = parse_pairs(values.pop("settings")), tuple(values.pop("words"))
         # The task holds what all edits have in common; the sweep names the method of each.
         common = {"method": sweep.methods[0], "settings": settings, "words": words}
+        common["mask"] = parse_flags(values.pop("mask"))
         task = EditTask.from_dict(values | common | {"output": str(folder / "clip.mp4")})
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file", "choose another --output")

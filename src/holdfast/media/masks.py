@@ -143,6 +143,32 @@ def open_mask(
     return check_extent(mask, source, allow_any, lambda: opened.describe_empty(chosen))
 
 
+def join(parts: Sequence[Mask], names: Sequence[str], allow_any: bool = False) -> Mask:
+    """Return the union of masks of one clip; a single mask as it is.
+
+    names: what messages call them. Raise UserError as check_extent does.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def read() -> Iterator[np.ndarray]:
+        for frames in zip(*(part.frames() for part in parts), strict=True):
+            yield np.logical_or.reduce(frames)
+
+    # Outline, growth and inversion are of each part. Pixels fade out by their distance to the nearest part.
+    union = Mask(read, MaskShape(feather=parts[0].shape.feather))
+    return check_extent(union, " and ".join(names), allow_any)
+
+
+def overlap(parts: Sequence[Mask]) -> float:
+    """Return which share of the pixels inside any of these masks is inside several of them."""
+    shared = covered = 0
+    for frames in zip(*(part.frames() for part in parts), strict=True):
+        count = np.sum(frames, axis=0)
+        shared, covered = shared + int((count > 1).sum()), covered + int((count > 0).sum())
+    return shared / covered if covered else 0.0
+
+
 def _warn_if_stretched(file: video.Clip, clip: video.Clip, source: str | Path) -> None:
     ratio = file.size[0] * clip.size[1] / (file.size[1] * clip.size[0])
     if abs(math.log(ratio)) > ASPECT_TOLERANCE:

@@ -202,9 +202,7 @@ class RefinementRule:
     areas: the masks that have words of their own; by default the one mask has all words that drive the edit.
     """
 
-    def __init__(
-        self, mask: Tensor, target: Any, config: Config, areas: Sequence[TargetArea] = ()
-    ):
+    def __init__(self, mask: Tensor, target: Any, config: Config, areas: Sequence[TargetArea] = ()):
         self.target, self.config = target, config
         self.areas = tuple(areas) or (TargetArea(mask, target.edit_tokens),)
         # What is the same in all layers and steps: a GPU would wait where it is made.

@@ -188,9 +188,8 @@ def _save_in_memory_inputs(
     if rate is not None:
         clip = arrays.to_frames(values["input"])
         paths["input"] = str(arrays.write_clip(scratch.path, "clip", clip, rate))
-    if not isinstance(values.get("mask"), str | None):
-        mask = arrays.to_mask(values["mask"])
-        paths["mask"] = str(arrays.write_mask(scratch.path, "mask", mask))
+    if "mask" in values:
+        paths["mask"] = _save_masks(values["mask"], scratch)
     if "first_frame" in values:
         paths["first_frame"] = _save_image(values["first_frame"], "first", scratch)
     if isinstance(values.get("keyframes"), Mapping):
@@ -198,6 +197,23 @@ def _save_in_memory_inputs(
         saved = ((index, _save_image(image, f"key{index}", scratch)) for index, image in images)
         paths["keyframes"] = tuple(f"{index}={path}" for index, path in saved)
     return paths
+
+
+def _save_masks(value: Any, scratch: ScratchFolder) -> Any:
+    """Write a mask that is in memory, or those of a list of masks with words. Return the paths in the same form."""
+    from ..media import arrays
+
+    value = _path_to_text(value)
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        return [
+            {**item, "mask": _save_masks(item["mask"], scratch)}
+            if isinstance(item, Mapping) and "mask" in item
+            else item
+            for item in value
+        ]
+    if isinstance(value, str | None):
+        return value
+    return str(arrays.write_mask(scratch.path, "mask", arrays.to_mask(value)))
 
 
 def _save_image(value: Any, name: str, scratch: ScratchFolder) -> str | None:

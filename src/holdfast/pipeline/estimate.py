@@ -157,6 +157,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     if words["source"] or words["target"]:
         change = f"{words['source'] or '-'} → {words['target'] or '-'}"
         lines.append(f"words that drive the edit ({words['reason']}): {change}")
+    lines += [f"inside {area['mask']}: {area['words']}" for area in words["areas"]]
     model = plan["first_frame"]["name"]
     if model:
         lines.append(f"{model} makes the first frame from the prompts (not included below)")

@@ -24,7 +24,7 @@ from ..models.attention import maps
 from ..models.base import Backbone, Prompt, reserve
 from ..models.compiling import compile_blocks
 from ..sampling import windows
-from ..sampling.field import EditInputs, ImageModel, Pixels, Step, VelocityField
+from ..sampling.field import EditInputs, ImageModel, Pixels, Step, TargetArea, VelocityField
 from ..sampling.noise import draw_ahead
 from . import agreement
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
@@ -54,6 +54,7 @@ class LoopJob:
     """What the loop works on.
 
     frames: the source as the model takes it, 3 H W in [0, 1], from the first frame at each call.
+    areas: the masks with words of their own, in the order of the plan's `area_words`; `mask` is their union.
     make_auto_mask: makes a mask from the latent cells that attention finds. cells: those that an earlier run found.
     first_frame, keyframes: the edited frames, 3 H W, as the model takes them; keyframes by index.
     resume: the step at which an earlier run stopped. adapters: what an earlier run trained on this clip.
@@ -64,6 +65,7 @@ class LoopJob:
     plan: Plan
     frames: Callable[[], Iterable[Tensor]]
     mask: MaskFrames | None = None
+    areas: tuple[MaskFrames, ...] = ()
     make_auto_mask: Callable[[Tensor], MaskFrames] | None = None
     cells: Tensor | None = None
     first_frame: Tensor | None = None
@@ -95,10 +97,17 @@ def mask_from_cells(plan: Plan, clip_format: ClipFormat, cells: Tensor) -> masks
     return masks.from_cells(cells, clip_format, plan.fit, shape, task.allow_any_mask)
 
 
+def open_task_masks(
+    task: EditTask, clip: Clip, part: range, allow_any: bool
+) -> tuple[masks.Mask, ...]:
+    """Open the files or boxes that are a task's masks. Raises UserError as masks.open_mask does."""
+    options = mask_shape(task), allow_any, task.mask_channel
+    return tuple(masks.open_mask(name, clip, part, *options) for name in task.masks)
+
+
 def open_task_mask(task: EditTask, clip: Clip, part: range, allow_any: bool) -> masks.Mask:
-    """Open the file or the box that a task has as its mask. Raises UserError as masks.open_mask does."""
-    assert task.mask is not None
-    return masks.open_mask(task.mask, clip, part, mask_shape(task), allow_any, task.mask_channel)
+    """Open a task's mask, or the union of its masks. Raises UserError as masks.open_mask does."""
+    return masks.join(open_task_masks(task, clip, part, allow_any), task.masks, allow_any)
 
 
 def mask_shape(task: EditTask) -> masks.MaskShape:
@@ -255,9 +264,28 @@ def _add_mask(
         frames = job.make_auto_mask(cells)
     if frames is None:
         return inputs
+    alpha = _to_latent(frames, backbone, inputs)
+    words = job.plan.area_words if job.areas else ()
+    areas = [
+        _make_area(job, backbone, inputs, *area) for area in zip(job.areas, words, strict=True)
+    ]
+    return replace(inputs, mask=alpha, areas=tuple(areas))
+
+
+def _to_latent(frames: MaskFrames, backbone: Backbone, inputs: EditInputs) -> Tensor:
+    """Return a mask in latent cells, 1 1 f h w, on the latent's device."""
     count, rows, columns = inputs.latent.shape[2:]
-    alpha = masks.to_latent(frames(), backbone.clip_format, (count, rows, columns))
-    return replace(inputs, mask=alpha.to(inputs.latent))
+    cells = masks.to_latent(frames(), backbone.clip_format, (count, rows, columns))
+    return cells.to(inputs.latent)
+
+
+def _make_area(
+    job: LoopJob, backbone: Backbone, inputs: EditInputs, frames: MaskFrames, words: tuple[int, ...]
+) -> TargetArea:
+    """Return one of several masks with the tokens of its words, given as indices of words in the target prompt."""
+    task = job.plan.task
+    prompt = Prompt(task.target_prompt, task.negative, words, inputs.first_frame)
+    return TargetArea(_to_latent(frames, backbone, inputs), backbone.condition(prompt).edit_tokens)
 
 
 def score_result(

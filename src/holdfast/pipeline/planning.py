@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import methods
 from ..base.errors import UserError
-from ..base.notices import warn_user
+from ..base.notices import collect_notices, warn_user
 from ..base.prompt_diff import NO_WORD, Change, compare_prompts, warn_about_change, written_words
 from ..base.prompts import clean_prompt
 from ..base.schema import configure
@@ -44,7 +44,8 @@ class Plan:
     """How an edit is done.
 
     config: the method's settings; setting_sources: where each of their values comes from. change: the words that the
-    edit changes. native_schedule: the name of the backbone's own noise schedule. image_model: helps the method.
+    edit changes. area_words: the indices of each mask's own words in the target prompt, for a task that has several.
+    native_schedule: the name of the backbone's own noise schedule. image_model: helps the method.
     first_frame_model: makes the edited first frame from the prompts, where none is given. memory: where the backbone's
     parts are.
     """
@@ -60,6 +61,7 @@ class Plan:
     native_schedule: str
     first_frame_model: ModelChoice
     memory: MemoryPlan
+    area_words: tuple[tuple[int, ...], ...] = ()
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the choices and their reasons, as in the manifest."""
@@ -74,12 +76,20 @@ class Plan:
             "words": {
                 "source": _words_at(task.source_prompt, self.change.source),
                 "target": _words_at(task.target_prompt, self.change.target),
-                "reason": "named" if task.words else "where the two prompts differ",
+                "reason": "named" if task.all_words else "where the two prompts differ",
+                "areas": self._describe_areas(),
             },
             "guide": dataclasses.asdict(self.image_model),
             "first_frame": dataclasses.asdict(self.first_frame_model),
             "memory": self.memory.describe(),
         }
+
+    def _describe_areas(self) -> list[dict[str, str]]:
+        """Return each mask with the words that count in it, where they differ."""
+        words = [_words_at(self.task.target_prompt, found) for found in self.area_words]
+        masks = self.task.masks if words else ()
+        pairs = zip(masks, words, strict=True)
+        return [{"mask": mask, "words": text} for mask, text in pairs]
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return the method's settings, each with its value and where that comes from."""
@@ -128,7 +138,8 @@ def make_plan(
     first_frame_model = choose_first_frame_model(task, info)
     windows, memory = fit_memory(task, method, info, fit, windows)
     choices = (image_model, schedule, first_frame_model, memory)
-    return Plan(task, method, config, sources, change, fit, windows, *choices)
+    areas = find_area_words(task, method)
+    return Plan(task, method, config, sources, change, fit, windows, *choices, areas)
 
 
 def fit_memory(
@@ -242,7 +253,7 @@ def find_edit_words(task: EditTask, method: ModuleType) -> Change:
     Warns where they have no effect, and where the method needs a word and there is none. Raises UserError for an
     automatic mask without a word.
     """
-    named = [clean_prompt(word) for word in task.words]
+    named = [clean_prompt(word) for word in task.all_words]
     source = clean_prompt(task.source_prompt)
     change = compare_prompts(source, clean_prompt(task.target_prompt), named)
     is_auto = task.mask == "auto"
@@ -251,9 +262,25 @@ def find_edit_words(task: EditTask, method: ModuleType) -> Change:
     reads_attention = "text_attention" in method.METHOD.requires
     if reads_attention and not task.changes_nothing:
         return warn_about_change(change, source)
-    if task.words and not reads_attention and not is_auto:
+    if named and not reads_attention and not is_auto:
         warn_user(f"words have no effect on {task.method}, which reads no attention")
     return change
+
+
+def find_area_words(task: EditTask, method: ModuleType) -> tuple[tuple[int, ...], ...]:
+    """Return the indices of each mask's own words in the target prompt; empty where all masks share all words.
+
+    Warn where the method reads words but does not keep those of each mask apart.
+    """
+    if not any(area.words for area in task.areas) or "text_attention" not in method.METHOD.requires:
+        return ()
+    if not method.METHOD.words_per_mask:
+        warn_user(f"{task.method} uses the words of all masks in each of them")
+        return ()
+    prompts = clean_prompt(task.source_prompt), clean_prompt(task.target_prompt)
+    with collect_notices():  # finding the words of the whole edit has issued them
+        changes = [compare_prompts(*prompts, [*map(clean_prompt, a.words)]) for a in task.areas]
+    return tuple(change.target for change in changes)
 
 
 def check_conditioning(task: EditTask, info: ModelInfo) -> None:

@@ -138,7 +138,7 @@ def edit_events(
 class EditSession:
     """An edit whose clip is open and planned.
 
-    part: the frames that are edited. first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
+    part: the frames that are edited. areas: the masks with words of their own; `mask` is their union. first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
     keyframes by index. latent: the part's, where it is encoded already. judges_result: whether the model scores it.
     """
 
@@ -146,6 +146,7 @@ class EditSession:
     clip: video.Clip
     part: range
     mask: masks.Mask | None
+    areas: tuple[masks.Mask, ...]
     plan: Plan
     progress: SavedProgress | None
     first_frame: Tensor | None = None
@@ -231,8 +232,10 @@ def open_session(
     """
     validated = validated or validate(task, backbone)
     clip, part = validated.clip, validated.part
-    has_mask = task.mask and task.mask != "auto"
-    mask = loop.open_task_mask(task, clip, part, task.allow_any_mask) if has_mask else None
+    mask, opened = None, ()
+    if task.mask and task.mask != "auto":
+        opened = loop.open_task_masks(task, clip, part, task.allow_any_mask)
+        mask = masks.join(opened, task.masks, task.allow_any_mask)
     unused_options.warn_unused_file_options(task, clip)
     if not task.changes_nothing:
         calibration.check_words(validated.info, task.prompts)
@@ -241,7 +244,10 @@ def open_session(
     options = (plan.config, plan.setting_sources)
     unused_options.warn_unused_region(validated.info, bool(task.mask), *options)
     progress = saved_progress(task) if task.output else None
-    session = EditSession(task, clip, part, mask, plan, progress, latent=validated.latent)
+    areas = opened if plan.area_words else ()
+    unused_options.warn_overlap(task, masks.overlap(areas) if areas else 0.0)
+    latent = validated.latent
+    session = EditSession(task, clip, part, mask, areas, plan, progress, latent=latent)
     if task.first_frame:
         own = next(session.frames())
         session.first_frame = first_frame.read(task.first_frame, plan.fit, own)
@@ -385,6 +391,7 @@ def _make_job(
         session.plan,
         frames=session.frames,
         mask=session.mask.frames if session.mask else None,
+        areas=tuple(area.frames for area in session.areas),
         make_auto_mask=make_auto_mask,
         cells=extra["mask"] > 0 if "mask" in extra else None,
         first_frame=extra.get("first", session.first_frame),

@@ -21,7 +21,8 @@ IN_MEMORY = {
     "backbone": "Or a loaded one (load_backbone).",
     "first_frame": "Or an array H W 3, a tensor 3 H W, a PIL image.",
     "keyframes": "Or a dict of images or paths by frame number.",
-    "mask": "Or an array H W or f H W, a tensor, a PIL image or a list of them.",
+    "mask": "Or an array H W or f H W, a tensor, a PIL image or a list of them. Several: a list of "
+    '{"mask": ..., "words": ...}.',
     "settings": 'As a dict: {"steps": 10}.',
 }
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator
+
 from .. import __version__
 from ..base import old_names
 from ..base.errors import UserError
@@ -17,8 +19,9 @@ from ..base.prompts import are_same_prompts
 from ..base.schema import Device, Dtype, Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
+from .mask_areas import MaskArea, check_areas, read_areas
 
-PATH_FIELDS = ("input", "output", "weights", "image_model", "first_frame", "keyframes", "mask")
+PATH_FIELDS = ("input", "output", "weights", "image_model", "first_frame", "keyframes")
 # Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
@@ -62,10 +65,11 @@ class EditTask:
         default=(),
         description="An edited frame after the first, N=IMAGE (from 0); may be repeated.",
     )
-    mask: str | None = Field(
+    mask: Annotated[str | tuple[MaskArea, ...] | None, BeforeValidator(read_areas)] = Field(
         default=None,
         description="Where the edit may show: a video, a folder of frames or an image "
-        "(white is inside), a box x,y,w,h, or auto.",
+        "(white is inside), a box x,y,w,h, or auto. Several masks, each with the words of the target "
+        "prompt that count there: MASK=WORDS; may be repeated.",
     )
     invert_mask: bool = Field(default=False, description="Black is inside the mask.")
     outline: Literal["given", "hull", "box"] = Field(
@@ -153,13 +157,14 @@ class EditTask:
 
     def __post_init__(self) -> None:
         parse_limit(self.memory)
-        if self.mask is not None and not self.mask.strip():
+        if isinstance(self.mask, str) and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
-        for name in PATH_FIELDS:
-            value = getattr(self, name) or ""
-            if not _can_be_path("".join(value)):
+        check_areas(self.areas, self.words)
+        paths = [(name, "".join(getattr(self, name) or "")) for name in PATH_FIELDS]
+        for name, value in [*paths, *(("mask", mask) for mask in self.masks)]:
+            if not _can_be_path(value):
                 raise UserError(f"{name} is {value!r}", "use a path that a file can have")
-        for text in (self.source_prompt, self.target_prompt, self.negative, *self.words):
+        for text in (self.source_prompt, self.target_prompt, self.negative, *self.all_words):
             # A command line has surrogates in place of bytes that are no UTF-8.
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise UserError(f"{text!r} is not UTF-8", "write prompts and words as UTF-8 text")
@@ -202,6 +207,22 @@ class EditTask:
         return dict(sorted(paths.items()))
 
     @property
+    def areas(self) -> tuple[MaskArea, ...]:
+        """The masks of a task that lists them, with the words of each; empty for a single mask or none."""
+        return self.mask if isinstance(self.mask, tuple) else ()
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """The files, boxes or words that are the task's masks."""
+        single = (self.mask,) if isinstance(self.mask, str) else ()
+        return single or tuple(area.mask for area in self.areas)
+
+    @property
+    def all_words(self) -> tuple[str, ...]:
+        """The words that are named for the whole edit, or for its masks."""
+        return self.words or tuple(word for area in self.areas for word in area.words)
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether the result equals the source: both prompts have the same words, and no frame was edited."""
         has_edited_frame = self.first_frame is not None or bool(self.keyframes)
@@ -230,10 +251,16 @@ class EditTask:
         data["memory"] = parse_limit(self.memory).storage
         if not data["memory"]:
             del data["memory"]
-        for name in ("input", "mask", "first_frame"):
+        for name in ("input", "first_frame"):
             data[name] = _fingerprint(data[name])
+        data["mask"] = [_fingerprint(mask) for mask in self.masks]
         data["keyframes"] = [[n, _fingerprint(path)] for n, path in self.keyframe_paths().items()]
-        data["place"] = None if self.mask and Path(self.mask).exists() else self.mask
+        data["place"] = [None if Path(mask).exists() else mask for mask in self.masks]
+        if self.areas:
+            data["mask_words"] = [area.words for area in self.areas]
+        else:  # so that keys of earlier versions stay valid
+            data["mask"] = next(iter(data["mask"]), [])
+            data["place"] = next(iter(data["place"]), None)
         data |= self._model_identities()
         return _hash(data)
 

@@ -44,9 +44,18 @@ def _warn_unused_mask_options(task: EditTask) -> None:
     is_shaped = task.feather or task.invert_mask or task.grow or task.outline != "given"
     if task.mask is None and is_shaped:
         warn_user("--feather, --grow, --outline and --invert-mask have no effect without a mask")
-    is_file = task.mask and task.mask != "auto" and Path(task.mask).exists()
-    if task.mask_channel != "auto" and not is_file:
+    has_file = any(mask != "auto" and Path(mask).exists() for mask in task.masks)
+    if task.mask_channel != "auto" and not has_file:
         warn_user("--mask-channel has no effect unless the mask is a file")
+
+
+def warn_overlap(task: EditTask, share: float) -> None:
+    """Warn where masks with words of their own overlap. share: of their pixels."""
+    if share:
+        warn_user(
+            f"the masks {' and '.join(task.masks)} overlap in {share:.1%} of their pixels: "
+            "there, the words of the later one count"
+        )
 
 
 def clip_notices(task: EditTask, clip: video.Clip) -> list[str]:

@@ -52,15 +52,15 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
 
 
 def input_files(task: EditTask) -> list[str]:
-    """Return the files that an edit is made from, and the mask where it is a box or a word."""
-    files = (task.input, task.mask, task.first_frame, *task.keyframe_paths().values())
+    """Return the files that an edit is made from, and the masks, files or not."""
+    files = (task.input, *task.masks, task.first_frame, *task.keyframe_paths().values())
     return [name for name in files if name]
 
 
 def check_files_exist(task: EditTask) -> None:
     """Raise InputNotFoundError for an input that does not exist, and UserError for one that is not a regular file."""
     for name in input_files(task):
-        is_text = name == task.mask and (name == "auto" or "," in name)
+        is_text = name in task.masks and (name == "auto" or "," in name)
         if is_text:
             continue
         if not Path(name).exists():

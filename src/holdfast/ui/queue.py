@@ -366,7 +366,9 @@ def files_of(task: Task) -> dict[str, str]:
     if isinstance(task, KeepTask):
         return keep_runs.files_of(task)
     paths = {name: getattr(task, name) for name in ("input", "mask", "first_frame")}
-    return {name: path for name, path in paths.items() if path and Path(path).is_file()}
+    # A list of masks, which a run of the command line may have, holds no uploads.
+    named = {name: path for name, path in paths.items() if path and isinstance(path, str)}
+    return {name: path for name, path in named.items() if Path(path).is_file()}
 
 
 def lock_folder(root: Path) -> contextlib.ExitStack:
