@@ -180,7 +180,9 @@ def encode_source(validated: ValidatedTask, model: Backbone) -> Tensor:
 def _clip_record(path: Path, result: run.Result) -> dict[str, Any]:
     """Measure one clip and return its part of the record."""
     task, manifest = result.task, result.manifest
-    values, _ = compare_files(ClipPair(task.input, str(path)), MetricModels(), ["warp_error"])
+    sampling = result.clip.sampling
+    pair = ClipPair(task.input, str(path), frames=sampling.frames if sampling else ())
+    values, _ = compare_files(pair, MetricModels(), ["warp_error"])
     (flicker,) = values.values() or (None,)
     preservation = manifest["preservation"]
     agreement = manifest["agreement"]

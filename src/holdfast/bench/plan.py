@@ -17,6 +17,7 @@ from ..base.errors import UserError
 from ..base.names import choose, suggest
 from ..base.notices import warn_user
 from ..base.schema import Dtype, configure, list_settings
+from ..media import video
 from ..models import registry
 from ..pipeline.task import EditTask
 from .datasets.base import Case
@@ -83,6 +84,8 @@ class BenchmarkPlan:
     weights: str | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
+    every: int | None = None  # as in EditTask
+    count: int | None = None
 
     def cells(self) -> Iterator[tuple[Variant, Case]]:
         """Iterate over the cells by backbone, so that each is loaded once."""
@@ -118,7 +121,15 @@ class BenchmarkPlan:
             device=self.device,
             dtype=self.dtype,
             codec="ffv1",
+            every=self.every,
+            count=self.count,
         )
+
+    def sampled_frames(self, case: Case) -> tuple[int, ...]:
+        """Return which frames of a case's clip are edited; empty: all."""
+        if not (self.every or self.count):
+            return ()
+        return video.choose_frames(range(video.probe(case.clip).frames), self.every, self.count)
 
 
 def applies(variant: Variant, case: Case) -> bool:

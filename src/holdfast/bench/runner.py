@@ -68,12 +68,13 @@ class Benchmark:
         self.plan.check_masks()
         planned = self._plan_to_json()
         fixed = {key: planned[key] for key in ("dataset", "seed", "weights", "dtype")}
+        fixed |= {key: planned[key] for key in ("every", "count")}
         before: dict[str, Any] = {"rows": [], "cases": [], "commands": [], **fixed}
         before = records.read_benchmark(self.folder) or before
         for key, value in fixed.items():
-            if before[key] != value:
+            if before.get(key) != value:  # benchmarks of earlier versions have no every and count
                 raise UserError(
-                    f"{self.folder} holds a benchmark with {key} {before[key]}, not {value}",
+                    f"{self.folder} holds a benchmark with {key} {before.get(key)}, not {value}",
                     "choose another folder",
                 )
         _check_cases_unchanged(before["cases"], planned["cases"])
@@ -136,7 +137,7 @@ class Benchmark:
         try:
             if not (before.keys() & {"seconds", "frames"} and edited.exists()):
                 record |= self._make(variant, case, edited)
-            values, skipped = compare_files(_clip_pair(case, edited), self.models, self.metrics)
+            values, skipped = compare_files(self._clip_pair(case, edited), self.models, self.metrics)
             for name, value in values.items():
                 record["figures"][name] = None if math.isnan(value) else value
             selected = set(self.metrics or metrics.names())
@@ -199,18 +200,19 @@ class Benchmark:
             self.loaded = registry.load_backbone(name, plan.weights, plan.device, plan.dtype)
         return self.loaded
 
-
-def _clip_pair(case: Case, edited: Path) -> ClipPair:
-    return ClipPair(
-        source=case.clip,
-        edited=str(edited),
-        mask=case.mask,
-        truth=case.truth,
-        source_prompt=case.source_prompt,
-        target_prompt=case.target_prompt,
-        object_prompt=case.object_prompt,
-        judge=make_case_judge(case),
-    )
+    def _clip_pair(self, case: Case, edited: Path) -> ClipPair:
+        frames = self.plan.sampled_frames(case)
+        return ClipPair(
+            source=case.clip,
+            edited=str(edited),
+            mask=case.mask,
+            truth=case.truth,
+            source_prompt=case.source_prompt,
+            target_prompt=case.target_prompt,
+            object_prompt=case.object_prompt,
+            judge=make_case_judge(case, frames),
+            frames=frames,
+        )
 
 
 def _append_new(before: list, now: list) -> list:

@@ -40,6 +40,8 @@ RESULTS = (
 )
 ADDED_METRICS = "Names with commas, or all (default: those that the benchmark has)."
 AGAIN = "Measure finished edits again, for example after installing CLIP."
+EVERY = "Edit and measure every N-th frame of each clip only."
+COUNT = "Edit and measure so many evenly spaced frames of each clip only."
 WEIGHTS = "A folder or hub id of other weights for the backbone."
 BASELINE = "The variant to compare the others with, clip by clip (default: the first)."
 
@@ -53,6 +55,8 @@ def run_bench(
     settings: Annotated[list[str], typer.Option("--set", help=SETTINGS)] = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(help="Maximum number of clips.")] = None,
     seed: Annotated[int, typer.Option(help="The seed of every edit.")] = 0,
+    every: Annotated[int | None, typer.Option(help=EVERY, min=2)] = None,
+    count: Annotated[int | None, typer.Option(help=COUNT, min=1)] = None,
     metrics: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
     measure_set: Annotated[
         list[str], typer.Option("--measure-set", help="An option of the metrics, key=value.")
@@ -70,7 +74,9 @@ def run_bench(
         variants = make_variants(_methods(methods), _names(backbones), _sweep(settings))
         models, metric_names = choose_metrics(metrics, measure_set)
         cases = datasets.load(dataset, output / "data", limit)
-        plan = BenchmarkPlan(dataset, variants, tuple(cases), seed, weights)
+        plan = BenchmarkPlan(
+            dataset, variants, tuple(cases), seed, weights, every=every, count=count
+        )
         benchmark = Benchmark(plan, output, models, metric_names)
         benchmark.initialize(rerun_command())
         counts = _run(benchmark, retry, measure_again)

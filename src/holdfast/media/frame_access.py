@@ -92,7 +92,10 @@ def _clip_index(clip: Clip) -> _PacketIndex | None:
     changed = clip.is_animation or clip.is_retimed or clip.changes_shape or clip.is_deinterlaced
     index = None if changed else _file_index(clip.path)
     times = frozenset(_time_in_file(clip, number) for number in range(clip.frames))
-    return index if index and index.visible_times == times else None
+    is_known = index and (
+        index.visible_times >= times if clip.sampling else index.visible_times == times
+    )
+    return index if is_known else None
 
 
 def _time_in_file(clip: Clip, number: int) -> int:

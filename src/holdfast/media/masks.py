@@ -21,6 +21,7 @@ from . import video
 from .clip_format import ClipFormat
 from .fitting import Fit
 from .mask_channels import ChannelChoice, ColourAndAlpha, MaskChannel, choose_channel, peak_value
+from .sampling import sample_alike
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +135,7 @@ def open_mask(
     if box:
         inside = box_mask(box, clip.size)
         return check_extent(Mask(lambda: repeat(inside, len(part)), shape), source, allow_any)
-    file = video.probe(source)
+    file = sample_alike(video.probe(source), clip)
     _check_length(file, clip, part)
     _warn_if_stretched(file, clip, source)
     opened = _MaskFile(file, clip.size, part, file.frames > 1 and file.frames >= clip.frames)
@@ -181,9 +182,10 @@ def _warn_if_stretched(file: video.Clip, clip: video.Clip, source: str | Path) -
 def _check_length(file: video.Clip, clip: video.Clip, part: range) -> None:
     of_clip, of_part = (clip.frames, clip.frames + 1), (len(part), len(part) + 1)
     if file.frames not in (1, *of_clip, *of_part):
+        whole = clip.sampling.source_frames if clip.sampling else clip.frames
         raise UserError(
             f"the mask {file.path} has {file.frames} frames; "
-            f"the clip has {clip.frames}, the edited part {len(part)}",
+            f"the clip has {whole}, the edited part {len(part)}",
             "give a mask of one of these lengths, or one image",
         )
     if file.frames in (of_clip[1], of_part[1]) and file.frames != clip.frames:

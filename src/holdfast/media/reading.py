@@ -37,6 +37,18 @@ STILL_DISPOSITIONS = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which frames of a source a clip has.
+
+    frames: their numbers. part: the frames that they were chosen from. source_frames: how many the source has.
+    """
+
+    frames: tuple[int, ...]
+    part: range
+    source_frames: int
+
+
+@dataclass(frozen=True)
 class Clip:
     """A clip as `probe` describes it after reading the file once from end to end."""
 
@@ -71,6 +83,7 @@ class Clip:
     metadata: Metadata = Metadata()  # title, time, place, chapters
     profile_names: tuple[str, ...] = ()  # of the images' ICC profiles, except sRGB
     has_exif: bool = False  # images hold EXIF data
+    sampling: Sampling | None = None  # of a clip that has only some frames of its files
 
     @property
     def frames(self) -> int:
@@ -217,7 +230,16 @@ def read_stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
     """Yield the frames in order as they are stored: video frames in their own samples, images as arrays."""
     if clip.files:
         yield from (_read_image(file, clip) for file in clip.files)
-        return
+    elif clip.sampling:
+        wanted = set(clip.sampling.frames)
+        chosen = (number in wanted for number in range(clip.sampling.frames[-1] + 1))
+        yield from itertools.compress(_read_all_stored(clip), chosen)
+    else:
+        yield from _read_all_stored(clip)
+
+
+def _read_all_stored(clip: Clip) -> Iterator[av.VideoFrame | np.ndarray]:
+    """Yield all frames of a clip's file as they are stored."""
     if clip.is_animation:
         yield from animations.read(clip.path, clip.pixel_format == "rgba")
         return

@@ -88,6 +88,8 @@ def _check_clip(clip: Clip, suffix: str, codec: str) -> None:
     is_video = not (clip.files or clip.is_animation)
     if not is_video or suffix not in MP4_OR_MKV or codec not in ("auto", "h264", "h265"):
         raise CannotCopyError("only H.264 and H.265 in .mp4, .mov or .mkv are copied")
+    if clip.sampling:
+        raise CannotCopyError("only some frames of the source are left")
     if clip.background or clip.is_deinterlaced:
         raise CannotCopyError("every frame is composited over a colour, or deinterlaced")
     if clip.is_retimed or clip.changes_shape:

@@ -10,6 +10,7 @@ from .encoding import CODECS, pick_codec
 from .probing import check_regular_file, probe
 from .reading import Clip, apply_input_options, read, read_stored, read_with_alpha, to_rgb
 from .samples import OutputFrame, as_output_frame
+from .sampling import choose_frames, sample, sample_alike
 from .tracks import CONTAINERS
 from .writing import check_output, clip_from_frames, count_audio_tracks, write, write_frames
 
@@ -22,6 +23,7 @@ __all__ = [
     "as_output_frame",
     "check_output",
     "check_regular_file",
+    "choose_frames",
     "clip_from_frames",
     "count_audio_tracks",
     "is_lossless",
@@ -32,6 +34,8 @@ __all__ = [
     "read",
     "read_stored",
     "read_with_alpha",
+    "sample",
+    "sample_alike",
     "to_rgb",
     "write",
     "write_frames",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from ..base.notices import warn_user
 from ..base.schema import Field, Guidance, Number, Range, Share, Steps, settings_class
+from ..sampling import observing
 from ..sampling.distillation import CleanPoint, DistillationConfig, NoiseSample, draw_samples
 from ..sampling.field import EditInputs, ImageModel, Step, VelocityField, initial_state
 from .base import MethodInfo
@@ -36,6 +37,7 @@ METHOD = MethodInfo(
         "key_frame_stride": "joint",
     },
     image_model_weight="joint",
+    explains=True,
 )
 KeysAndValues: TypeAlias = "dict[Layer, tuple[Tensor, Tensor]]"
 
@@ -85,6 +87,8 @@ def edit(
             eps_source, eps_target = sample.predict_noise(
                 CleanPoint(x, inputs.source, "src"), CleanPoint(z, inputs.target, "tgt")
             )
+        if config.smoothing and observing.is_observed():
+            observing.observe("smoothing mask m", i, smoothing_mask(eps_target - eps_source, config))
         change = eps_target - reference(eps_target, eps_source, sample.eps, config)
         if inputs.image_model and METHOD.uses_image_model(config):
             change = change + config.joint * image_model_change(

@@ -26,6 +26,8 @@ class MethodInfo:
     describe_segments: Callable[[Any], str] | None = None
     # whether each of several masks keeps to its own words; otherwise all words count inside all masks
     words_per_mask: bool = False
+    # whether it calls `observe` (sampling/observing.py), so that `edit --explain` has something to draw
+    explains: bool = False
     # what result tables add to the name of a method that leaves a part out without a mask
     unmasked_suffix: str = ""
 

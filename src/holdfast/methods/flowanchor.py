@@ -26,6 +26,7 @@ from ..base.schema import (
     Timesteps,
     settings_class,
 )
+from ..sampling import observing
 from ..sampling.field import (
     EditInputs,
     Step,
@@ -52,8 +53,9 @@ METHOD = MethodInfo(
     unused_unless={"base_frames": "gamma", "contrast": "gamma"},
     unmasked_suffix="no SAR",
     words_per_mask=True,
+    explains=True,
 )
-Refinement: TypeAlias = "Callable[[], contextlib.AbstractContextManager[None]]"
+Refinement: TypeAlias = "Callable[[int], contextlib.AbstractContextManager[object]]"
 
 
 @settings_class
@@ -146,7 +148,7 @@ def edit(
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         x_sigma = add_noise(x, sigma, keyed_noise(x, inputs.seed, i))
         z_sigma = x_sigma + (z - x)
-        with refine() if is_early(config, sigma, i) else contextlib.nullcontext():
+        with refine(i) if is_early(config, sigma, i) else contextlib.nullcontext():
             v_target, v_source = guided_velocities(
                 sampler.field,
                 sigma,
@@ -156,6 +158,9 @@ def edit(
         difference = v_target - v_source
         if region is not None:  # outside it is of the two guidance scales alone
             difference = apply_mask(region.to(difference), difference)
+        if observing.is_observed():
+            observing.observe("contrast C", i, contrast_map(difference, config.contrast, 1e-7))
+            observing.observe("change |dV|", i, difference.abs())
         change = modulate_magnitude(difference, gain, config.contrast)
         change = inputs.apply_mask(change) if config.mask_velocity else change
         z, solver = solver.step(z, change, sigma, sigma_next, last=i == config.steps - 1)
@@ -186,14 +191,40 @@ def modulate_magnitude(difference: Tensor, gain: float, contrast: str) -> Tensor
 
 
 def prepare_refinement(field: VelocityField, inputs: EditInputs, config: Config) -> Refinement:
-    """Return a function that opens SAR for a step: without effect if there is no mask, word or strength."""
+    """Return a function that opens SAR for a step, without effect if there is no mask, word or strength."""
     has_strength = config.beta_text or config.beta_video
     if inputs.mask is None or not inputs.target.edit_tokens or not has_strength:
         return contextlib.nullcontext
     from ..models import attention
 
     rule = RefinementRule(inputs.mask, inputs.target, config, inputs.areas)
-    return lambda: attention.use_rule(field, rule, RefinementRule.applies_to)
+
+    def open_step(step: int) -> contextlib.AbstractContextManager[object]:
+        stack = contextlib.ExitStack()
+        stack.enter_context(attention.use_rule(field, rule, RefinementRule.applies_to))
+        if observing.is_observed():
+            stack.enter_context(observe_attention(field, rule, step))
+        return stack
+
+    return open_step
+
+
+@contextlib.contextmanager
+def observe_attention(field: VelocityField, rule: RefinementRule, step: int) -> Iterator[None]:
+    """Observe the attention to each mask's words before and after SAR, the mean over heads and layers."""
+    from ..models import attention
+    from ..models.attention.maps import average_layers
+
+    found: dict[str, dict[Layer, Tensor]] = {}
+
+    def read(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> None:
+        for name, values in rule.attention_to_words(layer, q, k, v):
+            found.setdefault(name, {})[layer] = layer.to_grid(values)
+
+    with attention.record(field, RefinementRule.applies_to, read):
+        yield
+    for name, maps in found.items():
+        observing.observe(f"attention: {name}", step, average_layers(maps))
 
 
 class RefinementRule:
@@ -232,6 +263,23 @@ class RefinementRule:
         rows = self._find_rows(layer)
         output = refine_attention(joined, k[:1], v[:1], rows, words, options)
         return output.view(heads, batch, tokens, dim).transpose(0, 1)
+
+    def attention_to_words(
+        self, layer: Layer, q: Tensor, k: Tensor, v: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield each query's attention to each area's words before and after SAR, `B N`, under a name.
+
+        It is the output of attention to values that are 1 at these words and 0 elsewhere.
+        """
+        from torch.nn.functional import scaled_dot_product_attention
+
+        for number, area in enumerate(self.areas, 1):
+            is_word = v.new_zeros(v.shape)
+            is_word[:, :, layer.key_positions(area.edit_tokens, v.device), 0] = 1
+            which = f"mask {number}, " if len(self.areas) > 1 else ""
+            before = scaled_dot_product_attention(q, k, is_word)
+            yield f"{which}before", before[..., 0].mean(1)
+            yield f"{which}after", self(layer, q, k, is_word)[..., 0].mean(1)
 
     def _find_rows(self, layer: Layer) -> MaskRows:
         """Return the layer's tokens inside each mask and outside all of them, of B N."""

@@ -30,6 +30,7 @@ class ClipPair:
     target_prompt: str = ""
     object_prompt: str = ""
     judge: Judge | None = None
+    frames: tuple[int, ...] = ()  # the source's that the edited clip has; empty: all
 
 
 def compare_files(
@@ -43,6 +44,10 @@ def compare_files(
     source = video.probe(pair.source)
     edited = video.probe(pair.edited)
     truth = video.probe(pair.truth) if pair.truth else None
+    if pair.frames:
+        source = video.sample(source, range(source.frames), pair.frames)
+        edited = video.sample_alike(edited, source)
+        truth = video.sample_alike(truth, source) if truth else None
     _note_differences(source, edited, truth)
     mask = (
         masks.open_mask(pair.mask, source, range(source.frames), allow_any=True)

@@ -264,16 +264,20 @@ def _validate_call(
     validated = validate(task, backbone)
     if rate is None:
         return validated
-    count = validated.clip.frames
-    times, durations = tuple(range(count)), (1,) * count
+    from ..media import video
+
+    sampling = validated.clip.sampling
+    count = sampling.source_frames if sampling else validated.clip.frames
     clip = dataclasses.replace(
         validated.clip,
         rate=rate,
         time_base=1 / rate,
-        times=times,
-        durations=durations,
+        times=tuple(range(count)),
+        durations=(1,) * count,
         colour={},
     )
+    if sampling:
+        clip = video.sample(clip, sampling.part, sampling.frames)
     return dataclasses.replace(validated, clip=clip)
 
 

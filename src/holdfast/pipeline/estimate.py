@@ -25,6 +25,7 @@ from . import agreement, loop
 from .evaluation_count import EvaluationCount, count_evaluations
 from .planning import Plan
 from .run import EditSession, open_session
+from .summary import describe_sampling
 from .task import EditTask
 from .validation import ValidatedTask, validate
 
@@ -132,7 +133,8 @@ def _describe_session(session: EditSession) -> dict[str, Any]:
     if task.output:
         audio_tracks = video.count_audio_tracks(Path(task.output), clip)
     return {
-        "frames": clip.frames,
+        "frames": clip.sampling.source_frames if clip.sampling else clip.frames,
+        "sampled": list(clip.sampling.frames) if clip.sampling else None,
         "edited": [session.part.start, session.part.stop],
         "size": list(clip.size),
         "rate": str(clip.rate),
@@ -148,6 +150,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     (width, height), (begin, end) = details["size"], details["edited"]
     lines = [
         f"{end - begin} of {details['frames']} frames, {width}x{height}: {plan['fit']['reason']}",
+        *describe_sampling(details),
         plan["windows"]["reason"],
     ]
     steps = details["settings"].get("steps")

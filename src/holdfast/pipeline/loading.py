@@ -31,7 +31,7 @@ def load_for_task(task: EditTask, validated: ValidatedTask | None = None) -> "Ba
 
 def _plan(task: EditTask, validated: ValidatedTask) -> Plan:
     clip, part = validated.clip, validated.part
-    size, keyframes = (clip.size[1], clip.size[0]), keyframes_by_index(task, part)
+    size, keyframes = (clip.size[1], clip.size[0]), keyframes_by_index(task, clip, part)
     return make_plan(task, validated.info, len(part), size, keyframes)
 
 

@@ -34,6 +34,7 @@ def make_manifest(
             "notes": list(clip.notes),
             "variable_rate": clip.has_variable_rate,
             "bits": clip.bits,
+            **_describe_sampling(clip),
         },
         "device": {
             "type": backbone.device.type,
@@ -48,6 +49,13 @@ def make_manifest(
         **_describe_agreement(backbone, finished),
         "versions": _list_versions(),
     }
+
+
+def _describe_sampling(clip: Clip) -> dict[str, Any]:
+    """Return how many frames the source has, and the numbers of those that were edited, where they are not all."""
+    if clip.sampling is None:
+        return {}
+    return {"frames": clip.sampling.source_frames, "sampled": list(clip.sampling.frames)}
 
 
 def _list_versions() -> dict[str, str]:

@@ -138,7 +138,8 @@ def edit_events(
 class EditSession:
     """An edit whose clip is open and planned.
 
-    part: the frames that are edited. areas: the masks with words of their own; `mask` is their union. first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
+    part: the frames that are edited. areas: the masks with words of their own; `mask` is their union.
+    first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
     keyframes by index. latent: the part's, where it is encoded already. judges_result: whether the model scores it.
     """
 
@@ -239,7 +240,7 @@ def open_session(
     unused_options.warn_unused_file_options(task, clip)
     if not task.changes_nothing:
         calibration.check_words(validated.info, task.prompts)
-    keyframes = keyframes_by_index(task, part)
+    keyframes = keyframes_by_index(task, clip, part)
     plan = make_plan(task, validated.info, len(part), (clip.size[1], clip.size[0]), keyframes)
     options = (plan.config, plan.setting_sources)
     unused_options.warn_unused_region(validated.info, bool(task.mask), *options)

@@ -55,6 +55,8 @@ class EditOptions(TypedDict, total=False):
     allow_any_mask: bool
     words: tuple[str, ...] | list[str] | str
     frames: str | None
+    every: int | None
+    count: int | None
     window: int | None
     strength: float | None
     quality: Literal["draft", "normal", "best"]

@@ -35,8 +35,20 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     """
     score = manifest.get("agreement")  # a manifest of an earlier version has none
     lines = [agreement.describe_agreement(score)] if score else []
+    lines += describe_sampling(manifest.get("source", {}))
     lines += [f"kept: {describe_preservation(manifest)}", manifest["plan"]["fit"]["reason"]]
     return [*lines, "; ".join(_cost_parts(manifest))]
+
+
+def describe_sampling(source: Mapping[str, Any]) -> list[str]:
+    """Say which frames of the source a result holds, where it does not hold all of them."""
+    numbers = source.get("sampled")
+    if not numbers:
+        return []
+    shown = ", ".join(map(str, numbers if len(numbers) < 7 else [*numbers[:3], "...", numbers[-1]]))
+    return [
+        f"frames: {len(numbers)} of {source['frames']} ({shown}), each at its own time, without sound"
+    ]
 
 
 def _cost_parts(manifest: Mapping[str, Any]) -> list[str]:

@@ -99,6 +99,15 @@ class EditTask:
     frames: str | None = Field(
         default=None, description="Edit only frames A to B-1, A:B (from 0), and keep the rest."
     )
+    every: Annotated[int, Range(2, None)] | None = Field(
+        default=None,
+        description="Edit every N-th frame only. The result holds these frames, each at its own time, and no sound.",
+    )
+    count: Annotated[int, Range(1, None)] | None = Field(
+        default=None,
+        description="Edit so many evenly spaced frames only, from the first to the last. The result holds these "
+        "frames, each at its own time, and no sound.",
+    )
     window: Annotated[int, Range(0, None)] | None = Field(
         default=None,
         description="Frames edited at once; a longer clip is edited in overlapping windows. "
@@ -160,6 +169,11 @@ class EditTask:
         if isinstance(self.mask, str) and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
         check_areas(self.areas, self.words)
+        if self.every and self.count:
+            raise UserError(
+                f"every is {self.every} and count is {self.count}, which both choose frames",
+                "use --every or --count",
+            )
         paths = [(name, "".join(getattr(self, name) or "")) for name in PATH_FIELDS]
         for name, value in [*paths, *(("mask", mask) for mask in self.masks)]:
             if not _can_be_path(value):
@@ -247,6 +261,9 @@ class EditTask:
             del data["quality"]
         if not self.compile:
             del data["compile"]
+        for name in ("every", "count"):
+            if data[name] is None:
+                del data[name]
         # A size changes where weights are, not the numbers; a run can be resumed with another size.
         data["memory"] = parse_limit(self.memory).storage
         if not data["memory"]:
@@ -283,6 +300,7 @@ class EditTask:
         names += ("deinterlace", "background")
         data = {name: getattr(self, name) for name in names}
         data |= {"input": _fingerprint(self.input), "settings": dict(settings)}
+        data |= {name: n for name in ("every", "count") if (n := getattr(self, name))}
         data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
         if storage := parse_limit(self.memory).storage:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ValidatedTask:
     """What is known of a task's files and model.
 
-    part: the frames that are edited. info: the backbone, loaded or not. latent: the part as the backbone encodes it,
+    clip: with the frames that the result holds. part: those of them that are edited. info: the backbone, loaded or not. latent: the part as the backbone encodes it,
     1 c f h w, where it is encoded already.
     """
 
@@ -44,7 +44,10 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
     info = backbone or registry.describe_backbone(task.backbone, task.weights)
     clip = video.apply_input_options(video.probe(task.input), task.deinterlace, task.background)
     part = parse_frame_range(task.frames, clip.frames)
-    keyframes_by_index(task, part)
+    if task.every or task.count:
+        clip = video.sample(clip, part, video.choose_frames(part, task.every, task.count))
+        part = range(clip.frames)
+    keyframes_by_index(task, clip, part)
     if task.output:
         video.check_output(Path(task.output), clip, task.codec, task.crf)
         check_disk_space(Path(task.output), clip, task.codec)
@@ -68,16 +71,18 @@ def check_files_exist(task: EditTask) -> None:
         video.check_regular_file(Path(name))
 
 
-def keyframes_by_index(task: EditTask, part: range) -> dict[int, str]:
-    """Return the paths of the keyframes by their index in the edited part.
+def keyframes_by_index(task: EditTask, clip: video.Clip, part: range) -> dict[int, str]:
+    """Return the paths of the keyframes by their index in the edited part. A task counts the frames of its input.
 
     Raises UserError for an index outside the part, and for its first frame.
     """
+    numbers = clip.sampling.frames if clip.sampling else part
     for index in task.keyframe_paths():
-        if index not in part[1:]:
+        if index not in numbers[1:]:
+            last = f"frames {part.start + 1} to {part.stop - 1}"
+            known = ", ".join(map(str, numbers[1:])) if clip.sampling else last
             raise UserError(
-                f"keyframe {index} is not within frames {part.start + 1} to {part.stop - 1}, "
-                "which follow the first edited frame",
+                f"keyframe {index} is not within {known}, which follow the first edited frame",
                 f"choose one of these for --keyframe {index}=...",
             )
-    return {index - part.start: path for index, path in task.keyframe_paths().items()}
+    return {numbers.index(index): path for index, path in task.keyframe_paths().items()}

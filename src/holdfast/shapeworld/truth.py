@@ -72,10 +72,15 @@ def judge(edit: SceneEdit, result: Tensor) -> dict[str, float | bool]:
     }
 
 
-def is_success(edit: SceneEdit, result: Tensor, kinds: tuple[str, ...]) -> bool:
-    """Return whether a result f 3 H W is closer to the truth than to the source and to all other edits of the kinds."""
-    own = _error(edit.target, result)
-    return all(own < _error(rival, result) for rival in _rivals(edit, kinds))
+def is_success(
+    edit: SceneEdit, result: Tensor, kinds: tuple[str, ...], times: Sequence[int] = ()
+) -> bool:
+    """Return whether a result f 3 H W is closer to the truth than to the source and to all other edits of the kinds.
+
+    times: the scene's frames that the result has; empty: the first f.
+    """
+    own = _error(edit.target, result, times)
+    return all(own < _error(rival, result, times) for rival in _rivals(edit, kinds))
 
 
 def _rivals(edit: SceneEdit, kinds: tuple[str, ...]) -> list[Scene]:
@@ -86,26 +91,36 @@ def _rivals(edit: SceneEdit, kinds: tuple[str, ...]) -> list[Scene]:
     return rivals
 
 
-def _error(scene: Scene, result: Tensor) -> float:
+def _error(scene: Scene, result: Tensor, times: Sequence[int]) -> float:
     """Return the mean squared error of a result f 3 H W to a scene."""
-    frames, size = len(result), (result.shape[-2], result.shape[-1])
-    exact = render([scene], frames, size)[0]
+    size = (result.shape[-2], result.shape[-1])
+    exact = render([scene], times or len(result), size)[0]
     return (result - exact).square().mean().item()
 
 
-def make_judge(edit: SceneEdit) -> base.Judge:
-    """Return a judge for `metrics/scene_truth.py` that knows this edit's truth."""
-    return partial(_judge_frames, edit)
+def make_judge(edit: SceneEdit, times: Sequence[int] = ()) -> base.Judge:
+    """Return a judge for `metrics/scene_truth.py` that knows this edit's truth.
+
+    times: the scene's frames that a result has; empty: the first ones.
+    """
+    return partial(_judge_frames, edit, times)
 
 
-def _judge_frames(edit: SceneEdit, frames: list[ndarray]) -> dict[str, float]:
-    """Return success, and warp error along the exact flow, of edited frames H W 3 float32 in [0, 1]."""
+def _judge_frames(
+    edit: SceneEdit, times: Sequence[int], frames: list[ndarray]
+) -> dict[str, float]:
+    """Return success, and warp error along the exact flow, of edited frames H W 3 float32 in [0, 1].
+
+    The exact flow is of consecutive frames: it is left out for others.
+    """
     result = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # f 3 H W
-    return {
-        "edit_success@any_edit": float(is_success(edit, result, EDIT_KINDS)),
-        "edit_success@same_kind": float(is_success(edit, result, (edit.kind,))),
-        "warp_error_x1000@exact,squared": exact_warp_error(edit.target, frames),
+    values = {
+        "edit_success@any_edit": float(is_success(edit, result, EDIT_KINDS, times)),
+        "edit_success@same_kind": float(is_success(edit, result, (edit.kind,), times)),
     }
+    if times:
+        return values
+    return values | {"warp_error_x1000@exact,squared": exact_warp_error(edit.target, frames)}
 
 
 def exact_warp_error(scene: Scene, frames: list[ndarray]) -> float:

@@ -275,10 +275,14 @@ class Page:
         run = self._find_run(name)
         if run is None or run.status != DONE:
             return gr.skip()
-        clips = (run.source, run.output)
+        manifest = run.manifest() or {}
+        numbers = manifest.get("source", {}).get("sampled") or range(manifest.get("frames", 0))
+        of_source = numbers[at] if at < len(numbers) else at
+        frames = ((run.source, of_source), (run.output, at))
         with self.formatter.capture_errors({}):  # the source may have been removed since
             return tuple(
-                form_task.read_display_frame(video.probe(clip), at, self.queue) for clip in clips
+                form_task.read_display_frame(video.probe(clip), number, self.queue)
+                for clip, number in frames
             )
         return gr.skip()
 

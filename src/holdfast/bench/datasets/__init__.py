@@ -1,6 +1,7 @@
 """Datasets, one file each, with a function `cases`. A dataset is named NAME or NAME:SELECTION."""
 
 import importlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,11 +30,14 @@ def load(dataset: str, folder: Path, limit: int | None = None) -> list[Case]:
     return cases
 
 
-def make_case_judge(case: Case) -> Judge | None:
-    """Return the judge of a case whose scene is known as a program; None for any other case."""
+def make_case_judge(case: Case, times: Sequence[int] = ()) -> Judge | None:
+    """Return the judge of a case whose scene is known as a program; None for any other case.
+
+    times: the scene's frames that a result has; empty: all.
+    """
     if case.scene is None:
         return None
     from ...shapeworld.scenes import sample_edit
     from ...shapeworld.truth import make_judge
 
-    return make_judge(sample_edit(*case.scene))
+    return make_judge(sample_edit(*case.scene), times)

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...models import attention
 from ...models.attention import Layer, blending
+from ...sampling import observing
 from ...sampling.field import EditInputs, VelocityField
 from .settings import Config
 
@@ -124,6 +125,9 @@ def matching_rule(
             k, v = prepend_first_segment(k, v, first)
         found = source.get(replace(layer, branch="src+")) if layer.branch == "tgt+" else None
         if found and layer.axis == "spatial":
+            if observing.is_observed() and (layer.section, layer.index) == ("down", 2):
+                distance = blending.attention_distance(q, k, *found[:2])
+                observing.observe("difference map", step, layer.to_grid(distance))
             within = None if inputs.mask is None else layer.tokens_in_mask(inputs.mask)
             thresholds = query_thresholds(layer, config).to(q.device)
             return blending.blend_attention(q, k, v, *found[:2], thresholds, within)

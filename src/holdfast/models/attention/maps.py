@@ -79,6 +79,13 @@ def group_by_layer(values: Mapping[Layer, Tensor]) -> list[dict[Layer, Tensor]]:
     return list(layers.values())
 
 
+def average_layers(maps: Mapping[Layer, Tensor]) -> Tensor:
+    """Return the mean of all layers' maps, `1 1 f h w` on the finest of their token grids."""
+    merged = [merge_windows(layer) for layer in group_by_layer(maps)]
+    size = max((one.shape[2:] for one in merged), key=lambda shape: shape.numel())
+    return torch.stack([functional.interpolate(one, size=size) for one in merged]).mean(0)
+
+
 def find_auto_mask(
     field: VelocityField, latent: Tensor, source: Conditioning, target: Conditioning, seed: int
 ) -> Tensor:
