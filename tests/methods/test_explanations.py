@@ -87,7 +87,7 @@ def blending_parameters(config):
 
 @pytest.mark.filterwarnings("ignore:.*without an image model")
 def test_assd_shows_its_smoothing_mask():
-    _, _, observations = observe("assd", "t2v", joint=0.0, tau=0.2)
+    _, _, observations = observe("assd", "t2v", joint=0.0, tau=0.01)
     shown = observations["smoothing mask m"]
     assert list(shown) == list(range(STEPS))
     assert all(0 < m.mean() < 1 for m in shown.values())

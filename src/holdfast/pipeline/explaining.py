@@ -100,7 +100,7 @@ def _draw_strip(title: str, rows: Mapping[str, Mapping[int, Any]], frame: ndarra
             ax.set_xticks([])
             ax.set_yticks([])
         for ax, values in zip(line[1:], maps, strict=True):
-            picture = values[0, 0, values.shape[2] // 2]
+            picture = values[0, 0, values.shape[2] // 2].numpy()
             extent = (0, frame.shape[1], frame.shape[0], 0)
             shown = ax.imshow(picture, extent=extent, cmap="viridis", **scale)
     figure.colorbar(shown, ax=axes[:, 1:], fraction=0.02)

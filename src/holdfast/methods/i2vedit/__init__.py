@@ -26,4 +26,5 @@ METHOD = MethodInfo(
         "threshold_last": "matching",
     },
     describe_segments=describe_segments,
+    explains=True,
 )

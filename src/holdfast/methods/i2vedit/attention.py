@@ -125,7 +125,7 @@ def matching_rule(
             k, v = prepend_first_segment(k, v, first)
         found = source.get(replace(layer, branch="src+")) if layer.branch == "tgt+" else None
         if found and layer.axis == "spatial":
-            if observing.is_observed() and (layer.section, layer.index) == ("down", 2):
+            if observing.is_observed() and layer.path == find_observed_path(source):
                 distance = blending.attention_distance(q, k, *found[:2])
                 observing.observe("difference map", step, layer.to_grid(distance))
             within = None if inputs.mask is None else layer.tokens_in_mask(inputs.mask)
@@ -143,6 +143,12 @@ def matching_rule(
         return scaled_dot_product_attention(q, k, v) if first else None
 
     return rule
+
+
+def find_observed_path(source: SourceAttention) -> str:
+    """Return the path of the layer whose difference map the paper shows: the third spatial one on the way down."""
+    layers = [layer for layer in source if layer.axis == "spatial" and layer.section == "down"]
+    return list(dict.fromkeys(layer.path for layer in layers))[:3][-1]
 
 
 def query_thresholds(layer: Layer, config: Config) -> Tensor:
