@@ -83,6 +83,10 @@ def test_warnings_are_notes(make_clip, tmp_path):
         (["--set", "steps"], 2, "key=value"),
         (["--frames", "9:12"], 2, "outside the clip (6 frames, 0 to 5)"),
         (["--mask", "absent.png"], 2, "there is no file absent.png"),
+        (["--mask", "absent.png=blue ball"], 2, "there is no file absent.png"),
+        (["--mask", "0,0,9,9=blue", "--mask", "9,9,9,9"], 2, "the mask 9,9,9,9 has no words"),
+        (["--every", "2", "--count", "3"], 2, "use --every or --count"),
+        (["--explain", "why"], 2, "flowedit has nothing to explain"),
         (["--codec", "theora"], 2, "is not one of"),
         (["--weights", "/nowhere/at/all"], 2, "neither a folder nor a hub id"),
         (["--device", "tpu"], 2, "tpu"),
@@ -269,7 +273,7 @@ def test_every_field_of_the_task_is_a_flag():
         " feather words image-model first-frame keyframe frames window strength set seed device"
     )
     expected += " dtype codec crf output deinterlace background mask-channel allow-any-mask"
-    expected += " quality memory compile"
+    expected += " quality memory compile every count explain"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
         "--no-deinterlace",

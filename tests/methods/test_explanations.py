@@ -102,7 +102,7 @@ def test_i2vedit_shows_the_difference_of_attention_maps(monkeypatch):
     case, _, observations = observe("i2vedit", "svd", mask=False)
     shown = observations["difference map"]
     assert list(shown) == list(range(STEPS))
-    assert all(0 <= m.min() and 0 < m.max() <= 1 for m in shown.values())
+    assert all(m.min() >= 0 and 0 < m.max() <= 1 for m in shown.values())
     observed = len(calls)
     last(case.steps())
     assert len(calls) - observed == observed - STEPS  # one more a step only while it is observed
@@ -124,7 +124,9 @@ def test_strips_are_drawn_for_each_group(make_clip, tmp_path):
 
 def test_a_method_without_anything_to_explain_is_refused_in_one_sentence(tmp_path):
     task = EditTask("a.mp4", "b.mp4", "a", "b", method="flowedit")
-    with pytest.raises(UserError, match="flowedit has nothing to explain: remove --explain, or use"):
+    with pytest.raises(
+        UserError, match="flowedit has nothing to explain: remove --explain, or use"
+    ):
         explaining.check_explainable(task, tmp_path)
     (tmp_path / "file").touch()
     anchored = EditTask("a.mp4", "b.mp4", "a", "b", method="flowanchor")

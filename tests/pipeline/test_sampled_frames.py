@@ -53,7 +53,7 @@ def test_frames_are_spaced_evenly_within_the_part(part, every, count, expected):
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(task):
-    with pytest.raises(UserError, match="every is 3 and count is 4, .*: use --every or --count"):
+    with pytest.raises(UserError, match="every is 3 and count is 4"):
         task(every=3, count=4)
     with pytest.raises(UserError, match="every is 1: use a whole number of 2 or more"):
         task(every=1)

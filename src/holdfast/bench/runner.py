@@ -137,7 +137,9 @@ class Benchmark:
         try:
             if not (before.keys() & {"seconds", "frames"} and edited.exists()):
                 record |= self._make(variant, case, edited)
-            values, skipped = compare_files(self._clip_pair(case, edited), self.models, self.metrics)
+            values, skipped = compare_files(
+                self._clip_pair(case, edited), self.models, self.metrics
+            )
             for name, value in values.items():
                 record["figures"][name] = None if math.isnan(value) else value
             selected = set(self.metrics or metrics.names())

@@ -91,7 +91,9 @@ def run_task(task: EditTask, resume: bool, as_json: bool, explain: Path | None =
         result = run.edit(task, resume=resume, on_progress=report, validated=validated)
         result.save(on_progress=report)
     if explain:
-        strips = explaining.write_strips(explain, observations or {}, result.clip, result.edited.part)
+        strips = explaining.write_strips(
+            explain, observations or {}, result.clip, result.edited.part
+        )
         print_strips(strips, explain)
     if as_json:
         print(to_json(result.manifest))

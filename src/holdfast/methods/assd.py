@@ -88,7 +88,8 @@ def edit(
                 CleanPoint(x, inputs.source, "src"), CleanPoint(z, inputs.target, "tgt")
             )
         if config.smoothing and observing.is_observed():
-            observing.observe("smoothing mask m", i, smoothing_mask(eps_target - eps_source, config))
+            m = smoothing_mask(eps_target - eps_source, config)
+            observing.observe("smoothing mask m", i, m)
         change = eps_target - reference(eps_target, eps_source, sample.eps, config)
         if inputs.image_model and METHOD.uses_image_model(config):
             change = change + config.joint * image_model_change(

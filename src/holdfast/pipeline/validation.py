@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ValidatedTask:
     """What is known of a task's files and model.
 
-    clip: with the frames that the result holds. part: those of them that are edited. info: the backbone, loaded or not. latent: the part as the backbone encodes it,
-    1 c f h w, where it is encoded already.
+    clip: with the frames that the result holds. part: those of them that are edited. info: the backbone, loaded or
+    not. latent: the part as the backbone encodes it, 1 c f h w, where it is encoded already.
     """
 
     clip: video.Clip

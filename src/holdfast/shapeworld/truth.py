@@ -106,9 +106,7 @@ def make_judge(edit: SceneEdit, times: Sequence[int] = ()) -> base.Judge:
     return partial(_judge_frames, edit, times)
 
 
-def _judge_frames(
-    edit: SceneEdit, times: Sequence[int], frames: list[ndarray]
-) -> dict[str, float]:
+def _judge_frames(edit: SceneEdit, times: Sequence[int], frames: list[ndarray]) -> dict[str, float]:
     """Return success, and warp error along the exact flow, of edited frames H W 3 float32 in [0, 1].
 
     The exact flow is of consecutive frames: it is left out for others.
