@@ -447,7 +447,9 @@ MUTATIONS = [
     *of(
         "methods/assd.py",
         "tests/methods/test_explanations.py",
-        ('observing.observe("smoothing mask m", i, m)', 'observing.observe("smoothing mask m", 0, m)'),
+        (
+            'observing.observe("smoothing mask m", i, m)',
+            'observing.observe("smoothing mask m", 0, m)',
         ),
     ),
     *of(

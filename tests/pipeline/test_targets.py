@@ -41,11 +41,11 @@ def test_flags_split_at_the_last_equals_sign_outside_a_path_that_exists(tmp_path
     assert parse_flags([]) is None
     assert parse_flags(["auto"]) == "auto"
     assert parse_flags([str(odd)]) == str(odd)
-    assert parse_flags([f"{odd}=E=mc2"]) == [MaskArea(str(odd), ("E=mc2",))]
-    assert parse_flags(["x=y.png=red ball", "1,2,3,4"]) == [
+    assert parse_flags([f"{odd}=E=mc2"]) == (MaskArea(str(odd), ("E=mc2",)),)
+    assert parse_flags(["x=y.png=red ball", "1,2,3,4"]) == (
         MaskArea("x=y.png", ("red ball",)),
         MaskArea("1,2,3,4"),
-    ]
+    )
 
 
 WRONG = [

@@ -63,9 +63,15 @@ def plan_results(
     cases = tuple(case for case in results.cases if case.name in files)
     missing = [case.name for case in results.cases if case.name not in files]
     info = results.info
-    others = {key: info.get(key) for key in ("weights", "every", "count")}
     plan = BenchmarkPlan(
-        info["dataset"], variants, cases, info["seed"], dtype=info["dtype"], **others
+        info["dataset"],
+        variants,
+        cases,
+        info["seed"],
+        info["weights"],
+        dtype=info["dtype"],
+        every=info.get("every"),
+        count=info.get("count"),
     )
     return plan, ExternalResults(files), missing
 

@@ -66,12 +66,12 @@ def check_areas(areas: Sequence[MaskArea], words: Sequence[str]) -> None:
         )
 
 
-def parse_flags(texts: Sequence[str]) -> str | list[MaskArea] | None:
+def parse_flags(texts: Sequence[str]) -> str | tuple[MaskArea, ...] | None:
     """Return what the texts of --mask mean: FILE or FILE=WORDS, once or several times.
 
     An "=" within a path that exists is part of the path. Of the others, the last one begins the words.
     """
-    areas = [_parse_flag(text) for text in texts]
+    areas = tuple(_parse_flag(text) for text in texts)
     if len(areas) == 1 and not areas[0].words:
         return areas[0].mask
     return areas or None
