@@ -183,7 +183,12 @@ def test_a_method_sees_a_rough_mask_and_the_metrics_the_tight_one(make_clip, tmp
 
 
 def test_an_edited_first_frame_goes_to_every_method_that_an_image_drives(tmp_path):
-    rows = plan.make_variants(["i2vedit", "sdedit"], ["shapeworld-svd", "shapeworld-wan"], {})
+    pairs = (
+        ("i2vedit", "shapeworld-svd"),
+        ("sdedit", "shapeworld-svd"),
+        ("sdedit", "shapeworld-wan"),
+    )
+    rows = tuple(plan.Variant(*pair) for pair in pairs)
     case = Case("c", "c.mp4", "a", "b", first_frame="f.png", keyframes=("2=k.png",))
     made = plan.BenchmarkPlan("d", rows, (case,))
     given = {}

@@ -96,7 +96,8 @@ class Results:
     def _share_raw_values(self, found: dict[tuple[str, str], dict[str, Any]]) -> None:
         """Repeat values under their raw names where raw and delivered are one clip, so that variants compare."""
         figures = [record["figures"] for record in found.values()]
-        names = {name for values in figures for name in values if name.startswith(RAW)}
+        all_names = itertools.chain.from_iterable(figures)
+        names = dict.fromkeys(name for name in all_names if name.startswith(RAW))  # in order
         for variant, case in itertools.product(self.variants, self.cases):
             record = found.get((variant.label, case.name))
             if record and is_one_clip(variant):

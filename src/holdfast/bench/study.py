@@ -29,13 +29,13 @@ from .pages import (
     render_template,
     write_text,
 )
-from .plan import Variant
+from .plan import Variant, raw_path
 from .records import cell_folder
 from .results import Results, is_finished
 
 Form = Literal["pairs", "best"]
 SIDES = ("left", "right")
-# Questions by set and name. {better} and {less} become "best" and "least" where there are more than two results.
+# Questions by set and name. {better}, {more} and {less} become "best", "most" and "least" where all are compared.
 QUESTION_SETS = {
     "holdfast": {
         "alignment": "Which one matches the description {better}?",
@@ -44,19 +44,19 @@ QUESTION_SETS = {
     },
     "assd": {  # Table 1: Align, Consist, Preserve
         "alignment": "Which one matches the description {better}?",
-        "consistency": "Which one is {better} in its consistency from frame to frame?",
+        "consistency": "Which one is {more} consistent from frame to frame?",
         "preservation": "Which one {better} preserves the contents of the source?",
     },
     "i2vedit-local": {  # MP, AA, EQ, TC
         "motion": "Which one {better} preserves the source's motion?",
-        "appearance": "Which one is {better} aligned with the source's appearance in the unedited area?",
+        "appearance": "Which one looks {more} like the source in the area that is not edited?",
         "quality": "Which one is {better} edited overall?",
-        "consistency": "Which one is {better} in its consistency over time?",
+        "consistency": "Which one is {more} consistent over time?",
     },
     "i2vedit-global": {  # MP, AC, TC
         "motion": "Which one {better} preserves the source's motion?",
-        "first_frame": "Which one is {better} in its consistency with the appearance of the edited first frame?",
-        "consistency": "Which one is {better} in its consistency over time?",
+        "first_frame": "Which one is {more} consistent with the look of the edited first frame?",
+        "consistency": "Which one is {more} consistent over time?",
     },
 }
 FIRST_FRAME_QUESTION = "first_frame"  # only about cases that show one
@@ -83,6 +83,7 @@ class StudyDesign:
 
     form: Form = "pairs"
     questions: str = "holdfast"
+    shows_raw: bool = False  # what methods left, as the papers show, instead of what is delivered
 
     def labels(self, count: int) -> tuple[str, ...]:
         """Return the names of so many results on the page."""
@@ -92,10 +93,16 @@ class StudyDesign:
         """Return the answers to a question: a pair may have none that is better."""
         return (*self.labels(count), "neither") if self.form == "pairs" else self.labels(count)
 
+    def clip_path(self, folder: Path, variant: Variant, case: Case) -> Path:
+        """Return the clip of a cell that is shown."""
+        place = cell_folder(folder, variant, case)
+        is_raw = self.shows_raw and variant.has_raw_clip
+        return raw_path(place) if is_raw else place / "edited.mkv"
+
     def question_texts(self) -> dict[str, str]:
-        words = {"better": "better", "less": "less"}
+        words = {"better": "better", "more": "more", "less": "less"}
         if self.form == "best":
-            words = {"better": "best", "less": "least"}
+            words = {"better": "best", "more": "most", "less": "least"}
         questions = QUESTION_SETS[choose(self.questions, tuple(QUESTION_SETS), "set of questions")]
         return {name: text.format(**words) for name, text in questions.items()}
 
@@ -159,7 +166,7 @@ def _page_trial(
     folder: Path, trial: Trial, design: StudyDesign, to_url: Callable[[Path], str]
 ) -> dict[str, Any]:
     count, case = len(trial.variants), trial.case
-    paths = [cell_folder(folder, variant, case) / "edited.mkv" for variant in trial.variants]
+    paths = [design.clip_path(folder, variant, case) for variant in trial.variants]
     first_frame = case.first_frame if trial.shows_first_frame else None
     return {
         "target": case.target_prompt,

@@ -47,6 +47,7 @@ AGAIN = "Measure finished edits again, for example after installing CLIP."
 WEIGHTS = "A folder or hub id of other weights for the backbone."
 FORM = "pairs: which of two results is better; best: which of all methods' results is the best."
 QUESTIONS = "The questions: holdfast, or those of a paper: assd, i2vedit-local, i2vedit-global."
+SHOW_RAW = "Show what the methods left, as the papers do, instead of what is delivered."
 # What a tally measures, as its tables name it.
 MEASURES = {"win_rate": "win rate", "strength": "strength", "share": "share of first places"}
 BASELINE = "The variant to compare the others with, clip by clip (default: the first)."
@@ -195,13 +196,14 @@ def study(
     seed: Annotated[int, typer.Option(help="Seed of the choice and the order.")] = 0,
     form: Annotated[Literal["pairs", "best"], typer.Option(help=FORM)] = "pairs",
     questions: Annotated[str, typer.Option(help=QUESTIONS)] = "holdfast",
+    raw: Annotated[bool, typer.Option("--raw", help=SHOW_RAW)] = False,
 ) -> None:
     """Write a page that asks people which result is better or best, without naming the methods. Keep the key file."""
     from ..bench.study import StudyDesign, write_study
 
     with report_errors():
         chosen = _names(methods) if methods else None
-        paths = write_study(folder, chosen, trials, seed, StudyDesign(form, questions))
+        paths = write_study(folder, chosen, trials, seed, StudyDesign(form, questions, raw))
         page, key = paths["study.html"], paths["study-key.json"]
         print_wrote(f"{page} (to send out) and {key} (to keep)")
 
