@@ -870,7 +870,7 @@ MUTATIONS = [
     *of(
         "pipeline/writer.py",
         "tests/pipeline/test_raw.py",
-        ("replace(edited, mask=None), path", "edited, path"),
+        ("replace(edited, mask=None), raw", "edited, raw"),
     ),
     *of(
         "pipeline/jobs.py",

@@ -88,7 +88,7 @@ def test_the_report_sorts_plays_and_stays_on_this_machine(results, browser):
     assert all(url.startswith(("file:", "data:")) for url in asked)
     groups = page.locator("#kinds th[scope=rowgroup]").all_inner_texts()
     assert groups == ["colour, 1 clip", "shape, 1 clip"]
-    assert "raw psnr_outside @true" in page.locator("#kinds").inner_text()
+    assert "raw psnr_outside@true" in page.locator("#kinds").inner_text()
     assert wrong == []
 
 

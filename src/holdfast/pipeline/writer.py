@@ -66,15 +66,15 @@ class Writer:
         self.lock = None
 
     def _write_raw(
-        self, edited: EditedClip, path: Path, on_progress: ProgressCallback | None
+        self, edited: EditedClip, raw: Path, on_progress: ProgressCallback | None
     ) -> dict[str, str]:
         """Write the clip as the method left it. Return the manifest's entry.
 
         The latent is decoded twice rather than kept as frames: memory must not grow with the clip.
         """
-        with lock_output(path):
-            self._write_clip(replace(edited, mask=None), path, on_progress, RAW_STAGE)
-        return {"output": str(path), "stamp": file_stamp(path)}
+        with lock_output(raw):
+            self._write_clip(replace(edited, mask=None), raw, on_progress, RAW_STAGE)
+        return {"output": str(raw), "stamp": file_stamp(raw)}
 
     def _write_clip(
         self,
