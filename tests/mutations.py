@@ -82,6 +82,7 @@ MUTATIONS = [
             "(cost + estimate.judge_evaluations - estimate.gradient_evaluations) * each",
             "cost * each",
         ),
+        ("decodings = 2 if plan.task.raw else 1", "decodings = 1"),
     ),
     *of(
         "pipeline/dry_run.py",
@@ -860,7 +861,6 @@ MUTATIONS = [
         "bench/results.py",
         "tests/bench/test_tables.py",
         ("if case.kind == kind]", "if case.kind != kind]"),
-        ("if key[1] in names}", "}"),
     ),
     *of(
         "bench/results.py",
