@@ -1,7 +1,8 @@
 """Compare the method `holdfast` with others: `python benchmarks/own_method.py run --out FILE [--parts ...]`.
 
 Scenes of two actors, one of which is edited (colour, shape, material in turn) with its exact mask. Parts:
-confirm: `holdfast` by default, and every other method that takes the mask, each at its own strength. search: settings
+confirm: `holdfast` by default, and every other method that holds the mask, each at its own strength. others: four of
+them, for other models (--backbone). search: settings
 of `holdfast`. rough: the methods of `confirm` that the mask steers, with masks that are worse than the exact one; the
 clip that is delivered is restored outside the mask that the method had. sensitivity: FlowAnchor's settings.
 One line of JSON is appended per edit: success and error against the exact result, of the clip as the method leaves it
@@ -57,6 +58,7 @@ class Variant:
 def list_variants(parts: Sequence[str]) -> list[Variant]:
     makers = {
         "confirm": _confirm,
+        "others": _others,
         "search": _search,
         "rough": _rough,
         "sensitivity": _sensitivity,
@@ -70,6 +72,11 @@ def _confirm() -> Iterator[Variant]:
     yield Variant("confirm", "flowanchor", HELD)
     for method in ("flowedit", "wanedit", "flowalign", "dfvedit"):
         yield Variant("confirm", method)
+
+
+def _others() -> Iterator[Variant]:
+    for method in ("holdfast", "flowedit", "flowanchor", "wanedit"):
+        yield Variant("others", method, PRINTED if method == "flowanchor" else {})
 
 
 def _search() -> Iterator[Variant]:

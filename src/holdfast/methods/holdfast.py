@@ -34,7 +34,7 @@ from ..sampling.solvers import restore_solver
 from . import flowanchor
 from .base import MethodInfo
 
-METHOD = MethodInfo(unmasked_suffix="no SAR", unused_unless={"tau": "beta_text"})
+METHOD = MethodInfo(unmasked_suffix="no SAR")
 OWN = {"recommended": False}  # what a model recommends for other methods is not meant for it
 
 
@@ -77,15 +77,18 @@ class Config(GuidedConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    if inputs.mask is None:
+    has_attention = field.attention_hooks is not None
+    if inputs.mask is None and has_attention:
         warn_user("without a mask the target's attention is not refined; give one, or --mask auto")
-    elif not inputs.mask.any():
+    if inputs.mask is not None and not inputs.mask.any():
         return  # nothing is to be edited
     sampler = begin_guided(field, inputs, config, resume)
     sigmas, first, x = sampler.sigmas, sampler.first_step, inputs.latent
     region = inputs.choose_region(config.region)
-    refinement = flowanchor.Config(beta_text=config.beta_text, beta_video=config.beta_video)
-    refine = flowanchor.prepare_refinement(field, inputs, refinement)
+    refine: flowanchor.Refinement = contextlib.nullcontext
+    if has_attention:
+        refinement = flowanchor.Config(beta_text=config.beta_text, beta_video=config.beta_video)
+        refine = flowanchor.prepare_refinement(field, inputs, refinement)
     z, state = initial_state(resume, x)
     solver = restore_solver(config.solver, state)
     for i in remaining_steps(resume, "edit", first, config.steps):
