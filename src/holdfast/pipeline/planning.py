@@ -259,7 +259,7 @@ def find_edit_words(task: EditTask, method: ModuleType) -> Change:
     is_auto = task.mask == "auto"
     if is_auto and not task.changes_nothing and not (change.source or change.target):
         raise UserError(NO_WORD)
-    reads_attention = "text_attention" in method.METHOD.requires
+    reads_attention = _reads_words(method)
     if reads_attention and not task.changes_nothing:
         return warn_about_change(change, source)
     if named and not reads_attention and not is_auto:
@@ -272,7 +272,7 @@ def find_area_words(task: EditTask, method: ModuleType) -> tuple[tuple[int, ...]
 
     Warn where the method reads words but does not keep those of each mask apart.
     """
-    if not any(area.words for area in task.areas) or "text_attention" not in method.METHOD.requires:
+    if not any(area.words for area in task.areas) or not _reads_words(method):
         return ()
     if not method.METHOD.words_per_mask:
         warn_user(f"{task.method} uses the words of all masks in each of them")
@@ -281,6 +281,10 @@ def find_area_words(task: EditTask, method: ModuleType) -> tuple[tuple[int, ...]
     with collect_notices():  # finding the words of the whole edit has issued them
         changes = [compare_prompts(*prompts, [*map(clean_prompt, a.words)]) for a in task.areas]
     return tuple(change.target for change in changes)
+
+
+def _reads_words(method: ModuleType) -> bool:
+    return "text_attention" in method.METHOD.requires or method.METHOD.words_per_mask
 
 
 def check_conditioning(task: EditTask, info: ModelInfo) -> None:
