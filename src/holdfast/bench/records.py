@@ -40,6 +40,7 @@ BENCHMARK: dict[Any, Any] = {
     "rows": [VARIANT],
     "cases": [CASE],
 }
+BENCHMARK_OPTIONAL: dict[str, Any] = {"every": (int,), "count": (int,)}
 CELL: dict[Any, Any] = {
     "row": TEXT,
     "case": TEXT,
@@ -116,6 +117,7 @@ def _check_keys(value: dict, shape: dict, where: str) -> None:
             raise UserError(f"{where} lacks {key}")
         _check(value[key], shape[key], key)
     pairs = ((VARIANT, VARIANT_OPTIONAL), (CASE, CASE_OPTIONAL), (CELL, CELL_OPTIONAL))
+    pairs += ((BENCHMARK, BENCHMARK_OPTIONAL),)
     optional = next((extra for known, extra in pairs if shape is known), {})
     for key in value.keys() - shape.keys():
         if shape is not CELL and key not in optional:

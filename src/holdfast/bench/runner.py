@@ -75,22 +75,26 @@ class Benchmark:
         self._match_earlier_cases()
         planned = self._plan_to_json()
         fixed = {key: planned[key] for key in ("dataset", "seed", "weights", "dtype")}
-        fixed |= {key: planned[key] for key in ("every", "count")}
+        sampled = {key: planned[key] for key in ("every", "count")}
         before: dict[str, Any] = {"rows": [], "cases": [], "commands": [], **fixed}
         before = records.read_benchmark(self.folder) or before
-        for key, value in fixed.items():
+        for key, value in (fixed | sampled).items():
             if before.get(key) != value:  # benchmarks of earlier versions have no every and count
                 raise UserError(
                     f"{self.folder} holds a benchmark with {key} {before.get(key)}, not {value}",
                     "choose another folder",
                 )
         _check_cases_unchanged(before["cases"], planned["cases"])
-        info = fixed | {
-            "commands": _append_new(before["commands"], [command]),
-            "rules": {"mask": MASK_RULE, "not a number": NAN_RULE},
-            "rows": _append_new(before["rows"], planned["rows"]),
-            "cases": _append_new(before["cases"], planned["cases"]),
-        }
+        info = (
+            fixed
+            | {key: value for key, value in sampled.items() if value}
+            | {
+                "commands": _append_new(before["commands"], [command]),
+                "rules": {"mask": MASK_RULE, "not a number": NAN_RULE},
+                "rows": _append_new(before["rows"], planned["rows"]),
+                "cases": _append_new(before["cases"], planned["cases"]),
+            }
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "bench.json", info)
 

@@ -39,6 +39,7 @@ class EditOptions(TypedDict, total=False):
     """The keyword arguments of `edit`, for type checkers. A test compares them with EditTask."""
 
     output: str | PathLike[str]
+    raw: str | PathLike[str] | None
     negative: str
     method: str
     backbone: Any

@@ -50,7 +50,7 @@ def check_edited_frames(case: Case, where: str) -> None:
         clip = video.probe(case.clip)
         task = EditTask(case.clip, "", first_frame=case.first_frame, keyframes=case.keyframes)
         paths = [*filter(None, [task.first_frame]), *task.keyframe_paths().values()]
-        keyframes_by_index(task, range(clip.frames))
+        keyframes_by_index(task, clip, range(clip.frames))
         for path in paths:
             first_frame.check(path, clip.size)
     except UserError as error:
