@@ -167,3 +167,6 @@ def test_a_benchmark_measures_the_frames_that_were_edited(tmp_path):
     assert (record["error"], record["frames"]) == (None, 3)
     assert record["figures"]["psnr_outside@true"] > 45
     assert record["figures"]["edit_success@same_kind"] in (0, 1)
+    assert "count" in json.loads((tmp_path / "b" / "bench.json").read_text())
+    other = CliRunner().invoke(app, [str(word) for word in command if word not in ("--count", 3)])
+    assert "holds a benchmark with count 3, not None: choose another folder" in other.output

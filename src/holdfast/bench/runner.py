@@ -44,6 +44,7 @@ NAN_RULE = (
 )
 EXTERNAL_KEYS = ("file", "stamp", "sentence", "notes")  # of results made elsewhere
 UNCOUNTED_STAGES = ("load", RAW_STAGE)  # the second is the benchmark's own wish
+SAMPLING_KEYS = ("every", "count")  # of a plan; bench.json has those that are set
 COSTS = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
 
 
@@ -74,27 +75,23 @@ class Benchmark:
         self.plan.check_masks()
         self._match_earlier_cases()
         planned = self._plan_to_json()
-        fixed = {key: planned[key] for key in ("dataset", "seed", "weights", "dtype")}
-        sampled = {key: planned[key] for key in ("every", "count")}
+        keys = ("dataset", "seed", "weights", "dtype", *SAMPLING_KEYS)
+        fixed = {k: planned[k] for k in keys if k not in SAMPLING_KEYS or planned[k]}
         before: dict[str, Any] = {"rows": [], "cases": [], "commands": [], **fixed}
         before = records.read_benchmark(self.folder) or before
-        for key, value in (fixed | sampled).items():
-            if before.get(key) != value:  # benchmarks of earlier versions have no every and count
+        for key in keys:
+            if before.get(key) != planned[key]:
                 raise UserError(
-                    f"{self.folder} holds a benchmark with {key} {before.get(key)}, not {value}",
+                    f"{self.folder} holds a benchmark with {key} {before.get(key)}, not {planned[key]}",
                     "choose another folder",
                 )
         _check_cases_unchanged(before["cases"], planned["cases"])
-        info = (
-            fixed
-            | {key: value for key, value in sampled.items() if value}
-            | {
-                "commands": _append_new(before["commands"], [command]),
-                "rules": {"mask": MASK_RULE, "not a number": NAN_RULE},
-                "rows": _append_new(before["rows"], planned["rows"]),
-                "cases": _append_new(before["cases"], planned["cases"]),
-            }
-        )
+        info = fixed | {
+            "commands": _append_new(before["commands"], [command]),
+            "rules": {"mask": MASK_RULE, "not a number": NAN_RULE},
+            "rows": _append_new(before["rows"], planned["rows"]),
+            "cases": _append_new(before["cases"], planned["cases"]),
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "bench.json", info)
 
