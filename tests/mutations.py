@@ -58,6 +58,7 @@ LATENT = "tests/models/test_latent_diffusion.py"
 LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
 WAN22, SVD = "tests/models/test_wan22.py", "tests/models/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
+PAPERS = "tests/bench/test_paper.py"
 WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
@@ -832,7 +833,61 @@ MUTATIONS = [
     *of(
         "bench/plan.py",
         "tests/bench/test_runner.py",
-        ("mask=case.mask if variant.sees_mask else None", "mask=case.mask"),
+        ("if variant.sees_mask else {}", "if True else {}"),
+        ("if not variant.takes_first_frame:", "if variant.takes_first_frame:"),
+        ("case.keyframes if has_segments else ()", "case.keyframes"),
+        ("raw=str(raw_path(place)) if variant.has_raw_clip else None", "raw=None"),
+    ),
+    *of(
+        "bench/rough_masks.py",
+        "tests/bench/test_rough_masks.py",
+        ("return mask & (cv2", "return (cv2"),
+        ("places = low + waypoints", "places = waypoints"),
+        ("[seed, zlib.crc32(case.name.encode())]", "[seed]"),
+    ),
+    *of(
+        "bench/rough_masks.py",
+        "tests/bench/test_runner.py",
+        ('"grow": int(grow[1])', '"grow": -int(grow[1])'),
+    ),
+    *of(
+        "bench/first_places.py",
+        "tests/bench/test_study.py",
+        ("chosen.sum((0, 1)) / len(votes)", "chosen.sum((0, 1)) / chosen.sum((0, 1)).max()"),
+        ("draw_counts(rng, len(clips))", "np.ones((2000, len(clips)))"),
+        ("np.argsort(-shares", "np.argsort(shares"),
+    ),
+    *of(
+        "bench/results.py",
+        "tests/bench/test_tables.py",
+        ("if case.kind == kind]", "if case.kind != kind]"),
+        ("if key[1] in names}", "}"),
+    ),
+    *of(
+        "bench/results.py",
+        "tests/bench/test_runner.py",
+        ("if record and is_one_clip(variant):", "if record and not is_one_clip(variant):"),
+    ),
+    *of(
+        "pipeline/writer.py",
+        "tests/pipeline/test_raw.py",
+        ("replace(edited, mask=None), raw", "edited, raw"),
+    ),
+    *of(
+        "pipeline/jobs.py",
+        "tests/pipeline/test_raw.py",
+        ("== file_stamp(output) and _has_raw(task, manifest)", "== file_stamp(output)"),
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/pipeline/test_raw.py",
+        ('excluded = ("output", "raw", ', 'excluded = ("output", '),
+    ),
+    *of(
+        "pipeline/output_paths.py",
+        "tests/pipeline/test_raw.py",
+        ("or result in place.parents or", "or"),
+        ("if str(place) in written or", "if"),
     ),
     *of(
         "bench/runner.py",
@@ -842,6 +897,9 @@ MUTATIONS = [
             'elif record and record["error"] and not again:',
         ),
         ("for path in output.parent.iterdir():", "for path in ():"),
+        ('f"{metrics.RAW}{name}": value', "name: value"),
+        ("_clip_pair(case, raw_path(place))", "_clip_pair(case, edited)"),
+        ("if not is_older:", "if True:"),
     ),
     *of(
         "bench/tally.py",
@@ -1098,6 +1156,23 @@ MUTATIONS = [
             "scaled_dot_product_attention(q, k_source, v_source)",
             "scaled_dot_product_attention(q, k_source, v)",
         ),
+    ),
+    *of(
+        "bench/clip_selection.py",
+        PAPERS,
+        ("np.linspace(0, total - 1, count)", "np.linspace(0, total, count)"),
+        ("clip.rate * len(indices) / clip.frames", "clip.rate"),
+        ("if i in indices", "if i + 1 in indices"),
+        ('f"{positions[int(at)]}={image}"', 'f"{at}={image}"'),
+        ("scene=None)", "scene=case.scene)"),
+    ),
+    *of(
+        "bench/paper.py",
+        PAPERS,
+        ("not name.startswith(RAW)", "name.startswith(RAW)"),
+        ("mean=column.scale * estimate.mean", "mean=estimate.mean"),
+        ('in ("", "@", ",", "/")', 'not in ("0",)'),
+        ('variant.origin == "raw"', 'variant.origin == "kept"'),
     ),
     *of(
         "methods/flowdistill.py",

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from holdfast import methods
@@ -19,7 +21,8 @@ from holdfast.bench.plan import BenchmarkPlan, Variant
 from holdfast.bench.results import Results
 from holdfast.bench.runner import Benchmark
 from holdfast.cli.app import app
-from holdfast.media import video
+from holdfast.media import images, video
+from holdfast.metrics import RAW
 from holdfast.metrics.base import MetricModels
 from holdfast.models import registry
 from tests import tiny
@@ -111,7 +114,15 @@ def write_case(folder, frames=6):
 def test_a_clip_its_mask_and_its_truth_are_selected_alike(tmp_path):
     case = write_case(tmp_path)
     selection = clip_selection.ClipSelection(3, "even", (8, 4))
+    Image.fromarray(np.full((32, 64, 3), 50, np.uint8)).save(tmp_path / "a=b.png")
+    edited = str(tmp_path / "a=b.png")
+    case = replace(case, first_frame=edited, keyframes=(f"2={edited}", f"3={edited}"))
     (found,) = clip_selection.select_cases([case], selection, tmp_path / "data")
+    (keyframe,) = found.keyframes  # of the second selected frame; the other is not selected
+    assert keyframe.startswith("1=")
+    for path in (found.first_frame, keyframe.removeprefix("1=")):
+        picture = images.read(Path(path))
+        assert (picture.shape, set(picture.flat)) == ((4, 8, 3), {50})
     clip = video.probe(found.clip)
     assert (clip.size, clip.frames, clip.rate) == ((8, 4), 3, 6)
     for path in (found.clip, found.truth):
@@ -179,7 +190,9 @@ def write_dataset(folder, make_clip, count=2):
     lines = []
     for i in range(count):
         clip = make_clip(f"clip{i}.mp4", frames=20, size=(48, 32))
-        lines.append({"clip": clip.name, "mask": "8,8,16,16", "name": f"case{i}", **PROMPTS})
+        Image.fromarray(np.full((32, 48, 3), 128, np.uint8)).save(folder / "first.png")
+        case = {"clip": clip.name, "mask": "8,8,16,16", "first_frame": "first.png", **PROMPTS}
+        lines.append(case | {"name": f"case{i}"})
     path = folder / "jobs.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
@@ -196,7 +209,7 @@ def make_benchmark(plan, dataset, folder):
 
 def test_the_raw_figure_is_the_papers_and_a_name_is_whole():
     column = paper.Column("M.PSNR", "masked_psnr", "psnr_outside@true")
-    delivered, raw = "psnr_outside@true", f"{paper.RAW}psnr_outside@true"
+    delivered, raw = "psnr_outside@true", f"{RAW}psnr_outside@true"
 
     def found(values, column=column):
         estimates = {name: estimate([value] * 3) for name, value in values.items()}

@@ -3,7 +3,7 @@
 Method and metrics then see the same frames. Masks and true results are selected alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from ..base.notices import warn_user
-from ..media import masks, video
+from ..media import images, masks, video
 from .datasets.base import Case
 
 Spacing = Literal["first", "even"]
@@ -78,8 +78,30 @@ def _select_case(case: Case, clip: video.Clip, selection: ClipSelection, folder:
     if case.truth:
         truth = video.read(video.probe(case.truth))
         files["truth"] = write(place / "truth.mkv", map(resize, truth))
+    if case.first_frame:
+        files["first_frame"] = _select_image(
+            Path(case.first_frame), place / "first_frame.png", size
+        )
+    keyframes = tuple(_select_keyframes(case, indices, place, size))
     # A judge knows the whole scene, and not a selection of its frames.
-    return replace(case, **files, scene=None)
+    return replace(case, **files, keyframes=keyframes, scene=None)
+
+
+def _select_keyframes(
+    case: Case, indices: list[int], place: Path, size: tuple[int, int]
+) -> Iterator[str]:
+    """Yield the keyframes, N=IMAGE, of selected frames, with N counted among those."""
+    positions = {at: n for n, at in enumerate(indices)}
+    for text in case.keyframes:
+        at, path = text.split("=", 1)
+        if int(at) in positions:
+            image = _select_image(Path(path), place / f"keyframe{at}.png", size)
+            yield f"{positions[int(at)]}={image}"
+
+
+def _select_image(source: Path, path: Path, size: tuple[int, int]) -> str:
+    """Write an edited frame at the clip's width and height. Return its path."""
+    return _write_once(path, [_resize(images.read(source), size)], {0}, Fraction(1), "auto")
 
 
 def _mask_picture(inside: ndarray, size: tuple[int, int]) -> ndarray:
@@ -90,11 +112,17 @@ def _mask_picture(inside: ndarray, size: tuple[int, int]) -> ndarray:
     return cv2.resize(white, size, interpolation=cv2.INTER_NEAREST)
 
 
-def _write_once(path: Path, frames: Iterable[ndarray], indices: set[int], rate: Fraction) -> str:
+def _write_once(
+    path: Path,
+    frames: Iterable[ndarray],
+    indices: set[int],
+    rate: Fraction,
+    codec: str = "lossless",
+) -> str:
     """Write the frames of these indices, unless the file is there. Return its path."""
     if not path.exists():
         chosen = [frame for i, frame in enumerate(frames) if i in indices]
-        video.write_frames(path, chosen, rate, "lossless")
+        video.write_frames(path, chosen, rate, codec)
     return str(path)
 
 

@@ -14,6 +14,7 @@ from .. import methods
 from ..base import names as base_names
 from ..base.errors import UserError
 from ..base.intervals import Estimate
+from ..metrics import RAW
 from ..models import registry
 from .clip_selection import ClipSelection
 from .plan import Variant, make_variants
@@ -21,7 +22,6 @@ from .results import Results
 
 FOLDER = Path(__file__).parent / "papers"
 NOT_HERE = "no such method in Holdfast"
-RAW = "raw "  # begins the names of values of the clip as the method leaves it
 HEAD = ("row", "metric", "printed", "here", "clips")
 
 

@@ -144,7 +144,9 @@ def _print_gaps(plan: "PaperPlan") -> None:
     for name, reason in missing.items():
         print_notice(f"not run: {name} ({reason})")
     if missing:
-        print_line("clips of theirs join the table by holdfast bench add, under the row's name")
+        print_line(
+            "clips of theirs join the table by holdfast bench add, with the row's name as --row"
+        )
 
 
 def _write_page(plan: "PaperPlan", results: "Results", path: Path) -> None:
