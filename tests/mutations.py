@@ -1182,10 +1182,14 @@ MUTATIONS = [
         ("config.preservation * 2 * (1 - change_map)", "config.preservation * 2 * change_map"),
         ("memory * change_map + (1 - memory) * now", "memory * now + (1 - memory) * change_map"),
         (
-            "config.consistency * consistency_gradient(clean)",
-            "-config.consistency * consistency_gradient(clean)",
+            "config.consistency * consistency_gradient(sample",
+            "-config.consistency * consistency_gradient(sample",
         ),
-        ("* clean[0, 0, 0].numel()", ""),
+        ("* z[0, 0, 0].numel()", ""),
+        ("(change - change.mean(2, keepdim=True))", "change"),
+        ("/ source.square().sum(1).mean()", ""),
+        ("middle[-1] if middle", "layers[0] if middle"),
+        ("frame_features(sample, inputs.latent, inputs.target)", "0 * z.mean((3, 4))[:, :1]"),
     ),
     *of(
         "models/attention/blending.py",

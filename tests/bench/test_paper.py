@@ -117,9 +117,11 @@ def test_a_clip_its_mask_and_its_truth_are_selected_alike(tmp_path):
     Image.fromarray(np.full((32, 64, 3), 50, np.uint8)).save(tmp_path / "a=b.png")
     edited = str(tmp_path / "a=b.png")
     case = replace(case, first_frame=edited, keyframes=(f"2={edited}", f"3={edited}"))
+    case = replace(case, scene=(0, "colour", "single"))
     (found,) = clip_selection.select_cases([case], selection, tmp_path / "data")
     (keyframe,) = found.keyframes  # of the second selected frame; the other is not selected
     assert keyframe.startswith("1=")
+    assert found.scene is None  # a judge would look for the whole clip
     for path in (found.first_frame, keyframe.removeprefix("1=")):
         picture = images.read(Path(path))
         assert (picture.shape, set(picture.flat)) == ((4, 8, 3), {50})
