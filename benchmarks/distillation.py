@@ -5,8 +5,8 @@ two or three actors, crossing actors, and one fast actor; one attribute of one a
 edited clip, means with 95 % intervals, and paired differences of each line to the line that it adds a part to. curve:
 the same metrics after fewer iterations. search: one setting at a time, on tuning scenes, as differences to the
 defaults. drift: what flowdistill's global consistency does alone, in 25 iterations, to a clip whose halves are from
-edits of two seeds. still: how far equal prompts move a clip. cost: network evaluations, and the share of the time spent on
-everything else. Prints Markdown.
+edits of two seeds. still: how far equal prompts move a clip. cost: network evaluations, and the share of the time
+spent on everything else. Prints Markdown.
 """
 
 import argparse
