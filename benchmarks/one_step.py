@@ -95,7 +95,7 @@ def write_plot(scenes: list[dict[str, float]], path: Path) -> None:
 def read_rows(path: Path) -> dict[int, dict[str, float]]:
     """Return the scenes that an earlier run measured, by seed."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return {seed: scene for seed, scene in map(json.loads, lines)}
+    return dict(map(json.loads, lines))
 
 
 def main() -> None:
