@@ -83,6 +83,7 @@ MUTATIONS = [
             "(cost + estimate.judge_evaluations - estimate.gradient_evaluations) * each",
             "cost * each",
         ),
+        ("decodings = 2 if plan.task.raw else 1", "decodings = 1"),
     ),
     *of(
         "pipeline/dry_run.py",
@@ -342,6 +343,24 @@ MUTATIONS = [
         ("p = q + (z - x)", "p = q"),
     ),
     *of(
+        "methods/holdfast.py",
+        ORACLE,
+        ("z_sigma = x_sigma + (z - x)", "z_sigma = x_sigma"),
+        ("inputs.apply_mask(v_target - v_source)", "v_target - v_source"),
+        (
+            "            inputs.source,\n            config",
+            "            inputs.target,\n            config",
+        ),
+    ),
+    *of(
+        "sampling/guidance.py",
+        ORACLE,
+        (
+            "self.other_scale * (positive - negatives[-1])",
+            "self.other_scale * (positive - negatives[0])",
+        ),
+    ),
+    *of(
         "methods/dfvedit.py",
         ORACLE,
         ("add_noise(z, sigma, eps)", "add_noise(source, sigma, eps) + z - source"),
@@ -454,8 +473,8 @@ MUTATIONS = [
         "sampling/guidance.py",
         DIFFUSION,
         (
-            "negative + scale_per_frame(self.guidance_scale, self.z) *",
-            "positive + scale_per_frame(self.guidance_scale, self.z) *",
+            "negatives[0] + scale * (positive -",
+            "positive + scale * (positive -",
         ),
     ),
     *of(
@@ -861,7 +880,6 @@ MUTATIONS = [
         "bench/results.py",
         "tests/bench/test_tables.py",
         ("if case.kind == kind]", "if case.kind != kind]"),
-        ("if key[1] in names}", "}"),
     ),
     *of(
         "bench/results.py",
@@ -1486,7 +1504,8 @@ MUTATIONS = [
         ("if sigma == self._sigma else 0", "if sigma == self._sigma else self._calls"),
         (" - self.first_step) % self.every == 0", " - self.first_step) % self.every != 0"),
         ("{} if resume is None else resume.state", "{}"),
-        ("or self._key(branch) not in", "or self._key(branch) in"),
+        ("or self._key(place) not in", "or self._key(place) in"),
+        ('f".{place.number}" if place.number else ""', '""'),
         ("else (0.0, interval)", "else (interval, 1.0)"),
     ),
     *of(

@@ -202,11 +202,9 @@ class Results:
 
     def of_kind(self, kind: str) -> "Results":
         """Return the results of one kind of edit. Which costs are comparable is decided over all kinds."""
-        _ = self.machines, self.metric_names  # the copy keeps both
+        _ = self.records  # read once: the copy keeps them
         part = copy.copy(self)
         part.cases = [case for case in self.cases if case.kind == kind]
-        names = {case.name for case in part.cases}
-        part.records = {key: record for key, record in self.records.items() if key[1] in names}
         return part
 
     @property
