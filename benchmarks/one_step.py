@@ -19,6 +19,7 @@ from distillation import make_edit
 
 from holdfast.base.intervals import Estimate, estimate
 from holdfast.bench import provenance
+from holdfast.models import registry
 from holdfast.models.base import Backbone, Prompt
 from holdfast.sampling.distillation import SCHEDULE_STEPS
 from holdfast.sampling.guidance import guided_velocity
@@ -121,7 +122,7 @@ def main() -> None:
                 known[seed] = measure_scene(video, seed, models[1], options.guidance)
                 print(json.dumps([seed, known[seed]]), file=file, flush=True)
     scenes = [known[seed] for seed in range(options.scenes)]
-    weights = [(load_cached(model).weights or {}).get("identity") for model in models]
+    weights = [registry.weights_identity(model.name, model.weights) for model in models]
     facts = {"guidance": options.guidance, "weights": weights, "commit": provenance.commit()}
     print_rows(scenes, facts)
     if options.plot:
