@@ -4,13 +4,15 @@ table: DDS, then the parts of ASSD one by one, then those of the flow-smoothed d
 two or three actors, crossing actors, and one fast actor; one attribute of one actor is edited. Metrics against the true
 edited clip, means with 95 % intervals, and paired differences of each line to the line that it adds a part to. curve:
 the same metrics after fewer iterations. search: one setting at a time, on tuning scenes, as differences to the
-defaults. still: how far equal prompts move a clip. cost: network evaluations, and the share of the time spent on
-everything else. Prints Markdown.
+defaults. drift: what flowdistill's global consistency does alone, in 25 iterations, to a clip whose halves are from
+edits of two seeds. still: how far equal prompts move a clip. cost: network evaluations, and the share of the time
+spent on everything else. Prints Markdown.
 """
 
 import argparse
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,14 +23,24 @@ from torch import Tensor
 
 from holdfast import methods
 from holdfast.base.schema import configure
+from holdfast.methods import flowdistill
 from holdfast.models import registry
-from holdfast.models.base import Backbone
+from holdfast.models.base import Backbone, Conditioning, Prompt
 from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
-from holdfast.shapeworld.evaluate import FIRST_TUNING_SEED, ModelChoice, measure_seeds, run_edit
+from holdfast.sampling.distillation import NoiseSample, draw_samples
+from holdfast.sampling.field import EditInputs
+from holdfast.sampling.noise import keyed_noise
+from holdfast.shapeworld.evaluate import (
+    FIRST_TUNING_SEED,
+    ModelChoice,
+    load_cached,
+    measure_seeds,
+    run_edit,
+)
 from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import SceneEdit, sample_edit
-from holdfast.shapeworld.truth import exact_warp_error, judge
+from holdfast.shapeworld.truth import exact_warp_error, judge, psnr
 
 SETS, KINDS = ("several", "crossing", "fast"), ("colour", "shape", "material")
 METRICS = {
@@ -43,7 +55,7 @@ METRICS = {
 }
 ALONG = "+ smoothing along flow"
 OFF = {"smoothing": 0.0, "smoothing_mask": "off", "fusion": 0.0, "joint": 0.0}
-NONE = {"flow": 0.0, "preservation": 0.0, "consistency": 0.0}
+NONE = {"flow": 0.0, "preservation": 0.0}
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,7 @@ VARIANTS = [
         NONE,
         {
             ALONG: ("flow",),
-            "+ content preservation": ("preservation",),
-            "+ global consistency (flowdistill)": ("consistency",),
+            "+ content preservation (flowdistill)": ("preservation",),
         },
     ),
 ]
@@ -219,7 +230,7 @@ SEARCH_VALUES = {
     "flowdistill": {
         "flow": (0.0, 0.165, 0.33),
         "preservation": (0.0, 0.03, 0.1, 0.3),
-        "consistency": (0.0, 5.0, 20.0),
+        "consistency": (0.0, 50.0, 150.0),
     },
 }
 
@@ -238,6 +249,77 @@ def print_search(
                 if value != getattr(cfg, setting):
                     rows = measure_scenes(name, {**settings, setting: value})
                     print_row(setting, value, *format_differences(rows, base, METRICS))
+
+
+DRIFT = {"method": "sdedit", "settings": {"strength": 0.6}}  # its seeds differ visibly
+DRIFT_SEEDS = 1000  # from one half's seed to the other's
+DRIFT_METRICS = {
+    "own": "spread of its own features",
+    "image": "spread of an image model's features",
+    "kept": "change that all frames share",
+    "psnr": "error against truth, dB",
+}
+
+
+def make_drift(backbone: Backbone, edit: SceneEdit, seed: int) -> Tensor:
+    """Return the latent of a clip whose halves are from edits of two seeds."""
+    frames = render([edit.source])[0]
+    words = {"source_prompt": edit.source.caption(), "target_prompt": edit.target.caption()}
+    tasks = [EditTask("", "", **words, **DRIFT, seed=seed + k * DRIFT_SEEDS) for k in (0, 1)]
+    jobs = [in_memory.plan_job(task, backbone, frames) for task in tasks]
+    first, second = (in_memory.edit_latent(job, backbone) for job in jobs)
+    half = first.shape[2] // 2
+    return torch.cat((first[:, :, :half], second[:, :, half:]), 2)
+
+
+def measure_consistency(backbone: Backbone, seed: int, weight: float) -> dict:
+    """Return how much the loss alone changes a drifting clip: shares of what was there, and dB."""
+    edit = make_edit(seed)
+    source = backbone.encode(render([edit.source])[0])
+    with torch.no_grad():
+        drift = make_drift(backbone, edit, seed)
+        prompt = backbone.condition(Prompt(edit.target.caption()))
+        inputs = EditInputs(source, None, prompt, seed=seed)
+        cfg = configure_method(backbone.name, "flowdistill", {"steps": 25, "learning_rate": 0.32})
+        z = drift
+        for _, sample in draw_samples(backbone.field, inputs, cfg, None):
+            gradient = flowdistill.consistency_gradient(sample, z, inputs)
+            z = z - cfg.step_size(z) * weight * gradient
+        before, after = (measure_spread(backbone, clip, inputs, edit) for clip in (drift, z))
+    shares = {name: after[name] / before[name] for name in ("own", "image", "kept")}
+    return shares | {"psnr": after["psnr"] - before["psnr"]}
+
+
+def measure_spread(backbone: Backbone, z: Tensor, inputs: EditInputs, edit: SceneEdit) -> dict:
+    """Return the spread of both models' features at a noise that no iteration draws, and the error."""
+    sigma = backbone.sigmas(1000)[1000 - 250]
+    eps = keyed_noise(z, inputs.seed, step=10**6)
+    own = NoiseSample(backbone.field, sigma, eps, 1.0)
+    image = load_cached(ModelChoice(backbone.image_model))
+    other = own.for_model(image.field, 1.0, range(z.shape[2]))
+    image_prompt = image.condition(Prompt(edit.target.caption()))
+
+    def features(sample: NoiseSample, prompt: Conditioning) -> list[Tensor]:
+        clips = z, inputs.latent
+        return [flowdistill.frame_features(sample, clip, prompt) for clip in clips]
+
+    edited, source = features(own, inputs.target)
+    clip = torch.cat(list(backbone.decode(z)))
+    return {
+        "own": float(flowdistill.feature_spread(edited, source)),
+        "image": float(flowdistill.feature_spread(*features(other, image_prompt))),
+        "kept": float((edited - source).mean(2).norm()),
+        "psnr": psnr(clip, render([edit.target])[0]),
+    }
+
+
+def print_consistency(model: ModelChoice, seeds: range, weight: float) -> None:
+    rows = []
+    for seed in seeds:
+        rows += measure_seeds(measure_consistency, model, [seed], (weight,))
+        print(seed, rows[-1], file=sys.stderr, flush=True)
+    print_header("consistency", "scenes", *DRIFT_METRICS.values())
+    print_row(f"{weight:g}", len(rows), *format_intervals(rows, DRIFT_METRICS))
 
 
 def measure_drift(backbone: Backbone, seed: int, method: str, settings: dict) -> dict:
@@ -307,7 +389,7 @@ def print_cost(backbone: Backbone, settings: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["table", "curve", "search", "still", "cost"])
+    parser.add_argument("what", choices=["table", "curve", "search", "drift", "still", "cost"])
     parser.add_argument("--backbone", default="shapeworld-t2v")
     parser.add_argument("--weights", default=None)
     parser.add_argument("--scenes", type=int, default=60, help="a multiple of three")
@@ -316,6 +398,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="rows of the table, by their words")
     parser.add_argument("--set", nargs="*", default=[], help="settings of all, key=value")
     parser.add_argument("--tuning", action="store_true", help="other scenes than those reported")
+    parser.add_argument("--weight", type=float, default=150.0, help="of the consistency, for drift")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
@@ -337,6 +420,8 @@ def main() -> None:
 
     if options.what == "cost":
         print_cost(registry.load_backbone(*(options.backbone, options.weights)), settings)
+    elif options.what == "drift":
+        print_consistency(model, seeds, options.weight)
     elif options.what == "still":
         print_drift(model, seeds, options, settings)
     elif options.what == "table":

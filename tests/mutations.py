@@ -58,6 +58,7 @@ LATENT = "tests/models/test_latent_diffusion.py"
 LIMITS, SCHEDULE = "tests/methods/test_limits.py", "tests/models/test_noise_schedule.py"
 WAN22, SVD = "tests/models/test_wan22.py", "tests/models/test_svd.py"
 DISTILL = "tests/methods/test_distillation.py"
+PAPERS = "tests/bench/test_paper.py"
 WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
@@ -1227,6 +1228,23 @@ MUTATIONS = [
         ),
     ),
     *of(
+        "bench/clip_selection.py",
+        PAPERS,
+        ("np.linspace(0, total - 1, count)", "np.linspace(0, total, count)"),
+        ("clip.rate * len(indices) / clip.frames", "clip.rate"),
+        ("if i in indices", "if i + 1 in indices"),
+        ('f"{positions[int(at)]}={image}"', 'f"{at}={image}"'),
+        ("scene=None)", "scene=case.scene)"),
+    ),
+    *of(
+        "bench/paper.py",
+        PAPERS,
+        ("not name.startswith(RAW)", "name.startswith(RAW)"),
+        ("mean=column.scale * estimate.mean", "mean=estimate.mean"),
+        ('in ("", "@", ",", "/")', 'not in ("0",)'),
+        ('variant.origin == "raw"', 'variant.origin == "kept"'),
+    ),
+    *of(
         "methods/flowdistill.py",
         DISTILL,
         ("weight > 0, total / weight", "weight > 0, total"),
@@ -1234,10 +1252,14 @@ MUTATIONS = [
         ("config.preservation * 2 * (1 - change_map)", "config.preservation * 2 * change_map"),
         ("memory * change_map + (1 - memory) * now", "memory * now + (1 - memory) * change_map"),
         (
-            "config.consistency * consistency_gradient(clean)",
-            "-config.consistency * consistency_gradient(clean)",
+            "config.consistency * consistency_gradient(sample",
+            "-config.consistency * consistency_gradient(sample",
         ),
-        ("* clean[0, 0, 0].numel()", ""),
+        ("* z[0, 0, 0].numel()", ""),
+        ("(change - change.mean(2, keepdim=True))", "change"),
+        ("/ source.square().sum(1).mean()", ""),
+        ("middle[-1] if middle", "layers[0] if middle"),
+        ("frame_features(sample, inputs.latent, inputs.target)", "0 * z.mean((3, 4))[:, :1]"),
     ),
     *of(
         "models/attention/blending.py",

@@ -247,23 +247,47 @@ def test_smoothing_along_the_flow_weighs_only_what_is_seen_and_keeps_an_even_cha
     assert torch.allclose(flowdistill.smooth_along_flow(even, along, 0.165), even, atol=1e-5)
 
 
-def test_the_consistency_gradient_is_the_slope_of_its_loss():
-    def loss(clean):
-        pooled = clean.mean((3, 4)).transpose(1, 2)
-        return (
-            1 - functional.cosine_similarity(pooled, pooled.mean(1, keepdim=True), dim=2)
-        ).mean()
+def test_the_spread_of_features_is_that_of_what_the_edit_changed():
+    source = torch.randn(1, 3, 4, dtype=torch.float64)
+    change = torch.randn(1, 3, 4, dtype=torch.float64)
+    naive = 0.0
+    for i in range(4):
+        naive += float((change[0, :, i] - change[0].mean(1)).square().sum())
+    naive /= sum(float(source[0, :, i].square().sum()) for i in range(4))
+    assert float(flowdistill.feature_spread(source + change, source)) == pytest.approx(naive)
+    assert flowdistill.feature_spread(source + change[:, :, :1], source) < 1e-12  # the same change
 
-    clean = torch.randn(1, 3, 4, 2, 2, dtype=torch.float64)
-    direction = torch.randn_like(clean)
-    numeric = (loss(clean + 1e-6 * direction) - loss(clean - 1e-6 * direction)) / 2e-6
-    assert (flowdistill.consistency_gradient(clean) * direction).sum() / 4 == pytest.approx(
-        float(numeric), rel=1e-5
+
+@pytest.mark.parametrize("name", ["t2v", "wan"])
+def test_the_consistency_gradient_is_the_slope_of_its_loss_through_the_network(name):
+    """And is zero at the source. The features are those of the network's middle."""
+    backbone = tiny.ADAPTERS[name]()
+    for part in backbone.parts.values():
+        part.double().requires_grad_(False)
+    backbone.dtype = torch.float64
+    shape = (1, 4, 3, 4, 4)
+    x, z, direction = torch.randn(
+        3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
     )
-    assert (
-        not flowdistill.consistency_gradient(clean[:, :, :1].expand(-1, -1, 4, -1, -1)).abs().max()
-        > 1e-12
-    )
+    prompt = backbone.condition(Prompt("a red ball"))
+    inputs = EditInputs(x, prompt, prompt)
+    cfg = flowdistill.Config(**PLAIN)
+    _, sample = next(iter(draw_samples(backbone.field, inputs, cfg, None)))
+    path = flowdistill.find_middle_layer(backbone.field)
+    assert path.startswith("mid_block" if name == "t2v" else "blocks.1")
+
+    @torch.no_grad()
+    def loss(clean):
+        features = [flowdistill.frame_features(sample, c, prompt) for c in (clean, x)]
+        return flowdistill.feature_spread(*features)
+
+    with torch.no_grad():
+        found = flowdistill.consistency_gradient(sample, z, inputs)
+        still = flowdistill.consistency_gradient(sample, x, inputs)
+    step = 1e-4 * direction
+    numeric = (loss(z + step) - loss(z - step)) / 2e-4
+    assert (found * direction).sum() / 16 == pytest.approx(float(numeric), rel=1e-3)
+    assert not still.any()
 
 
 def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
@@ -289,11 +313,25 @@ def test_flowdistill_with_its_parts_off_is_dds_and_each_part_adds_its_term():
     # the first iteration starts at the source, where there is nothing to keep
     expected = z - 0.1 * (change + 0.3 * 2 * (1 - where) * (z - SOURCE))
     assert torch.allclose(keeping, expected, atol=1e-9)
-    steady = run("flowdistill", given, steps=2, strength=0.5, **off | {"consistency": 0.3})
-    wanted = seen(SOURCE, TGT, sigma)
-    clean = (add_noise(SOURCE, sigma, eps) - sigma * wanted) / (1 - sigma)
-    step = wanted - seen(SOURCE, SRC, sigma) + 0.3 * flowdistill.consistency_gradient(clean)
-    assert torch.allclose(steady, SOURCE - 0.1 * step, atol=1e-9)
+    with pytest.warns(UserWarning, match="no feature hooks"):
+        unaware = run("flowdistill", given, steps=2, **off | {"consistency": 0.3})
+    assert torch.equal(unaware, run("dds", steps=2))
+
+
+def test_flowdistill_adds_the_consistency_gradient_with_its_weight():
+    backbone = tiny.ADAPTERS["t2v"]()
+    x = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(4))
+    prompts = [backbone.condition(Prompt(text)) for text in ("a red ball", "a blue star")]
+    inputs = EditInputs(x, *prompts, pixels=Pixels(None, None, None, None, (1, 8, 8)))
+    cfg = flowdistill.Config(**PLAIN, steps=2, flow=0.0, preservation=0.0, consistency=3.0)
+    with torch.no_grad():
+        (first, second) = flowdistill.edit(backbone.field, inputs, cfg)
+        plain = dataclasses.replace(cfg, consistency=0.0)
+        *_, without = flowdistill.edit(backbone.field, inputs, plain, first)
+        _, sample = list(draw_samples(backbone.field, inputs, cfg, None))[1]
+        added = flowdistill.consistency_gradient(sample, first.z, inputs)
+    assert added.abs().max() > 0
+    assert torch.allclose(second.z, without.z - 0.1 * 3.0 * added, atol=1e-6)
 
 
 def test_a_model_with_two_experts_changes_them_once_a_block():

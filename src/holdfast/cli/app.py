@@ -5,7 +5,7 @@ import os
 import typer
 
 from .batch import batch
-from .bench import bench
+from .bench_paper import bench
 from .convert import convert
 from .demo import demo
 from .doctor import doctor

@@ -80,7 +80,7 @@ def run_bench(
     from ..bench.runner import Benchmark
 
     with report_errors():
-        variants = make_variants(_methods(methods), _names(backbones), _sweep(settings))
+        variants = make_variants(_methods(methods), split_names(backbones), _sweep(settings))
         models, metric_names = choose_metrics(metrics, measure_set)
         cases = datasets.load(dataset, output / "data", limit)
         plan = BenchmarkPlan(
@@ -88,8 +88,8 @@ def run_bench(
         )
         benchmark = Benchmark(plan, output, models, metric_names)
         benchmark.initialize(rerun_command())
-        counts = _run(benchmark, retry, measure_again)
-        _print_summary(counts, output)
+        counts = run_benchmark(benchmark, retry, measure_again)
+        print_summary(counts, output)
 
 
 @bench.command("add")
@@ -124,8 +124,8 @@ def add_results(
             metric_names = external.find_measured_metrics(before)
         benchmark = Benchmark(plan, folder, models, metric_names, external=clips)
         benchmark.initialize(rerun_command())
-        counts = _run(benchmark, retry, measure_again)
-        _print_summary({"added" if k == "edited" else k: n for k, n in counts.items()}, folder)
+        counts = run_benchmark(benchmark, retry, measure_again)
+        print_summary({"added" if k == "edited" else k: n for k, n in counts.items()}, folder)
         if missing:
             count = f"{len(missing)} of {len(before.cases)} clips"
             print_line(f"{count} have no file in {results}: {list_some(missing)}")
@@ -140,7 +140,7 @@ def _choose_row(row: str | None, name: str | None) -> str:
     return chosen[0]
 
 
-def _print_summary(counts: dict[str, int], folder: Path) -> None:
+def print_summary(counts: dict[str, int], folder: Path) -> None:
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     print_line(summary or "nothing to do")
     if counts["failed"] or counts["failed before"]:
@@ -148,7 +148,7 @@ def _print_summary(counts: dict[str, int], folder: Path) -> None:
     print_line(f"see the results with: holdfast bench report {shlex.quote(str(folder))}")
 
 
-def _run(benchmark: "Benchmark", retry: bool, again: bool) -> dict[str, int]:
+def run_benchmark(benchmark: "Benchmark", retry: bool, again: bool) -> dict[str, int]:
     """Run a benchmark. Print how to continue where the user stops it."""
     try:
         with show_progress(quiet=False) as report:
@@ -161,7 +161,7 @@ def _run(benchmark: "Benchmark", retry: bool, again: bool) -> dict[str, int]:
 def _methods(text: str) -> list[str]:
     from .. import methods
 
-    return methods.names() if text == "all" else _names(text)
+    return methods.names() if text == "all" else split_names(text)
 
 
 def _sweep(settings: list[str]) -> dict[str, list[str]]:
@@ -173,7 +173,7 @@ def _sweep(settings: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -208,7 +208,7 @@ def study(
     from ..bench.study import StudyDesign, write_study
 
     with report_errors():
-        chosen = _names(methods) if methods else None
+        chosen = split_names(methods) if methods else None
         paths = write_study(folder, chosen, trials, seed, StudyDesign(form, questions, raw))
         page, key = paths["study.html"], paths["study-key.json"]
         print_wrote(f"{page} (to send out) and {key} (to keep)")
