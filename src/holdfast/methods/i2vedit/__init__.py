@@ -22,6 +22,7 @@ METHOD = MethodInfo(
         "rank": "tuning_steps",
         "learning_rate": "tuning_steps",
         "tuned_layers": "tuning_steps",
+        "attend_in_tuning": "attend_first_segment",
         "threshold_first": "matching",
         "threshold_last": "matching",
     },

@@ -49,6 +49,11 @@ class Config(SamplingConfig):
         default=True,
         description="later segments attend to the first one too; doubles their evaluations",
     )
+    attend_in_tuning: bool = Field(
+        default=True,
+        description="later segments attend to the first one while they are tuned, as in the paper's Eq. 3; "
+        "evaluates the first segment once per iteration",
+    )
     variant: Literal["clean", "released"] = Field(
         default="clean",
         description="clean: conditioned as the model was trained; released: as in the authors' code "
