@@ -52,19 +52,25 @@ def inversion_inputs(inputs: EditInputs, config: Config) -> tuple[Tensor, Any]:
     """
     from ...models.base import Prompt
 
-    pixels = inputs.get_pixels()
     if config.variant == "released":
-        source = pixels.condition(
-            Prompt(image=released_frame(inputs, config), time_ids=(8, 127, 0.02))
-        )
-        frames = perturb_frames(pixels.frames(), config, inputs.seed)
-        return perturb_latent(sample_latent(inputs, frames), config, inputs.seed), source
+        return released_inputs(inputs, config)
     latent = perturbed_source(inputs, config)
     if not config.sarp or config.sarp_area == "latent":
         return latent, inputs.source
     # by the draw of the clip, so that its first frame and the conditioning stay the same picture
+    pixels = inputs.get_pixels()
     first = next(perturb_frames(pixels.frames(), config, inputs.seed))
     return latent, pixels.condition(Prompt(image=first))
+
+
+def released_inputs(inputs: EditInputs, config: Config) -> tuple[Tensor, Any]:
+    """Return what `inversion_inputs` does, as released."""
+    from ...models.base import Prompt
+
+    pixels, first = inputs.get_pixels(), released_frame(inputs, config)
+    source = pixels.condition(Prompt(image=first, time_ids=(8, 127, 0.02)))
+    latent = sample_latent(inputs, perturb_frames(pixels.frames(), config, inputs.seed))
+    return perturb_latent(latent, config, inputs.seed), source
 
 
 def released_frame(inputs: EditInputs, config: Config) -> Tensor:
