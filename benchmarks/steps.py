@@ -166,7 +166,7 @@ class Runner:
             self._scene = scene
             self._latents.clear()
         begin = time.perf_counter()
-        job, finished, dense = self._edit(scene, variant.method, variant.settings)
+        job, finished, dense = self.edit(scene, variant.method, variant.settings)
         seconds = time.perf_counter() - begin
         row = {"evaluations": finished.evaluations, "dense": dense}
         row |= {"seconds": seconds} | self._score(scene, job, finished.z)
@@ -174,7 +174,7 @@ class Runner:
             row["difference"] = self._compare(scene, variant, finished.z)
         return row
 
-    def _edit(
+    def edit(
         self, scene: Scene, method: str, settings: Mapping[str, Any]
     ) -> tuple[LoopJob, EditFinished, float]:
         """Return the job, its end, and what it cost in evaluations of the whole latent."""
@@ -220,7 +220,7 @@ class Runner:
         assert variant.compared_with is not None
         key = (variant.method, *variant.compared_with.items())
         if key not in self._latents:
-            self._edit(scene, variant.method, variant.compared_with)
+            self.edit(scene, variant.method, variant.compared_with)
         other, clean = self._latents[key], self.backbone.encode(scene.source)
         complete = z if variant.is_complete else other
         return ((z - other).norm() / (complete - clean).norm()).item()

@@ -82,6 +82,7 @@ MUTATIONS = [
             "(cost + estimate.judge_evaluations - estimate.gradient_evaluations) * each",
             "cost * each",
         ),
+        ("decodings = 2 if plan.task.raw else 1", "decodings = 1"),
     ),
     *of(
         "pipeline/dry_run.py",
@@ -341,6 +342,24 @@ MUTATIONS = [
         ("p = q + (z - x)", "p = q"),
     ),
     *of(
+        "methods/holdfast.py",
+        ORACLE,
+        ("z_sigma = x_sigma + (z - x)", "z_sigma = x_sigma"),
+        ("inputs.apply_mask(v_target - v_source)", "v_target - v_source"),
+        (
+            "            inputs.source,\n            config",
+            "            inputs.target,\n            config",
+        ),
+    ),
+    *of(
+        "sampling/guidance.py",
+        ORACLE,
+        (
+            "self.other_scale * (positive - negatives[-1])",
+            "self.other_scale * (positive - negatives[0])",
+        ),
+    ),
+    *of(
         "methods/dfvedit.py",
         ORACLE,
         ("add_noise(z, sigma, eps)", "add_noise(source, sigma, eps) + z - source"),
@@ -453,8 +472,8 @@ MUTATIONS = [
         "sampling/guidance.py",
         DIFFUSION,
         (
-            "negative + scale_per_frame(self.guidance_scale, self.z) *",
-            "positive + scale_per_frame(self.guidance_scale, self.z) *",
+            "negatives[0] + scale * (positive -",
+            "positive + scale * (positive -",
         ),
     ),
     *of(
@@ -832,7 +851,60 @@ MUTATIONS = [
     *of(
         "bench/plan.py",
         "tests/bench/test_runner.py",
-        ("mask=case.mask if variant.sees_mask else None", "mask=case.mask"),
+        ("if variant.sees_mask else {}", "if True else {}"),
+        ("if not variant.takes_first_frame:", "if variant.takes_first_frame:"),
+        ("case.keyframes if has_segments else ()", "case.keyframes"),
+        ("raw=str(raw_path(place)) if variant.has_raw_clip else None", "raw=None"),
+    ),
+    *of(
+        "bench/rough_masks.py",
+        "tests/bench/test_rough_masks.py",
+        ("return mask & (cv2", "return (cv2"),
+        ("places = low + waypoints", "places = waypoints"),
+        ("[seed, zlib.crc32(case.name.encode())]", "[seed]"),
+    ),
+    *of(
+        "bench/rough_masks.py",
+        "tests/bench/test_runner.py",
+        ('"grow": int(grow[1])', '"grow": -int(grow[1])'),
+    ),
+    *of(
+        "bench/first_places.py",
+        "tests/bench/test_study.py",
+        ("chosen.sum((0, 1)) / len(votes)", "chosen.sum((0, 1)) / chosen.sum((0, 1)).max()"),
+        ("draw_counts(rng, len(clips))", "np.ones((2000, len(clips)))"),
+        ("np.argsort(-shares", "np.argsort(shares"),
+    ),
+    *of(
+        "bench/results.py",
+        "tests/bench/test_tables.py",
+        ("if case.kind == kind]", "if case.kind != kind]"),
+    ),
+    *of(
+        "bench/results.py",
+        "tests/bench/test_runner.py",
+        ("if record and is_one_clip(variant):", "if record and not is_one_clip(variant):"),
+    ),
+    *of(
+        "pipeline/writer.py",
+        "tests/pipeline/test_raw.py",
+        ("replace(edited, mask=None), raw", "edited, raw"),
+    ),
+    *of(
+        "pipeline/jobs.py",
+        "tests/pipeline/test_raw.py",
+        ("== file_stamp(output) and _has_raw(task, manifest)", "== file_stamp(output)"),
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/pipeline/test_raw.py",
+        ('excluded = ("output", "raw", ', 'excluded = ("output", '),
+    ),
+    *of(
+        "pipeline/output_paths.py",
+        "tests/pipeline/test_raw.py",
+        ("or result in place.parents or", "or"),
+        ("if str(place) in written or", "if"),
     ),
     *of(
         "bench/runner.py",
@@ -842,6 +914,9 @@ MUTATIONS = [
             'elif record and record["error"] and not again:',
         ),
         ("for path in output.parent.iterdir():", "for path in ():"),
+        ('f"{metrics.RAW}{name}": value', "name: value"),
+        ("_clip_pair(case, raw_path(place))", "_clip_pair(case, edited)"),
+        ("if not is_older:", "if True:"),
     ),
     *of(
         "bench/tally.py",
@@ -1443,7 +1518,8 @@ MUTATIONS = [
         ("if sigma == self._sigma else 0", "if sigma == self._sigma else self._calls"),
         (" - self.first_step) % self.every == 0", " - self.first_step) % self.every != 0"),
         ("{} if resume is None else resume.state", "{}"),
-        ("or self._key(branch) not in", "or self._key(branch) in"),
+        ("or self._key(place) not in", "or self._key(place) in"),
+        ('f".{place.number}" if place.number else ""', '""'),
         ("else (0.0, interval)", "else (interval, 1.0)"),
     ),
     *of(

@@ -114,10 +114,15 @@ def test_rows_that_would_replace_each_others_files_are_all_refused(read, tmp_pat
         row("f.mp4", output="batch"),
         row("g.mp4", output=str(tmp_path / "rows" / "jobs.jsonl")),
         row("h.mp4"),
+        row("i.mp4", raw="j.mp4"),
+        row("j.mp4"),
+        row("k.mp4", raw="k.mp4"),
         anywhere=True,
     )
     told = problems(jobs)
-    assert set(told) == {1, 2, 3, 4, 5, 7, 8}
+    assert set(told) == {1, 2, 3, 4, 5, 7, 8, 10, 11, 12}
+    assert "line 11 also writes" in told[10]
+    assert "output and raw are both" in told[12]
     assert "line 2 also writes" in told[1]
     assert "line 1 also writes" in told[2]
     assert "line 4 also writes" in told[3]

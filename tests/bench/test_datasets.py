@@ -32,6 +32,8 @@ def test_shapeworld_makes_clips_masks_and_truth_and_makes_them_once(tmp_path):
         changed = np.abs(source - target).max(-1) > 1
         assert changed.any()
         assert not (changed & ~inside).any()
+        first = np.asarray(Image.open(case.first_frame))
+        assert np.array_equal(first, target[0])  # the true one
     before = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.mkv"))]
     assert datasets.load("shapeworld:single,several/colour,remove,add", tmp_path, 6) == cases
     assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.mkv"))] == before
@@ -142,6 +144,42 @@ def test_a_users_own_list_of_clips(make_clip, tmp_path):
         assert first.name == "0001-jeep"
         assert second.name == "my_cart"
         assert first.clip == str(tmp_path / "jeep.mp4")
+
+
+def frames_line(**fields) -> str:
+    line = {"clip": "jeep.mp4", "source_prompt": "a jeep", "target_prompt": "a red jeep"}
+    return json.dumps(line | {"first_frame": "edited.png"} | fields)
+
+
+def test_a_case_names_its_edited_frames(make_clip, tmp_path):
+    make_clip("jeep.mp4")
+    Image.new("RGB", (96, 64)).save(tmp_path / "edited.png")  # of the clip's aspect ratio
+    (tmp_path / "jobs.jsonl").write_text(frames_line(keyframes=["3=edited.png"]))
+    (case,) = datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
+    assert case.first_frame == str(tmp_path / "edited.png")
+    assert case.keyframes == (f"3={tmp_path / 'edited.png'}",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"first_frame": "no.png"}, "no.png does not exist"),
+        ({"first_frame": "jeep.mp4"}, "line 1: .*jeep.mp4"),
+        ({"first_frame": "wide.png"}, "wide.png is 96x32, the clip's frames are 48x32"),
+        ({"keyframes": "3=edited.png"}, "line 1: keyframes is not a list"),
+        ({"keyframes": [3]}, "not a JSON object of texts"),
+        ({"keyframes": ["edited.png"]}, "'edited.png' is not a keyframe"),
+        ({"keyframes": ["3=no.png"]}, "there is no image .*no.png"),
+        ({"keyframes": ["9=edited.png"]}, "line 1: keyframe 9 is not within frames 1 to 5"),
+    ],
+)
+def test_edited_frames_that_do_not_fit_are_refused_at_once(make_clip, tmp_path, fields, message):
+    make_clip("jeep.mp4")
+    Image.new("RGB", (96, 64)).save(tmp_path / "edited.png")
+    Image.new("RGB", (96, 32)).save(tmp_path / "wide.png")
+    (tmp_path / "jobs.jsonl").write_text(frames_line(**fields))
+    with pytest.raises(ValueError, match=message):
+        datasets.load(str(tmp_path / "jobs.jsonl"), tmp_path)
 
 
 def test_a_list_of_release_0_1_is_read_with_a_notice(make_clip, tmp_path):

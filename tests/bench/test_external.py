@@ -53,7 +53,7 @@ def cell(benchmark: Path, variant: str, case: str) -> dict:
 
 
 def add(benchmark: Path, results: Path, *options: str, code: int = 0) -> str:
-    done = call("bench", "add", benchmark, "runway", "--results", results, *options)
+    done = call("bench", "add", benchmark, "--row", "runway", "--from", results, *options)
     assert done.exit_code == code, done.stderr
     return done.stderr
 
@@ -63,6 +63,7 @@ def test_results_are_measured_raw_and_kept_by_the_benchmarks_metrics(benchmark, 
     assert "4 added" in said
     assert f"1 of 3 clips have no file in {results}: {NAMES[2]}" in said
     ours = cell(benchmark, "flowedit_on_shapeworld-wan", NAMES[0])
+    assert cell(benchmark, "runway_raw", NAMES[0])["figures"].keys() == ours["figures"].keys()
     raw, kept = (cell(benchmark, f"runway_{origin}", NAMES[0]) for origin in plan.ORIGINS)
     for record in (raw, kept):
         assert record["figures"].keys() == ours["figures"].keys()
@@ -106,17 +107,17 @@ def test_the_report_marks_results_made_elsewhere_and_lists_what_is_missing(bench
     add(benchmark, results)
     write_report(benchmark, gallery=1)
     table = (benchmark / "table.md").read_text()
-    assert "| runway raw (made elsewhere) | runway kept (made elsewhere) |" in table
+    assert "| runway raw (not made here) | runway kept (not made here) |" in table
     assert "| 2 / 0 / 1 | 2 / 0 / 1 |" in table
     assert f"Clips without a result: runway raw: {NAMES[2]}; runway kept: {NAMES[2]}." in table
     (seconds,) = [line for line in table.splitlines() if line.startswith("| `seconds`")]
     assert seconds.endswith("| – | – |")
     assert "are left out, because costs on different machines" not in table
     page = (benchmark / "report.html").read_text()
-    assert "runway kept (made elsewhere)" in page
+    assert "runway kept (not made here)" in page
     assert '<td data-sort="unknown">unknown</td>' in page  # whether the editor saw the mask
     lines = list(csv.DictReader((benchmark / "cells.csv").read_text().splitlines()))
-    made = [line for line in lines if line["row"].endswith("(made elsewhere)")]
+    made = [line for line in lines if line["row"].endswith("(not made here)")]
     assert len(made) == 4
     assert all(line["seconds"] == "" for line in made)
     assert (
@@ -129,7 +130,7 @@ def test_a_benchmark_without_such_results_is_stored_and_reported_as_before(bench
     rows = Results(benchmark).info["rows"]
     assert all(row.keys() == {"method", "backbone", "sees_mask", "settings"} for row in rows)
     write_report(benchmark, gallery=0)
-    assert "made elsewhere" not in (benchmark / "table.md").read_text()
+    assert "not made here" not in (benchmark / "table.md").read_text()
 
 
 def test_a_keep_that_fails_is_a_failed_cell_with_its_message(benchmark, results):
@@ -137,7 +138,7 @@ def test_a_keep_that_fails_is_a_failed_cell_with_its_message(benchmark, results)
     said = add(benchmark, results)
     assert "3 added, 1 failed" in said
     reasons = Results(benchmark).failures()
-    assert [reason[:2] for reason in reasons] == [("runway kept (made elsewhere)", NAMES[0])]
+    assert [reason[:2] for reason in reasons] == [("runway kept (not made here)", NAMES[0])]
     assert reasons[0][2].startswith("UserError: ")
     assert "traceback" not in cell(benchmark, "runway_kept", NAMES[0])
     assert "3 done before, 1 failed before" in add(benchmark, results)
@@ -167,10 +168,17 @@ def test_what_cannot_be_added_is_refused_before_any_work(benchmark, results, tmp
     assert "there is no folder" in add(benchmark, tmp_path / "none", code=2)
     assert "neither raw nor kept" in add(benchmark, results, "--no-raw", "--no-kept", code=2)
     assert "holds no benchmark" in add(tmp_path / "results", results, code=2)
-    assert call("bench", "add", benchmark, " ", "--results", results).exit_code == 2
+    assert call("bench", "add", benchmark, "--row", " ", "--from", results).exit_code == 2
     assert (benchmark / "bench.json").read_bytes() == before
-    add(benchmark, results, "--no-kept")
-    said = call("bench", "add", benchmark, "runway?", "--results", results, "--no-kept")
+    assert (
+        "the editor has no name: give it by --row"
+        in call("bench", "add", benchmark, "--from", results).stderr
+    )
+    # The call of release 0.2: the name without a flag, and --results.
+    old = call("bench", "add", benchmark, "runway", "--results", results, "--no-kept")
+    assert old.exit_code == 0
+    assert "2 done before" in add(benchmark, results, "--no-kept")
+    said = call("bench", "add", benchmark, "--row", "runway?", "--from", results, "--no-kept")
     assert said.exit_code == 2
     assert "'runway?' would have the folder of 'runway raw'" in said.stderr
 
@@ -224,7 +232,7 @@ def test_a_variant_made_elsewhere_is_read_as_it_was_stored():
     variant = plan.Variant("runway", "", origin="kept")
     stored = records.variant_to_json(variant)
     assert records.variant_from_json(stored) == variant
-    assert variant.names() == {"runway kept", "runway kept (made elsewhere)"}
+    assert variant.names() == {"runway kept", "runway kept (not made here)"}
     with pytest.raises(UserError, match="'cooked' is not an origin of results: use raw or kept"):
         records.variant_from_json(stored | {"origin": "cooked"})
 

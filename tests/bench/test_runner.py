@@ -1,6 +1,7 @@
 """The runner: cells are done once, a kill loses at most one, failures are counted, sweeps are rows of their own."""
 
 import csv
+import dataclasses
 import json
 import multiprocessing
 import random
@@ -14,6 +15,7 @@ from holdfast import methods
 from holdfast.base.errors import UserError
 from holdfast.base.notices import Notice
 from holdfast.bench import datasets, plan, records, runner, tables
+from holdfast.bench.datasets.base import Case
 from holdfast.bench.report import write_report
 from holdfast.bench.results import COSTS, Results
 from holdfast.metrics.base import MetricModels
@@ -100,10 +102,124 @@ def test_the_mask_is_seen_only_by_rows_that_say_so(tmp_path):
         results.estimate(seeing, "psnr_outside@true").mean == 100
     )  # composite, then a lossless file
     assert results.estimate(blind, "psnr_outside@true").mean < 60
+    # What the method left is measured too; without a mask it is the delivered clip.
+    assert results.estimate(seeing, "raw psnr_outside@true").mean < 60
+    assert results.estimate(blind, "raw psnr_outside@true") == results.estimate(
+        blind, "psnr_outside@true"
+    )
     manifest = json.loads(
         (records.cell_folder(tmp_path, blind, made.plan.cases[0]) / "edited.mkv.json").read_text()
     )
     assert manifest["task"]["mask"] is None
+
+
+def test_raw_and_delivered_are_measured_under_their_own_names(make_clip, tmp_path):
+    named = jobs(tmp_path, make_clip, ["8,8,16,16"])
+    made = bench(tmp_path / "a", ["flowedit", "flowedit+mask"], dataset=named, metrics=["ssim"])
+    made.run()
+    blind, seeing = (
+        records.cell_folder(tmp_path / "a", v, made.plan.cases[0]) for v in made.plan.variants
+    )
+    cells = [json.loads((place / "cell.json").read_text()) for place in (blind, seeing)]
+    assert set(cells[0]["figures"]) == {"ssim@full", "ssim@outside"}  # one clip, measured once
+    assert set(cells[1]["figures"]) == {
+        "ssim@full",
+        "ssim@outside",
+        "raw ssim@full",
+        "raw ssim@outside",
+    }
+    figures = cells[1]["figures"]
+    assert figures["raw ssim@full"] != figures["ssim@full"]
+    results = Results(tmp_path / "a")
+    assert results.estimate(results.variants[0], "raw ssim@full").mean == pytest.approx(
+        cells[0]["figures"]["ssim@full"]
+    )
+    text = tables.format_markdown(results)
+    assert "| `raw ssim@full` ↑ |" in text
+    assert "begins with raw measures what the method left" in text
+
+
+def test_a_folder_of_an_earlier_version_has_no_raw_values_and_is_read(make_clip, tmp_path):
+    named = jobs(tmp_path, make_clip, ["8,8,16,16"])
+    made = bench(tmp_path / "a", ["flowedit+mask"], dataset=named, metrics=["ssim"])
+    made.run()
+    (place,) = (tmp_path / "a" / "cells").glob("*/*")
+    record = json.loads((place / "cell.json").read_text())
+    record["figures"] = {k: v for k, v in record["figures"].items() if not k.startswith("raw ")}
+    (place / "cell.json").write_text(json.dumps(record))
+    plan.raw_path(place).unlink()
+    assert made.run()["done before"] == 1
+    assert made.run(again=True)["measured again"] == 1
+    results = Results(tmp_path / "a")
+    assert not [name for name in results.metric_names if name.startswith("raw ")]
+    assert results.raw_note == ""
+
+
+def test_a_method_sees_a_rough_mask_and_the_metrics_the_tight_one(make_clip, tmp_path):
+    named = jobs(tmp_path, make_clip, ["8,8,16,16"])
+    roughs = ["box", "hull", "grow4", "scribble"]
+    names = ["flowedit+mask", *(f"flowedit+mask:{rough}" for rough in roughs)]
+    made = bench(tmp_path / "a", names, dataset=named, metrics=["masked_psnr"])
+    made.run()
+    (case,) = made.plan.cases
+    tasks = {
+        v.rough_mask: made.plan.task(v, case, tmp_path / v.key / "edited.mkv")
+        for v in made.plan.variants
+    }
+    assert {rough: (t.outline, t.grow) for rough, t in tasks.items()} == {
+        "": ("given", None),
+        "box": ("box", None),
+        "hull": ("hull", None),
+        "grow4": ("given", 4),
+        "scribble": ("given", None),
+    }
+    assert {tasks[rough].mask for rough in ("", "box", "hull", "grow4")} == {case.mask}
+    assert Path(tasks["scribble"].mask).name == "scribble.mkv"
+    results = Results(tmp_path / "a")
+    assert results.variants == list(made.plan.variants)  # what is seen is stored
+    assert results.variants[1].key == "flowedit+mask:box steps=2 on shapeworld-wan"
+    # The toy changes every pixel alike, so that equal values mean that all were measured with one mask.
+    assert len({results.estimate(v, "psnr_outside@true").mean for v in results.variants}) == 1
+
+
+def test_an_edited_first_frame_goes_to_every_method_that_an_image_drives(tmp_path):
+    pairs = (
+        ("i2vedit", "shapeworld-svd"),
+        ("sdedit", "shapeworld-svd"),
+        ("sdedit", "shapeworld-wan"),
+    )
+    rows = tuple(plan.Variant(*pair) for pair in pairs)
+    case = Case("c", "c.mp4", "a", "b", first_frame="f.png", keyframes=("2=k.png",))
+    made = plan.BenchmarkPlan("d", rows, (case,))
+    given = {}
+    for row in rows:
+        task = made.task(row, case, tmp_path / "edited.mkv")
+        given[row.method, row.backbone] = task.first_frame, task.keyframes
+    assert given == {
+        ("i2vedit", "shapeworld-svd"): ("f.png", ("2=k.png",)),
+        ("sdedit", "shapeworld-svd"): ("f.png", ()),  # it edits no segments
+        ("sdedit", "shapeworld-wan"): (None, ()),
+    }
+    stored = records.case_to_json(case, tmp_path)
+    assert records.case_from_json(stored, tmp_path).keyframes[0].endswith("k.png")
+    bare = records.case_to_json(Case("c", "c.mp4", "a", "b"), tmp_path)
+    assert not bare.keys() & {"first_frame", "keyframes"}  # as earlier versions stored it
+
+
+def test_a_folder_that_was_started_without_first_frames_goes_on_without(tmp_path):
+    bench(tmp_path, limit=1)
+    info = json.loads((tmp_path / "bench.json").read_text())
+    assert info["cases"][0].pop("first_frame")
+    (tmp_path / "bench.json").write_text(json.dumps(info))
+    assert [case.first_frame for case in bench(tmp_path, limit=2).plan.cases] == [None, None]
+    made = bench(tmp_path, limit=2)
+    made.plan = dataclasses.replace(
+        made.plan,
+        cases=tuple(datasets.load("shapeworld", tmp_path / "data", 2)),
+        variants=(plan.Variant("sdedit", "shapeworld-svd"),),
+    )
+    with pytest.warns(Notice, match="started without edited first frames, so no method is given"):
+        made.initialize("again")
 
 
 def jobs(folder, make_clip, masks):
@@ -209,6 +325,9 @@ def test_flowanchor_without_a_mask_says_what_it_leaves_out():
     [
         (["flowedt"], {}, "flowedit"),
         (["flowedit+truth"], {}, "only \\+mask"),
+        (["flowedit+mask:hul"], {}, "'hul' is not a rough mask: use box, hull, scribble"),
+        (["flowedit+mask:grow0"], {}, "is not a rough mask"),
+        (["flowedit+mask:"], {}, "is not a rough mask"),
         (["flowedit"], {"gama": ["1"]}, "none of these methods has a setting gama"),
         (["flowedit"], {"stps": ["1"]}, "setting stps: did you mean steps"),
         (["flowedit"], {"steps": ["many"]}, "use a whole number"),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from holdfast.bench import tally
+from holdfast.bench import first_places, tally
 
 
 def cast(wins, question="alignment", person="a"):
@@ -75,6 +75,60 @@ def test_where_all_agree_a_rate_is_as_sure_as_there_are_clips_and_a_strength_has
     assert not found["strength"].has_interval
 
 
+def places(wins, person="a"):
+    """{"x": times x was the best of x, y and z} as votes, each about a clip of its own."""
+    names = [name for name, count in wins.items() for _ in range(count)]
+    return [
+        tally.FirstPlace("motion", name, ("x", "y", "z"), person, f"c{i}")
+        for i, name in enumerate(names)
+    ]
+
+
+def test_shares_of_first_places_are_those_of_all_answers_and_a_method_never_chosen_has_one():
+    votes = places({"x": 9, "y": 3}) + places({"x": 6, "y": 6}, "b")
+    ranked = first_places.tally(votes)
+    assert set(ranked) == {"all", "motion"}
+    shares = {name: values["share"] for name, values in ranked["motion"].items()}
+    assert list(shares) == ["x", "y", "z"]
+    assert {name: share.mean for name, share in shares.items()} == {"x": 0.625, "y": 0.375, "z": 0}
+    assert {share.n for share in shares.values()} == {24}
+    assert shares["x"].low < 0.625 < shares["x"].high
+    assert 0 < shares["z"].high < 1  # as sure as the number of people and clips
+
+
+def test_many_people_who_agree_do_not_make_few_first_places_certain():
+    votes = [vote for p in range(29) for vote in places({"x": 3, "y": 1}, str(p))]
+    votes += places(
+        {"x": 4}, "another"
+    )  # or people would have no spread, and the interval be Wilson's
+    found = first_places.tally(votes)["motion"]["x"]["share"]
+    assert found.mean == pytest.approx(91 / 120)
+    assert found.low < 0.5 < 0.95 < found.high  # as four clips, not as 120 answers
+
+
+BEST_KEY = {
+    "study": "s",
+    "form": "best",
+    "questions": ["motion"],
+    "trials": [{"id": 0, "case": "c", "results": {"A": "y", "B": "x", "C": "z"}}],
+}
+
+
+def test_a_letter_stands_for_the_variant_that_was_shown_under_it(tmp_path):
+    (tmp_path / "key.json").write_text(json.dumps(BEST_KEY))
+
+    def read(choice):
+        answer = {"trial": 0, "question": "motion", "choice": choice}
+        text = json.dumps({"study": "s", "person": "p", "answers": [answer]})
+        (tmp_path / "answers.json").write_text(text)
+        return tally.read_votes(tmp_path / "key.json", [tmp_path / "answers.json"])
+
+    assert read("B") == [tally.FirstPlace("motion", "x", ("y", "x", "z"), "p", "c")]
+    for wrong in ("D", "left", "neither", ["A"], None):
+        with pytest.raises(ValueError, match="does not fit the study"):
+            read(wrong)
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -129,6 +183,8 @@ def test_answer_files_that_are_wrong_are_refused(tmp_path, answers, message):
         {"study": None},
         {"trials": [{"id": 0, "left": "x"}]},
         {"trials": [5]},
+        {"trials": [{"id": 0, "results": {"A": 1}}]},
+        {"trials": [{"id": 0, "results": ["A"]}]},
         {"trials": None},
     ],
 )

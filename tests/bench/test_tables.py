@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import warnings
 
 from holdfast.base.files import write_json
@@ -130,6 +131,50 @@ def test_costs_of_another_machine_are_left_out_and_said(tmp_path):
     )
     alike = made_of(tmp_path / "alike", cells, dict.fromkeys(cells, here))
     assert alike.costs_note == ""
+
+
+def of_kinds(folder, **kinds):
+    """Results of rows a and b over cases c0, c1, ... of these kinds; b is 1 better for colours, 1 worse otherwise."""
+    values = [(f"c{i}", kind) for i, kind in enumerate(kinds.pop("kinds"))]
+    cells = {
+        (row, case): {
+            "truth_psnr@all": 20.0 + i + (row == "b") * (1 if kind == "colour" else -1),
+            "x@y": 1.0,
+        }
+        for i, (case, kind) in enumerate(values)
+        for row in "ab"
+    }
+    made_of(folder, cells)
+    info = json.loads((folder / "bench.json").read_text())
+    for case, (_, kind) in zip(info["cases"], values, strict=True):
+        case["kind"] = kind
+    write_json(folder / "bench.json", info)
+    return Results(folder)
+
+
+def test_a_table_has_a_group_of_lines_for_each_kind_of_edit(tmp_path):
+    results = of_kinds(tmp_path, kinds=["colour", "shape", "colour", "", "colour"])
+    assert results.kinds == ["colour", "shape", ""]
+    a, b = results.variants
+    colour = results.of_kind("colour")
+    assert colour.values(a, FIGURE) == {"c0": 20, "c2": 22, "c4": 24}
+    assert colour.difference(b, a, FIGURE).mean == 1
+    assert results.of_kind("shape").difference(b, a, FIGURE).mean == -1
+    assert results.values(a, FIGURE).keys() == {"c0", "c1", "c2", "c3", "c4"}  # of all kinds still
+    lines = tables.format_markdown(results).splitlines()
+    start = lines.index("| metric, by kind of edit | a on x | b on x |")
+    groups = [line.split("**")[1] for line in lines[start:] if line.startswith("| **")]
+    assert groups == ["colour", "shape", "no kind"]
+    assert lines[start + 3] == "| clips: done / failed / not done | 3 / 0 / 0 | 3 / 0 / 0 |"
+    assert lines[start + 4].startswith("| `truth_psnr@all` ↑ | 22")
+    assert not [line for line in lines[start:] if "x@y" in line]  # the main values alone
+    found = list(csv.DictReader(io.StringIO(tables.format_kinds_csv(results, a))))
+    means = {
+        (line["kind"], line["row"]): line["mean"] for line in found if line["figure"] == FIGURE
+    }
+    assert means["colour", "b on x"] == "23.0"
+    assert means["shape", "b on x"] == "20.0"
+    assert of_kinds(tmp_path / "one", kinds=["colour", "colour"]).kinds == []
 
 
 ODD = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\tx", "＝1")

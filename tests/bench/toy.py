@@ -37,6 +37,9 @@ class Result:
         share = SHARE[self.task.method] - 0.05 * int(self.task.settings.get("steps", 0))
         frames = ((share * frame).astype(np.uint8) for frame in video.read(self.clip))
         video.write(self.task.output, self.clip, frames, self.task.codec)
+        if self.task.raw:  # brighter than the result, so that a measurement tells them apart
+            frames = ((frame // 2 + 100).astype(np.uint8) for frame in video.read(self.clip))
+            video.write(self.task.raw, self.clip, frames, self.task.codec)
         write_json(Path(self.task.output + ".json"), self.manifest)
 
 

@@ -1,4 +1,4 @@
-"""What each method does when nothing is said: the published values, frozen, and that they reach the field."""
+"""What each method does when nothing is said: published values (and those of `holdfast`), and that they reach the field."""
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ PUBLISHED = {
     "flowdirector": (50, 0.8, "native", "whole"),
     "flowdistill": (200, 1.0, "native", "whole"),
     "flowedit": (50, 0.66, "native", "exact"),
+    "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),

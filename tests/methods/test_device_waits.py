@@ -51,6 +51,7 @@ CASES = [
     ("flowedit", "svd", {}),
     ("wanedit", "wan", {}),
     ("flowalign", "wan", {}),
+    ("holdfast", "wan", {}),
     ("dds", "wan", {}),
 ]
 

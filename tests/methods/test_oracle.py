@@ -29,9 +29,9 @@ SRC, TGT = (torch.full((1, 2, 2, 3, 3), v, dtype=torch.float64) for v in (0.5, -
 GIVEN = EditInputs(SOURCE, about(SRC), about(TGT))
 
 
-def run(name, field=None, **settings):
+def run(name, field=None, given=GIVEN, **settings):
     module = methods.load(name)
-    return last(module.edit(as_field(field or Gaussian()), GIVEN, module.Config(**settings)))
+    return last(module.edit(as_field(field or Gaussian()), given, module.Config(**settings)))
 
 
 @pytest.mark.parametrize("steps", [3, 20])
@@ -168,6 +168,28 @@ def test_flowalign_follows_its_equation():
         z = z + (sigma_next - sigma) * (v_p - v_q) + zeta * pull
     edited = run("flowalign", steps=steps, target_guidance=w, zeta=zeta)
     assert torch.allclose(edited, z, atol=1e-9)
+
+
+def test_holdfast_follows_its_equation():
+    field, steps, g, h = Gaussian(), 5, 2.5, 0.75
+    mask = torch.zeros(1, 1, *SOURCE.shape[2:], dtype=SOURCE.dtype)
+    mask[..., :2] = 1
+    levels, z = field.sigmas(steps), SOURCE
+    for i in range(steps):
+        sigma, sigma_next = levels[i], levels[i + 1]
+        noisy = add_noise(SOURCE, sigma, keyed_noise(SOURCE, 0, i))
+        p = z + noisy - SOURCE
+        v = field.velocity(p, sigma, GIVEN.target, branch="tgt+")
+        empty = field.velocity(p, sigma, GIVEN.target, branch="tgt-")
+        of_source = field.velocity(p, sigma, GIVEN.source, branch="src+")
+        v_p = v + (g - 1) * (v - empty) + h * (v - of_source)
+        v_source = field.velocity(noisy, sigma, GIVEN.source, branch="src+")
+        z = z + (sigma_next - sigma) * mask * (v_p - v_source)
+    given = dataclasses.replace(GIVEN, mask=mask)
+    guidance = {"target_guidance": g, "contrast_guidance": h}
+    edited = run("holdfast", given=given, steps=steps, strength=1.0, **guidance)
+    assert torch.allclose(edited, z, atol=1e-9)
+    assert torch.equal(edited[..., 2:], SOURCE[..., 2:])
 
 
 def test_dfvedit_is_flowedit_with_both_states_noised_on_their_own():

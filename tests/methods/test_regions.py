@@ -17,6 +17,7 @@ HOLDING = {
     "wanedit": ({}, 1 + 2 / 3),
     "dfvedit": ({}, 1 + 2 / 3),
     "flowalign": ({}, 1 + 2 / 3),
+    "holdfast": ({}, 1 + 3 / 3),  # the source prompt at the target's point, too
     "dds": ({"guidance": 2.0}, 2 + 2 / 3),  # of both sides
     "flowanchor": ({"mask_velocity": True}, 1 + 2 / 3),
 }

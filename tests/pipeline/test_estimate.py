@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from holdfast.base.errors import UserError
+from holdfast.base.notices import Notice
 from holdfast.cli.app import app
 from holdfast.media import images, video
 from holdfast.media.arrays import write_mask
@@ -102,6 +103,11 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
         said.seconds
         == (said.evaluations + said.judge_evaluations) * 2.0 + 0.75 * latent.model_frames
     )
+    seconds = iter([0.5, 0.25, 3.0, 2.0])
+    both = dataclasses.replace(task, raw=f"{task.input}.raw.mkv")
+    with pytest.warns(Notice, match="equals the result"):
+        twice = estimate.estimate_edit(both, validation.validate(both, model), Timed(model))
+    assert twice.seconds == said.seconds + 0.25 * latent.model_frames  # decoded once more
     assert len(set(asked)) == 1
     assert asked[0][0] == model.clip_format.count_latent_frames(latent.model_frames)
     assert said.memory_mb > 0

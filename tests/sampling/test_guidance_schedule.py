@@ -14,7 +14,8 @@ from holdfast.sampling.noise import add_noise, keyed_noise
 
 from ..methods.analytic import Gaussian, about, as_field, last
 
-METHODS = ("dfvedit", "flowalign", "flowdirector", "flowedit", "sdedit", "wanedit")
+pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
+METHODS = ("dfvedit", "flowalign", "flowdirector", "flowedit", "holdfast", "sdedit", "wanedit")
 WITH_SOURCE = tuple(name for name in METHODS if name != "sdedit")
 STEPS = 7
 
@@ -113,6 +114,26 @@ def test_a_step_that_reuses_guidance_adds_the_difference_of_the_last_evaluation(
     expected = first.z + (sigmas[2] - sigmas[1]) * (v_target - v_source)
     assert torch.allclose(second.z, expected, atol=1e-5)
     assert set(first.state) == {"guidance.src.0", "guidance.tgt.0"}
+
+
+def test_each_of_two_negatives_is_reused_as_its_own():
+    """The target of `holdfast` is led away from the negative prompt and from the source prompt."""
+    inputs, gauss = make_inputs(), Gaussian()
+    settings = {"source_guidance": 1.0, "contrast_guidance": 2.0}
+    config = make_config("holdfast", steps=2, negative_every=2, **settings)
+    first, second = methods.load("holdfast").edit(as_field(Gaussian()), inputs, config)
+    (sigma, sigma_next, _), x = gauss.sigmas(2), inputs.latent
+    noisy = add_noise(x, sigma, keyed_noise(x, inputs.seed, 0))
+    positive = gauss.velocity(noisy, sigma, inputs.target, branch="tgt+")
+    negatives = inputs.target, inputs.target.with_negative_of(inputs.source)
+    own, other = (positive - gauss.velocity(noisy, sigma, c, branch="tgt-") for c in negatives)
+    assert torch.allclose(first.state["guidance.tgt.0"], own, atol=1e-5)
+    assert torch.allclose(first.state["guidance.tgt.0.1"], other, atol=1e-5)
+    noisy = add_noise(x, sigma_next, keyed_noise(x, inputs.seed, 1))
+    v_source = gauss.velocity(noisy, sigma_next, inputs.source, branch="src+")
+    positive = gauss.velocity(noisy + (first.z - x), sigma_next, inputs.target, branch="tgt+")
+    change = positive + 3 * own + 2 * other - v_source
+    assert torch.allclose(second.z, first.z - sigma_next * change, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:no word drives the edit")

@@ -72,8 +72,8 @@ class Job:
     def outputs(self) -> list[str]:
         """The files that the job writes, without those next to them."""
         task = self.valid_task
-        preview = task.preview if isinstance(task, KeepTask) else None
-        return [task.output, *([preview] if preview else [])]
+        second = task.preview if isinstance(task, KeepTask) else task.raw
+        return [task.output, *([second] if second else [])]
 
     @property
     def may_use_gpu(self) -> bool:

@@ -25,9 +25,9 @@ from ..base.old_names import rename_fields
 from ..conform.task import KeepTask
 from ..models import registry
 from ..pipeline import jobs as single
-from ..pipeline.output_paths import all_paths, check_output_path, parse_output
+from ..pipeline.output_paths import all_paths, parse_output
 from ..pipeline.task import EditTask
-from ..pipeline.validation import check_files_exist, input_files
+from ..pipeline.validation import check_files_exist, check_outputs, input_files
 from . import keep_rows
 from .record import RECORD_NAME, Job, Outcome, Task
 
@@ -106,6 +106,8 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
             row.get("output") or _default_output(name, f"{Path(row['input']).stem}.mp4")
         )
         row["output"] = str(Path(folder.absolute(), output))
+    if isinstance(row.get("raw"), str):
+        row["raw"] = str(Path(folder.absolute(), parse_output(row["raw"])))
     return row
 
 
@@ -171,7 +173,8 @@ def _find_conflict(job: Job, writers: dict[str, list[Job]], reserved: set[str]) 
         if reserved & {os.path.realpath(path) for path in all_paths(Path(output))}:
             return UserError(f"{output} would overwrite the batch's own files", "rename it")
     if len({os.path.realpath(output) for output in job.outputs}) < len(job.outputs):
-        return UserError(f"output and preview are both {task.output}", "rename one")
+        second = "preview" if isinstance(task, KeepTask) else "raw"
+        return UserError(f"output and {second} are both {task.output}", "rename one")
     inputs = (other for name in _inputs(task) for other in writers[os.path.realpath(name)])
     makers = [other.line for other in inputs if other is not job]
     if makers:
@@ -197,7 +200,7 @@ def check(job: Job, is_cluster: bool) -> None:
             job.status = "skipped"
             return
         check_files_exist(task)
-        check_output_path(task.output, input_files(task))
+        check_outputs(task)
         methods.load(task.method)
         registry.describe_backbone(task.backbone, task.weights)
     except Exception as error:  # a bug in one row must not end the batch

@@ -1,6 +1,7 @@
 """Self-contained pages: templates of this folder, with pictures and clips embedded as data."""
 
 import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..media import images, video
 from ..media.previews import MAX_BYTES
 
 PAGE_BYTES = 100 * 2**20  # limit for the clips of a page: browsers and mail struggle with more
+MAX_IMAGE_SIDE = 640  # pixels of a still picture on a page
 
 
 def max_clip_bytes(count: int) -> int:
@@ -43,6 +45,17 @@ def write_text(path: Path, text: str) -> None:
 
 def svg_data_url(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def image_data_url(path: Path) -> str:
+    """Return an image file as a PNG of at most MAX_IMAGE_SIDE pixels a side."""
+    from PIL import Image
+
+    picture = Image.fromarray(images.to_8_bit(images.read(path)))
+    picture.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def open_clip(path: str | Path) -> tuple[video.Clip, Iterator[ndarray]]:

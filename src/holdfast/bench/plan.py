@@ -1,7 +1,7 @@
 """The plan of a benchmark: variants (method, settings, backbone, with or without the mask) and cases.
 
-Whether a method may see the benchmark's mask is part of its name: `flowedit` does not see it, `flowedit+mask` does. The
-metrics use the mask in both cases.
+Whether a method may see the benchmark's mask is part of its name: `flowedit` does not see it, `flowedit+mask` does, and
+`flowedit+mask:box` sees a rough one (rough_masks.py). The metrics use the tight mask in all cases.
 """
 
 import functools
@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .. import methods
 from ..base import old_names
@@ -20,6 +20,7 @@ from ..base.schema import Dtype, configure, list_settings
 from ..models import registry
 from ..pipeline.task import EditTask
 from .datasets.base import Case
+from .rough_masks import mask_fields, parse_rough_mask
 
 # How another editor's results are measured: the editor's own clips, or its change put back into the source.
 Origin = Literal["raw", "kept"]
@@ -31,6 +32,7 @@ class Variant:
     """What is compared: a method with its settings on a backbone, with or without sight of the mask.
 
     origin: of results made elsewhere. `method` is then the editor's name, and nothing else is known.
+    rough_mask: what a method with sight of the mask sees of it; empty: the mask itself.
     """
 
     method: str
@@ -38,12 +40,13 @@ class Variant:
     sees_mask: bool = False
     settings: tuple[tuple[str, str], ...] = ()
     origin: Origin | None = None
+    rough_mask: str = ""
 
     @property
     def label(self) -> str:
-        """Name in tables. It says what a method omits without a mask, and that results were made elsewhere."""
+        """Name in tables. It says what a method omits without a mask, and that results were not made here."""
         if self.origin:
-            return f"{self.key} (made elsewhere)"
+            return f"{self.key} (not made here)"
         omission = "" if self.sees_mask else _omission_without_mask(self.method)
         return self._name(f", {omission}" if omission else "")
 
@@ -51,6 +54,17 @@ class Variant:
     def key(self) -> str:
         """Name of its folder."""
         return f"{self.method} {self.origin}" if self.origin else self._name("")
+
+    @property
+    def has_raw_clip(self) -> bool:
+        """Whether what the method left differs from what is delivered: a mask put the source back."""
+        return self.sees_mask and not self.origin
+
+    @property
+    def takes_first_frame(self) -> bool:
+        """Whether an edited first frame drives it. False for a backbone that is no longer installed."""
+        spec = registry.specs().get(self.backbone)
+        return spec is not None and "image" in spec.capabilities
 
     def names(self) -> set[str]:
         """Return the names that a user may type: with or without the backbone."""
@@ -60,9 +74,12 @@ class Variant:
         return full | {name.removesuffix(f" on {self.backbone}") for name in full}
 
     def _name(self, omission: str) -> str:
-        mask = "+mask" if self.sees_mask else omission
+        mask = f"+{self._mask_name()}" if self.sees_mask else omission
         settings = "".join(f" {key}={value}" for key, value in self.settings)
         return f"{self.method}{mask}{settings} on {self.backbone}"
+
+    def _mask_name(self) -> str:
+        return f"mask:{self.rough_mask}" if self.rough_mask else "mask"
 
 
 @functools.cache
@@ -103,7 +120,13 @@ class BenchmarkPlan:
             )
 
     def task(self, variant: Variant, case: Case, output: Path) -> EditTask:
-        """Return the edit of a cell, with a lossless output."""
+        """Return the edit of a cell, with a lossless output.
+
+        The raw clip is written where it differs from the result. An image-driven backbone gets the case's edited
+        frames.
+        """
+        place = output.parent
+        mask = mask_fields(variant.rough_mask, case.mask, place) if variant.sees_mask else {}
         return EditTask(
             input=case.clip,
             output=str(output),
@@ -112,13 +135,29 @@ class BenchmarkPlan:
             method=variant.method,
             backbone=variant.backbone,
             weights=self.weights,
-            mask=case.mask if variant.sees_mask else None,
             settings=dict(variant.settings),
             seed=self.seed,
             device=self.device,
             dtype=self.dtype,
             codec="ffv1",
+            raw=str(raw_path(place)) if variant.has_raw_clip else None,
+            **mask,
+            **_edited_frames(variant, case),
         )
+
+
+def raw_path(folder: Path) -> Path:
+    """Return the path of a cell's raw clip."""
+    return folder / "raw.mkv"
+
+
+def _edited_frames(variant: Variant, case: Case) -> dict[str, Any]:
+    """Return the edited frames that drive a variant, as fields of EditTask."""
+    if not variant.takes_first_frame:
+        return {}
+    has_segments = methods.load(variant.method).METHOD.long_clips == "segments"
+    keyframes = case.keyframes if has_segments else ()
+    return {"first_frame": case.first_frame, "keyframes": keyframes}
 
 
 def applies(variant: Variant, case: Case) -> bool:
@@ -131,19 +170,21 @@ def make_variants(
 ) -> tuple[Variant, ...]:
     """Combine every method with every backbone and every combination of the settings that the method has.
 
-    method_names: with +mask if the method may see the mask. sweep: values by setting; a method without a setting
-    ignores it. A backbone that lacks a method's requirement is skipped with a notice. Raise UserError for unknown
-    names, for a setting that no method has, and if no variant remains.
+    method_names: with +mask if the method may see the mask, or +mask:ROUGH for a rough one. sweep: values by setting; a
+    method without a setting ignores it. A backbone that lacks a method's requirement is skipped with a notice. Raise
+    UserError for unknown names, for a setting that no method has, and if no variant remains.
     """
     known = registry.backbones()
     backbones = [choose(name, known, "backbone") for name in backbones]
     variants: list[Variant] = []
     missing: dict[str, str] = {}
     for method in method_names:
-        name, sees_mask = _parse_method(method)
+        name, sees_mask, rough = _parse_method(method)
         able = [backbone for backbone in backbones if _can_run(name, backbone, missing)]
         for settings in _combinations(methods.load(name).Config, sweep):
-            variants += [Variant(name, backbone, sees_mask, settings) for backbone in able]
+            variants += [
+                Variant(name, backbone, sees_mask, settings, rough_mask=rough) for backbone in able
+            ]
     _note_missing(missing, bool(variants))
     _refuse_unused(sweep, {variant.method for variant in variants})
     return tuple(dict.fromkeys(variants))
@@ -176,12 +217,15 @@ def _note_missing(missing: dict[str, str], any_variant: bool) -> None:
     warn_user(f"skipped, because the backbone cannot run it: {reasons}")
 
 
-def _parse_method(text: str) -> tuple[str, bool]:
-    """Return a method's name, and whether it may see the mask."""
+def _parse_method(text: str) -> tuple[str, bool, str]:
+    """Return a method's name, whether it may see the mask, and the rough mask that it sees instead; empty: none."""
     name, plus, suffix = text.partition("+")
-    if plus and suffix != "mask":
-        raise UserError(f"{text}: only +mask can follow a method's name")
-    return choose(name, methods.names(), "method"), bool(plus)
+    mask, colon, rough = suffix.partition(":")
+    if plus and mask != "mask":
+        raise UserError(f"{text}: only +mask or +mask:ROUGH can follow a method's name")
+    if colon:
+        rough = parse_rough_mask(rough)
+    return choose(name, methods.names(), "method"), bool(plus), rough
 
 
 def _combinations(config: type, sweep: dict[str, list[str]]) -> list[tuple[tuple[str, str], ...]]:

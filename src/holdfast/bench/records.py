@@ -2,18 +2,21 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import UserError
 from ..base.old_names import rename_case
-from .datasets.base import FILES, Case, file_name, is_box
+from .datasets.base import FILES, FRAME_FIELDS, Case, file_name, is_box
 from .plan import ORIGINS, Origin, Variant
+from .rough_masks import parse_rough_mask
 
 # A shape is a tuple of types, a list of one shape, or a dict of shapes by key; the key `...` stands for every key.
 TEXT, OPTIONAL_TEXT, NUMBER = (str,), (str, type(None)), (int, float, type(None))
 VARIANT = {"method": TEXT, "backbone": TEXT, "sees_mask": (bool,), "settings": [[TEXT]]}
-VARIANT_OPTIONAL: dict[str, tuple] = {"origin": OPTIONAL_TEXT}  # of results made elsewhere
+# Only results made elsewhere have an origin, and few variants see a rough mask.
+VARIANT_OPTIONAL: dict[str, Any] = {"origin": OPTIONAL_TEXT, "rough_mask": TEXT}
 CASE: dict[Any, Any] = {
     "name": TEXT,
     "clip": TEXT,
@@ -26,6 +29,7 @@ CASE: dict[Any, Any] = {
     "truth": OPTIONAL_TEXT,
     "scene": (list, type(None)),
 }
+CASE_OPTIONAL: dict[str, Any] = {"first_frame": OPTIONAL_TEXT, "keyframes": [TEXT]}
 BENCHMARK: dict[Any, Any] = {
     "dataset": TEXT,
     "seed": (int,),
@@ -46,7 +50,7 @@ CELL: dict[Any, Any] = {
     "left_out": {...: TEXT},
 }
 # A cell whose edit failed lacks these.
-CELL_OPTIONAL: dict[str, tuple] = {
+CELL_OPTIONAL: dict[str, Any] = {
     "seconds": NUMBER,
     "peak_memory_mb": NUMBER,
     "commit": OPTIONAL_TEXT,
@@ -111,7 +115,8 @@ def _check_keys(value: dict, shape: dict, where: str) -> None:
         if key not in value:
             raise UserError(f"{where} lacks {key}")
         _check(value[key], shape[key], key)
-    optional = VARIANT_OPTIONAL if shape is VARIANT else CELL_OPTIONAL if shape is CELL else {}
+    pairs = ((VARIANT, VARIANT_OPTIONAL), (CASE, CASE_OPTIONAL), (CELL, CELL_OPTIONAL))
+    optional = next((extra for known, extra in pairs if shape is known), {})
     for key in value.keys() - shape.keys():
         if shape is not CELL and key not in optional:
             raise UserError(f"{where} has an unknown key {key}")
@@ -127,17 +132,33 @@ def case_to_json(case: Case, folder: Path) -> dict[str, Any]:
     """Return a case as bench.json stores it: files below the folder by their relative path, others by the full path."""
     data = json.loads(json.dumps(dataclasses.asdict(case)))
     root = folder.resolve()
+
+    def store(text: str) -> str:
+        path = Path(text).resolve()
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
     for key in _file_keys(data):
         if data[key]:
-            path = Path(data[key]).resolve()
-            data[key] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+            data[key] = store(data[key])
+    data["keyframes"] = [_map_keyframe(text, store) for text in data["keyframes"]]
+    for (
+        key
+    ) in FRAME_FIELDS:  # so that cases without edited frames are stored as earlier versions did
+        if not data[key]:
+            del data[key]
     return data
+
+
+def _map_keyframe(text: str, change: Callable[[str], str]) -> str:
+    """Return N=IMAGE with another path."""
+    index, _, path = text.partition("=")
+    return f"{index}={change(path)}"
 
 
 def _file_keys(data: dict[str, Any]) -> list[str]:
     """Return the keys of a case that hold files: a mask may be a box."""
     has_box = data["mask"] and is_box(data["mask"])
-    return [key for key in FILES if not (key == "mask" and has_box)]
+    return [key for key in FILES if key in data and not (key == "mask" and has_box)]
 
 
 def case_from_json(data: dict[str, Any], folder: Path) -> Case:
@@ -145,13 +166,18 @@ def case_from_json(data: dict[str, Any], folder: Path) -> Case:
     fields: dict[str, Any] = dict(data)
     fields |= {key: str(folder / data[key]) for key in _file_keys(data) if data[key]}
     fields["scene"] = tuple(data["scene"]) if data["scene"] else None
+    keyframes = data.get("keyframes", [])
+    fields["keyframes"] = tuple(
+        _map_keyframe(text, lambda path: str(folder / path)) for text in keyframes
+    )
     return Case(**fields)
 
 
 def variant_from_json(data: dict[str, Any]) -> Variant:
     settings = tuple((key, value) for key, value in data["settings"])
     origin = choose_origin(data["origin"]) if data.get("origin") else None
-    return Variant(data["method"], data["backbone"], data["sees_mask"], settings, origin)
+    rough = parse_rough_mask(data["rough_mask"]) if data.get("rough_mask") else ""
+    return Variant(data["method"], data["backbone"], data["sees_mask"], settings, origin, rough)
 
 
 def choose_origin(text: str) -> Origin:
@@ -163,8 +189,6 @@ def choose_origin(text: str) -> Origin:
 
 
 def variant_to_json(variant: Variant) -> dict[str, Any]:
-    """Return a variant as bench.json stores it. Only results made elsewhere have an origin."""
+    """Return a variant as bench.json stores it: an origin and a rough mask only where it has one."""
     data = json.loads(json.dumps(dataclasses.asdict(variant)))
-    if not variant.origin:
-        del data["origin"]
-    return data
+    return {key: value for key, value in data.items() if value or key not in VARIANT_OPTIONAL}

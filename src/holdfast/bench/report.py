@@ -33,7 +33,9 @@ GAIN = 4  # amplification of the difference in the gallery
 def write_report(
     folder: Path, baseline: str | None = None, quality: str | None = None, gallery: int = 12
 ) -> dict[str, Path]:
-    """Write report.html, table.csv, cells.csv and table.md into a benchmark's folder. Return their paths by name.
+    """Write report.html, table.csv, kinds.csv, cells.csv and table.md into a benchmark's folder.
+
+    Return their paths by name; kinds.csv only if there are several kinds of edit.
 
     Raise UserError if the folder holds no benchmark or no cell has run.
     """
@@ -46,11 +48,14 @@ def write_report(
     write_text(folder / "table.csv", tables.format_table_csv(results, compared_with))
     write_text(folder / "cells.csv", tables.format_cells_csv(results))
     write_text(folder / "table.md", tables.format_markdown(results))
+    if results.kinds:
+        write_text(folder / "kinds.csv", tables.format_kinds_csv(results, compared_with))
     page = _page_values(results, compared_with, metric) | {
         "gallery": list(_gallery(results, gallery))
     }
     write_text(folder / "report.html", render_template("report.html", page))
-    return {name: folder / name for name in ("report.html", "table.csv", "cells.csv", "table.md")}
+    names = ["report.html", "table.csv", *["kinds.csv"] * bool(results.kinds), "cells.csv"]
+    return {name: folder / name for name in [*names, "table.md"]}
 
 
 def _page_values(results: Results, baseline: Variant, quality: str) -> dict:
@@ -62,18 +67,35 @@ def _page_values(results: Results, baseline: Variant, quality: str) -> dict:
         results.small_sample_note,
         results.costs_note,
         results.external_note,
+        results.raw_note,
     )
     return {
         "provenance": results.provenance_text,
         "info": results.info,
         "clips": len(results.cases),
-        "metrics": [(name, tables.direction_arrow(name)) for name in results.metric_names],
+        "metrics": _with_arrows(results.metric_names),
+        "main_metrics": _with_arrows(results.main_metric_names),
+        "kinds": [_kind_group(results, kind, baseline) for kind in results.kinds],
         "variants": [_column(results, variant, baseline) for variant in results.variants],
         "baseline": baseline.label,
         "plots": [(title, svg_data_url(svg)) for title, svg in plots_by_title.items()],
         "failures": results.failures(),
         "skipped": results.missing_metrics(),
         "notes": [text for text in notes if text],
+    }
+
+
+def _with_arrows(names: list[str]) -> list[tuple[str, str]]:
+    return [(name, tables.direction_arrow(name)) for name in names]
+
+
+def _kind_group(results: Results, kind: str, baseline: Variant) -> dict:
+    """Return the group of lines of one kind of edit."""
+    part = results.of_kind(kind)
+    return {
+        "kind": kind or tables.NO_KIND,
+        "clips": len(part.cases),
+        "variants": [_column(part, variant, baseline) for variant in part.variants],
     }
 
 

@@ -1,5 +1,7 @@
 """Results of a benchmark's folder: means with intervals over clips, paired differences, and the best variants."""
 
+import copy
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -8,7 +10,7 @@ from typing import Any
 
 from ..base.errors import UserError
 from ..base.intervals import SMALL_SAMPLE_NOTE, Estimate, estimate, estimate_difference
-from ..metrics import base_name, direction, is_rate
+from ..metrics import RAW, base_name, direction, is_rate
 from . import records
 from .datasets.base import Case
 from .plan import Variant, applies
@@ -26,10 +28,14 @@ FIRST = (
 COSTS = ("seconds", "peak_memory_mb")
 SHOWN = 5  # names in a note
 EXTERNAL_RULE = (
-    "Results marked as made elsewhere are another editor's clips: they have no settings and no costs here. "
+    "Results marked as not made here are another editor's clips: they have no settings and no costs here. "
     "Raw: the clip as it is, resized to the source's size; if its number of frames differs, its frames at the "
     "source's times, both beginning together, for as long as it lasts. "
     "Kept: the source with the editor's change, by holdfast keep."
+)
+RAW_RULE = (
+    "A value that begins with raw measures what the method left, as the papers do; the others measure what is "
+    "delivered, after the mask put the source back. Without a mask both are one clip, measured once."
 )
 MACHINE = ("machine", "device")  # costs of cells are compared only if these are equal
 
@@ -44,6 +50,11 @@ def list_some(names: Iterable[str]) -> str:
 def is_finished(record: dict[str, Any] | None) -> bool:
     """Return whether a cell has values."""
     return record is not None and not record["error"]
+
+
+def is_one_clip(variant: Variant) -> bool:
+    """Return whether what is delivered is what the method left."""
+    return variant.origin == "raw" or not (variant.has_raw_clip or variant.origin)
 
 
 def machine_of(record: dict[str, Any]) -> tuple:
@@ -79,7 +90,20 @@ class Results:
                 record = records.read_cell(records.cell_folder(self.folder, variant, case))
                 if record:
                     found[variant.label, case.name] = record
+        self._share_raw_values(found)
         return found
+
+    def _share_raw_values(self, found: dict[tuple[str, str], dict[str, Any]]) -> None:
+        """Repeat values under their raw names where raw and delivered are one clip, so that variants compare."""
+        figures = [record["figures"] for record in found.values()]
+        all_names = itertools.chain.from_iterable(figures)
+        names = dict.fromkeys(name for name in all_names if name.startswith(RAW))  # in order
+        for variant, case in itertools.product(self.variants, self.cases):
+            record = found.get((variant.label, case.name))
+            if record and is_one_clip(variant):
+                values = record["figures"]
+                own = {name: values.get(name.removeprefix(RAW)) for name in names}
+                values |= {name: value for name, value in own.items() if value is not None}
 
     @cached_property
     def metric_names(self) -> list[str]:
@@ -159,6 +183,29 @@ class Results:
                 applies(variant, case) and not self.record(variant, case) for case in self.cases
             ),
         }
+
+    @property
+    def raw_note(self) -> str:
+        """What a raw value measures; empty without any."""
+        return RAW_RULE if any(name.startswith(RAW) for name in self.metric_names) else ""
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The kinds of edit of the cases, in their order; empty if all are of one kind."""
+        kinds = list(dict.fromkeys(case.kind for case in self.cases))
+        return kinds if len(kinds) > 1 else []
+
+    @property
+    def main_metric_names(self) -> list[str]:
+        """Names of the values that tables show for each kind of edit."""
+        return [name for name in self.metric_names if base_name(name) in FIRST]
+
+    def of_kind(self, kind: str) -> "Results":
+        """Return the results of one kind of edit. Which costs are comparable is decided over all kinds."""
+        _ = self.records  # read once: the copy keeps them
+        part = copy.copy(self)
+        part.cases = [case for case in self.cases if case.kind == kind]
+        return part
 
     @property
     def external_note(self) -> str:

@@ -17,20 +17,24 @@ from typing import Any
 from .. import metrics
 from ..base.errors import MissingDependencyError, UserError
 from ..base.files import write_json
+from ..base.notices import warn_user
 from ..metrics.base import MetricModels
 from ..metrics.compare import ClipPair, compare_files
 from ..models import registry
 from ..pipeline import run
 from ..pipeline.events import ProgressCallback
+from ..pipeline.writer import RAW_STAGE
 from . import provenance, records
 from .datasets import make_case_judge
 from .datasets.base import Case
 from .external import ExternalResults
-from .plan import BenchmarkPlan, Variant
+from .plan import BenchmarkPlan, Variant, raw_path
 from .records import case_to_json, cell_folder, variant_to_json
+from .rough_masks import SCRIBBLE, write_scribble
 
 MASK_RULE = (
-    "A method sees the benchmark's mask only if its name ends in +mask; the metrics always do."
+    "A method sees the benchmark's mask only if its name ends in +mask, and a rough one if it ends in +mask:ROUGH; "
+    "the metrics always use the mask itself."
 )
 NAN_RULE = (
     "A value that is not defined for a clip (one frame has no next one, a full mask no outside) "
@@ -38,6 +42,7 @@ NAN_RULE = (
     "PSNR is capped at 100 dB. A failed cell has no values and is counted under failed."
 )
 EXTERNAL_KEYS = ("file", "stamp", "sentence", "notes")  # of results made elsewhere
+UNCOUNTED_STAGES = ("load", RAW_STAGE)  # the second is the benchmark's own wish
 COSTS = ("frames", "seconds", "evaluations", "peak_memory_mb", "preservation")
 
 
@@ -66,6 +71,7 @@ class Benchmark:
     def initialize(self, command: str) -> None:
         """Write bench.json. Raise UserError if the folder holds another benchmark."""
         self.plan.check_masks()
+        self._match_earlier_cases()
         planned = self._plan_to_json()
         fixed = {key: planned[key] for key in ("dataset", "seed", "weights", "dtype")}
         before: dict[str, Any] = {"rows": [], "cases": [], "commands": [], **fixed}
@@ -85,6 +91,26 @@ class Benchmark:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "bench.json", info)
+
+    def _match_earlier_cases(self) -> None:
+        """Leave the edited frames out in a folder whose cases were stored without: its cells must stay comparable."""
+        stored = (records.read_benchmark(self.folder) or {"cases": []})["cases"]
+        known = {case["name"]: case for case in stored}
+        bare = [dataclasses.replace(c, first_frame=None, keyframes=()) for c in self.plan.cases]
+        is_older = any(
+            known.get(case.name)
+            == case_to_json(case, self.folder)
+            != case_to_json(full, self.folder)
+            for case, full in zip(bare, self.plan.cases, strict=True)
+        )
+        if not is_older:
+            return
+        self.plan = dataclasses.replace(self.plan, cases=tuple(bare))
+        if any(variant.takes_first_frame for variant in self.plan.variants):
+            warn_user(
+                f"{self.folder} was started without edited first frames, so no method is given one: "
+                "start a new folder to give all the same"
+            )
 
     def _plan_to_json(self) -> dict[str, Any]:
         plan = json.loads(json.dumps(dataclasses.asdict(self.plan)))
@@ -137,6 +163,9 @@ class Benchmark:
             if not (before.keys() & {"seconds", "frames"} and edited.exists()):
                 record |= self._make(variant, case, edited)
             values, skipped = compare_files(_clip_pair(case, edited), self.models, self.metrics)
+            if variant.has_raw_clip and raw_path(place).exists():  # an earlier version wrote none
+                raw, _ = compare_files(_clip_pair(case, raw_path(place)), self.models, self.metrics)
+                values |= {f"{metrics.RAW}{name}": value for name, value in raw.items()}
             for name, value in values.items():
                 record["figures"][name] = None if math.isnan(value) else value
             selected = set(self.metrics or metrics.names())
@@ -183,9 +212,12 @@ class Benchmark:
     def _edit(self, variant: Variant, case: Case, output: Path) -> dict[str, Any]:
         """Edit a clip from the start, so that the costs are those of a whole edit. Return them."""
         backbone = self._load_backbone(variant.backbone)
+        if variant.rough_mask == SCRIBBLE:
+            write_scribble(case, output.parent, self.plan.seed)
         result = run.edit(self.plan.task(variant, case, output), backbone, judge_result=False)
         result.save()
-        seconds = sum(v for stage, v in result.manifest["seconds"].items() if stage != "load")
+        stages = result.manifest["seconds"].items()
+        seconds = sum(value for stage, value in stages if stage not in UNCOUNTED_STAGES)
         costs = {key: result.manifest[key] for key in COSTS}
         device = str(getattr(backbone, "device", "unknown"))
         return costs | {"seconds": round(seconds, 3), "device": device}

@@ -13,6 +13,7 @@ INTERVAL_RULE = (
     "Mean with its 95 % interval over clips (t, corrected for skewness); "
     "rates in per cent with Wilson's interval."
 )
+NO_KIND = "no kind"
 # A spreadsheet runs text that starts with one of these as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -48,11 +49,25 @@ def format_cells_csv(results: Results) -> str:
 
 def format_table_csv(results: Results, baseline: Variant) -> str:
     """Format one line a variant and metric: mean, interval, n, and the paired difference from a baseline."""
+    return _format_csv([_table_header(baseline), *_table_lines(results, baseline)])
+
+
+def format_kinds_csv(results: Results, baseline: Variant) -> str:
+    """Format the lines of `format_table_csv` for each kind of edit, which the first column names."""
+    lines = [["kind", *_table_header(baseline)]]
+    for kind in results.kinds:
+        lines += [[kind, *line] for line in _table_lines(results.of_kind(kind), baseline)]
+    return _format_csv(lines)
+
+
+def _table_header(baseline: Variant) -> list[str]:
     parts = ("mean", "low", "high")
     difference = [f"{part} difference from {baseline.label}" for part in parts]
-    lines: list[list] = [
-        ["row", "figure", "better", *parts, "n", "failed", "not done", *difference]
-    ]
+    return ["row", "figure", "better", *parts, "n", "failed", "not done", *difference]
+
+
+def _table_lines(results: Results, baseline: Variant) -> list[list]:
+    lines: list[list] = []
     for variant in results.variants:
         counts = results.counts(variant)
         for metric in results.metric_names:
@@ -69,7 +84,7 @@ def format_table_csv(results: Results, baseline: Variant) -> str:
                     *_format_estimate(results.difference(variant, baseline, metric)),
                 ]
             )
-    return _format_csv(lines)
+    return lines
 
 
 def _format_estimate(estimate: Estimate | None) -> list[str]:
@@ -98,17 +113,37 @@ def _quote_formula(cell: object) -> object:
 def format_markdown(results: Results) -> str:
     """Format the table for a paper or a README, with how it was made.
 
-    Lines are metrics and columns are variants, so that the table stays narrow.
+    Lines are metrics and columns are variants, so that the table stays narrow. A second table has a group of lines for
+    each kind of edit.
     """
-    variants = results.variants
-    counts = [counts_text(results, variant) for variant in variants]
-    lines = [
-        _table_line(["metric", *(escape_markdown(variant.label) for variant in variants)]),
-        "|" + "---|" * (len(variants) + 1),
-        _table_line(["clips: done / failed / not done", *counts]),
-        *(_metric_line(results, metric) for metric in results.metric_names),
-    ]
+    lines = [*_header_lines(results, "metric"), _counts_line(results)]
+    lines += [_metric_line(results, metric) for metric in results.metric_names]
+    if results.kinds:
+        lines += ["", *_kind_lines(results)]
     return "\n".join([*lines, "", "  \n".join(_notes(results)), ""])
+
+
+def _header_lines(results: Results, first: str) -> list[str]:
+    labels = [escape_markdown(variant.label) for variant in results.variants]
+    return [_table_line([first, *labels]), "|" + "---|" * (len(labels) + 1)]
+
+
+def _counts_line(results: Results) -> str:
+    counts = [counts_text(results, variant) for variant in results.variants]
+    return _table_line(["clips: done / failed / not done", *counts])
+
+
+def _kind_lines(results: Results) -> list[str]:
+    """Return the table of the main values by kind of edit."""
+    lines = _header_lines(results, "metric, by kind of edit")
+    for kind in results.kinds:
+        part = results.of_kind(kind)
+        lines.append(
+            _table_line([f"**{escape_markdown(kind) or NO_KIND}**", *[""] * len(part.variants)])
+        )
+        lines.append(_counts_line(part))
+        lines += [_metric_line(part, metric) for metric in part.main_metric_names]
+    return lines
 
 
 def _metric_line(results: Results, metric: str) -> str:
@@ -162,6 +197,7 @@ def _notes(results: Results) -> list[str]:
         results.small_sample_note,
         escape_markdown(results.costs_note),
         escape_markdown(results.external_note),
+        results.raw_note,
         *info["rules"].values(),
         *(
             f"Skipped: {escape_markdown(name)} ({escape_markdown(reason)})."

@@ -1,7 +1,8 @@
-"""Evaluate the answers to a study: win rates and Bradley-Terry strengths with intervals."""
+"""Read the answers to a study, and evaluate pairs: win rates and Bradley-Terry strengths with intervals."""
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,28 @@ class Vote:
     clip: str = ""
 
 
-def read_votes(key: Path, answers: list[Path]) -> list[Vote]:
+@dataclass(frozen=True)
+class FirstPlace:
+    """A vote in a study of the form `best`: which of all variants shown is the best."""
+
+    question: str
+    choice: str  # names of variants
+    candidates: tuple[str, ...]
+    person: str
+    clip: str = ""
+
+
+Votes = list[Vote] | list[FirstPlace]
+
+
+def read_votes(key: Path, answers: list[Path]) -> Votes:
     """Read the answer files of one study and return the votes with the variants' names.
 
     A person who saved twice is counted once, with the later file. Raise UserError for a file that is not an answer file
     or belongs to another study.
     """
     secret = _read_key(key)
-    by_person: dict[str, list[Vote]] = {}
+    by_person: dict[str, list] = {}
     for path in answers:
         data = _read_json(path)
         if data.get("study") != secret.get("study") or not isinstance(data.get("answers"), list):
@@ -51,10 +66,10 @@ def read_votes(key: Path, answers: list[Path]) -> list[Vote]:
     return votes
 
 
-def _parse_answers(person: str, answers: list, secret: dict[str, Any], path: Path) -> list[Vote]:
+def _parse_answers(person: str, answers: list, secret: dict[str, Any], path: Path) -> list:
     """Return one person's votes: at most one for a trial and question."""
     trials = {trial["id"]: trial for trial in secret["trials"]}
-    votes: dict[tuple[int, str], Vote] = {}
+    votes: dict[tuple[int, str], Vote | FirstPlace] = {}
     for answer in answers:
         vote = _parse_answer(person, answer, trials, secret["questions"])
         if vote is None or (answer["trial"], vote.question) in votes:
@@ -65,15 +80,21 @@ def _parse_answers(person: str, answers: list, secret: dict[str, Any], path: Pat
 
 def _parse_answer(
     person: str, answer: Any, trials: dict[int, dict], questions: list[str]
-) -> Vote | None:
+) -> Vote | FirstPlace | None:
     """Return None if it is not an answer to this study."""
     if not isinstance(answer, dict) or not isinstance(answer.get("trial"), int):
         return None
     trial = trials.get(answer["trial"])
     question, choice = answer.get("question"), answer.get("choice")
-    if trial is None or question not in questions or choice not in WIN_SHARES:
+    if trial is None or question not in questions:
         return None
-    clip = str(trial.get("case", trial["id"]))
+    clip, shown = str(trial.get("case", trial["id"])), trial.get("results")
+    if shown:
+        is_shown = isinstance(choice, str) and choice in shown
+        candidates = tuple(shown.values())
+        return FirstPlace(question, shown[choice], candidates, person, clip) if is_shown else None
+    if choice not in WIN_SHARES:
+        return None
     return Vote(question, trial["left"], trial["right"], choice, person, clip)
 
 
@@ -92,7 +113,8 @@ def _read_key(path: Path) -> dict[str, Any]:
 def _is_trial(trial: object) -> bool:
     if not isinstance(trial, dict) or not isinstance(trial.get("id"), int):
         return False
-    return all(isinstance(trial.get(side), str) for side in ("left", "right"))
+    shown = trial.get("results", {side: trial.get(side) for side in ("left", "right")})
+    return isinstance(shown, dict) and all(isinstance(name, str) for name in shown.values())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -120,7 +142,7 @@ def tally(votes: list[Vote]) -> Tally:
     return results
 
 
-def count_people_and_clips(votes: list[Vote]) -> tuple[int, int]:
+def count_people_and_clips(votes: Sequence[Vote | FirstPlace]) -> tuple[int, int]:
     """Return how many people voted, and on how many clips."""
     return len({v.person for v in votes}), len({v.clip for v in votes})
 
@@ -131,7 +153,7 @@ def _rank(votes: list[Vote], names: list[str]) -> dict[str, dict[str, Estimate]]
     total, resampled = tables.sum((0, 1)), _resample(tables)
     games = _games(total).sum(0)
     group_size = min((n for n in count_people_and_clips(votes) if n > 1), default=1)
-    rates = _rate_estimates(win_rates(total), win_rates(resampled), games, group_size)
+    rates = rate_estimates(win_rates(total), win_rates(resampled), games, group_size)
     strengths = bradley_terry(total)
     estimates = _estimates(strengths, bradley_terry(resampled), games)
     return {
@@ -156,7 +178,7 @@ def _win_tables(votes: list[Vote], names: list[str]) -> ndarray:
 def _resample(tables: ndarray) -> ndarray:
     """Return the tables of RESAMPLES draws of people and clips, r n n. The draws are the same on every call."""
     rng = np.random.default_rng(0)
-    people, clips = (_draw_counts(rng, count) for count in tables.shape[:2])
+    people, clips = (draw_counts(rng, count) for count in tables.shape[:2])
     chunks = [slice(i, i + CHUNK) for i in range(0, RESAMPLES, CHUNK)]
     parts = [
         np.einsum("rp,pcij,rc->rij", people[chunk], tables, clips[chunk], optimize=True)
@@ -165,12 +187,12 @@ def _resample(tables: ndarray) -> ndarray:
     return np.concatenate(parts)
 
 
-def _draw_counts(rng: np.random.Generator, count: int) -> ndarray:
+def draw_counts(rng: np.random.Generator, count: int) -> ndarray:
     """Return how often each resample draws each of `count` items, RESAMPLES count."""
     return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(float)
 
 
-def _rate_estimates(
+def rate_estimates(
     values: ndarray, resampled: ndarray, counts: ndarray, group_size: int
 ) -> list[Estimate]:
     """Return rates with intervals. If all answers agree, resampling gives no width: use Wilson's interval instead.

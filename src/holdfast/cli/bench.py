@@ -3,11 +3,12 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
+from ..base.errors import UserError
 from .console import (
     parse_pairs,
     print_line,
@@ -33,7 +34,10 @@ DATASET = escape(  # or its brackets would be read as styles
     "shapeworld[:SETS[/KINDS]], five:FOLDER[/TYPES] or FILE.jsonl (see: holdfast list datasets)."
 )
 OUTPUT = "Output folder; run the same command again to continue after a stop."
-METHODS = "Names with commas, or all; NAME+mask gives a method the benchmark's mask."
+METHODS = (
+    "Names with commas, or all; NAME+mask gives a method the benchmark's mask, and NAME+mask:box, :hull, :scribble or "
+    ":growN (pixels) a rough one."
+)
 SETTINGS = "A setting to sweep over, key=value,value; may be repeated."
 RESULTS = (
     "Folder with a clip for each case, named as the case: CASE.mp4, or a folder CASE of frames."
@@ -41,6 +45,11 @@ RESULTS = (
 ADDED_METRICS = "Names with commas, or all (default: those that the benchmark has)."
 AGAIN = "Measure finished edits again, for example after installing CLIP."
 WEIGHTS = "A folder or hub id of other weights for the backbone."
+FORM = "pairs: which of two results is better; best: which of all methods' results is the best."
+QUESTIONS = "The questions: holdfast, or those of a paper: assd, i2vedit-local, i2vedit-global."
+SHOW_RAW = "Show what the methods left, as the papers do, instead of what is delivered."
+# What a tally measures, as its tables name it.
+MEASURES = {"win_rate": "win rate", "strength": "strength", "share": "share of first places"}
 BASELINE = "The variant to compare the others with, clip by clip (default: the first)."
 
 
@@ -80,8 +89,9 @@ def run_bench(
 @bench.command("add")
 def add_results(
     folder: Folder,
-    name: Annotated[str, typer.Argument(help="The name of the editor in tables.")],
-    results: Annotated[Path, typer.Option(help=RESULTS)],
+    results: Annotated[Path, typer.Option("--from", "--results", help=RESULTS)],
+    name: Annotated[str | None, typer.Argument(hidden=True)] = None,  # release 0.2: no --row
+    row: Annotated[str | None, typer.Option(help="The name of the editor in tables.")] = None,
     raw: Annotated[bool, typer.Option(help="Measure the editor's own clips.")] = True,
     kept: Annotated[bool, typer.Option(help="Measure the clips of holdfast keep.")] = True,
     metrics: Annotated[str, typer.Option(help=ADDED_METRICS)] = "",
@@ -98,10 +108,11 @@ def add_results(
     from ..bench.runner import Benchmark
 
     with report_errors():
+        editor = _choose_row(row, name)
         before = Results(folder)
         wanted = {"raw": raw, "kept": kept}
         origins: list[Origin] = [origin for origin in ORIGINS if wanted[origin]]
-        plan, clips, missing = external.plan_results(before, name, results, origins)
+        plan, clips, missing = external.plan_results(before, editor, results, origins)
         models, metric_names = choose_metrics(metrics or "all", measure_set)
         if not metrics:
             metric_names = external.find_measured_metrics(before)
@@ -112,6 +123,15 @@ def add_results(
         if missing:
             count = f"{len(missing)} of {len(before.cases)} clips"
             print_line(f"{count} have no file in {results}: {list_some(missing)}")
+
+
+def _choose_row(row: str | None, name: str | None) -> str:
+    """Return the name of the added rows, by --row or as the second argument. Raise UserError for both and for none."""
+    chosen = [text for text in (row, name) if text is not None]
+    if len(chosen) != 1:
+        cause = "the editor's name is given twice" if chosen else "the editor has no name"
+        raise UserError(cause, "give it by --row")
+    return chosen[0]
 
 
 def _print_summary(counts: dict[str, int], folder: Path) -> None:
@@ -158,7 +178,7 @@ def report(
     quality: Annotated[str | None, typer.Option(help="The metric that the plots show.")] = None,
     gallery: Annotated[int, typer.Option(help="Number of clips on the page.", min=0)] = 12,
 ) -> None:
-    """Write one page that opens from disk (report.html), and table.csv, cells.csv and table.md next to it."""
+    """Write one page that opens from disk (report.html), and its tables as CSV and Markdown next to it."""
     from ..bench.report import write_report
 
     with report_errors():
@@ -174,12 +194,16 @@ def study(
     ] = None,
     trials: Annotated[int, typer.Option(help="Maximum number of comparisons.", min=1)] = 30,
     seed: Annotated[int, typer.Option(help="Seed of the choice and the order.")] = 0,
+    form: Annotated[Literal["pairs", "best"], typer.Option(help=FORM)] = "pairs",
+    questions: Annotated[str, typer.Option(help=QUESTIONS)] = "holdfast",
+    raw: Annotated[bool, typer.Option("--raw", help=SHOW_RAW)] = False,
 ) -> None:
-    """Write a page that asks people which of two results is better, without naming the methods. Keep the key file."""
-    from ..bench.study import write_study
+    """Write a page that asks people which result is better or best, without naming the methods. Keep the key file."""
+    from ..bench.study import StudyDesign, write_study
 
     with report_errors():
-        paths = write_study(folder, _names(methods) if methods else None, trials, seed)
+        chosen = _names(methods) if methods else None
+        paths = write_study(folder, chosen, trials, seed, StudyDesign(form, questions, raw))
         page, key = paths["study.html"], paths["study-key.json"]
         print_wrote(f"{page} (to send out) and {key} (to keep)")
 
@@ -190,14 +214,17 @@ def tally(
     answers: Annotated[list[Path], typer.Argument(help="The answer files that people saved.")],
     json: Json = False,
 ) -> None:
-    """Compute win rates and a Bradley-Terry ranking from answers, with intervals."""
+    """Compute win rates and a Bradley-Terry ranking, or shares of first places, from answers, with intervals."""
     from ..base.files import as_json
     from ..base.intervals import SMALL_SAMPLE
+    from ..bench import first_places
     from ..bench import tally as tallies
 
     with report_errors():
         votes = tallies.read_votes(key, answers)
-        results = tallies.tally(votes)
+        pairs = [vote for vote in votes if isinstance(vote, tallies.Vote)]
+        bests = [vote for vote in votes if isinstance(vote, tallies.FirstPlace)]
+        results = tallies.tally(pairs) if pairs else first_places.tally(bests)
         people, clips = tallies.count_people_and_clips(votes)
         if min(people, clips) < SMALL_SAMPLE:
             print_line(
@@ -223,7 +250,7 @@ def _to_data(found: dict) -> dict:
 def print_ranking(question: str, ranked: dict) -> None:
     rows = []
     for method, values in ranked.items():
-        rate, strength = values["win_rate"], values["strength"]
-        texts = rate.interval_text(), strength.interval_text(signed=True)
-        rows.append((method, *texts, str(rate.n)))
-    print_table(("method", "win rate", "strength", "answers"), rows, title=question)
+        texts = [value.interval_text(signed=name == "strength") for name, value in values.items()]
+        rows.append((method, *texts, str(next(iter(values.values())).n)))
+    names = [MEASURES[name] for name in next(iter(ranked.values()))]
+    print_table(("method", *names, "answers"), rows, title=question)

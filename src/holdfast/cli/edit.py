@@ -80,6 +80,8 @@ def print_summary(manifest: dict) -> None:
 
     output = manifest["output"]
     print_wrote(f"{output} (and {output}.json)")
+    if raw := manifest.get("raw"):
+        print_wrote(f"{raw['output']} (the clip as the method left it)")
     for line in summary.summary_lines(manifest):
         print_line(f"  {line}")
     for step in summary.next_steps(manifest):

@@ -57,8 +57,9 @@ def print_sheet(record: dict, folder: Path) -> None:
 
 
 def sheet_parameters() -> list[inspect.Parameter]:
-    """Return the parameters of an edit; those that a sheet takes several of are texts."""
-    return [_as_list(p) if p.name in LISTS else p for p in task_parameters()]
+    """Return the parameters of an edit; those that a sheet takes several of are texts. Its clips share no raw file."""
+    shared = [p for p in task_parameters() if p.name != "raw"]
+    return [_as_list(p) if p.name in LISTS else p for p in shared]
 
 
 def _as_list(parameter: inspect.Parameter) -> inspect.Parameter:

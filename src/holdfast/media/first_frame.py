@@ -15,6 +15,18 @@ PIXEL_TOLERANCE = 12 / 255  # a larger difference is more than an image editor's
 CHANGED_SHARE = 0.9  # a frame with more changed pixels than this is perhaps another picture
 
 
+def check(path: str, clip_size: tuple[int, int]) -> None:
+    """Raise UserError if a file is no image, or has another aspect ratio than a clip of this width and height."""
+    if not Path(path).is_file():
+        raise InputNotFoundError(f"there is no image {path}")
+    width, height = images.size(Path(path))
+    if abs(math.log(width * clip_size[1] / (height * clip_size[0]))) > ASPECT_TOLERANCE:
+        raise UserError(
+            f"{path} is {width}x{height}, the clip's frames are {clip_size[0]}x{clip_size[1]}",
+            "give an edited frame of the clip's aspect ratio",
+        )
+
+
 def read(path: str, fit: Fit, source_frame: Tensor) -> Tensor:
     """Read an image file as the model takes it, 3 H W in [0, 1].
 
@@ -22,14 +34,7 @@ def read(path: str, fit: Fit, source_frame: Tensor) -> Tensor:
     Raise UserError if the file is no image or has another aspect ratio. Warn if nearly every pixel differs: the frame
     should be an edit of the clip's first frame, not another picture.
     """
-    if not Path(path).is_file():
-        raise InputNotFoundError(f"there is no image {path}")
-    width, height = images.size(Path(path))
-    if abs(math.log(width * fit.size[0] / (height * fit.size[1]))) > ASPECT_TOLERANCE:
-        raise UserError(
-            f"{path} is {width}x{height}, the clip's frames are {fit.size[1]}x{fit.size[0]}",
-            "give an edited frame of the clip's aspect ratio",
-        )
+    check(path, (fit.size[1], fit.size[0]))
     frame = images.to_tensor(images.read(Path(path)))
     edited = resize(frame[None], fit.model_size)[0]
     changed = (edited - source_frame).abs().amax(0) > PIXEL_TOLERANCE

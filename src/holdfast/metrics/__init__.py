@@ -11,6 +11,7 @@ from ..base.names import choose, list_modules
 from .base import Direction, MetricInfo
 
 NOT_METRICS = {"base", "compare"}
+RAW = "raw "  # begins the names of a benchmark's values of what a method left, before the mask put the source back
 
 
 def names() -> list[str]:
@@ -34,8 +35,8 @@ def is_rate(value_name: str) -> bool:
 
 
 def base_name(value_name: str) -> str:
-    """Return the name of a value without its variant and network."""
-    return value_name.split("@")[0].split("/")[0]
+    """Return the name of a value without its variant and network, and without the mark of a raw clip."""
+    return value_name.removeprefix(RAW).split("@")[0].split("/")[0]
 
 
 @cache

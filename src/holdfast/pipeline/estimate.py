@@ -257,7 +257,8 @@ def _measure_evaluations(estimate: Estimate, plan: Plan, frame: Tensor, backbone
         with_gradient = _time_best(lambda: _differentiate(evaluate, z))
         seconds += estimate.gradient_evaluations * with_gradient
         basis += f", one with a gradient {with_gradient:.2f} s"
-    coding = encode_seconds + decode_seconds
+    decodings = 2 if plan.task.raw else 1  # see Writer._write_raw
+    coding = encode_seconds + decodings * decode_seconds
     seconds += coding * plan.fit.model_frames / clip_format.frame_offset
     return Cost(seconds, basis)
 

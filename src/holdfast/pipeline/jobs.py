@@ -34,7 +34,16 @@ def finished_manifest(task: EditTask) -> dict | None:
     memory = manifest.get("plan", {}).get("memory", {})
     if memory.get("changes_numbers") and written.get("memory") != task.memory:
         return None
-    return manifest if manifest.get("stamp") == file_stamp(output) else None
+    is_whole = manifest.get("stamp") == file_stamp(output) and _has_raw(task, manifest)
+    return manifest if is_whole else None
+
+
+def _has_raw(task: EditTask, manifest: dict) -> bool:
+    """Return whether the raw clip that the task wants is the one that belongs to the result."""
+    if not task.raw:
+        return True
+    raw = parse_output(task.raw)
+    return raw.exists() and manifest.get("raw", {}).get("stamp") == file_stamp(raw)
 
 
 def run_job(

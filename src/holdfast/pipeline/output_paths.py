@@ -87,6 +87,27 @@ def check_output_path(output: str | Path, inputs: Iterable[str]) -> None:
         ) from error
 
 
+def check_raw_path(raw: str | Path, output: str | Path, inputs: Iterable[str]) -> None:
+    """Raise UserError where the raw clip cannot be written, or would overwrite an input or the result.
+
+    output: of the result; empty where it has no file yet.
+    """
+    try:
+        check_output_path(raw, inputs)
+        if output:
+            _check_apart(Path(raw), Path(output))
+    except UserError as error:
+        raise UserError(error.cause, "choose another file for --raw") from error
+
+
+def _check_apart(raw: Path, output: Path) -> None:
+    """Raise UserError where the raw clip and the result would share a file or a folder of frames."""
+    place, result = Path(os.path.realpath(raw)), Path(os.path.realpath(output))
+    written = {os.path.realpath(path) for path in all_paths(output)}
+    if str(place) in written or result in place.parents or place in result.parents:
+        raise UserError(f"the raw clip {raw} would overwrite the result {output}")
+
+
 def _check_overwrite(path: Path) -> None:
     """Raise UserError where something other than an earlier result would be overwritten."""
     for place in all_paths(path):

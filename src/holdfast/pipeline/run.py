@@ -272,6 +272,8 @@ def _run_locked(
     smaller = propose_smaller_plan(task, session.plan.memory)
     with lock_output(task.output) as lock, memory, smaller:
         remove_stale_scratch(all_paths(Path(task.output)))
+        if task.raw:
+            remove_stale_scratch([Path(task.raw)])
         result = yield from _load_and_run(session, backbone, resume, timer)
     result.writer.memory, result.writer.lock = memory, lock
     yield result

@@ -18,7 +18,8 @@ from ..base.schema import Device, Dtype, Field, Range, Share, settings_class
 from ..media.image_files import is_system_file
 from ..models import registry
 
-PATH_FIELDS = ("input", "output", "weights", "image_model", "first_frame", "keyframes", "mask")
+PATH_FIELDS = ("input", "output", "raw", "weights", "image_model", "first_frame")
+PATH_FIELDS += ("keyframes", "mask")
 # Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
@@ -150,6 +151,11 @@ class EditTask:
         default=None,
         description="Quality of the codec; lower is better. The default is visually lossless.",
     )
+    raw: str | None = Field(
+        default=None,
+        description="Also write the clip as the method left it, before the mask put the source "
+        "back, to this file.",
+    )
 
     def __post_init__(self) -> None:
         parse_limit(self.memory)
@@ -218,7 +224,7 @@ class EditTask:
         Of the package's version it includes the first two numbers: a release with another third number keeps every
         result.
         """
-        excluded = ("output", "allow_any_mask", *OUTPUT_FIELDS)
+        excluded = ("output", "raw", "allow_any_mask", *OUTPUT_FIELDS)
         data = {k: v for k, v in self.to_dict().items() if k not in excluded}
         if self.mask_channel == "auto":  # so that keys of earlier versions stay valid
             del data["mask_channel"]

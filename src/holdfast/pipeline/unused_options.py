@@ -38,6 +38,8 @@ def _warn_unused_encoding(task: EditTask) -> None:
         warn_user(f"codec and crf have no effect on {path.name}, which is not a video")
     if task.crf is not None and task.codec in CODECS_WITHOUT_CRF:
         warn_user(f"crf has no effect with codec {task.codec}")
+    if task.raw and task.mask is None:
+        warn_user(f"{Path(task.raw).name} equals the result: without a mask nothing is put back")
 
 
 def _warn_unused_mask_options(task: EditTask) -> None:

@@ -8,7 +8,7 @@ from ..base import names
 from ..base.errors import InputNotFoundError, UserError
 from ..media import video
 from ..models import registry
-from .output_paths import check_disk_space, check_output_path
+from .output_paths import check_disk_space, check_output_path, check_raw_path
 from .task import EditTask, parse_frame_range
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
     """
     check_files_exist(task)
     names.choose(task.method, names.list_modules("holdfast.methods"), "method")
-    if task.output:
-        check_output_path(task.output, input_files(task))
+    check_outputs(task)
     info = backbone or registry.describe_backbone(task.backbone, task.weights)
     clip = video.apply_input_options(video.probe(task.input), task.deinterlace, task.background)
     part = parse_frame_range(task.frames, clip.frames)
@@ -48,7 +47,19 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
     if task.output:
         video.check_output(Path(task.output), clip, task.codec, task.crf)
         check_disk_space(Path(task.output), clip, task.codec)
+    if task.raw:
+        video.check_output(Path(task.raw), clip, task.codec, task.crf)
+        check_disk_space(Path(task.raw), clip, task.codec)
     return ValidatedTask(clip, part, info)
+
+
+def check_outputs(task: EditTask) -> None:
+    """Raise UserError where the result or the raw clip cannot be written, or would overwrite another file."""
+    inputs = input_files(task)
+    if task.output:
+        check_output_path(task.output, inputs)
+    if task.raw:
+        check_raw_path(task.raw, task.output, inputs)
 
 
 def input_files(task: EditTask) -> list[str]:

@@ -1,6 +1,6 @@
 """Write the file of a result, verify it, and write its manifest."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from . import verification
 from .edited_clip import EditedClip
 from .events import ProgressCallback
 from .locks import OutputLock, lock_output
-from .output_paths import check_output_path, manifest_path
+from .output_paths import check_output_path, check_raw_path, manifest_path, parse_output
 from .preservation import PreservationMetrics
 from .progress import SavedProgress
 from .stages import StageTimer, report_items
 from .task import file_stamp
 from .validation import input_files
+
+RAW_STAGE = "write the raw clip"
 
 
 @dataclass
@@ -45,9 +47,14 @@ class Writer:
 
         Raises UserError where the path cannot be written, or another run writes it.
         """
-        check_output_path(path, input_files(edited.plan.task))
+        task = edited.plan.task
+        check_output_path(path, input_files(task))
+        if task.raw:
+            check_raw_path(task.raw, path, input_files(task))
         with lock_output(path):
             with self.memory:
+                if task.raw:
+                    manifest["raw"] = self._write_raw(edited, parse_output(task.raw), on_progress)
                 metrics, copied = self._write_clip(edited, path, on_progress)
                 manifest["preservation"] = metrics.to_dict()
                 manifest["delivered"] = self._verify(edited, path, on_progress)
@@ -58,17 +65,30 @@ class Writer:
                 self.progress.remove()
         self.lock = None
 
+    def _write_raw(
+        self, edited: EditedClip, raw: Path, on_progress: ProgressCallback | None
+    ) -> dict[str, str]:
+        """Write the clip as the method left it. Return the manifest's entry.
+
+        The latent is decoded twice rather than kept as frames: memory must not grow with the clip.
+        """
+        with lock_output(raw):
+            self._write_clip(replace(edited, mask=None), raw, on_progress, RAW_STAGE)
+        return {"output": str(raw), "stamp": file_stamp(raw)}
+
     def _write_clip(
-        self, edited: EditedClip, path: Path, on_progress: ProgressCallback | None
+        self,
+        edited: EditedClip,
+        path: Path,
+        on_progress: ProgressCallback | None,
+        stage: str = "decode and write",
     ) -> tuple[PreservationMetrics, dict[str, Any]]:
         clip, task, metrics = edited.clip, edited.plan.task, PreservationMetrics()
         self.timer.restart()
-        pictures = report_items(
-            edited.pictures(metrics), "decode and write", clip.frames, on_progress
-        )
+        pictures = report_items(edited.pictures(metrics), stage, clip.frames, on_progress)
         changed = edited.part if edited.z is not None else range(0)
         copied = video.write(path, clip, pictures, task.codec, task.crf, changed)
-        self.timer.lap("decode and write")
+        self.timer.lap(stage)
         return metrics, copied
 
     def _verify(

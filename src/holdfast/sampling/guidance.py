@@ -1,4 +1,7 @@
-"""Classifier-free guidance: `v = v- + w (v+ - v-)`, with w one number or one per latent frame."""
+"""Classifier-free guidance: `v = v- + w (v+ - v-)`, with w one number or one per latent frame.
+
+Away from a second prompt as well: `v = v- + w (v+ - v-) + h (v+ - v_other)`.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class GuidedPoint:
     """A latent b c f h w whose guided velocity is wanted. At a guidance scale of 1 the negative is not evaluated.
 
     region: 1 1 f h w boolean, where it is evaluated; elsewhere it gets the source's velocities. None: everywhere.
+    other, other_scale: a conditioning whose prompt the velocity is led away from too, and h; at 0 it is not evaluated.
     """
 
     z: Tensor
@@ -28,20 +32,33 @@ class GuidedPoint:
     side: Side
     guidance_scale: GuidanceScale = 1.0
     region: Tensor | None = None
+    other: Any = None
+    other_scale: float = 0.0
 
     def evaluations(self) -> list[Evaluation]:
-        """Return the evaluations that the velocity needs: the positive branch, then the negative one."""
-        branches: list[Branch] = [POSITIVE[self.side]]
-        if not (isinstance(self.guidance_scale, (int, float)) and self.guidance_scale == 1):
-            branches.append(NEGATIVE[self.side])
-        return [Evaluation(self.z, self.conditioning, branch, self.region) for branch in branches]
+        """Return the evaluations that the velocity needs: the positive branch, then the negative ones."""
+        branches: list[tuple[Branch, Any]] = [(POSITIVE[self.side], self.conditioning)]
+        if self._has_negative:
+            branches.append((NEGATIVE[self.side], self.conditioning))
+        if self.other_scale:
+            other = self.conditioning.with_negative_of(self.other)
+            branches.append((NEGATIVE[self.side], other))
+        return [Evaluation(self.z, given, branch, self.region) for branch, given in branches]
+
+    @property
+    def _has_negative(self) -> bool:
+        return not (isinstance(self.guidance_scale, (int, float)) and self.guidance_scale == 1)
 
     def combine(self, velocities: Sequence[Tensor]) -> Tensor:
-        """Return `v- + w (v+ - v-)` of the velocities of `evaluations()`."""
-        if len(velocities) == 1:
-            return velocities[0]
-        positive, negative = velocities
-        return negative + scale_per_frame(self.guidance_scale, self.z) * (positive - negative)
+        """Return `v- + w (v+ - v-) + h (v+ - v_other)` of the velocities of `evaluations()`."""
+        positive, *negatives = velocities
+        velocity = positive
+        if self._has_negative:
+            scale = scale_per_frame(self.guidance_scale, self.z)
+            velocity = negatives[0] + scale * (positive - negatives[0])
+        if self.other_scale:
+            velocity = velocity + self.other_scale * (positive - negatives[-1])
+        return velocity
 
 
 def guided_velocities(

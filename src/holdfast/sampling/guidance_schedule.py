@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..base.errors import UserError
 from ..base.schema import Field, Interval, Steps, settings_class
@@ -86,6 +86,22 @@ def begin_guided(
     return GuidedSampler(guided, sampler.sigmas, sampler.first_step, schedule)
 
 
+class Place(NamedTuple):
+    """Which evaluation of a call: the branch, and how many of the same branch stand before it."""
+
+    branch: Branch
+    number: int = 0
+
+
+def _find_places(evaluations: Sequence[Evaluation]) -> dict[Place, Evaluation]:
+    """Return the evaluations of a call by their places, in order. A side may have two negative ones."""
+    found: dict[Place, Evaluation] = {}
+    for evaluation in evaluations:
+        number = sum(place.branch == evaluation.branch for place in found)
+        found[Place(evaluation.branch, number)] = evaluation
+    return found
+
+
 class GuidanceSchedule:
     """Decides which negative evaluations run, and keeps the differences that the other steps reuse."""
 
@@ -107,11 +123,11 @@ class GuidanceSchedule:
             sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
         ) -> list[Tensor]:
             self._count_call(sigma)
-            run = [e for e in evaluations if self._is_evaluated(sigma, e.branch)]
-            found = field.velocities(sigma, run, frames)
-            pairs = zip(run, found, strict=True)
-            by_branch: dict[Branch, Tensor] = {e.branch: v for e, v in pairs}
-            return [self._complete(sigma, e.branch, by_branch) for e in evaluations]
+            places = _find_places(evaluations)
+            run = [place for place in places if self._is_evaluated(sigma, place)]
+            velocities = field.velocities(sigma, [places[place] for place in run], frames)
+            found = dict(zip(run, velocities, strict=True))
+            return [self._complete(sigma, place, found) for place in places]
 
         return replace(field, velocities=velocities)
 
@@ -123,31 +139,32 @@ class GuidanceSchedule:
     def _has_guidance(self, sigma: float) -> bool:
         return self.low <= sigma <= self.high
 
-    def _is_evaluated(self, sigma: float, branch: Branch) -> bool:
-        if branch not in SIDES:
+    def _is_evaluated(self, sigma: float, place: Place) -> bool:
+        if place.branch not in SIDES:
             return True
         if not self._has_guidance(sigma):
             return False
         is_due = (self._step_at(sigma) - self.first_step) % self.every == 0
-        return is_due or self._key(branch) not in self.differences
+        return is_due or self._key(place) not in self.differences
 
     def _step_at(self, sigma: float) -> int:
         """Return the step of a noise level, which a method may have rounded."""
         steps = range(len(self.sigmas) - 1)
         return min(steps, key=lambda i: abs(self.sigmas[i] - sigma))
 
-    def _key(self, branch: Branch) -> str:
-        return f"{SIDES[branch]}.{self._calls}"
+    def _key(self, place: Place) -> str:
+        second = f".{place.number}" if place.number else ""
+        return f"{SIDES[place.branch]}.{self._calls}{second}"
 
-    def _complete(self, sigma: float, branch: Branch, found: Mapping[Branch, Tensor]) -> Tensor:
-        """Return the velocity of a branch; of a negative one that was not evaluated, what stands in for it."""
-        if branch not in SIDES:
-            return found[branch]
-        positive = found[POSITIVE[SIDES[branch]]]
+    def _complete(self, sigma: float, place: Place, found: Mapping[Place, Tensor]) -> Tensor:
+        """Return the velocity of an evaluation; of a negative one that did not run, what stands in for it."""
+        if place.branch not in SIDES:
+            return found[place]
+        positive = found[Place(POSITIVE[SIDES[place.branch]])]
         if not self._has_guidance(sigma):
             return positive
-        if branch not in found:
-            return positive - self.differences[self._key(branch)]
+        if place not in found:
+            return positive - self.differences[self._key(place)]
         if self.every > 1:
-            self.differences[self._key(branch)] = positive - found[branch]
-        return found[branch]
+            self.differences[self._key(place)] = positive - found[place]
+        return found[place]

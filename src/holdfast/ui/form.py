@@ -37,7 +37,7 @@ PLACED_FIELDS = (
     "first_frame",
 )
 OTHER_FIELDS = tuple(f.name for f in dataclasses.fields(EditTask) if f.name not in PLACED_FIELDS)
-LOCAL_FIELDS = ("weights",)  # a folder of this machine
+LOCAL_FIELDS = ("weights", "raw")  # a folder and a file of this machine
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
 

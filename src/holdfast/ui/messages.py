@@ -20,6 +20,7 @@ LABELS = {
     "negative": "Negative prompt",
     "backbone": "Model",
     "crf": "CRF",
+    "raw": "Raw clip",
 }
 # Flags that are not fields of a task: other controls of the page, and options of `holdfast ui`.
 OTHER_CONTROLS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...base.files import atomic_write
 from ...base.names import choose
 from ...media import images, video
 from ...shapeworld.rendering import render
@@ -50,6 +51,9 @@ def _make_case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
     place = folder / title
     if not (place / "mask.mkv").exists():  # written last, completely or not at all
         _write_clips(edit, place)
+    first_frame = place / "first_frame.png"
+    if not first_frame.exists():  # also in the folder of an earlier version
+        _write_first_frame(place / "truth.mkv", first_frame)
     return Case(
         name=title,
         clip=str(place / "source.mkv"),
@@ -62,6 +66,7 @@ def _make_case(seed: int, kind: str, name: str, folder: Path) -> Case | None:
         object_prompt=_object_prompt(edit),
         truth=str(place / "truth.mkv"),
         scene=(seed, kind, name),
+        first_frame=str(first_frame),
     )
 
 
@@ -71,6 +76,13 @@ def _write_clips(edit: SceneEdit, place: Path) -> None:
     _write_clip(place / "source.mkv", source)
     _write_clip(place / "truth.mkv", target)
     _write_clip(place / "mask.mkv", mask)
+
+
+def _write_first_frame(truth: Path, path: Path) -> None:
+    """Write the first frame of the true result."""
+    frame = next(video.read(video.probe(truth)))
+    with atomic_write(path) as part:
+        images.write(part, images.to_tensor(frame))
 
 
 def _write_clip(path: Path, clip: Tensor) -> None:
