@@ -5,12 +5,16 @@ true edited clip, and motion: the mean distance in pixels of the result's optica
 same after 0, 50, 100 and 250 iterations. inversion: how far inverted and denoised latents are from the source's, over
 10, 25 and 50 steps; and how Gaussian the inverted latents are with and without the perturbation of flat areas, on clips
 with a constant backdrop. stages: seconds and evaluations of one clip. clips: metrics of three segments in a row, with
-and without attention to the first. memory: memory at the end of each of ten segments. Prints Markdown.
+attention to the first one also while tuning, only after it, and without; scenes are appended to --rows FILE, and a
+stopped run resumes. memory: memory at the end of each of ten segments. Prints Markdown.
 """
 
 import argparse
+import dataclasses
 import itertools
+import json
 import time
+from pathlib import Path
 
 import psutil
 import torch
@@ -26,7 +30,7 @@ from holdfast.pipeline import in_memory, loop
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import inversion
 from holdfast.sampling.field import EditInputs, Pixels, Step
-from holdfast.shapeworld.evaluate import ModelChoice, measure_seeds
+from holdfast.shapeworld.evaluate import ModelChoice, load_cached, measure_seeds
 from holdfast.shapeworld.rendering import exact_flow, render
 from holdfast.shapeworld.scenes import Scene, SceneEdit, sample_edit
 from holdfast.shapeworld.truth import judge
@@ -46,6 +50,13 @@ VARIANTS = {
     "matching": {"tuning_steps": 0},
     "tuning": OFF,
     "both": {},
+}
+
+# of the later segments; the first row's first segment serves all rows
+LATER = {
+    "attend, while tuned too": {},
+    "attend, tuned alone": {"attend_in_tuning": False},
+    "do not attend": {"attend_first_segment": False},
 }
 
 
@@ -86,12 +97,29 @@ def measure_edit(backbone: Backbone, seed: int, settings: dict) -> dict:
     return judge(edit, result) | {"motion": motion_error(result, edit)}
 
 
-def measure_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> list[dict]:
-    """Measure each of several segments in a row."""
-    result, edit = (
-        in_memory.edit_frames(make_job(backbone, seed, settings, clips), backbone),
-        make_edit(seed),
-    )
+@torch.no_grad()
+def measure_clips(
+    backbone: Backbone, seed: int, settings: dict, clips: int
+) -> dict[str, list[dict]]:
+    """Measure each of several segments in a row, for each way in which later ones see the first."""
+    first, found = None, {}
+    for name, chosen in LATER.items():
+        job = make_job(backbone, seed, settings | chosen, clips)
+        for event in loop.run_loop(dataclasses.replace(job, resume=first), backbone):
+            if first is None and is_end_of_first(event, clips):
+                first = event
+        result = torch.stack(list(job.plan.fit.to_clip(backbone.decode(event.z))))
+        found[name] = judge_segments(result, make_edit(seed), clips)
+    return found
+
+
+def is_end_of_first(event: object, clips: int) -> bool:
+    if not isinstance(event, Step):
+        return False
+    return event.stage == "edit" and event.index == event.count // clips
+
+
+def judge_segments(result: Tensor, edit: SceneEdit, clips: int) -> list[dict]:
     each = (len(result) - 1) // clips
     found = []
     for n in range(clips):
@@ -101,17 +129,31 @@ def measure_clips(backbone: Backbone, seed: int, settings: dict, clips: int) -> 
     return found
 
 
-def print_drift(measure_scenes, clips: int) -> None:
-    print_header("", "clip", *METRICS.values())
-    found = {on: measure_scenes({"attend_first_segment": on}, clips) for on in (True, False)}
-    names = {True: "later clips look at the first", False: "they do not"}
-    for on, rows in found.items():
-        for n in range(clips):
-            print_row(names[on], n + 1, *format_intervals([row[n] for row in rows], METRICS))
-    print_header("looking at the first, scene by scene", *METRICS.values())
-    for n in range(1, clips):
-        pair = ([row[n] for row in found[on]] for on in (True, False))
-        print_row(f"clip {n + 1}", *format_differences(*pair, METRICS))
+def measure_drift(
+    model: ModelChoice, settings: dict, clips: int, scenes: int, rows: Path
+) -> list[dict]:
+    """Return each scene's results, measured or read from the file."""
+    known = [json.loads(text) for text in rows.read_text().splitlines()] if rows.exists() else []
+    found = {row["scene"]: row["found"] for row in known}
+    with rows.open("a") as file:
+        for seed in range(scenes):
+            if seed not in found:
+                found[seed] = measure_clips(load_cached(model), seed, settings, clips)
+                row = {"scene": seed, "settings": settings, "found": found[seed]}
+                print(json.dumps(row), file=file, flush=True)
+    return [found[seed] for seed in range(scenes)]
+
+
+def print_drift(scenes: list[dict], clips: int) -> None:
+    print_header("later segments", "segment", "scenes", *METRICS.values())
+    for n, name in itertools.product(range(clips), LATER):
+        if n or name == next(iter(LATER)):
+            rows = [scene[name][n] for scene in scenes]
+            print_row(name, n + 1, len(rows), *format_intervals(rows, METRICS))
+    print_header("scene by scene", "segment", *METRICS.values())
+    for n, (name, other) in itertools.product(range(1, clips), itertools.combinations(LATER, 2)):
+        pair = ([scene[which][n] for scene in scenes] for which in (name, other))
+        print_row(f"{name}, less {other}", n + 1, *format_differences(*pair, METRICS))
 
 
 def print_memory(backbone: Backbone, settings: dict, clips: int = 10) -> None:
@@ -206,6 +248,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--set", nargs="*", default=[], help="settings of all, key=value")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rows", type=Path, default=Path("clips.jsonl"), help="file for clips")
     options = parser.parse_args()
     settings = dict(pair.split("=", 1) for pair in options.set)
     model = ModelChoice(options.backbone, options.weights)
@@ -215,16 +258,12 @@ def main() -> None:
             measure_edit, model, range(options.scenes), (settings | chosen,), options.workers
         )
 
-    def measure_scene_clips(chosen: dict, clips: int) -> list[list[dict]]:
-        asked = (settings | chosen, clips)
-        return measure_seeds(measure_clips, model, range(options.scenes), asked, options.workers)
-
     if options.what == "table":
         print_table(measure_scenes, VARIANTS, "both")
     elif options.what == "tuning":
         print_table(measure_scenes, {str(n): {"tuning_steps": n} for n in (0, 50, 100, 250)}, "0")
     elif options.what == "clips":
-        print_drift(measure_scene_clips, 3)
+        print_drift(measure_drift(model, settings, 3, options.scenes, options.rows), 3)
     else:
         backbone = registry.load_backbone(model.name, model.weights)
         if options.what == "inversion":

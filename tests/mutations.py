@@ -1338,12 +1338,48 @@ MUTATIONS = [
         ("CPU_BLOCK_NUMBERS if is_cpu else GPU_BLOCK_NUMBERS", "CPU_BLOCK_NUMBERS"),
     ),
     *of(
-        "sampling/smooth_area_noise.py",
-        "tests/sampling/test_smooth_area_noise.py",
+        "sampling/perturbation.py",
+        "tests/sampling/test_perturbation.py",
         ("kernel, kernel.T", "kernel, kernel"),
         (".mean(1, keepdim=True)", ".amax(1, keepdim=True)"),
         (".clamp(-1, 1)", ""),
-        ("torch.where(find_flat_areas(x, threshold), noisy, x)", "noisy"),
+        ('smooth if config.sarp_area == "smooth" else ~smooth', "smooth"),
+        ("find_smooth_areas(x, config.sarp_threshold)", "find_smooth_areas(x)"),
+        ("seed, draw, first_frame=n", "seed, draw"),
+        ("latent + config.sarp * keyed_noise", "latent + keyed_noise"),
+        ("    pixels = inputs.get_pixels()\n", "    return inputs.latent\n"),
+    ),
+    *of(
+        "methods/i2vedit/segment.py",
+        "tests/methods/test_i2vedit.py",
+        (
+            "bisect.bisect_left(rising, sigma), count)",
+            "bisect.bisect_left(rising, sigma) - 1, count)",
+        ),
+        (
+            "bisect.bisect_left(rising, sigma), count)",
+            "bisect.bisect_left(rising, sigma), count + 1)",
+        ),
+        ('max(above - 1, 0) if variant == "released" else above', "above"),
+        ("if first is None or not config.attend_in_tuning:", "if first is None:"),
+        ("if first is None or not config.attend_in_tuning:", "if True:"),
+        ("with hooks.use_call(whole_call(inputs.latent)), extend_keys", "with extend_keys"),
+    ),
+    *of(
+        "methods/i2vedit/settings.py",
+        "tests/methods/test_i2vedit.py",
+        ("if first > second:", "if False:"),
+        ("return float(first), float(second)", "return float(second), float(first)"),
+    ),
+    *of(
+        "methods/uniedit.py",
+        "tests/sampling/test_perturbation.py",
+        ("else perturbed_source(inputs, config)", "else x"),
+    ),
+    *of(
+        "methods/rfsolver.py",
+        "tests/sampling/test_perturbation.py",
+        ("else perturbed_source(inputs, config)", "else x"),
     ),
     *of(
         "sampling/tuning.py",
@@ -1389,7 +1425,7 @@ MUTATIONS = [
     *of(
         "methods/i2vedit/conditions.py",
         "tests/methods/test_i2vedit.py",
-        ("seed, 1, config.sarp", "seed, 0, config.sarp"),
+        ("inputs.seed, draw=1", "inputs.seed"),
     ),
     *of(
         "methods/i2vedit/conditions.py",
@@ -1397,7 +1433,7 @@ MUTATIONS = [
         ("latent=latent, noise_target=noise", "noise_target=noise"),
         ("latent=latent, noise_target=noise", "latent=latent"),
         ("time_ids=(6, 0.02, 127)", "time_ids=(6, 127, 0.02)"),
-        ("(first * 255).floor() / 255", "first"),
+        ("return (noisy * 255).floor() / 255", "return noisy"),
     ),
     *of(
         "methods/i2vedit/long_clip.py",

@@ -9,6 +9,7 @@ from holdfast.media.clip_format import ClipFormat
 from holdfast.methods import i2vedit
 from holdfast.methods.i2vedit import attention as i2vedit_attention
 from holdfast.methods.i2vedit import conditions, long_clip, segment
+from holdfast.methods.i2vedit.long_clip import with_prefix
 from holdfast.models import attention
 from holdfast.models.attention.hooks import Layer
 from holdfast.models.base import Prompt
@@ -17,7 +18,7 @@ from holdfast.pipeline.metering import LivePreview
 from holdfast.pipeline.progress import SavedProgress
 from holdfast.pipeline.task import EditTask
 from holdfast.sampling import adapters as adapters_of
-from holdfast.sampling import inversion, segments
+from holdfast.sampling import inversion, perturbation, segments, tuning
 from holdfast.sampling.field import EditInputs, Pixels
 
 from .. import tiny
@@ -108,6 +109,113 @@ def test_later_clips_look_at_the_first_one_in_every_call(backbone, given, monkey
     assert not torch.allclose(with_first[:, :, 3:], without[:, :, 3:], atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def tuned(backbone, given):
+    """A run whose second clip is tuned, its calls by step, and the losses of its tuning."""
+    cfg = i2vedit.Config(steps=4, tuning_steps=3, rank=2, sarp=0.0)
+    calls, losses, by_step, real = [], [], [], tuning.v_loss
+
+    def velocities(sigma, evaluations, frames=None):
+        calls.extend((e.branch, sigma, e.z) for e in evaluations)
+        return backbone.field.velocities(sigma, evaluations, frames)
+
+    def v_loss(field, clean, eps, sigma, condition):
+        losses.append((real(field, clean, eps, sigma, condition), eps, sigma))
+        return losses[-1][0]
+
+    field = dataclasses.replace(backbone.field, velocities=velocities)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(tuning, "v_loss", v_loss)
+        for step in i2vedit.edit(field, given, cfg):
+            by_step.append((step, tuple(calls)))
+            calls.clear()
+    return cfg, by_step, losses
+
+
+def test_every_tuning_iteration_of_a_later_clip_asks_the_first_ones_source_once(backbone, tuned):
+    """At its inversion level at or just above the drawn one, from the latent that was inverted to there."""
+    cfg, by_step, losses = tuned
+    rising = inversion.inversion_sigmas(backbone.sigmas(cfg.steps))
+    latents = with_prefix("first.inverted", by_step[-1][0].state)
+    fits = [calls for step, calls in by_step if step.stage == "tune"]
+    assert [[branch for branch, *_ in calls] for calls in fits[:3]] == [["tgt+"]] * 3
+    assert [[branch for branch, *_ in calls] for calls in fits[3:]] == [["src+", "tgt+"]] * 3
+    for ((_, level, z), (_, sigma, _)), (_, _, drawn) in zip(fits[3:], losses[3:], strict=True):
+        assert sigma == drawn
+        above = [i for i, s in enumerate(rising) if s >= sigma]
+        assert level == rising[above[0]]
+        assert torch.equal(z, latents[str(above[0])])
+
+
+def test_the_loss_of_a_later_clip_is_that_of_explicit_maps_over_both_clips_keys(
+    backbone, given, tuned
+):
+    """Eq. 3: softmax(Q [K1; K]^T / sqrt d) [V1; V] over time. At the first iteration the adapters have no effect."""
+    cfg, by_step, losses = tuned
+    loss, eps, sigma = losses[3]
+    rising = inversion.inversion_sigmas(backbone.sigmas(cfg.steps))
+    i = next(i for i, s in enumerate(rising) if s >= sigma)
+    first, second = (long_clip.cut_segment(given, span, by_step[-1][0].z, cfg) for span in SPANS)
+    latents = with_prefix("first.inverted", by_step[-1][0].state)
+    where = i2vedit_attention.is_temporal_self
+    with attention.record(backbone, where) as found:
+        backbone.velocity(latents[str(i)], rising[i], first.source, branch="src+")
+    kept = {layer.path: tensors for layer, tensors in found.items()}
+
+    def naive(layer, q, k, v):
+        _, k1, v1 = kept[layer.path]
+        maps = (q @ torch.cat((k1, k), 2).mT / q.shape[-1] ** 0.5).softmax(-1)
+        return maps @ torch.cat((v1, v), 2)
+
+    def plain_loss():
+        z = (1 - sigma) * second.latent + sigma * eps
+        velocity = backbone.velocity(z, sigma, second.source, branch="tgt+")
+        error = (velocity - (eps - second.latent)).square().mean()
+        return ((1 - sigma) ** 2 + sigma**2) * error
+
+    with attention.use_rule(backbone, naive, where):
+        assert loss.item() == pytest.approx(plain_loss().item(), abs=1e-5)
+    assert loss.item() != pytest.approx(plain_loss().item(), abs=1e-4)
+
+
+def test_a_later_clip_may_be_tuned_alone(backbone, given):
+    calls = []
+
+    def velocities(sigma, evaluations, frames=None):
+        calls.extend(e.branch for e in evaluations)
+        return backbone.field.velocities(sigma, evaluations, frames)
+
+    field = dataclasses.replace(backbone.field, velocities=velocities)
+    cfg = i2vedit.Config(steps=2, tuning_steps=1, rank=2, sarp=0.0, attend_in_tuning=False)
+    for step in i2vedit.edit(field, given, cfg):
+        if step.stage == "tune":
+            assert calls == ["tgt+"]
+        calls.clear()
+
+
+@pytest.mark.parametrize(
+    ("sigma", "clean", "released"), [(0.05, 0, 0), (0.1, 0, 0), (0.2, 1, 0), (0.9, 3, 2)]
+)
+def test_the_level_that_goes_with_a_drawn_one(sigma, clean, released):
+    """As released, the attention of the level below: it is stored at the step that ends at the drawn level."""
+    levels = [
+        segment.tuning_level([0.1, 0.3, 0.6, 0.8], sigma, 3, v) for v in ("clean", "released")
+    ]
+    assert levels == [clean, released]
+
+
+def test_a_large_network_is_tuned_to_the_same_adapters(backbone, given, monkeypatch):
+    """Its layers run again in the backward pass, and see the first clip there too."""
+    cfg = i2vedit.Config(steps=2, tuning_steps=2, rank=2, sarp=0.0)
+    found = []
+    for smallest in (10**8, 0):
+        monkeypatch.setattr(tuning, "MIN_CHECKPOINTED", smallest)
+        steps = i2vedit.edit(backbone.field, given, cfg)
+        found.append(next(fit for s in steps if (fit := with_prefix("1.", s.adapters))))
+    for name, value in found[0].items():
+        assert torch.allclose(found[1][name], value, atol=1e-5), name
+
+
 def test_what_later_clips_see_is_what_the_first_one_was_made_of(backbone, given):
     """Run again, the first clip's layers hold what they held when it was edited."""
     cfg, seen = dataclasses.replace(QUICK, steps=3), {}
@@ -146,9 +254,26 @@ def test_stopped_and_resumed_at_every_step_of_every_clip(backbone, given, tune, 
     for at, step in enumerate(whole):
         store.save(step)
         saved, _ = store.load()
-        rest = list(i2vedit.edit(backbone.field, given, cfg, saved))
-        assert len(rest) == len(whole) - 1 - at
-        assert torch.equal((rest or [saved])[-1].z, whole[-1].z), at
+        # each resumed run makes the next step, so that all later ones follow
+        found, expected = (
+            next(i2vedit.edit(backbone.field, given, cfg, saved), None),
+            whole[at + 1 :],
+        )
+        assert (found is None) == (not expected)
+        if found is not None:
+            assert_same_step(found, expected[0])
+
+
+def assert_same_step(found, expected):
+    assert (found.stage, found.index, found.count) == (
+        expected.stage,
+        expected.index,
+        expected.count,
+    )
+    assert torch.equal(found.z, expected.z)
+    for ours, theirs in ((found.state, expected.state), (found.adapters, expected.adapters)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def test_outside_a_mask_is_the_clip_itself_and_not_the_perturbed_one(backbone, given):
@@ -266,10 +391,7 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert torch.equal(tune.image, flat[0])
     assert (invert.noise_target, invert.time_ids) == ("pixels", (8, 127, 0.02))
     assert torch.equal((invert.image * 255).round() / 255, invert.image)
-    first = torch.stack(flat[:1])
-    own, clips = (
-        conditions.perturb_flat_areas(first, about.seed, n, 0.005)[0] * 255 for n in (1, 0)
-    )
+    own, clips = (next(perturbation.perturb_frames(flat, cfg, about.seed, n)) * 255 for n in (1, 0))
     assert torch.equal(invert.image, own.floor() / 255)
     assert not torch.equal(invert.image, clips.floor() / 255)
     assert encoded
@@ -279,11 +401,50 @@ def test_the_released_variant_asks_as_the_authors_code_does(backbone, given):
     assert handed[0].noise_target == "latent"
 
 
-def test_the_released_first_frame_has_noise_of_its_own():
-    flat = torch.full((1, 3, 32, 32), 0.3)
-    clip, first = (conditions.perturb_flat_areas(flat, 0, draw, 0.005) for draw in (0, 1))
-    assert not torch.equal(clip, first)
-    assert (clip - first).abs().max() < 0.02
+@pytest.mark.parametrize("motion", ["0.8:0.4", "1.2:2", "0.4", "0.4:0.8:1", "locals", ""])
+def test_what_is_no_stage_partition_is_refused(motion):
+    with pytest.raises(ValueError, match=f"motion is '?{motion}"):
+        i2vedit.Config(motion=motion)
+
+
+def test_a_stage_partition_may_be_given_in_numbers():
+    stages = {
+        m: i2vedit.Config(motion=m).stages for m in ("local", "none", "0.4:0.8", ".5:1", "0:0.5")
+    }
+    assert list(stages.values()) == [(0.5, 0.8), (0.0, 0.0), (0.4, 0.8), (0.5, 1.0), (0.0, 0.5)]
+
+
+def test_the_source_stands_in_up_to_the_ends_of_the_stages(backbone):
+    """0.4:0.8 of 5 steps: in 2 steps everywhere, in 2 more at coarse layers."""
+    layer = Layer("x", "down", 0, "self", "temporal", cells_per_token=1, branch="tgt+")
+    coarse = dataclasses.replace(layer, path="y", cells_per_token=4)
+    tensors = torch.rand(3, 1, 1, 2, 4).unbind()
+    source = {dataclasses.replace(x, branch="src+"): tensors for x in (layer, coarse)}
+    cfg = i2vedit.Config(steps=5, motion="0.4:0.8")
+    found = []
+    for step in range(5):
+        rule = i2vedit_attention.matching_rule(source, {}, EditInputs(None, None, None), cfg, step)
+        found.append([rule(x, *tensors) is not None for x in (layer, coarse)])
+    assert found == [[True, True]] * 2 + [[False, True]] * 2 + [[False, False]]
+    with i2vedit_attention.record_source(
+        backbone.field, dataclasses.replace(cfg, matching=False), 4
+    ) as kept:
+        assert kept is None
+
+
+def test_noise_of_the_latent_leaves_the_frames_and_their_conditioning(given):
+    flat = dataclasses.replace(given, segments=())
+    cfg = dataclasses.replace(QUICK, sarp=0.1, sarp_area="latent")
+    latent, source = conditions.inversion_inputs(flat, cfg)
+    assert source is flat.source
+    assert torch.equal(latent, perturbation.perturb_latent(flat.latent, cfg, flat.seed))
+    assert not torch.equal(latent, flat.latent)
+
+
+def test_adapters_of_several_segments_depend_on_the_inversion_of_the_first():
+    one, two = (i2vedit.METHOD.list_adapter_settings(n) for n in (1, 2))
+    assert "steps" not in one
+    assert {"steps", "sarp", "attend_in_tuning", *one} <= set(two)
 
 
 def test_the_plan_says_how_later_clips_see_the_first():

@@ -97,6 +97,8 @@ def test_a_seed_where_nothing_is_drawn(backbones):
         told = {"method": method, "settings": {"steps": "2"}, **TEXTS}
         assert f"{method} draws nothing at random" in said(backbones["wan"], seed=3, **told)
         assert "random" not in said(backbones["wan"], **told)
+    perturbed = {"method": "uniedit", "settings": {"steps": "2", "sarp": "0.1"}, **TEXTS}
+    assert "random" not in said(backbones["wan"], seed=3, **perturbed)
     told = {"settings": {"steps": "2"}, **TEXTS}
     assert "random" not in said(backbones["wan"], seed=3, **told)
 

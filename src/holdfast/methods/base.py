@@ -15,11 +15,14 @@ class MethodInfo:
     requires: frozenset[str] = frozenset()
     # the settings that adapters fitted to the clip depend on; none: it fits no adapters
     fits_adapters: tuple[str, ...] = ()
+    # further ones, where a clip has several segments
+    fits_segment_adapters: tuple[str, ...] = ()
     # how a clip is edited that is too long for the model: overlapping windows, or one segment after another
     long_clips: Literal["windows", "segments"] = "windows"
     # settings without effect unless another one is on ("NAME") or has a value ("NAME=VALUE")
     unused_unless: Mapping[str, str] = field(default_factory=dict)
-    draws_noise: bool = True  # False: the seed has no effect
+    # False: the seed has no effect; the name of a setting: it has one only while that setting is on
+    draws_noise: bool | str = True
     # the setting that weighs an image model, for a method that uses one; 0 is off
     image_model_weight: str = ""
     # says of a method's settings how segments see each other, for the plan
@@ -34,6 +37,15 @@ class MethodInfo:
     def uses_image_model(self, config: Any) -> bool:
         """Return whether a method with these settings uses an image model."""
         return bool(self.image_model_weight and getattr(config, self.image_model_weight))
+
+    def uses_seed(self, config: Any) -> bool:
+        """Return whether a method with these settings draws noise."""
+        name = self.draws_noise
+        return getattr(config, name) not in OFF_VALUES if isinstance(name, str) else name
+
+    def list_adapter_settings(self, segments: int) -> tuple[str, ...]:
+        """Return the settings that the adapters of a clip of so many segments depend on; none: it fits no adapters."""
+        return self.fits_adapters + (self.fits_segment_adapters if segments > 1 else ())
 
     def unused_settings(self, config: Any) -> dict[str, str]:
         """Return the settings without effect, with the setting that makes them so, as "NAME is VALUE"."""

@@ -22,7 +22,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import guided_velocity
 from ..sampling.inversion import drop_latent, load_latent, store_latent
-from ..sampling.settings import SamplingConfig
+from ..sampling.perturbation import UNUSED_UNLESS, PerturbedConfig, perturbed_source
 from ..sampling.solvers import Velocity, cached_midpoint_step, midpoint_step
 from .base import MethodInfo
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 METHOD = MethodInfo(
     requires=frozenset({"joint_attention"}),
-    unused_unless={"depth": "inject"},
-    draws_noise=False,
+    unused_unless={"depth": "inject", **UNUSED_UNLESS},
+    draws_noise="sarp",
 )
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(PerturbedConfig):
     """The authors' values for video (HunyuanVideo, single-stream blocks 21 to 39 of 40).
 
     On Wan the values are shared in the self-attention of the later layers.
@@ -79,7 +79,7 @@ def edit(
     def v_target(z: Tensor, sigma: float) -> Tensor:
         return guided_velocity(field, z, sigma, inputs.target, "tgt", config.target_guidance)
 
-    z, state = initial_state(resume, x)
+    z, state = initial_state(resume, x if resume else perturbed_source(inputs, config))
     for i in remaining_steps(resume, "invert", 0, count):
         z, state = solver_step(v_source, z, state, rising[i], rising[i + 1], config.solver)
         if inputs.mask is not None or i + 1 > count - config.inject:

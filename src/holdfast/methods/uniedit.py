@@ -21,17 +21,17 @@ from ..sampling.field import (
 )
 from ..sampling.inversion import drop_latent, load_latent, store_latent, uni_inv_step
 from ..sampling.masking import contrast_map
-from ..sampling.settings import SamplingConfig
+from ..sampling.perturbation import UNUSED_UNLESS, PerturbedConfig, perturbed_source
 from .base import MethodInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHOD = MethodInfo(draws_noise=False)
+METHOD = MethodInfo(draws_noise="sarp", unused_unless=UNUSED_UNLESS)
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(PerturbedConfig):
     """The values of the authors' script for Wan. Its defaults are 15 steps and alpha 0.6."""
 
     steps: Steps = Field(default=25, description="number of steps of the noise schedule")
@@ -69,7 +69,7 @@ def edit(
         branch = "src+" if config.invert_with_source else "src-"
         return field.velocity(z, sigma, inputs.source, branch=branch)
 
-    z, state = initial_state(resume, x)
+    z, state = initial_state(resume, x if resume else perturbed_source(inputs, config))
     for i in remaining_steps(resume, "invert", 0, count):
         last = state["last"] if i else velocity(z, 0.0)
         z, last = uni_inv_step(velocity, z, last, rising[i], rising[i + 1])

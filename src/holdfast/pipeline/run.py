@@ -163,7 +163,7 @@ class EditSession:
 
     def adapter_file(self) -> AdapterFile | None:
         """Return where the adapters that the method trains on this clip are saved; None where it trains none."""
-        names = self.plan.method.METHOD.fits_adapters
+        names = self.plan.method.METHOD.list_adapter_settings(self.plan.windows.count)
         if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.config, name) for name in names}

@@ -79,7 +79,7 @@ def warn_unused_settings(
     for name, reason in unused.items():
         if setting_sources.get(name) == "given":
             warn_user(f"{name} has no effect while {reason}")
-    if task.seed and not method.METHOD.draws_noise and task.mask != "auto":
+    if task.seed and not method.METHOD.uses_seed(config) and task.mask != "auto":
         warn_user(f"the seed has no effect: {task.method} draws nothing at random")
 
 

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def keyed_noise(like: Tensor, seed: int, step: int, repeat: int = 0) -> Tensor:
+def keyed_noise(
+    like: Tensor, seed: int, step: int, repeat: int = 0, first_frame: int = 0
+) -> Tensor:
     """Return standard normal noise of the shape, type and device of `like`, keyed by its purpose.
 
     Each latent frame is drawn on the CPU from (seed, step, repeat, index of the frame in the clip): the same seed gives
-    the same noise whatever the window, batch order, resume point or device. No other function draws noise.
+    the same noise whatever the window, batch order, resume point or device. first_frame: the index of the first frame
+    of `like`. No other function draws noise.
     """
     is_pinned = like.device.type == "cuda"
-    key = NoiseKey(tuple(like.shape), seed, step, repeat, is_pinned)
+    key = NoiseKey(tuple(like.shape), seed, step, repeat, is_pinned, first_frame)
     return _ahead.take(key).to(like, non_blocking=is_pinned)
 
 
@@ -33,7 +36,7 @@ def _draw_noise(key: NoiseKey) -> Tensor:
 
     b, c, f, h, w = key.shape
     frames = []
-    for frame in range(f):
+    for frame in range(key.first_frame, key.first_frame + f):
         generator = _keyed_generator(f"{key.seed}/{key.step}/{key.repeat}/{frame}")
         frames.append(torch.randn(b, c, 1, h, w, generator=generator))
     noise = torch.cat(frames, dim=2)

@@ -27,6 +27,7 @@ class NoiseKey:
     step: int
     repeat: int
     is_pinned: bool = False
+    first_frame: int = 0
 
     @property
     def series(self) -> tuple[tuple[int, ...], int]:

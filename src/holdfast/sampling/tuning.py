@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .field import VelocityField
 from .noise import add_noise, keyed_integer, keyed_noise
@@ -58,6 +58,15 @@ def _cosine_log_snr(share: float, shift: float) -> float:
     return -2 * math.log(math.tan(first + share * (last - first))) + shift
 
 
+# Return what is active around the network while an iteration at a noise level runs, its backward pass included.
+Surround: TypeAlias = Callable[[float], contextlib.AbstractContextManager[None]]
+
+
+def leave_network(sigma: float) -> contextlib.AbstractContextManager[None]:
+    """Change nothing during an iteration at noise level sigma."""
+    return contextlib.nullcontext()
+
+
 @dataclass(frozen=True)
 class TuningOptions:
     """How adapters are fitted: AdamW at a constant learning rate."""
@@ -74,12 +83,13 @@ def tune_adapters(
     options: TuningOptions,
     state: Mapping[str, Tensor],
     done: int = 0,
+    surround: Surround = leave_network,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Fit adapters to one clip, in the target's evaluations.
 
     Yields after each iteration its number, from 1 on, and what is needed to resume: the adapters and, until the last
     iteration, the optimizer's moments. clip: its clean latent, 1 c f h w, and its conditioning. state, done: what was
-    yielded last, when a run resumes.
+    yielded last, when a run resumes. surround: what is active while an iteration's loss and its gradients are computed.
     """
     import torch
 
@@ -90,7 +100,7 @@ def tune_adapters(
     if 0 < done < steps:
         _restore_moments(optimizer, parameters, state)
     for i in range(done, steps):
-        gradients = _compute_gradients(field, adapters, clip, options.seed, i)
+        gradients = _compute_gradients(field, adapters, clip, options.seed, i, surround)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
@@ -100,7 +110,12 @@ def tune_adapters(
 
 
 def _compute_gradients(
-    field: VelocityField, adapters: Adapters, clip: tuple[Tensor, Any], seed: int, i: int
+    field: VelocityField,
+    adapters: Adapters,
+    clip: tuple[Tensor, Any],
+    seed: int,
+    i: int,
+    surround: Surround = leave_network,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of iteration i's loss in the adapters' weights."""
     import torch
@@ -108,7 +123,7 @@ def _compute_gradients(
     clean, conditioning = clip
     sigma = sigma_at(keyed_integer(seed, i, 0, 2**24) / 2**24)
     eps = keyed_noise(clean, seed, i, repeat=1)
-    with torch.enable_grad(), checkpoint_gradients(adapters.network):
+    with surround(sigma), torch.enable_grad(), checkpoint_gradients(adapters.network):
         loss = v_loss(field, clean, eps, sigma, conditioning)
         adapters.enable(True)  # the backward pass computes checkpointed blocks again
         try:

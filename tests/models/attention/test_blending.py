@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from holdfast.methods.i2vedit.settings import STAGES as PRESETS
 from holdfast.models.attention import blending
 from holdfast.models.attention.hooks import Layer
 
@@ -85,7 +86,7 @@ def test_the_table_of_the_temporal_selector(name):
             found = set()
             for scale in (1, 2, 4, 8):
                 here = dataclasses.replace(site, cells_per_token=scale)
-                if blending.uses_source_attention(here, step, 25, blending.PRESETS[name]):
+                if blending.uses_source_attention(here, step, 25, PRESETS[name]):
                     found.add(scale)
             assert found == expected, (name, step)
 

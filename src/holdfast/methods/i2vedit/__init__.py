@@ -8,6 +8,7 @@ A long clip is edited in segments that share a frame: the last latent of one is 
 temporal layers attend to the first segment too (Eq. 3), which is evaluated again for that.
 """
 
+from ...sampling.perturbation import UNUSED_UNLESS
 from ..base import MethodInfo
 from .long_clip import describe_segments, edit
 from .settings import Config
@@ -17,13 +18,28 @@ __all__ = ["METHOD", "Config", "edit"]
 METHOD = MethodInfo(
     requires=frozenset({"image", "spatial_attention", "temporal_attention"}),
     fits_adapters=("tuning_steps", "rank", "learning_rate", "tuned_layers", "variant"),
+    # the first segment's inverted latents, which later segments are tuned on
+    fits_segment_adapters=(
+        "attend_first_segment",
+        "attend_in_tuning",
+        "steps",
+        "strength",
+        "shift",
+        "schedule",
+        "timesteps",
+        "sarp",
+        "sarp_threshold",
+        "sarp_area",
+    ),
     long_clips="segments",
     unused_unless={
         "rank": "tuning_steps",
         "learning_rate": "tuning_steps",
         "tuned_layers": "tuning_steps",
+        "attend_in_tuning": "attend_first_segment",
         "threshold_first": "matching",
         "threshold_last": "matching",
+        **UNUSED_UNLESS,
     },
     describe_segments=describe_segments,
     explains=True,

@@ -47,7 +47,7 @@ def record_source(
 
     all_temporal: collect the temporal layers too if the spatial ones are collected.
     """
-    _, last = blending.PRESETS.get(config.motion, (0.0, 0.0))
+    _, last = config.stages
     wanted = {"spatial": config.matching, "temporal": step < int(last * config.steps)}
     if not any(wanted.values()):
         return contextlib.nullcontext()
@@ -112,7 +112,6 @@ def matching_rule(
 
     source: of the source's evaluation. first_segment: of the first segment's; empty for the first segment itself.
     """
-    stages = blending.PRESETS.get(config.motion, (0.0, 0.0))
     coarse = blending.coarse_scale(source) if source else 0
     is_released = config.variant == "released"
     excluded = blending.last_coarse_path(source, coarse) if is_released else None
@@ -132,7 +131,7 @@ def matching_rule(
             thresholds = query_thresholds(layer, config).to(q.device)
             return blending.blend_attention(q, k, v, *found[:2], thresholds, within)
         if found and blending.uses_source_attention(
-            layer, step, config.steps, stages, coarse, excluded
+            layer, step, config.steps, config.stages, coarse, excluded
         ):
             q_source, k_source, v_source = found
             if first:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...sampling.field import EditInputs
 from ...sampling.noise import keyed_noise
+from ...sampling.perturbation import perturb_frames, perturb_latent, perturbed_source
 from .settings import Config
 
 if TYPE_CHECKING:
@@ -43,37 +45,39 @@ def tuning_inputs(inputs: EditInputs, config: Config) -> tuple[Tensor, Any]:
 
 
 def inversion_inputs(inputs: EditInputs, config: Config) -> tuple[Tensor, Any]:
-    """Return the latent that is inverted and its conditioning: those of the clip with its flat areas perturbed.
+    """Return the latent that is inverted and its conditioning: those of the perturbed clip.
 
     As released, the first frame is perturbed by a draw of its own and rounded to eight bits, and the latent is a
     sample.
     """
-    import torch
-
     from ...models.base import Prompt
 
-    is_released = config.variant == "released"
-    if not config.sarp and not is_released:
-        return inputs.latent, inputs.source
-    pixels, seed = inputs.get_pixels(), inputs.seed
-    frames = torch.stack(list(pixels.frames())).to(inputs.latent)
-    # one draw for the clip, so that its first frame and the conditioning stay the same picture
-    noisy = perturb_flat_areas(frames, seed, 0, config.sarp)
-    if not is_released:
-        source = pixels.condition(Prompt(image=noisy[0]))
-        return pixels.encode(noisy), source
-    first = perturb_flat_areas(frames[:1], seed, 1, config.sarp)[0]
-    first = (first * 255).floor() / 255
+    if config.variant == "released":
+        return released_inputs(inputs, config)
+    latent = perturbed_source(inputs, config)
+    if not config.sarp or config.sarp_area == "latent":
+        return latent, inputs.source
+    # by the draw of the clip, so that its first frame and the conditioning stay the same picture
+    pixels = inputs.get_pixels()
+    first = next(perturb_frames(pixels.frames(), config, inputs.seed))
+    return latent, pixels.condition(Prompt(image=first))
+
+
+def released_inputs(inputs: EditInputs, config: Config) -> tuple[Tensor, Any]:
+    """Return what `inversion_inputs` does, as released."""
+    from ...models.base import Prompt
+
+    pixels, first = inputs.get_pixels(), released_frame(inputs, config)
     source = pixels.condition(Prompt(image=first, time_ids=(8, 127, 0.02)))
-    return sample_latent(inputs, noisy), source
+    latent = sample_latent(inputs, perturb_frames(pixels.frames(), config, inputs.seed))
+    return perturb_latent(latent, config, inputs.seed), source
 
 
-def perturb_flat_areas(frames: Tensor, seed: int, draw: int, scale: float) -> Tensor:
-    """Return frames f 3 H W in [0, 1] with noise where they are flat. draw: the key of the noise."""
-    from ...sampling.smooth_area_noise import add_flat_area_noise
-
-    eps = keyed_noise(frames.transpose(0, 1)[None], seed, draw)[0].transpose(0, 1)
-    return add_flat_area_noise(frames * 2 - 1, eps, scale=scale) / 2 + 0.5
+def released_frame(inputs: EditInputs, config: Config) -> Tensor:
+    """Return the first frame, 3 H W in [0, 1], as released: with noise of its own, rounded down to eight bits."""
+    first = itertools.islice(inputs.get_pixels().frames(), 1)
+    (noisy,) = perturb_frames(first, config, inputs.seed, draw=1)
+    return (noisy * 255).floor() / 255
 
 
 def sample_latent(inputs: EditInputs, frames: Iterable[Tensor]) -> Tensor:

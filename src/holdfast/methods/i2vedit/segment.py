@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ from .settings import Config
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...models.attention import NetworkCall
     from ...sampling.adapters import Adapters
     from .attention import FirstSegmentAttention
 
@@ -82,17 +85,18 @@ def edit_segment(
         return
     with mount_adapters(field.get_network(), paths, config.rank, inputs.seed) as adapters:
         pair = FieldPair(field, enable_for_target(field, adapters), adapters)
-        yield from _tune(pair.target, adapters, inputs, config, resume)
+        yield from _tune(pair, adapters, inputs, config, resume, first)
         own = adapters.tensors()
         yield from invert_and_edit(pair, inputs, config, resume, own, first)
 
 
 def _tune(
-    field: VelocityField,
+    fields: FieldPair,
     adapters: Adapters,
     inputs: EditInputs,
     config: Config,
     resume: Step | None,
+    first: FirstSegment | None,
 ) -> Iterator[Step]:
     """Fit the adapters, or load those of an earlier run or of a resumed one."""
     from ...sampling.tuning import TuningOptions, tune_adapters
@@ -104,7 +108,9 @@ def _tune(
         options = TuningOptions(steps, config.learning_rate, inputs.seed)
         saved, done = (resume.state, resume.index) if resume else ({}, 0)
         clip = tuning_inputs(inputs, config)
-        for i, state in tune_adapters(field, adapters, clip, options, saved, done):
+        surround = functools.partial(attend_in_tuning, fields, first, inputs, config)
+        fitting = tune_adapters(fields.target, adapters, clip, options, saved, done, surround)
+        for i, state in fitting:
             fitted = state if i == steps else {}
             yield Step("tune", i, steps, inputs.latent, state, fitted)
     else:
@@ -161,6 +167,54 @@ def invert_and_edit(
         z = inputs.blend_outside(z, state[f"inverted{paired}"] if paired else inputs.latent)
         state = drop_latent(state, paired + 1)
         yield Step("edit", j + 1, config.steps, z, state)
+
+
+@contextlib.contextmanager
+def attend_in_tuning(
+    fields: FieldPair,
+    first: FirstSegment | None,
+    inputs: EditInputs,
+    config: Config,
+    sigma: float,
+) -> Iterator[None]:
+    """Let a tuning iteration at noise level sigma attend to the first segment's source (Eq. 3), inside the block.
+
+    The first segment is evaluated once for this, at its inversion level at or just above sigma.
+    """
+    import torch
+
+    from .attention import extend_keys
+
+    if first is None or not config.attend_in_tuning:
+        yield
+        return
+    sampler = begin(fields.source, first.inputs, config)
+    rising = inversion_sigmas(sampler.sigmas)
+    i = tuning_level(rising, sigma, config.steps - sampler.first_step, config.variant)
+    with torch.no_grad():
+        source = replace(fields, source=sampler.field)
+        of_first = attend_in_inversion(source, first, rising, i)
+    hooks = fields.target.get_attention_hooks()
+    # The backward pass runs checkpointed layers again, when the evaluation that they belong to is over.
+    with hooks.use_call(whole_call(inputs.latent)), extend_keys(fields.target, of_first):
+        yield
+
+
+def whole_call(latent: Tensor) -> NetworkCall:
+    """Return the target's evaluation of a whole latent, 1 c f h w, as attention hooks know it."""
+    from ...models.attention import NetworkCall
+
+    return NetworkCall("tgt+", tuple(range(latent.shape[2])), (latent.shape[3], latent.shape[4]))
+
+
+def tuning_level(rising: Sequence[float], sigma: float, count: int, variant: str) -> int:
+    """Return the index of the inversion level that goes with a tuning iteration at noise level sigma.
+
+    It is the lowest level of at least sigma, or the highest of the `count` that were inverted. As released it is the
+    level below that one: the stored attention is indexed by where an inversion step ends, and made where it begins.
+    """
+    above = min(bisect.bisect_left(rising, sigma), count)
+    return max(above - 1, 0) if variant == "released" else above
 
 
 def attend_in_inversion(

@@ -2,12 +2,24 @@
 
 from typing import Annotated, Literal
 
+from ...base.errors import UserError
 from ...base.schema import Count, Field, Guidance, Number, Range, Share, Steps, settings_class
-from ...sampling.settings import SamplingConfig
+from ...sampling.perturbation import Alpha, PerturbedConfig
+
+# (b1, b2) by the kind of edit: the shares of the steps at which the two stages end
+STAGES = {"local": (0.5, 0.8), "style": (0.8, 0.9), "shape": (0.4, 0.5), "none": (0.0, 0.0)}
+SHARE = r"(0?\.\d+|[01](\.0*)?)"
+Motion = Annotated[
+    str,
+    Field(
+        pattern=rf"^({'|'.join(STAGES)}|{SHARE}:{SHARE})$",
+        json_schema_extra={"noun": f"{', '.join(STAGES)} or two shares of the steps, as 0.4:0.8"},
+    ),
+]
 
 
 @settings_class
-class Config(SamplingConfig):
+class Config(PerturbedConfig):
     """The paper's values. Where it states none, those of the released configuration."""
 
     steps: Steps = Field(
@@ -29,8 +41,10 @@ class Config(SamplingConfig):
         description="temporal layers that are tuned: their self-attention, as the paper says, or "
         "all, as released",
     )
-    sarp: Number = Field(
-        default=0.005, description="alpha: size of the perturbation of flat areas; 0: none"
+    sarp: Alpha = Field(
+        default=0.005,
+        description="alpha: size of the noise that is added before the inversion, to frames in [-1, 1] or to the "
+        "latent; 0: none",
     )
     matching: bool = Field(default=True, description="blend the source's attention over space")
     threshold_first: Share = Field(
@@ -40,17 +54,39 @@ class Config(SamplingConfig):
     threshold_last: Share = Field(
         default=0.35, description="the threshold changes towards this, frame by frame"
     )
-    motion: Literal["local", "style", "shape", "none"] = Field(
+    motion: Motion = Field(
         default="local",
-        description="the kind of edit, which decides in which steps the source's attention over time is used "
-        "(b1, b2); none: in no step",
+        description="the kind of edit, which decides in which steps the source's attention over time is used: in all "
+        "layers up to b1, in coarse ones up to b2. local: 0.5:0.8; style: 0.8:0.9; shape: 0.4:0.5; none: in no step; "
+        "or B1:B2, shares of the steps",
     )
     attend_first_segment: bool = Field(
         default=True,
         description="later segments attend to the first one too; doubles their evaluations",
+    )
+    attend_in_tuning: bool = Field(
+        default=True,
+        description="later segments attend to the first one while they are tuned, as in the paper's Eq. 3; "
+        "evaluates the first segment once per iteration",
     )
     variant: Literal["clean", "released"] = Field(
         default="clean",
         description="clean: conditioned as the model was trained; released: as in the authors' code "
         "(docs/i2vedit.md)",
     )
+
+    def __post_init__(self) -> None:
+        first, second = self.stages
+        if first > second:
+            raise UserError(
+                f"motion is {self.motion}",
+                "put the smaller share first: no stage ends before the one before it",
+            )
+
+    @property
+    def stages(self) -> tuple[float, float]:
+        """The shares of the steps (b1, b2) at which the two stages of the source's temporal attention end."""
+        if self.motion in STAGES:
+            return STAGES[self.motion]
+        first, second = self.motion.split(":")
+        return float(first), float(second)

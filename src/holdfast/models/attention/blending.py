@@ -18,9 +18,6 @@ from .maps import rows_per_block
 if TYPE_CHECKING:
     from torch import Tensor
 
-# (b1, b2) of `uses_source_attention`, by the kind of edit
-PRESETS = {"local": (0.5, 0.8), "style": (0.8, 0.9), "shape": (0.4, 0.5)}
-
 
 def attention_distance(q: Tensor, k: Tensor, q0: Tensor, k0: Tensor) -> Tensor:
     """Return how far each query's attention is from the source's, `B N` in [0, 1] and in float32.
