@@ -221,6 +221,7 @@ def test_the_raw_figure_is_the_papers_and_a_name_is_whole():
     assert found({delivered: 100.0, raw: 30.0}).mean == 30
     assert found({"psnr_outside@truer": 1.0, delivered: 100.0}).mean == 100
     assert found({delivered: 100.0}, paper.Column("Liked")) is None
+    assert found({delivered: 100.0}, replace(column, scale=0.01)).mean == 1
     whole = paper.Column("CLIP-T", value="clip_t")
     assert found({"clip_t/clip-vit-large-patch14": 25.0}, whole).mean == 25
     assert found({"clip_total/net": 25.0}, whole) is None

@@ -1,4 +1,4 @@
-"""What each method does when nothing is said: published values (and those of `holdfast`), and that they reach the field."""
+"""What each method does when nothing is said: the values of its authors, frozen, and that they reach the field."""
 
 import pytest
 import torch

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from ..base.notices import warn_user
 from ..base.schema import (
@@ -35,7 +36,9 @@ from . import flowanchor
 from .base import MethodInfo
 
 METHOD = MethodInfo(unmasked_suffix="no SAR", words_per_mask=True, explains=True)
-OWN = {"recommended": False}  # what a model recommends for other methods is not meant for it
+OWN: dict[str, Any] = {
+    "recommended": False
+}  # what a model recommends for other methods is not meant for it
 
 
 @settings_class

@@ -85,7 +85,7 @@ def _write_inputs(task: EditTask, edit: SceneEdit, source: Tensor, target: Tenso
     Path(task.input).parent.mkdir(parents=True, exist_ok=True)
     # Players support 4:2:0 in H.264 High best; the result follows its source.
     write_clip(Path(task.input), to_arrays(source), "h264", NEARLY_LOSSLESS_CRF)
-    if task.mask:
+    if isinstance(task.mask, str):
         mask = actor_mask(edit, edit.source.frames)[:, None].expand(-1, 3, -1, -1)
         write_clip(Path(task.mask), to_arrays(mask), "lossless")
     if task.first_frame:
