@@ -22,7 +22,6 @@ from holdfast.methods import i2vedit
 from holdfast.methods.i2vedit import conditions
 from holdfast.models import registry
 from holdfast.models.base import Backbone, Conditioning, Prompt
-from holdfast.models.calibration import digest_weights
 from holdfast.models.svd.adapter import ImageConditioning
 from holdfast.sampling import inversion
 from holdfast.sampling.field import EditInputs, Pixels
@@ -127,7 +126,10 @@ def main() -> None:
             row = json.loads(line)
             if (row["frames"], row["steps"]) == (options.frames, options.steps):
                 found[row["way"], row["clip"]] = row["found"]
-    origin = {"commit": commit(), "weights": {name: weights_digest(name) for name in WAYS.values()}}
+    origin = {
+        "commit": commit(),
+        "weights": {name: registry.weights_identity(name) for name in WAYS.values()},
+    }
     with options.rows.open("a") as file:
         for seed, way in itertools.product(range(options.clips), WAYS):
             if (way, seed) not in found:
@@ -136,11 +138,6 @@ def main() -> None:
                 row |= {"found": found[way, seed]} | origin
                 print(json.dumps(row), file=file, flush=True)
     print_table(found, options.clips)
-
-
-def weights_digest(name: str) -> str:
-    """Return the digest of a model's weights."""
-    return digest_weights(registry.find_weights(name))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app
+from holdfast.models import registry
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -45,3 +46,24 @@ def test_the_page_on_backbones_has_the_pairs_as_they_are():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)", README))))
 def test_every_page_that_is_named_is_there(link):
     assert (Path(__file__).parents[1] / link).exists()
+
+
+def test_figures_in_the_docs_are_of_the_weights_in_the_package():
+    """Figures name the identity of the weights. Where it is not a present one, the text must say "earlier"."""
+    present = {
+        registry.weights_identity(name)
+        for name, spec in registry.specs().items()
+        if not spec.download_gb
+    }
+    named = [
+        (page.name, line, digest)
+        for page in (Path(__file__).parents[1] / "docs").glob("*.md")
+        for line in page.read_text().splitlines()
+        for digest in re.findall(r"\b(?=[0-9a-f]*[a-f])[0-9a-f]{16}\b", line)
+    ]
+    assert len(named) >= 5
+    assert not [
+        (page, digest)
+        for page, line, digest in named
+        if digest not in present and "earlier" not in line
+    ]
