@@ -122,7 +122,7 @@ def test_a_study_is_blind_saves_its_answers_and_they_are_tallied(results, browse
         if i < len(key["trials"]) - 1:
             page.click("#next")
     page.reload()
-    assert "still here" in page.locator("#message").inner_text()
+    page.locator("#message").filter(has_text="still here").wait_for()
     assert page.locator("#next").is_disabled()  # at the last one, as before
     with page.expect_download() as download:
         page.click("#save")

@@ -101,7 +101,8 @@ def test_the_inversion_starts_from_the_perturbed_clip(name):
         asked = Asked()
         for step in method.edit(as_field(asked), inputs, config):  # noqa: B007
             pass
-        assert torch.equal(asked.z[0], start)
+        # The method reads the frames one by one, and a convolution of one rounds otherwise.
+        assert torch.allclose(asked.z[0], start, atol=1e-6)
         assert torch.equal(step.z[..., 4:], clean[..., 4:])
 
 
