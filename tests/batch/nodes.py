@@ -106,7 +106,7 @@ class Driver:
         while not wanted(rows := self.rows()):
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < until, rows
-            time.sleep(0.1)
+            time.sleep(0.02)
         return rows
 
     def signal(self, number: int = signal.SIGKILL) -> None:
