@@ -20,27 +20,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from steps import Runner, Scene, make_scene
 from steps_tables import read_rows
 from tables import format_differences, format_interval, print_header, print_row
+from torch import Tensor
 
 from holdfast.bench import provenance
+from holdfast.bench.rough_masks import WAYPOINTS, draw_scribble
+from holdfast.media.masks import MaskShape
 from holdfast.models import registry
 from holdfast.shapeworld.evaluate import seeds_with_two_actors
 from holdfast.shapeworld.truth import judge
 
 PRINTED: dict[str, Any] = {"mask_velocity": False, "region": "off"}  # FlowAnchor, as in the paper
 HELD: dict[str, Any] = {"mask_velocity": True}
-MASKS = ("exact", "box", "hull", "scribble", "grow4")
 KINDS = ("colour", "material", "shape")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of editing. mask: the mask that the method has, one of MASKS."""
+    """One way of editing. mask: the mask that the method has, a name of SHAPES or "scribble"."""
 
     part: str
     method: str
@@ -99,7 +100,7 @@ def _search() -> Iterator[Variant]:
 
 def _rough() -> Iterator[Variant]:
     for method, settings in (("holdfast", {}), ("flowanchor", PRINTED), ("wanedit", {})):
-        for mask in MASKS:
+        for mask in (*SHAPES, "scribble"):
             yield Variant("rough", method, settings, mask)
 
 
@@ -115,34 +116,27 @@ def _sensitivity() -> Iterator[Variant]:
         yield Variant("sensitivity", "flowanchor", PRINTED | {"tau": tau})
 
 
-def roughen(mask: np.ndarray, kind: str) -> np.ndarray:
-    """Return a worse mask than an exact one, H W boolean: what a person would draw of one frame.
+SHAPES = {
+    "exact": MaskShape(),
+    "box": MaskShape(outline="box"),
+    "hull": MaskShape(outline="hull"),
+    "grow4": MaskShape(grow=4),
+}
 
-    box, hull: of the mask. grow4: 4 pixels larger on each side. scribble: a stroke of 3 pixels along its longer axis.
-    """
-    points = cv2.findNonZero(mask.astype(np.uint8))
-    if kind == "exact" or points is None:
-        return mask
-    drawn = np.zeros(mask.shape, np.uint8)
-    x, y, width, height = cv2.boundingRect(points)
-    if kind == "box":
-        drawn[y : y + height, x : x + width] = 1
-    elif kind == "hull":
-        cv2.fillConvexPoly(drawn, cv2.convexHull(points), (1,))
-    elif kind == "grow4":
-        drawn = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8))
-    else:
-        middle = (x + width // 2, y + height // 2)
-        half = (width // 3, 0) if width >= height else (0, height // 3)
-        ends = [(middle[0] + s * half[0], middle[1] + s * half[1]) for s in (-1, 1)]
-        cv2.line(drawn, ends[0], ends[1], (1,), 3)
-    return drawn.astype(bool)
+
+def roughen(scene: Scene, kind: str) -> Tensor:
+    """Return the mask of a scene as a person would draw it, f 1 H W: in one of SHAPES, or as a scribble."""
+    waypoints = np.random.default_rng(scene.seed).random((WAYPOINTS, 2))
+    frames = [
+        SHAPES[kind].apply(frame) if kind in SHAPES else draw_scribble(frame, waypoints)
+        for frame in scene.mask[:, 0].bool().numpy()
+    ]
+    return torch.from_numpy(np.stack(frames))[:, None].float()
 
 
 def measure(runner: Runner, scene: Scene, variant: Variant) -> dict[str, Any]:
     """Return one row."""
-    masks = [torch.from_numpy(roughen(m.bool().numpy(), variant.mask)) for m in scene.mask[:, 0]]
-    seen = replace(scene, mask=torch.stack(masks)[:, None].float())
+    seen = replace(scene, mask=roughen(scene, variant.mask))
     begin = time.perf_counter()
     job, finished, dense = runner.edit(seen, variant.method, variant.settings)
     row: dict[str, Any] = {"cost": dense, "seconds": time.perf_counter() - begin}

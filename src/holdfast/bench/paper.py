@@ -93,7 +93,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Paper:
-    """Return a paper. Raise UserError with the nearest names if there is no such paper."""
+    """Return a paper. Raise UserError with the nearest names for an unknown paper."""
     name = base_names.choose(name, names(), "paper")
     data = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     size = data.get("size")
@@ -119,7 +119,7 @@ def _make_table(data: dict[str, Any]) -> PaperTable:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row with the variant that runs it. reason: why there is none."""
+    """A row with the variant that runs it. reason: why nothing runs it."""
 
     row: PaperRow
     variant: Variant | None
@@ -178,7 +178,7 @@ def _plan_row(row: PaperRow, backbone: str) -> PlannedRow:
 
 @dataclass(frozen=True)
 class Line:
-    """A figure of a row: as it was printed, and here. None where there is none."""
+    """A figure of a row: as it was printed, and here. None: missing."""
 
     row: str
     column: Column

@@ -63,7 +63,7 @@ class Variant:
 
     @property
     def takes_first_frame(self) -> bool:
-        """Whether an edited first frame drives it. False for a backbone that is no longer installed."""
+        """Whether an edited first frame drives it. False for a backbone that is not installed."""
         spec = registry.specs().get(self.backbone)
         return spec is not None and "image" in spec.capabilities
 

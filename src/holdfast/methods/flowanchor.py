@@ -191,7 +191,7 @@ def modulate_magnitude(difference: Tensor, gain: float, contrast: str) -> Tensor
 
 
 def prepare_refinement(field: VelocityField, inputs: EditInputs, config: Config) -> Refinement:
-    """Return a function that opens SAR for a step, without effect if there is no mask, word or strength."""
+    """Return a function that opens SAR for a step. It has no effect without a mask, words and strength."""
     has_strength = config.beta_text or config.beta_video
     if inputs.mask is None or not inputs.target.edit_tokens or not has_strength:
         return contextlib.nullcontext
