@@ -65,7 +65,13 @@ def test_a_driver_a_worker_and_a_node_die_and_nothing_is_lost_or_done_twice(work
     with nodes.cluster() as cluster:
         options = ("--workers", "2", "--ray", cluster.address)
         driver = nodes.Driver(work / "jobs.jsonl", out, *options)
-        found = driver.once(lambda found: any(row["status"] == "done" for row in found))
+        # The record of a batch is written twice a second, in which all clips may end: look at the files.
+        found = driver.once(
+            lambda found: (
+                any(row["pid"] for row in found)
+                and any(jobs.finished_manifest(task) for task in tasks)
+            )
+        )
         workers = [
             psutil.Process(row["pid"]) for row in found if psutil.pid_exists(row["pid"] or -1)
         ]
