@@ -167,8 +167,8 @@ def make_plan(paper: Paper, backbone: str) -> PaperPlan:
 def _plan_row(row: PaperRow, backbone: str) -> PlannedRow:
     if not row.method:
         return PlannedRow(row, None, row.missing)
-    requirements = methods.load(row.method.partition("+")[0]).METHOD.requires
-    absent = requirements - registry.specs()[backbone].capabilities
+    needs = methods.load(row.method.partition("+")[0]).METHOD
+    absent = needs.missing(registry.specs()[backbone].capabilities)
     if absent:
         return PlannedRow(row, None, f"{backbone} lacks {' and '.join(sorted(absent))}")
     sweep = {key: [value] for key, value in row.settings.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from .energy import PatchSpace, all_points, patch_distances, usage
+from .energy import PatchSpace, patch_distances, usage
 
 JUMPS = (4, 2, 1)  # distances to the neighbours whose match is tried
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -23,10 +23,11 @@ class Matches:
     distances: ndarray
 
 
-def begin_matches(space: PatchSpace, field: ndarray) -> Matches:
-    """Return a field, H W 2, with its distances."""
-    distances = patch_distances(space, all_points(space.size), field.reshape(-1, 2))
-    return Matches(field.astype(np.int32), distances.reshape(space.size))
+def begin_matches(space: PatchSpace, field: ndarray, points: ndarray) -> Matches:
+    """Return a field, H W 2, with its distances at some points, n 2 (y, x); 0 elsewhere."""
+    matches = Matches(field.astype(np.int32), np.zeros(space.size, np.float32))
+    update_distances(space, matches, points)
+    return matches
 
 
 def update_distances(space: PatchSpace, matches: Matches, points: ndarray) -> None:

@@ -150,12 +150,11 @@ def optimize(
     """Alternate search and vote on one level. Return the picture and its matches."""
     picture = vote_inside(example, field, options.patch)
     space = make_space(*features(example, picture, options), options.patch)
-    matches = begin_matches(space, field)
-    if example.start is not None:
-        no_penalty = np.zeros(space.size, np.float32)
-        start = round_field(example.start).reshape(-1, 2)
-        try_matches(space, matches, all_points(space.size), start, no_penalty)
     active = searched_points(example, options.patch)
+    matches = begin_matches(space, field, active)
+    if example.start is not None:
+        start = round_field(example.start)[active[:, 0], active[:, 1]]
+        try_matches(space, matches, active, start, np.zeros(space.size, np.float32))
     for _ in range(options.iterations):
         search(space, matches, active, rng, options.search_iterations, options.uniformity)
         voted = vote_inside(example, matches.field, options.patch)
