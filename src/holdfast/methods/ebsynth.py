@@ -2,9 +2,9 @@
 
 E = sum_p [ sum_g w_g |G_g(q) - G'_g(p)|^2 + w_s |style(q) - out(p)|^2 + uniformity * Omega(q) ],  q = field(p)
 
-over patches of the edited keyframe q and of the frame p, for guides g: colour, edges, the result of the frame before and
-the position in the keyframe, the last two moved along the flow. PatchMatch finds the field; a vote gives the picture.
-It needs no model: media/patch_synthesis is the synthesis, and the backbone's latent is the clip itself.
+over patches of the edited keyframe q and of the frame p, for guides g: colour, edges, the result of the frame before
+and the position in the keyframe, the last two moved along the flow. PatchMatch finds the field; a vote gives the
+picture. It needs no model: media/patch_synthesis is the synthesis, and the backbone's latent is the clip itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Config:
         default=6, description="iterations of search and vote on each level of the pyramid"
     )
     strength: Share = Field(
-        default=1.0, description="share of the change that is kept: source + strength (result - source)"
+        default=1.0,
+        description="share of the change that is kept: source + strength (result - source)",
     )
     search_iterations: Annotated[int, Range(1, 100)] = Field(
         default=4, description="iterations of PatchMatch before each vote"

@@ -2,8 +2,8 @@
 
 E = sum_p D(p, q) + uniformity * Omega(q),  D(p, q) = sum_o |S(q + o) - T(p + o)|^2 over the offsets o of a patch
 
-S and T are the features of both pictures: style and guides, each scaled by the root of its weight. Omega(q) is how often
-the patch at q is used, 1 where all are used equally often. Beyond the frame the edge is repeated.
+S and T are the features of both pictures: style and guides, each scaled by the root of its weight. Omega(q) is how
+often the patch at q is used, 1 where all are used equally often. Beyond the frame the edge is repeated.
 """
 
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def make_space(source: ndarray, target: ndarray, patch: int) -> PatchSpace:
     height, width = source.shape[:2]
     offsets = patch_offsets(patch)
     flat = (offsets[:, 0] * (width + 2 * (patch // 2)) + offsets[:, 1]).astype(np.intp)
-    rows = (flatten_padded(picture, patch) for picture in (source, target))
-    return PatchSpace(*rows, (height, width), patch, flat)
+    rows = flatten_padded(source, patch), flatten_padded(target, patch)
+    return PatchSpace(rows[0], rows[1], (height, width), patch, flat)
 
 
 def flatten_padded(picture: ndarray, patch: int) -> ndarray:

@@ -38,11 +38,12 @@ def make_guides(pair: GuidePair, weights: GuideWeights) -> tuple[Guide, ...]:
     """Return the guides whose weight is not 0."""
     size = pair.frames[0].shape[:2]
     source, target = pair.frames
+    own, moved = pair.positions
     guides = (
         Guide(source, target, weights.colour),
         Guide(edges(source), edges(target), weights.edges),
         Guide(*pair.styles, weights.temporal),
-        Guide(*(as_shares(positions, size) for positions in pair.positions), weights.position),
+        Guide(as_shares(own, size), as_shares(moved, size), weights.position),
     )
     return tuple(guide for guide in guides if guide.weight)
 

@@ -53,9 +53,13 @@ def search(
         for jump in JUMPS:
             for direction in DIRECTIONS:
                 offset = jump * np.array(direction)
-                try_matches(space, matches, points, neighbour_matches(matches, points, offset), penalty)
+                try_matches(
+                    space, matches, points, neighbour_matches(matches, points, offset), penalty
+                )
         for radius in search_radii(space.size):
-            try_matches(space, matches, points, random_matches(matches, points, radius, rng), penalty)
+            try_matches(
+                space, matches, points, random_matches(matches, points, radius, rng), penalty
+            )
 
 
 def neighbour_matches(matches: Matches, points: ndarray, offset: ndarray) -> ndarray:

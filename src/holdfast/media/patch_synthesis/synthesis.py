@@ -50,8 +50,8 @@ class Guide:
 class Example:
     """What is synthesised from: a style H W 3 in [0, 1] and guides.
 
-    start: a field H W 2 (y, x), float, that the search begins with; None: random. inside: boolean H W, where the picture
-    is synthesised; elsewhere it is `outside`, H W 3. None: everywhere.
+    start: a field H W 2 (y, x), float, that the search begins with; None: random. inside: boolean H W, where the
+    picture is synthesised; elsewhere it is `outside`, H W 3. None: everywhere.
     """
 
     style: ndarray
@@ -206,7 +206,7 @@ def replace_style(
 def vote_inside(example: Example, field: ndarray, patch: int) -> ndarray:
     """Return the vote of a field, H W 3, and what is given outside."""
     picture = vote(example.style, field, patch)
-    if example.inside is None:
+    if example.inside is None or example.outside is None:
         return picture
     return np.where(example.inside[..., None], picture, example.outside)
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ...base.errors import UserError
+from ...media.clip_format import ClipFormat
 from ...sampling.field import Branch
 from ..base import Backbone, Conditioning, Prompt
-from .spec import CAPABILITIES, FORMAT, SPECS
+from ..spec import BackboneSpec
 
 DECODED_FRAMES = 8  # per chunk
 
@@ -17,12 +18,14 @@ DECODED_FRAMES = 8  # per chunk
 class PixelBackbone(Backbone):
     """Frames in place of latents: z is 1 3 f H W in [0, 1]. It predicts no velocity, and reads no text."""
 
-    name, clip_format, capabilities = "pixels", FORMAT, CAPABILITIES
-    recommended = SPECS["pixels"].recommended
     device, dtype = torch.device("cpu"), torch.float32
     attention_hooks = feature_hooks = None
-    parts = {}
     stage_parts = dict.fromkeys(("encode", "condition", "denoise", "decode"), ())
+
+    def __init__(self, name: str, spec: BackboneSpec, clip_format: ClipFormat):
+        self.name, self.clip_format = name, clip_format
+        self.capabilities, self.recommended = spec.capabilities, spec.recommended
+        self.parts = {}
 
     def condition(self, prompt: Prompt) -> Conditioning:
         """Return the prompt's image."""

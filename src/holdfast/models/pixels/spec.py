@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..base import Backbone
 
 ANY_LENGTH = 10**6
-CAPABILITIES = frozenset({"image", "pixels"})
+
 SPECS: Mapping[str, BackboneSpec] = {
     "pixels": BackboneSpec(
         weights="",
@@ -23,7 +23,7 @@ SPECS: Mapping[str, BackboneSpec] = {
         fps=8,
         train_pixels=0,
         train_frames=ANY_LENGTH,
-        capabilities=CAPABILITIES,
+        capabilities=frozenset({"image", "pixels"}),
         recommended={"steps": 6},
     )
 }
@@ -63,7 +63,7 @@ class PixelFamily(Family):
             warn_user(f"the device has no effect: {name} computes on the CPU")
         if dtype not in ("auto", "float32"):
             warn_user(f"the number format has no effect: {name} computes in float32")
-        return PixelBackbone()
+        return PixelBackbone(name, SPECS[name], FORMAT)
 
 
 FAMILY = PixelFamily()
