@@ -598,7 +598,7 @@ MUTATIONS = [
     *of(
         "pipeline/planning.py",
         EDITING,
-        ("missing = set(requires) - info.capabilities", "missing = set()"),
+        ("missing = needs.missing(info.capabilities)", "missing = set()"),
     ),
     *of(
         "pipeline/run.py",
