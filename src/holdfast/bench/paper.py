@@ -170,8 +170,8 @@ def _plan_row(row: PaperRow, backbone: str) -> PlannedRow:
     if not row.method:
         return PlannedRow(row, None, row.missing)
     backbone = choose_row_backbone(row, backbone)
-    requirements = methods.load(row.method.partition("+")[0]).METHOD.requires
-    absent = requirements - registry.specs()[backbone].capabilities
+    needs = methods.load(row.method.partition("+")[0]).METHOD
+    absent = needs.missing(registry.specs()[backbone].capabilities)
     if absent:
         return PlannedRow(row, None, f"{backbone} lacks {' and '.join(sorted(absent))}")
     sweep = {key: [value] for key, value in row.settings.items()}

@@ -220,8 +220,7 @@ def _refuse_unused(sweep: dict[str, list[str]], method_names: Iterable[str]) -> 
 
 def _can_run(method: str, backbone: str, missing: dict[str, str]) -> bool:
     """Return whether a backbone meets a method's requirements; if not, add what is missing to `missing`."""
-    requirements = methods.load(method).METHOD.requires
-    absent = requirements - registry.specs()[backbone].capabilities
+    absent = methods.load(method).METHOD.missing(registry.specs()[backbone].capabilities)
     if absent:
         missing[f"{method} on {backbone}"] = " and ".join(sorted(absent)).replace("_", " ")
     return not absent
