@@ -18,6 +18,7 @@ from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
     Evaluation,
+    Prediction,
     VelocityField,
     evaluate_in_turn,
     full_costs,
@@ -102,6 +103,7 @@ class Backbone(ABC):
     prepare_denoiser: Callable[[nn.Module], None] = staticmethod(lambda network: None)
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
     image_model: str = ""  # name of an image model over the same latents
+    prediction: Prediction = "velocity"  # what its network predicts
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
     source_store: SourceStore | None = None  # what edits of one clip share, if anything
@@ -152,6 +154,10 @@ class Backbone(ABC):
     def snap_timestep(self, sigma: float) -> float:
         """Return the noise level whose timestep is sigma's, rounded down to a whole number in the model's own time."""
 
+    def training_sigmas(self) -> list[float]:
+        """Return the noise levels of the timesteps that a noise predictor was trained at, from clean to noisy."""
+        return []
+
     @abstractmethod
     def velocity(
         self,
@@ -194,6 +200,8 @@ class Backbone(ABC):
             self.network,
             self.costs,
             self.expert_boundary,
+            training_sigmas=self.training_sigmas,
+            prediction=self.prediction,
         )
 
     def part(self, name: str) -> Any:
@@ -276,7 +284,7 @@ class BackboneWrapper(Backbone):
         self.device, self.dtype = inner.device, inner.dtype
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
-        self.expert_boundary = inner.expert_boundary
+        self.expert_boundary, self.prediction = inner.expert_boundary, inner.prediction
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
@@ -304,6 +312,9 @@ class BackboneWrapper(Backbone):
 
     def snap_timestep(self, sigma: float) -> float:
         return self.inner.snap_timestep(sigma)
+
+    def training_sigmas(self) -> list[float]:
+        return self.inner.training_sigmas()
 
     def velocity(
         self,

@@ -25,6 +25,9 @@ Branch = Literal["src+", "src-", "tgt+", "tgt-"]  # + is the prompt, - the negat
 POSITIVE: dict[Side, Branch] = {"src": "src+", "tgt": "tgt+"}
 NEGATIVE: dict[Side, Branch] = {"src": "src-", "tgt": "tgt-"}
 
+# what a network predicts: the noise; v, which is `a noise - s clean`; or the velocity, or anything else
+Prediction = Literal["epsilon", "v_prediction", "velocity"]
+
 STAGES = ("tune", "invert", "edit")  # in the order in which a method runs those that it has
 
 
@@ -112,6 +115,9 @@ class VelocityField:
     # what each evaluation of one call costs, in evaluations of the whole latent
     costs: Callable[[Sequence[Evaluation]], list[float]] = full_costs
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
+    # the noise levels of the timesteps that a noise predictor was trained at, from clean to noisy; of others, none
+    training_sigmas: Callable[[], list[float]] = list
+    prediction: Prediction = "velocity"
 
     def velocity(
         self,

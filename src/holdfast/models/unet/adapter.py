@@ -121,6 +121,7 @@ class LatentDiffusion(Backbone):
         unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
         self.clip_format = make_clip_format(spec, unet_config, vae_config)
         self.schedule = NoiseSchedule.from_config(schedule or {})
+        self.prediction = self.schedule.prediction
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
         self.attention_hooks, self.feature_hooks = make_hooks(unet)
@@ -173,6 +174,9 @@ class LatentDiffusion(Backbone):
 
     def snap_timestep(self, sigma: float) -> float:
         return self.schedule.snap_timestep(sigma)
+
+    def training_sigmas(self) -> list[float]:
+        return self.schedule.training_sigmas()
 
     def velocity(
         self,
