@@ -17,6 +17,7 @@ from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
+    ClipNorms,
     Evaluation,
     Prediction,
     VelocityField,
@@ -102,6 +103,8 @@ class Backbone(ABC):
     # prepares a denoiser that is loaded while an edit runs; `compile_blocks` sets it
     prepare_denoiser: Callable[[nn.Module], None] = staticmethod(lambda network: None)
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
+    clean_sigma: float = 0.0  # of a clean latent in the model's own DDIM scheduler
+    clip_norms: ClipNorms | None = None
     image_model: str = ""  # name of an image model over the same latents
     prediction: Prediction = "velocity"  # what its network predicts
     calibration: Calibration = Calibration()  # measurements of these weights
@@ -167,11 +170,13 @@ class Backbone(ABC):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         """Return the velocity `noise - clean` at z and sigma. It is differentiable in z: the caller sets `no_grad`.
 
         branch: "src+", "src-", "tgt+" or "tgt-", where - is the negative prompt. frames: indices of the clip's latent
-        frames that z holds; None for all.
+        frames that z holds; None for all. network_sigma: the noise level whose timestep the network is given; None:
+        sigma.
         """
 
     def velocities(
@@ -200,6 +205,8 @@ class Backbone(ABC):
             self.network,
             self.costs,
             self.expert_boundary,
+            self.clean_sigma,
+            self.clip_norms,
             training_sigmas=self.training_sigmas,
             prediction=self.prediction,
         )
@@ -284,7 +291,8 @@ class BackboneWrapper(Backbone):
         self.device, self.dtype = inner.device, inner.dtype
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
-        self.expert_boundary, self.prediction = inner.expert_boundary, inner.prediction
+        self.expert_boundary, self.clean_sigma = inner.expert_boundary, inner.clean_sigma
+        self.clip_norms, self.prediction = inner.clip_norms, inner.prediction
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
@@ -324,8 +332,10 @@ class BackboneWrapper(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
-        (velocity,) = self.velocities(sigma, [Evaluation(z, conditioning, branch)], frames)
+        evaluation = Evaluation(z, conditioning, branch, network_sigma=network_sigma)
+        (velocity,) = self.velocities(sigma, [evaluation], frames)
         return velocity
 
     def velocities(

@@ -28,7 +28,8 @@ from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
 from ..residency import find_device, prepare_parts
 from ..spec import BackboneSpec
 from .clip_formats import make_clip_format
-from .hooks import attention_hooks, residual_blocks
+from .clip_norms import GroupNormsOverClip
+from .hooks import attention_hooks, feature_blocks
 
 VAE_FRAMES = 8  # frames that the VAE processes at once
 FRAMES_PER_CALL = 16  # frames that a 2D network processes in one call
@@ -125,9 +126,13 @@ class LatentDiffusion(Backbone):
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
         self.attention_hooks, self.feature_hooks = make_hooks(unet)
+        self.clean_sigma = self.schedule.clean_sigma
         self.capabilities = unet_capabilities(self.attention_hooks)
         # A network without layers over time takes single frames.
         self.takes_images = "temporal_attention" not in self.capabilities
+        if unet is not None and self.takes_images:
+            assert self.feature_hooks is not None
+            self.clip_norms = GroupNormsOverClip([unet], self.feature_hooks)
         for name in ("unet", "vae") if self.takes_images else ():
             if name in self.parts and placements.of(name) not in STREAMED:
                 use_channels_last(self.parts[name], self.device)
@@ -186,24 +191,39 @@ class LatentDiffusion(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         text = conditioning.for_branch(branch).to(z.device, self.dtype)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        if not self.takes_images:
-            return self._velocity_of_call(z, sigma, text, branch, frames)
+        levels = sigma, network_sigma
+        if self._needs_all_frames():
+            return self._velocity_of_call(z, levels, text, branch, frames)
         parts = []
         for first in range(0, len(frames), FRAMES_PER_CALL):
             some = slice(first, first + FRAMES_PER_CALL)
-            parts.append(self._velocity_of_call(z[:, :, some], sigma, text, branch, frames[some]))
+            parts.append(self._velocity_of_call(z[:, :, some], levels, text, branch, frames[some]))
         return torch.cat(parts, 2)
 
+    def _needs_all_frames(self) -> bool:
+        """Return whether one call of the network has to see all frames: they are not images, or a rule reads them."""
+        has_rules = any(
+            h is not None and h.rules for h in (self.attention_hooks, self.feature_hooks)
+        )
+        normalizes = self.clip_norms is not None and self.clip_norms.is_active
+        return not self.takes_images or has_rules or normalizes
+
     def _velocity_of_call(
-        self, z: Tensor, sigma: float, text: Tensor, branch: str, frames: tuple[int, ...]
+        self,
+        z: Tensor,
+        levels: tuple[float, float | None],
+        text: Tensor,
+        branch: str,
+        frames: tuple[int, ...],
     ) -> Tensor:
-        """Return the velocity by one call of the network."""
+        """Return the velocity by one call of the network. levels: sigma, and the network's own one."""
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
         with self.stage("denoise"), self.use_call(call):
-            return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, sigma)
+            return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, *levels)
 
     def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
         """Return the network's prediction at x, `b c f h w`."""
@@ -233,7 +253,7 @@ def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | 
     """Return the attention and the feature hooks of a U-Net; None without one."""
     if unet is None:
         return None, None
-    return attention_hooks(unet), output_hooks(residual_blocks(unet))
+    return attention_hooks(unet), output_hooks(feature_blocks(unet))
 
 
 def load(
