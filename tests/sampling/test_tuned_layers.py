@@ -100,7 +100,7 @@ def attend_over_time(attention, y, frames):
 def test_attention_over_time_follows_a_block_and_begins_as_its_outputs_bias():
     block, y = nn.Identity(), noise(6, 5, 8)
     block.weight = nn.Parameter(torch.zeros(1))  # it has a device
-    attention = AppendedAttention(block, 8, 2, lambda: 3)
+    attention = AppendedAttention(block, (8, 2), lambda: 3)
     attention.initialise("0", draws_bias=True)
     assert torch.equal(attention(y), y)
     attention.is_enabled = True
@@ -128,8 +128,7 @@ def make_layers(backbone):
         block = path.rpartition(".")[0]
         attention = AppendedAttention(
             network.get_submodule(block),
-            query.out_features,
-            2,
+            (query.out_features, 2),
             lambda: len(hooks.running_call.frames),
         )
         attention.initialise(block, draws_bias=True)
@@ -183,8 +182,7 @@ def test_a_large_networks_blocks_are_computed_again_in_the_backward_pass(
             monkeypatch.setattr(tuning, "MIN_CHECKPOINTED", smallest)
             adapters.enable(True)
             calls.clear()
-            with tuning.hold_call(field, clean):
-                found.append(tuning.differentiate(adapters, loss))
+            found.append(tuning.differentiate(adapters, loss, [backbone.attention_hooks]))
             assert len(calls) == (2 if smallest == 0 else 1)
         handle.remove()
     assert not backbone.network.is_gradient_checkpointing

@@ -120,14 +120,20 @@ def mount_layers(network: nn.Module, layers: Mapping[str, TunedLayer]) -> Iterat
 
 @contextlib.contextmanager
 def mount_adapters(
-    network: nn.Module, paths: Sequence[str], rank: int, seed: int, dropout: float = 0.0
+    network: nn.Module,
+    paths: Sequence[str],
+    rank: int,
+    seed: int,
+    dropout: float = 0.0,
+    first_number: int = 0,
 ) -> Iterator[Adapters]:
     """Mount disabled low-rank adapters in a network, and restore the network afterwards.
 
-    At first they have no effect: up is 0, and down is normal with deviation 1 / rank, by the seed.
+    At first they have no effect: up is 0, and down is normal with deviation 1 / rank, by the seed and by the number of
+    the layer, from first_number on.
     """
     layers = {path: LowRank(network.get_submodule(path), rank, dropout) for path in paths}
-    for number, layer in enumerate(layers.values()):
+    for number, layer in enumerate(layers.values(), first_number):
         layer.initialise(seed, number)
     with mount_layers(network, layers) as adapters:
         yield adapters

@@ -122,12 +122,13 @@ class FullWeight(TunedLayer):
 class AppendedAttention(TunedLayer):
     """A transformer block over images, followed by self-attention over time: `y + out(attention(norm(y)))`.
 
-    y: the block's output, (b f) N c. Each of its N positions attends over the frames. count_frames: f of the running
-    call. The norm has no weights, since none of them would be fitted.
+    y: the block's output, (b f) N c. Each of its N positions attends over the frames. size: c and the number of heads.
+    count_frames: f of the running call. The norm has no weights, since none of them would be fitted.
     """
 
-    def __init__(self, block: nn.Module, width: int, heads: int, count_frames: Callable[[], int]):
+    def __init__(self, block: nn.Module, size: tuple[int, int], count_frames: Callable[[], int]):
         super().__init__(block)
+        width, heads = size
         device = next(block.parameters()).device
         self.heads, self.count_frames = heads, count_frames
         self.to_q, self.to_k, self.to_v, self.to_out = (

@@ -15,19 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .field import VelocityField
+from .field import EditInputs, Step, VelocityField
 from .noise import add_noise, keyed_integer, keyed_noise, predict_noise
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..models.attention.hooks import LayerHooks
     from .adapters import Adapters
 
 _SHIFTS = (2 * math.log(32 / 64), 0.0)  # of the schedule: at the noisy end, at the clean end
 _DATA_STD = 0.5
 _EDM_SIGMAS = (700.0, 0.002)  # the ends of s
 MIN_CHECKPOINTED = 10**8  # parameters of a network whose activations may not fit into memory
+_Context: TypeAlias = contextlib.AbstractContextManager[None]
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW remembers of each parameter
 
 
@@ -47,11 +49,19 @@ def v_loss(
 
 
 def predict_clip(
-    field: VelocityField, clean: Tensor, eps: Tensor, sigma: float, conditioning: Any
+    field: VelocityField,
+    clean: Tensor,
+    eps: Tensor,
+    sigma: float,
+    conditioning: Any,
+    frames: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return what the network predicts of a noised clip, and what is true: noise or v, 1 c f h w; differentiable."""
+    """Return what the network predicts of a noised clip, and what is true: noise or v, 1 c f h w; differentiable.
+
+    frames: those of the clip that the latent holds; None: all.
+    """
     z = add_noise(clean, sigma, eps)
-    velocity = field.velocity(z, sigma, conditioning, branch="src+")
+    velocity = field.velocity(z, sigma, conditioning, branch="src+", frames=frames)
     found = predict_noise(z, sigma, velocity), z - sigma * velocity
     predicted, true = (
         _as_predicted(field.prediction, sigma, *pair) for pair in (found, (eps, clean))
@@ -74,26 +84,6 @@ def draw_training_sigma(field: VelocityField, seed: int, i: int) -> float:
     return sigmas[keyed_integer(seed, i, 0, len(sigmas))]
 
 
-@contextlib.contextmanager
-def hold_call(
-    field: VelocityField, latent: Tensor, frames: Sequence[int] | None = None
-) -> Iterator[None]:
-    """Assign what the network does inside the block to the source's evaluation of a latent, 1 c f h w.
-
-    The backward pass runs checkpointed layers again, when the evaluation that they belong to is over; and their
-    attention rules need the call.
-    """
-    from ..models.attention import NetworkCall
-
-    frames = tuple(range(latent.shape[2]) if frames is None else frames)
-    call = NetworkCall("src+", frames, (latent.shape[3], latent.shape[4]))
-    with contextlib.ExitStack() as stack:
-        for hooks in (field.attention_hooks, field.feature_hooks):
-            if hooks is not None:
-                stack.enter_context(hooks.use_call(call))
-        yield
-
-
 def sigma_at(share: float) -> float:
     """Return the noise level at a share of the interpolated cosine schedule: 0 is its noisy end, 1 its clean end."""
     noisy, clean = (_cosine_log_snr(share, shift) for shift in _SHIFTS)
@@ -108,10 +98,10 @@ def _cosine_log_snr(share: float, shift: float) -> float:
 
 
 # Return what is active around the network while an iteration at a noise level runs, its backward pass included.
-Surround: TypeAlias = Callable[[float], contextlib.AbstractContextManager[None]]
+Surround: TypeAlias = Callable[[float], _Context]
 
 
-def leave_network(sigma: float) -> contextlib.AbstractContextManager[None]:
+def leave_network(sigma: float) -> _Context:
     """Change nothing during an iteration at noise level sigma."""
     return contextlib.nullcontext()
 
@@ -164,15 +154,41 @@ def fit_adapters(
         yield i + 1, adapters.tensors() | moments
 
 
-def differentiate(adapters: Adapters, compute_loss: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+def tune(
+    adapters: Adapters,
+    compute_gradients: Gradients,
+    options: TuningOptions,
+    inputs: EditInputs,
+    resume: Step | None,
+    kept: Adapters | None = None,
+) -> Iterator[Step]:
+    """Fit adapters in the stage "tune", or load those of an earlier run or of a resumed one.
+
+    kept: those of the adapters that are used afterwards; None: all. The others are not saved for another run.
+    """
+    steps, kept = options.steps, kept or adapters
+    if inputs.adapters and resume is None:
+        kept.load(inputs.adapters)
+    elif resume is None or resume.stage == "tune":
+        state, done = (resume.state, resume.index) if resume else ({}, 0)
+        for i, saved in fit_adapters(adapters, compute_gradients, options, state, done):
+            fitted = kept.tensors() if i == steps else {}
+            yield Step("tune", i, steps, inputs.latent, saved, fitted)
+    else:
+        kept.load(resume.state)
+
+
+def differentiate(
+    adapters: Adapters, compute_loss: Callable[[], Tensor], hooks: Sequence[LayerHooks | None] = ()
+) -> tuple[Tensor, ...]:
     """Return the gradients of a loss in the adapters' weights. They are enabled during the backward pass.
 
-    A large network's blocks are computed again in the backward pass.
+    A large network's blocks are computed again in the backward pass. hooks: those whose rules are active then.
     """
     import torch
 
     is_enabled = adapters.is_enabled
-    with torch.enable_grad(), checkpoint_gradients(adapters.network):
+    with torch.enable_grad(), checkpoint_gradients(adapters.network, hooks):
         loss = compute_loss()
         adapters.enable(True)  # the backward pass computes checkpointed blocks again
         try:
@@ -219,10 +235,11 @@ def _compute_gradients(
 
 
 @contextlib.contextmanager
-def checkpoint_gradients(network: Any) -> Iterator[None]:
+def checkpoint_gradients(network: Any, hooks: Sequence[LayerHooks | None] = ()) -> Iterator[None]:
     """Compute the blocks of a large diffusers network again in the backward pass, inside the block.
 
-    Their activations are not kept then: less memory, for one more forward pass. A small network fits as it is.
+    Their activations are not kept then: less memory, for one more forward pass. A small network fits as it is. hooks:
+    those that need to know in the second pass which evaluation the block belongs to.
     """
     from diffusers import ModelMixin  # pyright: ignore[reportPrivateImportUsage]  # exported on use
 
@@ -233,16 +250,38 @@ def checkpoint_gradients(network: Any) -> Iterator[None]:
     ):
         yield
         return
+    checkpoint = functools.partial(_checkpoint, tuple(h for h in hooks if h is not None))
     if not network._supports_gradient_checkpointing:
-        with _checkpoint_modules(network, _list_block_kinds()):
+        with _checkpoint_modules(network, _list_block_kinds(), checkpoint):
             yield
         return
-    network.enable_gradient_checkpointing()
+    network.enable_gradient_checkpointing(checkpoint)
     try:
-        with _checkpoint_modules(network, _list_block_kinds()[:1]):
+        with _checkpoint_modules(network, _list_block_kinds()[:1], checkpoint):
             yield
     finally:
         network.disable_gradient_checkpointing()
+
+
+def _checkpoint(
+    hooks: Sequence[LayerHooks], run: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Run a block without keeping its activations. Its second pass belongs to the same evaluation, for the hooks."""
+    from torch.utils.checkpoint import checkpoint
+
+    calls = [(own, own.call) for own in hooks if own.call is not None]
+
+    @contextlib.contextmanager
+    def restore_calls() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for own, call in calls:
+                stack.enter_context(own.use_call(call))
+            yield
+
+    def make_contexts() -> tuple[_Context, _Context]:
+        return contextlib.nullcontext(), restore_calls()
+
+    return checkpoint(run, *args, use_reentrant=False, context_fn=make_contexts, **kwargs)
 
 
 def _list_block_kinds() -> tuple[type, ...]:
@@ -257,16 +296,16 @@ def _list_block_kinds() -> tuple[type, ...]:
 
 
 @contextlib.contextmanager
-def _checkpoint_modules(network: Any, kinds: tuple[type, ...]) -> Iterator[None]:
+def _checkpoint_modules(
+    network: Any, kinds: tuple[type, ...], checkpoint: Callable[..., Any]
+) -> Iterator[None]:
     """Compute a network's modules of some classes again in the backward pass, inside the block."""
-    from torch.utils.checkpoint import checkpoint
-
     blocks = [m for m in network.modules() if isinstance(m, kinds)]
     # A hook of another library may stand in a module's own attributes.
     before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = functools.partial(checkpoint, block.forward)
         yield
     finally:
         for block, forward in zip(blocks, before, strict=True):
