@@ -155,6 +155,6 @@ def frame_features(sample: NoiseSample, clean: Tensor, conditioning: Any) -> Ten
 def find_middle_layer(field: VelocityField) -> str:
     """Return the path of the last residual block in the middle of a U-Net, or of a transformer's middle block."""
     assert field.feature_hooks is not None
-    layers = field.feature_hooks.layers
+    layers = [layer for layer in field.feature_hooks.layers if layer.kind == "residual"]
     middle = [layer for layer in layers if layer.section == "mid"]
     return (middle[-1] if middle else layers[len(layers) // 2]).path

@@ -17,6 +17,7 @@ from ..base.notices import warn_user
 from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
+    ClipNorms,
     Evaluation,
     VelocityField,
     evaluate_in_turn,
@@ -118,6 +119,8 @@ class Backbone(ABC):
     # prepares a denoiser that is loaded while an edit runs; `compile_blocks` sets it
     prepare_denoiser: Callable[[nn.Module], None] = staticmethod(lambda network: None)
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
+    clean_sigma: float = 0.0  # of a clean latent in the model's own DDIM scheduler
+    clip_norms: ClipNorms | None = None
     image_model: str = ""  # name of an image model over the same latents
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
@@ -178,11 +181,13 @@ class Backbone(ABC):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         """Return the velocity `noise - clean` at z and sigma. It is differentiable in z: the caller sets `no_grad`.
 
         branch: "src+", "src-", "tgt+" or "tgt-", where - is the negative prompt. frames: indices of the clip's latent
-        frames that z holds; None for all.
+        frames that z holds; None for all. network_sigma: the noise level whose timestep the network is given; None:
+        sigma.
         """
 
     def velocities(
@@ -211,6 +216,8 @@ class Backbone(ABC):
             self.network,
             self.costs,
             self.expert_boundary,
+            self.clean_sigma,
+            self.clip_norms,
         )
 
     def part(self, name: str) -> Any:
@@ -300,7 +307,8 @@ class BackboneWrapper(Backbone):
         self.device, self.dtype = inner.device, inner.dtype
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
-        self.expert_boundary = inner.expert_boundary
+        self.expert_boundary, self.clean_sigma = inner.expert_boundary, inner.clean_sigma
+        self.clip_norms = inner.clip_norms
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
@@ -337,8 +345,10 @@ class BackboneWrapper(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
-        (velocity,) = self.velocities(sigma, [Evaluation(z, conditioning, branch)], frames)
+        evaluation = Evaluation(z, conditioning, branch, network_sigma=network_sigma)
+        (velocity,) = self.velocities(sigma, [evaluation], frames)
         return velocity
 
     def velocities(

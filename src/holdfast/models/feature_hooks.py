@@ -1,4 +1,4 @@
-"""Feature hooks: read or replace the output of residual blocks at chosen layers, inside a `with` block.
+"""Feature hooks: read or replace the output of blocks and of their parts at chosen layers, inside a `with` block.
 
 The network is always restored. A value is `b c f h w` on the layer's token grid, whatever layout the network uses.
 """
@@ -52,7 +52,10 @@ def record(
 
 
 def output_hooks(blocks: Sequence[tuple[Layer, nn.Module]]) -> LayerHooks:
-    """Return hooks on the outputs of modules: of images `(b f) c h w`, of clips `b c f h w`, or of tokens `b N c`."""
+    """Return hooks on the outputs of modules: images `(b f) c h w`, clips `b c f h w`, or tokens.
+
+    Tokens are `b N c` of the whole clip in a joint layer, `(b f) N c` of a frame in a spatial one.
+    """
 
     def mount(hooks: LayerHooks) -> Callable[[], None]:
         handles = [m.register_forward_hook(_forward_hook(hooks, layer)) for layer, m in blocks]
@@ -74,15 +77,15 @@ def _forward_hook(hooks: LayerHooks, layer: Layer) -> Callable:
         if not hooks.has_rule(located):
             return None
         replacement = hooks.run_rules(located, _to_clip(located, output))
-        return None if replacement is None else _from_clip(replacement, output)
+        return None if replacement is None else _from_clip(located, replacement, output)
 
     return hook
 
 
 def _locate(hooks: LayerHooks, layer: Layer, output: Tensor) -> Layer:
-    if output.dim() == 3:  # tokens of the whole clip
+    if output.dim() == 3:  # tokens
         call = hooks.running_call
-        tokens = output.shape[1] // len(call.frames)
+        tokens = output.shape[1] // (1 if layer.axis == "spatial" else len(call.frames))
         return hooks.locate(layer, *token_rows_columns(tokens, call.latent_size))
     rows, columns = output.shape[-2:]
     return hooks.locate(layer, rows, columns)
@@ -90,6 +93,8 @@ def _locate(hooks: LayerHooks, layer: Layer, output: Tensor) -> Layer:
 
 def _to_clip(layer: Layer, output: Tensor) -> Tensor:
     f, h, w = layer.token_grid
+    if output.dim() == 3 and layer.axis == "spatial":  # (b f) N c
+        return output.unflatten(0, (-1, f)).unflatten(2, (h, w)).permute(0, 4, 1, 2, 3)
     if output.dim() == 3:
         return output.transpose(1, 2).unflatten(2, (f, h, w))
     if output.dim() == 4:
@@ -97,7 +102,9 @@ def _to_clip(layer: Layer, output: Tensor) -> Tensor:
     return output
 
 
-def _from_clip(x: Tensor, output: Tensor) -> Tensor:
+def _from_clip(layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+    if output.dim() == 3 and layer.axis == "spatial":
+        return x.permute(0, 2, 3, 4, 1).flatten(0, 1).flatten(1, 2).to(output)
     if output.dim() == 3:
         return x.flatten(2).transpose(1, 2).to(output)
     if output.dim() == 4:

@@ -32,6 +32,7 @@ class NoiseSchedule:
     prediction: str = "epsilon"  # or v_prediction
     offset: int = 1
     spacing: str = "leading"  # of the scheduler's own timesteps
+    ends_clean: bool = True  # whether its DDIM ends at a clean latent, or at that of timestep 0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
@@ -55,13 +56,18 @@ class NoiseSchedule:
         signal = _signal_shares(config)
         with np.errstate(divide="ignore"):
             ratios = np.sqrt((1 - signal) / signal)
-        return cls(ratios, prediction, offset, spacing)
+        return cls(ratios, prediction, offset, spacing, bool(config.get("set_alpha_to_one", True)))
 
     @property
     def last_timestep(self) -> int:
         """The noisiest timestep that is used. In pure noise, a prediction of the noise says nothing of the clip."""
         ends_pure = self.prediction == "epsilon" and math.isinf(self.ratios[-1])
         return len(self.ratios) - (2 if ends_pure else 1)
+
+    @property
+    def clean_sigma(self) -> float:
+        """The noise level that the scheduler's own DDIM gives a clean latent (its `final_alpha_cumprod`)."""
+        return 0.0 if self.ends_clean else self.sigma_at(0)
 
     def sigma_at(self, timestep: float) -> float:
         """Return sigma = s / (a + s) of a timestep. Between whole ones, log(s / a) is interpolated linearly."""
@@ -122,18 +128,24 @@ class NoiseSchedule:
         return np.arange(steps)[::-1] * (count // steps) + self.offset
 
     def velocity(
-        self, predict: Callable[[Tensor, float], Tensor], z: Tensor, sigma: float
+        self,
+        predict: Callable[[Tensor, float], Tensor],
+        z: Tensor,
+        sigma: float,
+        network_sigma: float | None = None,
     ) -> Tensor:
         """Return the velocity `noise - clean` at z.
 
-        predict(x, timestep): the network's prediction at x = (a + s) z. Raise UserError for pure noise.
+        predict(x, timestep): the network's prediction at x = (a + s) z. network_sigma: the noise level whose timestep
+        it is given; None: sigma. Raise UserError for pure noise.
         """
         scale = math.hypot(1 - sigma, sigma)
         a, s = (1 - sigma) / scale, sigma / scale
         if a == 0 and self.prediction == "epsilon":
             raise UserError(PURE_NOISE)
         x = z * (a + s)
-        prediction = predict(x, self.timestep_at(sigma))
+        timestep = self.timestep_at(sigma if network_sigma is None else network_sigma)
+        prediction = predict(x, timestep)
         if self.prediction == "v_prediction":
             noise, clean = s * x + a * prediction, a * x - s * prediction
         else:

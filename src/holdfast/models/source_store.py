@@ -86,10 +86,12 @@ class SourceStore:
             if self._is_observed(field):
                 return field.velocities(sigma, evaluations, frames)
             lenders = find_lenders(evaluations)
-            at = sigma, None if frames is None else tuple(frames)
+            which = None if frames is None else tuple(frames)
             digest_point = _digest_once_per_view()
             marked = [
-                self._mark(e, (at, digest_point(e.z)), i in lenders) if is_source(e) else e
+                self._mark(e, ((sigma, e.network_sigma, which), digest_point(e.z)), i in lenders)
+                if is_source(e)
+                else e
                 for i, e in enumerate(evaluations)
             ]
             costs = field.costs(marked)  # a source that is found may run again for its layers
@@ -102,6 +104,8 @@ class SourceStore:
         """Return whether something reads or changes the source's evaluations, or needs their gradient."""
         features, attention = field.feature_hooks, field.attention_hooks
         if torch.is_grad_enabled() or (features and features.rules):
+            return True
+        if field.clip_norms and field.clip_norms.is_active:
             return True
         if attention is None:
             return False

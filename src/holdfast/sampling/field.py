@@ -8,6 +8,7 @@ Latents `z` are `b c f h w`, and sigma is in [0, 1]: `z = (1 - sigma) * clean + 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -47,7 +48,8 @@ class Evaluation:
 
     conditioning is opaque to methods. region: 1 1 f h w boolean on the CPU, in latent cells; outside it the velocity is
     that of the source evaluation of the same call and sign (of src+ where src- is not evaluated). None: everywhere.
-    kept: where the result is kept; one that is filled already is not evaluated again.
+    kept: where the result is kept; one that is filled already is not evaluated again. network_sigma: the noise level
+    whose timestep the network is given, where it is not sigma: DDIM inversion gives it that of the level it goes to.
     """
 
     z: Tensor  # b c f h w
@@ -55,6 +57,7 @@ class Evaluation:
     branch: Branch
     region: Tensor | None = None
     kept: KeptEvaluation | None = None
+    network_sigma: float | None = None
 
     @property
     def is_known(self) -> bool:
@@ -65,6 +68,17 @@ class Evaluation:
 def full_costs(evaluations: Sequence[Evaluation]) -> list[float]:
     """Return the costs of evaluations that run on the whole latent: 1 each, and 0 where the velocity is kept."""
     return [0.0 if evaluation.is_known else 1.0 for evaluation in evaluations]
+
+
+class ClipNorms(Protocol):
+    """The choice between group norms of each frame, and group norms over the frames of a clip."""
+
+    @property
+    def is_active(self) -> bool: ...
+
+    def use(self) -> contextlib.AbstractContextManager[None]:
+        """Normalize over the clip inside the block."""
+        ...
 
 
 class VelocitiesFunction(Protocol):
@@ -112,6 +126,9 @@ class VelocityField:
     # what each evaluation of one call costs, in evaluations of the whole latent
     costs: Callable[[Sequence[Evaluation]], list[float]] = full_costs
     expert_boundary: float = 0.0  # the noise level below which a second network takes over
+    # the noise level that the model's own DDIM scheduler gives a clean latent: abar of its `final_alpha_cumprod`
+    clean_sigma: float = 0.0
+    clip_norms: ClipNorms | None = None  # None: the network's statistics cannot be changed
 
     def velocity(
         self,
@@ -121,10 +138,19 @@ class VelocityField:
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         """Return the velocity of a single evaluation."""
-        (velocity,) = self.velocities(sigma, [Evaluation(z, conditioning, branch)], frames)
+        evaluation = Evaluation(z, conditioning, branch, network_sigma=network_sigma)
+        (velocity,) = self.velocities(sigma, [evaluation], frames)
         return velocity
+
+    def normalize_over_clip(self) -> contextlib.AbstractContextManager[None]:
+        """Let the group norms of residual blocks take their statistics over all frames of a clip, inside the block.
+
+        Only a network that takes frames as a batch of images has the choice; another one stays as it is.
+        """
+        return self.clip_norms.use() if self.clip_norms else contextlib.nullcontext()
 
     def get_attention_hooks(self) -> LayerHooks:
         """Return the attention hooks of a model that has them, as `METHOD.requires` assures."""
@@ -138,7 +164,10 @@ class VelocityField:
 
 
 class VelocityFunction(Protocol):
-    """Return the velocity of one evaluation; the arguments are those of `VelocityField.velocity`."""
+    """Return the velocity of one evaluation; the arguments are those of `VelocityField.velocity`.
+
+    A model that takes no `network_sigma`, which one from a plug-in may not, is given none.
+    """
 
     def __call__(
         self,
@@ -148,6 +177,7 @@ class VelocityFunction(Protocol):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor: ...
 
 
@@ -161,8 +191,17 @@ def evaluate_in_turn(
     found = []
     for e in evaluations:
         known = e.kept.velocity if e.kept else None
-        if known is None:
+        if known is None and e.network_sigma is None:
             known = velocity(e.z, sigma, e.conditioning, branch=e.branch, frames=frames)
+        elif known is None:
+            known = velocity(
+                e.z,
+                sigma,
+                e.conditioning,
+                branch=e.branch,
+                frames=frames,
+                network_sigma=e.network_sigma,
+            )
         if e.kept:
             e.kept.velocity = known
         found.append(known)

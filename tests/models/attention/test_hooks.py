@@ -9,6 +9,7 @@ from torch.nn import functional
 from holdfast.models import attention, feature_hooks
 from holdfast.models.attention.hooks import Layer, token_rows_columns
 from holdfast.models.base import Prompt
+from holdfast.models.unet.hooks import feature_blocks
 from holdfast.sampling import windows
 
 from ... import tiny
@@ -287,3 +288,29 @@ def test_it_works_in_a_compiled_network(tiny_wan):
     finally:
         tiny_wan.parts["transformer"] = plain
         torch.compiler.reset()
+
+
+def test_every_feature_of_a_u_net_is_a_clip_and_can_be_replaced():
+    """The new kinds of features: what each holds, and that its own output put back changes nothing."""
+    network = tiny.unet2d()
+    network.feature_hooks = feature_hooks.output_hooks(feature_blocks(network.network))
+    z = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with feature_hooks.record(network) as found:
+        stock = network.velocity(z, 0.5, None, branch="tgt+")
+    kinds = {"residual", "residual_branch", "attention_input", "attention_output", "block"}
+    assert {layer.kind for layer in found} == kinds | {"upsampler"}
+    by_path = {layer.path: x for layer, x in found.items()}
+    block = "up_blocks.1.resnets.0"
+    module = network.network.get_submodule(block)
+    # a residual block's output is its branch plus its skip
+    skip = {}
+    hook = module.conv_shortcut.register_forward_hook(lambda m, i, o: skip.update(x=o))
+    network.velocity(z, 0.5, None, branch="tgt+")
+    hook.remove()
+    branch = by_path[f"{block}.conv2"].transpose(1, 2).flatten(0, 1)
+    whole = by_path[block].transpose(1, 2).flatten(0, 1)
+    assert torch.allclose(branch + skip["x"], whole, atol=1e-6)
+    for layer, x in found.items():
+        assert tuple(x.shape[2:]) == layer.token_grid
+    with feature_hooks.use_rule(network, lambda layer, x: by_path[layer.path]):
+        assert torch.allclose(network.velocity(z, 0.5, None, branch="tgt+"), stock, atol=1e-6)

@@ -46,6 +46,14 @@ def mean_attention(q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
+def attention_probabilities(q: Tensor, k: Tensor) -> Tensor:
+    """Return the whole attention map `softmax(q k^T / sqrt(d))`, B heads N L in float32, for rules that edit it.
+
+    It takes 4 N L bytes a head and batch: a rule should keep it to coarse layers.
+    """
+    return (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(-1)
+
+
 def token_heatmap(tokens: tuple[int, ...]) -> Callable[[Layer, Tensor, Tensor, Tensor], Tensor]:
     """Return an `extract` for `record`: attention to some prompt tokens, `1 1 f h w` on the layer's token grid."""
 

@@ -190,11 +190,14 @@ class StableVideo(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         s = edm_from_sigma(sigma)
+        s_network = s if network_sigma is None else edm_from_sigma(network_sigma)
         scale = math.hypot(1, s)
         x = latent_to_edm(z, s)
-        prediction = self._predict(x / scale, s, conditioning.for_branch(branch), branch, frames)
+        image = conditioning.for_branch(branch)
+        prediction = self._predict(x / scale, s_network, image, branch, frames)
         noise = s / scale**2 * x + prediction / scale
         clean = x / scale**2 - s / scale * prediction
         return noise - clean

@@ -31,7 +31,8 @@ from ..residency import find_device, prepare_parts
 from ..spec import BackboneSpec
 from . import control as control_networks
 from .clip_formats import make_clip_format
-from .hooks import CONTROLNET, attention_hooks, residual_blocks
+from .clip_norms import GroupNormsOverClip
+from .hooks import CONTROLNET, attention_hooks, feature_blocks
 
 # Text states, and the pictures that a ControlNet reads.
 Condition: TypeAlias = tuple[Tensor, Control | None]
@@ -129,9 +130,13 @@ class LatentDiffusion(Backbone):
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
         self.attention_hooks, self.feature_hooks = make_hooks(unet)
+        self.clean_sigma = self.schedule.clean_sigma
         self.capabilities = unet_capabilities(self.attention_hooks)
         # A network without layers over time takes single frames.
         self.takes_images = "temporal_attention" not in self.capabilities
+        if unet is not None and self.takes_images:
+            assert self.feature_hooks is not None
+            self.clip_norms = GroupNormsOverClip([unet], self.feature_hooks)
         for name in ("unet", "vae") if self.takes_images else ():
             if name in self.parts and placements.of(name) not in STREAMED:
                 use_channels_last(self.parts[name], self.device)
@@ -187,19 +192,28 @@ class LatentDiffusion(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
         text = conditioning.for_branch(branch).to(z.device, self.dtype)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        condition = text, conditioning.control
-        if not self.takes_images:
-            return self._velocity_of_call(z, sigma, condition, branch, frames)
+        levels, condition = (sigma, network_sigma), (text, conditioning.control)
+        if self._needs_all_frames():
+            return self._velocity_of_call(z, levels, condition, branch, frames)
         parts = []
         for first in range(0, len(frames), FRAMES_PER_CALL):
             some = slice(first, first + FRAMES_PER_CALL)
             parts.append(
-                self._velocity_of_call(z[:, :, some], sigma, condition, branch, frames[some])
+                self._velocity_of_call(z[:, :, some], levels, condition, branch, frames[some])
             )
         return torch.cat(parts, 2)
+
+    def _needs_all_frames(self) -> bool:
+        """Return whether one call of the network has to see all frames: they are not images, or a rule reads them."""
+        has_rules = any(
+            h is not None and h.rules for h in (self.attention_hooks, self.feature_hooks)
+        )
+        normalizes = self.clip_norms is not None and self.clip_norms.is_active
+        return not self.takes_images or has_rules or normalizes
 
     @contextlib.contextmanager
     def use_controlnet(self, network: Any) -> Iterator[None]:
@@ -224,6 +238,8 @@ class LatentDiffusion(Backbone):
                     assert mine is not None
                     assert other is not None
                     stack.enter_context(mine.add_layers(other))
+                assert self.clip_norms is not None
+                stack.enter_context(self.clip_norms.add_network(network))
                 yield
         finally:
             self.residency.leave(CONTROLNET)
@@ -231,12 +247,20 @@ class LatentDiffusion(Backbone):
             del self.parts[CONTROLNET]
 
     def _velocity_of_call(
-        self, z: Tensor, sigma: float, condition: Condition, branch: str, frames: tuple[int, ...]
+        self,
+        z: Tensor,
+        levels: tuple[float, float | None],
+        condition: Condition,
+        branch: str,
+        frames: tuple[int, ...],
     ) -> Tensor:
-        """Return the velocity by one call of the network. condition: text states, and pictures of control."""
+        """Return the velocity by one call of the network.
+
+        levels: sigma, and the network's own one. condition: text states, and pictures of control.
+        """
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
         with self.stage("denoise"), self.use_call(call):
-            return self.schedule.velocity(lambda x, t: self._predict(x, t, condition), z, sigma)
+            return self.schedule.velocity(lambda x, t: self._predict(x, t, condition), z, *levels)
 
     def _predict(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """Return the network's prediction at x, `b c f h w`."""
@@ -273,7 +297,7 @@ def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | 
     """Return the attention and the feature hooks of a U-Net; None without one."""
     if unet is None:
         return None, None
-    return attention_hooks(unet), output_hooks(residual_blocks(unet))
+    return attention_hooks(unet), output_hooks(feature_blocks(unet))
 
 
 def load(

@@ -90,13 +90,54 @@ def residual_blocks(unet: nn.Module) -> list[tuple[Layer, nn.Module]]:
     return [(layer, module) for layer, module in blocks if not layer.path.startswith(outer)]
 
 
+def feature_blocks(unet: nn.Module) -> list[tuple[Layer, nn.Module]]:
+    """Return every module whose output feature hooks can reach, by the kind of its layer.
+
+    residual: see `residual_blocks`. residual_branch: the last convolution of a residual block over space, before its
+    skip is added. upsampler: what enlarges a block's output. In transformer blocks over space, attention_input: the
+    norm before self-attention; attention_output: after the output projection of an attention layer; block: the whole.
+    """
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.upsampling import Upsample2D
+
+    found = residual_blocks(unet)
+    named = {path: module for path, module in unet.named_modules() if not _is_temporal(path)}
+    parts: dict[str, str] = {}  # the kind of each path
+    for path, module in named.items():
+        if isinstance(module, ResnetBlock2D):
+            parts[f"{path}.conv2"] = "residual_branch"
+        elif isinstance(module, Upsample2D):
+            parts[path] = "upsampler"
+        elif isinstance(module, BasicTransformerBlock):
+            parts |= {f"{path}.norm1": "attention_input", path: "block"}
+            parts |= {f"{path}.{name}": "attention_output" for name in ("attn1", "attn2")}
+    modules = [(path, named[path]) for path in parts if named.get(path) is not None]
+    return found + _number_modules(modules, lambda path, _: _spatial_layer(path, parts[path]))
+
+
+def _is_temporal(path: str) -> bool:
+    return any(part in TEMPORAL for part in path.split("."))
+
+
+def _spatial_layer(path: str, kind: str) -> Layer:
+    return Layer(path, _section(path), 0, kind, "spatial")
+
+
 def _number_layers(
     unet: nn.Module, kinds: type | tuple[type, ...], make_layer: Callable[[str, Any], Layer]
 ) -> list[tuple[Layer, nn.Module]]:
     """Return the modules of some classes with their layers, numbered from the input within their kind and axis."""
     modules = [(path, m) for path, m in unet.named_modules() if isinstance(m, kinds)]
+    return _number_modules(modules, make_layer)
+
+
+def _number_modules(
+    modules: list[tuple[str, nn.Module]], make_layer: Callable[[str, Any], Layer]
+) -> list[tuple[Layer, nn.Module]]:
+    """Return modules with their layers, numbered from the input within their kind and axis."""
     # The sort is stable: within a section the order is the one in which modules are registered.
-    modules.sort(key=lambda entry: CALL_ORDER[_section(entry[0])])
+    modules = sorted(modules, key=lambda entry: CALL_ORDER[_section(entry[0])])
     counts: dict[tuple[str, str], int] = {}
     layers = []
     for path, module in modules:
@@ -113,8 +154,7 @@ def _section(path: str) -> str:
 
 def _attention_layer(path: str, module: Any) -> Layer:
     kind = "cross" if module.is_cross_attention else "self"
-    is_temporal = any(part in TEMPORAL for part in path.split("."))
-    return Layer(path, _section(path), 0, kind, "temporal" if is_temporal else "spatial")
+    return Layer(path, _section(path), 0, kind, "temporal" if _is_temporal(path) else "spatial")
 
 
 def _residual_layer(path: str, module: Any) -> Layer:

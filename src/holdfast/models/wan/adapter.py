@@ -250,7 +250,9 @@ class Wan(Backbone):
         *,
         branch: Branch,
         frames: Sequence[int] | None = None,
+        network_sigma: float | None = None,
     ) -> Tensor:
+        sigma = sigma if network_sigma is None else network_sigma
         network = self._denoiser_at(sigma)
         with self.use_call(_network_call(z, frames, branch)):
             return self._run(network, sigma, [Evaluation(z, conditioning, branch)])
@@ -275,7 +277,7 @@ class Wan(Backbone):
     def _can_pack(self, evaluations: Sequence[Evaluation]) -> bool:
         is_wanted = self.streams_blocks or any(e.region is not None for e in evaluations)
         reads_blocks = self.feature_hooks is not None and self.feature_hooks.rules
-        if reads_blocks or self.splits_tokens:
+        if reads_blocks or self.splits_tokens or any(e.network_sigma for e in evaluations):
             return False
         return len(evaluations) > 1 and is_wanted and len(evaluations[0].z) == 1
 
