@@ -139,7 +139,9 @@ def _run_method(
     if job.helpers is not None:
         stack.enter_context(job.helpers.borrow_controlnet(plan.control.network, backbone))
     field = meter.wrap(backbone.field)
-    store = None if plan.method.METHOD.fits_adapters else backbone.source_store
+    # What is kept is known by its prompt alone, not by its control.
+    keeps_source = not (plan.method.METHOD.fits_adapters or plan.control.network)
+    store = backbone.source_store if keeps_source else None
     if store:
         store.begin_edit(_spare_memory(plan))
         field = store.wrap(field)

@@ -238,7 +238,7 @@ class LatentDiffusion(Backbone):
                     assert mine is not None
                     assert other is not None
                     stack.enter_context(mine.add_layers(other))
-                assert self.clip_norms is not None
+                assert isinstance(self.clip_norms, GroupNormsOverClip)
                 stack.enter_context(self.clip_norms.add_network(network))
                 yield
         finally:
