@@ -200,11 +200,12 @@ def smooth_latent(inputs: EditInputs, clean: Tensor, first: int) -> Tensor:
     import torch
 
     pixels = inputs.get_pixels()
-    frames = torch.cat(list(pixels.decode(clean)))  # f 3 H W
-    smooth = frames.clone()
+    # Contiguous: the last bit of a convolution depends on the memory layout, which a resumed run does not know.
+    frames = torch.cat(list(pixels.decode(clean.contiguous())))  # f 3 H W
+    smooth = frames.clone(memory_format=torch.contiguous_format)
     for i in range(first, len(frames) - 1, 2):
         smooth[i] = _middle_frame(frames[i - 1], frames[i + 1])
-    return pixels.encode(smooth).to(clean)
+    return pixels.encode(smooth).to(clean).contiguous()
 
 
 def _middle_frame(first: Tensor, second: Tensor) -> Tensor:
