@@ -15,6 +15,7 @@ PUBLISHED = {
     "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
+    "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
     "flowdirector": (50, 0.8, "native", "whole"),
@@ -39,7 +40,8 @@ pytestmark = [
 @pytest.mark.parametrize("name", methods.names())
 def test_the_published_values(name):
     cfg = methods.load(name).Config()
-    assert (cfg.steps, cfg.strength, cfg.schedule, cfg.timesteps) == PUBLISHED[name]
+    schedule, timesteps = (getattr(cfg, name, None) for name in ("schedule", "timesteps"))
+    assert (cfg.steps, cfg.strength, schedule, timesteps) == PUBLISHED[name]
 
 
 class Asked(Gaussian):
@@ -48,7 +50,12 @@ class Asked(Gaussian):
         return super().sigmas(steps, shift)
 
 
-@pytest.mark.parametrize("name", methods.names())
+WITH_VELOCITY = [
+    name for name in methods.names() if "pixels" not in methods.load(name).METHOD.requires
+]
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, schedule and the latent's shape all reach the field."""
     field, module = Asked(), methods.load(name)

@@ -1,6 +1,6 @@
 """The facts about a method that the rest of the program needs before it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,16 @@ class MethodInfo:
     explains: bool = False
     # what result tables add to the name of a method that leaves a part out without a mask
     unmasked_suffix: str = ""
+
+    def missing(self, capabilities: Collection[str]) -> set[str]:
+        """Return what the method requires and a backbone with these capabilities does not have.
+
+        A backbone whose latents are pixels has no velocity, which all methods need but those that require pixels.
+        """
+        missing = set(self.requires) - set(capabilities)
+        if "pixels" in capabilities and "pixels" not in self.requires:
+            missing.add("velocity")
+        return missing
 
     def uses_image_model(self, config: Any) -> bool:
         """Return whether a method with these settings uses an image model."""

@@ -17,10 +17,10 @@ SHARED_SETTINGS |= {"guidance", "joint_guidance", "learning_rate"}
 class BackboneSpec:
     """The constants of a backbone: where its weights are, what they are, and what they were trained on."""
 
-    weights: str  # hub id, or the name of an embedded checkpoint
+    weights: str  # hub id, or the name of an embedded checkpoint; empty: it has none
     download_gb: float  # approximate size of the download; 0 if the weights come with the package
     fps: float  # of the clips that it was trained on
-    train_pixels: int  # per frame
+    train_pixels: int  # per frame; 0: it takes any size
     train_frames: int
     capabilities: frozenset[str] = frozenset({"text"})
     # Settings that suit the model and that methods share; they apply where the user gives none.

@@ -14,6 +14,7 @@ from ..base.prompts import clean_prompt
 from ..base.schema import configure
 from ..media.clip_format import ClipFormat
 from ..media.fitting import Fit, choose_fit
+from ..methods.base import MethodInfo
 from ..models import registry
 from ..models.registry import BackboneInfo
 from ..sampling.segments import plan_segments
@@ -122,7 +123,7 @@ def make_plan(
     where the task, the method and the backbone do not fit together.
     """
     method = methods.load(task.method)
-    check_capabilities(method.METHOD.requires, info, task.method)
+    check_capabilities(method.METHOD, info, task.method)
     check_conditioning(task, info)
     if task.mask == "auto" and "text_attention" not in info.capabilities:
         raise UserError(
@@ -311,9 +312,9 @@ def check_conditioning(task: EditTask, info: ModelInfo) -> None:
         )
 
 
-def check_capabilities(requires: Iterable[str], info: ModelInfo, method: str) -> None:
+def check_capabilities(needs: MethodInfo, info: ModelInfo, method: str) -> None:
     """Raise UserError where a backbone lacks what a method requires, and name the methods that run on it."""
-    missing = set(requires) - info.capabilities
+    missing = needs.missing(info.capabilities)
     if missing:
         compatible = ", ".join(methods.list_compatible(info.capabilities)) or "none"
         raise UserError(

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from .. import __version__
+from .. import __version__, methods
 from ..base import old_names
 from ..base.errors import UserError
 from ..base.memory import parse_limit
+from ..base.names import normalize
 from ..base.notices import warn_user
 from ..base.prompts import are_same_prompts
 from ..base.schema import Device, Dtype, Field, Range, Share, settings_class
@@ -50,7 +51,9 @@ class EditTask:
         default="flowedit", description="The editing method (see: holdfast list methods)."
     )
     backbone: str = Field(
-        default="wan2.1-1.3b", description="The model (see: holdfast list backbones)."
+        default="wan2.1-1.3b",
+        description="The model (see: holdfast list backbones). "
+        "A method that needs none replaces the default by the backbone without a model.",
     )
     weights: str | None = Field(
         default=None,
@@ -187,6 +190,7 @@ class EditTask:
 
     def __post_init__(self) -> None:
         parse_limit(self.memory)
+        object.__setattr__(self, "backbone", self._choose_backbone())
         if isinstance(self.mask, str) and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
         check_areas(self.areas, self.words)
@@ -203,6 +207,18 @@ class EditTask:
             # A command line has surrogates in place of bytes that are no UTF-8.
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise UserError(f"{text!r} is not UTF-8", "write prompts and words as UTF-8 text")
+
+    def _choose_backbone(self) -> str:
+        """Return the task's backbone; for a method that needs no model, one without weights in place of the default."""
+        if self.backbone != EditTask.backbone or self.method == EditTask.method:
+            return self.backbone
+        same = [name for name in methods.names() if normalize(name) == normalize(self.method)]
+        if not same:  # planning reports an unknown method
+            return self.backbone
+        needs = methods.load(same[0]).METHOD
+        if not needs.missing(registry.specs()[self.backbone].capabilities):
+            return self.backbone
+        return registry.find_weightless(lambda found: not needs.missing(found)) or self.backbone
 
     @staticmethod
     def rename_arguments(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -258,7 +258,8 @@ class Step:
     stage: one of STAGES; index: the number of finished steps of that stage; count: how many steps the stage has.
     state: named tensors that the method needs in addition to z. adapters: what was fitted to the clip, by name, at the
     step that finishes it; it is saved for other runs. segment: the latent frames (first, end) that the step belongs to;
-    None: all. preview: the edited clip as it looks from here, 1 c f h w; the sampling loop adds it.
+    None: all. preview: the edited clip as it looks from here, 1 c f h w; the sampling loop adds it, where the method
+    does not.
     """
 
     stage: str
