@@ -25,6 +25,7 @@ from .analytic import as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 RESAMPLES = {
+    "controlvideo",
     "sdedit",
     "sds",
     "motiondirector",
@@ -42,6 +43,7 @@ STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "controlvideo": ["tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
     "sds": ["tgt+", "tgt-"],
     "flowalign": ["src+", "tgt+", "tgt-"],
