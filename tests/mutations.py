@@ -165,6 +165,21 @@ MUTATIONS = [
     ),
     *of("ui/pictures.py", "tests/ui/test_queue.py", ("clean[:, :, :1]", "clean[:, :, :0]")),
     *of(
+        "ui/page.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        (
+            "self._find_run(chosen) or self._find_run(displayed)",
+            "self._find_run(displayed) or self._find_run(chosen)",
+        ),
+    ),
+    *of(
+        "ui/keep_tab.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        ("self._find_run(displayed) or next(pairs", "next(pairs"),
+    ),
+    *of(
         "ui/path_checks.py",
         "tests/ui/test_form.py",
         ("root.resolve() in Path(text).resolve().parents", "True"),
