@@ -890,7 +890,8 @@ MUTATIONS = [
     *of(
         "shapeworld/caption_check.py",
         "tests/shapeworld/test_caption_check.py",
-        ("holds[name] = own < nearest", "holds[name] = True"),
+        ("holds[name] = own < nearest_rival(match, name, sampled)", "holds[name] = True"),
+        ("nearest = min(nearest, refine_actor(rival, i, sampled)[0])", "pass"),
         ("own < min(nearest, *rendering_errors", "own < max(nearest, *rendering_errors"),
     ),
     *of(
