@@ -148,7 +148,7 @@ class PaperPlan:
 
 
 def make_plan(paper: Paper, backbone: str) -> PaperPlan:
-    """Plan a paper's rows on a backbone. Raise UserError if no row can run there; rows of another model do not count."""
+    """Plan a paper's rows on a backbone. Raise UserError if no row can run there, other models aside."""
     backbone = registry.choose_backbone(backbone)[0]
     plan = PaperPlan(
         paper,
