@@ -13,6 +13,7 @@ from .analytic import Gaussian, about, as_field
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
     "assd": (200, 1.0, "native", "whole"),
+    "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
     "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
@@ -67,6 +68,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     known |= {"inversion_steps": 3}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})

@@ -64,17 +64,34 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Control:
+    """Pictures of structure, such as edges, that a ControlNet makes the frames follow.
+
+    pictures: f 3 H W, uint8 on the CPU, one for each latent frame of the whole clip. scale: of what the
+    ControlNet adds.
+    """
+
+    pictures: Tensor
+    scale: float = 1.0
+
+    def select(self, frames: Sequence[int], like: Tensor) -> Tensor:
+        """Return the pictures of some latent frames, f 3 H W in [0, 1], in the type and on the device of `like`."""
+        return self.pictures[list(frames)].to(like.device).to(like.dtype) / 255
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What conditions the velocity: one value for the prompt and one for the negative prompt.
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
-    positions of the tokens of the words that drive the edit.
+    positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
     """
 
     positive: Any
     negative: Any
     token_count: int = 0
     edit_tokens: tuple[int, ...] = ()
+    control: Control | None = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
@@ -228,6 +245,13 @@ class Backbone(ABC):
             self.part(name)
         return self.residency.use(names, self.device)
 
+    def use_controlnet(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        """Let a ControlNet read the control pictures of conditionings inside the block.
+
+        Raise UserError for a model that takes none; one with the capability "control" does.
+        """
+        raise UserError(f"{self.name} takes no ControlNet", "use a Stable Diffusion model")
+
     @contextlib.contextmanager
     def use_call(self, call: NetworkCall) -> Iterator[None]:
         """Assign the evaluations inside the block to a call, for all hooks."""
@@ -345,6 +369,9 @@ class BackboneWrapper(Backbone):
 
     def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
         return self.inner.costs(evaluations)
+
+    def use_controlnet(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        return self.inner.use_controlnet(network)
 
     def kept_layer_bytes(self, z: Tensor) -> int | None:
         return self.inner.kept_layer_bytes(z)

@@ -30,6 +30,8 @@ class BackboneSpec:
     image_model: str = ""  # name of an image model over the same latents
     parts: tuple[str, ...] = ()  # subfolders of the diffusers folder that are loaded
     pickled_parts: tuple[str, ...] = ()  # parts that are published as .bin files only
+    # Hub ids, or names of embedded folders, of ControlNets by what they read: canny, hed, depth.
+    controlnets: Mapping[str, str] = field(default_factory=dict)
     # Parts that an embedded checkpoint has in common with another one, which stores them: {"vae": "NAME/vae"}.
     shared_parts: Mapping[str, str] = field(default_factory=dict)
 

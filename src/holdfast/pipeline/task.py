@@ -23,6 +23,9 @@ from ..models import registry
 from .mask_areas import MaskArea, check_areas, read_areas
 
 PATH_FIELDS = ("input", "output", "raw", "weights", "image_model", "first_frame", "keyframes")
+PATH_FIELDS += ("control", "controlnet")
+CONTROL_DEFAULTS = {"control": None, "controlnet": None, "control_scale": 1.0}
+CONTROL_KINDS = ("canny", "hed", "depth")  # control pictures that are made from the clip
 # Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
@@ -60,6 +63,19 @@ class EditTask:
         default=None,
         description="An image model over the same latents, for methods that use one: "
         "NAME or NAME=FOLDER.",
+    )
+    control: str | None = Field(
+        default=None,
+        description="What the edited frames follow, by a ControlNet: canny (edges), hed (soft edges) or depth of the "
+        "clip, or a clip or a folder of such pictures. The default is none, and canny for methods that need one.",
+    )
+    controlnet: str | None = Field(
+        default=None,
+        description="The ControlNet that reads the control pictures: canny, hed or depth for the model's own, a "
+        "folder, or a hub id. The default is the one for --control.",
+    )
+    control_scale: Annotated[float, Range(0, 2)] = Field(
+        default=1.0, description="How strongly the ControlNet counts."
     )
     first_frame: str | None = Field(
         default=None, description="The edited first frame, for an image-to-video model."
@@ -253,6 +269,11 @@ class EditTask:
         return single or tuple(area.mask for area in self.areas)
 
     @property
+    def control_file(self) -> str | None:
+        """The clip or folder of control pictures, for a task that names one."""
+        return None if self.control in CONTROL_KINDS else self.control
+
+    @property
     def all_words(self) -> tuple[str, ...]:
         """The words that are named for the whole edit, or for its masks."""
         return self.words or tuple(word for area in self.areas for word in area.words)
@@ -285,6 +306,11 @@ class EditTask:
         for name in ("every", "count"):
             if data[name] is None:
                 del data[name]
+        for name, default in CONTROL_DEFAULTS.items():
+            if data[name] == default:
+                del data[name]
+        if self.control_file:
+            data["control"] = _fingerprint(self.control_file)
         # A size changes where weights are, not the numbers; a run can be resumed with another size.
         data["memory"] = parse_limit(self.memory).storage
         if not data["memory"]:
@@ -324,6 +350,8 @@ class EditTask:
         data |= {name: n for name in ("every", "count") if (n := getattr(self, name))}
         data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
+        if self.control:
+            data["control"] = [getattr(self, name) for name in CONTROL_DEFAULTS]
         if storage := parse_limit(self.memory).storage:
             data["memory"] = storage
         return _hash(data)
