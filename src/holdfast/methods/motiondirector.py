@@ -48,8 +48,10 @@ METHOD = MethodInfo(
     requires=frozenset({"text_attention", "spatial_attention", "temporal_attention"}),
     fits_adapters=("tuning_steps", *TUNING),
     fits_to_prompt=True,
-    unused_unless=dict[str, str].fromkeys(TUNING, "tuning_steps")
-    | dict.fromkeys(INVERSION, "noise_prior"),
+    unused_unless={
+        **dict.fromkeys(TUNING, "tuning_steps"),
+        **dict.fromkeys(INVERSION, "noise_prior"),
+    },
 )
 INITIAL_NOISE = 2  # number of the draw of the noise that sampling begins with; 1 is tuning's
 SPATIAL_NUMBERS = 10_000  # number of the first spatial adapter, for its initial values
