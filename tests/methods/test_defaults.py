@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from holdfast import methods
+from holdfast.models.attention.hooks import LayerHooks
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
 from holdfast.sampling.field import EditInputs, begin
 
@@ -48,6 +49,8 @@ def test_the_published_values(name):
 
 
 class Asked(Gaussian):
+    attention_hooks = LayerHooks(lambda hooks: lambda: None, [])
+
     def sigmas(self, steps, shift=None, schedule="native", shape=None):
         self.asked = (steps, shift, schedule, tuple(shape))
         return super().sigmas(steps, shift)
@@ -67,6 +70,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
+    known |= {"inversion_steps": 3}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):
         pass

@@ -24,7 +24,13 @@ from holdfast.sampling.solvers import UniPC
 from .analytic import Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
-METHODS = [name for name in names.list_modules("holdfast.methods") if name != "i2vedit"]
+# what a field without layers and pictures does not have
+LAYERS = {"image", "pixels", "control", "spatial_attention", "temporal_attention"}
+METHODS = [
+    name
+    for name in names.list_modules("holdfast.methods")
+    if not LAYERS & methods.load(name).METHOD.requires
+]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,
