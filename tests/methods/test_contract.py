@@ -31,6 +31,7 @@ RESAMPLES = {
 INVERTS = {
     "i2vedit",
     "rfsolver",
+    "spacetime",
     "uniedit",
 }  # walks up and down again: returns near the source
 FIXED = {"rfsolver", "uniedit"}  # nothing random in them
@@ -45,6 +46,7 @@ BRANCHES = {
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
+    "spacetime": ["src+", "tgt+", "tgt-"],
 }
 STEPS = 3
 ALL_SETTINGS = {
@@ -55,6 +57,7 @@ ALL_SETTINGS = {
 STAGES = {
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
+    "spacetime": ["invert", "edit"],
     "uniedit": ["invert", "edit"],
 }
 
@@ -113,7 +116,8 @@ class Case:
         assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 2, "n_worst": 1}
-        wanted |= {"tuning_steps": STEPS, "rank": 2} | settings
+        wanted |= {"tuning_steps": STEPS, "rank": 2, "feature_iterations": 1} | settings
+        wanted.setdefault("inversion_steps", wanted["steps"])
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, cfg=None, field=None, start=None, **given):
@@ -212,11 +216,12 @@ class Watched:
             inner.network,
         )
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
+    def velocity(self, z, sigma, condition, *, branch, frames=None, network_sigma=None):
         self.branches.append(branch)
         self.told.append(sigma)
         self.frames.append(frames)
-        return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        level = {} if network_sigma is None else {"network_sigma": network_sigma}
+        return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames, **level)
 
 
 def test_all_branches_are_seen_by_their_names(case):

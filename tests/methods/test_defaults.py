@@ -24,6 +24,7 @@ PUBLISHED = {
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
+    "spacetime": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
     "wanedit": (50, 0.82, "native", "whole"),
 }
@@ -54,6 +55,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= {"inversion_steps": 3, "feature_share": 0.0}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):

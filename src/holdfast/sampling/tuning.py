@@ -147,21 +147,35 @@ def checkpoint_gradients(network: Any) -> Iterator[None]:
     ):
         yield
         return
+    if not network._supports_gradient_checkpointing:
+        with _checkpoint_modules(network, _list_block_kinds()):
+            yield
+        return
     network.enable_gradient_checkpointing()
     try:
-        with _checkpoint_temporal_blocks(network):
+        with _checkpoint_modules(network, _list_block_kinds()[:1]):
             yield
     finally:
         network.disable_gradient_checkpointing()
 
 
+def _list_block_kinds() -> tuple[type, ...]:
+    """Return the classes of a U-Net's blocks. The switch of diffusers leaves out the first: blocks over time of SVD.
+
+    3D U-Nets have no switch.
+    """
+    from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
+
+    return TemporalBasicTransformerBlock, BasicTransformerBlock, ResnetBlock2D, TemporalConvLayer
+
+
 @contextlib.contextmanager
-def _checkpoint_temporal_blocks(network: Any) -> Iterator[None]:
-    """Checkpoint the blocks that diffusers' own switch leaves out: those over time, which have the adapters."""
-    from diffusers.models.attention import TemporalBasicTransformerBlock
+def _checkpoint_modules(network: Any, kinds: tuple[type, ...]) -> Iterator[None]:
+    """Compute a network's modules of some classes again in the backward pass, inside the block."""
     from torch.utils.checkpoint import checkpoint
 
-    blocks = [m for m in network.modules() if isinstance(m, TemporalBasicTransformerBlock)]
+    blocks = [m for m in network.modules() if isinstance(m, kinds)]
     # A hook of another library may stand in a module's own attributes.
     before = [vars(block).get("forward") for block in blocks]
     try:
