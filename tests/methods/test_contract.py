@@ -29,16 +29,18 @@ RESAMPLES = {
     "sds",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "anyv2v",
     "i2vedit",
     "rfsolver",
     "spacetime",
     "uniedit",
 }  # walks up and down again: returns near the source
-FIXED = {"rfsolver", "uniedit"}  # nothing random in them
+FIXED = {"anyv2v", "rfsolver", "uniedit"}  # nothing random in them
 STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "anyv2v": ["src+", "tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
     "sds": ["tgt+", "tgt-"],
     "flowalign": ["src+", "tgt+", "tgt-"],
@@ -55,6 +57,7 @@ ALL_SETTINGS = {
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "anyv2v": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
     "spacetime": ["invert", "edit"],

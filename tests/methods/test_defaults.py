@@ -11,6 +11,7 @@ from .analytic import Gaussian, about, as_field
 
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
+    "anyv2v": (50, 0.98, "native", "exact"),
     "assd": (200, 1.0, "native", "whole"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
@@ -56,6 +57,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
     known |= {"inversion_steps": 3, "feature_share": 0.0}
+    known |= {"residual_share": 0.0, "spatial_share": 0.0, "temporal_share": 0.0}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):

@@ -80,7 +80,11 @@ def test_the_setting_overrides_the_quality_and_a_notice_says_so(quality):
 
 
 # of the methods that Wan lacks the layers for
-OWN_BACKBONES = {"i2vedit": "shapeworld-svd", "spacetime": "shapeworld-t2v"}
+OWN_BACKBONES = {
+    "anyv2v": "shapeworld-svd",
+    "i2vedit": "shapeworld-svd",
+    "spacetime": "shapeworld-t2v",
+}
 
 
 @pytest.mark.parametrize("name", methods.names())
