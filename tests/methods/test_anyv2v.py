@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from .. import tiny
 from .analytic import Gaussian, as_field
 
 SHARES = {"residual_share": 0.5, "spatial_share": 0.5, "temporal_share": 0.75}
-SETTINGS = {"steps": 4, "inversion_steps": 9, "target_guidance": 2.0, **SHARES}
+SETTINGS: dict[str, Any] = {"steps": 4, "inversion_steps": 9, "target_guidance": 2.0, **SHARES}
 FIRST, LAST, RHO = 700.0, 0.002, 7
 RESIDUAL = "up_blocks.1.resnets.1.spatial_res_block.conv2"
 SPATIAL = "up_blocks.1.attentions.1.transformer_blocks.0.attn1"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,12 @@ from .. import tiny
 from .analytic import Gaussian, as_field
 
 SCHEDULER = {"set_alpha_to_one": False, "clip_sample": False, "beta_schedule": "scaled_linear"}
-SETTINGS = {"steps": 5, "inversion_steps": 10, "feature_iterations": 3, "target_guidance": 4.0}
+SETTINGS: dict[str, Any] = {
+    "steps": 5,
+    "inversion_steps": 10,
+    "feature_iterations": 3,
+    "target_guidance": 4.0,
+}
 LAYERS = {"branch": "resnets.1.conv2", "time": "temp_convs.1", "enlarged": "upsamplers.0"}
 
 
