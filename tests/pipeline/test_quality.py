@@ -82,6 +82,7 @@ def test_the_setting_overrides_the_quality_and_a_notice_says_so(quality):
 # of the methods that Wan lacks the layers for
 OWN_BACKBONES = {
     "anyv2v": "shapeworld-svd",
+    "ebsynth": "pixels",
     "i2vedit": "shapeworld-svd",
     "spacetime": "shapeworld-t2v",
 }
