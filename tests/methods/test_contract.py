@@ -33,18 +33,21 @@ RESAMPLES = {
     "motiondirector",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "anyv2v",
     "i2vedit",
     "tuneavideo",
     "vmc",
     "motiondirector",  # tunes as well, which evaluates the source
     "rfsolver",
+    "spacetime",
     "uniedit",
 }  # walks up and down again: returns near the source
-FIXED = {"rfsolver", "uniedit"}  # nothing random in them
+FIXED = {"anyv2v", "rfsolver", "uniedit"}  # nothing random in them
 STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "anyv2v": ["src+", "tgt+", "tgt-"],
     "controlvideo": ["tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
     "sds": ["tgt+", "tgt-"],
@@ -53,6 +56,7 @@ BRANCHES = {
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
+    "spacetime": ["src+", "tgt+", "tgt-"],
     "tuneavideo": ["src+", "src-", "tgt+", "tgt-"],
     "vmc": ["src+", "src-", "tgt+", "tgt-"],
     "motiondirector": ["src+", "tgt+", "tgt-"],
@@ -64,11 +68,13 @@ ALL_SETTINGS = {
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "anyv2v": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "tuneavideo": ["tune", "invert", "edit"],
     "vmc": ["tune", "invert", "edit"],
     "motiondirector": ["tune", "edit"],
     "rfsolver": ["invert", "edit"],
+    "spacetime": ["invert", "edit"],
     "uniedit": ["invert", "edit"],
 }
 
@@ -139,7 +145,7 @@ class Case:
         assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 1, "n_worst": 1}
-        wanted |= {"tuning_steps": STEPS, "rank": 2} | settings
+        wanted |= {"tuning_steps": STEPS, "rank": 2, "feature_iterations": 1} | settings
         wanted = {"inversion_steps": wanted["steps"]} | wanted
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 

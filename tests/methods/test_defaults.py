@@ -12,6 +12,7 @@ from .analytic import Gaussian, about, as_field
 
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
+    "anyv2v": (50, 0.98, "native", "exact"),
     "assd": (200, 1.0, "native", "whole"),
     "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
@@ -28,6 +29,7 @@ PUBLISHED = {
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
+    "spacetime": (50, 1.0, "ddim", "exact"),
     "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
     "vmc": (75, 1.0, "ddim", "exact"),
@@ -68,6 +70,8 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= {"inversion_steps": 3, "feature_share": 0.0}
+    known |= {"residual_share": 0.0, "spatial_share": 0.0, "temporal_share": 0.0}
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     known |= {"inversion_steps": 3}
