@@ -23,6 +23,7 @@ PUBLISHED = {
     "flowedit": (50, 0.66, "native", "exact"),
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
+    "rerender": (20, 0.95, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
@@ -63,6 +64,8 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
+    resampled = {"attention": "own", "interval": 1, "warp_end": 0.0, "fusion_strength": 0.0}
+    known |= resampled if name == "rerender" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):
