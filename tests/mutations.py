@@ -166,6 +166,21 @@ MUTATIONS = [
     ),
     *of("ui/pictures.py", "tests/ui/test_queue.py", ("clean[:, :, :1]", "clean[:, :, :0]")),
     *of(
+        "ui/page.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        (
+            "self._find_run(chosen) or self._find_run(displayed)",
+            "self._find_run(displayed) or self._find_run(chosen)",
+        ),
+    ),
+    *of(
+        "ui/keep_tab.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        ("self._find_run(displayed) or next(pairs", "next(pairs"),
+    ),
+    *of(
         "ui/path_checks.py",
         "tests/ui/test_form.py",
         ("root.resolve() in Path(text).resolve().parents", "True"),
@@ -902,7 +917,8 @@ MUTATIONS = [
     *of(
         "shapeworld/caption_check.py",
         "tests/shapeworld/test_caption_check.py",
-        ("holds[name] = own < nearest", "holds[name] = True"),
+        ("holds[name] = own < nearest_rival(match, name, sampled)", "holds[name] = True"),
+        ("nearest = min(nearest, refine_actor(rival, i, sampled)[0])", "pass"),
         ("own < min(nearest, *rendering_errors", "own < max(nearest, *rendering_errors"),
     ),
     *of(

@@ -23,11 +23,14 @@ PUBLISHED = {
     "flowedit": (50, 0.66, "native", "exact"),
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
+    "motiondirector": (30, 1.0, "ddim", "exact"),
     "rerender": (20, 0.95, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
+    "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
+    "vmc": (75, 1.0, "ddim", "exact"),
     "wanedit": (50, 0.82, "native", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

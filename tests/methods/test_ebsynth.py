@@ -199,9 +199,13 @@ def test_options_without_effect_are_named(files):
     clip, out, first = files
     with pytest.raises(UserError, match="pixels has no weights, and --weights is x"):
         run.edit(EditTask(clip, out, method="ebsynth", first_frame=first, weights="x"))
-    task = EditTask(clip, out, method="ebsynth", first_frame=first, window=2, settings=QUICK)
-    with pytest.warns(Notice, match="the window has no effect"):
-        run.edit(task)
+    given = {"first_frame": first, "settings": QUICK, "window": 2, "compile": True}
+    with pytest.warns(Notice) as notices:
+        run.edit(EditTask(clip, out, method="ebsynth", **given))
+    assert {str(notice.message) for notice in notices} == {
+        "the window has no effect: frames are propagated one after another",
+        "pixels is not compiled: it has no network",
+    }
     with pytest.warns(Notice, match="the number format has no effect"):
         registry.load_backbone("pixels", dtype="bfloat16")
 

@@ -17,6 +17,8 @@ class MethodInfo:
     fits_adapters: tuple[str, ...] = ()
     # further ones, where a clip has several segments
     fits_segment_adapters: tuple[str, ...] = ()
+    # whether adapters are fitted under the source prompt, so that they depend on it
+    fits_to_prompt: bool = False
     # how a clip is edited that is too long for the model: overlapping windows, or one segment after another
     long_clips: Literal["windows", "segments"] = "windows"
     # settings without effect unless another one is on ("NAME") or has a value ("NAME=VALUE")

@@ -19,6 +19,7 @@ from ..sampling.field import (
     Branch,
     ClipNorms,
     Evaluation,
+    Prediction,
     VelocityField,
     evaluate_in_turn,
     full_costs,
@@ -122,6 +123,7 @@ class Backbone(ABC):
     clean_sigma: float = 0.0  # of a clean latent in the model's own DDIM scheduler
     clip_norms: ClipNorms | None = None
     image_model: str = ""  # name of an image model over the same latents
+    prediction: Prediction = "velocity"  # what its network predicts
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
     source_store: SourceStore | None = None  # what edits of one clip share, if anything
@@ -172,6 +174,10 @@ class Backbone(ABC):
     def snap_timestep(self, sigma: float) -> float:
         """Return the noise level whose timestep is sigma's, rounded down to a whole number in the model's own time."""
 
+    def training_sigmas(self) -> list[float]:
+        """Return the noise levels of the timesteps that a noise predictor was trained at, from clean to noisy."""
+        return []
+
     @abstractmethod
     def velocity(
         self,
@@ -218,6 +224,8 @@ class Backbone(ABC):
             self.expert_boundary,
             self.clean_sigma,
             self.clip_norms,
+            training_sigmas=self.training_sigmas,
+            prediction=self.prediction,
         )
 
     def part(self, name: str) -> Any:
@@ -308,7 +316,7 @@ class BackboneWrapper(Backbone):
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
         self.expert_boundary, self.clean_sigma = inner.expert_boundary, inner.clean_sigma
-        self.clip_norms = inner.clip_norms
+        self.clip_norms, self.prediction = inner.clip_norms, inner.prediction
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
@@ -336,6 +344,9 @@ class BackboneWrapper(Backbone):
 
     def snap_timestep(self, sigma: float) -> float:
         return self.inner.snap_timestep(sigma)
+
+    def training_sigmas(self) -> list[float]:
+        return self.inner.training_sigmas()
 
     def velocity(
         self,

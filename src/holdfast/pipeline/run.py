@@ -165,10 +165,13 @@ class EditSession:
 
     def adapter_file(self) -> AdapterFile | None:
         """Return where the adapters that the method trains on this clip are saved; None where it trains none."""
-        names = self.plan.method.METHOD.list_adapter_settings(self.plan.windows.count)
+        facts = self.plan.method.METHOD
+        names = facts.list_adapter_settings(self.plan.windows.count)
         if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.config, name) for name in names}
+        if facts.fits_to_prompt:
+            settings["source_prompt"] = self.task.source_prompt
         return AdapterFile(adapters_path(Path(self.task.output)), self.task.adapters_key(settings))
 
     def save_with_progress(self, tensors: Mapping[str, Tensor]) -> None:

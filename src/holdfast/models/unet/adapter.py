@@ -127,6 +127,7 @@ class LatentDiffusion(Backbone):
         unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
         self.clip_format = make_clip_format(spec, unet_config, vae_config)
         self.schedule = NoiseSchedule.from_config(schedule or {})
+        self.prediction = self.schedule.prediction
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
         self.attention_hooks, self.feature_hooks = make_hooks(unet)
@@ -183,6 +184,9 @@ class LatentDiffusion(Backbone):
 
     def snap_timestep(self, sigma: float) -> float:
         return self.schedule.snap_timestep(sigma)
+
+    def training_sigmas(self) -> list[float]:
+        return self.schedule.training_sigmas()
 
     def velocity(
         self,
@@ -283,14 +287,18 @@ class LatentDiffusion(Backbone):
 
 
 SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
+IMAGE_CAPABILITIES = frozenset({"clip_norms", "control"})
 
 
 def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
-    """Return what a U-Net offers methods, by its attention layers. hooks: None for a model without its U-Net."""
+    """Return what a U-Net offers methods, by its attention layers. hooks: None for a model without its U-Net.
+
+    A network that takes single frames has its group norms over each frame, or over the clip.
+    """
     if hooks is None:
         return frozenset({"text"})
     is_temporal = any(layer.axis == "temporal" for layer in hooks.layers)
-    return SPATIAL_CAPABILITIES | {"temporal_attention" if is_temporal else "control"}
+    return SPATIAL_CAPABILITIES | ({"temporal_attention"} if is_temporal else IMAGE_CAPABILITIES)
 
 
 def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | None]:
