@@ -63,6 +63,8 @@ WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
 PATCHES = "tests/media/test_patch_synthesis.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
+CONTROL, CONTROLS = "tests/models/test_control.py", "tests/pipeline/test_controls.py"
+CONTROLVIDEO, RERENDER = "tests/methods/test_controlvideo.py", "tests/methods/test_rerender.py"
 MUTATIONS = [
     *of(
         "sampling/masking.py",
@@ -2291,6 +2293,109 @@ MUTATIONS = [
         (
             "positions[: known[0]], positions[known[-1] :] = positions[known[0]], positions[known[-1]]",
             "pass",
+        ),
+    ),
+    *of(
+        "models/unet/control.py",
+        CONTROL,
+        ("conditioning_scale=control.scale", "conditioning_scale=1.0"),
+        ('"mid_block_additional_residual": middle', '"mid_block_additional_residual": 0 * middle'),
+    ),
+    *of("models/base.py", CONTROL, ("self.pictures[list(frames)]", "self.pictures[: len(frames)]")),
+    *of(
+        "models/attention/hooks.py",
+        CONTROL,
+        ("for mount_one in (own[0], other.mount):", "for mount_one in (own[0],):"),
+    ),
+    *of(
+        "models/unet/clip_norms.py",
+        CONTROLVIDEO,
+        ("self.networks = (*own, network)", "self.networks = own"),
+    ),
+    *of(
+        "models/unet/hooks.py",
+        CONTROL,
+        ('path.removeprefix(f"{CONTROLNET}.").split(".")', 'path.split(".")'),
+    ),
+    *of(
+        "pipeline/controls.py",
+        CONTROLS,
+        ("if pictures.frames == len(part):", "if pictures.frames >= len(part):"),
+        ('{"canny": edges.canny, "hed": edges.soft_edges}', '{"canny": edges.soft_edges}'),
+    ),
+    *of("media/edges.py", "tests/media/test_edges.py", ("low, high) > 0)", "low, high) >= 0)")),
+    *of(
+        "media/interpolation.py",
+        CONTROLVIDEO,
+        (
+            "[warp(first, -difference), warp(second, difference)]",
+            "[warp(first, difference), warp(second, -difference)]",
+        ),
+    ),
+    *of(
+        "methods/controlvideo.py",
+        CONTROLVIDEO,
+        ("clean, eps = z - sigma * v,", "clean, eps = z - sigma_next * v,"),
+        ("first=1 + number % 2", "first=2 - number % 2"),
+        (
+            'frame_attention.frame_sources("all", count)',
+            'frame_attention.frame_sources("own", count)',
+        ),
+        ("fixed_sources((0, count - 1), count)", "fixed_sources((0, 0), count)"),
+        (
+            'if variant == "released":\n        spacing = max(MIN_SPACING, spacing) - 1',
+            "if False:\n        pass",
+        ),
+        ('(following,) if config.variant == "paper" else ()', "(following,)"),
+    ),
+    *of(
+        "sampling/from_noise.py",
+        CONTROLVIDEO,
+        ("return eps * scale_of(sigma)", "return eps * sigma"),
+        ("z / scale_of(sigma), inputs.latent", "z, inputs.latent"),
+        ("like[:, :, :1], self.seed, self.step).expand_as(like)", "like, self.seed, self.step)"),
+    ),
+    *of(
+        "methods/rerender/attention.py",
+        RERENDER,
+        ("for owner in (FIRST, PREVIOUS)]", "for owner in (FIRST, FIRST)]"),
+        ("owner = FIRST if number == 0 else PREVIOUS", "owner = FIRST"),
+        ('and layer.section == "up"', ""),
+    ),
+    *of(
+        "methods/rerender/fusion.py",
+        RERENDER,
+        ("return z + near * (z - pixels", "return z - near * (z - pixels"),
+        ("cells < NEAR", "cells >= NEAR"),
+        ("in reversed(pictures.items())", "in pictures.items()"),
+        ("kept = max(1 - w,", "kept = min(1 - w,"),
+        (
+            "clean = clean + visible * w * (picture - clean)",
+            "clean = clean + w * (picture - clean)",
+        ),
+        (
+            "spread * (clean - mean) / (deviation + 1e-6) + wanted",
+            "spread * (clean - mean) + wanted",
+        ),
+    ),
+    *of(
+        "methods/rerender/flows.py",
+        RERENDER,
+        ("RELATIVE * lengths + ABSOLUTE", "RELATIVE * lengths + 10 * ABSOLUTE"),
+        ("return 1 - functional.max_pool2d", "return 1 - functional.avg_pool2d"),
+    ),
+    *of(
+        "methods/rerender/key_frames.py",
+        RERENDER,
+        ("visible * warped + (1 - visible) * clean", "warped"),
+        ("earlier = (run.keys[0], run.keys[point.number - 1])", "earlier = (run.keys[0],)"),
+    ),
+    *of(
+        "methods/rerender/between.py",
+        RERENDER,
+        (
+            "distances = [abs(key - frame) for key in around]",
+            "distances = [1 + key for key in around]",
         ),
     ),
 ]

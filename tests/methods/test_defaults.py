@@ -26,6 +26,7 @@ PUBLISHED = {
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
     "motiondirector": (30, 1.0, "ddim", "exact"),
+    "rerender": (20, 0.95, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
@@ -73,6 +74,8 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known |= {"inversion_steps": 3, "feature_share": 0.0}
     known |= {"residual_share": 0.0, "spatial_share": 0.0, "temporal_share": 0.0}
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
+    resampled = {"attention": "own", "interval": 1, "warp_end": 0.0, "fusion_strength": 0.0}
+    known |= resampled if name == "rerender" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     known |= {"inversion_steps": 3}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
