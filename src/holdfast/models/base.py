@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
+from ..base.prompt_tokens import PromptTokens
 from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
@@ -67,13 +68,15 @@ class Conditioning:
     """What conditions the velocity: one value for the prompt and one for the negative prompt.
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
-    positions of the tokens of the words that drive the edit.
+    positions of the tokens of the words that drive the edit. tokens: those of the prompt, of a model whose attention to
+    text can be edited word by word.
     """
 
     positive: Any
     negative: Any
     token_count: int = 0
     edit_tokens: tuple[int, ...] = ()
+    tokens: PromptTokens | None = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""

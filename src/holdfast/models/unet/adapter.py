@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...base.prompt_diff import token_positions as word_tokens
+from ...base.prompt_tokens import locate_tokens
 from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
@@ -143,7 +144,9 @@ class LatentDiffusion(Backbone):
         tokens = word_tokens(self.prompts.tokenizer, positive, prompt.words)
         words = tuple(token for token in tokens if token < length)
         on_device = [state.to(self.device, self.dtype) for state in states]
-        return Conditioning(on_device[0], on_device[1], length, words)
+        limit = self.prompts.tokenizer.model_max_length
+        tokens = locate_tokens(self.prompts.tokenizer, positive, limit)
+        return Conditioning(on_device[0], on_device[1], length, words, tokens)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
         with self.stage("condition"):
