@@ -29,11 +29,13 @@ RESAMPLES = {
     "sds",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "fatezero",
     "i2vedit",
+    "p2p",
     "rfsolver",
     "uniedit",
 }  # walks up and down again: returns near the source
-FIXED = {"rfsolver", "uniedit"}  # nothing random in them
+FIXED = {"fatezero", "p2p", "rfsolver", "uniedit"}  # nothing random in them
 STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
@@ -44,6 +46,7 @@ BRANCHES = {
     "holdfast": ["src+", "tgt+", "tgt-"],
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
+    "fatezero": ["src+", "tgt+", "tgt-"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
 }
 STEPS = 3
@@ -53,6 +56,8 @@ ALL_SETTINGS = {
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "fatezero": ["invert", "edit"],
+    "p2p": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
     "uniedit": ["invert", "edit"],
@@ -113,7 +118,9 @@ class Case:
         assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 2, "n_worst": 1}
-        wanted |= {"tuning_steps": STEPS, "rank": 2} | settings
+        wanted |= {"tuning_steps": STEPS, "rank": 2, "inversion_steps": None}
+        wanted |= {"null_text_iterations": 1} | settings
+        wanted["inversion_steps"] = wanted["inversion_steps"] or wanted["steps"]
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
     def steps(self, cfg=None, field=None, start=None, **given):
@@ -212,11 +219,13 @@ class Watched:
             inner.network,
         )
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
+    def velocity(self, z, sigma, condition, *, branch, frames=None, network_sigma=None):
         self.branches.append(branch)
         self.told.append(sigma)
         self.frames.append(frames)
-        return self.inner.velocity(z, sigma, condition, branch=branch, frames=frames)
+        return self.inner.velocity(
+            z, sigma, condition, branch=branch, frames=frames, network_sigma=network_sigma
+        )
 
 
 def test_all_branches_are_seen_by_their_names(case):
@@ -249,7 +258,7 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     long = Case(case.name, case.backbone, frames=13)
     one, two = (windows.plan_windows(case.backbone.clip_format, 13, w) for w in (13, 9))
     assert (one.count, two.count) == (1, 2)
-    config = long.config(steps=2, tuning_steps=2, n_avg=1)
+    config = long.config(steps=2, tuning_steps=2, n_avg=1, null_text_iterations=0)
     plain = last(long.steps(config))
     assert torch.equal(
         last(long.steps(config, field=windows.apply_windows(case.backbone.field, one))), plain

@@ -7,13 +7,14 @@ from holdfast import methods
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
 from holdfast.sampling.field import EditInputs, begin
 
-from .analytic import Gaussian, about, as_field
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field
 
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
     "assd": (200, 1.0, "native", "whole"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
+    "fatezero": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
     "flowdirector": (50, 0.8, "native", "whole"),
@@ -21,6 +22,7 @@ PUBLISHED = {
     "flowedit": (50, 0.66, "native", "exact"),
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
+    "p2p": (50, 1.0, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
@@ -54,6 +56,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= {"inversion_steps": 3} | WITHOUT_LAYERS
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):

@@ -219,8 +219,12 @@ class LatentDiffusion(Backbone):
         branch: str,
         frames: tuple[int, ...],
     ) -> Tensor:
-        """Return the velocity by one call of the network. levels: sigma, and the network's own one."""
+        """Return the velocity by one call of the network.
+
+        levels: sigma, and the network's own one. text: `1 L d`, or of each frame of the clip `f L d`.
+        """
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
+        text = text if len(text) == 1 else text[list(frames)]
         with self.stage("denoise"), self.use_call(call):
             return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, *levels)
 
@@ -233,8 +237,15 @@ class LatentDiffusion(Backbone):
             each = text.expand(len(x), -1, -1)
             return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
-        out = self.part("unet")(frames, t, text.expand(len(frames), -1, -1)).sample.float()
+        out = self.part("unet")(frames, t, _spread_text(text, frames)).sample.float()
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def _spread_text(text: Tensor, frames: Tensor) -> Tensor:
+    """Return the text states of each image, `(b f) L d`. text: `1 L d`, or of each frame of a clip."""
+    if len(text) == 1:
+        return text.expand(len(frames), -1, -1)
+    return text.repeat(len(frames) // len(text), 1, 1)
 
 
 SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
@@ -245,7 +256,7 @@ def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
     if hooks is None:
         return frozenset({"text"})
     is_temporal = any(layer.axis == "temporal" for layer in hooks.layers)
-    return SPATIAL_CAPABILITIES | ({"temporal_attention"} if is_temporal else frozenset())
+    return SPATIAL_CAPABILITIES | {"temporal_attention" if is_temporal else "frame_text"}
 
 
 def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | None]:
