@@ -12,8 +12,10 @@ from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
     "assd": (200, 1.0, "native", "whole"),
+    "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
+    "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
     "fatezero": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
@@ -22,11 +24,14 @@ PUBLISHED = {
     "flowedit": (50, 0.66, "native", "exact"),
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
+    "motiondirector": (30, 1.0, "ddim", "exact"),
     "p2p": (50, 1.0, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
+    "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
+    "vmc": (75, 1.0, "ddim", "exact"),
     "wanedit": (50, 0.82, "native", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -40,7 +45,8 @@ pytestmark = [
 @pytest.mark.parametrize("name", methods.names())
 def test_the_published_values(name):
     cfg = methods.load(name).Config()
-    assert (cfg.steps, cfg.strength, cfg.schedule, cfg.timesteps) == PUBLISHED[name]
+    schedule, timesteps = (getattr(cfg, name, None) for name in ("schedule", "timesteps"))
+    assert (cfg.steps, cfg.strength, schedule, timesteps) == PUBLISHED[name]
 
 
 class Asked(Gaussian):
@@ -49,7 +55,12 @@ class Asked(Gaussian):
         return super().sigmas(steps, shift)
 
 
-@pytest.mark.parametrize("name", methods.names())
+WITH_VELOCITY = [
+    name for name in methods.names() if "pixels" not in methods.load(name).METHOD.requires
+]
+
+
+@pytest.mark.parametrize("name", WITH_VELOCITY)
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, schedule and the latent's shape all reach the field."""
     field, module = Asked(), methods.load(name)
@@ -57,6 +68,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
     known |= {"inversion_steps": 3} | WITHOUT_LAYERS
+    known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):

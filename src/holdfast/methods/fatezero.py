@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..models.attention.map_editing import SourceAttention, WordMap
 
 METHOD = MethodInfo(
-    requires=frozenset({"text_attention", "spatial_attention"}),
+    requires=frozenset({"text_attention", "spatial_attention", "clip_norms"}),
     draws_noise=False,
     unused_unless={
         "mapping": "cross_replace_steps",
