@@ -35,7 +35,9 @@ RESAMPLES = {
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
     "anyv2v",
+    "fatezero",
     "i2vedit",
+    "p2p",
     "tuneavideo",
     "vmc",
     "motiondirector",  # tunes as well, which evaluates the source
@@ -43,7 +45,7 @@ INVERTS = {
     "spacetime",
     "uniedit",
 }  # walks up and down again: returns near the source
-FIXED = {"anyv2v", "rfsolver", "uniedit"}  # nothing random in them
+FIXED = {"anyv2v", "fatezero", "p2p", "rfsolver", "uniedit"}  # nothing random in them
 FRAME_BY_FRAME = {"rerender"}  # evaluates one key frame at a time
 STEERED = {
     "flowanchor"
@@ -58,6 +60,7 @@ BRANCHES = {
     "holdfast": ["src+", "tgt+", "tgt-"],
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
+    "fatezero": ["src+", "tgt+", "tgt-"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
     "spacetime": ["src+", "tgt+", "tgt-"],
     "tuneavideo": ["src+", "src-", "tgt+", "tgt-"],
@@ -72,6 +75,8 @@ ALL_SETTINGS = {
 }
 STAGES = {
     "anyv2v": ["invert", "edit"],
+    "fatezero": ["invert", "edit"],
+    "p2p": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "tuneavideo": ["tune", "invert", "edit"],
     "vmc": ["tune", "invert", "edit"],
@@ -148,8 +153,8 @@ class Case:
         assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 1, "n_worst": 1}
-        wanted |= {"tuning_steps": STEPS, "rank": 2, "feature_iterations": 1} | settings
-        wanted |= {"tuning_steps": STEPS, "rank": 2, "propagation": "flow"} | settings
+        wanted |= {"tuning_steps": STEPS, "rank": 2, "feature_iterations": 1}
+        wanted |= {"null_text_iterations": 1, "propagation": "flow"} | settings
         wanted = {"inversion_steps": wanted["steps"]} | wanted
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
@@ -296,7 +301,7 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     long = Case(case.name, case.backbone, frames=9)
     one, two = (windows.plan_windows(case.backbone.clip_format, 9, w) for w in (9, 5))
     assert (one.count, two.count) == (1, 2)
-    config = long.config(steps=2, tuning_steps=2)
+    config = long.config(steps=2, tuning_steps=2, null_text_iterations=0)
     plain = last(long.steps(config))
     assert torch.equal(
         last(long.steps(config, field=windows.apply_windows(case.backbone.field, one))), plain

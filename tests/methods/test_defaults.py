@@ -8,7 +8,7 @@ from holdfast.models.attention.hooks import LayerHooks
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
 from holdfast.sampling.field import EditInputs, begin
 
-from .analytic import Gaussian, about, as_field
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field
 
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
@@ -18,6 +18,7 @@ PUBLISHED = {
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
     "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
+    "fatezero": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
     "flowdirector": (50, 0.8, "native", "whole"),
@@ -27,6 +28,7 @@ PUBLISHED = {
     "i2vedit": (25, 1.0, "native", "exact"),
     "motiondirector": (30, 1.0, "ddim", "exact"),
     "rerender": (20, 0.95, "ddim", "exact"),
+    "p2p": (50, 1.0, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
@@ -71,8 +73,7 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
-    known |= {"inversion_steps": 3, "feature_share": 0.0}
-    known |= {"residual_share": 0.0, "spatial_share": 0.0, "temporal_share": 0.0}
+    known |= WITHOUT_LAYERS
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     resampled = {"attention": "own", "interval": 1, "warp_end": 0.0, "fusion_strength": 0.0}
     known |= resampled if name == "rerender" else {}

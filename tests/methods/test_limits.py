@@ -21,7 +21,7 @@ from holdfast.sampling.masking import apply_mask, blend_by_mask
 from holdfast.sampling.schedules import flow_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .analytic import Gaussian, about, as_field, last
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
 # what a field without layers and pictures does not have
@@ -77,11 +77,10 @@ def given(frames, mask=None):
 
 def config(method, **settings):
     known = {f.name for f in dataclasses.fields(method.Config)}
-    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0} | settings
+    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0}
+    wanted |= WITHOUT_LAYERS | settings
     wanted["frequency_factor"] = 1  # otherwise a cell of the first latent depends on its neighbours
-    # this field has no layers
-    shares = ("feature_share", "residual_share", "spatial_share", "temporal_share")
-    wanted |= dict.fromkeys(shares, 0.0) | {"inversion_steps": wanted.get("steps", 50)}
+    wanted["inversion_steps"] = wanted.get("steps", 50)
     return method.Config(**{name: value for name, value in wanted.items() if name in known})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
+from ..base.prompt_tokens import PromptTokens
 from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
@@ -87,6 +88,7 @@ class Conditioning:
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
     positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
+    tokens: those of the prompt, of a model whose attention to text can be edited word by word.
     """
 
     positive: Any
@@ -94,6 +96,7 @@ class Conditioning:
     token_count: int = 0
     edit_tokens: tuple[int, ...] = ()
     control: Control | None = None
+    tokens: PromptTokens | None = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
