@@ -85,8 +85,8 @@ class Conditioning:
     """What conditions the velocity: one value for the prompt and one for the negative prompt.
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
-    positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts. tokens:
-    those of the prompt, of a model whose attention to text can be edited word by word.
+    positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
+    tokens: those of the prompt, of a model whose attention to text can be edited word by word.
     """
 
     positive: Any

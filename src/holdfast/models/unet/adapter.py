@@ -263,8 +263,8 @@ class LatentDiffusion(Backbone):
     ) -> Tensor:
         """Return the velocity by one call of the network.
 
-        levels: sigma, and the network's own one. condition: text states, `1 L d` or of each frame of the clip `f L d`, and
-        pictures of control.
+        levels: sigma, and the network's own one. condition: text states, `1 L d` or of each frame of the
+        clip `f L d`, and pictures of control.
         """
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
         with self.stage("denoise"), self.use_call(call):
