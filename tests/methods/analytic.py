@@ -39,7 +39,7 @@ class Gaussian:
     def snap_timestep(self, sigma):
         return int(1000 * sigma) / 1000
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
+    def velocity(self, z, sigma, condition, *, branch, frames=None, network_sigma=None):
         self.branches.append(branch)
         self.told.append(sigma)
         mean = condition.for_branch(branch)
