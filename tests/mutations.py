@@ -530,6 +530,21 @@ MUTATIONS = [
         ("            self.is_active = False\n", ""),
     ),
     *of(
+        "models/injection.py",
+        "tests/models/test_injection.py",
+        ("if step < end}", "if step <= end}"),
+        (
+            'if layer.branch.startswith("src"):\n            self._found',
+            "if True:\n            self._found",
+        ),
+        (
+            "        q, k = self.exchange(layer, q, k)\n",
+            "        q, _ = self.exchange(layer, q, k)\n",
+        ),
+        ("return None if source is x else source", "return None"),
+        ('f"{layer.path}.".startswith(prefixes)', "True"),
+    ),
+    *of(
         "models/attention/frames.py",
         "tests/models/attention/test_frames.py",
         ("[max(i - 1, 0), 0]", "[0, max(i - 1, 0)]"),
