@@ -530,6 +530,23 @@ MUTATIONS = [
         ("            self.is_active = False\n", ""),
     ),
     *of(
+        "methods/tokenflow.py",
+        "tests/methods/test_tokenflow.py",
+        ("w = 1 / (1 + math.exp(-previous / (own + previous)))", "w = previous / (own + previous)"),
+        ("((pivots[n], w), (pivots[n - 1], 1 - w))", "((pivots[n - 1], w), (pivots[n], 1 - w))"),
+        ("w = (after - frame) / (after - before)", "w = (frame - before) / (after - before)"),
+        ("int(config.start * config.steps - 1)", "int(config.start * config.steps)"),
+        ("group.start + len(group) // 2", "group.start + (len(group) - 1) // 2"),
+        (
+            "                self.outputs[block, layer.branch, frame] = tokens",
+            "                pass",
+        ),
+        ('frame_sources("all", len', 'frame_sources("own", len'),
+        ("        q, k = self.injection.exchange(layer, q, k)\n", ""),
+        ("sigma = levels.rising[-1]", "sigma = levels.sigmas[first]"),
+        ("(rows @ others.mT).argmax(-1)", "(rows @ others.mT).argmin(-1)"),
+    ),
+    *of(
         "models/injection.py",
         "tests/models/test_injection.py",
         ("if step < end}", "if step <= end}"),

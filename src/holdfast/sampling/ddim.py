@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..base.errors import UserError
@@ -139,6 +139,22 @@ def make_levels(
     steps = len(sigmas) - 1
     numbers = {rising.index(sigma): steps - i for i, sigma in enumerate(sigmas) if sigma in rising}
     return Levels(sigmas, first_step, rising, networks, numbers)
+
+
+def extend_inversion(
+    levels: Levels,
+    field: VelocityField,
+    inputs: EditInputs,
+    config: DDIMConfig,
+    count: int | None = None,
+) -> Levels:
+    """Return levels whose inversion goes on for `count` further steps of its schedule; None: to the noisiest level."""
+    options = config.shift, config.schedule, inputs.latent.shape[2:]
+    inverted = field.sigmas(config.inversion_steps, *options)[-2::-1]
+    rest = [sigma for sigma in inverted if sigma > levels.rising[-1]][:count]
+    rising = [*levels.rising, *rest]
+    networks = [*levels.networks, *rest] if config.inversion_timestep == "next" else rising[:-1]
+    return replace(levels, rising=rising, networks=networks)
 
 
 def snap_levels(levels: Sequence[float], known: Sequence[float]) -> list[float]:

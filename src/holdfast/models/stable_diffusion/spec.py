@@ -10,7 +10,7 @@ from ..unet.clip_formats import UNLIMITED_FRAMES, read_clip_format
 from ..unet.footprint import estimate_activations
 
 PARTS = ("unet", "vae", "text_encoder")
-CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
+CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features", "clip_norms"})
 # A method may default to a schedule of rectified flow, which these models do not have.
 RECOMMENDED: dict[str, Any] = {"schedule": "native"}
 SPECS: Mapping[str, BackboneSpec] = {

@@ -238,11 +238,14 @@ SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention",
 
 
 def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
-    """Return what a U-Net offers methods, by its attention layers. hooks: None for a model without its U-Net."""
+    """Return what a U-Net offers methods, by its attention layers. hooks: None for a model without its U-Net.
+
+    A network that takes single frames has its group norms over each frame, or over the clip.
+    """
     if hooks is None:
         return frozenset({"text"})
     is_temporal = any(layer.axis == "temporal" for layer in hooks.layers)
-    return SPATIAL_CAPABILITIES | ({"temporal_attention"} if is_temporal else frozenset())
+    return SPATIAL_CAPABILITIES | {"temporal_attention" if is_temporal else "clip_norms"}
 
 
 def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | None]:
