@@ -24,6 +24,8 @@ def as_field(model):
         model.attention_hooks,
         model.feature_hooks,
         model.network,
+        clean_sigma=getattr(model, "clean_sigma", 0.0),
+        clip_norms=getattr(model, "clip_norms", None),
     )
 
 

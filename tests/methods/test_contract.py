@@ -29,6 +29,7 @@ RESAMPLES = {
     "sds",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "flatten",
     "i2vedit",
     "rfsolver",
     "tokenflow",
@@ -39,6 +40,7 @@ STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "flatten": ["src-", "tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
     "sds": ["tgt+", "tgt-"],
     "flowalign": ["src+", "tgt+", "tgt-"],
@@ -50,12 +52,14 @@ BRANCHES = {
 }
 PARTS = {"tokenflow"}  # evaluates some frames of the clip at a time
 STEPS = 3
+INVERSION_STEPS = {"flatten": STEPS - 1}  # begins at the lowest level of the schedule
 ALL_SETTINGS = {
     field.name
     for name in methods.names()
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "flatten": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "rfsolver": ["invert", "edit"],
     "tokenflow": ["invert", "edit"],
@@ -166,7 +170,12 @@ def test_stopped_and_resumed_at_every_step_through_the_disk(case, masked, tmp_pa
         for name, value in ({"z": step.z} | step.state).items():
             assert torch.equal(value, copied[name]), (step.stage, step.index, name)
     stages = STAGES.get(case.name, ["edit"])
-    expected = [(stage, i, STEPS) for stage in stages for i in range(1, STEPS + 1)]
+    counts = {"invert": INVERSION_STEPS.get(case.name, STEPS)}
+    expected = [
+        (stage, i, counts.get(stage, STEPS))
+        for stage in stages
+        for i in range(1, counts.get(stage, STEPS) + 1)
+    ]
     assert [(s.stage, s.index, s.count) for s in whole] == expected
     store = SavedProgress(tmp_path / "latents.safetensors", "key")
     for step in whole:
@@ -211,6 +220,7 @@ class Watched:
     def __init__(self, inner):
         self.inner, self.branches, self.told, self.frames = inner, [], [], []
         self.sigmas, self.snap_timestep = inner.sigmas, inner.snap_timestep
+        self.clip_norms, self.clean_sigma = inner.clip_norms, inner.clean_sigma
         self.attention_hooks, self.feature_hooks, self.network = (
             inner.attention_hooks,
             inner.feature_hooks,

@@ -14,6 +14,7 @@ PUBLISHED = {
     "assd": (200, 1.0, "native", "whole"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
+    "flatten": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
     "flowdirector": (50, 0.8, "native", "whole"),
@@ -29,7 +30,7 @@ PUBLISHED = {
     "wanedit": (50, 0.82, "native", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-LAYERED = {"tokenflow"}  # does nothing without layers
+LAYERED = {"flatten", "tokenflow"}  # do nothing without layers
 GIVEN = EditInputs(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:without a mask the target's attention"),

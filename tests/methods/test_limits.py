@@ -24,7 +24,7 @@ from holdfast.sampling.solvers import UniPC
 from .analytic import Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
-LAYERED = {"i2vedit", "tokenflow"}  # they need a network with layers
+LAYERED = {"flatten", "i2vedit", "tokenflow"}  # they need a network with layers
 METHODS = [name for name in names.list_modules("holdfast.methods") if name not in LAYERED]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {

@@ -7,30 +7,18 @@ import torch
 
 from holdfast.methods import tokenflow
 from holdfast.models.base import Prompt
-from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.sampling.field import EditInputs
 
-from .. import tiny
+from . import naive_sd
 from .analytic import last
 
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 STEPS, INVERSION, F, GROUP, W = 4, 8, 5, 2, 3.0
 GROUPS = [[0, 1], [2, 3], [4]]
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    made = tiny.ADAPTERS["sd"]()
-    made.schedule = NoiseSchedule.from_config(SCHEDULER | {"_class_name": "DDIMScheduler"})
-    made.clean_sigma = made.schedule.clean_sigma
-    return made
+    return naive_sd.make_backbone()
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +32,20 @@ class Reference:
     """The network with its transformer blocks as the paper has them. Batches are [source, negative, target]."""
 
     def __init__(self, backbone, inputs, config, blends):
-        from diffusers import DDIMScheduler
         from diffusers.models.attention import BasicTransformerBlock
 
         self.unet, self.inputs, self.config, self.blends = backbone.network, inputs, config, blends
-        self.scheduler = DDIMScheduler.from_config(SCHEDULER)
+        self.scheduler = naive_sd.make_scheduler()
         modules = self.unet.named_modules()
         self.blocks = {n: m for n, m in modules if isinstance(m, BasicTransformerBlock)}
         self.frames, self.pivotal, self.step = [], True, 0
         self.phi, self.T = {}, {}
 
     def abar(self, t):
-        return self.scheduler.alphas_cumprod[t] if t >= 0 else self.scheduler.final_alpha_cumprod
-
-    def move(self, x, eps, t, t_next):
-        x0 = (x - (1 - self.abar(t)) ** 0.5 * eps) / self.abar(t) ** 0.5
-        return self.abar(t_next) ** 0.5 * x0 + (1 - self.abar(t_next)) ** 0.5 * eps
+        return naive_sd.abar(self.scheduler, t)
 
     def timesteps(self, steps):
-        self.scheduler.set_timesteps(steps)
-        return self.scheduler.timesteps.tolist()
+        return naive_sd.list_timesteps(self.scheduler, steps)
 
     def invert(self):
         """The latents at all timesteps of the inversion; the network is given the one that a step goes to."""
@@ -71,7 +53,7 @@ class Reference:
         for t in reversed(self.timesteps(INVERSION)):
             text = self.inputs.source.positive
             eps = torch.stack([self.unet(x[:, :, i], t, text).sample for i in range(F)], 2)
-            found[t] = x = self.move(x, eps, before, t)
+            found[t] = x = naive_sd.move(self.scheduler, x, eps, before, t)
             before = t
         return found
 
