@@ -61,6 +61,7 @@ DISTILL = "tests/methods/test_distillation.py"
 PAPERS = "tests/bench/test_paper.py"
 WAITS = "tests/methods/test_device_waits.py"
 MATCHING = "tests/models/attention/test_blending.py"
+PATCHES = "tests/media/test_patch_synthesis.py"
 PYTHON, ARRAYS = "tests/pipeline/test_api.py", "tests/media/test_arrays.py"
 MUTATIONS = [
     *of(
@@ -164,6 +165,21 @@ MUTATIONS = [
         ),
     ),
     *of("ui/pictures.py", "tests/ui/test_queue.py", ("clean[:, :, :1]", "clean[:, :, :0]")),
+    *of(
+        "ui/page.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        (
+            "self._find_run(chosen) or self._find_run(displayed)",
+            "self._find_run(displayed) or self._find_run(chosen)",
+        ),
+    ),
+    *of(
+        "ui/keep_tab.py",
+        "tests/ui/test_refresh.py",
+        ("self.shown_state, self.displayed]", "self.shown_state, self.chosen]"),
+        ("self._find_run(displayed) or next(pairs", "next(pairs"),
+    ),
     *of(
         "ui/path_checks.py",
         "tests/ui/test_form.py",
@@ -685,7 +701,7 @@ MUTATIONS = [
     *of(
         "pipeline/planning.py",
         EDITING,
-        ("missing = set(requires) - info.capabilities", "missing = set()"),
+        ("missing = needs.missing(info.capabilities)", "missing = set()"),
     ),
     *of(
         "pipeline/run.py",
@@ -963,7 +979,8 @@ MUTATIONS = [
     *of(
         "shapeworld/caption_check.py",
         "tests/shapeworld/test_caption_check.py",
-        ("holds[name] = own < nearest", "holds[name] = True"),
+        ("holds[name] = own < nearest_rival(match, name, sampled)", "holds[name] = True"),
+        ("nearest = min(nearest, refine_actor(rival, i, sampled)[0])", "pass"),
         ("own < min(nearest, *rendering_errors", "own < max(nearest, *rendering_errors"),
     ),
     *of(
@@ -2121,6 +2138,89 @@ MUTATIONS = [
             "edited.astype(np.float32) - source.astype(np.float32)",
         ),
         ("return max(self.grow, 0) + self.feather + 1", "return max(self.grow, 0)"),
+    ),
+    *of(
+        "media/patch_synthesis/energy.py",
+        PATCHES,
+        ("alive[total[alive] < bound[alive]]", "alive[total[alive] < bound[alive] / 2]"),
+        ('padding, mode="edge"', 'padding, mode="wrap"'),
+        ("return mean / patch**2", "return mean"),
+        ("+ uniformity * used.sum()", "- uniformity * used.sum()"),
+    ),
+    *of(
+        "media/patch_synthesis/patch_match.py",
+        PATCHES,
+        ("better = distances < bound", "better = distances > bound"),
+        ("np.clip(matches.field[y, x] - offset, 0", "np.clip(matches.field[y, x] + offset, 0"),
+        ("bound - penalty[found", "bound + penalty[found"),
+        ("radius //= 2", "radius //= 3"),
+        ("(-radius, radius + 1, points", "(-radius, radius, points"),
+        ("penalty = uniformity * usage", "penalty = 0 * usage"),
+    ),
+    *of(
+        "media/patch_synthesis/synthesis.py",
+        PATCHES,
+        ("part.weight / part.source.shape[2]", "part.weight"),
+        ("return total / count", "return total / patch**2"),
+        ("+ points - 2 * small", ""),
+        (".max(2) > options.stop_threshold", ".max(2) < options.stop_threshold"),
+        ("target[:, :channels] = flatten", "_ = flatten"),
+        (
+            "np.where(example.inside[..., None], picture",
+            "np.where(example.inside[..., None], picture / 2",
+        ),
+    ),
+    *of(
+        "media/patch_synthesis/guides.py",
+        PATCHES,
+        ("grey - cv2.GaussianBlur", "grey + cv2.GaussianBlur"),
+        ("Guide(edges(source), edges(target)", "Guide(edges(target), edges(source)"),
+        ("np.array([size[1], size[0]]", "np.array([size[0], size[1]]"),
+    ),
+    *of(
+        "media/patch_synthesis/blending.py",
+        PATCHES,
+        (
+            "(1 - position) * first + position * second\n",
+            "position * first + (1 - position) * second\n",
+        ),
+        ("gain = wanted /", "gain = deviation /"),
+        ("errors[1] < errors[0]", "errors[1] > errors[0]"),
+        ("* colours - divergence", "* colours + divergence"),
+        (
+            "np.diff(parts, axis=axis)[..., None], 0",
+            "np.diff(parts, axis=axis)[..., None], gradient",
+        ),
+    ),
+    *of(
+        "media/patch_synthesis/propagation.py",
+        PATCHES,
+        ("self.frame + 1 if self", "self.frame - 1 if self"),
+        ("moved = warp(positions, flow)", "moved = positions"),
+        ("(part.frame - part.key) / (", "(part.other - part.frame) / ("),
+        ("positions[..., ::-1] if", "positions if"),
+        ("return rest, clip._limit(part.frame, blended)", "return state, blended"),
+    ),
+    *of(
+        "methods/ebsynth.py",
+        "tests/methods/test_ebsynth.py",
+        ("edited = source + strength *", "edited = edited + strength *"),
+        ("else blend_by_mask(mask[:, :, part], edited, source)", "else edited"),
+        ("run_part(clip, parts[i - 1]", "run_part(clip, parts[i - 2]"),
+        ("if begins - {0, *inputs.keyframes}:", "if False:"),
+    ),
+    *of(
+        "methods/base.py",
+        "tests/methods/test_ebsynth.py",
+        ('"pixels" in capabilities and', "False and"),
+    ),
+    *of(
+        "pipeline/task.py",
+        "tests/methods/test_ebsynth.py",
+        (
+            "return registry.find_weightless(lambda found: not needs.missing(found)) or self",
+            "return self",
+        ),
     ),
     *of(
         "conform/frames.py",

@@ -222,6 +222,18 @@ def latent_diffusion(network: Raw) -> LatentDiffusion:
     return LatentDiffusion(network.network, vae, encoder, tokenizer, None, model, "tiny")
 
 
+def controlnet(unet: nn.Module) -> nn.Module:
+    """A ControlNet of a tiny U-Net, whose outputs are not zero."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(3)
+    network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+    for name, parameter in network.named_parameters():
+        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding")):
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
 FAMILIES = {"wan": wan, "sd": unet2d, "t2v": unet3d, "svd": svd}
 ADAPTERS = {
     "wan": wan,

@@ -343,3 +343,20 @@ def test_a_paper_runs_through_on_tiny_random_models(
 
 def estimate_ssim(results, variant):
     return paper.estimate_column(results, variant, paper.Column("SSIM", "ssim", "ssim@full"))
+
+
+def test_a_row_may_run_on_another_model_than_the_papers():
+    """Next to an embedded model on its family's own one; where its weights are missing it is left out by name."""
+    row = paper.PaperRow("Other", "flowedit", backbone="sd2.1")
+    table = paper.PaperTable("main", "Table 1", (), (row, paper.PaperRow("Main", "flowedit")))
+    chosen = replace(paper.load("assd"), tables=(table,))
+    small = paper.make_plan(chosen, "shapeworld-t2v")
+    assert [v.backbone for v in small.variants()] == ["shapeworld-sd", "shapeworld-t2v"]
+    assert paper.leave_out_missing(small) == small
+    large = paper.make_plan(chosen, "modelscope")
+    assert [v.backbone for v in large.variants()] == ["sd2.1", "modelscope"]
+    left = paper.leave_out_missing(large)
+    assert [v.backbone for v in left.variants()] == ["modelscope"]
+    assert "stable-diffusion-2-1" in left.missing()["Other"]
+    plan = BenchmarkPlan("x", small.variants(), (), weights="FOLDER", weights_of="shapeworld-t2v")
+    assert [plan.find_weights(v.backbone) for v in plan.variants] == [None, "FOLDER"]

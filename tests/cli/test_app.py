@@ -273,7 +273,7 @@ def test_every_field_of_the_task_is_a_flag():
         " feather words image-model first-frame keyframe frames window strength set seed device"
     )
     expected += " dtype codec crf output deinterlace background mask-channel allow-any-mask"
-    expected += " quality memory compile raw every count explain"
+    expected += " quality memory compile raw every count explain control controlnet control-scale"
     assert flags == {f"--{n}" for n in expected.split()} | {
         "--no-invert-mask",
         "--no-deinterlace",

@@ -17,16 +17,11 @@ def as_field(model):
     """The velocity field of a model that has a velocity, sigmas and hooks; a field is one already."""
     if isinstance(model, VelocityField):
         return model
-    return VelocityField(
-        functools.partial(evaluate_in_turn, model.velocity),
-        model.sigmas,
-        model.snap_timestep,
-        model.attention_hooks,
-        model.feature_hooks,
-        model.network,
-        clean_sigma=getattr(model, "clean_sigma", 0.0),
-        clip_norms=getattr(model, "clip_norms", None),
-    )
+    names = ("attention_hooks", "feature_hooks", "network", "clean_sigma", "clip_norms")
+    names += ("training_sigmas", "prediction")
+    known = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    evaluate = functools.partial(evaluate_in_turn, model.velocity)
+    return VelocityField(evaluate, model.sigmas, model.snap_timestep, **known)
 
 
 class Gaussian:

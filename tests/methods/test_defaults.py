@@ -12,8 +12,10 @@ from .analytic import Gaussian, about, as_field
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
     "assd": (200, 1.0, "native", "whole"),
+    "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
+    "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
     "flatten": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
@@ -22,15 +24,17 @@ PUBLISHED = {
     "flowedit": (50, 0.66, "native", "exact"),
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
+    "motiondirector": (30, 1.0, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
     "tokenflow": (50, 1.0, "ddim", "exact"),
+    "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
+    "vmc": (75, 1.0, "ddim", "exact"),
     "wanedit": (50, 0.82, "native", "whole"),
 }
 SOURCE = torch.randn(1, 2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-LAYERED = {"flatten", "tokenflow"}  # do nothing without layers
 GIVEN = EditInputs(SOURCE, about(0 * SOURCE), about(0 * SOURCE + 1))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:without a mask the target's attention"),
@@ -41,7 +45,8 @@ pytestmark = [
 @pytest.mark.parametrize("name", methods.names())
 def test_the_published_values(name):
     cfg = methods.load(name).Config()
-    assert (cfg.steps, cfg.strength, cfg.schedule, cfg.timesteps) == PUBLISHED[name]
+    schedule, timesteps = (getattr(cfg, name, None) for name in ("schedule", "timesteps"))
+    assert (cfg.steps, cfg.strength, schedule, timesteps) == PUBLISHED[name]
 
 
 class Asked(Gaussian):
@@ -50,13 +55,23 @@ class Asked(Gaussian):
         return super().sigmas(steps, shift)
 
 
-@pytest.mark.parametrize("name", sorted(set(methods.names()) - LAYERED))
+LAYERS = {"spatial_attention", "temporal_attention", "pixels"}  # this field has none
+WITHOUT_LAYERS = {"controlvideo", "i2vedit"}  # have settings with which they need none
+ASKING = [
+    name
+    for name in methods.names()
+    if name in WITHOUT_LAYERS or not methods.load(name).METHOD.requires & LAYERS
+]
+
+
+@pytest.mark.parametrize("name", ASKING)
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, schedule and the latent's shape all reach the field."""
     field, module = Asked(), methods.load(name)
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from holdfast import methods
-from holdfast.base import names
 from holdfast.models.attention import blending
 from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.models.svd.adapter import StableVideo
@@ -24,8 +23,8 @@ from holdfast.sampling.solvers import UniPC
 from .analytic import Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
-LAYERED = {"flatten", "i2vedit", "tokenflow"}  # they need a network with layers
-METHODS = [name for name in names.list_modules("holdfast.methods") if name not in LAYERED]
+LAYERS = {"spatial_attention", "temporal_attention", "control", "pixels"}  # this field has none
+METHODS = [name for name in methods.names() if not methods.load(name).METHOD.requires & LAYERS]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,

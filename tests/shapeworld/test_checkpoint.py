@@ -27,13 +27,10 @@ def assert_reached(values, figure: float, is_rate: bool = False) -> None:
 
 
 def test_the_model_edits_at_all(shapeworld):
-    """What every run of the suite checks of the quality: two backdrops change to what they should."""
-    rows = [
-        evaluate.score_edit(shapeworld, seed, "backdrop", "single", "flowedit", {})
-        for seed in range(2)
-    ]
-    assert all(row["success"] for row in rows)
-    assert all(row["gain"] > 5 for row in rows)  # dB closer to the truth than the source
+    """What every run of the suite checks of the quality: a backdrop changes to what it should."""
+    row = evaluate.score_edit(shapeworld, 0, "backdrop", "single", "flowedit", {})
+    assert row["success"]
+    assert row["gain"] > 5  # dB closer to the truth than the source
 
 
 @nightly

@@ -253,7 +253,7 @@ def test_clips_that_do_not_belong_together_fail_with_a_reason(desk, pair, tab, t
     run = finish(desk.submit_pair(KeepTask(pair[0], str(tmp_path / "other.mkv"))))
     assert (run.status, run.is_user_error) == (FAILED, True)
     assert "does not look like an edit of" in run.message
-    assert "Failed" in tab._refresh(run.name, "")[0]
+    assert "Failed" in tab._refresh(run.name, None, "")[0]
 
 
 # what the tab shows
@@ -262,11 +262,11 @@ def test_clips_that_do_not_belong_together_fail_with_a_reason(desk, pair, tab, t
 def test_a_result_is_shown_once(finished):
     page, run, comparison = finished
     for each in (run, comparison):
-        shown = page.keep._refresh(each.name, "")
+        shown = page.keep._refresh(each.name, None, "")
         assert len(shown) == len(page.keep._refresh_outputs())
         assert page.formatter.to_html(each.manifest()["report"]["sentence"]) in shown[4]
         assert "<th>Outside the change</th>" in shown[4]
-        assert page.keep._refresh(each.name, shown[-2])[4] == gr.skip()
+        assert page.keep._refresh(each.name, None, shown[-2])[4] == gr.skip()
 
 
 def test_a_mask_is_corrected_over_the_change_that_was_found(finished, pair):
@@ -309,8 +309,8 @@ def test_the_edit_tab_does_not_display_a_run_of_this_one(desk, pair, tab):
     with desk.model_lock:
         run = desk.submit_pair(KeepTask(*pair))
         page = Page(desk)
-        assert page._refresh(None, "")[-4] is None  # the displayed run
-        assert page.keep._refresh(None, "")[-1] == run.name
+        assert page._refresh(None, None, "")[-4] is None  # the displayed run
+        assert page.keep._refresh(None, None, "")[-1] == run.name
         desk.cancel(run)
 
 

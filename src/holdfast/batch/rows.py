@@ -94,6 +94,9 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
     for key in ("input", "first_frame", "mask", "weights"):
         if isinstance(row.get(key), str):
             row[key] = _resolve(row[key], base, key)
+    for key in ("control", "controlnet"):
+        if isinstance(row.get(key), str):
+            row[key] = _resolve(row[key], base, key)
     if isinstance(row.get("mask"), list):
         row["mask"] = [
             item | {"mask": _resolve(item["mask"], base, "mask")}
@@ -121,7 +124,7 @@ def _resolve_paths(row: dict[str, Any], base: Path, folder: Path) -> dict[str, A
 def _resolve(text: str, base: Path, key: str) -> str:
     """Return a path relative to the rows' folder. A mask may be a word or a box, and weights a hub id."""
     path = base / text
-    may_be_name = key in ("weights", "detector") or (
+    may_be_name = key in ("weights", "detector", "control", "controlnet") or (
         key == "mask" and (text == "auto" or "," in text)
     )
     if not text.strip() or (may_be_name and not path.exists()):

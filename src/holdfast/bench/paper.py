@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import methods
 from ..base import names as base_names
-from ..base.errors import UserError
+from ..base.errors import MissingDependencyError, UserError
 from ..base.intervals import Estimate
 from ..metrics import RAW
 from ..models import registry
@@ -43,7 +43,8 @@ class Column:
 class PaperRow:
     """A row of a printed table. method: as `bench run` takes it; empty if it does not exist here.
 
-    missing: why it does not exist here. printed: a number for each column; empty where the paper prints none.
+    backbone: the model of a row that runs on another one than the paper's. missing: why it does not exist here.
+    printed: a number for each column; empty where the paper prints none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PaperRow:
     settings: Mapping[str, str] = field(default_factory=dict)
     printed: tuple[float, ...] = ()
     missing: str = NOT_HERE
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,43 @@ def make_plan(paper: Paper, backbone: str) -> PaperPlan:
 def _plan_row(row: PaperRow, backbone: str) -> PlannedRow:
     if not row.method:
         return PlannedRow(row, None, row.missing)
-    requirements = methods.load(row.method.partition("+")[0]).METHOD.requires
-    absent = requirements - registry.specs()[backbone].capabilities
+    backbone = choose_row_backbone(row, backbone)
+    needs = methods.load(row.method.partition("+")[0]).METHOD
+    absent = needs.missing(registry.specs()[backbone].capabilities)
     if absent:
         return PlannedRow(row, None, f"{backbone} lacks {' and '.join(sorted(absent))}")
     sweep = {key: [value] for key, value in row.settings.items()}
     (variant,) = make_variants([row.method], [backbone], sweep)
     return PlannedRow(row, variant)
+
+
+def choose_row_backbone(row: PaperRow, backbone: str) -> str:
+    """Return the model of a row: its own, or the backbone that runs the paper.
+
+    Next to an embedded model, a row of another family runs on that family's embedded one.
+    """
+    if not row.backbone:
+        return backbone
+    specs, (own, family) = registry.specs(), registry.choose_backbone(row.backbone)
+    embedded = [name for name, spec in family.specs.items() if not spec.download_gb]
+    return embedded[0] if embedded and not specs[backbone].download_gb else own
+
+
+def leave_out_missing(plan: PaperPlan) -> PaperPlan:
+    """Return a plan without the rows of another model than the paper's whose weights are not here."""
+
+    def check(planned: PlannedRow) -> PlannedRow:
+        variant = planned.variant
+        if variant is None or variant.backbone == plan.backbone:
+            return planned
+        try:
+            registry.find_weights(variant.backbone, None)
+        except MissingDependencyError as error:
+            return PlannedRow(planned.row, None, str(error))
+        return planned
+
+    rows = {table: tuple(map(check, planned)) for table, planned in plan.rows.items()}
+    return replace(plan, rows=rows)
 
 
 @dataclass(frozen=True)

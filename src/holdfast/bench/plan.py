@@ -92,13 +92,17 @@ def _omission_without_mask(method: str) -> str:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """All cells of a benchmark: every variant with every case."""
+    """All cells of a benchmark: every variant with every case.
+
+    weights: those of the backbone `weights_of`, or where that is empty of all. Another backbone finds its own.
+    """
 
     dataset: str
     variants: tuple[Variant, ...]
     cases: tuple[Case, ...]
     seed: int = 0
     weights: str | None = None
+    weights_of: str = ""
     device: str = "auto"
     dtype: Dtype = "auto"
     every: int | None = None  # as in EditTask
@@ -137,7 +141,7 @@ class BenchmarkPlan:
             target_prompt=case.target_prompt,
             method=variant.method,
             backbone=variant.backbone,
-            weights=self.weights,
+            weights=self.find_weights(variant.backbone),
             settings=dict(variant.settings),
             seed=self.seed,
             device=self.device,
@@ -149,6 +153,10 @@ class BenchmarkPlan:
             **mask,
             **_edited_frames(variant, case),
         )
+
+    def find_weights(self, backbone: str) -> str | None:
+        """Return the weights that the plan names for a backbone; None: it finds its own."""
+        return self.weights if self.weights_of in ("", backbone) else None
 
     def sampled_frames(self, case: Case) -> tuple[int, ...]:
         """Return which frames of a case's clip are edited; empty: all."""
@@ -212,8 +220,7 @@ def _refuse_unused(sweep: dict[str, list[str]], method_names: Iterable[str]) -> 
 
 def _can_run(method: str, backbone: str, missing: dict[str, str]) -> bool:
     """Return whether a backbone meets a method's requirements; if not, add what is missing to `missing`."""
-    requirements = methods.load(method).METHOD.requires
-    absent = requirements - registry.specs()[backbone].capabilities
+    absent = methods.load(method).METHOD.missing(registry.specs()[backbone].capabilities)
     if absent:
         missing[f"{method} on {backbone}"] = " and ".join(sorted(absent)).replace("_", " ")
     return not absent

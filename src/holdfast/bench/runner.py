@@ -117,7 +117,7 @@ class Benchmark:
 
     def _plan_to_json(self) -> dict[str, Any]:
         plan = json.loads(json.dumps(dataclasses.asdict(self.plan)))
-        del plan["variants"]
+        del plan["variants"], plan["weights_of"]
         plan["rows"] = [variant_to_json(variant) for variant in self.plan.variants]
         plan["cases"] = [case_to_json(case, self.folder) for case in self.plan.cases]
         return plan
@@ -232,7 +232,8 @@ class Benchmark:
             self.loaded = None
             gc.collect()
             plan = self.plan
-            self.loaded = registry.load_backbone(name, plan.weights, plan.device, plan.dtype)
+            weights = plan.find_weights(name)
+            self.loaded = registry.load_backbone(name, weights, plan.device, plan.dtype)
         return self.loaded
 
     def _clip_pair(self, case: Case, edited: Path) -> ClipPair:

@@ -83,10 +83,13 @@ def run_paper(
         options = [f"{key}={value}" for key, value in chosen.measure.items()] + measure_set
         models, metric_names = choose_metrics(",".join(chosen.metric_names()), options)
         registry.find_weights(plan.backbone, weights)  # before any clip is written
+        plan = paper.leave_out_missing(plan)
         cases = datasets.load(dataset, output / "data", limit)
         cases = select_cases(cases, chosen.selection, output / "data")
         benchmark = Benchmark(
-            BenchmarkPlan(dataset, plan.variants(), tuple(cases), seed, weights),
+            BenchmarkPlan(
+                dataset, plan.variants(), tuple(cases), seed, weights, weights_of=plan.backbone
+            ),
             output,
             models,
             metric_names,

@@ -96,7 +96,7 @@ def _backbone_rows() -> dict:
     for name, spec in registry.specs().items():
         get = plan_download(spec) if spec.download_gb else None
         rows[name] = {
-            "weights": spec.weights,
+            "weights": spec.weights or "none",
             "gigabytes": round(get.bytes / 1e9, 1) if get and get.bytes else 0,
             "frames": spec.train_frames if spec.train_frames < 10**6 else "any",
             "licence": spec.licence,
@@ -111,10 +111,10 @@ def _pair_rows() -> dict:
 
     rows = {}
     for name in methods.names():
-        needs = methods.load(name).METHOD.requires
+        needs = methods.load(name).METHOD
         rows[name] = {}
         for backbone, spec in registry.specs().items():
-            missing = needs - spec.capabilities
+            missing = needs.missing(spec.capabilities)
             rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
 

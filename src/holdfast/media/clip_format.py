@@ -15,7 +15,7 @@ class ClipFormat:
     stride: tuple[int, int, int]  # pixels per latent cell: time, height, width
     patch: tuple[int, int, int]  # latent cells per token of its attention
     fps: float  # frames per second of its training clips
-    train_pixels: int  # pixels per frame of its training clips
+    train_pixels: int  # pixels per frame of its training clips; 0: all sizes suit it
     train_frames: int  # the longest training clip
     max_frames: int  # the longest clip that its position codes allow
     size_multiple: tuple[int, int] = (1, 1)  # pixels, height and width

@@ -71,9 +71,11 @@ def choose_fit(clip_format: ClipFormat, frames: int, size: tuple[int, int]) -> F
 
 
 def _is_suitable(clip_format: ClipFormat, size: tuple[int, int]) -> bool:
-    """Return whether the sides are legal multiples and the area is close to the trained area."""
+    """Return whether the sides are legal multiples and the area is close to the trained area, if there is one."""
     multiples = zip(size, clip_format.size_multiple, strict=True)
     is_legal = all(side % multiple == 0 for side, multiple in multiples)
+    if not clip_format.train_pixels:
+        return is_legal
     area = size[0] * size[1] / clip_format.train_pixels
     return is_legal and 1 - AREA_TOLERANCE <= area <= 1 + AREA_TOLERANCE
 

@@ -1,7 +1,7 @@
 """Methods: one module or package per paper, whose name is the method's. Each has METHOD, Config and `edit`."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from types import ModuleType
 
 from ..base.names import choose, list_modules
@@ -17,6 +17,6 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{choose(name, names(), 'method')}")
 
 
-def list_compatible(capabilities: Iterable[str]) -> list[str]:
+def list_compatible(capabilities: Collection[str]) -> list[str]:
     """Return the names of the methods that need nothing but these capabilities of a backbone."""
-    return [name for name in names() if set(capabilities) >= load(name).METHOD.requires]
+    return [name for name in names() if not load(name).METHOD.missing(capabilities)]

@@ -1,6 +1,6 @@
 """The facts about a method that the rest of the program needs before it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ class MethodInfo:
     fits_adapters: tuple[str, ...] = ()
     # further ones, where a clip has several segments
     fits_segment_adapters: tuple[str, ...] = ()
+    # whether adapters are fitted under the source prompt, so that they depend on it
+    fits_to_prompt: bool = False
     # how a clip is edited that is too long for the model: overlapping windows, or one segment after another
     long_clips: Literal["windows", "segments"] = "windows"
     # settings without effect unless another one is on ("NAME") or has a value ("NAME=VALUE")
@@ -33,6 +35,16 @@ class MethodInfo:
     explains: bool = False
     # what result tables add to the name of a method that leaves a part out without a mask
     unmasked_suffix: str = ""
+
+    def missing(self, capabilities: Collection[str]) -> set[str]:
+        """Return what the method requires and a backbone with these capabilities does not have.
+
+        A backbone whose latents are pixels has no velocity, which all methods need but those that require pixels.
+        """
+        missing = set(self.requires) - set(capabilities)
+        if "pixels" in capabilities and "pixels" not in self.requires:
+            missing.add("velocity")
+        return missing
 
     def uses_image_model(self, config: Any) -> bool:
         """Return whether a method with these settings uses an image model."""

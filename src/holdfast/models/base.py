@@ -19,6 +19,7 @@ from ..sampling.field import (
     Branch,
     ClipNorms,
     Evaluation,
+    Prediction,
     VelocityField,
     evaluate_in_turn,
     full_costs,
@@ -63,17 +64,34 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Control:
+    """Pictures of structure, such as edges, that a ControlNet makes the frames follow.
+
+    pictures: f 3 H W, uint8 on the CPU, one for each latent frame of the whole clip. scale: of what the
+    ControlNet adds.
+    """
+
+    pictures: Tensor
+    scale: float = 1.0
+
+    def select(self, frames: Sequence[int], like: Tensor) -> Tensor:
+        """Return the pictures of some latent frames, f 3 H W in [0, 1], in the type and on the device of `like`."""
+        return self.pictures[list(frames)].to(like.device).to(like.dtype) / 255
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What conditions the velocity: one value for the prompt and one for the negative prompt.
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
-    positions of the tokens of the words that drive the edit.
+    positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
     """
 
     positive: Any
     negative: Any
     token_count: int = 0
     edit_tokens: tuple[int, ...] = ()
+    control: Control | None = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
@@ -105,6 +123,7 @@ class Backbone(ABC):
     clean_sigma: float = 0.0  # of a clean latent in the model's own DDIM scheduler
     clip_norms: ClipNorms | None = None
     image_model: str = ""  # name of an image model over the same latents
+    prediction: Prediction = "velocity"  # what its network predicts
     calibration: Calibration = Calibration()  # measurements of these weights
     weights: Mapping[str, Any] | None = None  # the files that it was loaded from
     source_store: SourceStore | None = None  # what edits of one clip share, if anything
@@ -155,6 +174,10 @@ class Backbone(ABC):
     def snap_timestep(self, sigma: float) -> float:
         """Return the noise level whose timestep is sigma's, rounded down to a whole number in the model's own time."""
 
+    def training_sigmas(self) -> list[float]:
+        """Return the noise levels of the timesteps that a noise predictor was trained at, from clean to noisy."""
+        return []
+
     @abstractmethod
     def velocity(
         self,
@@ -201,6 +224,8 @@ class Backbone(ABC):
             self.expert_boundary,
             self.clean_sigma,
             self.clip_norms,
+            training_sigmas=self.training_sigmas,
+            prediction=self.prediction,
         )
 
     def part(self, name: str) -> Any:
@@ -219,6 +244,13 @@ class Backbone(ABC):
         for name in names:
             self.part(name)
         return self.residency.use(names, self.device)
+
+    def use_controlnet(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        """Let a ControlNet read the control pictures of conditionings inside the block.
+
+        Raise UserError for a model that takes none; one with the capability "control" does.
+        """
+        raise UserError(f"{self.name} takes no ControlNet", "use a Stable Diffusion model")
 
     @contextlib.contextmanager
     def use_call(self, call: NetworkCall) -> Iterator[None]:
@@ -284,7 +316,7 @@ class BackboneWrapper(Backbone):
         self.attention_hooks, self.feature_hooks = inner.attention_hooks, inner.feature_hooks
         self.parts, self.network = inner.parts, inner.network
         self.expert_boundary, self.clean_sigma = inner.expert_boundary, inner.clean_sigma
-        self.clip_norms = inner.clip_norms
+        self.clip_norms, self.prediction = inner.clip_norms, inner.prediction
         self.image_model, self.weights = inner.image_model, inner.weights
         self.calibration, self.source_store = inner.calibration, inner.source_store
         self.placements, self.streams_blocks = inner.placements, inner.streams_blocks
@@ -313,6 +345,9 @@ class BackboneWrapper(Backbone):
     def snap_timestep(self, sigma: float) -> float:
         return self.inner.snap_timestep(sigma)
 
+    def training_sigmas(self) -> list[float]:
+        return self.inner.training_sigmas()
+
     def velocity(
         self,
         z: Tensor,
@@ -334,6 +369,9 @@ class BackboneWrapper(Backbone):
 
     def costs(self, evaluations: Sequence[Evaluation]) -> list[float]:
         return self.inner.costs(evaluations)
+
+    def use_controlnet(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        return self.inner.use_controlnet(network)
 
     def kept_layer_bytes(self, z: Tensor) -> int | None:
         return self.inner.kept_layer_bytes(z)

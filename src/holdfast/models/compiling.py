@@ -61,6 +61,8 @@ def _find_blocks(network: nn.Module) -> list[nn.Module]:
 
 def _find_problem(backbone: Backbone, backend: str) -> str:
     """Return why a backbone's blocks cannot be compiled; empty where they can."""
+    if "pixels" in backbone.capabilities:
+        return "it has no network"
     if backbone.streams_blocks:
         return "its blocks are streamed, and each would be compiled again; use more --memory"
     from torch._dynamo.exc import TorchDynamoException

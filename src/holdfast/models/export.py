@@ -15,6 +15,8 @@ def export(name: str, folder: str | Path, weights: str | None = None) -> Path:
     weights: a folder or a hub id in place of the backbone's own. The folder appears when it is complete. Raise
     UserError if it exists and is not empty, and as `registry.load_backbone` does.
     """
+    if not registry.find_spec(name).weights:
+        raise UserError(f"{name} has no weights", "name another backbone")
     checkpoint = registry.find_weights(name, weights)
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

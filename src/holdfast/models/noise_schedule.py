@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import UserError
+from ..sampling.field import Prediction
 from ..sampling.schedules import shift_sigmas
 from .scheduler_settings import check_betas, fill_defaults
 from .spec import NOISE_SCHEDULES, check_schedule
@@ -29,7 +30,7 @@ class NoiseSchedule:
     """A variance-preserving noise schedule. With `x = a clean + s noise`, `a^2 + s^2 = 1`."""
 
     ratios: np.ndarray  # s / a at each whole timestep, rising, float64; the last may be infinite
-    prediction: str = "epsilon"  # or v_prediction
+    prediction: Prediction = "epsilon"  # or v_prediction
     offset: int = 1
     spacing: str = "leading"  # of the scheduler's own timesteps
     ends_clean: bool = True  # whether its DDIM ends at a clean latent, or at that of timestep 0
@@ -73,6 +74,11 @@ class NoiseSchedule:
         """Return sigma = s / (a + s) of a timestep. Between whole ones, log(s / a) is interpolated linearly."""
         ratio = math.exp(np.interp(timestep, np.arange(len(self.ratios)), np.log(self.ratios)))
         return 1.0 if math.isinf(ratio) else ratio / (1 + ratio)
+
+    def training_sigmas(self) -> list[float]:
+        """Return the noise levels of all timesteps that are used, from clean to noisy."""
+        ratios = self.ratios[: self.last_timestep + 1]
+        return (1 - 1 / (1 + ratios)).tolist()  # r / (1 + r), and 1 where r is infinite
 
     def timestep_at(self, sigma: float) -> float:
         """Return the timestep of a noise level: the inverse of `sigma_at`, exact at whole timesteps.

@@ -4,7 +4,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +112,14 @@ def _latent_space(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the latent space of a diffusers folder; empty for other checkpoints."""
     has_vae = checkpoint.file("vae/config.json").exists()
     return latent_space(checkpoint.config("vae")) if has_vae else {}
+
+
+def find_weightless(is_suitable: Callable[[Collection[str]], bool]) -> str | None:
+    """Return a backbone without weights whose capabilities are suitable; None if there is none."""
+    for name, spec in specs().items():
+        if not spec.weights and is_suitable(spec.capabilities):
+            return name
+    return None
 
 
 def find_weights(name: str, weights: str | None = None) -> Checkpoint:

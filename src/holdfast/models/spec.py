@@ -17,10 +17,10 @@ SHARED_SETTINGS |= {"guidance", "joint_guidance", "learning_rate"}
 class BackboneSpec:
     """The constants of a backbone: where its weights are, what they are, and what they were trained on."""
 
-    weights: str  # hub id, or the name of an embedded checkpoint
+    weights: str  # hub id, or the name of an embedded checkpoint; empty: it has none
     download_gb: float  # approximate size of the download; 0 if the weights come with the package
     fps: float  # of the clips that it was trained on
-    train_pixels: int  # per frame
+    train_pixels: int  # per frame; 0: it takes any size
     train_frames: int
     capabilities: frozenset[str] = frozenset({"text"})
     # Settings that suit the model and that methods share; they apply where the user gives none.
@@ -30,6 +30,8 @@ class BackboneSpec:
     image_model: str = ""  # name of an image model over the same latents
     parts: tuple[str, ...] = ()  # subfolders of the diffusers folder that are loaded
     pickled_parts: tuple[str, ...] = ()  # parts that are published as .bin files only
+    # Hub ids, or names of embedded folders, of ControlNets by what they read: canny, hed, depth.
+    controlnets: Mapping[str, str] = field(default_factory=dict)
     # Parts that an embedded checkpoint has in common with another one, which stores them: {"vae": "NAME/vae"}.
     shared_parts: Mapping[str, str] = field(default_factory=dict)
 

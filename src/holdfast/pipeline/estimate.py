@@ -155,7 +155,8 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     ]
     steps = details["settings"].get("steps")
     if steps:
-        lines.append(f"{steps['value']} steps of the noise schedule ({steps['from']})")
+        of_what = " of the noise schedule" if "schedule" in details["settings"] else ""
+        lines.append(f"{steps['value']} steps{of_what} ({steps['from']})")
     words = plan["words"]
     if words["source"] or words["target"]:
         change = f"{words['source'] or '-'} → {words['target'] or '-'}"
@@ -170,6 +171,8 @@ def estimate_lines(estimate: Estimate) -> list[str]:
 def _cost_line(estimate: Estimate) -> str:
     count = f"about {estimate.evaluations} evaluations of the network"
     cost = estimate.dense_equivalents
+    if estimate.evaluations == 0:
+        return "no evaluation of a network; time and memory are not estimated"
     if cost is not None and estimate.evaluations and cost < estimate.evaluations:
         count += f" (the cost of {cost:.0f}: the target runs inside the mask only)"
     if estimate.evaluations is None:

@@ -1,9 +1,11 @@
-"""The other model of an edit: an image model that helps the method, or one that makes the first frame."""
+"""The other model of an edit: one that helps the method, one that makes the first frame, or a ControlNet."""
 
 import contextlib
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +27,9 @@ class ParkedModel:
     parts: list[nn.Module]
 
 
+# The ControlNet of a backbone's last edit, with its folder.
+_controlnets: weakref.WeakKeyDictionary[Backbone, tuple[str | None, Any]]
+_controlnets = weakref.WeakKeyDictionary()
 _parked: weakref.WeakKeyDictionary[Backbone, ParkedModel] = weakref.WeakKeyDictionary()
 
 
@@ -56,6 +61,29 @@ def borrow_image_model(choice: ModelChoice, backbone: Backbone) -> Iterator[Back
         for part in parts:
             part.to("cpu")
         _parked[owner] = ParkedModel(identity, model, parts)
+
+
+@contextlib.contextmanager
+def borrow_controlnet(folder: str | None, backbone: Backbone) -> Iterator[None]:
+    """Let a backbone use the ControlNet of a folder inside the block; None: it uses none.
+
+    Afterwards it stays in RAM for the backbone's next edit with the same one. An edit without one releases it.
+    """
+    owner = unwrap(backbone)
+    known, network = _controlnets.pop(owner, (None, None))
+    if folder is None:
+        yield
+        return
+    if known != folder:
+        from ..models.unet.control import load_controlnet
+
+        del network  # before the other one is loaded
+        network = load_controlnet(Path(folder), backbone.dtype)
+    try:
+        with backbone.use_controlnet(network):
+            yield
+    finally:
+        _controlnets[owner] = folder, network
 
 
 def _is_on(part: nn.Module, device: torch.device) -> bool:

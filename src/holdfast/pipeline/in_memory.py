@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.base import Backbone
 from .events import EditFinished, FirstFramePainted
-from .helper_models import borrow_image_model, load_helper
+from .helper_models import borrow_controlnet, borrow_image_model, load_helper
 from .loop import Helpers, LoopJob, mask_from_cells, run_loop
 from .planning import make_plan
 from .task import EditTask
@@ -60,6 +60,8 @@ def paint_first_frame(job: LoopJob, backbone: Backbone) -> FirstFramePainted:
         strength=None,
         keyframes=(),
         image_model=None,
+        control=None,
+        controlnet=None,
         frames=None,
         window=None,
     )
@@ -71,7 +73,7 @@ def paint_first_frame(job: LoopJob, backbone: Backbone) -> FirstFramePainted:
     return FirstFramePainted(painted, finished.evaluations)
 
 
-HELPERS = Helpers(borrow_image_model, paint_first_frame)
+HELPERS = Helpers(borrow_image_model, paint_first_frame, borrow_controlnet)
 
 
 def finish_loop(job: LoopJob, backbone: Backbone) -> EditFinished:

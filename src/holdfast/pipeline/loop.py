@@ -21,12 +21,12 @@ from ..media.clip_format import ClipFormat
 from ..media.reading import Clip
 from ..models import calibration
 from ..models.attention import maps
-from ..models.base import Backbone, Prompt, reserve
+from ..models.base import Backbone, Conditioning, Prompt, reserve
 from ..models.compiling import compile_blocks
 from ..sampling import windows
 from ..sampling.field import EditInputs, ImageModel, Pixels, Step, TargetArea, VelocityField
 from ..sampling.noise import draw_ahead
-from . import agreement
+from . import agreement, controls
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
 from .finite import StepCheck, check_finite
 from .metering import EvaluationMeter, LivePreview
@@ -34,6 +34,7 @@ from .planning import ModelChoice, Plan
 from .task import EditTask
 
 AUTO_FEATHER = 0.5  # latent cells over which an edit fades out around an automatic mask
+MakeFrames = Callable[[], Iterable[Tensor]]  # 3 H W in [0, 1], from the first at each call
 MaskFrames = Callable[[], Iterable[np.ndarray]]  # boolean H W a frame, from the first at each call
 
 
@@ -43,10 +44,12 @@ class Helpers:
 
     borrow_image_model: a context manager that gives the chosen model, on the backbone's device, or None.
     paint_first_frame: edits the first frame of a job with its plan's first-frame model.
+    borrow_controlnet: a context manager that lets the backbone use the ControlNet of a folder, or none.
     """
 
     borrow_image_model: Callable[[ModelChoice, Backbone], AbstractContextManager[Backbone | None]]
     paint_first_frame: "Callable[[LoopJob, Backbone], FirstFramePainted]"
+    borrow_controlnet: Callable[[str | None, Backbone], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ class LoopJob:
     make_auto_mask: makes a mask from the latent cells that attention finds. cells: those that an earlier run found.
     first_frame, keyframes: the edited frames, 3 H W, as the model takes them; keyframes by index.
     resume: the step at which an earlier run stopped. adapters: what an earlier run trained on this clip.
-    image_model: the plan's second model, where it is loaded already. source_latent: that of the frames, where they are
+    image_model: the plan's second model, where it is loaded already. control_frames: the control pictures of a file, as
+    the model takes them. source_latent: that of the frames, where they are
     encoded already. checks_footage: compare the clip with the model's training data. judges_result: score the result.
     """
 
     plan: Plan
-    frames: Callable[[], Iterable[Tensor]]
+    frames: MakeFrames
     mask: MaskFrames | None = None
     areas: tuple[MaskFrames, ...] = ()
     make_auto_mask: Callable[[Tensor], MaskFrames] | None = None
@@ -73,6 +77,7 @@ class LoopJob:
     resume: Step | None = None
     adapters: dict[str, Tensor] | None = None
     image_model: Backbone | None = None
+    control_frames: MakeFrames | None = None
     source_latent: Tensor | None = None
     checks_footage: bool = False
     judges_result: bool = False
@@ -131,8 +136,12 @@ def _run_method(
     job: LoopJob, backbone: Backbone, stack: contextlib.ExitStack
 ) -> Generator[Event, None, None]:
     plan, meter, image_meter = job.plan, EvaluationMeter(), EvaluationMeter()
+    if job.helpers is not None:
+        stack.enter_context(job.helpers.borrow_controlnet(plan.control.network, backbone))
     field = meter.wrap(backbone.field)
-    store = None if plan.method.METHOD.fits_adapters else backbone.source_store
+    # What is kept is known by its prompt alone, not by its control.
+    keeps_source = not (plan.method.METHOD.fits_adapters or plan.control.network)
+    store = backbone.source_store if keeps_source else None
     if store:
         store.begin_edit(_spare_memory(plan))
         field = store.wrap(field)
@@ -186,12 +195,13 @@ def _make_inputs(job: LoopJob, backbone: Backbone) -> Generator[Event, None, Edi
         painted = job.helpers.paint_first_frame(job, backbone)
         target_frame = painted.frame
         yield painted
-    source = backbone.condition(
-        Prompt(task.source_prompt, task.negative, change.source, source_frame)
-    )
-    target = backbone.condition(
-        Prompt(task.target_prompt, task.negative, change.target, target_frame)
-    )
+    control = controls.make_control(job.plan.control, job.frames, job.control_frames)
+
+    def condition(prompt: Prompt) -> Conditioning:
+        return replace(backbone.condition(prompt), control=control)
+
+    source = condition(Prompt(task.source_prompt, task.negative, change.source, source_frame))
+    target = condition(Prompt(task.target_prompt, task.negative, change.target, target_frame))
     yield Progress("condition", 1, 1)
     latent = backbone.encode(job.frames()) if job.source_latent is None else job.source_latent
     check_finite(latent, "the encoded clip")
@@ -206,7 +216,7 @@ def _make_inputs(job: LoopJob, backbone: Backbone) -> Generator[Event, None, Edi
             job.frames,
             backbone.encode,
             backbone.decode,
-            backbone.condition,
+            condition,
             backbone.clip_format.stride,
         ),
         adapters=_move_tensors(job.adapters, latent),

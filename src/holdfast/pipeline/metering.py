@@ -74,7 +74,12 @@ class LivePreview:
         return replace(field, velocities=velocities)
 
     def after(self, step: Step) -> Tensor:
-        """Return the whole clip after a step; outside the step's segment it is what is edited so far."""
+        """Return the whole clip after a step: the method's own preview, if it makes one.
+
+        Outside the step's segment it is what is edited so far.
+        """
+        if step.preview is not None:
+            return step.preview
         if step.segment is None:
             return self.clean
         begin, end = step.segment

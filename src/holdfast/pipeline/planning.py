@@ -14,11 +14,13 @@ from ..base.prompts import clean_prompt
 from ..base.schema import configure
 from ..media.clip_format import ClipFormat
 from ..media.fitting import Fit, choose_fit
+from ..methods.base import MethodInfo
 from ..models import registry
 from ..models.registry import BackboneInfo
 from ..sampling.segments import plan_segments
 from ..sampling.windows import Windows, plan_windows
 from . import unused_options
+from .controls import NO_CONTROL, ControlChoice, choose_control
 from .memory import MemoryPlan
 from .memory_limits import plan_memory, window_frames
 from .quality import apply_quality
@@ -47,7 +49,7 @@ class Plan:
     edit changes. area_words: the indices of each mask's own words in the target prompt, for a task that has several.
     native_schedule: the name of the backbone's own noise schedule. image_model: helps the method.
     first_frame_model: makes the edited first frame from the prompts, where none is given. memory: where the backbone's
-    parts are.
+    parts are. control: what the frames follow, by a ControlNet.
     """
 
     task: EditTask
@@ -62,6 +64,7 @@ class Plan:
     first_frame_model: ModelChoice
     memory: MemoryPlan
     area_words: tuple[tuple[int, ...], ...] = ()
+    control: ControlChoice = NO_CONTROL
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the choices and their reasons, as in the manifest."""
@@ -81,6 +84,7 @@ class Plan:
             },
             "guide": dataclasses.asdict(self.image_model),
             "first_frame": dataclasses.asdict(self.first_frame_model),
+            "control": dataclasses.asdict(self.control),
             "memory": self.memory.describe(),
         }
 
@@ -119,7 +123,7 @@ def make_plan(
     where the task, the method and the backbone do not fit together.
     """
     method = methods.load(task.method)
-    check_capabilities(method.METHOD.requires, info, task.method)
+    check_capabilities(method.METHOD, info, task.method)
     check_conditioning(task, info)
     if task.mask == "auto" and "text_attention" not in info.capabilities:
         raise UserError(
@@ -138,8 +142,8 @@ def make_plan(
     first_frame_model = choose_first_frame_model(task, info)
     windows, memory = fit_memory(task, method, info, fit, windows)
     choices = (image_model, schedule, first_frame_model, memory)
-    areas = find_area_words(task, method)
-    return Plan(task, method, config, sources, change, fit, windows, *choices, areas)
+    areas, control = find_area_words(task, method), choose_control(task, method, info)
+    return Plan(task, method, config, sources, change, fit, windows, *choices, areas, control)
 
 
 def fit_memory(
@@ -308,9 +312,9 @@ def check_conditioning(task: EditTask, info: ModelInfo) -> None:
         )
 
 
-def check_capabilities(requires: Iterable[str], info: ModelInfo, method: str) -> None:
+def check_capabilities(needs: MethodInfo, info: ModelInfo, method: str) -> None:
     """Raise UserError where a backbone lacks what a method requires, and name the methods that run on it."""
-    missing = set(requires) - info.capabilities
+    missing = needs.missing(info.capabilities)
     if missing:
         compatible = ", ".join(methods.list_compatible(info.capabilities)) or "none"
         raise UserError(

@@ -24,7 +24,7 @@ from ..media.images import to_tensor
 from ..models import calibration
 from ..models.base import Backbone
 from ..sampling.field import Step
-from . import loop, mask_strip, unused_options
+from . import controls, loop, mask_strip, unused_options
 from .edited_clip import EditedClip
 from .events import (
     EditFinished,
@@ -139,6 +139,7 @@ class EditSession:
     """An edit whose clip is open and planned.
 
     part: the frames that are edited. areas: the masks with words of their own; `mask` is their union.
+    control_frames: the control pictures of a file, in the same form as `frames`.
     first_frame, keyframes: the edited frames, 3 H W, as the model takes them;
     keyframes by index. latent: the part's, where it is encoded already. judges_result: whether the model scores it.
     """
@@ -150,6 +151,7 @@ class EditSession:
     areas: tuple[masks.Mask, ...]
     plan: Plan
     progress: SavedProgress | None
+    control_frames: loop.MakeFrames | None = None
     first_frame: Tensor | None = None
     latent: Tensor | None = None
     keyframes: dict[int, Tensor] = dataclasses.field(default_factory=dict)
@@ -163,10 +165,13 @@ class EditSession:
 
     def adapter_file(self) -> AdapterFile | None:
         """Return where the adapters that the method trains on this clip are saved; None where it trains none."""
-        names = self.plan.method.METHOD.list_adapter_settings(self.plan.windows.count)
+        facts = self.plan.method.METHOD
+        names = facts.list_adapter_settings(self.plan.windows.count)
         if not (names and self.task.output):
             return None
         settings = {name: getattr(self.plan.config, name) for name in names}
+        if facts.fits_to_prompt:
+            settings["source_prompt"] = self.task.source_prompt
         return AdapterFile(adapters_path(Path(self.task.output)), self.task.adapters_key(settings))
 
     def save_with_progress(self, tensors: Mapping[str, Tensor]) -> None:
@@ -249,6 +254,7 @@ def open_session(
     unused_options.warn_overlap(task, masks.overlap(areas) if areas else 0.0)
     latent = validated.latent
     session = EditSession(task, clip, part, mask, areas, plan, progress, latent=latent)
+    session.control_frames = controls.open_pictures(task, clip, part, plan.fit)
     if task.first_frame:
         own = next(session.frames())
         session.first_frame = first_frame.read(task.first_frame, plan.fit, own)
@@ -399,6 +405,7 @@ def _make_job(
         cells=extra["mask"] > 0 if "mask" in extra else None,
         first_frame=extra.get("first", session.first_frame),
         keyframes=session.keyframes,
+        control_frames=session.control_frames,
         resume=step,
         adapters=adapters,
         source_latent=session.latent,

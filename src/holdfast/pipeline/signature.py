@@ -45,6 +45,9 @@ class EditOptions(TypedDict, total=False):
     backbone: Any
     weights: str | PathLike[str] | None
     image_model: str | None
+    control: str | PathLike[str] | None
+    controlnet: str | PathLike[str] | None
+    control_scale: float
     first_frame: Any
     keyframes: Any
     mask: Any

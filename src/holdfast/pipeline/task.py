@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from .. import __version__
+from .. import __version__, methods
 from ..base import old_names
 from ..base.errors import UserError
 from ..base.memory import parse_limit
+from ..base.names import normalize
 from ..base.notices import warn_user
 from ..base.prompts import are_same_prompts
 from ..base.schema import Device, Dtype, Field, Range, Share, settings_class
@@ -22,6 +23,9 @@ from ..models import registry
 from .mask_areas import MaskArea, check_areas, read_areas
 
 PATH_FIELDS = ("input", "output", "raw", "weights", "image_model", "first_frame", "keyframes")
+PATH_FIELDS += ("control", "controlnet")
+CONTROL_DEFAULTS = {"control": None, "controlnet": None, "control_scale": 1.0}
+CONTROL_KINDS = ("canny", "hed", "depth")  # control pictures that are made from the clip
 # Fields that change the written clip, and not the edited latent.
 OUTPUT_FIELDS = ("codec", "crf", "feather")
 
@@ -47,7 +51,9 @@ class EditTask:
         default="flowedit", description="The editing method (see: holdfast list methods)."
     )
     backbone: str = Field(
-        default="wan2.1-1.3b", description="The model (see: holdfast list backbones)."
+        default="wan2.1-1.3b",
+        description="The model (see: holdfast list backbones). "
+        "A method that needs none replaces the default by the backbone without a model.",
     )
     weights: str | None = Field(
         default=None,
@@ -57,6 +63,19 @@ class EditTask:
         default=None,
         description="An image model over the same latents, for methods that use one: "
         "NAME or NAME=FOLDER.",
+    )
+    control: str | None = Field(
+        default=None,
+        description="What the edited frames follow, by a ControlNet: canny (edges), hed (soft edges) or depth of the "
+        "clip, or a clip or a folder of such pictures. The default is none, and canny for methods that need one.",
+    )
+    controlnet: str | None = Field(
+        default=None,
+        description="The ControlNet that reads the control pictures: canny, hed or depth for the model's own, a "
+        "folder, or a hub id. The default is the one for --control.",
+    )
+    control_scale: Annotated[float, Range(0, 2)] = Field(
+        default=1.0, description="How strongly the ControlNet counts."
     )
     first_frame: str | None = Field(
         default=None, description="The edited first frame, for an image-to-video model."
@@ -171,6 +190,7 @@ class EditTask:
 
     def __post_init__(self) -> None:
         parse_limit(self.memory)
+        object.__setattr__(self, "backbone", self._choose_backbone())
         if isinstance(self.mask, str) and not self.mask.strip():
             raise UserError("mask is empty", "use a file, a box x,y,w,h or auto")
         check_areas(self.areas, self.words)
@@ -187,6 +207,18 @@ class EditTask:
             # A command line has surrogates in place of bytes that are no UTF-8.
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise UserError(f"{text!r} is not UTF-8", "write prompts and words as UTF-8 text")
+
+    def _choose_backbone(self) -> str:
+        """Return the task's backbone; for a method that needs no model, one without weights in place of the default."""
+        if self.backbone != EditTask.backbone or self.method == EditTask.method:
+            return self.backbone
+        same = [name for name in methods.names() if normalize(name) == normalize(self.method)]
+        if not same:  # planning reports an unknown method
+            return self.backbone
+        needs = methods.load(same[0]).METHOD
+        if not needs.missing(registry.specs()[self.backbone].capabilities):
+            return self.backbone
+        return registry.find_weightless(lambda found: not needs.missing(found)) or self.backbone
 
     @staticmethod
     def rename_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,6 +269,11 @@ class EditTask:
         return single or tuple(area.mask for area in self.areas)
 
     @property
+    def control_file(self) -> str | None:
+        """The clip or folder of control pictures, for a task that names one."""
+        return None if self.control in CONTROL_KINDS else self.control
+
+    @property
     def all_words(self) -> tuple[str, ...]:
         """The words that are named for the whole edit, or for its masks."""
         return self.words or tuple(word for area in self.areas for word in area.words)
@@ -269,6 +306,11 @@ class EditTask:
         for name in ("every", "count"):
             if data[name] is None:
                 del data[name]
+        for name, default in CONTROL_DEFAULTS.items():
+            if data[name] == default:
+                del data[name]
+        if self.control_file:
+            data["control"] = _fingerprint(self.control_file)
         # A size changes where weights are, not the numbers; a run can be resumed with another size.
         data["memory"] = parse_limit(self.memory).storage
         if not data["memory"]:
@@ -308,6 +350,8 @@ class EditTask:
         data |= {name: n for name in ("every", "count") if (n := getattr(self, name))}
         data["clips"] = list(self.keyframe_paths())  # where the segments of a long clip begin
         data |= {k: v for k, v in self._model_identities().items() if k != "guide"}
+        if self.control:
+            data["control"] = [getattr(self, name) for name in CONTROL_DEFAULTS]
         if storage := parse_limit(self.memory).storage:
             data["memory"] = storage
         return _hash(data)

@@ -68,6 +68,7 @@ def check_outputs(task: EditTask) -> None:
 def input_files(task: EditTask) -> list[str]:
     """Return the files that an edit is made from, and the masks, files or not."""
     files = (task.input, *task.masks, task.first_frame, *task.keyframe_paths().values())
+    files += (task.control_file,)
     return [name for name in files if name]
 
 

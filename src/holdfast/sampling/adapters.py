@@ -1,4 +1,4 @@
-"""Low-rank adapters that are fitted to one clip, around the linear layers of a video network.
+"""Adapters that are fitted to one clip: tuned layers in the place of layers of a network.
 
 Adapters that the network has already, by peft, stay as they are: a fitted one is put around each of its layers.
 """
@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from ..base.errors import UserError
 from .field import Evaluation, VelocityField
-from .noise import keyed_noise
+from .tuned_layers import LowRank, TunedLayer
 
 if TYPE_CHECKING:
     from ..models.attention.hooks import Layer
@@ -32,14 +30,16 @@ def find_layers(
     """
     temporal = [layer for layer in layers if layer.axis == "temporal"]
     if which == "attention":
-        return _find_linear(network, {layer.path for layer in temporal if layer.kind == "self"})
+        return find_linear_layers(
+            network, {layer.path for layer in temporal if layer.kind == "self"}
+        )
     blocks = {layer.path.rpartition(".")[0] for layer in temporal}
     cross = [layer.path for layer in temporal if layer.kind == "cross"]
     without_effect = {f"{path}.{name}" for path in cross for name in ("to_q", "to_k")}
-    return [path for path in _find_linear(network, blocks) if path not in without_effect]
+    return [path for path in find_linear_layers(network, blocks) if path not in without_effect]
 
 
-def _find_linear(network: nn.Module, parents: set[str]) -> list[str]:
+def find_linear_layers(network: nn.Module, parents: set[str]) -> list[str]:
     """Return the paths of the linear layers below some modules. A layer with peft's adapters counts as one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -53,44 +53,17 @@ def _find_linear(network: nn.Module, parents: set[str]) -> list[str]:
     return paths
 
 
-def _make_linear(inputs: int, outputs: int, device: torch.device) -> nn.Linear:
-    """Return a linear layer in float32 without bias, whose weight is not initialised."""
-    options = {"bias": False, "device": device, "dtype": torch.float32}
-    layer = skip_init(nn.Linear, inputs, outputs, **options)
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-class LowRank(nn.Module):
-    """A layer with a low-rank addition to its output while it is enabled: `layer(x) + up(down(x))`."""
-
-    def __init__(self, layer: nn.Module, rank: int):
-        super().__init__()
-        base = next(m for m in layer.modules() if isinstance(m, nn.Linear))
-        self.layer, self.is_enabled = layer, False
-        self.down = _make_linear(base.in_features, rank, base.weight.device)
-        self.up = _make_linear(rank, base.out_features, base.weight.device)
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.layer(x)
-        if not self.is_enabled:
-            return out
-        return (out + self.up(self.down(x.to(self.down.weight.dtype)))).to(out.dtype)
-
-
 @dataclass
 class Adapters:
-    """Low-rank adapters that are mounted in a network. They have an effect only while they are enabled."""
+    """Tuned layers that are mounted in a network. They have an effect only while they are enabled."""
 
     network: nn.Module
-    layers: dict[str, LowRank]  # by path
+    layers: Mapping[str, TunedLayer]  # by path
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of `PATH.down` (rank, in) and `PATH.up` (out, rank). The weight is `up @ down`."""
+        """Return copies of the weights by the path of their layer and their name, as `PATH.down` and `PATH.up`."""
         return {name: own.detach().clone() for name, own in self._weights()}
 
-    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy saved tensors into the adapters.
 
@@ -103,49 +76,67 @@ class Adapters:
                     f"the adapters that an earlier run saved next to the output do not fit at {name}",
                     "delete the .safetensors files there to fit them again",
                 )
-            own.copy_(saved)
+        for path, layer in self.layers.items():
+            layer.load({name: tensors[f"{path}.{name}"] for name in layer.tuned_weights()})
 
     def parameters(self) -> list[Tensor]:
         return [weight for _, weight in self._weights()]
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the adapters have an effect."""
+        return any(layer.is_enabled for layer in self.layers.values())
 
     def enable(self, enabled: bool) -> None:
         """Enable or disable all adapters."""
         for layer in self.layers.values():
             layer.is_enabled = enabled
 
+    def join(self, other: Adapters) -> Adapters:
+        """Return these adapters and others of the same network as one."""
+        return Adapters(self.network, {**self.layers, **other.layers})
+
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         for path, layer in self.layers.items():
-            yield f"{path}.down", layer.down.weight
-            yield f"{path}.up", layer.up.weight
+            for name, weight in layer.tuned_weights().items():
+                yield f"{path}.{name}", weight
+
+
+@contextlib.contextmanager
+def mount_layers(network: nn.Module, layers: Mapping[str, TunedLayer]) -> Iterator[Adapters]:
+    """Mount tuned layers in a network in the place of those at their paths, and restore the network afterwards.
+
+    They are disabled at first. A layer may lie inside another one's.
+    """
+    parents = {path: network.get_submodule(path.rpartition(".")[0]) for path in layers}
+    try:
+        for path, layer in layers.items():
+            parents[path].set_submodule(path.rpartition(".")[2], layer)
+        yield Adapters(network, layers)
+    finally:
+        for path, layer in layers.items():
+            parents[path].set_submodule(path.rpartition(".")[2], layer.layer)
 
 
 @contextlib.contextmanager
 def mount_adapters(
-    network: nn.Module, paths: Sequence[str], rank: int, seed: int
+    network: nn.Module,
+    paths: Sequence[str],
+    rank: int,
+    seed: int,
+    dropout: float = 0.0,
+    first_number: int = 0,
 ) -> Iterator[Adapters]:
-    """Mount disabled adapters in a network, and restore the network afterwards.
+    """Mount disabled low-rank adapters in a network, and restore the network afterwards.
 
-    At first they have no effect: up is 0, and down is normal with deviation 1 / rank, by the seed. They are float32
-    whatever the network's type is: an update is far smaller than what bfloat16 resolves.
+    At first they have no effect: up is 0, and down is normal with deviation 1 / rank, by the seed and by the number of
+    the layer, from first_number on.
     """
-    before = {path: network.get_submodule(path) for path in paths}
-    adapters = Adapters(network, {path: LowRank(layer, rank) for path, layer in before.items()})
-    with torch.no_grad():
-        for number, layer in enumerate(adapters.layers.values()):
-            down = layer.down.weight
-            drawn = keyed_noise(down[None, None, None], seed, number)[0, 0, 0]
-            down.copy_(drawn / rank)
-    try:
-        _replace_layers(network, adapters.layers)
+    layers = {path: LowRank(network.get_submodule(path), rank, dropout) for path in paths}
+    for number, layer in enumerate(layers.values(), first_number):
+        layer.initialise(seed, number)
+    with mount_layers(network, layers) as adapters:
         yield adapters
-    finally:
-        _replace_layers(network, before)
-
-
-def _replace_layers(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    for path, layer in layers.items():
-        parent, _, name = path.rpartition(".")
-        network.get_submodule(parent).set_submodule(name, layer)
 
 
 def enable_for_target(field: VelocityField, adapters: Adapters) -> VelocityField:

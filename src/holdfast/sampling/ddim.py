@@ -11,19 +11,21 @@ which the latent is. A scheduler without `set_alpha_to_one` takes a clean latent
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..base.errors import UserError
 from ..base.notices import warn_user
 from ..base.schema import Field, ScheduleName, Steps, settings_class
 from .field import EditInputs, Step, VelocityField, initial_state, remaining_steps
+from .guidance import GuidanceScale, guided_velocity
 from .settings import SamplingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+R = TypeVar("R")
 NEAR = 1e-9  # of two noise levels that are one
 
 
@@ -197,6 +199,42 @@ def invert(
             state = {**state, inverted_name(levels.numbers[i + 1]): z}
         yield Step("invert", i + 1, count, z, state)
     return z, state
+
+
+def edit_inverted(
+    field: VelocityField,
+    inputs: EditInputs,
+    config: DDIMConfig,
+    guidance: GuidanceScale,
+    resume: Step | None,
+    kept: Mapping[str, Tensor],
+) -> Iterator[Step]:
+    """Invert the clip and sample from there with the target prompt, the inverted clip outside the mask.
+
+    kept: tensors that the state of every step holds.
+    """
+    levels = plan_levels(field, inputs, config)
+    inversion = invert(field, inputs, config, levels, resume)
+    z, state = yield from keep_in_state(inversion, kept)
+    state = {**kept, **state}
+    for i in remaining_steps(resume, "edit", levels.first_step, levels.steps):
+        sigma, sigma_next = levels.sigmas[i], levels.sigmas[i + 1]
+        velocity = guided_velocity(field, z, sigma, inputs.target, "tgt", guidance)
+        z = levels.hold(inputs, state, i + 1, z + (sigma_next - sigma) * velocity)
+        state = drop_above(state, levels.steps - i - 2)
+        yield Step("edit", i + 1, levels.steps, z, state)
+
+
+def keep_in_state(
+    steps: Generator[Step, None, R], kept: Mapping[str, Tensor]
+) -> Generator[Step, None, R]:
+    """Yield steps whose state holds more tensors, and return what the steps return."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield replace(step, state={**kept, **step.state})
 
 
 def drop_above(state: dict[str, Tensor], number: int) -> dict[str, Tensor]:

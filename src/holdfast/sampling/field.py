@@ -26,6 +26,9 @@ Branch = Literal["src+", "src-", "tgt+", "tgt-"]  # + is the prompt, - the negat
 POSITIVE: dict[Side, Branch] = {"src": "src+", "tgt": "tgt+"}
 NEGATIVE: dict[Side, Branch] = {"src": "src-", "tgt": "tgt-"}
 
+# what a network predicts: the noise; v, which is `a noise - s clean`; or the velocity, or anything else
+Prediction = Literal["epsilon", "v_prediction", "velocity"]
+
 STAGES = ("tune", "invert", "edit")  # in the order in which a method runs those that it has
 
 
@@ -129,6 +132,9 @@ class VelocityField:
     # the noise level that the model's own DDIM scheduler gives a clean latent: abar of its `final_alpha_cumprod`
     clean_sigma: float = 0.0
     clip_norms: ClipNorms | None = None  # None: the network's statistics cannot be changed
+    # the noise levels of the timesteps that a noise predictor was trained at, from clean to noisy; of others, none
+    training_sigmas: Callable[[], list[float]] = list
+    prediction: Prediction = "velocity"
 
     def velocity(
         self,
@@ -258,7 +264,8 @@ class Step:
     stage: one of STAGES; index: the number of finished steps of that stage; count: how many steps the stage has.
     state: named tensors that the method needs in addition to z. adapters: what was fitted to the clip, by name, at the
     step that finishes it; it is saved for other runs. segment: the latent frames (first, end) that the step belongs to;
-    None: all. preview: the edited clip as it looks from here, 1 c f h w; the sampling loop adds it.
+    None: all. preview: the edited clip as it looks from here, 1 c f h w; the sampling loop adds it, where the method
+    does not.
     """
 
     stage: str

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .noise_ahead import NoiseAhead, NoiseKey
@@ -14,6 +16,11 @@ from .noise_ahead import NoiseAhead, NoiseKey
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+# Odd 64-bit constants, as signed integers: 2^64 over the golden ratio, and the multipliers of MurmurHash3's finaliser.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_LOW_24, _LOW_31 = 2**24 - 1, 2**31 - 1  # masks: a shift of a signed number repeats its sign
+_MIXERS = (0xFF51AFD7ED558CCD - 2**64, 0xC4CEB9FE1A85EC53 - 2**64)
 
 
 def keyed_noise(
@@ -23,7 +30,7 @@ def keyed_noise(
 
     Each latent frame is drawn on the CPU from (seed, step, repeat, index of the frame in the clip): the same seed gives
     the same noise whatever the window, batch order, resume point or device. first_frame: the index of the first frame
-    of `like`. No other function draws noise.
+    of `like`. No other function draws noise for a latent.
     """
     is_pinned = like.device.type == "cuda"
     key = NoiseKey(tuple(like.shape), seed, step, repeat, is_pinned, first_frame)
@@ -54,12 +61,34 @@ def draw_ahead(device: torch.device) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if device.type == "cpu" else _ahead.run()
 
 
-def keyed_integer(seed: int, step: int, low: int, high: int) -> int:
-    """Return an integer in [low, high), uniform, keyed as noise is."""
+def keyed_integer(seed: int, step: int, low: int, high: int, purpose: str = "level") -> int:
+    """Return an integer in [low, high), uniform, keyed as noise is, and by its purpose."""
     import torch
 
-    generator = _keyed_generator(f"{seed}/{step}/level")
+    generator = _keyed_generator(f"{seed}/{step}/{purpose}")
     return int(torch.randint(low, high, (), generator=generator))
+
+
+def keyed_uniform(shape: Sequence[int], key: str, device: torch.device) -> Tensor:
+    """Return float32 numbers in [0, 1) of a shape, keyed by a text.
+
+    They are hashed on the device from each element's index (MurmurHash3's 64-bit finaliser), so every device gives the
+    same numbers, in a checkpointed block's second pass as well. For many numbers: drawing them on the CPU takes longer.
+    """
+    import torch
+
+    bits = torch.arange(math.prod(shape), device=device)
+    bits = (bits + 1) * _GOLDEN + _hash_key(key)
+    for multiplier in _MIXERS:
+        bits = (bits ^ (bits >> 33 & _LOW_31)) * multiplier
+    return (bits >> 40 & _LOW_24).float().reshape(*shape) / 2**24
+
+
+def _hash_key(key: str) -> int:
+    """Return a signed 64-bit integer for a text."""
+    return int.from_bytes(
+        hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def _keyed_generator(key: str) -> torch.Generator:

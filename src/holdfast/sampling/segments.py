@@ -25,7 +25,10 @@ def plan_segments(
     for begin, end in itertools.pairwise((0, *sorted(keyframes), frames)):
         segments += _split_range(begin, end, size)
     if len(segments) == 1:
-        return Windows(tuple(segments), f"{frames} latent frames fit into one segment of {size}")
+        reason = f"{frames} latent frames fit into one segment of {size}"
+        if size >= clip_format.max_frames:
+            reason = f"{frames} frames in one segment: there is no longest clip"
+        return Windows(tuple(segments), reason)
     reason = (
         f"{frames} latent frames in {len(segments)} segments of at most {size}, each from the "
         "last frame of the one before, or from its own keyframe"

@@ -116,6 +116,17 @@ def rivals(scene: Scene, name: str) -> list[tuple[int, Scene]]:
     return pairs
 
 
+def nearest_rival(match: Scene, name: str, sampled: Tensor) -> float:
+    """Return the lowest rendering error over the scenes in which one actor has another value of an attribute."""
+    nearest = math.inf
+    for i, rival in rivals(match, name):
+        nearest = min(nearest, refine_actor(rival, i, sampled)[0])
+        if name == "direction":  # another motion is far from the best match of this one
+            located = locate_actor(rival, i, sampled)
+            nearest = min(nearest, refine_actor(located, i, sampled)[0])
+    return nearest
+
+
 def check_caption(clip: Tensor, scene: Scene) -> dict[str, bool]:
     """Return which attributes of a scene's caption a clip f 3 H W shows; "caption" is colour, shape and direction.
 
@@ -126,13 +137,7 @@ def check_caption(clip: Tensor, scene: Scene) -> dict[str, bool]:
     own, match = fit_scene(scene, sampled)
     holds = {"direction": True} if len(clip) == 1 else {}  # one frame shows no motion
     for name in ATTRIBUTES.keys() - holds:
-        nearest = math.inf
-        for i, rival in rivals(match, name):
-            nearest = min(nearest, refine_actor(rival, i, sampled)[0])
-            if name == "direction":  # another motion is far from the best match of this one
-                located = locate_actor(rival, i, sampled)
-                nearest = min(nearest, refine_actor(located, i, sampled)[0])
-        holds[name] = own < nearest
+        holds[name] = own < nearest_rival(match, name, sampled)
     holds["caption"] = holds["colour"] and holds["shape"] and holds["direction"]
     return holds
 

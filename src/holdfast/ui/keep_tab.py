@@ -33,7 +33,8 @@ class KeepTab:
 
     def __init__(self, queue: RunQueue, formatter: MessageFormatter):
         self.queue, self.formatter = queue, formatter
-        self.chosen = gr.State(None)  # the name of the displayed run
+        self.chosen = gr.State(None)  # the name of the run that the user chose to display
+        self.displayed = gr.State(None)  # the displayed run's name: only `_refresh` sets it
         self.shown_state = gr.State("")  # the state of it that is displayed already
         self.own_runs = gr.State([])  # names of the runs submitted on this page
         gr.Markdown(INTRODUCTION)
@@ -97,13 +98,13 @@ class KeepTab:
             for event in (clip.upload.change, clip.path.change):
                 # The message was about earlier clips. It is cleared in the browser, as on the tab of edits.
                 event(None, None, self.message, js="() => ''", **QUIET)
-        self.question.wire(self.stop, self.chosen, self.own_runs)
+        self.question.wire(self.stop, self.displayed, self.own_runs)
         self.question.wire_answers()
-        inputs = [self.chosen, self.shown_state]
+        inputs = [self.chosen, self.displayed, self.shown_state]
         for event in (tick, load):
             event(self._refresh, inputs, self._refresh_outputs(), **QUIET)
-        self.at.release(self._compare_frames, [self.chosen, self.at], self.before_after, **QUIET)
-        inputs = [self.chosen, self.at, *form.components()]
+        self.at.release(self._compare_frames, [self.displayed, self.at], self.before_after, **QUIET)
+        inputs = [self.displayed, self.at, *form.components()]
         self.correct.click(self._correct_mask, inputs, self._correct_outputs(), **QUIET)
 
     def _submit(self, own_runs: list[str], *values: Any) -> Updates:
@@ -128,13 +129,17 @@ class KeepTab:
         """Return the outputs of `_refresh`, in order."""
         result = [self.result, self.report, self.clip_part, self.at, self.before_after]
         result += [self.side, self.strip, self.files, self.manifest]
-        return [self.status, self.stop, self.running, *result, self.shown_state, self.chosen]
+        return [self.status, self.stop, self.running, *result, self.shown_state, self.displayed]
 
-    def _refresh(self, name: str | None, shown_state: str) -> Updates:
-        """Update the progress of the displayed run and of the current one. Send a result's pictures only once."""
+    def _refresh(self, chosen: str | None, displayed: str | None, shown_state: str) -> Updates:
+        """Update the progress of the displayed run and of the current one. Send a result's pictures only once.
+
+        `chosen` is not among the outputs: see the page's own `_refresh`.
+        """
         active = self.queue.active_runs()
         pairs = (run for run in active if run.kind != EDIT)
-        run, running = self._find_run(name) or next(pairs, None), self.queue.running_run()
+        run = self._find_run(chosen) or self._find_run(displayed) or next(pairs, None)
+        running = self.queue.running_run()
         other = running if running is not run else None
         state = f"{run.name} {run.status}" if run else ""
         is_active = run is not None and run.status in (WAITING, RUNNING)

@@ -46,7 +46,8 @@ class Page:
         self.formatter = MessageFormatter(queue.root, hides_paths=not queue.limits.allows_paths)
         with gr.Blocks(title="Holdfast", analytics_enabled=False) as self.blocks:
             gr.Markdown(HEAD)
-            self.chosen = gr.State(None)  # the name of the displayed run
+            self.chosen = gr.State(None)  # the name of the run that the user chose to display
+            self.displayed = gr.State(None)  # the displayed run's name: only `_refresh` sets it
             self.shown_state = gr.State("")  # the state of it that is displayed already
             self.own_runs = gr.State([])  # names of the runs submitted on this page
             with gr.Tab("Edit"), gr.Row():
@@ -161,23 +162,24 @@ class Page:
             event(None, None, self.message, js="() => ''", **QUIET)
         self._wire_stops()
         outputs = [self.message, self.shown_state, self.own_runs]
-        self.resume.click(self._resume_run, [self.chosen, self.own_runs], outputs, **QUIET)
+        self.resume.click(self._resume_run, [self.displayed, self.own_runs], outputs, **QUIET)
         tick = gr.Timer(TICK).tick
         self.keep.wire(tick, self.blocks.load)
+        inputs = [self.chosen, self.displayed, self.shown_state]
         for event in (tick, self.blocks.load):
-            event(self._refresh, [self.chosen, self.shown_state], self._refresh_outputs(), **QUIET)
-        self.at.release(self._compare_frames, [self.chosen, self.at], self.compare, **QUIET)
+            event(self._refresh, inputs, self._refresh_outputs(), **QUIET)
+        self.at.release(self._compare_frames, [self.displayed, self.at], self.compare, **QUIET)
 
     def _refresh_outputs(self) -> list[Component | gr.Column]:
         """Return the outputs of `_refresh`, in order."""
         head = [self.status, self.active, self.cancel, self.resume, self.preview]
         result = [self.result, self.at, self.compare, self.side, self.strip, self.summary]
-        state = [self.files, self.manifest, self.shown_state, self.chosen]
+        state = [self.files, self.manifest, self.shown_state, self.displayed]
         return [*head, *result, *state, self.running, self.cancel_running, self.usage]
 
     def _wire_stops(self) -> None:
         """Stop the page's own runs at once, and ask before another page's run is stopped."""
-        self.question.wire(self.cancel, self.chosen, self.own_runs)
+        self.question.wire(self.cancel, self.displayed, self.own_runs)
         self.question.wire_running(self.cancel_running, self.own_runs)
         self.question.wire_answers()
 
@@ -224,11 +226,15 @@ class Page:
             return "", "", [*own_runs, name]
         return messages["error"], "", own_runs
 
-    def _refresh(self, name: str | None, shown_state: str) -> Updates:
-        """Update the progress of the displayed run and of the current one. Send a result's pictures only once."""
+    def _refresh(self, chosen: str | None, displayed: str | None, shown_state: str) -> Updates:
+        """Update the progress of the displayed run and of the current one. Send a result's pictures only once.
+
+        Until a run is chosen, an active one is displayed, and stays displayed when it ends. `chosen` is not among the
+        outputs: a refresh may take longer than a click, and would undo the choice that the click made.
+        """
         running = self.queue.running_run()
         edits = (run for run in self.queue.active_runs() if run.kind == EDIT)
-        run = self._find_run(name) or next(edits, None)
+        run = self._find_run(chosen) or self._find_run(displayed) or next(edits, None)
         other = running if running is not run else None
         state = f"{run.name} {run.status}" if run else ""
         is_active = run is not None and run.status in (WAITING, RUNNING)

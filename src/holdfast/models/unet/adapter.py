@@ -5,19 +5,21 @@ batch of images; a 3D U-Net takes the clip. With `x = a clean + s noise` and `a^
 of `z = x / (a + s)` at the noise level `sigma = s / (a + s)`: one Euler step of it is the DDIM step.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from ...base.errors import UserError
 from ...base.prompt_diff import token_positions as word_tokens
 from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
 from ..attention.hooks import LayerHooks, NetworkCall
-from ..base import Backbone, Conditioning, Prompt, note_truncation
+from ..base import Backbone, Conditioning, Control, Prompt, note_truncation
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype, use_channels_last
 from ..feature_hooks import output_hooks
@@ -27,10 +29,13 @@ from ..part_loading import PartLoader
 from ..placement import DEFAULT, STREAMED, UNET_PARTS, Placements
 from ..residency import find_device, prepare_parts
 from ..spec import BackboneSpec
+from . import control as control_networks
 from .clip_formats import make_clip_format
 from .clip_norms import GroupNormsOverClip
-from .hooks import attention_hooks, feature_blocks
+from .hooks import CONTROLNET, attention_hooks, feature_blocks
 
+# Text states, and the pictures that a ControlNet reads.
+Condition: TypeAlias = tuple[Tensor, Control | None]
 VAE_FRAMES = 8  # frames that the VAE processes at once
 FRAMES_PER_CALL = 16  # frames that a 2D network processes in one call
 DEFAULT_SPEC = BackboneSpec("", 0, fps=8, train_pixels=512 * 512, train_frames=16)
@@ -122,6 +127,7 @@ class LatentDiffusion(Backbone):
         unet_config, vae_config = (part.config if part else {} for part in (unet, vae))
         self.clip_format = make_clip_format(spec, unet_config, vae_config)
         self.schedule = NoiseSchedule.from_config(schedule or {})
+        self.prediction = self.schedule.prediction
         self.prompts = PromptEncoder(tokenizer, name)
         self.network = unet
         self.attention_hooks, self.feature_hooks = make_hooks(unet)
@@ -179,6 +185,9 @@ class LatentDiffusion(Backbone):
     def snap_timestep(self, sigma: float) -> float:
         return self.schedule.snap_timestep(sigma)
 
+    def training_sigmas(self) -> list[float]:
+        return self.schedule.training_sigmas()
+
     def velocity(
         self,
         z: Tensor,
@@ -191,13 +200,15 @@ class LatentDiffusion(Backbone):
     ) -> Tensor:
         text = conditioning.for_branch(branch).to(z.device, self.dtype)
         frames = tuple(range(z.shape[2])) if frames is None else tuple(frames)
-        levels = sigma, network_sigma
+        levels, condition = (sigma, network_sigma), (text, conditioning.control)
         if self._needs_all_frames():
-            return self._velocity_of_call(z, levels, text, branch, frames)
+            return self._velocity_of_call(z, levels, condition, branch, frames)
         parts = []
         for first in range(0, len(frames), FRAMES_PER_CALL):
             some = slice(first, first + FRAMES_PER_CALL)
-            parts.append(self._velocity_of_call(z[:, :, some], levels, text, branch, frames[some]))
+            parts.append(
+                self._velocity_of_call(z[:, :, some], levels, condition, branch, frames[some])
+            )
         return torch.cat(parts, 2)
 
     def _needs_all_frames(self) -> bool:
@@ -208,21 +219,56 @@ class LatentDiffusion(Backbone):
         normalizes = self.clip_norms is not None and self.clip_norms.is_active
         return not self.takes_images or has_rules or normalizes
 
+    @contextlib.contextmanager
+    def use_controlnet(self, network: Any) -> Iterator[None]:
+        """Let a ControlNet read the control pictures of conditionings inside the block. Rules reach its layers too.
+
+        Raise UserError for one of another model, and for a model of clips.
+        """
+        if not self.takes_images:
+            raise UserError(f"{self.name} takes no ControlNet", "use a Stable Diffusion model")
+        control_networks.check_fits(network, self.part("unet"))
+        own = self.stage_parts
+        self.parts |= prepare_parts({CONTROLNET: network})
+        self.stage_parts = {**own, "denoise": (*own["denoise"], CONTROLNET)}
+        if self.device.type != "cpu":
+            use_channels_last(network, self.device)
+        hooks = make_hooks(nn.ModuleDict({CONTROLNET: network}))
+        try:
+            with contextlib.ExitStack() as stack:
+                for mine, other in zip(
+                    (self.attention_hooks, self.feature_hooks), hooks, strict=True
+                ):
+                    assert mine is not None
+                    assert other is not None
+                    stack.enter_context(mine.add_layers(other))
+                assert isinstance(self.clip_norms, GroupNormsOverClip)
+                stack.enter_context(self.clip_norms.add_network(network))
+                yield
+        finally:
+            self.residency.leave(CONTROLNET)
+            self.stage_parts = own
+            del self.parts[CONTROLNET]
+
     def _velocity_of_call(
         self,
         z: Tensor,
         levels: tuple[float, float | None],
-        text: Tensor,
+        condition: Condition,
         branch: str,
         frames: tuple[int, ...],
     ) -> Tensor:
-        """Return the velocity by one call of the network. levels: sigma, and the network's own one."""
+        """Return the velocity by one call of the network.
+
+        levels: sigma, and the network's own one. condition: text states, and pictures of control.
+        """
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
         with self.stage("denoise"), self.use_call(call):
-            return self.schedule.velocity(lambda x, t: self._predict(x, t, text), z, *levels)
+            return self.schedule.velocity(lambda x, t: self._predict(x, t, condition), z, *levels)
 
-    def _predict(self, x: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def _predict(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """Return the network's prediction at x, `b c f h w`."""
+        text, control = condition
         t = torch.full((1,), timestep, device=x.device, dtype=torch.float32)
         x = x.to(self.dtype)
         # Contiguous: the last bit of a convolution depends on the memory layout, which a resumed run does not know.
@@ -230,11 +276,18 @@ class LatentDiffusion(Backbone):
             each = text.expand(len(x), -1, -1)
             return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
-        out = self.part("unet")(frames, t, text.expand(len(frames), -1, -1)).sample.float()
+        text, added = text.expand(len(frames), -1, -1), {}
+        if control is not None:
+            network = self.part(CONTROLNET)
+            assert self.attention_hooks is not None
+            numbers = self.attention_hooks.running_call.frames
+            added = control_networks.run(network, control, numbers, (frames, t, text))
+        out = self.part("unet")(frames, t, text, **added).sample.float()
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
+IMAGE_CAPABILITIES = frozenset({"clip_norms", "control"})
 
 
 def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
@@ -245,7 +298,7 @@ def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:
     if hooks is None:
         return frozenset({"text"})
     is_temporal = any(layer.axis == "temporal" for layer in hooks.layers)
-    return SPATIAL_CAPABILITIES | {"temporal_attention" if is_temporal else "clip_norms"}
+    return SPATIAL_CAPABILITIES | ({"temporal_attention"} if is_temporal else IMAGE_CAPABILITIES)
 
 
 def make_hooks(unet: nn.Module | None) -> tuple[LayerHooks | None, LayerHooks | None]:

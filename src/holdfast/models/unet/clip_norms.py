@@ -41,6 +41,16 @@ class GroupNormsOverClip:
             for handle in handles:
                 handle.remove()
 
+    @contextlib.contextmanager
+    def add_network(self, network: nn.Module) -> Iterator[None]:
+        """Count a network that runs together with the others inside the block."""
+        own = self.networks
+        self.networks = (*own, network)
+        try:
+            yield
+        finally:
+            self.networks = own
+
     def _join_frames(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         """Return `(b f) c h w` as `b c (f h) w`: the statistics run over all but the batch and a group's channels."""
         frames = len(self.hooks.running_call.frames)

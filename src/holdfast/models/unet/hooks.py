@@ -12,6 +12,7 @@ from ..attention.hooks import Layer, LayerHooks, processor_hooks, token_rows_col
 
 SECTIONS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 CALL_ORDER = {"block": 0, "down": 1, "mid": 2, "up": 3}
+CONTROLNET = "controlnet"  # begins the paths of a ControlNet's layers
 TEMPORAL = ("transformer_in", "temp_attentions", "temporal_transformer_blocks", "motion_modules")
 
 
@@ -148,7 +149,7 @@ def _number_modules(
 
 
 def _section(path: str) -> str:
-    return SECTIONS.get(path.split(".")[0], "block")
+    return SECTIONS.get(path.removeprefix(f"{CONTROLNET}.").split(".")[0], "block")
 
 
 def _attention_layer(path: str, module: Any) -> Layer:

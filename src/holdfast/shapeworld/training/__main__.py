@@ -5,11 +5,18 @@ from pathlib import Path
 
 import torch
 
-from . import unet_folders, wan
+from ...models.checkpoint import EMBEDDED
+from . import control, unet_folders, wan
 from .loop import Budget, use_plain_attention
 from .saving import prepare_folder
 
-MINUTES = {"wan": 120.0, "sd": 45.0, "t2v": 120.0, "svd": 120.0}  # on two CPU cores
+MINUTES = {
+    "wan": 120.0,
+    "sd": 45.0,
+    "t2v": 120.0,
+    "svd": 120.0,
+    "control": 40.0,
+}  # on two CPU cores
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,6 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     if options.compile and options.family != "wan":
         parser.error("--compile is for wan: it hardly makes a step of the U-Nets faster")
     pipelines = {"wan": wan.PIPELINE, **unet_folders.PIPELINES}
+    pipelines["control"] = pipelines["sd"]
+    if options.family == "control":
+        options.start = options.start or EMBEDDED / "shapeworld-sd"
     try:
         prepare_folder(options.folder, options.start, pipelines[options.family])
     except ValueError as error:
@@ -54,6 +64,8 @@ def time_shares(family: str, from_checkpoint: bool) -> dict[str, float]:
     """Return the share of the time that each stage takes. from_checkpoint: whether --start names one."""
     if family == "wan":
         return wan.CONTINUED_SHARES if from_checkpoint else wan.SHARES_OF_TIME
+    if family == "control":
+        return {family: 1.0}
     return {family: 1.0} if from_checkpoint else unet_folders.SHARES_OF_TIME[family]
 
 
@@ -68,6 +80,8 @@ def main() -> None:
     with use_plain_attention():
         if options.family == "wan":
             wan.train_wan(options.folder, budgets, options.start, options.compile)
+        elif options.family == "control":
+            control.train_control(options.folder, budgets["control"], options.start)
         else:
             unet_folders.train_family(options.family, options.folder, budgets, options.start)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..rendering import render
+from ..rendering import FrameSelection, render
 from ..scenes import FIRST_TRAINING_SEED, Scene, sample_scene
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -93,7 +93,7 @@ def draw_training_scenes(count: int, key: str) -> list[Scene]:
     return [draw_training_scene(rng) for _ in range(count)]
 
 
-def render_clips(scenes: list[Scene], frames: int) -> Tensor:
+def render_clips(scenes: list[Scene], frames: FrameSelection) -> Tensor:
     """Render scenes to n f 3 H W in [-1, 1], on the device."""
     with torch.device(device()):
         chunks = [render(scenes[i : i + CHUNK], frames) for i in range(0, len(scenes), CHUNK)]

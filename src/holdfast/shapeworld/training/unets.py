@@ -6,6 +6,7 @@ The frame model is trained first; the two others start from its spatial layers.
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,9 @@ def signal_and_noise() -> tuple[Tensor, Tensor]:
     return alphas.sqrt().to(device()), (1 - alphas).sqrt().to(device())
 
 
-def noise_errors(unet: nn.Module, z: Tensor, words: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+def noise_errors(
+    unet: Callable[..., Any], z: Tensor, words: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
     """Return the squared error of the predicted noise, one per clip.
 
     t: n timesteps. z: n c h w for frames or n c f h w for clips.
@@ -99,7 +102,7 @@ def noise_errors(unet: nn.Module, z: Tensor, words: Tensor, t: Tensor, noise: Te
     return (prediction.float() - noise).square().flatten(1).mean(1)
 
 
-def noise_loss(unet: nn.Module, z: Tensor, words: Tensor) -> Tensor:
+def noise_loss(unet: Callable[..., Any], z: Tensor, words: Tensor) -> Tensor:
     """Return the error of v = a noise - s clean, which is 1 / a times that of the noise, at mostly high timesteps.
 
     With the noise's own error and uniform timesteps, the highest noise levels would count least. At these levels the
