@@ -561,7 +561,7 @@ MUTATIONS = [
         ("attn_mask=mask", "attn_mask=None"),
     ),
     *of(
-        "methods/flatten.py",
+        "models/attention/trajectories.py",
         "tests/methods/test_flatten.py",
         ("if layer.cells_per_token > 1:", "if layer.cells_per_token > 0:"),
         (
@@ -569,11 +569,15 @@ MUTATIONS = [
             "(output, output) if self.old_qk else (q, k)",
         ),
         ("            q, k = self.injection.exchange(layer, q, k)", "            pass"),
+    ),
+    *of(
+        "methods/flatten.py",
+        "tests/methods/test_flatten.py",
         ("ddim.scale_of(levels.sigmas[first]) /", "ddim.scale_of(levels.rising[-1]) /"),
         ('if config.variant == "released":', "if False:"),
         ('(1, "resnets", (0, 1))', '(1, "resnets", (0,))'),
         ("with field.normalize_over_clip(), attention", "with attention"),
-        ("pixels.encode(pixels.frames(), eps)", "pixels.encode(pixels.frames())"),
+        ("ddim.sample_latent(inputs) if is_drawn else inputs", "inputs"),
     ),
     *of(
         "methods/tokenflow.py",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..base.schema import Field, Guidance, Share, Steps, settings_class
@@ -24,15 +24,13 @@ from ..sampling.field import (
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint
-from ..sampling.noise import keyed_noise
 from .base import MethodInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.attention import Layer
     from ..models.attention.trajectories import Trajectories
-    from ..models.injection import Injection, InjectionTable
+    from ..models.injection import InjectionTable
 
 METHOD = MethodInfo(requires=frozenset({"text", "spatial_attention", "features", "clip_norms"}))
 FlowName: TypeAlias = Literal["dis", "sharp_dis", "raft"]
@@ -95,8 +93,9 @@ def edit(
     if config.variant == "released":
         levels = ddim.extend_inversion(levels, field, inputs, config, 1)
     table, trajectories = make_table(field, config), make_trajectories(inputs, config)
-    with inflate(field, FlowAttention(trajectories, config.old_qk)):
-        drawn = inputs if resume else sample_latent(inputs, config)
+    with inflate(field, trajectories, config):
+        is_drawn = resume is None and config.posterior == "sample"
+        drawn = ddim.sample_latent(inputs) if is_drawn else inputs
         z, state = yield from ddim.invert(field, drawn, config, levels, resume)
         if resume is None or resume.stage == "invert":
             # released: x of the noisier level is taken for that of the first sampling level
@@ -111,22 +110,12 @@ def edit(
             yield Step("edit", i + 1, config.steps, z, state)
 
 
-def sample_latent(inputs: EditInputs, config: Config) -> EditInputs:
-    """Return the inputs with the latent that is inverted."""
-    if config.posterior == "mode":
-        return inputs
-    eps = keyed_noise(inputs.latent, inputs.seed, 0)[0].transpose(0, 1)
-    pixels = inputs.get_pixels()
-    return replace(inputs, latent=pixels.encode(pixels.frames(), eps))
-
-
 def make_trajectories(inputs: EditInputs, config: Config) -> Trajectories:
     """Return the trajectories along the optical flow of the source."""
-    from ..models.attention.trajectories import Trajectories, pixel_flows
-    from ..models.vision.latent_flow import flow_function
+    from ..models.attention.trajectories import Trajectories
 
-    flows = pixel_flows(inputs.get_pixels().frames(), flow_function(config.flow))
-    return Trajectories(flows, inputs.seed, config.variant)
+    frames = inputs.get_pixels().frames()
+    return Trajectories.of_clip(frames, config.flow, inputs.seed, config.variant)
 
 
 def make_table(field: VelocityField, config: Config) -> InjectionTable:
@@ -143,10 +132,12 @@ def make_table(field: VelocityField, config: Config) -> InjectionTable:
 
 
 @contextlib.contextmanager
-def inflate(field: VelocityField, attend: FlowAttention) -> Iterator[None]:
+def inflate(field: VelocityField, trajectories: Trajectories, config: Config) -> Iterator[None]:
     """Let self-attention read all frames and trajectories, and group norms run over the clip."""
     from ..models import attention
+    from ..models.attention.trajectories import FlowAttention, is_spatial_self
 
+    attend = FlowAttention(trajectories, config.old_qk)
     with field.normalize_over_clip(), attention.use_rule(field, attend, is_spatial_self):
         yield
 
@@ -164,6 +155,7 @@ class GuidedStep:
     def velocity(self, z: Tensor, x: Tensor, sigma: float, step: int) -> Tensor:
         """Return the guided velocity. z: the edited latent; x: the inverted clip at the same level."""
         from ..models import attention
+        from ..models.attention.trajectories import FlowAttention, is_spatial_self
 
         target = GuidedPoint(z, self.inputs.target, "tgt", self.config.target_guidance)
         evaluations, sources = target.evaluations(), []
@@ -175,31 +167,3 @@ class GuidedStep:
             with attention.use_rule(self.field, attend, is_spatial_self):
                 velocities = self.field.velocities(sigma, [*sources, *evaluations])
         return target.combine(velocities[len(sources) :])
-
-
-def is_spatial_self(layer: Layer) -> bool:
-    """Select self-attention over space."""
-    return layer.kind == "self" and layer.axis == "spatial"
-
-
-@dataclass(frozen=True)
-class FlowAttention:
-    """The attention rule: over all frames, and then along trajectories in the layers of the finest grid.
-
-    injection: that of the step; targets take the source's queries and keys.
-    """
-
-    trajectories: Trajectories
-    old_qk: bool
-    injection: Injection | None = None
-
-    def __call__(self, layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        from ..models.attention.frames import attend_to_frames, frame_sources
-
-        if self.injection is not None:
-            q, k = self.injection.exchange(layer, q, k)
-        output = attend_to_frames(layer, q, k, v, frame_sources("all", len(layer.frames)))
-        if layer.cells_per_token > 1:
-            return output
-        q, k = (q, k) if self.old_qk else (output, output)
-        return self.trajectories.attend(layer, q, k, output)

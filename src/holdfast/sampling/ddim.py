@@ -20,6 +20,7 @@ from ..base.notices import warn_user
 from ..base.schema import Field, ScheduleName, Steps, settings_class
 from .field import EditInputs, Step, VelocityField, initial_state, remaining_steps
 from .guidance import GuidanceScale, guided_velocity
+from .noise import keyed_noise
 from .settings import SamplingConfig
 
 if TYPE_CHECKING:
@@ -235,6 +236,13 @@ def keep_in_state(
         except StopIteration as end:
             return end.value
         yield replace(step, state={**kept, **step.state})
+
+
+def sample_latent(inputs: EditInputs) -> EditInputs:
+    """Return the inputs with a latent that is drawn from the VAE's posterior of the source, in place of its mode."""
+    eps = keyed_noise(inputs.latent, inputs.seed, 0)[0].transpose(0, 1)
+    pixels = inputs.get_pixels()
+    return replace(inputs, latent=pixels.encode(pixels.frames(), eps))
 
 
 def drop_above(state: dict[str, Tensor], number: int) -> dict[str, Tensor]:

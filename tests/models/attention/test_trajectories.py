@@ -8,7 +8,7 @@ import torch
 from holdfast.models.attention import Layer, trajectories
 from holdfast.sampling.noise import keyed_noise
 
-F, ROWS, COLUMNS, SEED = 5, 4, 6, 3
+F, ROWS, COLUMNS, SEED = 5, 5, 6, 3
 N = ROWS * COLUMNS
 
 

@@ -15,13 +15,15 @@ import numpy as np
 
 from ...base.lazy import functional, torch
 from ...sampling.noise import keyed_noise
-from .frames import merge_frames, split_frames
+from ..vision.latent_flow import flow_function
+from .frames import attend_to_frames, frame_sources, merge_frames, split_frames
 from .maps import rows_per_block
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
 
+    from ..injection import Injection
     from .hooks import Layer
 
 NONE = -1  # in place of the number of a token
@@ -49,6 +51,17 @@ class Trajectories:
         self._successors: dict[tuple[int, int], Tensor] = {}  # by rows and columns
         self._keys: dict[tuple, TrajectoryKeys] = {}
 
+    @classmethod
+    def of_clip(
+        cls,
+        frames: Iterable[Tensor],
+        flow: str,
+        seed: int,
+        variant: Literal["paper", "released"] = "released",
+    ) -> Trajectories:
+        """Return the trajectories of frames 3 H W. flow: the name of what computes it."""
+        return cls(pixel_flows(frames, flow_function(flow)), seed, variant)
+
     def attend(self, layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return attention along trajectories in a layer over space: `(b f) heads N d`, as q, k and v."""
         frames = len(layer.frames)
@@ -73,6 +86,32 @@ class Trajectories:
         if self.variant == "paper":
             return trajectory_keys(tokens)
         return windowed_keys(tokens, *grid)
+
+
+def is_spatial_self(layer: Layer) -> bool:
+    """Select self-attention over space."""
+    return layer.kind == "self" and layer.axis == "spatial"
+
+
+@dataclass(frozen=True)
+class FlowAttention:
+    """The attention rule: over all frames, and then along trajectories in the layers of the finest grid.
+
+    injection: that of the step; targets take the source's queries and keys.
+    """
+
+    trajectories: Trajectories
+    old_qk: bool
+    injection: Injection | None = None
+
+    def __call__(self, layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.injection is not None:
+            q, k = self.injection.exchange(layer, q, k)
+        output = attend_to_frames(layer, q, k, v, frame_sources("all", len(layer.frames)))
+        if layer.cells_per_token > 1:
+            return output
+        q, k = (q, k) if self.old_qk else (output, output)
+        return self.trajectories.attend(layer, q, k, output)
 
 
 def pixel_flows(
