@@ -19,6 +19,7 @@ PUBLISHED = {
     "dfvedit": (50, 0.98, "native", "exact"),
     "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
     "fatezero": (50, 1.0, "ddim", "exact"),
+    "flatten": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
     "flowdirector": (50, 0.8, "native", "whole"),
@@ -33,6 +34,7 @@ PUBLISHED = {
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
     "spacetime": (50, 1.0, "ddim", "exact"),
+    "tokenflow": (50, 1.0, "ddim", "exact"),
     "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
     "vmc": (75, 1.0, "ddim", "exact"),
@@ -61,12 +63,16 @@ class Asked(Gaussian):
         return super().sigmas(steps, shift)
 
 
-WITH_VELOCITY = [
-    name for name in methods.names() if "pixels" not in methods.load(name).METHOD.requires
+# This field has no layers. Other methods have settings with which they read none.
+ALWAYS_READ_LAYERS = {"flatten", "tokenflow", "videograin"}
+ASKING = [
+    name
+    for name in methods.names()
+    if name not in ALWAYS_READ_LAYERS and "pixels" not in methods.load(name).METHOD.requires
 ]
 
 
-@pytest.mark.parametrize("name", WITH_VELOCITY)
+@pytest.mark.parametrize("name", ASKING)
 def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     """Steps, shift, schedule and the latent's shape all reach the field."""
     field, module = Asked(), methods.load(name)

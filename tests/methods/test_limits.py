@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from holdfast import methods
-from holdfast.base import names
 from holdfast.models.attention import blending
 from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.models.svd.adapter import StableVideo
@@ -26,11 +25,7 @@ from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field, last
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
 # what a field without layers and pictures does not have
 LAYERS = {"image", "pixels", "control", "spatial_attention", "temporal_attention"}
-METHODS = [
-    name
-    for name in names.list_modules("holdfast.methods")
-    if not LAYERS & methods.load(name).METHOD.requires
-]
+METHODS = [name for name in methods.names() if not LAYERS & methods.load(name).METHOD.requires]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,

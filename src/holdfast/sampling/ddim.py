@@ -20,6 +20,7 @@ from ..base.notices import warn_user
 from ..base.schema import Field, ScheduleName, Steps, settings_class
 from .field import EditInputs, Step, VelocityField, initial_state, remaining_steps
 from .guidance import GuidanceScale, guided_velocity
+from .noise import keyed_noise
 from .settings import SamplingConfig
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ def make_levels(
     return Levels(sigmas, first_step, rising, networks, numbers)
 
 
+def extend_inversion(
+    levels: Levels,
+    field: VelocityField,
+    inputs: EditInputs,
+    config: DDIMConfig,
+    count: int | None = None,
+) -> Levels:
+    """Return levels whose inversion goes on for `count` further steps of its schedule; None: to the noisiest level."""
+    options = config.shift, config.schedule, inputs.latent.shape[2:]
+    inverted = field.sigmas(config.inversion_steps, *options)[-2::-1]
+    rest = [sigma for sigma in inverted if sigma > levels.rising[-1]][:count]
+    rising = [*levels.rising, *rest]
+    networks = [*levels.networks, *rest] if config.inversion_timestep == "next" else rising[:-1]
+    return replace(levels, rising=rising, networks=networks)
+
+
 def snap_levels(levels: Sequence[float], known: Sequence[float]) -> list[float]:
     """Return for each level the nearest known one, with a notice where they differ."""
     nearest = [min(known, key=lambda sigma: abs(sigma - level)) for level in levels]
@@ -223,6 +240,13 @@ def keep_in_state(
         except StopIteration as end:
             return end.value
         yield replace(step, state={**kept, **step.state})
+
+
+def sample_latent(inputs: EditInputs) -> EditInputs:
+    """Return the inputs with a latent that is drawn from the VAE's posterior of the source, in place of its mode."""
+    eps = keyed_noise(inputs.latent, inputs.seed, 0)[0].transpose(0, 1)
+    pixels = inputs.get_pixels()
+    return replace(inputs, latent=pixels.encode(pixels.frames(), eps))
 
 
 def drop_above(state: dict[str, Tensor], number: int) -> dict[str, Tensor]:
