@@ -107,6 +107,7 @@ def test_attention_over_time_follows_a_block_and_begins_as_its_outputs_bias():
     assert torch.allclose(attention(y), y + attention.out_bias, atol=1e-6)
     assert attention.out_bias.abs().max() > 0.1
     assert attention.to_q.weight.abs().max() <= 8**-0.5
+    assert attention.to_q.weight.min() < -0.8 * 8**-0.5
     assert not torch.equal(attention.to_q.weight, attention.to_k.weight)
     attention.initialise("0", draws_bias=False)
     assert torch.equal(attention(y), y)
