@@ -21,10 +21,16 @@ from holdfast.sampling.masking import apply_mask, blend_by_mask
 from holdfast.sampling.schedules import flow_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field, last
+from .analytic import Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
-METHODS = [name for name in names.list_modules("holdfast.methods") if name != "i2vedit"]
+# what a field without layers and pictures does not have
+LAYERS = {"image", "pixels", "control", "spatial_attention", "temporal_attention"}
+METHODS = [
+    name
+    for name in names.list_modules("holdfast.methods")
+    if not LAYERS & methods.load(name).METHOD.requires
+]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,
@@ -71,8 +77,11 @@ def given(frames, mask=None):
 
 def config(method, **settings):
     known = {f.name for f in dataclasses.fields(method.Config)}
-    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0}
-    wanted |= WITHOUT_LAYERS | settings
+    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0} | settings
+    wanted["frequency_factor"] = 1  # otherwise a cell of the first latent depends on its neighbours
+    # this field has no layers
+    shares = ("feature_share", "residual_share", "spatial_share", "temporal_share")
+    wanted |= dict.fromkeys(shares, 0.0) | {"inversion_steps": wanted.get("steps", 50)}
     return method.Config(**{name: value for name, value in wanted.items() if name in known})
 
 

@@ -53,6 +53,7 @@ class Prompt:
     latent: the image's latent, 1 c 1 h w, if it is known better than by encoding the image. time_ids: the numbers that
     a model receives next to an image; None for its own. noise_target: what the image's noise is added to: its pixels,
     its latent, or a sample of its latent instead of the mode. A given latent gets no noise with "pixels".
+    negative_image: what the negative branch receives next to a zero embedding of the image: zeros, or its latents.
     """
 
     text: str = ""
@@ -62,6 +63,7 @@ class Prompt:
     latent: Tensor | None = None
     time_ids: tuple[float, float, float] | None = None
     noise_target: Literal["pixels", "latent", "sample"] = "pixels"
+    negative_image: Literal["zeros", "latents"] = "zeros"
 
 
 @dataclass(frozen=True)
