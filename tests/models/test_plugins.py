@@ -201,6 +201,7 @@ def test_a_field_without_hooks_can_be_windowed(plugged):
 def test_what_fits_is_made_from_what_methods_need_and_models_carry():
     known = registry.specs()
     fits = {name: methods.list_compatible(spec.capabilities) for name, spec in known.items()}
+    image_only = {"fatezero", "p2p", "rerender", "tuneavideo"}
     lacking = {"anyv2v", "controlvideo", "ebsynth", "i2vedit", "motiondirector", "spacetime"}
     assert set(fits["shapeworld-wan"]) == set(methods.names()) - lacking - {
         "rerender",
