@@ -20,7 +20,7 @@ from holdfast.sampling.masking import apply_mask, blend_by_mask
 from holdfast.sampling.schedules import flow_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .analytic import Gaussian, about, as_field, last
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
 # what a field without layers and pictures does not have
