@@ -36,6 +36,7 @@ INVERTS = {
     "flatten",
     "i2vedit",
     "tuneavideo",
+    "videograin",
     "vmc",
     "motiondirector",  # tunes as well, which evaluates the source
     "rfsolver",
@@ -47,6 +48,7 @@ STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "videograin": ["src+", "tgt+", "tgt-"],
     "flatten": ["src-", "tgt+", "tgt-"],
     "controlvideo": ["tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
@@ -63,13 +65,17 @@ BRANCHES = {
 }
 PARTS = {"tokenflow"}  # evaluates some frames of the clip at a time
 STEPS = 3
-INVERSION_STEPS = {"flatten": STEPS - 1}  # begins at the lowest level of the schedule
+INVERSION_STEPS = {
+    "flatten": STEPS - 1,
+    "videograin": STEPS - 1,
+}  # begin at the lowest level of the schedule
 ALL_SETTINGS = {
     field.name
     for name in methods.names()
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "videograin": ["invert", "edit"],
     "flatten": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "tuneavideo": ["tune", "invert", "edit"],
