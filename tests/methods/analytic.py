@@ -11,6 +11,18 @@ from holdfast.sampling.field import VelocityField, evaluate_in_turn
 from holdfast.sampling.schedules import shift_sigmas
 
 DEVIATION = 0.7
+# The settings of methods that edit attention with which they edit none: this field has no layers.
+WITHOUT_LAYERS = {
+    "cross_replace_steps": 0.0,
+    "self_replace_steps": 0.0,
+    "frame_attention": "own",
+    "local_blend": False,
+    "null_text_iterations": 0,
+    "feature_share": 0.0,
+    "residual_share": 0.0,
+    "spatial_share": 0.0,
+    "temporal_share": 0.0,
+}
 
 
 def as_field(model):
@@ -39,7 +51,7 @@ class Gaussian:
     def snap_timestep(self, sigma):
         return int(1000 * sigma) / 1000
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
+    def velocity(self, z, sigma, condition, *, branch, frames=None, network_sigma=None):
         self.branches.append(branch)
         self.told.append(sigma)
         mean = condition.for_branch(branch)

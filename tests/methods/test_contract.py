@@ -28,29 +28,37 @@ from .analytic import as_field, last
 pytestmark = pytest.mark.filterwarnings("ignore:without a mask the target's attention")
 RESAMPLES = {
     "controlvideo",
+    "rerender",
     "sdedit",
     "sds",
     "motiondirector",
 }  # has one branch pair and no source to hold on to: only strength 0 gives the source back
 INVERTS = {
+    "anyv2v",
+    "fatezero",
     "flatten",
     "i2vedit",
+    "p2p",
     "tuneavideo",
     "videograin",
     "vmc",
     "motiondirector",  # tunes as well, which evaluates the source
     "rfsolver",
+    "spacetime",
     "tokenflow",
     "uniedit",
 }  # walks up and down again: returns near the source
-FIXED = {"rfsolver", "uniedit"}  # nothing random in them
+FIXED = {"anyv2v", "fatezero", "p2p", "rfsolver", "uniedit"}  # nothing random in them
+FRAME_BY_FRAME = {"rerender"}  # evaluates one key frame at a time
 STEERED = {
     "flowanchor"
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
+    "anyv2v": ["src+", "tgt+", "tgt-"],
     "videograin": ["src+", "tgt+", "tgt-"],
     "flatten": ["src-", "tgt+", "tgt-"],
     "controlvideo": ["tgt+", "tgt-"],
+    "rerender": ["tgt+", "tgt-"],
     "sdedit": ["tgt+", "tgt-"],
     "sds": ["tgt+", "tgt-"],
     "flowalign": ["src+", "tgt+", "tgt-"],
@@ -58,7 +66,9 @@ BRANCHES = {
     "rfsolver": ["src+", "tgt+", "tgt-"],
     "tokenflow": ["src+", "tgt+", "tgt-"],
     "uniedit": ["src+", "src-", "tgt+"],
+    "fatezero": ["src+", "tgt+", "tgt-"],
     "i2vedit": ["src+", "tgt+", "tgt-"],
+    "spacetime": ["src+", "tgt+", "tgt-"],
     "tuneavideo": ["src+", "src-", "tgt+", "tgt-"],
     "vmc": ["src+", "src-", "tgt+", "tgt-"],
     "motiondirector": ["src+", "tgt+", "tgt-"],
@@ -75,6 +85,9 @@ ALL_SETTINGS = {
     for field in dataclasses.fields(methods.load(name).Config)
 }
 STAGES = {
+    "anyv2v": ["invert", "edit"],
+    "fatezero": ["invert", "edit"],
+    "p2p": ["invert", "edit"],
     "videograin": ["invert", "edit"],
     "flatten": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
@@ -82,6 +95,7 @@ STAGES = {
     "vmc": ["tune", "invert", "edit"],
     "motiondirector": ["tune", "edit"],
     "rfsolver": ["invert", "edit"],
+    "spacetime": ["invert", "edit"],
     "tokenflow": ["invert", "edit"],
     "uniedit": ["invert", "edit"],
 }
@@ -153,7 +167,8 @@ class Case:
         assert settings.keys() <= ALL_SETTINGS  # a name that no method has would be dropped below
         known = {f.name for f in dataclasses.fields(self.method.Config)}
         wanted = {"steps": STEPS, "strength": 1.0, "schedule": "native", "n_avg": 1, "n_worst": 1}
-        wanted |= {"tuning_steps": STEPS, "rank": 2, "group_frames": 3} | settings
+        wanted |= {"tuning_steps": STEPS, "rank": 2, "feature_iterations": 1}
+        wanted |= {"null_text_iterations": 1, "propagation": "flow", "group_frames": 3} | settings
         wanted = {"inversion_steps": wanted["steps"]} | wanted
         return self.method.Config(**{k: v for k, v in wanted.items() if k in known})
 
@@ -305,7 +320,7 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     long = Case(case.name, case.backbone, frames=9)
     one, two = (windows.plan_windows(case.backbone.clip_format, 9, w) for w in (9, 5))
     assert (one.count, two.count) == (1, 2)
-    config = long.config(steps=2, tuning_steps=2)
+    config = long.config(steps=2, tuning_steps=2, null_text_iterations=0)
     plain = last(long.steps(config))
     assert torch.equal(
         last(long.steps(config, field=windows.apply_windows(case.backbone.field, one))), plain
@@ -317,7 +332,8 @@ def test_windows_of_a_long_clip_see_the_same_noise_and_one_window_is_no_window(c
     spans = {tuple(range(*span)) for span in two.ranges}
     if case.name in PARTS:
         spans = {part for part in parts if any(set(part) <= set(span) for span in spans)}
-    assert parts == spans
+    if case.name not in FRAME_BY_FRAME:
+        assert parts == spans
     assert split.isfinite().all()
     if {
         "joint_attention",

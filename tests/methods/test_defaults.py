@@ -4,18 +4,21 @@ import pytest
 import torch
 
 from holdfast import methods
+from holdfast.models.attention.hooks import LayerHooks
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
 from holdfast.sampling.field import EditInputs, begin
 
-from .analytic import Gaussian, about, as_field
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field
 
 # steps, strength, schedule, timesteps: of each method's authors, as docs/ says.
 PUBLISHED = {
+    "anyv2v": (50, 0.98, "native", "exact"),
     "assd": (200, 1.0, "native", "whole"),
     "controlvideo": (50, 1.0, "ddim", "exact"),
     "dds": (200, 1.0, "native", "whole"),
     "dfvedit": (50, 0.98, "native", "exact"),
     "ebsynth": (6, 1.0, None, None),  # it has no noise schedule
+    "fatezero": (50, 1.0, "ddim", "exact"),
     "flatten": (50, 1.0, "ddim", "exact"),
     "flowalign": (33, 1.0, "native", "exact"),
     "flowanchor": (25, 0.92, "native", "whole"),
@@ -25,9 +28,12 @@ PUBLISHED = {
     "holdfast": (15, 0.66, "native", "exact"),
     "i2vedit": (25, 1.0, "native", "exact"),
     "motiondirector": (30, 1.0, "ddim", "exact"),
+    "rerender": (20, 0.95, "ddim", "exact"),
+    "p2p": (50, 1.0, "ddim", "exact"),
     "rfsolver": (25, 1.0, "native", "exact"),
     "sdedit": (50, 0.7, "native", "whole"),
     "sds": (200, 1.0, "native", "whole"),
+    "spacetime": (50, 1.0, "ddim", "exact"),
     "tokenflow": (50, 1.0, "ddim", "exact"),
     "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
@@ -51,17 +57,19 @@ def test_the_published_values(name):
 
 
 class Asked(Gaussian):
+    attention_hooks = LayerHooks(lambda hooks: lambda: None, [])
+
     def sigmas(self, steps, shift=None, schedule="native", shape=None):
         self.asked = (steps, shift, schedule, tuple(shape))
         return super().sigmas(steps, shift)
 
 
-LAYERS = {"spatial_attention", "temporal_attention", "pixels"}  # this field has none
-WITHOUT_LAYERS = {"controlvideo", "i2vedit"}  # have settings with which they need none
+# This field has no layers. Other methods have settings with which they read none.
+ALWAYS_READ_LAYERS = {"flatten", "tokenflow", "videograin"}
 ASKING = [
     name
     for name in methods.names()
-    if name in WITHOUT_LAYERS or not methods.load(name).METHOD.requires & LAYERS
+    if name not in ALWAYS_READ_LAYERS and "pixels" not in methods.load(name).METHOD.requires
 ]
 
 
@@ -72,8 +80,12 @@ def test_a_method_asks_for_the_levels_that_its_settings_name(name):
     known = {"steps": 3, "strength": 0.7, "shift": 2.5, "schedule": "wan", "inject": 0, "n_avg": 1}
     # this field has no layers, and there is no picture
     known |= {"fusion": 0.0, "flow": 0.0, "tuning_steps": 0, "sarp": 0.0, "matching": False}
+    known |= WITHOUT_LAYERS
     known |= {"attention": "own", "smoother_steps": 0} if name == "controlvideo" else {}
+    resampled = {"attention": "own", "interval": 1, "warp_end": 0.0, "fusion_strength": 0.0}
+    known |= resampled if name == "rerender" else {}
     known |= {"motion": "none"} if name == "i2vedit" else {}
+    known |= {"inversion_steps": 3}
     cfg = module.Config(**{k: v for k, v in known.items() if hasattr(module.Config, k)})
     for _ in module.edit(as_field(field), GIVEN, cfg):
         pass

@@ -20,11 +20,12 @@ from holdfast.sampling.masking import apply_mask, blend_by_mask
 from holdfast.sampling.schedules import flow_sigmas
 from holdfast.sampling.solvers import UniPC
 
-from .analytic import Gaussian, about, as_field, last
+from .analytic import WITHOUT_LAYERS, Gaussian, about, as_field, last
 
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.base.notices.Notice")
-LAYERS = {"spatial_attention", "temporal_attention", "control", "pixels"}  # this field has none
-METHODS = [name for name in methods.names() if not methods.load(name).METHOD.requires & LAYERS]
+# what a field without layers and pictures does not have
+LAYERS = {"image", "pixels", "control", "spatial_attention", "temporal_attention"}
+METHODS = [name for name in methods.names() if not LAYERS & methods.load(name).METHOD.requires]
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 EDGES = {
     "smoothing": 0.5,
@@ -71,7 +72,10 @@ def given(frames, mask=None):
 
 def config(method, **settings):
     known = {f.name for f in dataclasses.fields(method.Config)}
-    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0} | settings
+    wanted = {"inject": 0, "n_avg": 2, "n_worst": 1, "joint": 0.0, "fusion": 0.0}
+    wanted |= WITHOUT_LAYERS | settings
+    wanted["frequency_factor"] = 1  # otherwise a cell of the first latent depends on its neighbours
+    wanted["inversion_steps"] = wanted.get("steps", 50)
     return method.Config(**{name: value for name, value in wanted.items() if name in known})
 
 
@@ -128,7 +132,7 @@ class Broken(On):
         super().__init__("wan")
         self.value = value
 
-    def velocity(self, z, sigma, condition, *, branch, frames=None):
+    def velocity(self, z, sigma, condition, *, branch, frames=None, network_sigma=None):
         found = super().velocity(z.nan_to_num(0, 0, 0), sigma, condition, branch=branch)
         return torch.cat((found[..., :2], torch.full_like(found[..., 2:], self.value)), -1)
 

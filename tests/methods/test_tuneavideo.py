@@ -90,8 +90,8 @@ class NaiveBlock(nn.Module):
 def norm_over_clip(norm):
     """A group's mean and variance over all frames."""
 
-    def forward(x):  # f c h w
-        groups = x.unflatten(1, (norm.num_groups, -1))
+    def forward(input):  # f c h w
+        groups = input.unflatten(1, (norm.num_groups, -1))
         mean = groups.mean((0, 2, 3, 4), keepdim=True)
         variance = (groups - mean).square().mean((0, 2, 3, 4), keepdim=True)
         out = ((groups - mean) / (variance + norm.eps).sqrt()).flatten(1, 2)
@@ -112,6 +112,7 @@ def inflate_naively(backbone, initial):
             module.norm1.forward = norm_over_clip(module.norm1)
             module.norm2.forward = norm_over_clip(module.norm2)
         if isinstance(module, BasicTransformerBlock):
+            assert module.attn2
             prefix = f"{path}."
             own = {n.removeprefix(prefix): t for n, t in initial.items() if n.startswith(prefix)}
             naive = NaiveBlock(module, own)

@@ -1,6 +1,7 @@
 """What an edit will cost is told before: the count is what the edit then asks for, whatever its method and length."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -23,20 +24,26 @@ from holdfast.pipeline.task import EditTask
 from .. import tiny
 
 CASES = {
-    "flowedit": ("shapeworld-wan", {"steps": 6}),
-    "flowanchor": ("shapeworld-wan", {"steps": 4}),  # looks into the network
-    "rfsolver": ("shapeworld-wan", {"steps": 4}),  # inverts first
-    "assd": ("shapeworld-t2v", {"steps": 3}),  # asks a second model too
-    "sds": ("shapeworld-t2v", {"steps": 5}),
-    "i2vedit": ("shapeworld-svd", {"steps": 4, "tuning_steps": 2}),  # goes in clips, tunes in each
+    "flowedit": ("shapeworld-wan", {"steps": 3}),
+    "flowanchor": ("shapeworld-wan", {"steps": 2}),  # looks into the network
+    "rfsolver": ("shapeworld-wan", {"steps": 2}),  # inverts first
+    "assd": ("shapeworld-t2v", {"steps": 2}),  # asks a second model too
+    "sds": ("shapeworld-t2v", {"steps": 3}),
+    "i2vedit": ("shapeworld-svd", {"steps": 2, "tuning_steps": 1}),  # goes in clips, tunes in each
 }
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Load an embedded model once."""
+    return functools.cache(registry.load_backbone)
 
 
 @pytest.mark.parametrize("frames", [5, 9])
 @pytest.mark.parametrize("method", CASES)
-def test_the_count_is_what_the_edit_asks_for(method, frames):
+def test_the_count_is_what_the_edit_asks_for(method, frames, load):
     name, settings = CASES[method]
-    model = registry.load_backbone(name)
+    model = load(name)
     clip = torch.rand(frames, 3, 16, 16)
     task = EditTask("", "", "a red ball", "a blue ball", method=method, backbone=name)
     task = dataclasses.replace(task, settings=settings, window=5, mask="0,0,8,8")
@@ -63,8 +70,8 @@ def test_the_count_is_what_the_edit_asks_for(method, frames):
     assert bool(count.image_model) == (method == "assd")
 
 
-def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch):
-    model = registry.load_backbone("shapeworld-wan")
+def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch, load):
+    model = load("shapeworld-wan")
     job = in_memory.plan_job(
         EditTask("", "", "a", "b", backbone="shapeworld-wan"), model, torch.rand(5, 3, 16, 16)
     )
@@ -122,8 +129,8 @@ def test_time_is_that_of_one_evaluation_at_the_real_size_times_their_number(task
     assert "about 42 s, 12 s of it to load the model" in estimate.estimate_lines(loading)[-2]
 
 
-def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
-    model = registry.load_backbone("shapeworld-svd")
+def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch, load):
+    model = load("shapeworld-svd")
     shown = tmp_path / "shown.png"
     images.write(shown, torch.zeros(3, 16, 24))
     told = {
@@ -151,7 +158,7 @@ def test_learning_is_counted_with_its_gradient(task, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:this clip is unlike", "ignore:.*reads both prompts")
-def test_the_cost_of_a_mask_is_counted_in_each_window(task, tmp_path):
+def test_the_cost_of_a_mask_is_counted_in_each_window(task, tmp_path, load):
     """Windows overlap, so that a frame counts as often as it is evaluated; no target runs where no mask is."""
     mask = np.zeros((13, 16, 24), bool)
     mask[8:, :9, :10] = True
@@ -166,7 +173,7 @@ def test_the_cost_of_a_mask_is_counted_in_each_window(task, tmp_path):
         settings={"steps": 2, "strength": 1.0},
         window=5,
     )
-    model = registry.load_backbone("shapeworld-wan")
+    model = load("shapeworld-wan")
     said = estimate.estimate_edit(task)
     found = run.edit(task, DryRunBackbone(model)).manifest
     assert len(run.open_session(task, model).plan.windows.ranges) == 3

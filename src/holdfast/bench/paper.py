@@ -148,7 +148,7 @@ class PaperPlan:
 
 
 def make_plan(paper: Paper, backbone: str) -> PaperPlan:
-    """Plan a paper's rows on a backbone. Raise UserError if no row can run there."""
+    """Plan a paper's rows on a backbone. Raise UserError if no row can run there, other models aside."""
     backbone = registry.choose_backbone(backbone)[0]
     plan = PaperPlan(
         paper,
@@ -158,7 +158,7 @@ def make_plan(paper: Paper, backbone: str) -> PaperPlan:
             for table in paper.tables
         },
     )
-    if not plan.variants():
+    if all(variant.backbone != backbone for variant in plan.variants()):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.missing().items())
         raise UserError(
             f"no row of {paper.name} can run on {backbone} ({reasons})", "use --backbone"

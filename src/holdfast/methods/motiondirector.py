@@ -42,13 +42,16 @@ if TYPE_CHECKING:
     from ..sampling.adapters import Adapters
     from ..sampling.tuning import Gradients
 
-TUNING = ("rank", "dropout", "learning_rate", "skip_spatial", "debias")
-INVERSION = ("inversion_steps", "inversion_prompt", "inversion_timestep")
+TUNING: tuple[str, ...] = ("rank", "dropout", "learning_rate", "skip_spatial", "debias")
+INVERSION: tuple[str, ...] = ("inversion_steps", "inversion_prompt", "inversion_timestep")
 METHOD = MethodInfo(
     requires=frozenset({"text_attention", "spatial_attention", "temporal_attention"}),
     fits_adapters=("tuning_steps", *TUNING),
     fits_to_prompt=True,
-    unused_unless=dict.fromkeys(TUNING, "tuning_steps") | dict.fromkeys(INVERSION, "noise_prior"),
+    unused_unless={
+        **dict.fromkeys(TUNING, "tuning_steps"),
+        **dict.fromkeys(INVERSION, "noise_prior"),
+    },
 )
 INITIAL_NOISE = 2  # number of the draw of the noise that sampling begins with; 1 is tuning's
 SPATIAL_NUMBERS = 10_000  # number of the first spatial adapter, for its initial values
@@ -114,12 +117,13 @@ def edit(
     if not round(config.strength * config.steps):
         return
     field = choose_timesteps(field, config)
-    network, paths = field.get_network(), find_paths(field, "temporal", ("attn1", "attn2", "ff"))
+    if not config.tuning_steps:
+        yield from sample(field, None, inputs, config, resume)
+        return
+    paths = find_paths(field, "temporal", ("attn1", "attn2", "ff"))
     options = config.rank, inputs.seed, config.dropout
-    with mount_adapters(network, paths if config.tuning_steps else [], *options) as temporal:
-        if config.tuning_steps:
-            yield from tune_pair(field, temporal, inputs, config, resume)
-        resume = None if resume and resume.stage == "tune" else resume
+    with mount_adapters(field.get_network(), paths, *options) as temporal:
+        yield from tune_pair(field, temporal, inputs, config, resume)
         yield from sample(field, temporal, inputs, config, resume)
 
 
@@ -207,13 +211,13 @@ def temporal_error(predicted: Tensor, true: Tensor, anchor: int, b: float) -> Te
 
 def sample(
     field: VelocityField,
-    temporal: Adapters,
+    temporal: Adapters | None,
     inputs: EditInputs,
     config: Config,
     resume: Step | None,
 ) -> Iterator[Step]:
     """Sample with the temporal adapters. Outside the mask is the clip, with noise."""
-    x, kept = inputs.latent, temporal.tensors()
+    x, kept = inputs.latent, temporal.tensors() if temporal else {}
     noise = keyed_noise(x, inputs.seed, 0, INITIAL_NOISE)
     clean = field.clean_sigma if config.last_level == "scheduler" else 0.0
     sigmas = [*field.sigmas(config.steps, config.shift, config.schedule, x.shape[2:])[:-1], clean]
@@ -224,7 +228,8 @@ def sample(
     else:
         mixed = yield from mix_noise(field, noise, inputs, config, resume, kept)
         z = begin_at(x, mixed, sigmas[first], is_whole=first == 0)
-    temporal.enable(True)
+    if temporal:
+        temporal.enable(True)
     for i in remaining_steps(resume, "edit", first, config.steps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         velocity = guided_velocity(field, z, sigma, inputs.target, "tgt", config.target_guidance)

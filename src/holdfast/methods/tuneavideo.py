@@ -59,19 +59,29 @@ class Config(ddim.DDIMConfig):
 def edit(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
-    from ..sampling.adapters import mount_layers
-    from ..sampling.tuning import TuningOptions, tune
-
     if not round(config.strength * config.steps):
         return
     field = choose_timesteps(field, config)
+    with inflate(field):
+        if config.tuning_steps:
+            yield from tune_and_edit(field, inputs, config, resume)
+        else:
+            guidance = config.target_guidance
+            yield from ddim.edit_inverted(field, inputs, config, guidance, resume)
+
+
+def tune_and_edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None
+) -> Iterator[Step]:
+    """Tune the inflated network, and edit with it."""
+    from ..sampling.adapters import mount_layers
+    from ..sampling.tuning import TuningOptions, tune
+
     options = TuningOptions(config.tuning_steps, config.learning_rate, inputs.seed, CLIP_NORM)
-    layers = make_layers(field, config, inputs.seed) if config.tuning_steps else {}
-    with inflate(field), mount_layers(field.get_network(), layers) as adapters:
+    layers = make_layers(field, config, inputs.seed)
+    with mount_layers(field.get_network(), layers) as adapters:
         adapters.enable(True)
-        if layers:
-            yield from tune(adapters, noise_loss(field, adapters, inputs), options, inputs, resume)
-        resume = None if resume and resume.stage == "tune" else resume
+        yield from tune(adapters, noise_gradients(field, adapters, inputs), options, inputs, resume)
         kept = adapters.tensors()
         yield from ddim.edit_inverted(field, inputs, config, config.target_guidance, resume, kept)
 
@@ -79,7 +89,6 @@ def edit(
 @contextlib.contextmanager
 def inflate(field: VelocityField) -> Iterator[None]:
     """Let frames read the first and the previous one in self-attention, and group norms run over the clip."""
-    from ..models import attention
     from ..models.attention.frames import attend_to_frames, frame_sources
 
     def read_two_frames(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -89,7 +98,8 @@ def inflate(field: VelocityField) -> Iterator[None]:
     def is_spatial_self(layer: Layer) -> bool:
         return layer.kind == "self" and layer.axis == "spatial"
 
-    with field.normalize_over_clip(), attention.use_rule(field, read_two_frames, is_spatial_self):
+    hooks = field.get_attention_hooks()
+    with field.normalize_over_clip(), hooks.use_rule(read_two_frames, is_spatial_self):
         yield
 
 
@@ -115,7 +125,7 @@ def make_layers(field: VelocityField, config: Config, seed: int) -> dict[str, Tu
     return layers
 
 
-def noise_loss(field: VelocityField, adapters: Adapters, inputs: EditInputs) -> Gradients:
+def noise_gradients(field: VelocityField, adapters: Adapters, inputs: EditInputs) -> Gradients:
     """Return the gradients of |eps - eps_theta|^2 in the adapters' weights, as a function of the iteration."""
     from ..sampling.tuning import differentiate, draw_training_sigma, predict_clip
 

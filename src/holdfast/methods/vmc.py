@@ -68,17 +68,17 @@ def edit(
     if not round(config.strength * config.steps):
         return
     field = choose_timesteps(field, config)
+    guidance = config.target_guidance
+    if not config.tuning_steps or inputs.latent.shape[2] == 1:  # one frame has no motion to learn
+        yield from ddim.edit_inverted(field, inputs, config, guidance, resume)
+        return
     options = TuningOptions(config.tuning_steps, config.learning_rate, inputs.seed, CLIP_NORM)
-    has_motion = config.tuning_steps and inputs.latent.shape[2] > 1
-    layers = make_layers(field) if has_motion else {}
-    with mount_layers(field.get_network(), layers) as adapters:
+    with mount_layers(field.get_network(), make_layers(field)) as adapters:
         adapters.enable(True)
-        if layers:
-            gradients = motion_gradients(field, adapters, inputs, config.variant)
-            yield from tune(adapters, gradients, options, inputs, resume)
-        resume = None if resume and resume.stage == "tune" else resume
+        gradients = motion_gradients(field, adapters, inputs, config.variant)
+        yield from tune(adapters, gradients, options, inputs, resume)
         kept = adapters.tensors()
-        yield from ddim.edit_inverted(field, inputs, config, config.target_guidance, resume, kept)
+        yield from ddim.edit_inverted(field, inputs, config, guidance, resume, kept)
 
 
 def make_layers(field: VelocityField) -> dict[str, TunedLayer]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..base.errors import UserError
 from ..base.lazy import nn, torch
 from ..base.notices import warn_user
+from ..base.prompt_tokens import PromptTokens
 from ..media.clip_format import ClipFormat
 from ..sampling.field import (
     Branch,
@@ -52,6 +53,7 @@ class Prompt:
     latent: the image's latent, 1 c 1 h w, if it is known better than by encoding the image. time_ids: the numbers that
     a model receives next to an image; None for its own. noise_target: what the image's noise is added to: its pixels,
     its latent, or a sample of its latent instead of the mode. A given latent gets no noise with "pixels".
+    negative_image: what the negative branch receives next to a zero embedding of the image: zeros, or its latents.
     """
 
     text: str = ""
@@ -61,6 +63,7 @@ class Prompt:
     latent: Tensor | None = None
     time_ids: tuple[float, float, float] | None = None
     noise_target: Literal["pixels", "latent", "sample"] = "pixels"
+    negative_image: Literal["zeros", "latents"] = "zeros"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Conditioning:
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
     positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
+    tokens: those of the prompt, of a model whose attention to text can be edited word by word.
     """
 
     positive: Any
@@ -92,6 +96,7 @@ class Conditioning:
     token_count: int = 0
     edit_tokens: tuple[int, ...] = ()
     control: Control | None = None
+    tokens: PromptTokens | None = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""

@@ -51,6 +51,33 @@ def record(
         yield values
 
 
+class NetworkStopped(Exception):
+    """Raised inside a network whose remaining layers nothing needs."""
+
+
+@contextlib.contextmanager
+def record_until_last(
+    field: HasFeatures, paths: Sequence[str], frames: int, extract: Callable[[Layer, Tensor], Any]
+) -> Iterator[dict[Layer, Any]]:
+    """Collect `extract(layer, x)` at the layers of some paths, and end the block after the last of them has run.
+
+    paths: in the order in which the network runs them. frames: latent frames of the clip. A call that has only some of
+    them, such as one of several windows, runs to its end.
+    """
+    values: dict[Layer, Any] = {}
+
+    def read(layer: Layer, x: Tensor) -> None:
+        values[layer] = extract(layer, x)
+        if layer.path == paths[-1] and len(layer.frames) == frames:
+            raise NetworkStopped
+
+    with (
+        use_rule(field, read, lambda layer: layer.path in paths),
+        contextlib.suppress(NetworkStopped),
+    ):
+        yield values
+
+
 def output_hooks(blocks: Sequence[tuple[Layer, nn.Module]]) -> LayerHooks:
     """Return hooks on the outputs of modules: images `(b f) c h w`, clips `b c f h w`, or tokens.
 

@@ -29,13 +29,13 @@ class EvaluationMeter:
         def velocities(
             sigma: float, evaluations: Sequence[Evaluation], frames: Sequence[int] | None = None
         ) -> list[Tensor]:
+            # Before the call: a method may stop the network when it has run the layers that it reads.
             costs = field.costs(evaluations)
-            found = field.velocities(sigma, evaluations, frames)
             self.evaluations += sum(cost > 0 for cost in costs)
             self.dense_equivalents += sum(costs)
             for evaluation in evaluations:
                 self._remember(evaluation)
-            return found
+            return field.velocities(sigma, evaluations, frames)
 
         return replace(field, velocities=velocities)
 

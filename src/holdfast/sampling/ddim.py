@@ -182,8 +182,10 @@ def invert(
     """Invert the clip, and yield a step after each level. Return the noisiest latent and the state.
 
     The state holds the latent of every sampling level, `inverted_name(n)`, and it has to be in each step that follows.
-    No guidance. conditioning: None for the source's. A resumed run returns what it had saved.
+    No guidance. conditioning: None for the source's. A resumed run returns what it had saved; one that was stopped
+    while it was tuned inverts from the start.
     """
+    resume = None if resume and resume.stage == "tune" else resume
     branch = "src+" if config.inversion_prompt == "source" else "src-"
     conditioning = inputs.source if conditioning is None else conditioning
     z, state = initial_state(resume, levels.start(inputs.latent))
@@ -208,12 +210,14 @@ def edit_inverted(
     config: DDIMConfig,
     guidance: GuidanceScale,
     resume: Step | None,
-    kept: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Step]:
     """Invert the clip and sample from there with the target prompt, the inverted clip outside the mask.
 
-    kept: tensors that the state of every step holds.
+    resume: a step of a stage before the inversion is the same as None. kept: tensors that the state of every step
+    holds.
     """
+    kept = kept or {}
     levels = plan_levels(field, inputs, config)
     inversion = invert(field, inputs, config, levels, resume)
     z, state = yield from keep_in_state(inversion, kept)

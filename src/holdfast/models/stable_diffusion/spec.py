@@ -11,7 +11,15 @@ from ..unet.footprint import estimate_activations
 
 PARTS = ("unet", "vae", "text_encoder")
 CAPABILITIES = frozenset(
-    {"text", "text_attention", "spatial_attention", "features", "clip_norms", "control"}
+    {
+        "text",
+        "text_attention",
+        "spatial_attention",
+        "features",
+        "clip_norms",
+        "control",
+        "frame_text",
+    }
 )
 # A method may default to a schedule of rectified flow, which these models do not have.
 RECOMMENDED: dict[str, Any] = {"schedule": "native"}

@@ -91,7 +91,7 @@ class StableVideo(Backbone):
 
     @torch.no_grad()
     def condition(self, prompt: Prompt) -> Conditioning:
-        """Encode the prompt's image; this model reads no text. The negative branch has zeros for the image."""
+        """Encode the prompt's image; this model reads no text. The negative branch has zeros for its embedding."""
         if prompt.image is None:
             raise UserError(f"{self.name} is conditioned on a first frame, and got none")
         image = prompt.image.to(self.device, torch.float32)[None] * 2 - 1
@@ -100,9 +100,8 @@ class StableVideo(Backbone):
         latents = self._image_latents(image, prompt)
         time_ids = torch.tensor([prompt.time_ids or self.time_ids], device=self.device)
         positive = ImageConditioning(embedding.float(), latents, time_ids)
-        negative = ImageConditioning(
-            torch.zeros_like(positive.embedding), torch.zeros_like(latents), time_ids
-        )
+        rest = latents if prompt.negative_image == "latents" else torch.zeros_like(latents)
+        negative = ImageConditioning(torch.zeros_like(positive.embedding), rest, time_ids)
         return Conditioning(positive, negative)
 
     def _image_latents(self, image: Tensor, prompt: Prompt) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...base.errors import UserError
 from ...base.prompt_diff import token_positions as word_tokens
+from ...base.prompt_tokens import locate_tokens
 from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
@@ -149,7 +150,9 @@ class LatentDiffusion(Backbone):
         tokens = word_tokens(self.prompts.tokenizer, positive, prompt.words)
         words = tuple(token for token in tokens if token < length)
         on_device = [state.to(self.device, self.dtype) for state in states]
-        return Conditioning(on_device[0], on_device[1], length, words)
+        limit = self.prompts.tokenizer.model_max_length
+        located = locate_tokens(self.prompts.tokenizer, positive, limit)
+        return Conditioning(on_device[0], on_device[1], length, words, tokens=located)
 
     def _embed(self, texts: list[str]) -> tuple[Tensor, ...]:
         with self.stage("condition"):
@@ -260,7 +263,8 @@ class LatentDiffusion(Backbone):
     ) -> Tensor:
         """Return the velocity by one call of the network.
 
-        levels: sigma, and the network's own one. condition: text states, and pictures of control.
+        levels: sigma, and the network's own one. condition: text states, `1 L d` or of each frame of the clip `f L d`,
+        and pictures of control.
         """
         call = NetworkCall(branch, frames, (z.shape[3], z.shape[4]), len(z))
         with self.stage("denoise"), self.use_call(call):
@@ -276,7 +280,7 @@ class LatentDiffusion(Backbone):
             each = text.expand(len(x), -1, -1)
             return self.part("unet")(x.contiguous(), t, each).sample.float()
         frames = x.transpose(1, 2).flatten(0, 1).contiguous()
-        text, added = text.expand(len(frames), -1, -1), {}
+        text, added = self._spread_text(text, frames), {}
         if control is not None:
             network = self.part(CONTROLNET)
             assert self.attention_hooks is not None
@@ -285,9 +289,20 @@ class LatentDiffusion(Backbone):
         out = self.part("unet")(frames, t, text, **added).sample.float()
         return out.unflatten(0, (len(x), -1)).transpose(1, 2)
 
+    def _spread_text(self, text: Tensor, images: Tensor) -> Tensor:
+        """Return the text states of each image of the running call, `(b f) L d`.
+
+        text: `1 L d`, or of each frame of the clip.
+        """
+        if len(text) == 1:
+            return text.expand(len(images), -1, -1)
+        assert self.attention_hooks is not None
+        frames = list(self.attention_hooks.running_call.frames)
+        return text[frames].repeat(len(images) // len(frames), 1, 1)
+
 
 SPATIAL_CAPABILITIES = frozenset({"text", "text_attention", "spatial_attention", "features"})
-IMAGE_CAPABILITIES = frozenset({"clip_norms", "control"})
+IMAGE_CAPABILITIES = frozenset({"clip_norms", "control", "frame_text"})
 
 
 def unet_capabilities(hooks: LayerHooks | None) -> frozenset[str]:

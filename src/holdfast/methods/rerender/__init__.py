@@ -1,0 +1,21 @@
+"""Rerender A Video (Yang et al., arXiv:2306.07954): key frames by SDEdit with a ControlNet, one after another, each
+held to the first one and to the one before; frames in between are propagated from them.
+
+attention of the decoder, key frame i:  softmax(Q_i [K_0; K_p]^T / sqrt(d)) [V_0; V_p]
+early steps:   x0 <- M w(x0_j) + (1 - M) x0
+middle steps:  x <- what is visible of the results before, encoded by E' and noised
+E'(I) = E(I) + m (E(I) - E(D(E(I))))
+
+with w the warp along the optical flow and M what it does not hide. The paper's text is the only source: the released
+code is not free software and was not read.
+"""
+
+from ..base import MethodInfo
+from .key_frames import edit
+from .settings import UNUSED_UNLESS, Config
+
+__all__ = ["METHOD", "Config", "edit"]
+
+METHOD = MethodInfo(
+    requires=frozenset({"control", "spatial_attention"}), unused_unless=UNUSED_UNLESS
+)
