@@ -102,6 +102,15 @@ class Conditioning:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
         return self.positive if branch.endswith("+") else self.negative
 
+    def splice_words(self, positions: Sequence[int], words: Conditioning) -> Conditioning:
+        """Return this conditioning with the states of some words as they are in a prompt of these words alone.
+
+        positions: of the words' tokens in the own prompt. Of models whose text states are 1 L d behind a begin mark.
+        """
+        positive = self.positive.clone()
+        positive[:, list(positions)] = words.positive[:, 1 : 1 + len(positions)]
+        return replace(self, positive=positive)
+
     def with_negative_of(self, other: Conditioning) -> Conditioning:
         """Return this conditioning with another's prompt as its negative, so that guidance leads away from that."""
         return replace(self, negative=other.positive)
