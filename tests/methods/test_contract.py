@@ -40,6 +40,7 @@ INVERTS = {
     "i2vedit",
     "p2p",
     "tuneavideo",
+    "videograin",
     "vmc",
     "motiondirector",  # tunes as well, which evaluates the source
     "rfsolver",
@@ -54,6 +55,7 @@ STEERED = {
 }  # the mask steers attention and does not cut the signal: only the composite holds the outside
 BRANCHES = {
     "anyv2v": ["src+", "tgt+", "tgt-"],
+    "videograin": ["src+", "tgt+", "tgt-"],
     "flatten": ["src-", "tgt+", "tgt-"],
     "controlvideo": ["tgt+", "tgt-"],
     "rerender": ["tgt+", "tgt-"],
@@ -73,7 +75,10 @@ BRANCHES = {
 }
 PARTS = {"tokenflow"}  # evaluates some frames of the clip at a time
 STEPS = 3
-INVERSION_STEPS = {"flatten": STEPS - 1}  # begins at the lowest level of the schedule
+INVERSION_STEPS = {
+    "flatten": STEPS - 1,
+    "videograin": STEPS - 1,
+}  # begin at the lowest level of the schedule
 ALL_SETTINGS = {
     field.name
     for name in methods.names()
@@ -83,6 +88,7 @@ STAGES = {
     "anyv2v": ["invert", "edit"],
     "fatezero": ["invert", "edit"],
     "p2p": ["invert", "edit"],
+    "videograin": ["invert", "edit"],
     "flatten": ["invert", "edit"],
     "i2vedit": ["tune", "invert", "edit"],
     "tuneavideo": ["tune", "invert", "edit"],

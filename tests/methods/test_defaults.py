@@ -37,6 +37,7 @@ PUBLISHED = {
     "tokenflow": (50, 1.0, "ddim", "exact"),
     "tuneavideo": (50, 1.0, "ddim", "exact"),
     "uniedit": (25, 0.8, "euler", "exact"),
+    "videograin": (50, 1.0, "ddim", "exact"),
     "vmc": (75, 1.0, "ddim", "exact"),
     "wanedit": (50, 0.82, "native", "whole"),
 }

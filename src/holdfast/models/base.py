@@ -88,7 +88,8 @@ class Conditioning:
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
     positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
-    tokens: those of the prompt, of a model whose attention to text can be edited word by word.
+    tokens: those of the prompt, of a model whose attention to text can be edited word by word. origin: the negative
+    prompt's value that a method fitted this one from.
     """
 
     positive: Any
@@ -97,10 +98,20 @@ class Conditioning:
     edit_tokens: tuple[int, ...] = ()
     control: Control | None = None
     tokens: PromptTokens | None = None
+    origin: Any = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""
         return self.positive if branch.endswith("+") else self.negative
+
+    def splice_words(self, positions: Sequence[int], words: Conditioning) -> Conditioning:
+        """Return this conditioning with the states of some words as they are in a prompt of these words alone.
+
+        positions: of the words' tokens in the own prompt. Of models whose text states are 1 L d behind a begin mark.
+        """
+        positive = self.positive.clone()
+        positive[:, list(positions)] = words.positive[:, 1 : 1 + len(positions)]
+        return replace(self, positive=positive)
 
     def with_negative_of(self, other: Conditioning) -> Conditioning:
         """Return this conditioning with another's prompt as its negative, so that guidance leads away from that."""

@@ -30,7 +30,7 @@ from . import agreement, controls
 from .events import AutoMaskFound, EditFinished, Event, FirstFramePainted, Progress
 from .finite import StepCheck, check_finite
 from .metering import EvaluationMeter, LivePreview
-from .planning import ModelChoice, Plan
+from .planning import ModelChoice, Plan, words_at
 from .task import EditTask
 
 AUTO_FEATHER = 0.5  # latent cells over which an edit fades out around an automatic mask
@@ -295,7 +295,9 @@ def _make_area(
     """Return one of several masks with the tokens of its words, given as indices of words in the target prompt."""
     task = job.plan.task
     prompt = Prompt(task.target_prompt, task.negative, words, inputs.first_frame)
-    return TargetArea(_to_latent(frames, backbone, inputs), backbone.condition(prompt).edit_tokens)
+    tokens = backbone.condition(prompt).edit_tokens
+    text = words_at(task.target_prompt, words)
+    return TargetArea(_to_latent(frames, backbone, inputs), tokens, text)
 
 
 def score_result(

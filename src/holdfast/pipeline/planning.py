@@ -77,8 +77,8 @@ class Plan:
                 "reason": self.windows.reason,
             },
             "words": {
-                "source": _words_at(task.source_prompt, self.change.source),
-                "target": _words_at(task.target_prompt, self.change.target),
+                "source": words_at(task.source_prompt, self.change.source),
+                "target": words_at(task.target_prompt, self.change.target),
                 "reason": "named" if task.all_words else "where the two prompts differ",
                 "areas": self._describe_areas(),
             },
@@ -90,7 +90,7 @@ class Plan:
 
     def _describe_areas(self) -> list[dict[str, str]]:
         """Return each mask with the words that count in it, where they differ."""
-        words = [_words_at(self.task.target_prompt, found) for found in self.area_words]
+        words = [words_at(self.task.target_prompt, found) for found in self.area_words]
         masks = self.task.masks if words else ()
         pairs = zip(masks, words, strict=True)
         return [{"mask": mask, "words": text} for mask, text in pairs]
@@ -105,7 +105,8 @@ class Plan:
         return settings
 
 
-def _words_at(text: str, indices: tuple[int, ...]) -> str:
+def words_at(text: str, indices: tuple[int, ...]) -> str:
+    """Return the words of a prompt that have these indices."""
     words = written_words(clean_prompt(text))
     return " ".join(words[i] for i in indices)
 

@@ -304,6 +304,7 @@ class TargetArea:
 
     mask: Tensor  # 1 1 f h w in [0, 1]
     edit_tokens: tuple[int, ...]  # positions of the words' tokens in the target prompt
+    text: str = ""  # the words; empty: not known
 
 
 @dataclass(frozen=True)
