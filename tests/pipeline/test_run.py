@@ -22,6 +22,7 @@ from holdfast.base.errors import OutOfMemoryError
 from holdfast.base.files import load_tensors, save_tensors
 from holdfast.base.notices import Notice
 from holdfast.media import masks, video, writing
+from holdfast.methods.base import MethodInfo
 from holdfast.models import registry
 from holdfast.models.wan.spec import CAPABILITIES
 from holdfast.pipeline import in_memory, loop, planning, run
@@ -511,9 +512,14 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         run.edit(task(clip, method="flowedits"), tiny_wan)
     with pytest.raises(
         ValueError,
-        match=r"flowedit does not run on tiny, which has no depth: methods that do: .*flowedit, ",
+        match=r"flowedit does not run on tiny, which has no depth: models for flowedit: none; "
+        r"methods for tiny: .*flowedit, ",
     ):
-        planning.check_capabilities({"text", "depth"}, tiny_wan, "flowedit")
+        planning.check_capabilities(
+            MethodInfo(requires=frozenset({"text", "depth"})), tiny_wan, "flowedit"
+        )
+    with pytest.raises(ValueError, match=r"models for spacetime: modelscope, zeroscope, shape.*-t2v;"):
+        planning.check_capabilities(methods.load("spacetime").METHOD, tiny_wan, "spacetime")
 
 
 @pytest.mark.parametrize(

@@ -314,11 +314,12 @@ def check_conditioning(task: EditTask, info: ModelInfo) -> None:
 
 
 def check_capabilities(needs: MethodInfo, info: ModelInfo, method: str) -> None:
-    """Raise UserError where a backbone lacks what a method requires, and name the methods that run on it."""
+    """Raise UserError where a backbone lacks what a method requires. Name models and methods that fit."""
     missing = needs.missing(info.capabilities)
     if missing:
+        models = [name for name, s in registry.specs().items() if not needs.missing(s.capabilities)]
         compatible = ", ".join(methods.list_compatible(info.capabilities)) or "none"
         raise UserError(
             f"{method} does not run on {info.name}, which has no {', '.join(sorted(missing))}",
-            f"methods that do: {compatible}",
+            f"models for {method}: {', '.join(models) or 'none'}; methods for {info.name}: {compatible}",
         )
