@@ -130,6 +130,7 @@ def train_controlnet(common: SharedParts, unet: nn.Module, budget: Budget) -> nn
 
 def train_control(folder: Path, budget: Budget, start: Path) -> None:
     """Train the unfinished ControlNet of a frame model and write it to `folder/shapeworld-sd-canny`."""
+    folder.mkdir(parents=True, exist_ok=True)
     parts = load_networks(start).to(device()).requires_grad_(False)
     text = nn.ModuleDict({"text_encoder": parts["text_encoder"]})
     common = SharedParts(cast("AutoencoderKL", parts["vae"]), text, folder)
