@@ -2297,6 +2297,11 @@ MUTATIONS = [
         ("levels.steps - i - 1)]", "levels.steps - i)]"),
     ),
     *of(
+        "pipeline/metering.py",
+        "tests/methods/test_p2p.py",
+        ("embedding = conditioning.origin  #", "pass  #"),
+    ),
+    *of(
         "sampling/null_text.py",
         "tests/methods/test_p2p.py",
         ("LEARNING_RATE * (1 - self.number / DECAY)", "LEARNING_RATE"),

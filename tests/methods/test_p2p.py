@@ -261,3 +261,18 @@ def test_a_value_of_each_frame_conditions_that_frame(backbone, latent):
             )
             assert torch.allclose(one, whole[:, :, [f]], atol=1e-5)
     assert not torch.allclose(whole[:, :, 0], whole[:, :, 1])
+
+
+def test_the_negative_prompt_that_an_embedding_is_fitted_from_counts_as_used():
+    from holdfast.models.base import Conditioning
+    from holdfast.pipeline.metering import EvaluationMeter
+
+    meter, initial = EvaluationMeter(), torch.zeros(1, 1, 1)
+    field = meter.wrap(as_field(Line()))
+    conditioning = Conditioning(torch.ones(1, 1, 1), initial)
+    fitted = null_text.with_embedding(conditioning, torch.ones(1, 1, 1))
+    z = torch.zeros(1, 1, 1, 1, 1)
+    field.velocity(z, 0.5, fitted, branch="src+")
+    assert not meter.was_used(initial)
+    field.velocity(z, 0.5, fitted, branch="src-", frames=(0,))
+    assert meter.was_used(initial)

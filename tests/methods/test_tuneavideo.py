@@ -180,6 +180,9 @@ def test_an_edit_is_that_of_the_naive_network(backbone, inputs, parameters, vari
         for path, layer in layers.items()
         for name, weight in layer.tuned_weights().items()
     }
+    biases = [value for name, value in initial.items() if name.endswith("to_out_bias")]
+    assert biases
+    assert all(bias.any() == (variant == "released") for bias in biases)
     ours = last(tuneavideo.edit(backbone.field, inputs, config))
     theirs = run_naively(backbone, inputs, config, parameters, initial)
     assert torch.allclose(ours, theirs, atol=1e-5 * theirs.abs().max().item())

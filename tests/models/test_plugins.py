@@ -201,12 +201,12 @@ def test_a_field_without_hooks_can_be_windowed(plugged):
 def test_what_fits_is_made_from_what_methods_need_and_models_carry():
     known = registry.specs()
     fits = {name: methods.list_compatible(spec.capabilities) for name, spec in known.items()}
-    lacking = {"anyv2v", "controlvideo", "ebsynth", "i2vedit", "motiondirector", "spacetime"}
-    assert set(fits["shapeworld-wan"]) == set(methods.names()) - lacking - {
-        "rerender",
-        "tuneavideo",
-        "vmc",
-    }
+    others = {"anyv2v", "ebsynth", "fatezero", "flatten", "i2vedit", "p2p", "rerender", "spacetime"}
+    assert not others & set(fits["shapeworld-wan"])  # each needs layers or inputs that Wan lacks
+    assert {"flowanchor", "rfsolver", "uniedit", "holdfast"} <= set(fits["shapeworld-wan"])
+    assert {"fatezero", "flatten", "p2p", "tokenflow"} <= set(fits["sd1.5"])
+    assert "spacetime" in fits["zeroscope"]
+    assert "anyv2v" in fits["svd"]
     assert fits.pop("pixels") == ["ebsynth"]  # the others need a velocity
     assert "i2vedit" in fits["svd"]
     assert "rfsolver" not in fits["sd1.5"]  # no token of it sees another frame

@@ -7,7 +7,7 @@ from holdfast.base.errors import MissingDependencyError, UserError
 from holdfast.media import edges, video
 from holdfast.models import controlnets
 from holdfast.models.base import Prompt
-from holdfast.pipeline import controls, in_memory, run
+from holdfast.pipeline import controls, in_memory, manifest_content, run
 from holdfast.pipeline.task import EditTask
 
 from .. import tiny
@@ -55,6 +55,8 @@ def test_an_edit_follows_the_edges_of_its_own_frames_and_its_manifest_says_so(
         "network": folder,
         "scale": 1.0,
     }
+    weights = manifest_content.identify_weights(job.plan, backbone)["controlnet"]
+    assert set(weights["files"]) == {"config.json", "diffusion_pytorch_model.safetensors"}
     made = controls.make_control(job.plan.control, job.frames, None)
     expected = [edges.canny(frame.permute(1, 2, 0).numpy()) for frame in job.frames()]
     assert torch.equal(

@@ -15,7 +15,8 @@ from ..base import names as base_names
 from ..base.errors import MissingDependencyError, UserError
 from ..base.intervals import Estimate
 from ..metrics import RAW
-from ..models import registry
+from ..models import controlnets, registry
+from ..pipeline.controls import DEFAULT_KIND
 from .clip_selection import ClipSelection
 from .plan import Variant, make_variants
 from .results import Results
@@ -192,20 +193,26 @@ def choose_row_backbone(row: PaperRow, backbone: str) -> str:
 
 
 def leave_out_missing(plan: PaperPlan) -> PaperPlan:
-    """Return a plan without the rows of another model than the paper's whose weights are not here."""
+    """Return a plan without the rows that need another model than the paper's, or a ControlNet, that is not here."""
 
     def check(planned: PlannedRow) -> PlannedRow:
-        variant = planned.variant
-        if variant is None or variant.backbone == plan.backbone:
-            return planned
         try:
-            registry.find_weights(variant.backbone, None)
+            if planned.variant:
+                _find_row_weights(planned.variant, plan.backbone)
         except MissingDependencyError as error:
             return PlannedRow(planned.row, None, str(error))
         return planned
 
     rows = {table: tuple(map(check, planned)) for table, planned in plan.rows.items()}
     return replace(plan, rows=rows)
+
+
+def _find_row_weights(variant: Variant, backbone: str) -> None:
+    """Raise MissingDependencyError if a row needs weights that are not here, those of the paper's model aside."""
+    if variant.backbone != backbone:
+        registry.find_weights(variant.backbone)
+    if "control" in methods.load(variant.method).METHOD.requires:
+        controlnets.find_controlnet(registry.specs()[variant.backbone], DEFAULT_KIND)
 
 
 @dataclass(frozen=True)

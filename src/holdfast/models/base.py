@@ -88,7 +88,8 @@ class Conditioning:
 
     Only the adapter knows what the values are. token_count: text tokens of the prompt without padding. edit_tokens:
     positions of the tokens of the words that drive the edit. control: what a ControlNet reads, for both prompts.
-    tokens: those of the prompt, of a model whose attention to text can be edited word by word.
+    tokens: those of the prompt, of a model whose attention to text can be edited word by word. origin: the negative
+    prompt's value that a method fitted this one from.
     """
 
     positive: Any
@@ -97,6 +98,7 @@ class Conditioning:
     edit_tokens: tuple[int, ...] = ()
     control: Control | None = None
     tokens: PromptTokens | None = None
+    origin: Any = None
 
     def for_branch(self, branch: str) -> Any:
         """Return the value for a branch: positive for "src+" and "tgt+", else negative."""

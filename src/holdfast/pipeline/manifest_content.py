@@ -2,11 +2,13 @@
 
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ..media.video import Clip
-from ..models import registry
+from ..models import identity, registry
 from ..models.base import Backbone
+from ..models.checkpoint import Checkpoint
 from . import agreement
 from .events import EditFinished
 from .planning import Plan
@@ -81,4 +83,6 @@ def identify_weights(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     for use, helper in (("guide", plan.image_model), ("first_frame", plan.first_frame_model)):
         if helper.name:
             weights[use] = registry.identify(helper.name, helper.weights)
+    if plan.control.network:
+        weights["controlnet"] = identity.identify(Checkpoint(Path(plan.control.network)), ())
     return weights

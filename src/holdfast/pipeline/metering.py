@@ -44,10 +44,14 @@ class EvaluationMeter:
         return any(used is embedding for used in self._used)
 
     def _remember(self, evaluation: Evaluation) -> None:
-        if isinstance(evaluation.conditioning, Conditioning):
-            embedding = evaluation.conditioning.for_branch(evaluation.branch)
-            if embedding is not None and not self.was_used(embedding):
-                self._used.append(embedding)
+        conditioning = evaluation.conditioning
+        if not isinstance(conditioning, Conditioning):
+            return
+        embedding = conditioning.for_branch(evaluation.branch)
+        if embedding is conditioning.negative and conditioning.origin is not None:
+            embedding = conditioning.origin  # many are fitted from one
+        if embedding is not None and not self.was_used(embedding):
+            self._used.append(embedding)
 
 
 class LivePreview:

@@ -52,7 +52,7 @@ def begin_embedding(conditioning: Any, frames: int, is_shared: bool) -> Tensor:
 
 def with_embedding(conditioning: Any, embedding: Tensor) -> Any:
     """Return a conditioning with an embedding as its negative prompt."""
-    return replace(conditioning, negative=embedding)
+    return replace(conditioning, negative=embedding, origin=conditioning.negative)
 
 
 def fit_embedding(
