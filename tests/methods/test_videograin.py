@@ -34,7 +34,7 @@ def inputs(backbone):
     ways = backbone.encode, backbone.decode, backbone.condition, (1, 8, 8)
     latent = 3 * torch.randn(1, 4, F, 4, 4)
     areas, masks = [], torch.zeros(2, 1, 1, F, 4, 4)
-    masks[0, ..., :3], masks[1, ..., :2, 2:] = 1, 1  # they overlap in the third column
+    masks[0, ..., :2], masks[1, ..., :2, 1:] = 1, 1  # they overlap; a corner is in neither
     for (text, indices), mask in zip(WORDS, masks, strict=True):
         tokens = backbone.condition(Prompt(TARGET, "bad", words=indices)).edit_tokens
         areas.append(TargetArea(mask, tokens, text))

@@ -44,14 +44,16 @@ def attend_modulated(q: Tensor, k: Tensor, v: Tensor, modulation: Modulation) ->
         modulation.weights.split(size),
         strict=True,
     )
-    parts = []
+    output, begin = torch.empty_like(q, dtype=v.dtype), 0  # small parts would fragment the heap
     for rows, regions, weights in blocks:
         logits = rows.float() @ keys
         low, high = logits.aminmax(dim=-1, keepdim=True)
         goal = torch.where(modulation.keys[regions], high, low)
         logits = logits + weights[:, None] * (goal - logits)
-        parts.append((logits.softmax(-1) @ values).to(v))
-    return torch.cat(parts, 2)
+        end = begin + rows.shape[2]
+        output[:, :, begin:end] = (logits.softmax(-1) @ values).to(v)
+        begin = end
+    return output
 
 
 def number_regions(masks: Sequence[Tensor]) -> Tensor:
