@@ -553,7 +553,7 @@ MUTATIONS = [
         (".round().long()", ".floor().long()"),
         (
             "y = torch.arange(rows) * height // rows",
-            "y = (torch.arange(rows) * height + 4) // rows",
+            "y = (torch.arange(rows) * height + rows) // rows",
         ),
         ('rank, "amax")', 'rank, "amin")'),
         ("following[successors[i][is_kept]] = labels[i][is_kept]", "pass"),
