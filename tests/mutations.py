@@ -553,7 +553,7 @@ MUTATIONS = [
         (".round().long()", ".floor().long()"),
         (
             "y = torch.arange(rows) * height // rows",
-            "y = (torch.arange(rows) * height + 4) // rows",
+            "y = (torch.arange(rows) * height + rows) // rows",
         ),
         ('rank, "amax")', 'rank, "amin")'),
         ("following[successors[i][is_kept]] = labels[i][is_kept]", "pass"),
@@ -594,7 +594,7 @@ MUTATIONS = [
         "tests/methods/test_videograin.py",
         ("(max(timestep - 1, 0) / TIMESTEPS) ** 5", "(max(timestep, 0) / TIMESTEPS) ** 5"),
         ('branch = "tgt-" if self.is_released else "tgt+"', 'branch = "tgt+"'),
-        ("keys[0] = False", "keys[0] = True"),
+        ("if self.is_released:\n            keys[0]", "if False:\n            keys[0]"),
         ("(frames if self.is_released else 1)", "1"),
         ("torch.where(regions == 0, 0.0, share)", "share"),
         ("            words[0] &= ~words[1:].any(0)\n", ""),
