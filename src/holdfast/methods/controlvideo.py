@@ -20,7 +20,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from ..base.schema import Count, Field, Number, ScheduleName, Share, Steps, settings_class
-from ..media.interpolation import interpolate_middle
 from ..models.attention import frames as frame_attention
 from ..models.attention import hooks as attention
 from ..sampling import from_noise
@@ -211,6 +210,8 @@ def smooth_latent(inputs: EditInputs, clean: Tensor, first: int) -> Tensor:
 def _middle_frame(first: Tensor, second: Tensor) -> Tensor:
     """Return the frame in the middle between two, 3 H W."""
     import torch
+
+    from ..media.interpolation import interpolate_middle
 
     before, after = (f.float().cpu().permute(1, 2, 0).numpy() for f in (first, second))
     return torch.from_numpy(interpolate_middle(before, after)).permute(2, 0, 1).to(first)
