@@ -10,12 +10,25 @@ with w the warp along the optical flow and M what it does not hide. The paper's 
 code is not free software and was not read.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from ..base import MethodInfo
-from .key_frames import edit
 from .settings import UNUSED_UNLESS, Config
 
-__all__ = ["METHOD", "Config", "edit"]
+if TYPE_CHECKING:
+    from ...sampling.field import EditInputs, Step, VelocityField
 
 METHOD = MethodInfo(
     requires=frozenset({"control", "spatial_attention"}), unused_unless=UNUSED_UNLESS
 )
+
+
+def edit(
+    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
+) -> Iterator[Step]:
+    from .key_frames import edit_key_frames  # it needs OpenCV, which a list of methods does not
+
+    return edit_key_frames(field, inputs, config, resume)

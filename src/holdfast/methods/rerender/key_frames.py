@@ -60,9 +60,10 @@ class Point:
     z: Tensor
 
 
-def edit(
+def edit_key_frames(
     field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None = None
 ) -> Iterator[Step]:
+    """Sample one key frame after another, and then the frames in between."""
     sampler = from_noise.begin(field, inputs, config)
     run = Run(sampler, inputs, config, tuple(range(0, inputs.latent.shape[2], config.interval)))
     count = len(run.keys) * run.steps
