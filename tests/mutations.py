@@ -734,7 +734,7 @@ MUTATIONS = [
     *of(
         "pipeline/planning.py",
         EDITING,
-        ("missing = needs.missing(info.capabilities)", "missing = set()"),
+        ("missing = needs.missing(capabilities)", "missing = set()"),
     ),
     *of(
         "pipeline/run.py",
