@@ -538,6 +538,7 @@ MUTATIONS = [
         ("        networks = rising[:-1]\n", "        networks = rising[1:]\n"),
         ("field.clean_sigma if config.last_level", "0.0 if config.last_level"),
         ("int(name.removeprefix(prefix)) <= number", "int(name.removeprefix(prefix)) < number"),
+        ("        begin = index + 1\n", "        begin = index\n"),
         ("state[inverted_name(self.steps - step)]", "state[inverted_name(self.steps - step + 1)]"),
     ),
     *of(
@@ -733,7 +734,7 @@ MUTATIONS = [
     *of(
         "pipeline/planning.py",
         EDITING,
-        ("missing = needs.missing(info.capabilities)", "missing = set()"),
+        ("missing = needs.missing(capabilities)", "missing = set()"),
     ),
     *of(
         "pipeline/run.py",

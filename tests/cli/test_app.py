@@ -77,6 +77,7 @@ def test_warnings_are_notes(make_clip, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--backbone", "wan2.1-1.3b"], 3, "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+        (["--backbone", "wan2.1-1.3b", "--method", "tokenflow"], 2, "models for tokenflow: sd1.5,"),
         (["--backbone", "shapeworld"], 2, "did you mean shapeworld-"),
         (["--method", "flowedti"], 2, "did you mean flowedit"),
         (["--set", "stepz=3"], 2, "did you mean steps"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from holdfast.base.errors import UserError
 from holdfast.methods import tuneavideo
 from holdfast.models.base import Prompt
 from holdfast.sampling import tuning
@@ -190,3 +191,9 @@ def test_an_edit_is_that_of_the_naive_network(backbone, inputs, parameters, vari
     assert not torch.allclose(
         ours, last(tuneavideo.edit(backbone.field, inputs, untuned)), atol=1e-2
     )
+
+
+def test_an_inversion_of_too_few_steps_is_refused_before_the_tuning(backbone, inputs):
+    config = tuneavideo.Config(steps=4, inversion_steps=2, tuning_steps=1)
+    with pytest.raises(UserError, match="inversion_steps is 2"):
+        next(tuneavideo.edit(backbone.field, inputs, config))

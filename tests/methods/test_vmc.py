@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from holdfast.base.errors import UserError
 from holdfast.methods import vmc
 from holdfast.models.base import Prompt
 from holdfast.sampling import tuning
@@ -130,3 +131,9 @@ def test_one_frame_has_no_motion_to_learn(backbone, inputs):
     with torch.no_grad():
         stages = {step.stage for step in vmc.edit(backbone.field, one, config)}
     assert stages == {"invert", "edit"}
+
+
+def test_an_inversion_of_too_few_steps_is_refused_before_the_tuning(backbone, inputs):
+    config = vmc.Config(steps=4, inversion_steps=2, tuning_steps=1)
+    with pytest.raises(UserError, match="inversion_steps is 2"):
+        next(vmc.edit(backbone.field, inputs, config))

@@ -122,15 +122,31 @@ def test_sampling_levels_that_are_not_inverted_are_moved_and_said(backbone, cond
     plan = lambda **settings: ddim.plan_levels(  # noqa: E731
         backbone.field, inputs, ddim.DDIMConfig(**settings)
     )
-    with pytest.warns(Notice, match="nearest ones are used"):
+    with pytest.warns(Notice, match="nearest ones are used; inversion_steps=90 has them all"):
         levels = plan(steps=30, inversion_steps=50)
     assert set(levels.sigmas[:-1]) <= set(levels.rising)
+    fitting = plan(steps=30, inversion_steps=90)
+    assert fitting.sigmas == backbone.field.sigmas(30)[:-1] + fitting.sigmas[-1:]
     with pytest.raises(UserError, match="inversion_steps is 5"):
         plan(steps=10, inversion_steps=5)
     part = plan(steps=10, inversion_steps=50, strength=0.5)
     assert (part.first_step, part.rising[-1]) == (5, part.sigmas[5])
     nothing = plan(steps=10, strength=0.0)
     assert nothing.networks == []
+
+
+def test_no_two_sampling_levels_are_moved_to_one(backbone, conditioning):
+    """With a shift, the noisiest levels of few steps are closer together than those of an inversion."""
+    use_scheduler(backbone, "epsilon")
+    inputs = EditInputs(torch.zeros(1, 4, 1, 4, 4), conditioning, conditioning)
+    config = ddim.DDIMConfig(steps=25, inversion_steps=75, shift=2.0)
+    with pytest.warns(Notice, match="inversion_steps=25 has them all"):
+        levels = ddim.plan_levels(backbone.field, inputs, config)
+    assert all(a > b for a, b in itertools.pairwise(levels.sigmas))
+    assert sorted(levels.numbers.values()) == list(range(26))
+    assert ddim.snap_levels([0.9, 0.8, 0.1], [0.1, 0.2, 0.85]) == [0.85, 0.2, 0.1]
+    with pytest.raises(UserError, match="the model has 999 noise levels"):
+        ddim.plan_levels(backbone.field, inputs, ddim.DDIMConfig(steps=1000, inversion_steps=1000))
 
 
 def test_a_clean_latent_is_that_of_timestep_0_unless_the_scheduler_ends_clean(backbone):

@@ -62,16 +62,21 @@ def edit(
     if not round(config.strength * config.steps):
         return
     field = choose_timesteps(field, config)
+    # Planned before the tuning, so that settings that do not fit are refused before it.
+    levels, guidance = ddim.plan_levels(field, inputs, config), config.target_guidance
     with inflate(field):
         if config.tuning_steps:
-            yield from tune_and_edit(field, inputs, config, resume)
+            yield from tune_and_edit(field, inputs, config, levels, resume)
         else:
-            guidance = config.target_guidance
-            yield from ddim.edit_inverted(field, inputs, config, guidance, resume)
+            yield from ddim.edit_inverted(field, inputs, config, levels, guidance, resume)
 
 
 def tune_and_edit(
-    field: VelocityField, inputs: EditInputs, config: Config, resume: Step | None
+    field: VelocityField,
+    inputs: EditInputs,
+    config: Config,
+    levels: ddim.Levels,
+    resume: Step | None,
 ) -> Iterator[Step]:
     """Tune the inflated network, and edit with it."""
     from ..sampling.adapters import mount_layers
@@ -82,8 +87,8 @@ def tune_and_edit(
     with mount_layers(field.get_network(), layers) as adapters:
         adapters.enable(True)
         yield from tune(adapters, noise_gradients(field, adapters, inputs), options, inputs, resume)
-        kept = adapters.tensors()
-        yield from ddim.edit_inverted(field, inputs, config, config.target_guidance, resume, kept)
+        kept, guidance = adapters.tensors(), config.target_guidance
+        yield from ddim.edit_inverted(field, inputs, config, levels, guidance, resume, kept)
 
 
 @contextlib.contextmanager

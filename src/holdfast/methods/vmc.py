@@ -68,9 +68,10 @@ def edit(
     if not round(config.strength * config.steps):
         return
     field = choose_timesteps(field, config)
-    guidance = config.target_guidance
+    # Planned before the tuning, so that settings that do not fit are refused before it.
+    levels, guidance = ddim.plan_levels(field, inputs, config), config.target_guidance
     if not config.tuning_steps or inputs.latent.shape[2] == 1:  # one frame has no motion to learn
-        yield from ddim.edit_inverted(field, inputs, config, guidance, resume)
+        yield from ddim.edit_inverted(field, inputs, config, levels, guidance, resume)
         return
     options = TuningOptions(config.tuning_steps, config.learning_rate, inputs.seed, CLIP_NORM)
     with mount_layers(field.get_network(), make_layers(field)) as adapters:
@@ -78,7 +79,7 @@ def edit(
         gradients = motion_gradients(field, adapters, inputs, config.variant)
         yield from tune(adapters, gradients, options, inputs, resume)
         kept = adapters.tensors()
-        yield from ddim.edit_inverted(field, inputs, config, guidance, resume, kept)
+        yield from ddim.edit_inverted(field, inputs, config, levels, guidance, resume, kept)
 
 
 def make_layers(field: VelocityField) -> dict[str, TunedLayer]:

@@ -1,7 +1,7 @@
 """Plan an edit: make every automatic choice, each with its reason, before a model is loaded."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -315,11 +315,18 @@ def check_conditioning(task: EditTask, info: ModelInfo) -> None:
 
 def check_capabilities(needs: MethodInfo, info: ModelInfo, method: str) -> None:
     """Raise UserError where a backbone lacks what a method requires. Name models and methods that fit."""
-    missing = needs.missing(info.capabilities)
+    check_pair(needs, method, info.name, info.capabilities)
+
+
+def check_pair(
+    needs: MethodInfo, method: str, backbone: str, capabilities: Collection[str]
+) -> None:
+    """Raise UserError where a method requires more than a backbone's capabilities."""
+    missing = needs.missing(capabilities)
     if missing:
         models = [name for name, s in registry.specs().items() if not needs.missing(s.capabilities)]
-        compatible = ", ".join(methods.list_compatible(info.capabilities)) or "none"
+        compatible = ", ".join(methods.list_compatible(capabilities)) or "none"
         raise UserError(
-            f"{method} does not run on {info.name}, which has no {', '.join(sorted(missing))}",
-            f"models for {method}: {', '.join(models) or 'none'}; methods for {info.name}: {compatible}",
+            f"{method} does not run on {backbone}, which has no {', '.join(sorted(missing))}",
+            f"models for {method}: {', '.join(models) or 'none'}; methods for {backbone}: {compatible}",
         )

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import methods
 from ..base import names
 from ..base.errors import InputNotFoundError, UserError
 from ..media import video
 from ..models import registry
+from . import planning
 from .output_paths import check_disk_space, check_output_path, check_raw_path
 from .task import EditTask, parse_frame_range
 
@@ -40,6 +42,8 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
     check_files_exist(task)
     names.choose(task.method, names.list_modules("holdfast.methods"), "method")
     check_outputs(task)
+    if backbone is None:
+        check_model(task)
     info = backbone or registry.describe_backbone(task.backbone, task.weights)
     clip = video.apply_input_options(video.probe(task.input), task.deinterlace, task.background)
     part = parse_frame_range(task.frames, clip.frames)
@@ -54,6 +58,16 @@ def validate(task: EditTask, backbone: "Backbone | None" = None) -> ValidatedTas
         video.check_output(Path(task.raw), clip, task.codec, task.crf)
         check_disk_space(Path(task.raw), clip, task.codec)
     return ValidatedTask(clip, part, info)
+
+
+def check_model(task: EditTask) -> None:
+    """Raise UserError where the method does not run on the task's model, whose weights need not be here.
+
+    The message on missing weights would have the user get those of a model that is of no use.
+    """
+    name, family = registry.choose_backbone(task.backbone)
+    needs = methods.load(task.method).METHOD
+    planning.check_pair(needs, task.method, name, family.specs[name].capabilities)
 
 
 def check_outputs(task: EditTask) -> None:
