@@ -535,10 +535,10 @@ MUTATIONS = [
         ("network_sigma=levels.networks[i]", "network_sigma=None"),
         ("z = z + (sigma_next - sigma) * velocity", "z = z - (sigma_next - sigma) * velocity"),
         ("return math.hypot(1 - sigma, sigma)", "return 1.0"),
+        ("    inverted = join_levels(inverted, noisy)\n", "    inverted = inverted[::-1]\n"),
         ("        networks = rising[:-1]\n", "        networks = rising[1:]\n"),
         ("field.clean_sigma if config.last_level", "0.0 if config.last_level"),
         ("int(name.removeprefix(prefix)) <= number", "int(name.removeprefix(prefix)) < number"),
-        ("        begin = index + 1\n", "        begin = index\n"),
         ("state[inverted_name(self.steps - step)]", "state[inverted_name(self.steps - step + 1)]"),
     ),
     *of(

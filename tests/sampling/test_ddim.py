@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from holdfast.base.errors import UserError
-from holdfast.base.notices import Notice
 from holdfast.models.base import Prompt
 from holdfast.models.noise_schedule import NoiseSchedule
 from holdfast.sampling import ddim
@@ -116,17 +115,20 @@ def test_the_older_rule_gives_the_network_the_level_of_the_latent(backbone, cond
     assert len(steps) == 8
 
 
-def test_sampling_levels_that_are_not_inverted_are_moved_and_said(backbone, conditioning):
+def test_sampling_levels_that_the_inversion_steps_lack_are_inverted_as_well(backbone, conditioning):
+    """So sampling has the levels that were asked for, and each has its inverted latent."""
     use_scheduler(backbone, "epsilon")
     inputs = EditInputs(torch.zeros(1, 4, 1, 4, 4), conditioning, conditioning)
     plan = lambda **settings: ddim.plan_levels(  # noqa: E731
         backbone.field, inputs, ddim.DDIMConfig(**settings)
     )
-    with pytest.warns(Notice, match="nearest ones are used; inversion_steps=90 has them all"):
-        levels = plan(steps=30, inversion_steps=50)
-    assert set(levels.sigmas[:-1]) <= set(levels.rising)
-    fitting = plan(steps=30, inversion_steps=90)
-    assert fitting.sigmas == backbone.field.sigmas(30)[:-1] + fitting.sigmas[-1:]
+    levels = plan(steps=30, inversion_steps=50)
+    assert levels.sigmas[:-1] == backbone.field.sigmas(30)[:-1]
+    fifty = backbone.field.sigmas(50)[:-1]
+    below_the_first = [sigma for sigma in fifty if sigma <= levels.sigmas[0]]
+    assert set(levels.rising[1:]) == {*levels.sigmas[:-1], *below_the_first}
+    assert all(a < b for a, b in itertools.pairwise(levels.rising))
+    assert len(plan(steps=50, inversion_steps=500).rising) == 492  # to timestep 981: none is added
     with pytest.raises(UserError, match="inversion_steps is 5"):
         plan(steps=10, inversion_steps=5)
     part = plan(steps=10, inversion_steps=50, strength=0.5)
@@ -135,16 +137,14 @@ def test_sampling_levels_that_are_not_inverted_are_moved_and_said(backbone, cond
     assert nothing.networks == []
 
 
-def test_no_two_sampling_levels_are_moved_to_one(backbone, conditioning):
+def test_every_sampling_level_of_a_shifted_schedule_has_its_latent(backbone, conditioning):
     """With a shift, the noisiest levels of few steps are closer together than those of an inversion."""
     use_scheduler(backbone, "epsilon")
     inputs = EditInputs(torch.zeros(1, 4, 1, 4, 4), conditioning, conditioning)
     config = ddim.DDIMConfig(steps=25, inversion_steps=75, shift=2.0)
-    with pytest.warns(Notice, match="inversion_steps=25 has them all"):
-        levels = ddim.plan_levels(backbone.field, inputs, config)
+    levels = ddim.plan_levels(backbone.field, inputs, config)
     assert all(a > b for a, b in itertools.pairwise(levels.sigmas))
     assert sorted(levels.numbers.values()) == list(range(26))
-    assert ddim.snap_levels([0.9, 0.8, 0.1], [0.1, 0.2, 0.85]) == [0.85, 0.2, 0.1]
     with pytest.raises(UserError, match="the model has 999 noise levels"):
         ddim.plan_levels(backbone.field, inputs, ddim.DDIMConfig(steps=1000, inversion_steps=1000))
 

@@ -120,7 +120,8 @@ def plan_levels(field: VelocityField, inputs: EditInputs, config: Config) -> ddi
     if config.variant == "paper" or levels.first_step == config.steps:
         return levels
     shape = inputs.latent.shape[2:]
-    inverted = field.sigmas(config.inversion_steps, config.shift, config.schedule, shape)[-2::-1]
+    inverted = field.sigmas(config.inversion_steps, config.shift, config.schedule, shape)[:-1]
+    inverted = ddim.join_levels(inverted, levels.sigmas[:-1])
     clean, timestep = levels.sigmas[-1], config.inversion_timestep
     return ddim.make_levels(levels.sigmas, levels.first_step, clean, inverted, timestep)
 

@@ -10,14 +10,12 @@ which the latent is. A scheduler without `set_alpha_to_one` takes a clean latent
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..base.errors import UserError
-from ..base.notices import warn_user
 from ..base.schema import Field, ScheduleName, Steps, settings_class
 from .field import EditInputs, Step, VelocityField, initial_state, remaining_steps
 from .guidance import GuidanceScale, guided_velocity
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 NEAR = 1e-9  # of two noise levels that are one
-TRIED_MULTIPLES = 8  # of the steps, for an inversion that has their levels
 
 
 @settings_class
@@ -106,8 +103,8 @@ def inverted_name(number: int) -> str:
 def plan_levels(field: VelocityField, inputs: EditInputs, config: DDIMConfig) -> Levels:
     """Return the noise levels of an edit. Raise UserError for fewer inversion steps than steps.
 
-    Where a sampling level is not among the inversion's, sampling uses the nearest one; a notice says so, and how many
-    inversion steps have them all.
+    A sampling level that is not among those of the inversion steps is inverted as well, so that every sampling step
+    has its inverted latent; the authors' numbers of steps need none of these.
     """
     if config.inversion_steps < config.steps:
         raise UserError(
@@ -115,18 +112,12 @@ def plan_levels(field: VelocityField, inputs: EditInputs, config: DDIMConfig) ->
             "invert in as many steps as are sampled, or more",
         )
     options = config.shift, config.schedule, inputs.latent.shape[2:]
-
-    def levels_of(steps: int) -> list[float]:
-        return field.sigmas(steps, *options)[:-1]  # without the clean end
-
-    wanted, inverted = levels_of(config.steps), levels_of(config.inversion_steps)[::-1]
-    noisy = snap_levels(wanted, inverted)
-    if not are_equal(wanted, noisy):
-        count = fitting_inversion(wanted, config.inversion_steps, levels_of)
-        warn_user(
-            f"the noise levels of {config.steps} steps are not all among those of {config.inversion_steps} inversion "
-            f"steps: the nearest ones are used; inversion_steps={count} has them all"
-        )
+    noisy, inverted = (
+        field.sigmas(steps, *options)[:-1] for steps in (config.steps, config.inversion_steps)
+    )
+    if len(set(noisy)) < len(noisy):
+        raise UserError(f"the model has {len(set(noisy))} noise levels", "use fewer steps")
+    inverted = join_levels(inverted, noisy)
     clean = field.clean_sigma if config.last_level == "scheduler" else 0.0
     first = config.steps - round(config.strength * config.steps)
     sigmas = [*noisy, clean]
@@ -171,38 +162,10 @@ def extend_inversion(
     return replace(levels, rising=rising, networks=networks)
 
 
-def snap_levels(levels: Sequence[float], known: Iterable[float]) -> list[float]:
-    """Return for each level, from noisy to clean, the nearest known one, and no level twice.
-
-    Raise UserError where fewer levels are known than there are.
-    """
-    falling, snapped, begin = sorted(set(known), reverse=True), [], 0
-    if len(falling) < len(levels):
-        raise UserError(f"the model has {len(falling)} noise levels", "use fewer steps")
-    for i, level in enumerate(levels):
-        end = len(falling) - (len(levels) - i - 1)  # the levels that follow need one each
-        index = min(range(begin, end), key=lambda j, level=level: abs(falling[j] - level))
-        snapped.append(falling[index])
-        begin = index + 1
-    return snapped
-
-
-def are_equal(levels: Sequence[float], others: Sequence[float]) -> bool:
-    """Return whether two lists of noise levels of one length are the same but for rounding."""
-    return all(abs(a - b) <= NEAR for a, b in zip(levels, others, strict=True))
-
-
-def fitting_inversion(
-    levels: Sequence[float], least: int, levels_of: Callable[[int], list[float]]
-) -> int:
-    """Return a number of inversion steps with all levels: a multiple of their number, or their number itself."""
-    steps = len(levels)
-    first = -(-least // steps) * steps
-    with contextlib.suppress(UserError):  # more steps than the model has timesteps
-        for count in range(first, first + TRIED_MULTIPLES * steps, steps):
-            if are_equal(levels, snap_levels(levels, levels_of(count))):
-                return count
-    return steps
+def join_levels(levels: Sequence[float], added: Sequence[float]) -> list[float]:
+    """Return the levels of both, rising. A level that is an added one but for rounding occurs once."""
+    others = [level for level in levels if all(abs(level - own) > NEAR for own in added)]
+    return sorted([*others, *added])
 
 
 def invert(
