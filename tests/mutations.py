@@ -2502,7 +2502,7 @@ MUTATIONS = [
             'if variant == "released":\n        spacing = max(MIN_SPACING, spacing) - 1',
             "if False:\n        pass",
         ),
-        ('(following,) if config.variant == "paper" else ()', "(following,)"),
+        ("order = (key, following, *inner)", "order = (key, *inner)"),
     ),
     *of(
         "sampling/from_noise.py",
