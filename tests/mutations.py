@@ -80,6 +80,12 @@ MUTATIONS = [
         ("if os.sched_getscheduler(0) != policy:", "if False:"),
     ),
     *of(
+        "pipeline/evaluation_count.py",
+        "tests/pipeline/test_estimate.py",
+        ("more = (iterations - 1) *", "more = iterations *"),
+        ("settings[repeated] = 1 ", "pass "),
+    ),
+    *of(
         "pipeline/estimate.py",
         "tests/pipeline/test_estimate.py",
         (

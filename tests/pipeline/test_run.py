@@ -518,7 +518,9 @@ def test_what_could_only_fail_later_is_refused_at_once(task, make_clip, tiny_wan
         planning.check_capabilities(
             MethodInfo(requires=frozenset({"text", "depth"})), tiny_wan, "flowedit"
         )
-    with pytest.raises(ValueError, match=r"models for spacetime: modelscope, zeroscope, shape.*-t2v;"):
+    with pytest.raises(
+        ValueError, match=r"models for spacetime: modelscope, zeroscope, shape.*-t2v;"
+    ):
         planning.check_capabilities(methods.load("spacetime").METHOD, tiny_wan, "spacetime")
 
 
