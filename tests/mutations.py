@@ -80,6 +80,12 @@ MUTATIONS = [
         ("if os.sched_getscheduler(0) != policy:", "if False:"),
     ),
     *of(
+        "pipeline/evaluation_count.py",
+        "tests/pipeline/test_estimate.py",
+        ("more = (iterations - 1) *", "more = iterations *"),
+        ("settings[repeated] = 1 ", "pass "),
+    ),
+    *of(
         "pipeline/estimate.py",
         "tests/pipeline/test_estimate.py",
         (
@@ -597,10 +603,12 @@ MUTATIONS = [
         ('branch = "tgt-" if self.is_released else "tgt+"', 'branch = "tgt+"'),
         ("if self.is_released:\n            keys[0]", "if False:\n            keys[0]"),
         ("(frames if self.is_released else 1)", "1"),
-        ("torch.where(regions == 0, 0.0, share)", "share"),
+        ("torch.where(regions == 0, 0, sizes)", "sizes"),
+        ("sizes.clamp(max=MAX_HALF).half()", "sizes"),
+        ('self.config.variant == "released" and target == "tgt-"', "False"),
         ("            words[0] &= ~words[1:].any(0)\n", ""),
         ("self.is_released and layer.cells_per_token == 1", "layer.cells_per_token == 1"),
-        ("at = step + 1 if self.config", "at = step if self.config"),
+        ("return step + 1 if self.config", "return step if self.config"),
         ("add_noise(inputs.latent, sigma, keyed", "add_noise(inputs.latent, sigma_next, keyed"),
         (
             "            target = target.splice_words(area.edit_tokens, words)\n",
@@ -2501,7 +2509,7 @@ MUTATIONS = [
             'if variant == "released":\n        spacing = max(MIN_SPACING, spacing) - 1',
             "if False:\n        pass",
         ),
-        ('(following,) if config.variant == "paper" else ()', "(following,)"),
+        ("order = (key, following, *inner)", "order = (key, *inner)"),
     ),
     *of(
         "sampling/from_noise.py",

@@ -199,7 +199,7 @@ def test_a_long_clip_has_key_frames_and_frames_that_attend_to_two_of_them(
             inner = [i for i in range(count) if a < i < b]
             if not inner:
                 continue
-            batch = [a, *inner, b] if variant == "paper" else [a, *inner]
+            batch = [a, *inner, b] if variant == "paper" else [a, b, *inner]
             ends = [[0, len(batch) - 1]] * len(batch)
             found = naive_eps(backbone, network, x, t, inputs.target, batch, ends)
             made[inner] = found[[batch.index(i) for i in inner]]
@@ -213,7 +213,7 @@ def test_a_long_clip_has_key_frames_and_frames_that_attend_to_two_of_them(
     assert (short - expected).abs().max() > 1e-3
 
 
-def test_clips_of_more_than_15_frames_are_long_and_smoothing_is_at_19_and_20_of_50_steps():
+def test_clips_of_more_than_15_frames_are_long_and_smoothing_is_at_30_and_31_of_50_steps():
     config = controlvideo.Config()
     assert len(controlvideo.plan_passes(15, config)) == 1
     assert controlvideo.plan_passes(16, config)[0].frames == (0, 4, 8, 12, 15)
@@ -224,7 +224,7 @@ def test_clips_of_more_than_15_frames_are_long_and_smoothing_is_at_19_and_20_of_
         1,
     )
     numbers = {i: controlvideo.smoother_number(i, config) for i in range(50)}
-    assert {i: n for i, n in numbers.items() if n is not None} == {19: 0, 20: 1}
+    assert {i: n for i, n in numbers.items() if n is not None} == {30: 0, 31: 1}
 
 
 def test_the_frame_in_the_middle_shows_the_object_half_way():

@@ -65,8 +65,8 @@ class Reference:
         out = logits.clone()
         for n, region in enumerate(regions.tolist()):
             high, low = logits[n].max(), logits[n].min()
-            size = 1.0 if self.is_released and region == 0 else 1 - shares[n].item()
-            w = strength * size * self.tau
+            size = 1.0 if self.is_released and region == 0 else 1 - shares[n]
+            w = float(size * strength * torch.tensor(self.tau))  # of the shares' precision
             for j in range(logits.shape[1]):
                 if belongs(region, j):
                     out[n, j] += w * (high - logits[n, j])
@@ -103,7 +103,8 @@ class Reference:
     def move_self(self, logits, tokens):
         regions = self.regions_on(tokens).flatten()
         total = len(regions) * (F if self.is_released else 1)
-        shares = torch.stack([(regions == r).sum() / total for r in regions])
+        sizes = torch.stack([(regions == r).sum() for r in regions])
+        shares = (sizes.half() if self.is_released else sizes) / total
 
         def belongs(region, j):
             return regions[j] == region and not (self.is_released and region == 0)
@@ -190,12 +191,14 @@ class Reference:
             tau = ((t - 1) / 1000) ** 5 if i < self.config.modulated_steps else 0.0
             at = i + 1 if self.is_released else i
             mode = "inject" if i < self.config.inject_steps else "plain"
-            if mode == "inject":
-                self.predict(inverted[timesteps[at]], timesteps[at], source, "source", "save")
-            negative, positive_eps = (
-                self.predict(x, t, text, branch, mode, tau)
-                for text, branch in ((inputs.target.negative, "negative"), (positive, "positive"))
-            )
+            eps_of = {}
+            for sign, text in (("negative", inputs.target.negative), ("positive", positive)):
+                if mode == "inject":
+                    of_negative = self.is_released and sign == "negative"
+                    own = inputs.source.negative if of_negative else source
+                    self.predict(inverted[timesteps[at]], timesteps[at], own, "source", "save")
+                eps_of[sign] = self.predict(x, t, text, sign, mode, tau)
+            negative, positive_eps = eps_of["negative"], eps_of["positive"]
             eps = negative + W * (positive_eps - negative)
             x = self.scheduler.step(eps, t, x).prev_sample
             found.append(x := self.blend(x, i, t, inverted, timesteps))

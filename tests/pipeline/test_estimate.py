@@ -16,7 +16,15 @@ from holdfast.media import images, video
 from holdfast.media.arrays import write_mask
 from holdfast.models import registry
 from holdfast.models.base import BackboneWrapper
-from holdfast.pipeline import agreement, estimate, in_memory, loop, run, validation
+from holdfast.pipeline import (
+    agreement,
+    estimate,
+    evaluation_count,
+    in_memory,
+    loop,
+    run,
+    validation,
+)
 from holdfast.pipeline.dry_run import DryRunBackbone
 from holdfast.pipeline.evaluation_count import count_evaluations
 from holdfast.pipeline.task import EditTask
@@ -68,6 +76,43 @@ def test_the_count_is_what_the_edit_asks_for(method, frames, load):
         assert count.in_region == 0
     assert count.with_gradient == settings.get("tuning_steps", 0) * job.plan.windows.count
     assert bool(count.image_model) == (method == "assd")
+
+
+@pytest.mark.parametrize(
+    ("method", "frames", "settings", "is_exact"),
+    [
+        ("spacetime", 9, {"feature_iterations": 3, "feature_share": 1.0}, True),
+        ("p2p", 3, {"null_text_iterations": 1}, True),
+        ("p2p", 3, {"null_text_iterations": 0}, True),
+        ("p2p", 3, {"null_text_iterations": 3}, False),  # may end early
+    ],
+)
+def test_iterations_with_a_gradient_are_counted_by_one_of_them(
+    method, frames, settings, is_exact, load, monkeypatch
+):
+    """A gradient takes long, so that all of them would make the count as slow as a small edit."""
+    name = "shapeworld-t2v" if method == "spacetime" else "shapeworld-sd"
+    model, short = load(name), {"steps": 2, "inversion_steps": 2, "strength": 1.0}
+    task = EditTask("", "", "a red ball", "a blue ball", method=method, backbone=name)
+    task = dataclasses.replace(task, settings=short | settings, window=5)
+    job = in_memory.plan_job(task, model, torch.rand(frames, 3, 16, 16))
+    idle = DryRunBackbone(model)
+    event = in_memory.finish_loop(job, idle)
+    repeated = job.plan.method.METHOD.gradient_iterations
+    counted, count_one = [], evaluation_count.count_on_embedded
+
+    def watch(model, method, settings, *rest, **named):
+        counted.append(json.loads(settings))
+        return count_one(model, method, settings, *rest, **named)
+
+    monkeypatch.setattr(evaluation_count, "count_on_embedded", watch)
+    count = count_evaluations(job.plan)
+    assert count.evaluations - count.with_gradient == event.evaluations - idle.gradient_evaluations
+    if is_exact:
+        assert count.with_gradient == idle.gradient_evaluations
+    else:
+        assert idle.gradient_evaluations <= count.with_gradient == 2 * 3 * frames
+    assert {ran[repeated] for ran in counted} == {min(settings[repeated], 1)}
 
 
 def test_a_model_without_an_embedded_member_is_not_counted(monkeypatch, load):

@@ -27,6 +27,8 @@ class MethodInfo:
     draws_noise: bool | str = True
     # the setting that weighs an image model, for a method that uses one; 0 is off
     image_model_weight: str = ""
+    # the setting that counts iterations of one evaluation with a gradient each, for a method without other gradients
+    gradient_iterations: str = ""
     # says of a method's settings how segments see each other, for the plan
     describe_segments: Callable[[Any], str] | None = None
     # whether each of several masks keeps to its own words; otherwise all words count inside all masks

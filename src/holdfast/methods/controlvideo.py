@@ -59,9 +59,9 @@ class Config(from_noise.FromNoiseConfig):
         description="what the group norms of residual blocks are over; the authors' inflated model: the clip",
     )
     smoother_at: Share = Field(
-        default=0.38,
-        description="the share of the steps after which the interleaved-frame smoother runs; of 50 steps these are 19 "
-        "and 20 from the noisy end (the authors' command), which the paper counts as 31 and 30 from the clean one",
+        default=0.6,
+        description="the share of the steps after which the interleaved-frame smoother runs; of 50 steps these are 30 "
+        "and 31 from the noisy end (the paper), which the authors' command counts as 20 and 19 from the clean one",
     )
     smoother_steps: Count = Field(
         default=2,
@@ -174,9 +174,11 @@ def plan_passes(count: int, config: Config) -> list[Pass]:
     passes = [Pass(keys, keys)]
     for key, following in pairwise(keys):
         inner = tuple(range(key + 1, following))
-        last = (following,) if config.variant == "paper" else ()
+        order = (key, *inner, following)
+        if config.variant == "released":
+            order = (key, following, *inner)
         if inner:
-            passes.append(Pass((key, *inner, *last), inner, attends_to_ends=True))
+            passes.append(Pass(order, inner, attends_to_ends=True))
     return passes
 
 

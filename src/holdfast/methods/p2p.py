@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 METHOD = MethodInfo(
     requires=frozenset({"text_attention", "spatial_attention", "frame_text"}),
     draws_noise=False,
+    gradient_iterations="null_text_iterations",
     unused_unless={
         "mapping": "cross_replace_steps",
         "word_weight": "cross_replace_steps",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 METHOD = MethodInfo(
     requires=frozenset({"text", "features", "temporal_attention"}),
+    gradient_iterations="feature_iterations",
     unused_unless={
         "feature_iterations": "feature_share",
         "learning_rate_first": "feature_share",

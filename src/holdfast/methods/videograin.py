@@ -21,6 +21,7 @@ from ..base.notices import warn_user
 from ..base.schema import Count, Field, Guidance, Number, Steps, settings_class
 from ..sampling import ddim
 from ..sampling.field import (
+    Branch,
     EditInputs,
     Evaluation,
     Step,
@@ -46,6 +47,7 @@ METHOD = MethodInfo(
     unmasked_suffix="no regions",
 )
 TIMESTEPS = 1000  # of the schedule that models are trained on, as tau has it
+MAX_HALF = 65504  # the largest number in half precision
 
 
 @settings_class
@@ -216,28 +218,47 @@ class GuidedStep:
 
         sigma = self.levels.sigmas[step]
         target = GuidedPoint(z, self.target, "tgt", self.config.target_guidance)
-        source = self.source_of(state, step)
-        with self.table.use(self.field, step if source else self.config.steps) as injection:
-            if source:
-                self.field.velocities(self.levels.sigmas[source[0]], [source[1]])
+        injects = self.injects(step)
+        with self.table.use(self.field, step if injects else self.config.steps) as injection:
             flow = FlowAttention(self.trajectories, self.config.old_qk, injection)
             factor = time_factor(self.field, self.config, sigma, step)
             is_on = step - self.levels.first_step < self.config.modulated_steps
             rule = RegionAttention(self, flow, factor if is_on else 0.0)
             with attention.use_rule(self.field, rule, RegionAttention.applies_to):
-                return target.combine(self.field.velocities(sigma, target.evaluations()))
+                if not injects:
+                    return target.combine(self.field.velocities(sigma, target.evaluations()))
+                return target.combine(self.inject(target.evaluations(), state, step))
 
-    def source_of(self, state: dict[str, Tensor], step: int) -> tuple[int, Evaluation] | None:
-        """Return what is injected in a step, and the step at whose level it is; None for nothing.
+    def injects(self, step: int) -> bool:
+        """Return whether features are injected in a step."""
+        return step < self.config.inject_steps and self.source_step(step) < self.config.steps
 
-        released: the features of the next, cleaner level.
-        """
-        at = step + 1 if self.config.variant == "released" else step
-        if step >= self.config.inject_steps or at >= self.config.steps:
-            return None
+    def source_step(self, step: int) -> int:
+        """Return the step at whose level the features are. released: the next, cleaner one."""
+        return step + 1 if self.config.variant == "released" else step
+
+    def inject(
+        self, evaluations: Sequence[Evaluation], state: dict[str, Tensor], step: int
+    ) -> list[Tensor]:
+        """Return the velocities of a target's branches, with the features of the source's."""
+        at, sigmas, before, velocities = self.source_step(step), self.levels.sigmas, "", []
         x = state[ddim.inverted_name(self.config.steps - at)]
-        branch = "src+" if self.config.inversion_prompt == "source" else "src-"
-        return at, Evaluation(x, self.inputs.source, branch)
+        for evaluation in evaluations:
+            branch = self.source_branch(evaluation.branch)
+            if branch != before:
+                source = Evaluation(x, self.inputs.source, branch)
+                self.field.velocities(sigmas[at], [source])
+            velocities += self.field.velocities(sigmas[step], [evaluation])
+            before = branch
+        return velocities
+
+    def source_branch(self, target: Branch) -> Branch:
+        """Return the source's branch whose features a target's branch takes.
+
+        released: the negative one takes those of the negative prompt, since the authors invert with both at once.
+        """
+        is_negative = self.config.variant == "released" and target == "tgt-"
+        return "src-" if is_negative or self.config.inversion_prompt == "negative" else "src+"
 
 
 def make_table(field: VelocityField, config: Config) -> InjectionTable:
@@ -288,8 +309,8 @@ class RegionAttention:
 
         frames, regions = len(layer.frames), self.find_regions(layer)
         counts = count_regions(regions, len(self.step.areas) + 1)  # f regions
-        share = counts.gather(1, regions) / regions.shape[1]
-        weights = self.weigh(self.step.config.cross_strength, share, regions)
+        sizes, strength = counts.gather(1, regions), self.step.config.cross_strength
+        weights = self.weigh(strength, sizes, regions.shape[1], regions)
         modulation = Modulation(regions.flatten(), self.find_words(layer, k), weights.flatten())
         merged = merge_frames(q, frames)
         return split_frames(attend_modulated(merged, k[:1], v[:1], modulation), frames)
@@ -304,11 +325,12 @@ class RegionAttention:
         frames, regions = len(layer.frames), self.find_regions(layer).flatten()
         count = len(self.step.areas) + 1
         total = len(regions) * (frames if self.is_released else 1)
-        share = count_regions(regions[None], count)[0][regions] / total
+        sizes = count_regions(regions[None], count)[0][regions]
         keys = regions == torch.arange(count, device=regions.device)[:, None]
         if self.is_released:
             keys[0] = False
-        weights = self.weigh(self.step.config.self_strength, share, regions)
+            sizes = sizes.clamp(max=MAX_HALF).half()  # R and the weights are half precision, too
+        weights = self.weigh(self.step.config.self_strength, sizes, total, regions)
         q, k, v = (merge_frames(x, frames) for x in (q, k, v))
         modulation = Modulation(regions, keys, weights)
         return split_frames(attend_modulated(q, k, v, modulation), frames)
@@ -330,8 +352,11 @@ class RegionAttention:
             words[0] &= ~words[1:].any(0)
         return words
 
-    def weigh(self, strength: float, share: Tensor, regions: Tensor) -> Tensor:
-        """Return lambda R tau of each query. released: the rest of the frame is no region, and R is 1 there."""
+    def weigh(self, strength: float, sizes: Tensor, total: int, regions: Tensor) -> Tensor:
+        """Return lambda R tau of each query, of the type of `sizes`: the tokens of its region, of `total`.
+
+        released: the rest of the frame is no region, and R is 1 there.
+        """
         if self.is_released:
-            share = torch.where(regions == 0, 0.0, share)
-        return strength * self.time_factor * (1 - share)
+            sizes = torch.where(regions == 0, 0, sizes)
+        return (1 - sizes / total) * strength * self.time_factor

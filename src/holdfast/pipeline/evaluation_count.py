@@ -32,13 +32,20 @@ class EvaluationCount(NamedTuple):
     """How often networks are evaluated.
 
     evaluations: of the backbone; with_gradient: those of them that need a gradient; image_model: of a second model;
-    in_region: those of the backbone that run inside the mask only.
+    in_region: those of the backbone that run inside the mask only. Where iterations may end early, all are counted.
     """
 
     evaluations: int
     with_gradient: int
     image_model: int
     in_region: int = 0
+
+    def with_iterations(self, iterations: int) -> "EvaluationCount":
+        """Return the count of a method that was counted with one iteration of its evaluations with a gradient."""
+        more = (iterations - 1) * self.with_gradient
+        return self._replace(
+            evaluations=self.evaluations + more, with_gradient=self.with_gradient + more
+        )
 
     def in_windows(self, shares: Sequence[float]) -> tuple["EvaluationCount", float]:
         """Return the count where the mask covers a share of each window's tokens, and its cost.
@@ -63,14 +70,18 @@ def count_evaluations(plan: Plan, backbone: Backbone | None = None) -> Evaluatio
     is_loaded = backbone is not None and backbone.name == embedded[0]
     model = backbone if backbone and is_loaded else _load_embedded(embedded[0])
     settings = {k: v for k, v in dataclasses.asdict(plan.config).items() if v is not None}
+    repeated = plan.method.METHOD.gradient_iterations
+    iterations = settings[repeated] if repeated else 1
+    if iterations > 1:
+        settings[repeated] = 1  # a gradient takes long, even on the embedded model
     arguments = (model, plan.task.method, json.dumps(settings), _mask_kind(plan.task))
     one, _ = count_on_embedded(*arguments, has_many_windows=False)
     if plan.windows.count == 1:
-        return one
+        return one.with_iterations(iterations)
     many, windows = count_on_embedded(*arguments, has_many_windows=True)
     factor = (plan.windows.count - 1) / (windows - 1)
     counts = (round(a + factor * (b - a)) for a, b in zip(one, many, strict=True))
-    return EvaluationCount(*counts)
+    return EvaluationCount(*counts).with_iterations(iterations)
 
 
 def _mask_kind(task: EditTask) -> str:
