@@ -9,7 +9,7 @@ import torch
 
 from holdfast.base.notices import Notice
 from holdfast.methods import videograin
-from holdfast.models.attention import modulation
+from holdfast.models.attention import Layer, modulation
 from holdfast.models.attention.trajectories import Trajectories
 from holdfast.models.base import Prompt
 from holdfast.sampling.field import EditInputs, Pixels, TargetArea
@@ -291,6 +291,14 @@ def test_released_weights_of_self_attention_are_rounded_to_half_precision(
     weights = [np.float16(tau * np.float32(strength)) for strength in strengths]
     found = next(w for w in seen if w.dtype == torch.float16)
     assert found.tolist() == [float(w) for w in weights]
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_attention_of_a_controlnet_is_not_modulated(kind):
+    own = Layer("down_blocks.0.attentions.0", "down", 0, kind, "spatial")
+    other = dataclasses.replace(own, path=f"controlnet.{own.path}")
+    applies_to = videograin.RegionAttention.applies_to
+    assert (applies_to(own), applies_to(other)) == (True, False)
 
 
 def test_without_a_mask_the_whole_frame_is_a_region(backbone, inputs):
