@@ -2510,6 +2510,7 @@ MUTATIONS = [
             "if False:\n        pass",
         ),
         ("order = (key, following, *inner)", "order = (key, *inner)"),
+        ('is_own = config.variant == "released" and layer', "is_own = False and layer"),
     ),
     *of(
         "sampling/from_noise.py",

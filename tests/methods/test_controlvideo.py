@@ -104,13 +104,13 @@ def inflated(networks, sources):
         yield
 
 
-def naive_eps(backbone, network, x, t, target, frames, sources):
-    """Guided noise of some frames, f c h w, which attend to the frames of `sources`."""
+def naive_eps(backbone, network, x, t, target, frames, sources, control=None):
+    """Guided noise of some frames, f c h w, which attend to the frames of `sources`; of `control` in the ControlNet."""
     predictions = []
     for text in (target.negative, target.positive):
         text = text.expand(len(frames), -1, -1)
         picture = target.control.pictures[list(frames)].float() / 255
-        with inflated((backbone.network, network), sources):
+        with inflated([backbone.network], sources), inflated([network], control or sources):
             down, middle = network(
                 x[list(frames)], t, text, picture, conditioning_scale=0.8, return_dict=False
             )
@@ -190,10 +190,14 @@ def test_a_long_clip_has_key_frames_and_frames_that_attend_to_two_of_them(
     inputs = make_inputs(backbone, count)
     keys = {"paper": [0, 3, 6, 8], "released": [0, 2, 4, 6, 8]}[variant]
 
+    def eps_of_pass(x, t, frames, sources):
+        own = None if variant == "paper" else [[i] for i in range(len(frames))]
+        return naive_eps(backbone, network, x, t, inputs.target, frames, sources, own)
+
     def eps_of(x, t):
         made = torch.empty_like(x)
         everything = list(range(len(keys)))
-        found = naive_eps(backbone, network, x, t, inputs.target, keys, [everything] * len(keys))
+        found = eps_of_pass(x, t, keys, [everything] * len(keys))
         made[keys] = found
         for a, b in pairwise(keys):
             inner = [i for i in range(count) if a < i < b]
@@ -201,7 +205,7 @@ def test_a_long_clip_has_key_frames_and_frames_that_attend_to_two_of_them(
                 continue
             batch = [a, *inner, b] if variant == "paper" else [a, b, *inner]
             ends = [[0, len(batch) - 1]] * len(batch)
-            found = naive_eps(backbone, network, x, t, inputs.target, batch, ends)
+            found = eps_of_pass(x, t, batch, ends)
             made[inner] = found[[batch.index(i) for i in inner]]
         return made
 

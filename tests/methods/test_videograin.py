@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from holdfast.base.notices import Notice
 from holdfast.methods import videograin
-from holdfast.models.attention import modulation
+from holdfast.models.attention import Layer, modulation
 from holdfast.models.attention.trajectories import Trajectories
 from holdfast.models.base import Prompt
 from holdfast.sampling.field import EditInputs, Pixels, TargetArea
@@ -267,6 +268,37 @@ def test_modulation_in_blocks_of_queries(block, monkeypatch):
         moved[0, head, n, j] += w * (row.max() - row[j]) if belongs else -w * (row[j] - row.min())
     out = modulation.attend_modulated(q, k, v, made)
     assert torch.allclose(out, moved.softmax(-1) @ v, atol=1e-6)
+
+
+def test_released_weights_of_self_attention_are_rounded_to_half_precision(
+    backbone, inputs, monkeypatch
+):
+    attend, seen = modulation.attend_modulated, []
+
+    def read(q, k, v, made):
+        seen.append(made.weights)
+        return attend(q, k, v, made)
+
+    monkeypatch.setattr(modulation, "attend_modulated", read)
+    config = make_config(posterior="mode", modulated_steps=1)
+    with torch.no_grad():
+        last(videograin.edit(backbone.field, inputs, config))
+    reference = Reference(backbone, inputs, None, config)
+    tau = np.float32(((naive_sd.list_timesteps(reference.scheduler, STEPS)[0] - 1) / 1000) ** 5)
+    regions = reference.regions_on(4).flatten().tolist()
+    shares = [np.float16(regions.count(r) / (len(regions) * F)) if r else 0 for r in regions]
+    strengths = [np.float16(np.float32(SELF) * np.float16(1 - share)) for share in shares]
+    weights = [np.float16(tau * np.float32(strength)) for strength in strengths]
+    found = next(w for w in seen if w.dtype == torch.float16)
+    assert found.tolist() == [float(w) for w in weights]
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_attention_of_a_controlnet_is_not_modulated(kind):
+    own = Layer("down_blocks.0.attentions.0", "down", 0, kind, "spatial")
+    other = dataclasses.replace(own, path=f"controlnet.{own.path}")
+    applies_to = videograin.RegionAttention.applies_to
+    assert (applies_to(own), applies_to(other)) == (True, False)
 
 
 def test_without_a_mask_the_whole_frame_is_a_region(backbone, inputs):

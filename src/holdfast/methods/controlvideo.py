@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 METHOD = MethodInfo(
     requires=frozenset({"control", "spatial_attention"}),
-    unused_unless={"smoother_at": "smoother_steps", "variant": "long_clip"},
+    unused_unless={"smoother_at": "smoother_steps"},
 )
 SHORT_CLIP = 15  # frames of the paper's short clips
 MIN_SPACING = 3  # frames from a key frame to the next but one, of the released code
@@ -73,9 +73,10 @@ class Config(from_noise.FromNoiseConfig):
     )
     variant: Literal["paper", "released"] = Field(
         default="paper",
-        description="the long clip's sampler. paper: key frames every floor(sqrt(N)) frames, and frames in between "
-        "attend to both. released: every max(3, floor(sqrt(N))) - 1 frames, and they attend to the first key frame "
-        "and to the last frame in between",
+        description="the ControlNet's attention, and the long clip's sampler. paper: in the ControlNet, too, frames "
+        "attend to each other; key frames every floor(sqrt(N)) frames, and frames in between attend to both. "
+        "released: in the ControlNet each frame attends to itself; key frames every max(3, floor(sqrt(N))) - 1 "
+        "frames, and frames in between attend to the first key frame and to the last of them",
     )
 
 
@@ -145,6 +146,10 @@ def _pass_velocity(
 def _see_each_other(field: VelocityField, config: Config, ends: bool) -> Iterator[None]:
     """Let frames attend to each other inside the block, to the first and the last of a call or to all."""
 
+    def is_joint(layer: Layer) -> bool:
+        is_own = config.variant == "released" and layer.is_of_controlnet
+        return layer.kind == "self" and layer.axis == "spatial" and not is_own
+
     def rule(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         count = len(layer.frames)
         sources = frame_attention.frame_sources("all", count)
@@ -154,14 +159,10 @@ def _see_each_other(field: VelocityField, config: Config, ends: bool) -> Iterato
 
     with contextlib.ExitStack() as stack:
         if config.attention == "all":
-            stack.enter_context(attention.use_rule(field, rule, _is_spatial_self_attention))
+            stack.enter_context(attention.use_rule(field, rule, is_joint))
         if config.norms == "clip":
             stack.enter_context(field.normalize_over_clip())
         yield
-
-
-def _is_spatial_self_attention(layer: Layer) -> bool:
-    return layer.kind == "self" and layer.axis == "spatial"
 
 
 def plan_passes(count: int, config: Config) -> list[Pass]:

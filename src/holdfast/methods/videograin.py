@@ -206,8 +206,11 @@ class GuidedStep:
         from ..models import attention
         from ..models.attention.trajectories import FlowAttention, is_spatial_self
 
+        def is_joint(layer: Layer) -> bool:
+            return is_spatial_self(layer) and not layer.is_of_controlnet
+
         attend = FlowAttention(self.trajectories, self.config.old_qk)
-        rule = attention.use_rule(self.field, attend, is_spatial_self)
+        rule = attention.use_rule(self.field, attend, is_joint)
         with self.field.normalize_over_clip(), rule:
             yield
 
@@ -286,7 +289,8 @@ class RegionAttention:
 
     @staticmethod
     def applies_to(layer: Layer) -> bool:
-        return layer.axis == "spatial" and layer.kind in ("self", "cross")
+        is_attention = layer.axis == "spatial" and layer.kind in ("self", "cross")
+        return is_attention and not layer.is_of_controlnet
 
     @property
     def is_released(self) -> bool:

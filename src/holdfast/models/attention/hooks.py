@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CONTROLNET = "controlnet"  # begins the paths of a ControlNet's layers
+
+
 @dataclass(frozen=True)
 class NetworkCall:
     """One evaluation of the network."""
@@ -52,6 +55,11 @@ class Layer:
     # Indices of the query tokens into the token grid, where only some of them are evaluated (joint axis); None: all.
     # The keys of self-attention are always those of the whole grid.
     tokens: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_of_controlnet(self) -> bool:
+        """Whether the layer is one of a ControlNet's, not of the model's own network."""
+        return self.path.startswith(f"{CONTROLNET}.")
 
     def to_grid(self, x: Tensor) -> Tensor:
         """Reshape a value per query token, `B N`, to `b 1 f h w` on the token grid; 0 where no token is evaluated."""

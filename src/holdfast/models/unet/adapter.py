@@ -19,7 +19,7 @@ from ...base.prompt_tokens import locate_tokens
 from ...base.prompts import clean_prompt
 from ...sampling.field import Branch
 from .. import loading
-from ..attention.hooks import LayerHooks, NetworkCall
+from ..attention.hooks import CONTROLNET, LayerHooks, NetworkCall
 from ..base import Backbone, Conditioning, Control, Prompt, note_truncation
 from ..checkpoint import Checkpoint
 from ..devices import pick_device, pick_dtype, use_channels_last
@@ -33,7 +33,7 @@ from ..spec import BackboneSpec
 from . import control as control_networks
 from .clip_formats import make_clip_format
 from .clip_norms import GroupNormsOverClip
-from .hooks import CONTROLNET, attention_hooks, feature_blocks
+from .hooks import attention_hooks, feature_blocks
 
 # Text states, and the pictures that a ControlNet reads.
 Condition: TypeAlias = tuple[Tensor, Control | None]

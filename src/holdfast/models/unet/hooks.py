@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..attention.hooks import Layer, LayerHooks, processor_hooks, token_rows_columns
+from ..attention.hooks import CONTROLNET, Layer, LayerHooks, processor_hooks, token_rows_columns
 
 SECTIONS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 CALL_ORDER = {"block": 0, "down": 1, "mid": 2, "up": 3}
-CONTROLNET = "controlnet"  # begins the paths of a ControlNet's layers
 TEMPORAL = ("transformer_in", "temp_attentions", "temporal_transformer_blocks", "motion_modules")
 
 
