@@ -156,7 +156,7 @@ def extend_inversion(
     """Return levels whose inversion goes on for `count` further steps of its schedule; None: to the noisiest level."""
     options = config.shift, config.schedule, inputs.latent.shape[2:]
     inverted = field.sigmas(config.inversion_steps, *options)[-2::-1]
-    rest = [sigma for sigma in inverted if sigma > levels.rising[-1]][:count]
+    rest = [sigma for sigma in inverted if sigma > levels.rising[-1] + NEAR][:count]
     rising = [*levels.rising, *rest]
     networks = [*levels.networks, *rest] if config.inversion_timestep == "next" else rising[:-1]
     return replace(levels, rising=rising, networks=networks)
