@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app
+from holdfast.cli.listing import group_pairs
 from holdfast.media import video
 from tests import processes
 
@@ -239,6 +240,11 @@ def test_lists():
     pairs = json.loads(call("list", "pairs", "--json").stdout)
     assert pairs["flowedit"]["modelscope"] == "yes"
     assert pairs["rfsolver"]["sd1.5"] == "no joint_attention"
+    grouped = group_pairs({"a": {"x": "yes", "y": "no text", "z": "no text", "w": "no image"}})
+    assert grouped == {"a": {"runs on": ["x"], "not on": "y, z: no text\nw: no image"}}
+    printed = call("list", "pairs").stdout
+    assert all(name in printed for name in ("runs on", "motiondirector", "wan2.1-1.3b"))
+    assert len(printed.splitlines()) < 400  # a column for each backbone took a thousand
     settings = json.loads(call("list", "uniedit", "--json").stdout)
     assert settings["schedule"]["takes"] == "native, wan, euler, ddim or karras"
 

@@ -35,7 +35,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no image"):
         first_frame.read(str(tmp_path / "none.png"), FIT, shown())
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match="is not a readable image"):
+    with pytest.raises(ValueError, match="is not a readable image: use a picture"):
         first_frame.read(str(tmp_path / "text.png"), FIT, shown())
 
 

@@ -314,3 +314,9 @@ def test_without_a_mask_the_whole_frame_is_a_region(backbone, inputs):
 def test_words_of_another_number_of_tokens_are_not_spliced(inputs):
     areas = [dataclasses.replace(area, text="blue") for area in inputs.areas]
     assert videograin.splice_words(inputs, areas) is inputs.target
+
+
+def test_the_strengths_have_no_effect_where_no_step_is_modulated():
+    unused = videograin.METHOD.unused_settings
+    assert set(unused(make_config(modulated_steps=0))) == {"self_strength", "cross_strength"}
+    assert not unused(make_config(modulated_steps=1))

@@ -25,11 +25,12 @@ def list_names(
 
     with report_errors():
         tables = list_tables()
-        rows = tables[names.choose(what or "methods", tables, "list")]()
+        choice = names.choose(what or "methods", tables, "list")
+        rows = tables[choice]()
         if json:
             print(as_json(rows))
         else:
-            print_rows(rows)
+            print_rows(group_pairs(rows) if choice == "pairs" else rows)
             if not what:
                 others = [name for name in tables if name not in ("methods", *rows)]
                 print(f"More: holdfast list METHOD for its settings, or {', '.join(others)}")
@@ -117,6 +118,18 @@ def _pair_rows() -> dict:
             missing = needs.missing(spec.capabilities)
             rows[name][backbone] = f"no {', '.join(sorted(missing))}" if missing else "yes"
     return rows
+
+
+def group_pairs(rows: dict[str, dict]) -> dict[str, dict]:
+    """Return the pairs with two columns, since one for each backbone does not fit on a screen."""
+    grouped = {}
+    for name, row in rows.items():
+        found: dict[str, list[str]] = {"yes": []}
+        for backbone, answer in row.items():
+            found.setdefault(answer, []).append(backbone)
+        others = [f"{', '.join(found[why])}: {why}" for why in found if why != "yes"]
+        grouped[name] = {"runs on": found["yes"], "not on": "\n".join(others)}
+    return grouped
 
 
 def _metric_rows() -> dict:

@@ -118,7 +118,9 @@ def open_image(file: Path) -> "Iterator[Image.Image]":
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise UserError(f"{file} is not a readable image") from error
+        raise UserError(
+            f"{file} is not a readable image", "use a picture such as PNG or JPEG"
+        ) from error
     except (Image.DecompressionBombError, _TooLargeError) as error:
         raise UserError(
             f"{file} exceeds the maximum frame size ({error})", f"use at most {MAX_PIXELS} pixels"

@@ -45,6 +45,7 @@ METHOD = MethodInfo(
     requires=frozenset({"text", "text_attention", "spatial_attention", "features", "clip_norms"}),
     words_per_mask=True,
     unmasked_suffix="no regions",
+    unused_unless={"self_strength": "modulated_steps", "cross_strength": "modulated_steps"},
 )
 TIMESTEPS = 1000  # of the schedule that models are trained on, as tau has it
 MAX_HALF = 65504  # the largest number in half precision
