@@ -108,3 +108,11 @@ def test_uniedit_inverts_the_whole_levels_within_its_share():
     cfg = methods.load("uniedit").Config(steps=15, strength=0.58)  # 8.7: eight levels, not nine
     steps = list(methods.load("uniedit").edit(as_field(Gaussian()), GIVEN, cfg))
     assert steps[0].count == 8
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_first_line_of_a_method_says_all_that_the_list_shows(name):
+    """`holdfast list methods` shows that line alone: a sentence that goes on in the next one is cut."""
+    first, second, *_ = methods.load(name).__doc__.splitlines()
+    assert first.endswith(".")
+    assert not second

@@ -1,5 +1,6 @@
-"""ControlVideo (Zhang et al., arXiv:2305.13077), without training: a ControlNet gives the structure, attention to all
-frames and one noise for all of them make the clip coherent.
+"""ControlVideo (Zhang et al., arXiv:2305.13077): sampling from noise with a ControlNet and attention to all frames.
+
+The ControlNet gives the structure; the attention and one noise for all frames make the clip coherent. No training.
 
 self-attention of U-Net and ControlNet, for frame i:  softmax(Q_i K^T / sqrt(d)) V, with K and V of all frames
 x0 = (x - sqrt(1 - abar) eps) / sqrt(abar);   at two steps:  x0 <- E(smooth(D(x0)))

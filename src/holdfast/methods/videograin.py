@@ -1,4 +1,4 @@
-"""VideoGrain (Yang et al., arXiv:2502.17258): the logits of attention are moved towards regions that have own words.
+"""VideoGrain (Yang et al., arXiv:2502.17258): regions with words of their own attract the logits of attention.
 
 With S = Q K^T / sqrt(d), in the first steps of sampling,
 

@@ -1,5 +1,6 @@
-"""Rerender A Video (Yang et al., arXiv:2306.07954): key frames by SDEdit with a ControlNet, one after another, each
-held to the first one and to the one before; frames in between are propagated from them.
+"""Rerender A Video (Yang et al., arXiv:2306.07954): key frames by SDEdit with a ControlNet, and frames in between.
+
+Key frames are sampled one after another, each held to the first one and to the one before; the others are propagated.
 
 attention of the decoder, key frame i:  softmax(Q_i [K_0; K_p]^T / sqrt(d)) [V_0; V_p]
 early steps:   x0 <- M w(x0_j) + (1 - M) x0
