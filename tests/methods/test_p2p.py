@@ -276,3 +276,13 @@ def test_the_negative_prompt_that_an_embedding_is_fitted_from_counts_as_used():
     assert not meter.was_used(initial)
     field.velocity(z, 0.5, fitted, branch="src-", frames=(0,))
     assert meter.was_used(initial)
+
+
+def test_no_null_text_is_fitted_where_the_negative_prompt_has_no_weight(backbone, latent):
+    words, new, old = SAME_LENGTH
+    prompts = naive_maps.conditions(backbone, SOURCE, words, old, new)
+    settings = {"steps": 2, "inversion_steps": 2, "source_guidance": 1.0}
+    without, _ = run(backbone, latent, *prompts, null_text_iterations=0, **settings)
+    found, state = run(backbone, latent, *prompts, null_text_iterations=2, **settings)
+    assert "embedding" not in state
+    assert torch.equal(found[-1][1], without[-1][1])

@@ -191,9 +191,12 @@ def fit_null_text(
     state: dict[str, Tensor],
     i: int,
 ) -> dict[str, Tensor]:
-    """Return the state with the embedding of sampling step i; as it is where none is fitted."""
+    """Return the state with the embedding of sampling step i; as it is where none is fitted.
+
+    At a guidance scale of 1 the negative prompt has no weight, so there is nothing to fit.
+    """
     config, source = step.config, step.inputs.source
-    if not config.null_text_iterations:
+    if not config.null_text_iterations or config.source_guidance == 1:
         return state
     begun = state.get(EMBEDDING)
     if begun is None:
