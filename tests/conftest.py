@@ -18,15 +18,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 torch.set_num_threads(1)  # two files run at once, and tiny networks gain nothing by more
 
 # The files that take longest start first, so that no worker ends with one of them alone.
-LONGEST = ("test_page", "test_cluster", "test_fuzz", "test_run", "test_oracle", "test_browser")
+LONGEST = (
+    "test_contract",
+    "test_page",
+    "test_cluster",
+    "test_fuzz",
+    "test_run",
+    "test_oracle",
+    "test_browser",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file on one worker, unless it names a group of its own, and start the longest files first."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Start the longest files first."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))  # stable
 

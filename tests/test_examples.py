@@ -14,7 +14,6 @@ from holdfast.media import video
 from holdfast.pipeline import run as editing
 from tests import processes
 
-pytestmark = pytest.mark.xdist_group("processes")
 HERE = Path(__file__).parent.parent / "examples"
 NOTEBOOK = json.loads((HERE / "first-edit.ipynb").read_text())
 

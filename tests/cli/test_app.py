@@ -19,7 +19,6 @@ from holdfast.cli.listing import group_pairs
 from holdfast.media import video
 from tests import processes
 
-pytestmark = pytest.mark.xdist_group("processes")
 PROMPTS = [
     "--source-prompt",
     "a plain red ball moves right over a lake",

@@ -10,7 +10,6 @@ from . import crashes, inputs, seeds
 from .case import Case
 from .server import Server
 
-pytestmark = pytest.mark.xdist_group("processes")
 KEPT = sorted(inputs.CORPUS.glob("*.zip"))
 
 
