@@ -78,7 +78,8 @@ class EditTask:
         default=1.0, description="How strongly the ControlNet counts."
     )
     first_frame: str | None = Field(
-        default=None, description="The edited first frame, for an image-to-video model."
+        default=None,
+        description="The edited first frame, for a model or method that starts from one.",
     )
     keyframes: tuple[str, ...] = Field(
         default=(),

@@ -68,7 +68,7 @@ class Form:
         shape = self._make_mask_part()
         with gr.Accordion("More", open=False):
             first_frame = gr.File(
-                label="Edited first frame (image-to-video models only)", height=100
+                label="Edited first frame (for models and methods that start from one)", height=100
             )
             others = {name: task_widget(name) for name in OTHER_FIELDS}
             for name in LOCAL_FIELDS:
