@@ -78,20 +78,25 @@ def test_the_count_is_what_the_edit_asks_for(method, frames, load):
     assert bool(count.image_model) == (method == "assd")
 
 
+NULL_TEXT = {"source_guidance": 7.5}  # at 1, which the model recommends, nothing is fitted
+
+
 @pytest.mark.parametrize(
     ("method", "frames", "settings", "is_exact"),
     [
         ("spacetime", 9, {"feature_iterations": 3, "feature_share": 1.0}, True),
-        ("p2p", 3, {"null_text_iterations": 1}, True),
-        ("p2p", 3, {"null_text_iterations": 0}, True),
-        ("p2p", 3, {"null_text_iterations": 3}, False),  # may end early
+        ("vmc", 9, {"tuning_steps": 3}, True),
+        ("tuneavideo", 3, {"tuning_steps": 3}, True),
+        ("p2p", 3, NULL_TEXT | {"null_text_iterations": 1}, True),
+        ("p2p", 3, NULL_TEXT | {"null_text_iterations": 0}, True),
+        ("p2p", 3, NULL_TEXT | {"null_text_iterations": 3}, False),  # may end early
     ],
 )
 def test_iterations_with_a_gradient_are_counted_by_one_of_them(
     method, frames, settings, is_exact, load, monkeypatch
 ):
     """A gradient takes long, so that all of them would make the count as slow as a small edit."""
-    name = "shapeworld-t2v" if method == "spacetime" else "shapeworld-sd"
+    name = "shapeworld-t2v" if method in ("spacetime", "vmc") else "shapeworld-sd"
     model, short = load(name), {"steps": 2, "inversion_steps": 2, "strength": 1.0}
     task = EditTask("", "", "a red ball", "a blue ball", method=method, backbone=name)
     task = dataclasses.replace(task, settings=short | settings, window=5)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..sampling.tuning import Gradients
 
 METHOD = MethodInfo(
+    gradient_iterations="tuning_steps",
     requires=frozenset({"text_attention", "spatial_attention", "clip_norms"}),
     fits_adapters=("tuning_steps", "learning_rate", "variant"),
     fits_to_prompt=True,

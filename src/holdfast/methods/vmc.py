@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..sampling.tuning import Gradients
 
 METHOD = MethodInfo(
+    gradient_iterations="tuning_steps",
     requires=frozenset({"text_attention", "temporal_attention"}),
     fits_adapters=("tuning_steps", "learning_rate", "variant"),
     fits_to_prompt=True,
