@@ -183,7 +183,7 @@ def test_who_cannot_paint_or_is_not_told_is_refused_or_noted(monkeypatch):
     backbone, clip = tiny.stable_video(), torch.rand(3, 3, 32, 32)
     asked = {"input": "", "output": "", "settings": {"steps": 2}}
     told = {"source_prompt": "a red ball", "target_prompt": "a blue ball"}
-    with pytest.raises(ValueError, match="give the edited first frame by --first-frame"):
+    with pytest.raises(ValueError, match="needs the edited first frame: give it by --first-frame"):
         in_memory.plan_job(
             EditTask(**asked, **told, method="flowedit"), backbone, clip
         )  # its card names none

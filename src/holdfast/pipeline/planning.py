@@ -234,7 +234,10 @@ def choose_first_frame_model(task: EditTask, info: ModelInfo) -> ModelChoice:
         return ModelChoice("given" if task.first_frame else "the prompts are equal")
     choice = _choose_helper(task, info)
     if choice.name is None:
-        raise UserError(choice.reason, "give the edited first frame by --first-frame")
+        raise UserError(
+            f"{task.method} on {info.name} needs the edited first frame",
+            "give it by --first-frame, or name a model that makes it from the prompts by --image-model",
+        )
     return choice
 
 
