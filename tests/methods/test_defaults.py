@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from holdfast import methods
+from holdfast.base.schema import configure
 from holdfast.models.attention.hooks import LayerHooks
 from holdfast.sampling.distillation import SCHEDULE_STEPS, DistillationConfig
 from holdfast.sampling.field import EditInputs, begin
@@ -116,3 +117,15 @@ def test_the_first_line_of_a_method_says_all_that_the_list_shows(name):
     first, second, *_ = methods.load(name).__doc__.splitlines()
     assert first.endswith(".")
     assert not second
+
+
+@pytest.mark.parametrize("name", ["i2vedit", "motiondirector", "tuneavideo", "vmc"])
+def test_the_rate_of_score_distillation_is_not_that_of_tuning(name):
+    """A model recommends 0.04 for the descent of a latent, at which weights that are fitted to a clip explode."""
+    Config = methods.load(name).Config
+    config, _ = configure(Config, {"learning_rate": 0.04}, None, {})
+    assert config.learning_rate == Config().learning_rate < 1e-3
+    assert (
+        configure(methods.load("dds").Config, {"learning_rate": 0.04}, None, {})[0].learning_rate
+        == 0.04
+    )

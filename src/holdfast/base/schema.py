@@ -66,6 +66,8 @@ Iterations = Annotated[int, Range(1, 10000), Field(json_schema_extra={"recommend
 Count = Annotated[int, Range(0, 1000)]
 Share = Annotated[float, Range(0, 1)]
 Number = float
+# Of weights that are fitted to a clip: the rate that a model recommends is that of score distillation.
+TuningRate = Annotated[float, Field(json_schema_extra={"recommended": False})]
 # Of the schedule of sigmas. None: the model's own.
 Shift = Annotated[float, Range(0.01, 1000)] | None
 # A number, or two: from the first frame to the last, evenly spaced ("1:3" as text).

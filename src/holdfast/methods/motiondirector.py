@@ -17,10 +17,10 @@ from ..base.schema import (
     Count,
     Field,
     Guidance,
-    Number,
     Range,
     Share,
     Steps,
+    TuningRate,
     settings_class,
 )
 from ..sampling import ddim
@@ -79,7 +79,7 @@ class Config(ddim.DDIMConfig):
     dropout: Annotated[float, Range(0, 0.9)] = Field(
         default=0.1, description="share of an adapter's output that is dropped while it is tuned"
     )
-    learning_rate: Number = Field(default=5e-4, description="learning rate of tuning")
+    learning_rate: TuningRate = Field(default=5e-4, description="learning rate of tuning")
     skip_spatial: Share = Field(
         default=0.2,
         description="share of the iterations without the spatial adapters, as released; the paper states none",

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..base.schema import Count, Field, Guidance, Number, settings_class
+from ..base.schema import Count, Field, Guidance, TuningRate, settings_class
 from ..sampling import ddim
 from ..sampling.field import EditInputs, Step, VelocityField, choose_timesteps
 from ..sampling.noise import keyed_noise
@@ -49,7 +49,7 @@ class Config(ddim.DDIMConfig):
         default=12.5, description="guidance scale of the target prompt"
     )
     tuning_steps: Count = Field(default=500, description="iterations of tuning; 0: none")
-    learning_rate: Number = Field(default=3e-5, description="learning rate of tuning")
+    learning_rate: TuningRate = Field(default=3e-5, description="learning rate of tuning")
     variant: Literal["paper", "released"] = Field(
         default="released",
         description="how attention over time begins. paper: without effect; released: the bias of its output is drawn, "

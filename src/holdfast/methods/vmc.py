@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from ..base.schema import Count, Field, Guidance, Number, Steps, settings_class
+from ..base.schema import Count, Field, Guidance, Steps, TuningRate, settings_class
 from ..sampling import ddim
 from ..sampling.field import EditInputs, Step, VelocityField, choose_timesteps
 from ..sampling.noise import keyed_noise
@@ -52,7 +52,7 @@ class Config(ddim.DDIMConfig):
         default=9.0, description="guidance scale of the target prompt"
     )
     tuning_steps: Count = Field(default=400, description="iterations of tuning; 0: none")
-    learning_rate: Number = Field(default=1e-4, description="learning rate of tuning")
+    learning_rate: TuningRate = Field(default=1e-4, description="learning rate of tuning")
     variant: Literal["paper", "released"] = Field(
         default="released",
         description="what the cosine compares. paper: the change of each frame as one vector; released: the absolute "

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from ...base.errors import UserError
-from ...base.schema import Count, Field, Guidance, Number, Range, Share, Steps, settings_class
+from ...base.schema import Count, Field, Guidance, Range, Share, Steps, TuningRate, settings_class
 from ...sampling.perturbation import Alpha, PerturbedConfig
 
 # (b1, b2) by the kind of edit: the shares of the steps at which the two stages end
@@ -35,7 +35,7 @@ class Config(PerturbedConfig):
         default=250, description="iterations of motion tuning per segment; 0: none"
     )
     rank: Annotated[int, Range(1, 256)] = Field(default=32, description="rank of the adapters")
-    learning_rate: Number = Field(default=5e-4, description="learning rate of motion tuning")
+    learning_rate: TuningRate = Field(default=5e-4, description="learning rate of motion tuning")
     tuned_layers: Literal["attention", "published"] = Field(
         default="attention",
         description="temporal layers that are tuned: their self-attention, as the paper says, or "
