@@ -173,7 +173,7 @@ def test_flowalign_follows_its_equation():
 def test_holdfast_follows_its_equation():
     field, steps, g, h = Gaussian(), 5, 2.5, 0.75
     mask = torch.zeros(1, 1, *SOURCE.shape[2:], dtype=SOURCE.dtype)
-    mask[..., :2] = 1
+    mask[..., 0], mask[..., 1] = 1, 0.5  # the edge of the region is soft
     levels, z = field.sigmas(steps), SOURCE
     for i in range(steps):
         sigma, sigma_next = levels[i], levels[i + 1]
