@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..bench.clip_selection import ClipSelection
     from ..bench.paper import Paper, PaperPlan
     from ..bench.results import Results
+    from ..bench.runner import Benchmark
 
 PAPER = "flowanchor, assd or i2vedit."
 DATASET = "The data set, which no paper ships: five:FOLDER, FILE.jsonl or shapeworld."
@@ -61,11 +62,8 @@ def run_paper(
 ) -> None:
     """Run a paper's rows with its settings, and print its figures next to ours."""
     from ..base.errors import UserError
-    from ..bench import datasets, paper
-    from ..bench.clip_selection import select_cases
-    from ..bench.plan import BenchmarkPlan
+    from ..bench import paper
     from ..bench.results import Results
-    from ..bench.runner import Benchmark
     from ..models import registry
 
     with report_errors():
@@ -80,24 +78,37 @@ def run_paper(
                 f"the clips of {chosen.name} are not part of Holdfast",
                 "give a data set and --output, or --dry-run",
             )
-        options = [f"{key}={value}" for key, value in chosen.measure.items()] + measure_set
-        models, metric_names = choose_metrics(",".join(chosen.metric_names()), options)
         registry.find_weights(plan.backbone, weights)  # before any clip is written
         plan = paper.leave_out_missing(plan)
-        cases = datasets.load(dataset, output / "data", limit)
-        cases = select_cases(cases, chosen.selection, output / "data")
-        benchmark = Benchmark(
-            BenchmarkPlan(
-                dataset, plan.variants(), tuple(cases), seed, weights, weights_of=plan.backbone
-            ),
-            output,
-            models,
-            metric_names,
-        )
+        benchmark = _make_benchmark(plan, (dataset, limit), output, (seed, weights), measure_set)
         benchmark.initialize(rerun_command())
         counts = run_benchmark(benchmark, retry, measure_again)
         print_summary(counts, output)
         _write_page(plan, Results(output), output / f"paper-{chosen.name}.md")
+
+
+def _make_benchmark(
+    plan: "PaperPlan",
+    clips: tuple[str, int | None],
+    output: Path,
+    edits: tuple[int, str | None],
+    measure_set: list[str],
+) -> "Benchmark":
+    """Return the benchmark of a paper's rows. clips: the data set and its limit; edits: their seed and weights."""
+    from ..bench import datasets
+    from ..bench.clip_selection import select_cases
+    from ..bench.plan import BenchmarkPlan
+    from ..bench.runner import Benchmark
+
+    chosen, (dataset, limit), (seed, weights) = plan.paper, clips, edits
+    options = [f"{key}={value}" for key, value in chosen.measure.items()] + measure_set
+    models, metric_names = choose_metrics(",".join(chosen.metric_names()), options)
+    cases = datasets.load(dataset, output / "data", limit)
+    cases = select_cases(cases, chosen.selection, output / "data")
+    rows = BenchmarkPlan(
+        dataset, plan.variants(), tuple(cases), seed, weights, weights_of=plan.backbone
+    )
+    return Benchmark(rows, output, models, metric_names)
 
 
 def _selection(chosen: "Paper", frames: int | None, size: str) -> "ClipSelection":

@@ -68,7 +68,7 @@ class Config(ddim.DDIMConfig):
         default="released",
         description="paper: both kinds of attention are modulated for the target prompt, the rest of the frame is a "
         "region with the other words, and latents outside the mask are the inverted clip's. released: self-attention "
-        "is modulated for the negative prompt, with another size of regions, the rest is no region, cross-attention "
+        "is modulated for the negative prompt, with another size of regions, the rest is not a region, cross-attention "
         "on the finest grid stays, and latents outside are the clip with fresh noise of the level before",
     )
     modulated_steps: Count = Field(

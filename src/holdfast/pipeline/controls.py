@@ -29,7 +29,7 @@ Frames = Callable[[], "Iterable[Tensor]"]
 
 @dataclass(frozen=True)
 class ControlChoice:
-    """The control of an edit, and why it was chosen; without pictures, there is none.
+    """The control of an edit, and why it was chosen; without pictures, no control is used.
 
     pictures: canny, hed, depth, or a file. network: the ControlNet's folder.
     """

@@ -153,7 +153,7 @@ def extend_inversion(
     config: DDIMConfig,
     count: int | None = None,
 ) -> Levels:
-    """Return levels whose inversion goes on for `count` further steps of its schedule; None: to the noisiest level."""
+    """Return levels whose inversion runs `count` further steps of its schedule; None: to the noisiest level."""
     options = config.shift, config.schedule, inputs.latent.shape[2:]
     inverted = field.sigmas(config.inversion_steps, *options)[-2::-1]
     rest = [sigma for sigma in inverted if sigma > levels.rising[-1] + NEAR][:count]

@@ -32,7 +32,7 @@ class PixelBackbone(Backbone):
         return Conditioning(prompt.image, None)
 
     def encode(self, frames: Iterable[Tensor], eps: Tensor | None = None) -> Tensor:
-        """Return the frames as a latent; eps has no effect, because there is no posterior."""
+        """Return the frames as a latent; eps has no effect, because frames have no posterior."""
         return torch.stack([frame.float() for frame in frames], 1)[None]
 
     def decode(self, z: Tensor) -> Iterator[Tensor]:

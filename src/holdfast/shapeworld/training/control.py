@@ -97,7 +97,7 @@ def with_control(unet: nn.Module, controlnet: nn.Module, pictures: Tensor) -> Ca
 
 
 def train_controlnet(common: SharedParts, unet: nn.Module, budget: Budget) -> nn.Module:
-    """Train the ControlNet of a frozen U-Net on frames, their edges and captions, half of which are dropped."""
+    """Train the ControlNet of a frozen U-Net on frames, their edges and captions, with half of the captions dropped."""
     latents, edges = build_edge_pool(common)
     tokenizer = new_clip_tokenizer()
     scenes = draw_training_scenes(SCENES, "edge-pool")
