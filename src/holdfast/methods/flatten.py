@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from ..base.schema import Field, Guidance, Share, Steps, settings_class
 from ..sampling import ddim
@@ -24,6 +24,7 @@ from ..sampling.field import (
     remaining_steps,
 )
 from ..sampling.guidance import GuidedPoint
+from ..sampling.trajectory_settings import TrajectoryConfig
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
     from ..models.injection import InjectionTable
 
 METHOD = MethodInfo(requires=frozenset({"text", "spatial_attention", "features", "clip_norms"}))
-FlowName: TypeAlias = Literal["dis", "sharp_dis", "raft"]
 
 
 @settings_class
-class Config(ddim.DDIMConfig):
+class Config(TrajectoryConfig):
     """The authors' values."""
 
     steps: Steps = Field(default=50, description="number of steps of the noise schedule")
@@ -48,11 +48,6 @@ class Config(ddim.DDIMConfig):
         default="negative",
         description="the prompt of the inversion and of the source branch; negative: the negative prompt, which is "
         "empty by default",
-    )
-    inversion_timestep: Literal["next", "current"] = Field(
-        default="current",
-        description="the timestep that the network is given in an inversion step: that of the level it goes to, or "
-        "that of the level at which the latent is, as in the authors' version of diffusers",
     )
     target_guidance: Guidance = Field(
         default=15.0,
@@ -67,18 +62,6 @@ class Config(ddim.DDIMConfig):
         description="paper: a token attends to its trajectory, and sampling starts from the inverted clip. released: "
         "where no trajectory has all frames, to neighbours in its frame too, and sampling starts from the latent of "
         "the inversion's next level",
-    )
-    old_qk: bool = Field(
-        default=False,
-        description="queries and keys of the attention along trajectories are those of the layer, in place of the "
-        "output of the attention over all frames",
-    )
-    posterior: Literal["sample", "mode"] = Field(
-        default="sample", description="the latent that is inverted: drawn by the VAE, or its mode"
-    )
-    flow: FlowName = Field(
-        default="dis",
-        description="what computes the optical flow; the authors' is raft, which needs torchvision and its weights",
     )
 
 

@@ -32,6 +32,7 @@ from ..sampling.field import (
 )
 from ..sampling.guidance import GuidedPoint
 from ..sampling.noise import add_noise, keyed_noise
+from ..sampling.trajectory_settings import TrajectoryConfig
 from .base import MethodInfo
 
 if TYPE_CHECKING:
@@ -52,15 +53,10 @@ MAX_HALF = 65504  # the largest number in half precision
 
 
 @settings_class
-class Config(ddim.DDIMConfig):
+class Config(TrajectoryConfig):
     """The authors' values."""
 
     steps: Steps = Field(default=50, description="number of steps of the noise schedule")
-    inversion_timestep: Literal["next", "current"] = Field(
-        default="current",
-        description="the timestep that the network is given in an inversion step: that of the level it goes to, or "
-        "that of the level at which the latent is, as in the authors' version of diffusers",
-    )
     target_guidance: Guidance = Field(
         default=7.5, description="guidance scale of the target prompt"
     )
@@ -79,18 +75,6 @@ class Config(ddim.DDIMConfig):
     inject_steps: Count = Field(
         default=0,
         description="the first steps, in which queries, keys and residual branches of the source are injected",
-    )
-    old_qk: bool = Field(
-        default=False,
-        description="queries and keys of the attention along trajectories are those of the layer, in place of the "
-        "output of the attention over all frames",
-    )
-    posterior: Literal["sample", "mode"] = Field(
-        default="sample", description="the latent that is inverted: drawn by the VAE, or its mode"
-    )
-    flow: Literal["dis", "sharp_dis", "raft"] = Field(
-        default="dis",
-        description="what computes the optical flow; the authors' is raft, which needs torchvision and its weights",
     )
 
 
